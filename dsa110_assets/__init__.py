@@ -1,0 +1,22 @@
+"""DSA-110 continuum sky as an asset graph. Analysts start at `open_archive()`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dsa110_assets.analyst import AnalystArchive
+
+__version__ = "0.1.0"
+
+
+def open_archive(path: str | Path | None = None) -> AnalystArchive:
+    """Open the archive for analysis: from `path`, or from DSA110_ARCHIVE.
+
+    Raises ConfigurationError when there is no archive there, naming the setting.
+    """
+    from dsa110_assets.analyst import open_archive as _open
+
+    return _open(path)

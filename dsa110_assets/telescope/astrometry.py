@@ -1,0 +1,144 @@
+"""Apparent places, the meridian frame and uvw.
+
+The correlator stops each integration on the apparent direction (hour angle 0, pointing declination of date).
+"Apparent" is astropy's TETE frame (true equator and equinox, topocentric, no refraction); hour angles use
+apparent local sidereal time. uvw follow the telescope: position(ant2) - position(ant1), u towards east, and
+V = sum S exp[+2 pi i nu/c (u l + v m + w (n - 1))] with l, m, n about the phase centre.
+"""
+
+from __future__ import annotations
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import ICRS, TETE, SkyCoord
+from astropy.time import Time
+from astropy.utils import iers
+from numpy.typing import ArrayLike, NDArray
+
+from dsa110_assets.telescope import site
+
+iers.conf.auto_download = False
+iers.conf.auto_max_age = None
+iers.conf.iers_degraded_accuracy = "warn"
+
+_NORTH_STEP_RAD = 1e-4
+"""Step towards ICRS north when the frame's position angle is measured; 20 arcsec keeps curvature below 1e-8."""
+
+
+def utc(times_mjd: ArrayLike) -> Time:
+    """astropy Time (UTC, at the site) of modified Julian dates [d]."""
+    return Time(np.asarray(times_mjd, dtype=np.float64), format="mjd", scale="utc", location=site.location())
+
+
+def apparent_lst_rad(times_mjd: ArrayLike) -> NDArray[np.float64]:
+    """Apparent local sidereal time [rad], same shape as the times [MJD UTC, d]."""
+    return np.asarray(utc(times_mjd).sidereal_time("apparent").to_value(u.rad))
+
+
+def icrs_to_apparent_rad(
+    ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Apparent (RA, Dec) of date [rad] of ICRS directions [rad] at times [MJD UTC]; the arguments broadcast."""
+    ra, dec, mjd = np.broadcast_arrays(np.asarray(ra_rad, float), np.asarray(dec_rad, float), np.asarray(times_mjd, float))
+    frame = TETE(obstime=utc(mjd), location=site.location())
+    place = SkyCoord(ra=ra * u.rad, dec=dec * u.rad, frame=ICRS()).transform_to(frame)
+    return np.asarray(place.ra.to_value(u.rad)), np.asarray(place.dec.to_value(u.rad))
+
+
+def apparent_to_icrs_rad(
+    ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """ICRS (RA, Dec) [rad] of apparent directions [rad] at times [MJD UTC]; the arguments broadcast."""
+    ra, dec, mjd = np.broadcast_arrays(np.asarray(ra_rad, float), np.asarray(dec_rad, float), np.asarray(times_mjd, float))
+    frame = TETE(obstime=utc(mjd), location=site.location())
+    place = SkyCoord(ra=ra * u.rad, dec=dec * u.rad, frame=frame).transform_to(ICRS())
+    return np.asarray(place.ra.to_value(u.rad)), np.asarray(place.dec.to_value(u.rad))
+
+
+def hour_angle_rad(ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike) -> NDArray[np.float64]:
+    """Apparent hour angle [rad, -pi..pi] of ICRS directions [rad] at times [MJD UTC]."""
+    apparent_ra, _ = icrs_to_apparent_rad(ra_rad, dec_rad, times_mjd)
+    angle = apparent_lst_rad(times_mjd) - apparent_ra
+    return np.asarray((angle + np.pi) % (2 * np.pi) - np.pi)
+
+
+def meridian_icrs_rad(times_mjd: ArrayLike, apparent_dec_rad: float) -> NDArray[np.float64]:
+    """ICRS direction of (hour angle 0, apparent declination) at each time. Shape (n_times, 2) [rad]."""
+    mjd = np.atleast_1d(np.asarray(times_mjd, dtype=np.float64))
+    ra, dec = apparent_to_icrs_rad(apparent_lst_rad(mjd), apparent_dec_rad, mjd)
+    return np.stack([ra, dec], axis=-1)
+
+
+def apparent_uvw_m(positions_m: NDArray[np.float64], hour_angle: ArrayLike, dec_rad: ArrayLike) -> NDArray[np.float64]:
+    """Antenna coordinates [m] along (u, v, w) for apparent directions (hour angle, declination) [rad].
+
+    `positions_m` (n_ant, 3) are ITRF differences from the site; result (n_directions, n_ant, 3) float64.
+    Thompson, Moran & Swenson (2017), eq. 4.1, with the hour angle measured at the site's meridian.
+    """
+    ha = np.atleast_1d(np.asarray(hour_angle, dtype=np.float64))[:, None]
+    dec = np.broadcast_to(np.asarray(dec_rad, dtype=np.float64), (ha.shape[0],))[:, None]
+    cos_lon, sin_lon = np.cos(site.LONGITUDE_RAD), np.sin(site.LONGITUDE_RAD)
+    x = cos_lon * positions_m[:, 0] + sin_lon * positions_m[:, 1]
+    y = -sin_lon * positions_m[:, 0] + cos_lon * positions_m[:, 1]
+    z = positions_m[:, 2]
+    radial = np.cos(ha) * x - np.sin(ha) * y
+    return np.stack(
+        [np.sin(ha) * x + np.cos(ha) * y, -np.sin(dec) * radial + np.cos(dec) * z, np.cos(dec) * radial + np.sin(dec) * z],
+        axis=-1,
+    )
+
+
+def frame_angle_rad(ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike) -> NDArray[np.float64]:
+    """Position angle [rad], east of apparent north, of ICRS north at ICRS directions [rad] and times [MJD UTC]."""
+    ra, dec = np.asarray(ra_rad, float), np.asarray(dec_rad, float)
+    here_ra, here_dec = icrs_to_apparent_rad(ra, dec, times_mjd)
+    there_ra, there_dec = icrs_to_apparent_rad(ra, dec + _NORTH_STEP_RAD, times_mjd)
+    delta = there_ra - here_ra
+    east = np.cos(there_dec) * np.sin(delta)
+    north = np.cos(here_dec) * np.sin(there_dec) - np.sin(here_dec) * np.cos(there_dec) * np.cos(delta)
+    return np.arctan2(east, north)
+
+
+def icrs_uvw_m(positions_m: NDArray[np.float64], phase_centre_rad: ArrayLike, times_mjd: ArrayLike) -> NDArray[np.float64]:
+    """Antenna coordinates [m] along (u, v, w) with v towards ICRS north at the phase centre.
+
+    `positions_m` (n_ant, 3): ITRF minus site. `phase_centre_rad`: ICRS (ra, dec), shape (2,) for one common
+    centre or (n_times, 2) for one per time. `times_mjd` (n_times,) UTC. Result (n_times, n_ant, 3) float64.
+    A baseline's uvw is row(ant2) - row(ant1).
+    """
+    mjd = np.atleast_1d(np.asarray(times_mjd, dtype=np.float64))
+    centre = np.broadcast_to(np.asarray(phase_centre_rad, dtype=np.float64), (mjd.size, 2))
+    apparent_ra, apparent_dec = icrs_to_apparent_rad(centre[:, 0], centre[:, 1], mjd)
+    uvw = apparent_uvw_m(positions_m, apparent_lst_rad(mjd) - apparent_ra, apparent_dec)
+    angle = frame_angle_rad(centre[:, 0], centre[:, 1], mjd)[:, None]
+    u_app, v_app = uvw[..., 0].copy(), uvw[..., 1].copy()
+    uvw[..., 0] = np.cos(angle) * u_app - np.sin(angle) * v_app
+    uvw[..., 1] = np.sin(angle) * u_app + np.cos(angle) * v_app
+    return uvw
+
+
+def lmn(ra_rad: ArrayLike, dec_rad: ArrayLike, centre_rad: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Direction cosines (l east, m north, n) of directions about a centre (ra, dec), all in one frame [rad]."""
+    ra, dec = np.asarray(ra_rad, dtype=np.float64), np.asarray(dec_rad, dtype=np.float64)
+    centre = np.asarray(centre_rad, dtype=np.float64)
+    ra0, dec0 = centre[..., 0], centre[..., 1]
+    l = np.cos(dec) * np.sin(ra - ra0)
+    m = np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(ra - ra0)
+    n = np.sin(dec) * np.sin(dec0) + np.cos(dec) * np.cos(dec0) * np.cos(ra - ra0)
+    return l, m, n
+
+
+def separation_deg(ra1_rad: ArrayLike, dec1_rad: ArrayLike, ra2_rad: ArrayLike, dec2_rad: ArrayLike) -> NDArray[np.float64]:
+    """Angle [deg] between directions [rad]; stable at all separations (Vincenty)."""
+    ra1, dec1, ra2, dec2 = (np.asarray(value, dtype=np.float64) for value in (ra1_rad, dec1_rad, ra2_rad, dec2_rad))
+    delta = ra2 - ra1
+    across = np.hypot(np.cos(dec2) * np.sin(delta), np.cos(dec1) * np.sin(dec2) - np.sin(dec1) * np.cos(dec2) * np.cos(delta))
+    along = np.sin(dec1) * np.sin(dec2) + np.cos(dec1) * np.cos(dec2) * np.cos(delta)
+    return np.rad2deg(np.arctan2(across, along))
+
+
+def circular_mean_rad(angles_rad: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Mean direction [rad, 0..2 pi) of angles; right across 0 h, unlike an arithmetic mean."""
+    angles = np.asarray(angles_rad, dtype=np.float64)
+    weight = np.ones_like(angles) if weights is None else np.asarray(weights, dtype=np.float64)
+    return float(np.arctan2(np.sum(weight * np.sin(angles)), np.sum(weight * np.cos(angles))) % (2 * np.pi))

@@ -1,0 +1,56 @@
+"""Stations: where the 117 antennas stand, which of them are active, and the reference-antenna order."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import EarthLocation
+from numpy.typing import NDArray
+
+from dsa110_assets.telescope import site
+
+DISH_DIAMETER_M = 4.65
+N_STATIONS = 117
+DEFAULT_ELEVATION_M = 1182.6
+"""Station 117's elevation is blank in the survey."""
+INACTIVE_STATIONS = frozenset({10, 21, 22, 23, *range(52, 68), 117})
+"""Not connected on 2026-01-25; the file, not this set, says which antennas an observation has."""
+REFANT_CHAIN = (103, *range(104, 117), *range(68, 103), *range(1, 52))
+"""Stations in the order in which they are tried as reference antenna."""
+
+
+@dataclass(frozen=True)
+class Stations:
+    """The surveyed array: `names` ('1'..'117'), `itrf_m` (117, 3) geocentric float64 [m]."""
+
+    names: tuple[str, ...]
+    itrf_m: NDArray[np.float64]
+
+    @property
+    def relative_m(self) -> NDArray[np.float64]:
+        """ITRF positions minus the site's, not rotated: what UVH5 `antenna_positions` holds. (117, 3) [m]."""
+        return self.itrf_m - site.location_itrf_m()
+
+
+@cache
+def surveyed() -> Stations:
+    """All 117 stations from the packaged survey (WGS84 to ITRF by astropy)."""
+    with files("dsa110_assets.telescope").joinpath("data/stations.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    names = tuple(row["station"] for row in rows)
+    position = EarthLocation.from_geodetic(
+        [float(row["longitude_deg"]) for row in rows] * u.deg,
+        [float(row["latitude_deg"]) for row in rows] * u.deg,
+        [float(row["elevation_m"] or DEFAULT_ELEVATION_M) for row in rows] * u.m,
+    )
+    return Stations(names, np.stack([position.x.to_value(u.m), position.y.to_value(u.m), position.z.to_value(u.m)], axis=-1))
+
+
+def active_stations() -> tuple[int, ...]:
+    """Station numbers (1-based) of the 96 antennas connected on 2026-01-25, ascending."""
+    return tuple(n for n in range(1, N_STATIONS + 1) if n not in INACTIVE_STATIONS)

@@ -1,0 +1,66 @@
+"""The time grid: integrations, groups, and the UTC windows that name partitions.
+
+A partition key is the UTC start of its window: `2026-01-25T22:25` (5-minute observation windows),
+`2026-01-25T22:00` (hours) and `2026-01-25` (nights; a night is a UTC day).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+INTEGRATION_S = 96 * 0.134217728
+INTEGRATIONS_PER_FILE = 24
+GROUP_S = INTEGRATION_S * INTEGRATIONS_PER_FILE
+OBSERVATION_WINDOW = timedelta(minutes=5)
+HOUR = timedelta(hours=1)
+NIGHT = timedelta(days=1)
+SIDEREAL_RATIO = 1.002737909350795
+MJD_UNIX_EPOCH = 40587
+_OBSERVATION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d[05]")
+_HOUR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:00")
+_NIGHT = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def mjd_to_datetime(mjd: float) -> datetime:
+    """UTC datetime (aware, microseconds) of a UTC modified Julian date [d]."""
+    return datetime.fromtimestamp(0, UTC) + timedelta(days=mjd - MJD_UNIX_EPOCH)
+
+
+def datetime_to_mjd(moment: datetime) -> float:
+    """UTC modified Julian date [d] of a datetime; a naive one is taken as UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - datetime.fromtimestamp(0, UTC)) / timedelta(days=1) + MJD_UNIX_EPOCH
+
+
+def observation_key(mjd: float) -> str:
+    """Partition key of the 5-minute window that holds the time `mjd` (a group's: its first integration's centre)."""
+    moment = mjd_to_datetime(mjd)
+    return moment.replace(minute=moment.minute // 5 * 5).strftime("%Y-%m-%dT%H:%M")
+
+
+def hour_key(mjd: float) -> str:
+    """Partition key of the UTC hour that holds `mjd`."""
+    return mjd_to_datetime(mjd).strftime("%Y-%m-%dT%H:00")
+
+
+def night_key(mjd: float) -> str:
+    """Partition key of the UTC day that holds `mjd`."""
+    return mjd_to_datetime(mjd).strftime("%Y-%m-%d")
+
+
+def hour_of(observation: str) -> str:
+    """The hour key of an observation key."""
+    return parse_key(observation).strftime("%Y-%m-%dT%H:00")
+
+
+def night_of(key: str) -> str:
+    """The night key of an observation, hour or night key."""
+    return parse_key(key).strftime("%Y-%m-%d")
+
+
+def parse_key(key: str) -> datetime:
+    """UTC start of the window a partition key names. Raises ValueError, saying the forms, for anything else."""
+    if not (_OBSERVATION.fullmatch(key) or _HOUR.fullmatch(key) or _NIGHT.fullmatch(key)):
+        raise ValueError(f"{key!r} is no partition key; use 2026-01-25T22:25 (5-minute grid), 2026-01-25T22:00 or 2026-01-25")
+    return datetime.fromisoformat(key).replace(tzinfo=UTC)

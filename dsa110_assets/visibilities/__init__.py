@@ -1,0 +1,1 @@
+"""Visibilities: UVH5 in, grouping, phasing, flagging, averaging, measurement sets out."""
