@@ -1,0 +1,1 @@
+"""What is in the sky: the flux scale, calibrators, imported catalogues and the sky model made from them."""

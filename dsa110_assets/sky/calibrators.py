@@ -1,0 +1,136 @@
+"""Calibrators: the VLA list, with the Perley-Butler 2017 standards marked in it."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.sky import flux_scale
+
+LIST_FREQUENCY_HZ = 1.4e9
+"""Where the list's 20 cm fluxes are taken to be measured."""
+LIST_SPECTRAL_INDEX = -0.7
+
+STANDARD_NAMES: dict[str, str] = {
+    "0137+331": "3C48",
+    "0437+296": "3C123",
+    "0521+166": "3C138",
+    "0542+498": "3C147",
+    "0813+482": "3C196",
+    "1331+305": "3C286",
+    "1411+522": "3C295",
+    "1829+487": "3C380",
+}
+"""VLA-list names of the Perley-Butler 2017 standards."""
+
+_UNLISTED_STANDARDS = (("3C353", 260.117279, -0.979756), ("CYGA", 299.868153, 40.733916))
+"""Standards that the VLA list leaves out (both arcminutes wide): name, ICRS ra and dec [deg]."""
+
+VARIABLE_NAMES = frozenset(
+    {
+        "0238+166", "0319+415", "0423-013", "0433+053", "0854+201", "0958+655", "1159+292", "1229+020", "1256-057",
+        "1310+323", "1512-090", "1642+398", "1733-130", "1751+096", "1800+784", "2136+006", "2148+069", "2202+422",
+        "2225-049", "2232+117", "2253+161",
+    }
+)  # fmt: skip
+"""Blazars known to vary by tens of per cent at 20 cm (long-term monitoring at Michigan and Metsähovi), 3C454.3 first."""
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """One calibrator: ICRS position [deg]; `flux_20cm_jy` None where the list has none; `quality` in configuration A.
+
+    `position_code` A, B, C, T is the list's: better than 2 mas, 10 mas, 0.1", or worse. `standard` is the
+    Perley-Butler name or None.
+    """
+
+    name: str
+    alias: str | None
+    ra_deg: float
+    dec_deg: float
+    flux_20cm_jy: float | None
+    position_code: str
+    quality: str
+    standard: str | None
+    variable: bool
+
+    def flux_jy(self, frequency_hz: ArrayLike) -> NDArray[np.float64]:
+        """Flux density [Jy] at frequencies [Hz], same shape: the standard's polynomial, else the list's flux, index -0.7.
+
+        Raises ConfigurationError where the list gives no flux: there is no default.
+        """
+        if self.standard:
+            return flux_scale.perley_butler_2017_jy(self.standard, frequency_hz)
+        if self.flux_20cm_jy is None:
+            raise ConfigurationError(
+                f"calibrator {self.name} has no 20 cm flux in the VLA list: choose one that has, or a standard "
+                f"({', '.join(flux_scale.standards())})"
+            )
+        ratio = np.asarray(frequency_hz, dtype=np.float64) / LIST_FREQUENCY_HZ
+        return np.asarray(self.flux_20cm_jy * ratio**LIST_SPECTRAL_INDEX)
+
+    @property
+    def anchor(self) -> str:
+        """What the absolute scale rests on: 'PB17:3C138' or 'VLA:2253+161'."""
+        return f"PB17:{self.standard}" if self.standard else f"VLA:{self.name}"
+
+
+@cache
+def load() -> tuple[Calibrator, ...]:
+    """All calibrators of the packaged VLA list, those without a flux included (flux None), and the other standards."""
+    with files("dsa110_assets.sky").joinpath("data/vla_calibrators.csv").open(newline="") as handle:
+        listed = tuple(_calibrator(row) for row in csv.DictReader(handle))
+    unlisted = (Calibrator(name, None, ra, dec, None, "T", "X", name, False) for name, ra, dec in _UNLISTED_STANDARDS)
+    return (*listed, *unlisted)
+
+
+def find(name: str) -> Calibrator:
+    """The calibrator with this list name, alias or 3C name, case and blanks ignored. NotFoundError names the nearest."""
+    index = _index()
+    key = _key(name)
+    if key in index:
+        return index[key]
+    near = difflib.get_close_matches(key, index, n=3, cutoff=0.5)
+    hint = ", ".join(index[other].name + (f" ({index[other].alias})" if index[other].alias else "") for other in near)
+    raise NotFoundError(f"no calibrator {name!r} in the VLA list" + (f"; nearest: {hint}" if hint else ""))
+
+
+def _calibrator(row: dict[str, str]) -> Calibrator:
+    flux = float(row["flux_20cm_jy"]) if row["flux_20cm_jy"] else None
+    standard = STANDARD_NAMES.get(row["name"])
+    return Calibrator(
+        name=row["name"],
+        alias=row["alias"] or standard,
+        ra_deg=float(row["ra_deg"]),
+        dec_deg=float(row["dec_deg"]),
+        # the list writes 0.0 where a source is resolved out or was never measured: unknown, not zero
+        flux_20cm_jy=flux if flux and flux > 0 else None,
+        position_code=row["position_code"],
+        quality=row["quality_a"],
+        standard=standard,
+        variable=row["name"] in VARIABLE_NAMES,
+    )
+
+
+@cache
+def _index() -> dict[str, Calibrator]:
+    index: dict[str, Calibrator] = {}
+    for calibrator in load():
+        # aliases such as JVAS and VERA name surveys, not sources: they are shared, and the first would win
+        if calibrator.alias and any(character.isdigit() for character in calibrator.alias):
+            index.setdefault(_key(calibrator.alias), calibrator)
+        if calibrator.standard:
+            index[_key(calibrator.standard)] = calibrator
+    index.update({_key(calibrator.name): calibrator for calibrator in load()})
+    return index
+
+
+def _key(name: str) -> str:
+    return name.upper().replace(" ", "").removeprefix("J")
