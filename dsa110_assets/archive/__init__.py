@@ -1,0 +1,1 @@
+"""Where products live: publishing, index, provenance, integrity, retention, backup."""

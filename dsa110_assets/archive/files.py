@@ -1,0 +1,189 @@
+"""Durable files: sealing (digest and fsync), atomic small writes, locks, removal, crash points.
+
+Everything a crash could tear goes through here. `crash_point` names the places where the tests kill the
+process; it does nothing unless DSA110_CRASH_AT is set.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from dsa110_assets.archive.naming import SIDECAR
+from dsa110_assets.errors import ConfigurationError, ResourceError, SilentWrongnessError, TransientError
+
+CRASH_POINTS = ("draft_created", "written", "validated", "sealed", "sidecar_written", "renamed", "indexed")
+UNSEALED = frozenset({SIDECAR, "table.lock"})
+"""Left out of digest and size: the sidecar holds them, and casacore may write table.lock while reading."""
+_CHUNK = 4 << 20
+
+
+def crash_point(name: str, asset: str) -> None:
+    """Die here if DSA110_CRASH_AT says so: `renamed`, `tile_image/renamed` or `renamed:SIGTERM`."""
+    wanted = os.environ.get("DSA110_CRASH_AT")
+    if wanted is None:
+        return
+    place, _, how = wanted.partition(":")
+    if place in (name, f"{asset}/{name}"):
+        os.kill(os.getpid(), signal.Signals[how or "SIGKILL"])
+
+
+@dataclass(frozen=True)
+class Seal:
+    """Size and digest of a product's files."""
+
+    size_bytes: int
+    digest: str
+
+
+def seal(directory: Path, *, durable: bool) -> Seal:
+    """Digest (xxh3_128 over sorted relative paths, sizes and bytes) and size; fsync too if `durable`.
+
+    The bytes are read back: measurement sets and caltables are written by casacore, which cannot be
+    intercepted. Done right before fsync, the read comes from the page cache, not from the disk.
+    Raises SilentWrongnessError for symbolic links, special files or a product without files.
+    """
+    total, size_bytes, n_files = xxhash.xxh3_128(), 0, 0
+    for path in _walk(directory):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            if path.name not in UNSEALED:
+                size = os.fstat(fd).st_size
+                total.update(f"{path.relative_to(directory).as_posix()}\0{size}\0".encode())
+                while chunk := os.read(fd, _CHUNK):
+                    total.update(chunk)
+                size_bytes += size
+                n_files += 1
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+    if not n_files:
+        raise SilentWrongnessError(f"{directory}: nothing was written into this product")
+    if durable:
+        for folder, _, _ in os.walk(directory, topdown=False):
+            fsync_directory(Path(folder))
+    return Seal(size_bytes, total.hexdigest())
+
+
+def size(directory: Path) -> int:
+    """Bytes in a product's sealed files, from their directory entries alone."""
+    return sum(path.stat().st_size for path in _walk(directory) if path.name not in UNSEALED)
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    """Regular files below `directory`, sorted by relative path."""
+    found: list[Path] = []
+    for folder, folders, names in os.walk(directory):
+        for name in (*folders, *names):
+            path = Path(folder, name)
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise SilentWrongnessError(f"{path}: a product holds plain files and directories only")
+        found += [Path(folder, name) for name in names]
+    return iter(sorted(found, key=lambda path: path.relative_to(directory).as_posix()))
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the directory's entries durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_up(directory: Path, root: Path) -> None:
+    """Make the entries of `directory` and of its parents up to `root` durable."""
+    for folder in (directory, *directory.parents):
+        fsync_directory(folder)
+        if folder == root:
+            return
+
+
+def write_json(path: Path, contents: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, whole, even after a power cut."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    text = json.dumps(contents, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    try:
+        with open(temporary, "x", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a small JSON file; None when it is absent or is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory so that no reader can see half of it: renamed out of sight first."""
+    hidden = directory.with_name(f".tmp-removed-{uuid.uuid4().hex[:12]}")
+    try:
+        os.rename(directory, hidden)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(hidden)
+    fsync_directory(directory.parent)
+
+
+def take_lock(path: Path) -> int | None:
+    """Lock a file until its descriptor is closed or the process dies; None when another process holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def wait_lock(path: Path) -> int:
+    """As take_lock, but wait for the other process."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def release_lock(fd: int) -> None:
+    """Give a lock back."""
+    os.close(fd)
+
+
+@contextmanager
+def typed_errors(what: str) -> Iterator[None]:
+    """Turn the operating system's errors into this package's: disk full, no permission, lost file system."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"{what}: no space left on the disk ({error}); free some, work resumes by itself"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise ConfigurationError(
+                f"{what}: not permitted ({error}); make it writable or set DSA110_ARCHIVE to a place that is"
+            ) from error
+        if error.errno in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN):
+            raise TransientError(f"{what}: the file system failed ({error})") from error
+        raise

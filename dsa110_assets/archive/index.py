@@ -1,0 +1,260 @@
+"""The index: which products there are, in SQLite (WAL) or PostgreSQL. It can be rebuilt from the sidecars.
+
+Tables, connections, transactions with bounded patience; the meaning of the rows is `rows.py`'s.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from dsa110_assets.errors import ConfigurationError, ResourceError, TransientError
+
+SCHEMA = 1
+BUSY_S = 30.0
+MOST_CLASHES = 20
+T = TypeVar("T")
+
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+"""Text that sorts by its bytes: partition keys are compared as times."""
+
+metadata = sa.MetaData()
+meta = sa.Table(
+    "meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
+)
+products = sa.Table(
+    "products",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("asset", _TEXT, nullable=False),
+    sa.Column("partition_key", _TEXT, nullable=False),  # '' for catalogues: NULLs would escape uniqueness
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("settings", sa.Text, nullable=False),
+    sa.Column("code_version", sa.Text, nullable=False),
+    sa.Column("engines", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("metadata", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("pinned", sa.Boolean, nullable=False),
+    sa.Column("removed", sa.Boolean, nullable=False),
+    sa.UniqueConstraint("asset", "partition_key", "version", name="one_product_per_version"),
+    sa.CheckConstraint("state IN ('current', 'superseded', 'rejected')", name="known_state"),
+)
+one_current = sa.Index(
+    "one_current_product",
+    products.c.asset,
+    products.c.partition_key,
+    unique=True,
+    sqlite_where=products.c.state == "current",
+    postgresql_where=products.c.state == "current",
+)
+product_inputs = sa.Table(
+    "product_inputs",
+    metadata,
+    sa.Column("product_id", sa.Text, sa.ForeignKey("products.id"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("input_id", sa.Text, nullable=False, index=True),
+)
+caltable_sets = sa.Table(
+    "caltable_sets",
+    metadata,
+    sa.Column("set_id", sa.Text, primary_key=True),
+    sa.Column("product_id", sa.Text, sa.ForeignKey("products.id"), nullable=False, index=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("contents", sa.Text, nullable=False),
+    sa.Column("mid_mjd", sa.Float(53), nullable=False, index=True),
+    sa.Column("rejected", sa.Text),  # the reason, NULL while good
+)
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("contents", sa.Text, nullable=False),
+    sa.Column("released", sa.Boolean, nullable=False),
+)
+
+
+def normalise_url(text: str) -> URL:
+    """A database URL with its driver: `postgresql://` is psycopg2. Raises ConfigurationError for others."""
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise ConfigurationError(
+            "DSA110_DATABASE_URL cannot be read; it looks like postgresql://user:password@host:5432/name"
+        ) from None
+    backend = url.get_backend_name()
+    if backend in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg2")
+    if backend == "sqlite" and url.database and url.database != ":memory:":
+        return url
+    raise ConfigurationError(
+        f"DSA110_DATABASE_URL={url.render_as_string()}: use postgresql://... or sqlite:///file"
+    )
+
+
+def make_engine(url: URL) -> Engine:
+    """An engine that never creates a database: SQLite files are opened, not made; busy timeout 30 s."""
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(
+            url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args={"connect_timeout": 10}
+        )
+    assert url.database is not None
+    uri = f"file:{quote(str(Path(url.database).absolute()))}?mode=rw"
+
+    def connect() -> sqlite3.Connection:
+        # Transactions are begun by `begin` below: the driver's own would take a write lock too late.
+        return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+
+    engine = sa.create_engine(
+        "sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=2, max_overflow=8
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+class Index:
+    """One archive's index. Nothing is opened before the first transaction."""
+
+    def __init__(self, url: URL, archive_id: str, *, patience_s: float = 60.0) -> None:
+        self.url, self.archive_id, self.patience_s = url, archive_id, patience_s
+        self._engine: Engine | None = None
+        self._proven = False
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a read transaction (one consistent view)."""
+        return self._patiently(work, writes=False)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one write transaction: all of it or nothing. It may run again after a failure."""
+        return self._patiently(work, writes=True)
+
+    def create(self) -> None:
+        """Make the tables where they are missing, and note whose index this is."""
+        if self.url.get_backend_name() == "sqlite":
+            assert self.url.database is not None
+            with sqlite3.connect(self.url.database, timeout=BUSY_S) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+            connection.close()
+        engine = make_engine(self.url)
+        try:
+            with engine.connect().execution_options(writes=True) as connection_, connection_.begin():
+                if engine.dialect.name == "postgresql":  # two creators at once: one waits
+                    connection_.execute(sa.text("SELECT pg_advisory_xact_lock(110110)"))
+                metadata.create_all(connection_)
+                if connection_.scalar(sa.select(meta.c.value).where(meta.c.key == "archive_id")) is None:
+                    rows = [
+                        {"key": "archive_id", "value": self.archive_id},
+                        {"key": "schema", "value": str(SCHEMA)},
+                    ]
+                    connection_.execute(meta.insert(), rows)
+        except DBAPIError as error:
+            raise self._explain(error) from error
+        finally:
+            engine.dispose()
+
+    def close(self) -> None:
+        """Give back the connections."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine, self._proven = None, False
+
+    def _patiently(self, work: Callable[[Connection], T], *, writes: bool) -> T:
+        """Run `work`; while the database is away, back off with jitter, for at most `patience_s`."""
+        deadline, pause_s, clashes = time.monotonic() + self.patience_s, 0.1, 0
+        while True:
+            try:
+                return self._once(work, writes=writes)
+            except sa.exc.IntegrityError:  # two writers at once: the second sees the first's rows next time
+                clashes += 1
+                if clashes == MOST_CLASHES:
+                    raise
+                continue
+            except DBAPIError as error:
+                reason = self._explain(error)
+                # A database that has never answered is more likely a wrong setting than an outage.
+                if not isinstance(reason, TransientError) or not self._proven or time.monotonic() >= deadline:
+                    raise reason from error
+            time.sleep(min(pause_s * random.uniform(0.5, 1.5), max(0.0, deadline - time.monotonic())))
+            pause_s = min(2 * pause_s, 5.0)
+
+    def _once(self, work: Callable[[Connection], T], *, writes: bool) -> T:
+        if self._engine is None:
+            self._engine = make_engine(self.url)
+        with self._engine.connect().execution_options(writes=writes) as connection, connection.begin():
+            if not self._proven:
+                self._prove(connection)
+            return work(connection)
+
+    def _prove(self, connection: Connection) -> None:
+        """Make sure that this index is this archive's, and that this code can read it."""
+        facts = {row.key: row.value for row in connection.execute(sa.select(meta))}
+        if facts.get("archive_id") != self.archive_id:
+            raise ConfigurationError(
+                f"{self.where} is the index of another archive; correct DSA110_DATABASE_URL"
+            )
+        if facts.get("schema") != str(SCHEMA):
+            raise ConfigurationError(
+                f"{self.where} has index format {facts.get('schema')}, this version reads {SCHEMA}; "
+                "rebuild it with: dsa110 archive reindex"
+            )
+        self._proven = True
+
+    @property
+    def where(self) -> str:
+        """The database as it may be shown: without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    def _explain(self, error: DBAPIError) -> Exception:
+        """This package's error for a database's, decided by what can be done about it."""
+        cause = str(error.orig).strip()
+        text = cause.lower()
+        if (
+            "unable to open" in text
+            or "no such table" in text
+            or "undefinedtable" in type(error.orig).__name__.lower()
+        ):
+            return ConfigurationError(
+                f"The index {self.where} is missing; rebuild it with: dsa110 archive reindex"
+            )
+        if "malformed" in text or "not a database" in text:
+            return ConfigurationError(
+                f"The index {self.where} is damaged; bring it back with: "
+                "dsa110 archive restore, or: dsa110 archive reindex"
+            )
+        if "readonly" in text or "read-only" in text or "permission denied" in text:
+            return ConfigurationError(
+                f"The index {self.where} cannot be written ({cause}); make it writable for this user"
+            )
+        if "full" in text or "no space" in text:
+            return ResourceError(
+                f"The index {self.where}: no space left on its disk; free some, work resumes by itself"
+            )
+        if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) or error.connection_invalidated:
+            return TransientError(
+                f"The index {self.where} does not answer: {cause}; check DSA110_DATABASE_URL"
+            )
+        return error

@@ -1,0 +1,126 @@
+"""What the archive hands out: a Product, and its lineage; and how both are written as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Product:
+    """One immutable published product, as the index knows it.
+
+    `state` is current, superseded (a newer version was published) or rejected (with `reason`). `removed` says
+    that retention took the data; provenance stays. `inputs` are product ids. `size_bytes` and `digest`
+    (xxh3_128, see files.seal) cover every file but the sidecar.
+    """
+
+    id: str
+    asset: str
+    partition: str | None
+    version: int
+    path: Path
+    inputs: tuple[str, ...]
+    settings: Mapping[str, Any]
+    code_version: str
+    engines: Mapping[str, str]
+    run_id: str
+    size_bytes: int
+    digest: str
+    created_at: datetime
+    metadata: Mapping[str, Any]
+    state: str
+    reason: str | None = None
+    pinned: bool = False
+    removed: bool = False
+
+
+@dataclass(frozen=True)
+class FileLeaf:
+    """A subband file as a subband_group's manifest names it: where lineage ends."""
+
+    path: str
+    size_bytes: int | None
+    digest: str | None
+    subband: int | None = None
+
+
+@dataclass(frozen=True)
+class LineageNode:
+    """A product or an inbox file, and what it was made from. Shared ancestors are shared nodes."""
+
+    product: Product | None
+    file: FileLeaf | None
+    children: tuple[LineageNode, ...] = field(default=(), repr=False)
+
+    def walk(self) -> Iterator[LineageNode]:
+        """This node and every ancestor once, nearest first."""
+        seen: set[int] = set()
+        queue = [self]
+        while queue:
+            node = queue.pop(0)
+            if id(node) not in seen:
+                seen.add(id(node))
+                yield node
+                queue.extend(node.children)
+
+    def files(self) -> tuple[FileLeaf, ...]:
+        """The distinct inbox files below this node, by path."""
+        leaves = {node.file.path: node.file for node in self.walk() if node.file}
+        return tuple(leaves[path] for path in sorted(leaves))
+
+
+def record(product: Product) -> Json:
+    """The sidecar's contents: what was made from what and how, without state, which may change."""
+    return {
+        "format": 1,
+        "id": product.id,
+        "asset": product.asset,
+        "partition": product.partition,
+        "version": product.version,
+        "inputs": list(product.inputs),
+        "settings": dict(product.settings),
+        "code_version": product.code_version,
+        "engines": dict(product.engines),
+        "run_id": product.run_id,
+        "size_bytes": product.size_bytes,
+        "digest": product.digest,
+        "created_at": product.created_at.isoformat(timespec="microseconds"),
+        "metadata": dict(product.metadata),
+    }
+
+
+def jsonable(value: Any) -> Any:
+    """`value` in JSON's types: numpy scalars and arrays, paths, dates, dataclasses and sets are converted.
+
+    A non-finite float becomes null ("no value"): JSON has none, and 0 would be a lie. Raises TypeError for
+    anything that has no honest JSON form.
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, set | frozenset):
+        return sorted(jsonable(item) for item in value)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    raise TypeError(f"{type(value).__name__} has no place in a product's record: {value!r}")

@@ -1,0 +1,197 @@
+"""The one publish function: write beside the final place, validate, seal, rename, index.
+
+    <family>/.tmp-<run>-<random>/lock       held by the publisher; free again when it dies
+    <family>/.tmp-<run>-<random>/draft/     what the asset writes into; renamed to
+    <family>/v0001/                         the product, with product.json inside
+
+The rename decides which version a publisher gets: renaming onto an existing product fails, and the next
+number is tried. The index row, written after it in one transaction, decides that the product exists. Killed
+in between, it is an orphan: whole, invisible, and adopted by `integrity.sweep`.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsa110_assets.archive import files, naming, rows
+from dsa110_assets.archive.product import Json, Product, jsonable
+from dsa110_assets.errors import NotFoundError, ResourceError, SilentWrongnessError
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
+
+_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+:-]{0,80}")
+Validator = Callable[[Path], Sequence[str] | None]
+
+
+@dataclass
+class Draft:
+    """A product being written. Write into `path` (an empty directory), fill `metadata`, add validators."""
+
+    path: Path
+    metadata: dict[str, Any] = field(default_factory=dict)
+    caltable_sets: list[Json] = field(default_factory=list)
+    validators: list[Validator] = field(default_factory=list)
+    _product: Product | None = None
+
+    def validate(self, validator: Validator) -> None:
+        """Have `validator(path)` judge the files after the block: it raises, or returns problems."""
+        self.validators.append(validator)
+
+    @property
+    def product(self) -> Product:
+        """The published product; there only after the block has ended well."""
+        if self._product is None:
+            raise NotFoundError(
+                f"{self.path}: this draft is not published; read draft.product after the block"
+            )
+        return self._product
+
+
+@contextmanager
+def publish(
+    archive: Archive, asset: str, partition: str | None, inputs: Sequence[str], provenance: Json
+) -> Iterator[Draft]:
+    """Publish what the block writes into `draft.path`; see Archive.publish for arguments and errors."""
+    what = f"Publishing {asset}" + (f" {partition}" if partition else "")
+    place = archive.root / naming.family(asset, partition)
+    inputs = tuple(dict.fromkeys(inputs))
+    known = archive.index.read(lambda c: rows.by_ids(c, archive.root, inputs))
+    if unknown := [i for i in inputs if i not in known]:
+        raise NotFoundError(f"{what}: its input {unknown[0]} is not in the archive")
+    sidecar = {
+        "format": 1,
+        "asset": asset,
+        "partition": partition,
+        "inputs": list(inputs),
+        **jsonable(provenance),
+    }
+    with _workspace(place, sidecar["run_id"], what) as workspace:
+        draft = Draft(workspace / "draft")
+        files.crash_point("draft_created", asset)
+        with _disk_full_is_typed(what):
+            yield draft
+        files.crash_point("written", asset)
+        _judge(draft, what)
+        files.crash_point("validated", asset)
+        with files.typed_errors(what):
+            sidecar = _seal(archive, draft, sidecar)
+            _rename(archive, draft, sidecar)
+        files.crash_point("renamed", asset)
+        archive.index.write(lambda c: rows.insert(c, sidecar, {}))
+        files.crash_point("indexed", asset)
+    draft._product = archive.get(sidecar["id"])
+
+
+@contextmanager
+def _workspace(place: Path, run_id: str, what: str) -> Iterator[Path]:
+    """A locked directory beside the product's place, gone again at the end whatever happens."""
+    workspace = place / f".tmp-{naming.token(run_id)}-{uuid.uuid4().hex[:12]}"
+    lock = None
+    try:
+        with files.typed_errors(what):
+            workspace.mkdir(parents=True)
+            lock = files.take_lock(workspace / "lock")
+            (workspace / "draft").mkdir()
+        yield workspace
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)  # what stays is the sweep's; nobody reads it
+        if lock is not None:
+            os.close(lock)
+
+
+@contextmanager
+def _disk_full_is_typed(what: str) -> Iterator[None]:
+    """A full disk while the asset writes is a ResourceError; every other error of the block is its own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"{what}: no space left on the disk ({error}); free some, work resumes by itself"
+            ) from error
+        raise
+
+
+def _judge(draft: Draft, what: str) -> None:
+    """Run the validators. Raises SilentWrongnessError with every problem they report."""
+    if (draft.path / naming.SIDECAR).exists():
+        raise SilentWrongnessError(
+            f"{what}: {naming.SIDECAR} is the archive's own file; write under another name"
+        )
+    problems = [problem for validator in draft.validators for problem in (validator(draft.path) or ())]
+    if problems:
+        raise SilentWrongnessError(f"{what}: not published: {'; '.join(problems)}")
+
+
+def _seal(archive: Archive, draft: Draft, sidecar: Json) -> Json:
+    """Make the files durable and complete the record, all but its version."""
+    sealed = files.seal(draft.path, durable=True)
+    files.crash_point("sealed", sidecar["asset"])
+    return {
+        **sidecar,
+        "size_bytes": sealed.size_bytes,
+        "digest": sealed.digest,
+        "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "metadata": jsonable(draft.metadata),
+        "caltable_sets": [_check_set(contents) for contents in jsonable(draft.caltable_sets)],
+    }
+
+
+def _check_set(contents: Json) -> Json:
+    """A caltable set's row as it may be stored. Raises SilentWrongnessError if it could not be found."""
+    if not _SET_NAME.fullmatch(contents["name"]) or not math.isfinite(contents["mid_mjd"] or math.nan):
+        raise SilentWrongnessError(
+            f"caltable set {contents['name']!r}: its name or its time {contents['mid_mjd']} is unusable"
+        )
+    return contents
+
+
+def _rename(archive: Archive, draft: Draft, sidecar: Json) -> None:
+    """Move the draft to its final place under the first free version, which `sidecar` is given."""
+    asset, partition = sidecar["asset"], sidecar["partition"]
+    place = archive.root / naming.family(asset, partition)
+    highest = archive.index.read(lambda c: rows.highest_version(c, asset, partition))
+    while True:
+        version = max([highest, *versions_on_disk(place)]) + 1
+        name = naming.ProductName(asset, partition, version)
+        sidecar |= {"id": name.id, "version": version}
+        files.write_json(draft.path / naming.SIDECAR, sidecar)
+        files.crash_point("sidecar_written", asset)
+        try:
+            os.rename(draft.path, archive.root / name.directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            files.fsync_up(place, archive.root)
+            return
+
+
+def versions_on_disk(place: Path) -> list[int]:
+    """Versions that have, or had (their state file stays), a directory in `place`."""
+    names = [re.fullmatch(r"v(\d{4,9})(?:\.state\.json)?", entry.name) for entry in os.scandir(place)]
+    return [int(match[1]) for match in names if match]
+
+
+def provenance(
+    settings: Mapping[str, Any], code_version: str, run_id: str, engines: Mapping[str, str]
+) -> Json:
+    """The part of a product's record its maker tells."""
+    return {
+        "settings": dict(settings),
+        "code_version": code_version,
+        "run_id": run_id,
+        "engines": dict(engines),
+    }

@@ -1,0 +1,154 @@
+"""What the index's rows mean: products in and out, versions, current and superseded, state.
+
+One rule: of one asset's partition, the highest version is current unless it is rejected; every other is
+superseded unless rejected. Rejecting a product does not bring an older one back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from dsa110_assets.archive import naming
+from dsa110_assets.archive.index import caltable_sets, product_inputs, products
+from dsa110_assets.archive.product import Json, Product
+from dsa110_assets.errors import SilentWrongnessError
+
+_MANY = 500  # ids in one IN (...): SQLite's limit on variables is far above
+
+
+def insert(connection: Connection, sidecar: Json, state: Json) -> None:
+    """Index the product a sidecar describes, with the state its state file tells ({} for a new one).
+
+    Does nothing if the same product is indexed already (a sweep and a publisher may both come to it).
+    Raises SilentWrongnessError if another product has its id.
+    """
+    key = sidecar["partition"] or ""
+    known = connection.execute(
+        sa.select(products.c.digest, products.c.created_at).where(products.c.id == sidecar["id"])
+    ).first()
+    if known is not None:
+        if tuple(known) != (sidecar["digest"], sidecar["created_at"]):
+            raise SilentWrongnessError(
+                f"{sidecar['id']}: the index holds another product of this id; run: dsa110 archive reindex"
+            )
+        return
+    same = (products.c.asset == sidecar["asset"]) & (products.c.partition_key == key)
+    newest = connection.scalar(sa.select(sa.func.max(products.c.version)).where(same)) or 0
+    if newest < sidecar["version"]:
+        connection.execute(
+            products.update().where(same & (products.c.state == "current")).values(state="superseded")
+        )
+    standing = "current" if newest < sidecar["version"] else "superseded"
+    texts = {name: json.dumps(sidecar[name], sort_keys=True) for name in ("settings", "engines", "metadata")}
+    plain = ("id", "asset", "version", "code_version", "run_id", "size_bytes", "digest", "created_at")
+    connection.execute(
+        products.insert(),
+        {
+            **{name: sidecar[name] for name in plain},
+            **texts,
+            "partition_key": key,
+            "state": "rejected" if state.get("rejected") else standing,
+            "reason": state.get("rejected"),
+            "pinned": bool(state.get("pinned")),
+            "removed": bool(state.get("removed_at")),
+        },
+    )
+    inputs = [
+        {"product_id": sidecar["id"], "position": i, "input_id": input_id}
+        for i, input_id in enumerate(sidecar["inputs"])
+    ]
+    if inputs:
+        connection.execute(product_inputs.insert(), inputs)
+    sets = [
+        {
+            "set_id": f"{sidecar['id']}/{contents['name']}",
+            "product_id": sidecar["id"],
+            "position": position,
+            "contents": json.dumps(contents, sort_keys=True),
+            "mid_mjd": contents["mid_mjd"],
+            "rejected": state.get("rejected_sets", {}).get(contents["name"]),
+        }
+        for position, contents in enumerate(sidecar.get("caltable_sets", []))
+    ]
+    if sets:
+        connection.execute(caltable_sets.insert(), sets)
+
+
+def apply_state(connection: Connection, product_id: str, state: Json) -> None:
+    """Make a product's row say what its state file says (all but removal of a rejection, which is never)."""
+    values: dict[str, Any] = {"pinned": bool(state.get("pinned")), "removed": bool(state.get("removed_at"))}
+    if state.get("rejected"):
+        values |= {"state": "rejected", "reason": state["rejected"]}
+    connection.execute(products.update().where(products.c.id == product_id).values(values))
+    rejected = state.get("rejected_sets", {})
+    for row in connection.execute(
+        sa.select(caltable_sets.c.set_id).where(caltable_sets.c.product_id == product_id)
+    ).all():
+        reason = rejected.get(row.set_id.partition("/")[2])
+        connection.execute(
+            caltable_sets.update().where(caltable_sets.c.set_id == row.set_id).values(rejected=reason)
+        )
+
+
+def select(connection: Connection, root: Path, *conditions: sa.ColumnElement[bool]) -> list[Product]:
+    """Products that meet all conditions, sorted by partition, asset and version."""
+    query = sa.select(products).where(*conditions)
+    rows = connection.execute(
+        query.order_by(products.c.partition_key, products.c.asset, products.c.version)
+    ).all()
+    inputs = inputs_of(connection, [row.id for row in rows])
+    return [_product(root, row, inputs.get(row.id, ())) for row in rows]
+
+
+def by_ids(connection: Connection, root: Path, ids: Iterable[str]) -> dict[str, Product]:
+    """The products of these ids; ids the index does not know are left out."""
+    wanted = sorted(set(ids))
+    chunks = [wanted[i : i + _MANY] for i in range(0, len(wanted), _MANY)]
+    return {p.id: p for chunk in chunks for p in select(connection, root, products.c.id.in_(chunk))}
+
+
+def inputs_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Input ids of each product, in their order."""
+    found: dict[str, list[str]] = {}
+    for i in range(0, len(ids), _MANY):
+        query = sa.select(product_inputs).where(product_inputs.c.product_id.in_(ids[i : i + _MANY]))
+        for row in connection.execute(query.order_by(product_inputs.c.product_id, product_inputs.c.position)):
+            found.setdefault(row.product_id, []).append(row.input_id)
+    return {product_id: tuple(inputs) for product_id, inputs in found.items()}
+
+
+def highest_version(connection: Connection, asset: str, partition: str | None) -> int:
+    """The highest version the index has ever given to this asset's partition; 0 if none."""
+    same = (products.c.asset == asset) & (products.c.partition_key == (partition or ""))
+    return connection.scalar(sa.select(sa.func.max(products.c.version)).where(same)) or 0
+
+
+def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product:
+    name = naming.ProductName(row.asset, row.partition_key or None, row.version)
+    return Product(
+        id=row.id,
+        asset=row.asset,
+        partition=name.partition,
+        version=row.version,
+        path=root / name.directory,
+        inputs=inputs,
+        settings=json.loads(row.settings),
+        code_version=row.code_version,
+        engines=json.loads(row.engines),
+        run_id=row.run_id,
+        size_bytes=row.size_bytes,
+        digest=row.digest,
+        created_at=datetime.fromisoformat(row.created_at),
+        metadata=json.loads(row.metadata),
+        state=row.state,
+        reason=row.reason,
+        pinned=row.pinned,
+        removed=row.removed,
+    )

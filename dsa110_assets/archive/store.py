@@ -1,0 +1,255 @@
+"""The archive: open it, publish into it, ask what is in it, trace where it came from."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection
+
+from dsa110_assets.archive import files, naming, rows, windows
+from dsa110_assets.archive import lineage as _lineage
+from dsa110_assets.archive import publish as _publish
+from dsa110_assets.archive.index import Index, normalise_url, products
+from dsa110_assets.archive.product import Json, LineageNode, Product, record
+from dsa110_assets.errors import ConfigurationError, NotFoundError
+
+MARKER = "archive.json"
+
+
+class Archive:
+    """An archive that is there. Opening it touches nothing but its marker file; `Archive.create` makes one.
+
+    `root` is the directory (DSA110_ARCHIVE); `database_url` the index, by default `<root>/index.sqlite`.
+    `patience_s` is how long a database outage is sat out. Raises ConfigurationError when there is no archive.
+    """
+
+    def __init__(self, root: Path, database_url: str | None = None, *, patience_s: float = 60.0) -> None:
+        self.root = Path(root).absolute()
+        marker = files.read_json(self.root / MARKER)
+        if not isinstance(marker, dict) or "archive_id" not in marker:
+            raise ConfigurationError(
+                f"DSA110_ARCHIVE={self.root}: there is no archive; `dsa110 process` and `dsa110 up` make one"
+            )
+        self.index = _index(self.root, database_url, marker["archive_id"], patience_s)
+
+    @classmethod
+    def create(cls, root: Path, database_url: str | None = None, *, patience_s: float = 60.0) -> Archive:
+        """The archive at `root`, made if it is not there. Making it twice does nothing.
+
+        Raises ConfigurationError when `root` cannot be written, or when the archive is there and its index is
+        lost (an empty one would hide every product; `dsa110 archive reindex` rebuilds it).
+        """
+        root = Path(root).absolute()
+        if files.read_json(root / MARKER) is None:
+            with files.typed_errors(f"DSA110_ARCHIVE={root}"):
+                if root.exists() and not root.is_dir():
+                    raise ConfigurationError(f"DSA110_ARCHIVE={root}: is a file; name a directory")
+                root.mkdir(parents=True, exist_ok=True)
+                archive_id = uuid.uuid4().hex
+                lock = files.wait_lock(root / ".create.lock")
+                try:  # the index first: with the marker in place, a missing index is an alarm
+                    if files.read_json(root / MARKER) is None:
+                        _index(root, database_url, archive_id, patience_s).create()
+                        files.write_json(root / MARKER, {"format": 1, "archive_id": archive_id})
+                finally:
+                    files.release_lock(lock)
+        archive = cls(root, database_url, patience_s=patience_s)
+        archive.index.read(lambda _: None)
+        return archive
+
+    def publish(
+        self,
+        asset: str,
+        partition: str | None,
+        inputs: Sequence[str],
+        *,
+        settings: Mapping[str, Any],
+        code_version: str,
+        run_id: str,
+        engines: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[_publish.Draft]:
+        """Publish a new version of `asset` for `partition` (None: a catalogue), made from products `inputs`.
+
+        The block writes into `draft.path` and fills `draft.metadata`; after it, the files are validated
+        (`draft.validate`), digested, made durable, renamed into place and indexed in one transaction; then
+        `draft.product` is the product. If anything raises, nothing is published and nothing is left.
+        Raises NotFoundError (malformed name, unknown input), SilentWrongnessError (a validator objects, empty
+        product), ResourceError (disk full), ConfigurationError (not writable), TransientError (index away:
+        then the product waits as an orphan for `integrity.sweep`).
+        """
+        made = _publish.provenance(settings, code_version, run_id, engines or {})
+        return _publish.publish(
+            self, naming.check_asset(asset), naming.check_partition(partition), inputs, made
+        )
+
+    def current(self, asset: str, partition: str | None = None, *, check: bool = False) -> Product | None:
+        """The current product of an asset's partition; None if there is none or retention took its data.
+
+        With `check`, also None unless its files are there with the recorded total size.
+        """
+        same = _same(naming.check_asset(asset), naming.check_partition(partition))
+        found = self._select(*same, products.c.state == "current", ~products.c.removed)
+        if not found or (check and not self._in_place(found[0])):
+            return None
+        return found[0]
+
+    def get(self, product_id: str) -> Product:
+        """The product of this id, in whatever state. Raises NotFoundError, saying what there is."""
+        name = naming.parse_id(product_id)
+        versions = self._select(*_same(name.asset, name.partition))
+        for product in versions:
+            if product.version == name.version:
+                return product
+        there = (
+            ", ".join(product.id for product in versions)
+            or f"no version of {name.asset} {name.partition or ''}".strip()
+        )
+        raise NotFoundError(f"There is no product {product_id}; there is {there}")
+
+    def find(self, id_or_path: str | Path) -> Product:
+        """The product of an id, or the one a path lies in. Raises NotFoundError."""
+        if naming.is_id(str(id_or_path)):
+            return self.get(str(id_or_path))
+        path = Path(id_or_path)
+        for candidate in (path.absolute(), path.resolve(), self.root / path):
+            for root in (self.root, self.root.resolve()):
+                name = (
+                    naming.parse_directory(candidate.relative_to(root))
+                    if candidate.is_relative_to(root)
+                    else None
+                )
+                if name is not None:
+                    return self.get(name.id)
+        raise NotFoundError(
+            f"{id_or_path}: neither a product id (tile_image-20260125T2225-v1) nor a path of a product"
+        )
+
+    def products(
+        self,
+        asset: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        state: str | None = "current",
+    ) -> list[Product]:
+        """Products sorted by partition, of windows that start from `since` to `until`, both included.
+
+        A date alone means the whole day. Catalogues have no time: they appear only when neither is given.
+        `state` None lists every state and also products whose data retention has removed.
+        """
+        conditions = [products.c.asset == naming.check_asset(asset)] if asset is not None else []
+        if state is not None:
+            conditions += [products.c.state == state, ~products.c.removed]
+        return self._select(*conditions, *windows.conditions(products.c.partition_key, since, until))
+
+    def versions(self, asset: str, partition: str | None = None) -> list[Product]:
+        """Every version there ever was of one asset's partition, oldest first."""
+        return self._select(*_same(naming.check_asset(asset), naming.check_partition(partition)))
+
+    def dependents(self, product_id: str) -> list[Product]:
+        """The products made directly from this one, in any state."""
+        return _lineage.dependents(self, self.get(product_id))
+
+    def lineage(self, product_id: str) -> LineageNode:
+        """What a product was made from, down to the subband files of its subband_groups' manifests."""
+        return _lineage.lineage(self, self.get(product_id))
+
+    def reject(self, product_id: str, reason: str) -> Product:
+        """Mark a product as bad: it is current no more, its dependents are stale, no older one comes back."""
+        if not reason.strip():
+            raise NotFoundError(f"{product_id}: a rejection needs a reason")
+        return self.change_state(product_id, {"rejected": reason.strip()})
+
+    def pin(self, product_id: str, reason: str = "pinned") -> Product:
+        """Keep a product, and everything it was made from, from retention."""
+        return self.change_state(product_id, {"pinned": reason})
+
+    def unpin(self, product_id: str) -> Product:
+        """Let retention judge a product again."""
+        return self.change_state(product_id, {"pinned": None})
+
+    def verify(self, product: Product) -> list[str]:
+        """What is wrong with a product's files ; [] if every byte is as published."""
+        if product.removed:
+            return []
+        sidecar = files.read_json(product.path / naming.SIDECAR)
+        if not product.path.is_dir():
+            return [f"{product.path} is missing"]
+        if not isinstance(sidecar, dict):
+            return [f"{product.path / naming.SIDECAR} is missing or unreadable"]
+        expected = record(product)
+        problems = [
+            f"{naming.SIDECAR} and the index differ in {key}"
+            for key in expected
+            if sidecar.get(key) != expected[key]
+        ]
+        sealed = files.seal(product.path, durable=False)
+        if sealed.size_bytes != product.size_bytes:
+            problems.append(f"holds {sealed.size_bytes} bytes, was published with {product.size_bytes}")
+        elif sealed.digest != product.digest:
+            problems.append(f"digest is {sealed.digest}, was published with {product.digest}")
+        return problems
+
+    def change_state(self, product_id: str, change: Json) -> Product:
+        """Merge `change` into the product's state file, then into the index, under the index's write lock."""
+        directory = naming.parse_id(product_id).directory
+        self.get(product_id)
+
+        def work(connection: Connection) -> None:
+            # The row is locked first, so that two changes to one state file follow each other.
+            connection.execute(sa.select(products.c.id).where(products.c.id == product_id).with_for_update())
+            state = self.state(product_id) | change
+            files.write_json(state_path(self.root, product_id), {k: v for k, v in state.items() if v})
+            rows.apply_state(connection, product_id, state)
+
+        with files.typed_errors(f"{product_id}: its state file {directory}.state.json"):
+            self.index.write(work)
+        return self.get(product_id)
+
+    def state(self, product_id: str) -> Json:
+        """The contents of the product's state file; {} while nothing was ever said about it."""
+        return files.read_json(state_path(self.root, product_id)) or {}
+
+    def close(self) -> None:
+        """Give back the database connections."""
+        self.index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _select(self, *conditions: sa.ColumnElement[bool]) -> list[Product]:
+        return self.index.read(lambda c: rows.select(c, self.root, *conditions))
+
+    @staticmethod
+    def _in_place(product: Product) -> bool:
+        return (product.path / naming.SIDECAR).is_file() and files.size(product.path) == product.size_bytes
+
+
+def state_path(root: Path, product_id: str) -> Path:
+    """The small file beside a product that says whether it is rejected, pinned or removed."""
+    directory = root / naming.parse_id(product_id).directory
+    return directory.with_name(f"{directory.name}.state.json")
+
+
+def _same(asset: str, partition: str | None) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    return products.c.asset == asset, products.c.partition_key == (partition or "")
+
+
+def _index(root: Path, database_url: str | None, archive_id: str, patience_s: float) -> Index:
+    url = (
+        normalise_url(database_url)
+        if database_url
+        else URL.create("sqlite", database=str(root / "index.sqlite"))
+    )
+    return Index(url, archive_id, patience_s=patience_s)

@@ -1,0 +1,46 @@
+"""Times in queries: what `since` and `until` mean for partition keys."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from dsa110_assets.errors import NotFoundError
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def conditions(
+    column: sa.Column[str], since: datetime | str | None, until: datetime | str | None
+) -> list[sa.ColumnElement[bool]]:
+    """Conditions on a partition-key column for window starts from `since` to `until`, both included.
+
+    A night's key is the date alone and sorts before its own midnight, so comparing text compares times.
+    Raises NotFoundError for a text that is no ISO time.
+    """
+    found: list[sa.ColumnElement[bool]] = [] if since is None and until is None else [column != ""]
+    if since is not None:
+        start = key(since)
+        found.append(column >= (start[:10] if start.endswith("T00:00") else start))
+    if until is not None:
+        # 'U' sorts after 'T': a date alone includes every window of its day.
+        found.append(
+            column <= (f"{until}U" if isinstance(until, str) and _DATE.fullmatch(until) else key(until))
+        )
+    return found
+
+
+def key(moment: datetime | str) -> str:
+    """A time as text that compares with partition keys: UTC to the minute; naive times are UTC.
+
+    Raises NotFoundError for a text that is no ISO time.
+    """
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment)
+        except ValueError:
+            raise NotFoundError(f"{moment!r} is no time; use 2026-01-25 or 2026-01-25T22:25 (UTC)") from None
+    aware = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return aware.strftime("%Y-%m-%dT%H:%M")

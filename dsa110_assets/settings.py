@@ -1,0 +1,301 @@
+"""Every setting: typed, with a default, a range and one line of help. Read from DSA110_* by `load()`.
+
+Nested settings belong to the science stages; their option classes are the single source of the defaults:
+`DSA110_IMAGING__ROBUST=0` sets `robust` of ImagingOptions. Lists are JSON or, for paths, separated as in PATH.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.photometry.options import PhotometryOptions
+from dsa110_assets.telescope.band import N_SUBBANDS
+from dsa110_assets.telescope.timegrid import GROUP_S
+
+PREFIX = "DSA110_"
+NOT_SETTINGS = frozenset({"DSA110_CRASH_AT", "DSA110_VENV", "DSA110_DEMO", "DSA110_DB_PASSWORD"})
+"""Other variables of this project: read by its tests and by the scripts in ops/."""
+_MASK = "********"
+SECRETS = frozenset({"database_url", "webhook_url"})
+"""Settings that may hold a password or a token: never printed."""
+
+
+class Settings(BaseSettings):
+    """The platform's settings. Only `inbox`, `archive` (and DAGSTER_HOME for services) must be given."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", populate_by_name=True
+    )
+
+    inbox: Annotated[Path, Field(description="directory where the correlator drops its UVH5 files")]
+    archive: Annotated[Path, Field(description="directory where products are published")]
+    dagster_home: Annotated[
+        Path | None,
+        Field(
+            validation_alias="DAGSTER_HOME", description="directory of Dagster's own configuration and state"
+        ),
+    ] = None
+    database_url: Annotated[
+        str | None,
+        Field(
+            repr=False,
+            description="the index: postgresql://user:password@host/name (unset: SQLite in the archive)",
+        ),
+    ] = None
+    thresholds: Annotated[
+        Path | None,
+        Field(description="thresholds in TOML, re-read when changed (unset: thresholds.toml in the archive)"),
+    ] = None
+    start: Annotated[
+        date, Field(description="first night of the partitions: a constant of the season, never today")
+    ] = date(2026, 1, 1)
+    subbands: Annotated[
+        int, Field(ge=1, le=N_SUBBANDS, description="subbands that make a complete group")
+    ] = N_SUBBANDS
+    min_subbands: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=N_SUBBANDS,
+            description="subbands with which a group is processed when the rest never came",
+        ),
+    ] = 14
+    group_wait_s: Annotated[
+        float, Field(ge=0, le=86400, description="how long an incomplete group waits for late subbands [s]")
+    ] = 2 * GROUP_S
+    catalogues: Annotated[
+        tuple[Path, ...],
+        NoDecode,
+        Field(
+            description="catalogue files (CSV, FITS, Parquet, VOTable), separated as in PATH, or a JSON list"
+        ),
+    ] = ()
+    memory_limit_gib: Annotated[
+        float | None,
+        Field(gt=0, le=1e5, description="memory one stage may plan with [GiB] (unset: what the machine has)"),
+    ] = None
+    host: Annotated[str, Field(min_length=1, description="address the web servers listen on")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535, description="port of Dagster's web server")] = 3000
+    portal_port: Annotated[int, Field(ge=1, le=65535, description="port of the portal")] = 3001
+    webhook_url: Annotated[
+        str | None, Field(repr=False, description="where alerts are posted as JSON (unset: console only)")
+    ] = None
+    reader_engine: Annotated[Literal["direct", "pyuvdata"], Field(description="who reads UVH5 files")] = (
+        "direct"
+    )
+    solve_engine: Annotated[
+        Literal["own", "casa"], Field(description="who solves and applies calibration")
+    ] = "own"
+    imaging_engine: Annotated[Literal["radler", "casa"], Field(description="who makes images")] = "radler"
+    average_channels: Annotated[
+        int, Field(ge=1, le=384, description="channels averaged into one in calibrated_ms; 1 = none")
+    ] = 1
+    average_times: Annotated[
+        int, Field(ge=1, le=24, description="integrations averaged into one in calibrated_ms; 1 = none")
+    ] = 1
+    imaging: Annotated[ImagingOptions, Field(description="imaging")] = ImagingOptions()
+    photometry: Annotated[PhotometryOptions, Field(description="photometry")] = PhotometryOptions()
+
+    @field_validator("catalogues", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return (
+                json.loads(value)
+                if value.lstrip().startswith("[")
+                else [p for p in value.split(os.pathsep) if p]
+            )
+        return value
+
+    @field_validator("inbox", "archive", "dagster_home", "thresholds", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @field_validator("catalogues", mode="after")
+    @classmethod
+    def _absolute_all(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(path.expanduser().absolute() for path in value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _decode_nested(cls, values: Any) -> Any:
+        """Lists, numbers and null inside nested options arrive as JSON text, which is decoded."""
+        return {
+            key: {k: _decoded(v) for k, v in value.items()} if isinstance(value, dict) else value
+            for key, value in dict(values).items()
+        }
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.min_subbands > self.subbands:
+            raise ValueError(
+                f"DSA110_MIN_SUBBANDS={self.min_subbands} exceeds DSA110_SUBBANDS={self.subbands}; lower it"
+            )
+        if (
+            self.inbox == self.archive
+            or self.archive in self.inbox.parents
+            or self.inbox in self.archive.parents
+        ):
+            raise ValueError(
+                f"DSA110_INBOX={self.inbox} and DSA110_ARCHIVE={self.archive} overlap; "
+                "choose two separate directories, for raw files are never touched"
+            )
+        return self
+
+    @property
+    def thresholds_path(self) -> Path:
+        """The thresholds file, which need not exist."""
+        return self.thresholds or self.archive / "thresholds.toml"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting as `dsa110 settings` prints it."""
+
+    name: str
+    value: str
+    source: str
+    kind: str
+    limits: str
+    help: str
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings from the environment; `overrides` (what a command line says) win.
+
+    Raises ConfigurationError, one sentence naming the variable, its value and what it must be.
+    """
+    refuse_unknown(os.environ)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise ConfigurationError(_sentence(error)) from None
+
+
+def describe(settings: Settings) -> list[Row]:
+    """Every setting: value (secrets masked), source, type, limits, help."""
+    return list(_rows(settings))
+
+
+def refuse_unknown(environment: Mapping[str, str]) -> None:
+    """Raises ConfigurationError for a DSA110_* variable that is no setting: it would be ignored."""
+    known = {*_variables(), *NOT_SETTINGS}
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`dsa110 settings` lists them all"
+            raise ConfigurationError(f"{name}={environment[name]!r}: there is no such setting; {hint}")
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, str) and (value == "null" or value[:1] in ("[", "{")):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _options(field: FieldInfo) -> type | None:
+    """The option class of a nested setting."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
+
+
+def _variable(name: str, field: FieldInfo | None = None) -> str:
+    """The environment variable of a setting."""
+    alias = field.validation_alias if field else None
+    return alias if isinstance(alias, str) else PREFIX + name.upper()
+
+
+def _variables() -> Iterator[str]:
+    for name, field in Settings.model_fields.items():
+        options = _options(field)
+        if options is None:
+            yield _variable(name, field)
+        else:
+            yield from (f"{PREFIX}{name}__{f.name}".upper() for f in dataclasses.fields(options))
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing wrong with the settings, as one sentence."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = [str(part) for part in first["loc"]]
+    if not where:
+        return str(first["msg"]).removeprefix("Value error, ")
+    field = Settings.model_fields.get(where[0])
+    alias = where[0] == "DAGSTER_HOME"
+    top = where[0] if alias else _variable(where[0], field)
+    variable = top if len(where) == 1 or alias else "__".join([top, where[1].upper()])
+    if first["type"] == "missing":
+        return f"{variable} is not set: it names the {field.description if field else 'value'}"
+    shown = _MASK if where[0] in SECRETS else repr(first["input"])
+    return f"{variable}={shown} is refused: {first['msg'][:1].lower()}{first['msg'][1:]}"
+
+
+def _rows(settings: Settings) -> Iterator[Row]:
+    upper = {name.upper() for name in os.environ}
+    for name, field in Settings.model_fields.items():
+        value, options = getattr(settings, name), _options(field)
+        if options is None:
+            yield _row(
+                _variable(name, field),
+                value,
+                name in settings.model_fields_set,
+                upper,
+                field.annotation,
+                field,
+            )
+            continue
+        for part in dataclasses.fields(options):
+            default = FieldInfo.from_annotation(get_type_hints(options, include_extras=True)[part.name])
+            chosen = getattr(value, part.name)
+            changed = chosen != getattr(options(), part.name)
+            yield _row(
+                f"{PREFIX}{name}__{part.name}".upper(), chosen, changed, upper, default.annotation, default
+            )
+
+
+def _row(variable: str, value: Any, is_set: bool, environment: set[str], kind: Any, field: FieldInfo) -> Row:
+    source = "environment" if variable in environment else "argument" if is_set else "default"
+    shown = (
+        os.pathsep.join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
+    )
+    if shown and variable in {PREFIX + name.upper() for name in SECRETS}:
+        shown = _MASK
+    return Row(variable, shown, source, _kind(kind), _limits(kind, field), field.description or "")
+
+
+def _kind(kind: Any) -> str:
+    """A type as a reader of the table wants it."""
+    if get_origin(kind) is Literal:
+        return "choice"
+    text = kind.__name__ if isinstance(kind, type) else str(kind)
+    for noise in ("typing.", "pathlib._local.", "pathlib.", "datetime."):
+        text = text.replace(noise, "")
+    return text.replace(" | None", "")
+
+
+def _limits(kind: Any, field: FieldInfo) -> str:
+    """The range or the choices of a setting."""
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, get_args(kind)))
+    names = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    bounds = ((sign, getattr(part, name, None)) for part in field.metadata for name, sign in names.items())
+    return ", ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
