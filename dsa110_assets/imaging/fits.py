@@ -1,0 +1,104 @@
+"""Images on disk: FITS with everything DS9, CARTA and CASA need to place and scale them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.io.fits import Header
+from astropy.wcs import WCS
+from numpy.typing import NDArray
+
+from dsa110_assets.errors import BadDataError, NotFoundError
+from dsa110_assets.imaging.preview import preview_png
+from dsa110_assets.imaging.restoring import Beam
+from dsa110_assets.imaging.tile import TileImage
+
+Cards = Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True)
+class FitsImage:
+    """An image read back: `data` (ny, nx) float32, NaN where blank; its 2-axis `header`; its `beam`."""
+
+    data: NDArray[np.float32]
+    header: Header
+    beam: Beam
+
+
+def write_tile(tile: TileImage, directory: Path, cards: Cards | None = None) -> dict[str, Path]:
+    """Write a tile's FITS files and preview.png into an existing directory; returns the paths by file name.
+
+    `cards` (provenance: product id, run, anchor ...) go into every header, keywords of at most 8 characters.
+    Each file carries CHECKSUM and DATASUM.
+    """
+    images = {
+        "image.fits": (tile.image, "Jy/beam", "restored, not corrected for the primary beam"),
+        "image-pb.fits": (tile.pbcor, "Jy/beam", "restored, divided by the primary beam"),
+        "residual.fits": (tile.residual, "Jy/beam", "residual"),
+        "model.fits": (tile.model, "Jy/pixel", "clean components"),
+        "psf.fits": (tile.psf, "", "dirty beam"),
+        "primary-beam.fits": (tile.primary_beam, "", "effective primary beam power"),
+    }
+    written = {}
+    for name, (data, unit, kind) in images.items():
+        header = tile.header.copy()
+        header["BUNIT"] = unit
+        header["IMTYPE"] = kind
+        written[name] = write_image(data, header, directory / name, cards)
+    preview_png(tile.image, directory / "preview.png")
+    written["preview.png"] = directory / "preview.png"
+    return written
+
+
+def write_image(data: NDArray[np.floating], header: Header, path: Path, cards: Cards | None = None) -> Path:
+    """Write (ny, nx) as float32 FITS with a header plus `cards`; the path must be new. NaN means blank."""
+    complete = header.copy()
+    for keyword, value in (cards or {}).items():
+        complete[keyword] = value
+    hdu = fits.PrimaryHDU(data.astype(np.float32, copy=False), header=complete)
+    hdu.writeto(path, checksum=True)
+    return path
+
+
+def read_image(path: Path) -> FitsImage:
+    """Read a FITS image with 2 celestial axes (further axes of length 1 are dropped).
+
+    Blank pixels stay NaN, never 0. Raises NotFoundError if there is no file, BadDataError if it cannot be read,
+    is no such image, has no finite pixel, no celestial coordinates, or no positive BMAJ and BMIN.
+    """
+    if not path.exists():
+        raise NotFoundError(f"{path}: no such image")
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            raw, header = hdus[0].data, hdus[0].header.copy()
+    except (OSError, ValueError, TypeError, fits.VerifyError) as error:
+        raise BadDataError(f"{path}: not readable as FITS ({error}); image it again") from error
+    if raw is None or raw.ndim < 2 or raw.size != raw.shape[-1] * raw.shape[-2]:
+        raise BadDataError(f"{path}: shape {None if raw is None else raw.shape} is no image of two axes")
+    data = np.ascontiguousarray(raw.reshape(raw.shape[-2:]), dtype=np.float32)
+    if not np.isfinite(data).any():
+        raise BadDataError(f"{path}: no pixel is finite; the image holds nothing")
+    _drop_degenerate_axes(header)
+    if not WCS(header).has_celestial:
+        raise BadDataError(f"{path}: the header has no celestial coordinates")
+    return FitsImage(data, header, _beam(path, header))
+
+
+def _beam(path: Path, header: Header) -> Beam:
+    values = [header.get(keyword) for keyword in ("BMAJ", "BMIN", "BPA")]
+    for keyword, value in zip(("BMAJ", "BMIN"), values, strict=False):
+        if not isinstance(value, int | float) or not np.isfinite(value) or value <= 0:
+            raise BadDataError(f"{path}: {keyword} is {value}; an image in Jy/beam needs a positive beam in degrees")
+    angle = values[2] if isinstance(values[2], int | float) and np.isfinite(values[2]) else 0.0
+    return Beam(float(values[0]), float(values[1]), float(angle))
+
+
+def _drop_degenerate_axes(header: Header) -> None:
+    for axis in range(3, int(header.get("NAXIS", 2)) + 1):
+        for keyword in ("NAXIS", "CTYPE", "CRVAL", "CDELT", "CRPIX", "CUNIT", "CROTA"):
+            header.remove(f"{keyword}{axis}", ignore_missing=True)
+    header["NAXIS"] = 2

@@ -1,0 +1,94 @@
+"""The image plane: its size, its pixels and its FITS header."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import scipy.fft
+from astropy.io.fits import Header
+
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.imaging.restoring import Beam, fit_beam
+from dsa110_assets.imaging.weighting import ImagingWeights, curvature_fwhm_rad, synthesised_beam
+from dsa110_assets.telescope import site, timegrid
+from dsa110_assets.visibilities.types import Visibilities
+
+_PATCH_PIXELS = 129
+
+
+def choose_pixels(weighted: ImagingWeights, options: ImagingOptions) -> tuple[int, float]:
+    """(pixels per side, pixel size [rad]): even, quick to Fourier transform, covering `field_deg`.
+
+    With `pixel_arcsec` 0 the beam's minor axis gets `pixels_per_beam` pixels. Raises ConfigurationError beyond
+    `max_pixels`.
+    """
+    if options.pixel_arcsec:
+        pixel_deg = options.pixel_arcsec / 3600
+    else:
+        pixel_deg = _minor_axis_deg(weighted) / options.pixels_per_beam
+    n_pixels = _fast_even(math.ceil(options.field_deg / pixel_deg))
+    if n_pixels > options.max_pixels:
+        raise ConfigurationError(
+            f"imaging: a field of {options.field_deg:g} deg at {3600 * pixel_deg:.2f} arcsec needs {n_pixels} pixels a "
+            f"side, more than imaging.max_pixels = {options.max_pixels}; image a smaller field or raise the limit"
+        )
+    if not options.pixel_arcsec:
+        pixel_deg = options.field_deg / n_pixels
+    return n_pixels, math.radians(pixel_deg)
+
+
+def _minor_axis_deg(weighted: ImagingWeights) -> float:
+    """Minor axis of the beam the weights make. The patch starts at the curvature's lower bound and never misses it."""
+    pixel = curvature_fwhm_rad(weighted) / 5
+    patch = synthesised_beam(weighted, pixel, _PATCH_PIXELS)
+    return fit_beam(patch, math.degrees(pixel)).bmin_deg
+
+
+def _fast_even(minimum: int) -> int:
+    size = max(64, minimum + minimum % 2)
+    while size % 2 or scipy.fft.next_fast_len(size, real=True) != size:
+        size += 1
+    return size
+
+
+def tile_header(
+    vis: Visibilities, n_pixels: int, pixel_rad: float, beam: Beam, frequency_hz: float, bandwidth_hz: float
+) -> Header:
+    """FITS header of a tile: ICRS, SIN about the phase centre, Jy/beam with its beam, times and frequency."""
+    pixel_deg = math.degrees(pixel_rad)
+    half = vis.interval_s / 2 / 86400
+    moments = {"OBS": vis.times_mjd[0] - half, "AVG": vis.mid_mjd, "END": vis.times_mjd[-1] + half}
+    ra_deg, dec_deg = np.rad2deg(vis.phase_centres_rad[0])
+    header = Header()
+    header["BUNIT"] = ("Jy/beam", "brightness unit")
+    for axis, kind, value, step in ((1, "RA---SIN", ra_deg % 360, -pixel_deg), (2, "DEC--SIN", dec_deg, pixel_deg)):
+        header[f"CTYPE{axis}"] = kind
+        header[f"CRVAL{axis}"] = (float(value), "[deg] phase centre")
+        header[f"CDELT{axis}"] = (step, "[deg]")
+        header[f"CRPIX{axis}"] = float(n_pixels // 2 + 1)
+        header[f"CUNIT{axis}"] = "deg"
+    header["RADESYS"] = "ICRS"
+    header["EQUINOX"] = 2000.0
+    set_beam(header, beam)
+    header["RESTFRQ"] = (frequency_hz, "[Hz] mean frequency by imaging weight")
+    header["BANDWID"] = (bandwidth_hz, "[Hz] bandwidth")
+    header["STOKES"] = "I"
+    header["TELESCOP"] = site.TELESCOPE_NAME
+    header["INSTRUME"] = "DSA-110"
+    header["TIMESYS"] = "UTC"
+    for name, mjd in moments.items():
+        header[f"DATE-{name}"] = timegrid.mjd_to_datetime(float(mjd)).strftime("%Y-%m-%dT%H:%M:%S.%f")
+        header[f"MJD-{name}"] = (float(mjd), "[d]")
+    header["EXPTIME"] = (vis.interval_s * vis.times_mjd.size, "[s]")
+    header["DECPOINT"] = (math.degrees(vis.pointing_dec_rad), "[deg] apparent pointing declination")
+    header["SUBBMISS"] = (" ".join(map(str, vis.subbands_missing)) or "none", "subbands missing")
+    return header
+
+
+def set_beam(header: Header, beam: Beam) -> None:
+    """Write a restoring beam into a header."""
+    header["BMAJ"] = (beam.bmaj_deg, "[deg] restoring beam, major axis FWHM")
+    header["BMIN"] = (beam.bmin_deg, "[deg] minor axis FWHM")
+    header["BPA"] = (beam.bpa_deg, "[deg] north through east")

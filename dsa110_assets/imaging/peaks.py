@@ -1,0 +1,54 @@
+"""Peaks of images: where they are to a fraction of a pixel, and how high."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Peaks of an image: 0-based pixel coordinates `x`, `y` (n,) float64 and heights `value` (n,) float64."""
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    value: NDArray[np.float64]
+
+
+def find_peaks(image: NDArray[np.floating], threshold: float, distance: int = 3) -> Peaks:
+    """Local maxima above `threshold`, the highest within `distance` pixels, refined; brightest first.
+
+    A paraboloid through the log of the 3 x 3 pixels about the peak, exact for a sampled Gaussian. Peaks that touch
+    the edge or a NaN are left out.
+    """
+    filled = np.where(np.isfinite(image), image, -np.inf)
+    candidate = filled > threshold
+    if not candidate.any():
+        return Peaks(*(np.empty(0) for _ in range(3)))
+    highest = maximum_filter(filled, size=2 * distance + 1, mode="constant", cval=-np.inf)
+    rows, columns = np.nonzero(candidate & (filled == highest))
+    inside = (rows > 0) & (columns > 0) & (rows < image.shape[0] - 1) & (columns < image.shape[1] - 1)
+    refined = [refine_peak(image, int(r), int(c)) for r, c in zip(rows[inside], columns[inside], strict=True)]
+    found = sorted((peak for peak in refined if peak is not None), key=lambda peak: -peak[2])
+    return Peaks(*(np.array([peak[i] for peak in found], dtype=np.float64) for i in range(3)))
+
+
+def refine_peak(image: NDArray[np.floating], row: int, column: int) -> tuple[float, float, float] | None:
+    """(x, y, value) of the maximum near a pixel that is one; None if its surroundings are no positive, closed peak."""
+    patch = image[row - 1 : row + 2, column - 1 : column + 2].astype(np.float64)
+    if patch.shape != (3, 3) or not np.all(patch > 0):
+        return None
+    log = np.log(patch)
+    gradient = np.array([(log[1, 2] - log[1, 0]) / 2, (log[2, 1] - log[0, 1]) / 2])
+    xx, yy = log[1, 2] - 2 * log[1, 1] + log[1, 0], log[2, 1] - 2 * log[1, 1] + log[0, 1]
+    xy = (log[2, 2] - log[2, 0] - log[0, 2] + log[0, 0]) / 4
+    hessian = np.array([[xx, xy], [xy, yy]])
+    if xx >= 0 or xx * yy - xy * xy <= 0:
+        return None
+    shift = -np.linalg.solve(hessian, gradient)
+    if np.any(np.abs(shift) > 1):
+        return None
+    return column + float(shift[0]), row + float(shift[1]), float(np.exp(log[1, 1] + gradient @ shift / 2))

@@ -1,0 +1,104 @@
+"""The restoring beam: fitted to the dirty beam's main lobe, and convolution with it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+from scipy.ndimage import label
+from scipy.optimize import least_squares
+
+from dsa110_assets.errors import BadDataError
+
+FWHM_PER_SIGMA = math.sqrt(8 * math.log(2))
+_LOBE_FLOOR = 0.35
+"""Pixels above this share of the peak are fitted, as CASA does (`psfcutoff`)."""
+
+
+@dataclass(frozen=True)
+class Beam:
+    """An elliptical Gaussian: full widths at half maximum [deg] and position angle [deg], north through east."""
+
+    bmaj_deg: float
+    bmin_deg: float
+    bpa_deg: float
+
+    @property
+    def area_sr(self) -> float:
+        """Solid angle [sr]: what 'per beam' means."""
+        return math.pi / (4 * math.log(2)) * math.radians(self.bmaj_deg) * math.radians(self.bmin_deg)
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """(2, 2) covariance [deg^2] of (east, north)."""
+        angle = math.radians(self.bpa_deg)
+        major = np.array([math.sin(angle), math.cos(angle)])
+        minor = np.array([math.cos(angle), -math.sin(angle)])
+        widths = np.array([self.bmaj_deg, self.bmin_deg]) / FWHM_PER_SIGMA
+        return np.asarray(widths[0] ** 2 * np.outer(major, major) + widths[1] ** 2 * np.outer(minor, minor))
+
+    @staticmethod
+    def from_covariance(covariance: NDArray[np.float64]) -> Beam:
+        """The beam of a (2, 2) covariance [deg^2] of (east, north). Raises ValueError unless positive definite."""
+        values, vectors = np.linalg.eigh(covariance)
+        if not values[0] > 0:
+            raise ValueError("a beam's covariance must be positive definite")
+        angle = math.degrees(math.atan2(vectors[0, 1], vectors[1, 1]))
+        widths = FWHM_PER_SIGMA * np.sqrt(values)
+        return Beam(float(widths[1]), float(widths[0]), (angle + 90) % 180 - 90)
+
+
+def fit_beam(psf: NDArray[np.floating], pixel_deg: float) -> Beam:
+    """Least-squares Gaussian of unit peak to the main lobe of a dirty beam (ny, nx), rows north, columns west.
+
+    Raises BadDataError if the peak is not at the centre pixel or the lobe has too few pixels to fit.
+    """
+    centre = (psf.shape[0] // 2, psf.shape[1] // 2)
+    peak = float(psf[centre])
+    if not peak > 0 or peak < 0.999 * float(np.max(psf)):
+        raise BadDataError(f"the dirty beam's centre, {peak:.3g}, is not its peak, {float(np.max(psf)):.3g}")
+    regions, _ = label(psf > _LOBE_FLOOR * peak, structure=np.ones((3, 3)))
+    rows, columns = np.nonzero(regions == regions[centre])
+    if rows.size < 6:
+        raise BadDataError(f"the dirty beam's main lobe has {rows.size} pixels; use pixels finer than {pixel_deg} deg")
+    north, east = (rows - centre[0]).astype(float), (centre[1] - columns).astype(float)
+    values = psf[rows, columns].astype(np.float64) / peak
+    terms = np.stack([east**2, 2 * east * north, north**2], axis=-1)
+    start = np.linalg.lstsq(terms, -2 * np.log(values), rcond=None)[0]
+    fit = least_squares(lambda inverse: np.exp(-terms @ inverse / 2) - values, start)
+    a, b, c = fit.x
+    inverse = np.array([[a, b], [b, c]])
+    if np.linalg.eigvalsh(inverse)[0] <= 0:
+        raise BadDataError("the dirty beam's main lobe has no elliptical core: the uv coverage is too poor to image")
+    return Beam.from_covariance(np.linalg.inv(inverse) * pixel_deg**2)
+
+
+def convolve(
+    image: NDArray[np.floating], covariance_deg2: NDArray[np.float64], pixel_deg: float, threads: int = 1
+) -> NDArray[np.float32]:
+    """Convolution of (ny, nx) with a Gaussian of unit integral and covariance [deg^2] of (east, north).
+
+    Zero beyond the edges; the Gaussian is applied in the Fourier domain, where it is exact. float32 out.
+    """
+    margin = math.ceil(5 * math.sqrt(float(np.trace(covariance_deg2))) / pixel_deg)
+    shape = tuple(scipy.fft.next_fast_len(side + margin, real=True) for side in image.shape)
+    spectrum = scipy.fft.rfft2(image.astype(np.float32, copy=False), s=shape, workers=threads)
+    north = (scipy.fft.fftfreq(shape[0]) / pixel_deg).astype(np.float32)[:, None]
+    east = (-scipy.fft.rfftfreq(shape[1]) / pixel_deg).astype(np.float32)[None, :]
+    (a, b), (_, c) = covariance_deg2.astype(np.float32)
+    spectrum *= np.exp(np.float32(-2 * np.pi**2) * (a * east**2 + 2 * b * east * north + c * north**2))
+    smooth = scipy.fft.irfft2(spectrum, s=shape, workers=threads)
+    return np.asarray(smooth[: image.shape[0], : image.shape[1]], dtype=np.float32)
+
+
+def restore(
+    model: NDArray[np.floating], residual: NDArray[np.float32], beam: Beam, pixel_deg: float, threads: int = 1
+) -> NDArray[np.float32]:
+    """Model [Jy/pixel] seen by `beam` plus residual, (ny, nx) float32 [Jy/beam]."""
+    per_beam = beam.area_sr / math.radians(pixel_deg) ** 2
+    if not np.any(model):
+        return residual.astype(np.float32, copy=True)
+    return residual + np.float32(per_beam) * convolve(model, beam.covariance, pixel_deg, threads)

@@ -1,0 +1,169 @@
+"""One observation's image: weights, dirty image, CLEAN, restoring, primary beam, figures."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.io.fits import Header
+from numpy.typing import NDArray
+
+from dsa110_assets.imaging.attenuation import effective_beam
+from dsa110_assets.imaging.deconvolution import deconvolve
+from dsa110_assets.imaging.geometry import choose_pixels, tile_header
+from dsa110_assets.imaging.gridding import Gridder
+from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.imaging.reference import reference_figures
+from dsa110_assets.imaging.restoring import Beam, fit_beam, restore
+from dsa110_assets.imaging.statistics import robust_rms
+from dsa110_assets.imaging.stokes import StokesI, stokes_i
+from dsa110_assets.imaging.weighting import ImagingWeights, imaging_weights
+from dsa110_assets.visibilities.types import Visibilities
+
+if TYPE_CHECKING:
+    from dsa110_assets.sky.model import SkyModel
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TileImage:
+    """An imaged observation; all images (ny, nx) float32, finite, [Jy/beam] but `model` [Jy/pixel].
+
+    `image` is not corrected for `primary_beam`, so its noise is the same everywhere: `rms_jy`.
+    `figures` are plain numbers: rms_jy, radiometer_jy (thermal noise expected from XX - YY and the weights),
+    rms_over_radiometer, sefd_jy (system equivalent flux density that noise implies), peak_jy, dynamic_range,
+    beam_major_arcsec, beam_minor_arcsec, beam_pa_deg, psf_sidelobe, clean_jy, major_cycles, minor_iterations,
+    n_pixels, pixel_arcsec, field_deg, visibilities_used, seconds and, with a sky model, those of `reference`.
+    """
+
+    image: Image
+    residual: Image
+    psf: Image
+    model: Image
+    primary_beam: Image
+    header: Header
+    beam: Beam
+    rms_jy: float
+    pblimit: float
+    figures: dict[str, float]
+
+    @property
+    def pbcor(self) -> Image:
+        """`image` divided by the primary beam; NaN where that is below `pblimit`."""
+        return pb_corrected(self.image, self.primary_beam, self.pblimit)
+
+
+def pb_corrected(image: Image, primary_beam: Image, pblimit: float) -> Image:
+    """`image / primary_beam`, NaN where the response is below `pblimit`."""
+    usable = primary_beam >= pblimit
+    return np.divide(image, primary_beam, out=np.full_like(image, np.nan), where=usable)
+
+
+def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None = None) -> TileImage:
+    """Image calibrated visibilities with one common phase centre.
+
+    With a sky model the figures also compare its sources with the image; it never shapes the image. Raises
+    SilentWrongnessError without a common phase centre, BadDataError if nothing can be imaged,
+    ConfigurationError if the image would be larger than allowed.
+    """
+    started = time.monotonic()
+    threads = options.threads or len(os.sched_getaffinity(0))
+    stokes = stokes_i(vis)
+    weighted = imaging_weights(
+        stokes, options.weighting, options.robust, math.radians(options.field_deg), options.min_uv_lambda
+    )
+    n_pixels, pixel_rad = choose_pixels(weighted, options)
+    gridder = Gridder(stokes.uvw_m, stokes.frequencies_hz, n_pixels, pixel_rad, options.epsilon, threads)
+    total = float(np.sum(weighted.weights, dtype=np.float64))
+    psf = (gridder.to_image(np.ones_like(stokes.data), weighted.weights) / total).astype(np.float32)
+    pixel_deg = math.degrees(pixel_rad)
+    beam = fit_beam(psf, pixel_deg)
+
+    def residual_of(model: Image) -> Image:
+        left = gridder.to_visibilities(model)
+        np.subtract(stokes.data, left, out=left)
+        return np.asarray(gridder.to_image(left, weighted.weights) / total, dtype=np.float32)
+
+    cleaned = deconvolve(
+        (gridder.to_image(stokes.data, weighted.weights) / total).astype(np.float32),
+        psf,
+        residual_of,
+        options,
+        pixel_rad=pixel_rad,
+        beam_rad=math.radians(beam.bmaj_deg),
+        threads=threads,
+    )
+    image = restore(cleaned.model, cleaned.residual, beam, pixel_deg, threads)
+    by_time_channel = weighted.weights.reshape(stokes.n_times, -1, stokes.frequencies_hz.size).sum(axis=1, dtype=np.float64)
+    frequency_hz = float(by_time_channel.sum(axis=0) @ stokes.frequencies_hz / total)
+    bandwidth_hz = vis.channel_width_hz * int(np.count_nonzero(by_time_channel.sum(axis=0)))
+    header = tile_header(vis, n_pixels, pixel_rad, beam, frequency_hz, bandwidth_hz)
+    header["PBLIMIT"] = (options.pblimit, "PB response below which pbcor is blank")
+    rms_jy = robust_rms(cleaned.residual)
+    header["RMS"] = (rms_jy, "[Jy/beam] robust, before PB correction")
+    tile = TileImage(
+        image=image,
+        residual=cleaned.residual,
+        psf=psf,
+        model=cleaned.model,
+        primary_beam=effective_beam(vis, by_time_channel, header, n_pixels),
+        header=header,
+        beam=beam,
+        rms_jy=rms_jy,
+        pblimit=options.pblimit,
+        figures={
+            "major_cycles": float(cleaned.major_cycles),
+            "minor_iterations": float(cleaned.minor_iterations),
+            "field_deg": n_pixels * pixel_deg,
+        },
+    )
+    tile.figures.update(_figures(tile, vis, stokes, weighted))
+    if sky is not None:
+        tile.figures.update(reference_figures(image, tile.primary_beam, header, rms_jy, sky))
+    tile.figures["seconds"] = time.monotonic() - started
+    return tile
+
+
+def _figures(tile: TileImage, vis: Visibilities, stokes: StokesI, weighted: ImagingWeights) -> dict[str, float]:
+    peak_jy = float(tile.image.max())
+    pixel_deg = float(tile.header["CDELT2"])
+    used = int(np.count_nonzero(weighted.weights))
+    return {
+        "rms_jy": tile.rms_jy,
+        "radiometer_jy": weighted.noise_jy,
+        "rms_over_radiometer": tile.rms_jy / weighted.noise_jy if weighted.noise_jy > 0 else float("nan"),
+        "sefd_jy": _implied_sefd_jy(vis, stokes),
+        "peak_jy": peak_jy,
+        "dynamic_range": peak_jy / tile.rms_jy if tile.rms_jy > 0 else float("inf"),
+        "beam_major_arcsec": 3600 * tile.beam.bmaj_deg,
+        "beam_minor_arcsec": 3600 * tile.beam.bmin_deg,
+        "beam_pa_deg": tile.beam.bpa_deg,
+        "psf_sidelobe": _highest_sidelobe(tile.psf, tile.beam, pixel_deg),
+        "clean_jy": float(tile.model.sum(dtype=np.float64)),
+        "n_pixels": float(tile.image.shape[0]),
+        "pixel_arcsec": 3600 * pixel_deg,
+        "visibilities_used": float(used),
+    }
+
+
+def _implied_sefd_jy(vis: Visibilities, stokes: StokesI) -> float:
+    """SEFD that explains the noise of one polarisation, baseline, channel and integration.
+
+    sigma of a real part = SEFD / sqrt(2 dnu t); Stokes I of two equal polarisations has it over sqrt 2.
+    """
+    weight = stokes.weights[stokes.weights > 0]
+    sigma_i = math.sqrt(stokes.variance_scale / float(np.median(weight)))
+    return sigma_i * math.sqrt(2) * math.sqrt(2 * vis.channel_width_hz * vis.interval_s)
+
+
+def _highest_sidelobe(psf: Image, beam: Beam, pixel_deg: float) -> float:
+    """Largest absolute response of the dirty beam beyond 1.5 major axes of the main lobe."""
+    rows, columns = np.ogrid[: psf.shape[0], : psf.shape[1]]
+    squared = (rows - psf.shape[0] // 2) ** 2 + (columns - psf.shape[1] // 2) ** 2
+    outside = squared > (1.5 * beam.bmaj_deg / pixel_deg) ** 2
+    return float(np.abs(psf[outside]).max()) if outside.any() else 0.0
