@@ -1,0 +1,1 @@
+"""A faithful telescope: subband files as the correlator writes them, and the truth beside them."""

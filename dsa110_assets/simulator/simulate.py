@@ -1,0 +1,111 @@
+"""`simulate`: a run of the telescope, written to a directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.simulator import array as arrays
+from dsa110_assets.simulator import faults, instrument, interference, measurement, receiver, truth, writer
+from dsa110_assets.simulator.options import SimulationOptions
+from dsa110_assets.simulator.schedule import SECONDS_PER_DAY, ScheduledGroup, schedule
+from dsa110_assets.simulator.sky import build_sky
+from dsa110_assets.telescope import band, timegrid
+
+_FAINTEST_FRACTION = 0.02
+"""Sources that the primary beam takes below this part of the population's faintest flux are left out."""
+
+Progress = Callable[[int, int, str], None]
+
+
+def simulate(
+    out: Path,
+    options: SimulationOptions,
+    progress: Progress | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """Write the subband files of a run to `out`, with truth.json and catalogue.csv; returns the truth.
+
+    `progress(done, total, file or group)` is called after every group. Calling again with the same seed adds to
+    the directory: truths are merged, variables keep their reference time. With `real_time` a group appears when
+    its last integration ends, counted from the call; `clock` and `wait` [s] can be replaced.
+    Raises ConfigurationError for an unusable directory or one that holds another sky.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write to {out} ({error.strerror}): choose another directory") from error
+    previous = truth.load(out, options)
+    groups = schedule(options)
+    run = _Run(out, options, groups, previous)
+    started, records = clock(), []
+    truth.write(out, run.truth(records))
+    for group in groups:
+        pending = run.write(group)
+        if options.real_time:
+            elapsed_s = (float(group.times_mjd[-1]) - groups[0].mjd_start) * SECONDS_PER_DAY + timegrid.INTEGRATION_S
+            wait(max(0.0, started + elapsed_s - clock()))
+        records.append(run.deliver(group, *pending))
+        truth.write(out, run.truth(records))
+        if progress:
+            progress(len(records), len(groups), records[-1]["observation"])
+    return run.truth(records)
+
+
+class _Run:
+    """What all groups of a run share."""
+
+    def __init__(self, out: Path, options: SimulationOptions, groups: list[ScheduledGroup], previous: dict[str, Any] | None):
+        self.out, self.options, self.groups, self.previous = out, options, groups, previous
+        self.array = arrays.build(options)
+        self.instrument = instrument.build(options, self.array)
+        self.sky = build_sky(options, groups, previous)
+        self.dec_rad = float(np.deg2rad(options.dec_deg))
+        self.tones = interference.tones(options)
+
+    def write(self, group: ScheduledGroup) -> tuple[list[Path], dict[str, Any]]:
+        """Write all subbands of a group under their `_incomplete` names; returns them and what RFI there was."""
+        o = self.options
+        width = band.channel_width_hz(o.channels)
+        apparent = measurement.apparent_sky(self.sky, group.times_mjd, self.dec_rad, o.flux_min_jy * _FAINTEST_FRACTION)
+        bursts = interference.bursts(o, group, self.array)
+        variant = writer.HeaderVariant(o.negative_channel_width, o.fs_table)
+        paths, touched = [], []
+        for subband in range(o.subbands):
+            frequencies = band.subband_frequencies_hz(subband, o.channels)
+            true = measurement.visibilities(self.array, apparent, self.dec_rad, frequencies, width)
+            touched.append(
+                interference.add(true, self.array, self.tones, bursts, self.dec_rad, frequencies, width, o.seed)
+            )
+            data = receiver.record(true, self.instrument, group, subband, frequencies, width)
+            path = self.out / writer.file_name(group.stamps[subband], subband, incomplete=True)
+            writer.write_subband(
+                path, data, self.array, group.times_mjd, self.dec_rad, subband,
+                self.instrument.applied_delays_ns(), variant,
+            )  # fmt: skip
+            paths.append(path)
+        rfi = {
+            "bursts": [interference.record(burst) for burst in bursts],
+            "touched_fraction": float(np.mean(np.concatenate(touched, axis=1))),
+        }
+        return paths, rfi
+
+    def deliver(self, group: ScheduledGroup, paths: list[Path], rfi: dict[str, Any]) -> dict[str, Any]:
+        """Rename a group's files to their final names, plant its faults; returns its entry of the truth."""
+        mine = [fault for fault in self.options.faults if fault.group == group.index]
+        names: list[str] = []
+        for subband, path in enumerate(paths):
+            here = [fault for fault in mine if fault.subband == subband]
+            names += faults.deliver(path, self.out, group.stamps[subband], subband, here)
+        return truth.group_record(group, names, [asdict(fault) for fault in mine], rfi)
+
+    def truth(self, records: list[dict[str, Any]]) -> dict[str, Any]:
+        return truth.compile_truth(self.options, self.groups, self.sky, self.instrument, records, self.previous)

@@ -1,0 +1,188 @@
+"""The sky of a run: VLA-list calibrators, the random population, fixed sources and the planted variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_assets.simulator import light_curves
+from dsa110_assets.simulator.light_curves import LightCurve
+from dsa110_assets.simulator.options import SimulationOptions
+from dsa110_assets.simulator.population import cells_near, population, position_name
+from dsa110_assets.simulator.schedule import SECONDS_PER_DAY, SIDEREAL_DAY_S, ScheduledGroup
+from dsa110_assets.sky import calibrators, model
+from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.telescope import astrometry, timegrid
+
+SKY_RADIUS_DEG = 6.0
+"""Sources are known out to this distance from every pointing: beyond the beam's first sidelobe."""
+USABLE_FLUX_JY, USABLE_OFFSET_DEG = 1.0, 1.5
+_SYNTHETIC_FLUX_JY = 8.0
+_ISOLATION_DEG, _BRIGHT_ISOLATION_DEG = 0.1, 0.5
+_MAX_DEC_OFFSET_DEG = 0.6
+_VARIABLE_FLUX_JY = (0.7, 1.3)
+_STREAM_VARIABLES = 8
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SimulatedSky:
+    """`model` holds mean (quiescent) fluxes; `kinds` and `curves` run along it; `note` says where calibration rests."""
+
+    model: SkyModel
+    kinds: tuple[str, ...]
+    curves: tuple[LightCurve | None, ...]
+    note: str
+
+    def factors(self, times_mjd: Float) -> Float:
+        """Flux over mean flux, (n_times, n_sources)."""
+        factors = np.ones((times_mjd.size, len(self.model)))
+        for i, curve in enumerate(self.curves):
+            if curve is not None:
+                factors[:, i] = curve.factor(times_mjd)
+        return factors
+
+
+def build_sky(
+    options: SimulationOptions, groups: Sequence[ScheduledGroup], previous: Mapping[str, Any] | None = None
+) -> SimulatedSky:
+    """Everything within 6 degrees of the pointings of `groups`.
+
+    `previous` is the truth of an earlier call into the same directory: its variables and synthetic calibrators
+    are kept, with their reference times, so that several calls see one sky.
+    """
+    first_night = [group for group in groups if group.night_index == 0]
+    pointings = astrometry.meridian_icrs_rad([g.mjd_mid for g in first_night], np.deg2rad(options.dec_deg))
+    entries = _Entries()
+    if options.population:
+        known = [c for c in calibrators.load() if c.standard or c.flux_20cm_jy]
+        listed = model.concat(*(model.from_calibrator(c) for c in known))
+        entries.add(_near(listed, pointings), "calibrator")
+        cells = cells_near(pointings[:, 0], pointings[:, 1], SKY_RADIUS_DEG)
+        entries.add(_near(population(options, cells), pointings), "constant")
+    for fixed in options.fixed_sources:
+        entries.add(_one(fixed.name, fixed.ra_deg, fixed.dec_deg, fixed.flux_jy, fixed.spectral_index), "constant")
+    kept = [s for s in (previous or {}).get("sources", []) if s["kind"] in ("flare", "ese") or s.get("synthetic")]
+    for source in kept:
+        curve = LightCurve(**source["variability"]) if source.get("variability") else None
+        one = _one(source["name"], source["ra_deg"], source["dec_deg"], source["flux_jy"], source["spectral_index"])
+        entries.add(one, source["kind"], curve)
+    note = _ensure_calibrator(options, first_night, entries) if options.calibrator == "auto" else "as the sky has it"
+    if options.variables and not any(source["kind"] in ("flare", "ese") for source in kept):
+        _plant_variables(options, first_night, entries)
+    return entries.sky(note)
+
+
+def transit_mjd(ra_rad: float, dec_rad: float, near_mjd: float) -> float:
+    """Time [MJD UTC] of the meridian transit nearest to `near_mjd` of an ICRS direction [rad]; good to 10 ms."""
+    mjd = near_mjd
+    for _ in range(2):
+        hour_angle = float(astrometry.hour_angle_rad(ra_rad, dec_rad, mjd))
+        mjd -= hour_angle / (2 * np.pi) * SIDEREAL_DAY_S / SECONDS_PER_DAY
+    return mjd
+
+
+def observed_group(ra_rad: float, dec_rad: float, groups: Sequence[ScheduledGroup]) -> tuple[float, ScheduledGroup | None]:
+    """The transit nearest to the middle of `groups` (one night's), and the group during which it happens, if any."""
+    mjd = transit_mjd(ra_rad, dec_rad, (groups[0].mjd_start + groups[-1].mjd_start) / 2)
+    half = timegrid.INTEGRATION_S / 2 / SECONDS_PER_DAY
+    return mjd, next((g for g in groups if g.times_mjd[0] - half <= mjd <= g.times_mjd[-1] + half), None)
+
+
+class _Entries:
+    """Sources as they are gathered; they differ in what else is known of them."""
+
+    def __init__(self) -> None:
+        self.models: list[SkyModel] = []
+        self.kinds: list[str] = []
+        self.curves: list[LightCurve | None] = []
+
+    def add(self, sources: SkyModel, kind: str, curve: LightCurve | None = None) -> None:
+        self.models.append(sources)
+        self.kinds += [kind] * len(sources)
+        self.curves += [curve] * len(sources)
+
+    def model(self) -> SkyModel:
+        empty = SkyModel((), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0))
+        return model.concat(empty, *self.models)
+
+    def sky(self, note: str) -> SimulatedSky:
+        return SimulatedSky(self.model(), tuple(self.kinds), tuple(self.curves), note)
+
+
+def _one(name: str, ra_deg: float, dec_deg: float, flux_jy: float, index: float) -> SkyModel:
+    return SkyModel((name,), np.deg2rad([ra_deg]), np.deg2rad([dec_deg]), np.array([flux_jy]), np.array([index]))
+
+
+def _near(sources: SkyModel, pointings: Float) -> SkyModel:
+    separation = astrometry.separation_deg(
+        sources.ra_rad[:, None], sources.dec_rad[:, None], pointings[None, :, 0], pointings[None, :, 1]
+    )
+    return sources.select(np.min(separation, axis=1, initial=np.inf) <= SKY_RADIUS_DEG)
+
+
+def _ensure_calibrator(options: SimulationOptions, groups: Sequence[ScheduledGroup], entries: _Entries) -> str:
+    """Name the calibrators that transit during a group; where there is none, add a synthetic one at mid-run."""
+    sources = entries.model()
+    _, dec = astrometry.icrs_to_apparent_rad(sources.ra_rad, sources.dec_rad, groups[0].mjd_start)
+    kinds = np.array(entries.kinds, dtype=object)
+    close = np.abs(np.rad2deg(dec) - options.dec_deg) < USABLE_OFFSET_DEG
+    usable = [
+        sources.names[i]
+        for i in np.flatnonzero((kinds == "calibrator") & close & (sources.flux_jy > USABLE_FLUX_JY))
+        if observed_group(float(sources.ra_rad[i]), float(sources.dec_rad[i]), groups)[1]
+    ]
+    if usable:
+        return f"transits of {', '.join(usable)}"
+    middle = groups[len(groups) // 2].mjd_mid
+    ra, dec_icrs = astrometry.meridian_icrs_rad([middle], np.deg2rad(options.dec_deg + 0.1))[0]
+    name = position_name("SIM", float(np.rad2deg(ra)), float(np.rad2deg(dec_icrs)))
+    synthetic = _one(name, float(np.rad2deg(ra)), float(np.rad2deg(dec_icrs)), _SYNTHETIC_FLUX_JY, -0.7)
+    entries.add(synthetic, "calibrator")
+    return f"no listed calibrator above 1 Jy transits within 1.5 deg: synthetic {name} of 8 Jy added"
+
+
+def _plant_variables(options: SimulationOptions, groups: Sequence[ScheduledGroup], entries: _Entries) -> None:
+    """A flare at 0.35 and a dip at 0.65 of the night's run, alone within 6 arcmin and 30 arcmin from anything bright."""
+    rng = np.random.default_rng([options.seed, _STREAM_VARIABLES, round(options.dec_deg * 1000) + 90_000])
+    for where, make in ((0.35, light_curves.flare), (0.65, light_curves.dip)):
+        place = _isolated_place(options, groups, entries.model(), where, rng)
+        flux = float(rng.uniform(*_VARIABLE_FLUX_JY))
+        ra, dec = float(place[0]), float(place[1])
+        curve = make(transit_mjd(ra, dec, groups[len(groups) // 2].mjd_mid), options.nights)
+        name = position_name("SIM", float(np.rad2deg(ra)), float(np.rad2deg(dec)))
+        entries.add(_one(name, float(np.rad2deg(ra)), float(np.rad2deg(dec)), flux, -0.7), curve.kind, curve)
+
+
+def _isolated_place(
+    options: SimulationOptions, groups: Sequence[ScheduledGroup], sources: SkyModel, where: float, rng: np.random.Generator
+) -> Float:
+    """ICRS (ra, dec) [rad] of a lonely place that transits during a group; the loneliest seen if none is lonely enough."""
+    position = where * len(groups)
+    spread = 0.1 * len(groups)
+    best, best_score = np.zeros(2), -np.inf
+    for _ in range(300):
+        number = float(np.clip(position + rng.uniform(-spread, spread), 0.2, len(groups) - 0.2))
+        group = groups[int(number)]
+        # away from a group's very ends: a restart gap may follow
+        fraction = np.clip(number - int(number), 0.1, 0.9)
+        mjd = group.mjd_start + fraction * timegrid.GROUP_S / SECONDS_PER_DAY
+        dec = np.deg2rad(options.dec_deg + rng.uniform(-_MAX_DEC_OFFSET_DEG, _MAX_DEC_OFFSET_DEG))
+        place = astrometry.meridian_icrs_rad([mjd], dec)[0]
+        separation = astrometry.separation_deg(sources.ra_rad, sources.dec_rad, place[0], place[1])
+        needed = np.where(sources.flux_jy > USABLE_FLUX_JY, _BRIGHT_ISOLATION_DEG, _ISOLATION_DEG)
+        score = float(np.min(separation / needed, initial=10.0))
+        if score >= 1:
+            return place
+        if score > best_score:
+            best, best_score = place, score
+    return best
+
+
+def variability_record(curve: LightCurve | None) -> dict[str, Any] | None:
+    """What truth.json keeps of a light curve; `LightCurve(**record)` makes it again."""
+    return None if curve is None else asdict(curve)

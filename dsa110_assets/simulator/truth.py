@@ -1,0 +1,156 @@
+"""truth.json and catalogue.csv: what is really there, beside the files that show it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.simulator import interference
+from dsa110_assets.simulator.instrument import Instrument
+from dsa110_assets.simulator.options import SimulationOptions
+from dsa110_assets.simulator.schedule import ScheduledGroup
+from dsa110_assets.simulator.sky import SimulatedSky, observed_group, variability_record
+from dsa110_assets.telescope import band, timegrid
+
+VERSION = 1
+_MUST_AGREE = ("seed", "antennas", "channels", "dec_deg")
+
+
+def load(out: Path, options: SimulationOptions) -> dict[str, Any] | None:
+    """The truth of earlier calls into `out`, or None. ConfigurationError if those were of another sky or array."""
+    path = out / "truth.json"
+    if not path.exists():
+        return None
+    try:
+        truth: dict[str, Any] = json.loads(path.read_text())
+        earlier = truth["options"]
+    except (ValueError, KeyError) as error:
+        raise ConfigurationError(f"{path} is no truth of this simulator ({error}): choose another directory") from error
+    for name in _MUST_AGREE:
+        if earlier[name] != getattr(options, name):
+            raise ConfigurationError(
+                f"{path} was made with {name} = {earlier[name]}, not {getattr(options, name)}: choose another directory"
+            )
+    return truth
+
+
+def compile_truth(
+    options: SimulationOptions, groups: Sequence[ScheduledGroup], sky: SimulatedSky, instrument: Instrument,
+    written: Sequence[dict[str, Any]], previous: dict[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """This call's truth, merged with that of earlier calls: sources by name, groups by start, gains by night."""
+    before = previous or {"sources": [], "groups": [], "gains": {"nights": {}}, "calibration": {}}
+    merged_groups = {g["mjd_start"]: g for g in before["groups"]} | {g["mjd_start"]: g for g in written}
+    ordered = [merged_groups[start] for start in sorted(merged_groups)]
+    nights = sorted({group.night for group in groups})
+    return {
+        "version": VERSION,
+        "options": asdict(options),
+        "antennas": [int(number) + 1 for number in instrument.array.numbers],
+        "bad_antennas": {
+            "dead_antennas": [number + 1 for number in instrument.dead_antennas],
+            "dead_receptors": [[number + 1, "XY"[pol] * 2] for number, pol in instrument.dead_receptors],
+        },
+        "calibration": before["calibration"] | dict.fromkeys(nights, sky.note),
+        "sources": _merge_sources(_sources(groups, sky), before["sources"]),
+        "groups": ordered,
+        "gains": {"nights": before["gains"]["nights"] | {night: _gains(instrument, groups, night) for night in nights}},
+        "rfi": {
+            "tones": [interference.record(tone) for tone in interference.tones(options)],
+            "touched_fraction": float(np.mean([g["rfi"]["touched_fraction"] for g in ordered])) if ordered else 0.0,
+        },
+        "faults": [fault | {"observation": g["observation"]} for g in ordered for fault in g["faults"]],
+    }
+
+
+def write(out: Path, truth: dict[str, Any]) -> None:
+    """Replace OUT/truth.json and OUT/catalogue.csv (mean positions and 1.4 GHz fluxes) at once each."""
+    _replace(out / "truth.json", json.dumps(truth, indent=1, allow_nan=False))
+    path = out / ".catalogue.csv.tmp"
+    with path.open("w", newline="") as handle:
+        table = csv.writer(handle, lineterminator="\n")
+        table.writerow(["name", "ra_deg", "dec_deg", "flux_jy", "spectral_index"])
+        for s in truth["sources"]:
+            table.writerow([s["name"], f"{s['ra_deg']:.8f}", f"{s['dec_deg']:.8f}", f"{s['flux_jy']:.6f}", f"{s['spectral_index']:.4f}"])
+    os.replace(path, out / "catalogue.csv")
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[str, Any]]:
+    nights = [[g for g in groups if g.night_index == i] for i in sorted({g.night_index for g in groups})]
+    flux_1400 = sky.model.flux_at([1.4e9])[:, 0]
+    sources = []
+    for i, name in enumerate(sky.model.names):
+        ra, dec, curve = float(sky.model.ra_rad[i]), float(sky.model.dec_rad[i]), sky.curves[i]
+        transits = [observed_group(ra, dec, night) for night in nights]
+        observed = [mjd for mjd, group in transits if group]
+        factors = np.ones(len(observed)) if curve is None else curve.factor(observed)
+        source: dict[str, Any] = {
+            "name": name,
+            "ra_deg": float(np.rad2deg(ra)),
+            "dec_deg": float(np.rad2deg(dec)),
+            "flux_jy": float(flux_1400[i]),
+            "spectral_index": float(sky.model.spectral_index[i]),
+            "kind": sky.kinds[i],
+            "light_curve": [[mjd, float(flux_1400[i] * f)] for mjd, f in zip(observed, factors, strict=True)],
+        }
+        if sky.kinds[i] == "calibrator" and name.startswith("SIM"):
+            source["synthetic"] = True
+        if np.any(sky.model.log_coefficients[i]):
+            source["log_coefficients"] = sky.model.log_coefficients[i].tolist()
+        if curve is not None:
+            source["variability"] = variability_record(curve)
+        sources.append(source)
+    return sources
+
+
+def _merge_sources(new: list[dict[str, Any]], old: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    merged = {source["name"]: source for source in old}
+    for source in new:
+        points = {mjd: flux for mjd, flux in merged.get(source["name"], source)["light_curve"]}
+        points |= {mjd: flux for mjd, flux in source["light_curve"]}
+        merged[source["name"]] = source | {"light_curve": [[mjd, points[mjd]] for mjd in sorted(points)]}
+    return sorted(merged.values(), key=lambda source: (source["ra_deg"], source["name"]))
+
+
+def _gains(instrument: Instrument, groups: Sequence[ScheduledGroup], night: str) -> dict[str, Any]:
+    """Gains at the middle of the night's run, per receptor, at one frequency per subband (ascending)."""
+    mine = [group for group in groups if group.night == night]
+    middle = np.array([(mine[0].mjd_start + mine[-1].mjd_start) / 2])
+    subbands = instrument.options.subbands
+    frequencies = np.sort([float(np.mean(band.subband_frequencies_hz(s))) for s in range(subbands)])
+    values = instrument.gains(night, middle, frequencies)[0]
+    return {
+        "mjd": float(middle[0]),
+        "frequencies_hz": frequencies.tolist(),
+        "axes": ["antenna", "frequency", "pol (XX, YY)"],
+        "real": np.round(values.real, 9).tolist(),
+        "imag": np.round(values.imag, 9).tolist(),
+    }
+
+
+def group_record(group: ScheduledGroup, files: list[str], faults: list[dict[str, Any]], rfi: dict[str, Any]) -> dict[str, Any]:
+    """One group's entry of the truth: `stamp` is the first file's."""
+    return {
+        "mjd_start": group.mjd_start,
+        "observation": timegrid.observation_key(group.mjd_start),
+        "stamp": group.stamps[0],
+        "night": group.night,
+        "after_restart": group.after_restart,
+        "files": files,
+        "faults": faults,
+        "rfi": rfi,
+    }
