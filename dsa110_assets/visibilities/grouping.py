@@ -1,0 +1,150 @@
+"""Which subband files belong together: by header time, never by name, arrival or modification time."""
+
+from __future__ import annotations
+
+import filecmp
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from dsa110_assets.telescope import band, timegrid
+from dsa110_assets.visibilities.uvh5 import SubbandHeader
+
+SAME_TIME_S = 1.0
+"""All subbands of a group carry the same bits; a second is far below the 309 s between groups."""
+SAME_DEC_RAD = np.deg2rad(0.01)
+SAME_POSITION_M = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class SubbandGroup:
+    """The subbands of one observation.
+
+    mjd_start: centre of the first integration [MJD UTC, d]; files: subband -> header, all with the same axes;
+    rejected: (path, reason) of files of the same observation that are not used.
+    """
+
+    mjd_start: float
+    files: dict[int, SubbandHeader]
+    rejected: tuple[tuple[Path, str], ...] = field(default=())
+
+    @property
+    def observation(self) -> str:
+        """Partition key of the 5-minute window that holds the first integration's centre."""
+        return timegrid.observation_key(self.mjd_start)
+
+    @property
+    def pointing_dec_deg(self) -> float:
+        """Apparent declination the dishes point at [deg]."""
+        return float(np.rad2deg(next(iter(self.files.values())).pointing_dec_rad))
+
+    @property
+    def n_times(self) -> int:
+        """Integrations in each file."""
+        return int(next(iter(self.files.values())).times_mjd.size)
+
+    def missing(self, n_subbands: int = band.N_SUBBANDS) -> tuple[int, ...]:
+        """Subbands of 0..n_subbands-1 that are not there."""
+        return tuple(s for s in range(n_subbands) if s not in self.files)
+
+    def complete(self, n_subbands: int = band.N_SUBBANDS) -> bool:
+        """Whether every subband of 0..n_subbands-1 is there (the set counts, not the number of files)."""
+        return not self.missing(n_subbands)
+
+
+def group_headers(headers: Iterable[SubbandHeader]) -> list[SubbandGroup]:
+    """Group headers by their data time; ascending in time, the same whatever the order of the headers.
+
+    A file that disagrees with most of its group, repeats a subband, or belongs to the emptier of two groups in
+    one 5-minute window is rejected with its reason: every path is in exactly one group, used or rejected.
+    """
+    unique = {header.path: header for header in headers}
+    ordered = sorted(unique.values(), key=lambda header: (header.mjd_start, header.subband, str(header.path)))
+    clusters: list[list[SubbandHeader]] = []
+    for header in ordered:
+        if clusters and (header.mjd_start - clusters[-1][0].mjd_start) * 86400 < SAME_TIME_S:
+            clusters[-1].append(header)
+        else:
+            clusters.append([header])
+    windows: dict[str, list[SubbandGroup]] = defaultdict(list)
+    for cluster in clusters:
+        group = _one_group(cluster)
+        windows[group.observation].append(group)
+    return sorted((_one_window(groups) for groups in windows.values()), key=lambda group: group.mjd_start)
+
+
+def _one_group(cluster: list[SubbandHeader]) -> SubbandGroup:
+    agreeing, rejected = _agreeing(cluster)
+    stamp = Counter(header.name_stamp for header in agreeing).most_common(1)[0][0]
+    by_subband: dict[int, list[SubbandHeader]] = defaultdict(list)
+    for header in agreeing:
+        by_subband[header.subband].append(header)
+    files: dict[int, SubbandHeader] = {}
+    for subband, candidates in sorted(by_subband.items()):
+        candidates.sort(key=lambda header: (header.name_stamp != stamp, str(header.path)))
+        files[subband] = candidates[0]
+        rejected += [(other.path, _duplicate_reason(other, candidates[0])) for other in candidates[1:]]
+    return SubbandGroup(next(iter(files.values())).mjd_start, files, tuple(rejected))
+
+
+def _agreeing(cluster: list[SubbandHeader]) -> tuple[list[SubbandHeader], list[tuple[Path, str]]]:
+    """Split a cluster into the largest set of files with equal axes, and the rest with the reason."""
+    families: list[list[SubbandHeader]] = []
+    for header in cluster:
+        for family in families:
+            if _difference(header, family[0]) is None:
+                family.append(header)
+                break
+        else:
+            families.append([header])
+    best = max(families, key=lambda family: (len({h.subband for h in family}), family[0].times_mjd.size))
+    others = [header for family in families if family is not best for header in family]
+    return best, [(h.path, f"{_difference(h, best[0])} differs from most subbands of its group") for h in others]
+
+
+def _difference(a: SubbandHeader, b: SubbandHeader) -> str | None:
+    """The first respect in which two headers of one group disagree, or None."""
+    if a.times_mjd.size != b.times_mjd.size:
+        return f"its number of integrations ({a.times_mjd.size})"
+    if a.n_channels != b.n_channels:
+        return f"its number of channels ({a.n_channels})"
+    if abs(a.interval_s - b.interval_s) > 1e-6:
+        return f"its integration time ({a.interval_s} s)"
+    if abs(a.pointing_dec_rad - b.pointing_dec_rad) > SAME_DEC_RAD:
+        return f"its pointing declination ({np.rad2deg(a.pointing_dec_rad):.4f} deg)"
+    if baseline_set(a) != baseline_set(b):
+        return "its set of baselines"
+    if np.max(np.abs(a.antenna_positions_m - b.antenna_positions_m)) > SAME_POSITION_M:
+        return "its antenna positions"
+    return None
+
+
+def baseline_set(header: SubbandHeader) -> tuple[tuple[str, ...], bytes]:
+    """Antenna names and sorted antenna pairs: equal for files that differ in row order only."""
+    low, high = np.minimum(header.ant1, header.ant2), np.maximum(header.ant1, header.ant2)
+    order = np.lexsort((high, low))
+    return header.antenna_names, np.stack([low[order], high[order]]).tobytes()
+
+
+def _duplicate_reason(other: SubbandHeader, kept: SubbandHeader) -> str:
+    try:
+        same = other.size_bytes == kept.size_bytes and filecmp.cmp(other.path, kept.path, shallow=False)
+    except OSError:
+        same = False
+    return f"repeats subband {kept.subband} of {kept.path.name}, with {'the same' if same else 'other'} bytes"
+
+
+def _one_window(groups: list[SubbandGroup]) -> SubbandGroup:
+    """After a correlator restart two groups can start in one window: the fuller one is the partition's."""
+    winner = max(groups, key=lambda group: (len(group.files) * group.n_times, -group.mjd_start))
+    rejected = list(winner.rejected)
+    for group in groups:
+        if group is not winner:
+            start = timegrid.mjd_to_datetime(group.mjd_start).strftime("%H:%M:%S")
+            reason = f"its group of {start} shares the window {winner.observation} with a fuller group"
+            rejected += [(header.path, reason) for header in group.files.values()]
+            rejected += group.rejected
+    return replace(winner, rejected=tuple(sorted(rejected)))
