@@ -1,0 +1,163 @@
+"""Applying calibration tables: V / (g_i conj g_j), weights x |g_i g_j|^2; flagged solutions flag data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from dsa110_assets.calibration.delays import phasor
+from dsa110_assets.calibration.gains import Gains
+from dsa110_assets.errors import BadDataError
+from dsa110_assets.visibilities.types import Visibilities
+
+Interpolation = Literal["linear", "nearest"]
+
+
+def apply(
+    vis: Visibilities,
+    tables: Sequence[Gains],
+    *,
+    interpolation: Interpolation = "linear",
+    in_place: bool = False,
+) -> Visibilities:
+    """`vis` corrected by all `tables`: V / (g_i conj g_j), weights times |g_i|^2 |g_j|^2.
+
+    Between solutions amplitude and phase are interpolated (or the nearest taken), skipping flagged ones;
+    outside their range the nearest holds. Samples without a solution are flagged, zero and of weight 0;
+    antennas are matched by name. `in_place` overwrites vis's arrays instead of copying.
+    Raises BadDataError if a bandpass does not have the data's channels.
+    """
+    gains, good = total_gains(vis, tables, interpolation)
+    data = vis.data if in_place else np.empty_like(vis.data)
+    flags = vis.flags if in_place else np.empty_like(vis.flags)
+    weights = vis.weights if in_place else np.empty_like(vis.weights)
+    _apply(vis.data, vis.flags, vis.weights, vis.ant1, vis.ant2, gains, good, data, flags, weights)
+    return replace(vis, data=data, flags=flags, weights=weights)
+
+
+def total_gains(
+    vis: Visibilities, tables: Sequence[Gains], interpolation: Interpolation = "linear"
+) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
+    """Product of `tables` on vis's grid: (time or 1, antenna, channel or 1, pol), and where all are good.
+
+    Axes along which no table varies have length 1.
+    """
+    gains = np.ones((1, len(vis.antennas.names), 1, 2), dtype=np.complex128)
+    good = np.ones(gains.shape, dtype=np.bool_)
+    for table in tables:
+        values, ok = _on_antennas(vis, table)
+        values, ok = _at_times(values, ok, table, vis.times_mjd, interpolation)
+        if table.kind == "B":
+            channels = _channels(vis, table)
+            values, ok = values[:, :, channels], ok[:, :, channels]
+        elif table.kind == "K":
+            slopes = phasor(values[:, :, 0].real, vis.frequencies_hz, float(table.frequencies_hz[0]))
+            values = np.moveaxis(slopes, -1, 2)
+        gains, good = gains * values, good & ok
+    return gains, good
+
+
+def _on_antennas(vis: Visibilities, table: Gains) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
+    """The table's values in vis's antenna numbering; antennas it lacks have no solution."""
+    index = {name: i for i, name in enumerate(table.antenna_names)}
+    rows = np.array([index.get(name, -1) for name in vis.antennas.names])
+    ok = ~table.flags[:, rows]
+    ok[:, rows < 0] = False
+    return table.values[:, rows], ok
+
+
+def _channels(vis: Visibilities, table: Gains) -> NDArray[np.int64]:
+    """Index of the table's channel at each of vis's. BadDataError if one is off by > 1 % of a width."""
+    nearest = np.abs(vis.frequencies_hz[:, None] - table.frequencies_hz).argmin(axis=1)
+    off_hz = np.abs(vis.frequencies_hz - table.frequencies_hz[nearest]).max()
+    if off_hz > 0.01 * vis.channel_width_hz:
+        raise BadDataError(
+            f"the bandpass of {table.field_name or 'unknown field'} has other channels than the data "
+            f"({off_hz:.0f} Hz off); solve one on the same grid"
+        )
+    return np.asarray(nearest)
+
+
+def _at_times(
+    values: NDArray[np.complex128],
+    ok: NDArray[np.bool_],
+    table: Gains,
+    times_mjd: NDArray[np.float64],
+    interpolation: Interpolation,
+) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
+    """Values at `times_mjd`; tables with one time stay of length 1."""
+    if values.shape[0] == 1:
+        return values, ok
+    out = np.ones((times_mjd.size, *values.shape[1:]), dtype=np.complex128)
+    out_ok = np.zeros(out.shape, dtype=np.bool_)
+    order = np.argsort(table.times_mjd)
+    _interpolate(
+        values[order],
+        ok[order],
+        table.times_mjd[order],
+        times_mjd,
+        interpolation == "linear",
+        table.kind == "K",
+        out,
+        out_ok,
+    )
+    return out, out_ok
+
+
+@njit(cache=True)
+def _interpolate(values, ok, times, wanted, linear, real, out, out_ok):  # type: ignore[no-untyped-def]
+    for a in range(values.shape[1]):
+        for c in range(values.shape[2]):
+            for p in range(values.shape[3]):
+                for k in range(wanted.size):
+                    before, after = -1, -1
+                    for t in range(times.size):
+                        if ok[t, a, c, p]:
+                            if times[t] <= wanted[k]:
+                                before = t
+                            elif after < 0:
+                                after = t
+                    if before < 0 and after < 0:
+                        continue
+                    out_ok[k, a, c, p] = True
+                    if before < 0 or after < 0:
+                        out[k, a, c, p] = values[max(before, after), a, c, p]
+                        continue
+                    share = (wanted[k] - times[before]) / (times[after] - times[before])
+                    first, second = values[before, a, c, p], values[after, a, c, p]
+                    if not linear:
+                        out[k, a, c, p] = first if share <= 0.5 else second
+                    elif real:
+                        out[k, a, c, p] = first + share * (second - first)
+                    else:
+                        amplitude = abs(first) + share * (abs(second) - abs(first))
+                        turn = np.angle(second * np.conj(first))
+                        out[k, a, c, p] = amplitude * np.exp(1j * (np.angle(first) + share * turn))
+
+
+@njit(cache=True, parallel=True)
+def _apply(data, flags, weights, ant1, ant2, gains, good, out, out_flags, out_weights):  # type: ignore[no-untyped-def]
+    n_time, n_base, n_chan, n_pol = data.shape
+    time_step = 1 if gains.shape[0] > 1 else 0
+    channel_step = 1 if gains.shape[2] > 1 else 0
+    for k in prange(n_time * n_base):
+        t, b = k // n_base, k % n_base
+        i, j, s = ant1[b], ant2[b], t * time_step
+        for c in range(n_chan):
+            f = c * channel_step
+            for p in range(n_pol):
+                if not (good[s, i, f, p] and good[s, j, f, p]):
+                    out[t, b, c, p] = 0
+                    out_flags[t, b, c, p] = True
+                    out_weights[t, b, c, p] = 0
+                    continue
+                z = gains[s, i, f, p] * np.conj(gains[s, j, f, p])
+                power = z.real * z.real + z.imag * z.imag
+                out[t, b, c, p] = data[t, b, c, p] * (np.conj(z) / power)
+                out_flags[t, b, c, p] = flags[t, b, c, p]
+                out_weights[t, b, c, p] = weights[t, b, c, p] * power

@@ -1,0 +1,186 @@
+"""Bandpass B and gains G fitted jointly to reduced sums, by alternating least squares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from dsa110_assets.calibration import stefcal
+from dsa110_assets.calibration.options import SolveOptions
+from dsa110_assets.calibration.reduction import Sums
+
+
+@dataclass(frozen=True)
+class State:
+    """B (pol, channel, antenna) and G (interval, pol, antenna), with where they are solved and how well."""
+
+    b: NDArray[np.complex128]
+    b_ok: NDArray[np.bool_]
+    b_information: NDArray[np.float64]
+    g: NDArray[np.complex128]
+    g_ok: NDArray[np.bool_]
+    g_information: NDArray[np.float64]
+    iterations: int
+    unconverged: int
+
+
+def alternate(sums: Sums, n_ant: int, options: SolveOptions) -> tuple[State, int]:
+    """Alternate between B and G until neither changes; also the number of rounds."""
+    state = _gain(sums, _bandpass(sums, _blank(sums, n_ant), options), options)
+    if sums.times_mjd.size == 1:
+        return _settled(state), 1
+    # Gains that turn within the transit can decorrelate the first sum over time; the interval with the
+    # strongest model alone cannot. The start that explains the data better wins.
+    strongest = int(np.argmax(sums.d.sum(axis=(1, 2, 3), dtype=np.float64)))
+    other = _gain(sums, _bandpass(sums, _blank(sums, n_ant, only=strongest), options), options)
+    if residual(sums, other).sum() < residual(sums, state).sum():
+        state = other
+    rounds, change = 1, np.inf
+    while rounds < options.max_rounds and change > 10 * options.tolerance:
+        rounds += 1
+        before = state
+        state = _settled(_gain(sums, _bandpass(sums, state, options), options))
+        change = max(_change(before.b, state.b, state.b_ok), _change(before.g, state.g, state.g_ok))
+    return state, rounds
+
+
+def _blank(sums: Sums, n_ant: int, only: int | None = None) -> State:
+    """Nothing known: B unknown (0), G = 1 in all intervals, or in interval `only`."""
+    n_int, n_pol, n_chan, _ = sums.r.shape
+    g_ok = np.ones((n_int, n_pol, n_ant), dtype=np.bool_)
+    if only is not None:
+        g_ok[np.arange(n_int) != only] = False
+    b = np.zeros((n_pol, n_chan, n_ant), dtype=np.complex128)
+    nothing = np.zeros(g_ok.shape)
+    return State(b, b != 0, np.zeros(b.shape), np.ones(g_ok.shape, dtype=np.complex128), g_ok, nothing, 0, 0)
+
+
+def _bandpass(sums: Sums, state: State, options: SolveOptions) -> State:
+    """B with G fixed."""
+    _, n_pol, n_chan, n_base = sums.r.shape
+    n_ant = state.b.shape[2]
+    r, d = np.empty((n_pol, n_chan, n_base), np.complex64), np.empty((n_pol, n_chan, n_base), np.float32)
+    _over_intervals(sums.r, sums.d, state.g, state.g_ok, sums.ant1, sums.ant2, r, d)
+    start = np.where(state.b_ok, state.b, 0).reshape(-1, n_ant)
+    fit = _fit(r.reshape(-1, n_base), d.reshape(-1, n_base), sums, start, options)
+    shape = state.b.shape
+    gains, solved, information = (a.reshape(shape) for a in (fit.gains, fit.solved, fit.information))
+    return _counted(replace(state, b=gains, b_ok=solved, b_information=information), fit)
+
+
+def _gain(sums: Sums, state: State, options: SolveOptions) -> State:
+    """G with B fixed."""
+    n_int, n_pol, _, n_base = sums.r.shape
+    n_ant = state.b.shape[2]
+    r, d = np.empty((n_int, n_pol, n_base), np.complex64), np.empty((n_int, n_pol, n_base), np.float32)
+    _over_channels(sums.r, sums.d, state.b, state.b_ok, sums.ant1, sums.ant2, r, d)
+    start = np.where(state.g_information > 0, state.g, 0).reshape(-1, n_ant)
+    fit = _fit(r.reshape(-1, n_base), d.reshape(-1, n_base), sums, start, options)
+    shape = state.g.shape
+    gains, solved, information = (a.reshape(shape) for a in (fit.gains, fit.solved, fit.information))
+    return _counted(replace(state, g=gains, g_ok=solved, g_information=information), fit)
+
+
+def _fit(
+    r: NDArray[np.complex64],
+    d: NDArray[np.float32],
+    sums: Sums,
+    start: NDArray[np.complex128],
+    options: SolveOptions,
+) -> stefcal.Fit:
+    return stefcal.fit(
+        r, d, sums.ant1, sums.ant2, start.shape[1], start=start, min_baselines=options.min_baselines_per_antenna,
+        tolerance=options.tolerance, max_iterations=options.max_iterations,
+    )  # fmt: skip
+
+
+def _counted(state: State, fit: stefcal.Fit) -> State:
+    solvable = fit.solved.any(axis=1)
+    return replace(
+        state,
+        iterations=max(state.iterations, int(fit.iterations.max(initial=0))),
+        unconverged=int((~fit.converged[solvable]).sum()),
+    )
+
+
+def _settled(state: State) -> State:
+    """Move each receptor's mean gain over intervals from G into B, which only their product determines."""
+    number = state.g_ok.sum(axis=0)
+    g = np.where(state.g_ok, state.g, 0)
+    total = g.sum(axis=0)
+    mean = np.abs(g).sum(axis=0) / np.maximum(number, 1) * np.exp(1j * np.angle(total))
+    mean = np.where((number > 0) & (mean != 0), mean, 1)
+    return replace(
+        state,
+        g=state.g / mean,
+        b=state.b * mean[:, None],
+        g_information=state.g_information * np.abs(mean) ** 2,
+        b_information=state.b_information / np.abs(mean[:, None]) ** 2,
+    )
+
+
+def _change(before: NDArray[np.complex128], after: NDArray[np.complex128], ok: NDArray[np.bool_]) -> float:
+    size = float(np.linalg.norm(after[ok]))
+    return float(np.linalg.norm((after - before)[ok])) / size if size else 0.0
+
+
+def residual(sums: Sums, state: State) -> NDArray[np.float64]:
+    """sum w |V - g g^* M|^2, (interval, pol, channel), never negative."""
+    modelled = np.zeros(sums.energy.shape)
+    _explained(sums.r, sums.d, state.b, state.b_ok, state.g, state.g_ok, sums.ant1, sums.ant2, modelled)
+    return np.maximum(sums.energy - modelled, 0)
+
+
+@njit(cache=True, parallel=True)
+def _over_intervals(r, d, g, g_ok, ant1, ant2, r_out, d_out):  # type: ignore[no-untyped-def]
+    n_int, n_pol, n_chan, n_base = r.shape
+    for c in prange(n_chan):
+        for p in range(n_pol):
+            for b in range(n_base):
+                i, j = ant1[b], ant2[b]
+                top, bottom = 0j, 0.0
+                for s in range(n_int):
+                    if g_ok[s, p, i] and g_ok[s, p, j]:
+                        z = g[s, p, i] * np.conj(g[s, p, j])
+                        top += r[s, p, c, b] * np.conj(z)
+                        bottom += d[s, p, c, b] * (z.real * z.real + z.imag * z.imag)
+                r_out[p, c, b] = top
+                d_out[p, c, b] = bottom
+
+
+@njit(cache=True, parallel=True)
+def _over_channels(r, d, bandpass, b_ok, ant1, ant2, r_out, d_out):  # type: ignore[no-untyped-def]
+    n_int, n_pol, n_chan, n_base = r.shape
+    for k in prange(n_int * n_pol):
+        s, p = k // n_pol, k % n_pol
+        top = np.zeros(n_base, dtype=np.complex128)
+        bottom = np.zeros(n_base)
+        for c in range(n_chan):
+            for b in range(n_base):
+                i, j = ant1[b], ant2[b]
+                if b_ok[p, c, i] and b_ok[p, c, j]:
+                    z = bandpass[p, c, i] * np.conj(bandpass[p, c, j])
+                    top[b] += r[s, p, c, b] * np.conj(z)
+                    bottom[b] += d[s, p, c, b] * (z.real * z.real + z.imag * z.imag)
+        for b in range(n_base):
+            r_out[s, p, b] = top[b]
+            d_out[s, p, b] = bottom[b]
+
+
+@njit(cache=True, parallel=True)
+def _explained(r, d, bandpass, b_ok, g, g_ok, ant1, ant2, out):  # type: ignore[no-untyped-def]
+    n_int, n_pol, n_chan, n_base = r.shape
+    for c in prange(n_chan):
+        for s in range(n_int):
+            for p in range(n_pol):
+                total = 0.0
+                for b in range(n_base):
+                    i, j = ant1[b], ant2[b]
+                    if b_ok[p, c, i] and b_ok[p, c, j] and g_ok[s, p, i] and g_ok[s, p, j]:
+                        z = bandpass[p, c, i] * g[s, p, i] * np.conj(bandpass[p, c, j] * g[s, p, j])
+                        total += 2 * (r[s, p, c, b] * np.conj(z)).real
+                        total -= d[s, p, c, b] * (z.real * z.real + z.imag * z.imag)
+                out[s, p, c] = total

@@ -1,0 +1,40 @@
+"""The settings of a solve: the one place of their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from dsa110_assets.telescope.stations import REFANT_CHAIN
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """How calibrator transits are solved."""
+
+    gain_solint_s: Annotated[
+        float, Field(gt=0, description="length of a gain solution [s]; inf: one per transit")
+    ] = 60.0
+    min_snr_bandpass: Annotated[
+        float, Field(ge=0, description="less certain bandpass solutions are flagged")
+    ] = 5.0
+    min_snr_gain: Annotated[float, Field(ge=0, description="less certain gain solutions are flagged")] = 3.0
+    min_baselines_per_antenna: Annotated[
+        int, Field(ge=2, description="antennas with fewer are not solved")
+    ] = 4
+    min_uv_wavelengths: Annotated[float, Field(ge=0, description="shortest uv distance used")] = 0.0
+    max_uv_wavelengths: Annotated[float, Field(gt=0, description="longest uv distance used")] = float("inf")
+    refant_chain: Annotated[
+        tuple[int, ...], Field(description="stations tried in turn as reference antenna")
+    ] = REFANT_CHAIN
+    solve_delays: Annotated[bool, Field(description="split a delay per receptor off the bandpass")] = False
+    min_primary_beam: Annotated[
+        float, Field(gt=0, le=1, description="integrations with less beam on the calibrator are left out")
+    ] = 0.5
+    tolerance: Annotated[float, Field(gt=0, lt=1e-2, description="relative change that ends iterations")] = (
+        1e-8
+    )
+    max_iterations: Annotated[int, Field(ge=2, description="limit of iterations of one fit")] = 500
+    max_rounds: Annotated[int, Field(ge=1, description="limit of turns between bandpass and gains")] = 30

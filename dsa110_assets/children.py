@@ -1,0 +1,127 @@
+"""The one way to start a child process: own process group, a deadline, and nobody left behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsa110_assets.errors import ConfigurationError, ResourceError, TransientError
+
+GRACE_S = 5.0
+"""Between SIGTERM and SIGKILL."""
+_TAIL_BYTES = 8192
+_TAIL_LINES = 12
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A child that ended by itself: its exit status (>= 0), wall time [s] and log."""
+
+    command: tuple[str, ...]
+    returncode: int
+    elapsed_s: float
+    log_path: Path
+
+    @property
+    def tail(self) -> str:
+        """The last lines of the child's log."""
+        return log_tail(self.log_path)
+
+    def require_success(self) -> Completed:
+        """This child if it exited with 0. Raises TransientError with the last lines of its log otherwise."""
+        if self.returncode:
+            raise TransientError(
+                f"{self.command[0]} ended with status {self.returncode}; log {self.log_path}:\n{self.tail}"
+            )
+        return self
+
+
+def log_tail(path: Path, lines: int = _TAIL_LINES) -> str:
+    """The last non-empty lines of a text file; '' if there is none. Undecodable bytes are replaced."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        text = handle.read().decode(errors="replace")
+    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+
+
+def run(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    deadline_s: float,
+    log_path: Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Completed:
+    """Run `command` to its end in a session of its own; stdout and stderr go to `log_path`.
+
+    `env` is the child's whole environment (default: this process's). On every way out, also an exception in
+    the caller's thread, the child's whole process group is gone: SIGTERM, then SIGKILL after GRACE_S.
+
+    Raises ConfigurationError if the program cannot be started, ResourceError if the child was killed by
+    SIGKILL (the kernel's out-of-memory killer), TransientError on overrun or any other signal. An exit
+    status other than 0 is returned; see `Completed.require_success`.
+    """
+    arguments = tuple(os.fspath(part) for part in command)
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with log_path.open("wb") as log:
+        try:
+            child = subprocess.Popen(
+                arguments,
+                cwd=cwd,
+                env=None if env is None else dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"cannot start {arguments[0]}: {error}; is it installed?") from error
+    overrun = True
+    try:
+        overrun = not _ended(child.pid, deadline_s)
+    finally:
+        # the leader is not reaped yet, so its process group id cannot belong to anyone else
+        _kill_group(child.pid, gently=overrun)
+        returncode = child.wait()
+    elapsed_s = time.monotonic() - started
+    cause = f"; log {log_path}:\n{log_tail(log_path)}"
+    if overrun:
+        raise TransientError(f"{arguments[0]} overran its deadline of {deadline_s:g} s and was killed{cause}")
+    if returncode == -signal.SIGKILL:
+        raise ResourceError(f"{arguments[0]} was killed (SIGKILL): memory is short{cause}")
+    if returncode < 0:
+        raise TransientError(f"{arguments[0]} crashed with {signal.Signals(-returncode).name}{cause}")
+    return Completed(arguments, returncode, elapsed_s, log_path)
+
+
+def _ended(pid: int, timeout_s: float) -> bool:
+    """Wait until process `pid` is a zombie (True) or the time is up (False), without reaping it."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        return bool(select.select([descriptor], [], [], max(0.0, timeout_s))[0])
+    finally:
+        os.close(descriptor)
+
+
+def _kill_group(pid: int, *, gently: bool) -> None:
+    """Kill process group `pid`; `gently` gives it GRACE_S after SIGTERM first."""
+    if gently:
+        _signal_group(pid, signal.SIGTERM)
+        _ended(pid, GRACE_S)
+    _signal_group(pid, signal.SIGKILL)
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return  # nobody left in it
