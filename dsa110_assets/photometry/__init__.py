@@ -1,0 +1,1 @@
+"""Flux densities of sources on mosaics: forced and blind, associated, and normalised over epochs."""

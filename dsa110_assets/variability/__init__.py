@@ -1,0 +1,1 @@
+"""Which sources vary: metrics, their significance at the actual number of epochs, and candidates."""

@@ -1,0 +1,236 @@
+"""The local background and noise of a mosaic, and how that noise is correlated between pixels.
+
+A mosaic's noise map says how the noise varies, not always how large it is (sidelobes, calibration). So it is
+scaled by the robust scatter of image/noise in boxes; and since restored noise is correlated over a beam, the
+error of a fit needs the correlation function, which is measured on the image itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from scipy.signal import fftconvolve
+
+from dsa110_assets.photometry.geometry import form_reach
+
+FloatArray = NDArray[np.float64]
+ImageArray = NDArray[np.float32]
+_CLIP = 3.0
+_MIN_SAMPLES = 40
+_BRIGHT, _FAINT, _DEEPEST = 4.0, 0.2, 1e3
+_MIN_BEAMS = 60
+"""Fewer independent beams than this cannot measure a correlation; the beam's own shape is used (natural weights)."""
+_BLOCK = 384
+_MAX_BLOCKS = 24
+
+
+@dataclass(frozen=True)
+class LocalNoise:
+    """Meshes of background [Jy/beam] and noise scale (dimensionless), bilinear between box centres.
+
+    `correlation` (2L+1, 2L+1) is the noise's correlation at pixel lags, 1 in the middle.
+    """
+
+    background_jy: FloatArray
+    scale: FloatArray
+    box: int
+    correlation: FloatArray
+
+    def at(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Background [Jy/beam] and noise scale at 0-based pixel positions (n,)."""
+        return _sample(self.background_jy, x, y, self.box), _sample(self.scale, x, y, self.box)
+
+    def kernel_covariance(self, kernel: FloatArray) -> FloatArray:
+        """Covariance, per unit rms^2, of two kernel-weighted pixel sums as a function of their lag in pixels."""
+        own = fftconvolve(kernel, kernel[::-1, ::-1])
+        return np.asarray(fftconvolve(self.correlation, own, mode="same"))
+
+
+@njit(cache=True)
+def _clipped(values: FloatArray) -> tuple[float, float]:
+    """Median and 1.4826 MAD of the values within 3 sigma of the median, iterated."""
+    kept = np.sort(values)
+    median, sigma = 0.0, 0.0
+    for _ in range(10):
+        median = float(np.median(kept))
+        sigma = 1.482602 * float(np.median(np.abs(kept - median)))
+        inside = kept[np.abs(kept - median) <= _CLIP * sigma]
+        if inside.size == kept.size or inside.size < 3:
+            break
+        kept = inside
+    return median, sigma
+
+
+@njit(cache=True)
+def _meshes(
+    image: ImageArray, noise: ImageArray, masked: NDArray[np.bool_], box: int, stride: int
+) -> tuple[FloatArray, FloatArray]:
+    rows, columns = (image.shape[0] + box - 1) // box, (image.shape[1] + box - 1) // box
+    background, scale = np.full((rows, columns), np.nan), np.full((rows, columns), np.nan)
+    buffer, noises = np.empty(((box // stride) + 1) ** 2), np.empty(((box // stride) + 1) ** 2)
+    for row in range(rows):
+        for column in range(columns):
+            count = 0
+            for j in range(row * box, min((row + 1) * box, image.shape[0]), stride):
+                for i in range(column * box, min((column + 1) * box, image.shape[1]), stride):
+                    if not masked[j, i] and np.isfinite(image[j, i]) and noise[j, i] > 0 and np.isfinite(noise[j, i]):
+                        buffer[count], noises[count] = image[j, i], noise[j, i]
+                        count += 1
+            if count < _MIN_SAMPLES:
+                continue
+            median, sigma = _clipped(buffer[:count] / noises[:count])
+            kept = buffer[:count][np.abs(buffer[:count] / noises[:count] - median) <= _CLIP * sigma]
+            if sigma > 0 and kept.size > 0:
+                background[row, column], scale[row, column] = float(np.median(kept)), sigma
+    return background, scale
+
+
+@njit(cache=True)
+def _sample(mesh: FloatArray, x: FloatArray, y: FloatArray, box: int) -> FloatArray:
+    """Bilinear values of a mesh of boxes at pixel positions, constant beyond the outermost centres."""
+    out = np.empty(x.size)
+    for k in range(x.size):
+        v = min(max((y[k] + 0.5) / box - 0.5, 0.0), mesh.shape[0] - 1.0)
+        u = min(max((x[k] + 0.5) / box - 0.5, 0.0), mesh.shape[1] - 1.0)
+        if not (np.isfinite(u) and np.isfinite(v)):
+            out[k] = np.nan
+            continue
+        j, i = int(v), int(u)
+        j1, i1 = min(j + 1, mesh.shape[0] - 1), min(i + 1, mesh.shape[1] - 1)
+        fy, fx = v - j, u - i
+        low = mesh[j, i] * (1 - fx) + mesh[j, i1] * fx
+        high = mesh[j1, i] * (1 - fx) + mesh[j1, i1] * fx
+        out[k] = low * (1 - fy) + high * fy
+    return out
+
+
+@njit(cache=True)
+def normalised_image(
+    image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int, row0: int, row1: int
+) -> ImageArray:
+    """(image - background) / (noise * scale) of rows row0..row1, float32; NaN where either input is missing."""
+    out = np.empty((row1 - row0, image.shape[1]), np.float32)
+    x = np.arange(image.shape[1]).astype(np.float64)
+    y = np.empty(image.shape[1])
+    for j in range(row0, row1):
+        y[:] = j
+        level, factor = _sample(background, x, y, box), _sample(scale, x, y, box)
+        for i in range(image.shape[1]):
+            sigma = noise[j, i] * factor[i]
+            out[j - row0, i] = (image[j, i] - level[i]) / sigma if sigma > 0 else np.nan
+    return out
+
+
+@njit(cache=True)
+def _source_mask(
+    image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int, form: FloatArray
+) -> NDArray[np.bool_]:
+    """Pixels where a peak above _BRIGHT sigma contributes more than _FAINT sigma: they would bias the background."""
+    masked = np.zeros(image.shape, np.bool_)
+    determinant = form[0] * form[2] - form[1] ** 2
+    columns = np.arange(image.shape[1]).astype(np.float64)
+    for j in range(image.shape[0]):
+        y = np.full(image.shape[1], np.float64(j))
+        level, factor = _sample(background, columns, y, box), _sample(scale, columns, y, box)
+        for i in range(image.shape[1]):
+            z = (image[j, i] - level[i]) / (noise[j, i] * factor[i]) if noise[j, i] > 0 else np.nan
+            if not z > _BRIGHT or masked[j, i] and not _is_peak(image, j, i):
+                continue
+            cut = 2 * np.log(min(z, _DEEPEST) / _FAINT)
+            reach_y, reach_x = int(np.sqrt(cut * form[0] / determinant)), int(np.sqrt(cut * form[2] / determinant))
+            for v in range(max(j - reach_y, 0), min(j + reach_y + 1, image.shape[0])):
+                for u in range(max(i - reach_x, 0), min(i + reach_x + 1, image.shape[1])):
+                    dx, dy = u - i, v - j
+                    if form[0] * dx * dx + 2 * form[1] * dx * dy + form[2] * dy * dy <= cut:
+                        masked[v, u] = True
+    return masked
+
+
+@njit(cache=True)
+def _is_peak(image: ImageArray, j: int, i: int) -> bool:
+    for v in range(max(j - 1, 0), min(j + 2, image.shape[0])):
+        for u in range(max(i - 1, 0), min(i + 2, image.shape[1])):
+            if image[v, u] > image[j, i]:
+                return False
+    return True
+
+
+def _filled(mesh: FloatArray, default: float) -> FloatArray:
+    """Boxes without enough pixels take the nearest measured box's value."""
+    missing = ~np.isfinite(mesh)
+    if missing.all():
+        return np.full(mesh.shape, default)
+    nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
+    return np.asarray(mesh[tuple(nearest)])
+
+
+def gaussian_kernel(form: FloatArray, half: tuple[int, int]) -> FloatArray:
+    """Unit-peak elliptical Gaussian of a quadratic form on a (2*half_y+1, 2*half_x+1) grid; half = (x, y)."""
+    y, x = np.mgrid[-half[1] : half[1] + 1, -half[0] : half[0] + 1]
+    return np.asarray(np.exp(-0.5 * (form[0] * x * x + 2 * form[1] * x * y + form[2] * y * y)))
+
+
+def _blocks(shape: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """At most _MAX_BLOCKS blocks spread evenly over the image."""
+    every = [
+        (slice(j, min(j + _BLOCK, shape[0])), slice(i, min(i + _BLOCK, shape[1])))
+        for j in range(0, shape[0], _BLOCK)
+        for i in range(0, shape[1], _BLOCK)
+    ]
+    chosen = np.unique(np.linspace(0, len(every) - 1, min(len(every), _MAX_BLOCKS)).round().astype(int))
+    return [every[k] for k in chosen]
+
+
+def _correlation(
+    image: ImageArray, noise: ImageArray, masked: NDArray[np.bool_], local: LocalNoise, form: FloatArray, lag: int
+) -> FloatArray:
+    """Correlation of the source-free noise at lags up to `lag` pixels, or the beam where too few beams are left."""
+    sums, pairs = np.zeros((2 * lag + 1,) * 2), np.zeros((2 * lag + 1,) * 2)
+    beam_area = 2 * np.pi / np.sqrt(form[0] * form[2] - form[1] ** 2)
+    for rows, columns in _blocks(image.shape):
+        z = normalised_image(image, noise, local.background_jy, local.scale, local.box, rows.start, rows.stop)[:, columns]
+        mask = np.isfinite(z) & ~masked[rows, columns]
+        size = tuple(n + lag for n in z.shape)
+        for field, into in ((np.where(mask, z, 0.0), sums), (mask.astype(float), pairs)):
+            power = np.fft.irfft2(np.abs(np.fft.rfft2(field, s=size)) ** 2, s=size)
+            into += _lags(np.asarray(power), lag)
+    if pairs[lag, lag] < _MIN_BEAMS * beam_area or sums[lag, lag] <= 0:
+        return gaussian_kernel(form, (lag, lag))
+    ratio = sums / np.maximum(pairs, 1.0)
+    return np.asarray(ratio / ratio[lag, lag])
+
+
+def _lags(power: FloatArray, lag: int) -> FloatArray:
+    """The lags -lag..lag of a cyclic autocorrelation; lags beyond the block's own size are zero."""
+    out = np.zeros((2 * lag + 1, 2 * lag + 1))
+    reach_y, reach_x = min(lag, (power.shape[0] - 1) // 2), min(lag, (power.shape[1] - 1) // 2)
+    rows, columns = np.arange(-reach_y, reach_y + 1), np.arange(-reach_x, reach_x + 1)
+    out[np.ix_(rows + lag, columns + lag)] = power[np.ix_(rows, columns)]
+    return out
+
+
+def measure_noise(
+    image: ImageArray, noise: ImageArray, form: FloatArray, box_beams: float, lag_beams: float, subtract_background: bool
+) -> LocalNoise:
+    """Background, noise scale and noise correlation of an image (ny, nx) [Jy/beam] with its noise map.
+
+    `form` is the beam's quadratic form in pixels. Boxes are `box_beams` major axes wide; correlation reaches
+    `lag_beams`. NaN pixels are left out; boxes without data take their nearest neighbour's values; an image
+    without any data has background 0 and scale 1.
+    """
+    reach_x, reach_y = form_reach(form, 1.0)
+    narrow = 2 * np.sqrt(np.log(4) / np.linalg.eigvalsh([[form[0], form[1]], [form[1], form[2]]])[1])
+    box = max(int(np.ceil(box_beams * max(reach_x, reach_y))), 32)
+    masked = np.zeros(image.shape, np.bool_)
+    for _ in range(2):
+        background, scale = _meshes(image, noise, masked, box, max(1, int(narrow / 3)))
+        background = _filled(background, 0.0) if subtract_background else np.zeros_like(background)
+        scale = _filled(scale, 1.0)
+        masked = _source_mask(image, noise, background, scale, box, form)
+    lag = int(np.ceil(lag_beams * max(reach_x, reach_y)))
+    local = LocalNoise(background, scale, box, np.ones((1, 1)))
+    return LocalNoise(local.background_jy, local.scale, box, _correlation(image, noise, masked, local, form, lag))

@@ -1,0 +1,29 @@
+"""Quality bits of a measurement: why a number should be used with care."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+
+class Quality(IntFlag):
+    """Bits of the `quality` column; 0 is a clean, isolated, compact measurement."""
+
+    EDGE = 1
+    """Closer to missing pixels than `edge_beams`: the noise there is steep and the beam may be cut."""
+    BLENDED = 2
+    """Another measured position lies within `blend_beams`: fluxes were solved together and share their errors."""
+    EXTENDED = 4
+    """The free fit is significantly larger than the beam: the peak understates the flux."""
+    NAN = 8
+    """The pixel under the position, or most of the beam around it, is missing: no flux was measured."""
+    CONFUSED = 16
+    """Positions closer than `merge_beams` cannot be told apart: all of them report the flux of the sum."""
+    BAD_FIT = 32
+    """The free fit did not converge; the fixed-beam fit stands."""
+    UNNORMALISED = 64
+    """Too few reference sources in this epoch and its night: the correction is 1 and its error unknown (0)."""
+
+
+def decode(bits: int) -> tuple[str, ...]:
+    """Names of the bits set in a `quality` value, lowest first."""
+    return tuple(flag.name for flag in Quality if flag.name is not None and bits & flag)
