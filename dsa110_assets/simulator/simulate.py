@@ -18,7 +18,7 @@ from dsa110_assets.simulator.schedule import SECONDS_PER_DAY, ScheduledGroup, sc
 from dsa110_assets.simulator.sky import build_sky
 from dsa110_assets.telescope import band, timegrid
 
-_FAINTEST_FRACTION = 0.02
+_FAINTEST_FRACTION = 0.05
 """Sources that the primary beam takes below this part of the population's faintest flux are left out."""
 
 Progress = Callable[[int, int, str], None]
@@ -46,25 +46,27 @@ def simulate(
     previous = truth.load(out, options)
     groups = schedule(options)
     run = _Run(out, options, groups, previous)
-    started, records = clock(), []
-    truth.write(out, run.truth(records))
+    known = truth.before_groups(options, groups, run.sky, run.instrument, previous)
+    started, done = clock(), 0
+    truth.write(out, known)
     for group in groups:
         pending = run.write(group)
         if options.real_time:
             elapsed_s = (float(group.times_mjd[-1]) - groups[0].mjd_start) * SECONDS_PER_DAY + timegrid.INTEGRATION_S
             wait(max(0.0, started + elapsed_s - clock()))
-        records.append(run.deliver(group, *pending))
-        truth.write(out, run.truth(records))
+        record = run.deliver(group, *pending)
+        known, done = truth.with_groups(known, [record]), done + 1
+        truth.write(out, known)
         if progress:
-            progress(len(records), len(groups), records[-1]["observation"])
-    return run.truth(records)
+            progress(done, len(groups), record["observation"])
+    return known
 
 
 class _Run:
     """What all groups of a run share."""
 
     def __init__(self, out: Path, options: SimulationOptions, groups: list[ScheduledGroup], previous: dict[str, Any] | None):
-        self.out, self.options, self.groups, self.previous = out, options, groups, previous
+        self.out, self.options = out, options
         self.array = arrays.build(options)
         self.instrument = instrument.build(options, self.array)
         self.sky = build_sky(options, groups, previous)
@@ -106,6 +108,3 @@ class _Run:
             here = [fault for fault in mine if fault.subband == subband]
             names += faults.deliver(path, self.out, group.stamps[subband], subband, here)
         return truth.group_record(group, names, [asdict(fault) for fault in mine], rfi)
-
-    def truth(self, records: list[dict[str, Any]]) -> dict[str, Any]:
-        return truth.compile_truth(self.options, self.groups, self.sky, self.instrument, records, self.previous)

@@ -77,20 +77,20 @@ def build_sky(
     return entries.sky(note)
 
 
-def transit_mjd(ra_rad: float, dec_rad: float, near_mjd: float) -> float:
-    """Time [MJD UTC] of the meridian transit nearest to `near_mjd` of an ICRS direction [rad]; good to 10 ms."""
-    mjd = near_mjd
-    for _ in range(2):
-        hour_angle = float(astrometry.hour_angle_rad(ra_rad, dec_rad, mjd))
-        mjd -= hour_angle / (2 * np.pi) * SIDEREAL_DAY_S / SECONDS_PER_DAY
-    return mjd
+def transits_mjd(ra_rad: Float, dec_rad: Float, near_mjd: float) -> Float:
+    """Times [MJD UTC] of the meridian transits nearest to `near_mjd` of ICRS directions [rad] (n,); good to 10 ms."""
+    mjd = np.full(np.shape(ra_rad), near_mjd)
+    for _ in range(2 if mjd.size else 0):  # the second step takes out what precession and aberration do in half a day
+        mjd = mjd - astrometry.hour_angle_rad(ra_rad, dec_rad, mjd) / (2 * np.pi) * SIDEREAL_DAY_S / SECONDS_PER_DAY
+    return np.asarray(mjd)
 
 
-def observed_group(ra_rad: float, dec_rad: float, groups: Sequence[ScheduledGroup]) -> tuple[float, ScheduledGroup | None]:
-    """The transit nearest to the middle of `groups` (one night's), and the group during which it happens, if any."""
-    mjd = transit_mjd(ra_rad, dec_rad, (groups[0].mjd_start + groups[-1].mjd_start) / 2)
+def observed_transits(sources: SkyModel, groups: Sequence[ScheduledGroup]) -> Float:
+    """The transit [MJD UTC] of each source during one night's groups; NaN where none of them was taking data."""
+    mjd = transits_mjd(sources.ra_rad, sources.dec_rad, (groups[0].mjd_start + groups[-1].mjd_start) / 2)
     half = timegrid.INTEGRATION_S / 2 / SECONDS_PER_DAY
-    return mjd, next((g for g in groups if g.times_mjd[0] - half <= mjd <= g.times_mjd[-1] + half), None)
+    first, last = (np.array([g.times_mjd[i] for g in groups])[:, None] for i in (0, -1))
+    return np.where(np.any((mjd >= first - half) & (mjd <= last + half), axis=0), mjd, np.nan)
 
 
 class _Entries:
@@ -131,13 +131,10 @@ def _ensure_calibrator(options: SimulationOptions, groups: Sequence[ScheduledGro
     _, dec = astrometry.icrs_to_apparent_rad(sources.ra_rad, sources.dec_rad, groups[0].mjd_start)
     kinds = np.array(entries.kinds, dtype=object)
     close = np.abs(np.rad2deg(dec) - options.dec_deg) < USABLE_OFFSET_DEG
-    usable = [
-        sources.names[i]
-        for i in np.flatnonzero((kinds == "calibrator") & close & (sources.flux_jy > USABLE_FLUX_JY))
-        if observed_group(float(sources.ra_rad[i]), float(sources.dec_rad[i]), groups)[1]
-    ]
-    if usable:
-        return f"transits of {', '.join(usable)}"
+    usable = sources.select((kinds == "calibrator") & close & (sources.flux_jy > USABLE_FLUX_JY))
+    usable = usable.select(np.isfinite(observed_transits(usable, groups)))
+    if len(usable):
+        return f"transits of {', '.join(usable.names)}"
     middle = groups[len(groups) // 2].mjd_mid
     ra, dec_icrs = astrometry.meridian_icrs_rad([middle], np.deg2rad(options.dec_deg + 0.1))[0]
     name = position_name("SIM", float(np.rad2deg(ra)), float(np.rad2deg(dec_icrs)))
@@ -152,10 +149,11 @@ def _plant_variables(options: SimulationOptions, groups: Sequence[ScheduledGroup
     for where, make in ((0.35, light_curves.flare), (0.65, light_curves.dip)):
         place = _isolated_place(options, groups, entries.model(), where, rng)
         flux = float(rng.uniform(*_VARIABLE_FLUX_JY))
-        ra, dec = float(place[0]), float(place[1])
-        curve = make(transit_mjd(ra, dec, groups[len(groups) // 2].mjd_mid), options.nights)
-        name = position_name("SIM", float(np.rad2deg(ra)), float(np.rad2deg(dec)))
-        entries.add(_one(name, float(np.rad2deg(ra)), float(np.rad2deg(dec)), flux, -0.7), curve.kind, curve)
+        transit = transits_mjd(place[:1], place[1:], groups[len(groups) // 2].mjd_mid)
+        curve = make(float(transit[0]), options.nights)
+        ra_deg, dec_deg = float(np.rad2deg(place[0])), float(np.rad2deg(place[1]))
+        source = _one(position_name("SIM", ra_deg, dec_deg), ra_deg, dec_deg, flux, -0.7)
+        entries.add(source, curve.kind, curve)
 
 
 def _isolated_place(

@@ -17,7 +17,7 @@ from dsa110_assets.simulator import interference
 from dsa110_assets.simulator.instrument import Instrument
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.schedule import ScheduledGroup
-from dsa110_assets.simulator.sky import SimulatedSky, observed_group, variability_record
+from dsa110_assets.simulator.sky import SimulatedSky, observed_transits, variability_record
 from dsa110_assets.telescope import band, timegrid
 
 VERSION = 1
@@ -42,14 +42,12 @@ def load(out: Path, options: SimulationOptions) -> dict[str, Any] | None:
     return truth
 
 
-def compile_truth(
+def before_groups(
     options: SimulationOptions, groups: Sequence[ScheduledGroup], sky: SimulatedSky, instrument: Instrument,
-    written: Sequence[dict[str, Any]], previous: dict[str, Any] | None,
+    previous: dict[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """This call's truth, merged with that of earlier calls: sources by name, groups by start, gains by night."""
+    """The truth of a run before its first group, merged with that of earlier calls: sources by name, gains by night."""
     before = previous or {"sources": [], "groups": [], "gains": {"nights": {}}, "calibration": {}}
-    merged_groups = {g["mjd_start"]: g for g in before["groups"]} | {g["mjd_start"]: g for g in written}
-    ordered = [merged_groups[start] for start in sorted(merged_groups)]
     nights = sorted({group.night for group in groups})
     return {
         "version": VERSION,
@@ -61,14 +59,22 @@ def compile_truth(
         },
         "calibration": before["calibration"] | dict.fromkeys(nights, sky.note),
         "sources": _merge_sources(_sources(groups, sky), before["sources"]),
-        "groups": ordered,
+        "groups": before["groups"],
         "gains": {"nights": before["gains"]["nights"] | {night: _gains(instrument, groups, night) for night in nights}},
         "rfi": {
             "tones": [interference.record(tone) for tone in interference.tones(options)],
-            "touched_fraction": float(np.mean([g["rfi"]["touched_fraction"] for g in ordered])) if ordered else 0.0,
         },
-        "faults": [fault | {"observation": g["observation"]} for g in ordered for fault in g["faults"]],
+        "faults": [],
     }
+
+
+def with_groups(truth: dict[str, Any], written: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The truth with these groups in it, in order of time; a group written again replaces its earlier entry."""
+    merged = {g["mjd_start"]: g for g in truth["groups"]} | {g["mjd_start"]: g for g in written}
+    groups = [merged[start] for start in sorted(merged)]
+    touched = float(np.mean([g["rfi"]["touched_fraction"] for g in groups])) if groups else 0.0
+    faults = [fault | {"observation": g["observation"]} for g in groups for fault in g["faults"]]
+    return truth | {"groups": groups, "rfi": truth["rfi"] | {"touched_fraction": touched}, "faults": faults}
 
 
 def write(out: Path, truth: dict[str, Any]) -> None:
@@ -91,13 +97,13 @@ def _replace(path: Path, text: str) -> None:
 
 def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[str, Any]]:
     nights = [[g for g in groups if g.night_index == i] for i in sorted({g.night_index for g in groups})]
+    transits = np.stack([observed_transits(sky.model, night) for night in nights], axis=1)
     flux_1400 = sky.model.flux_at([1.4e9])[:, 0]
     sources = []
     for i, name in enumerate(sky.model.names):
         ra, dec, curve = float(sky.model.ra_rad[i]), float(sky.model.dec_rad[i]), sky.curves[i]
-        transits = [observed_group(ra, dec, night) for night in nights]
-        observed = [mjd for mjd, group in transits if group]
-        factors = np.ones(len(observed)) if curve is None else curve.factor(observed)
+        observed = transits[i][np.isfinite(transits[i])]
+        factors = np.ones(observed.size) if curve is None else curve.factor(observed)
         source: dict[str, Any] = {
             "name": name,
             "ra_deg": float(np.rad2deg(ra)),
@@ -105,7 +111,7 @@ def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[s
             "flux_jy": float(flux_1400[i]),
             "spectral_index": float(sky.model.spectral_index[i]),
             "kind": sky.kinds[i],
-            "light_curve": [[mjd, float(flux_1400[i] * f)] for mjd, f in zip(observed, factors, strict=True)],
+            "light_curve": [[float(mjd), float(flux_1400[i] * f)] for mjd, f in zip(observed, factors, strict=True)],
         }
         if sky.kinds[i] == "calibrator" and name.startswith("SIM"):
             source["synthetic"] = True
