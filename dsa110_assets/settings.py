@@ -1,7 +1,7 @@
 """Every setting: typed, with a default, a range and one line of help. Read from DSA110_* by `load()`.
 
 Nested settings belong to the science stages; their option classes are the single source of the defaults:
-`DSA110_IMAGING__ROBUST=0` sets `robust` of ImagingOptions. Lists are JSON or, for paths, separated as in PATH.
+Nested settings belong to the science stages; their option classes are the one source of the defaults:
 """
 
 from __future__ import annotations

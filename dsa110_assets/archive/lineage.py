@@ -48,6 +48,9 @@ def _build(product: Product, known: dict[str, Product]) -> LineageNode:
     stack = [product]
     while stack:
         top = stack[-1]
+        if top.id in nodes:  # reached by two ways
+            stack.pop()
+            continue
         inputs = [known[i] for i in top.inputs if i in known]
         if pending := [p for p in inputs if p.id not in nodes]:
             stack += pending

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -164,15 +164,15 @@ class Archive:
         """Mark a product as bad: it is current no more, its dependents are stale, no older one comes back."""
         if not reason.strip():
             raise NotFoundError(f"{product_id}: a rejection needs a reason")
-        return self.change_state(product_id, {"rejected": reason.strip()})
+        return self.change_state(product_id, lambda state: state | {"rejected": reason.strip()})
 
     def pin(self, product_id: str, reason: str = "pinned") -> Product:
         """Keep a product, and everything it was made from, from retention."""
-        return self.change_state(product_id, {"pinned": reason})
+        return self.change_state(product_id, lambda state: state | {"pinned": reason})
 
     def unpin(self, product_id: str) -> Product:
         """Let retention judge a product again."""
-        return self.change_state(product_id, {"pinned": None})
+        return self.change_state(product_id, lambda state: state | {"pinned": None})
 
     def verify(self, product: Product) -> list[str]:
         """What is wrong with a product's files ; [] if every byte is as published."""
@@ -196,15 +196,15 @@ class Archive:
             problems.append(f"digest is {sealed.digest}, was published with {product.digest}")
         return problems
 
-    def change_state(self, product_id: str, change: Json) -> Product:
-        """Merge `change` into the product's state file, then into the index, under the index's write lock."""
+    def change_state(self, product_id: str, change: Callable[[Json], Json]) -> Product:
+        """Put `change(state)` into the state file, then the index, under the index's write lock."""
         directory = naming.parse_id(product_id).directory
         self.get(product_id)
 
         def work(connection: Connection) -> None:
             # The row is locked first, so that two changes to one state file follow each other.
             connection.execute(sa.select(products.c.id).where(products.c.id == product_id).with_for_update())
-            state = self.state(product_id) | change
+            state = change(self.state(product_id))
             files.write_json(state_path(self.root, product_id), {k: v for k, v in state.items() if v})
             rows.apply_state(connection, product_id, state)
 

@@ -1,0 +1,165 @@
+"""Which caltables there are and for what they are good: rows beside the `caltables` products.
+
+A set is registered on the draft of its product, so that tables and rows become visible in one transaction and
+the sidecar holds both. Its id is `<product id>/<name>`, so a re-run never takes another set's id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dsa110_assets.archive import naming
+from dsa110_assets.archive.index import caltable_sets, products
+from dsa110_assets.errors import NotFoundError, SilentWrongnessError
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.publish import Draft
+    from dsa110_assets.archive.store import Archive
+
+ACTIVE, REJECTED, SUPERSEDED = "active", "rejected", "superseded"
+
+
+@dataclass(frozen=True)
+class RegisteredSet:
+    """One solved set of caltables. Times are MJD UTC; `status` is active, rejected or superseded.
+
+    `paths` are the tables in the order in which they apply; `figures` are the numbers of its quality.
+    A set is superseded or rejected also when its whole product is.
+    """
+
+    set_id: str
+    paths: tuple[Path, ...]
+    mid_mjd: float
+    valid_start_mjd: float
+    valid_end_mjd: float
+    dec_deg: float
+    antennas: frozenset[str]
+    calibrator: str
+    anchor: str
+    status: str
+    product_id: str
+    reason: str | None
+    figures: Mapping[str, Any]
+
+
+def register(
+    draft: Draft,
+    name: str,
+    paths: Iterable[Path],
+    *,
+    mid_mjd: float,
+    valid_start_mjd: float,
+    valid_end_mjd: float,
+    dec_deg: float,
+    antennas: Iterable[str],
+    calibrator: str,
+    anchor: str,
+    figures: Mapping[str, Any] | None = None,
+) -> None:
+    """Register a set of tables written below `draft.path`; it is published with the draft.
+
+    `name` tells it from the others of its product (letters, digits, `_.+:-`), such as 3C138-20260125T0512.
+    Raises SilentWrongnessError if the name is taken, a table is missing or the validity is empty.
+    """
+    tables = [Path(draft.path, path) for path in paths]
+    for table in tables:
+        if not table.exists() or not table.resolve().is_relative_to(draft.path.resolve()):
+            raise SilentWrongnessError(f"caltable set {name}: {table} is not among its product's files")
+    if not tables or not valid_start_mjd <= mid_mjd <= valid_end_mjd:
+        raise SilentWrongnessError(
+            f"caltable set {name}: has no tables, or {mid_mjd} lies outside its validity"
+        )
+    if name in {known["name"] for known in draft.caltable_sets}:
+        raise SilentWrongnessError(f"caltable set {name}: registered twice")
+    draft.caltable_sets.append(
+        {
+            "name": name,
+            "paths": [table.relative_to(draft.path).as_posix() for table in tables],
+            "mid_mjd": float(mid_mjd),
+            "valid_start_mjd": float(valid_start_mjd),
+            "valid_end_mjd": float(valid_end_mjd),
+            "dec_deg": float(dec_deg),
+            "antennas": sorted(antennas),
+            "calibrator": calibrator,
+            "anchor": anchor,
+            "figures": dict(figures or {}),
+        }
+    )
+
+
+def sets(archive: Archive, status: str | None = None) -> list[RegisteredSet]:
+    """All registered sets by time, or those of one status (active, rejected, superseded)."""
+
+    def work(connection: Connection) -> list[RegisteredSet]:
+        columns = (caltable_sets, products.c.state, products.c.reason, products.c.removed)
+        query = sa.select(*columns).join(products, products.c.id == caltable_sets.c.product_id)
+        rows = connection.execute(query.order_by(caltable_sets.c.mid_mjd, caltable_sets.c.set_id)).all()
+        return [_set(archive.root, row) for row in rows]
+
+    return [one for one in archive.index.read(work) if status is None or one.status == status]
+
+
+def get(archive: Archive, set_id: str) -> RegisteredSet:
+    """The set of this id. Raises NotFoundError, saying which there are."""
+    known = {one.set_id: one for one in sets(archive)}
+    if set_id not in known:
+        raise NotFoundError(f"There is no caltable set {set_id}; there is {', '.join(known) or 'none yet'}")
+    return known[set_id]
+
+
+def reject(archive: Archive, set_id: str, reason: str) -> RegisteredSet:
+    """Mark a set as bad: it is not chosen again, and exactly the products made with it are stale."""
+    if not reason.strip():
+        raise NotFoundError(f"{set_id}: a rejection needs a reason")
+    return _mark(archive, set_id, reason.strip())
+
+
+def restore(archive: Archive, set_id: str) -> RegisteredSet:
+    """Take a rejection back."""
+    return _mark(archive, set_id, None)
+
+
+def _mark(archive: Archive, set_id: str, reason: str | None) -> RegisteredSet:
+    one = get(archive, set_id)
+    name = set_id.partition("/")[2]
+    archive.change_state(one.product_id, lambda state: _with_rejection(state, name, reason))
+    return get(archive, set_id)
+
+
+def _with_rejection(state: dict[str, Any], name: str, reason: str | None) -> dict[str, Any]:
+    rejected = {known: why for known, why in state.get("rejected_sets", {}).items() if known != name}
+    return {**state, "rejected_sets": rejected | ({name: reason} if reason else {})}
+
+
+def _set(root: Path, row: Any) -> RegisteredSet:
+    contents = json.loads(row.contents)
+    directory = root / naming.parse_id(row.product_id).directory
+    status = (
+        REJECTED
+        if row.rejected or row.state == "rejected"
+        else SUPERSEDED
+        if row.state != "current"
+        else ACTIVE
+    )
+    if row.removed and status == ACTIVE:
+        status = SUPERSEDED
+    return RegisteredSet(
+        set_id=row.set_id,
+        paths=tuple(directory / path for path in contents["paths"]),
+        antennas=frozenset(contents["antennas"]),
+        status=status,
+        product_id=row.product_id,
+        reason=row.rejected or row.reason,
+        figures=contents["figures"],
+        **{
+            key: contents[key]
+            for key in ("mid_mjd", "valid_start_mjd", "valid_end_mjd", "dec_deg", "calibrator", "anchor")
+        },
+    )

@@ -1,0 +1,231 @@
+"""Is everything as published? Scans by digest, the sweep after crashes, the index from the sidecars."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from dsa110_assets.archive import files, naming, quarantine, rows
+from dsa110_assets.archive.index import metadata
+from dsa110_assets.archive.product import Json, Product
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import ConfigurationError, SilentWrongnessError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+log = logging.getLogger(__name__)
+TEMPORARY_AGE_S = 60.0
+"""A publisher makes its directory and locks it within this time."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A product whose files are not as published."""
+
+    product: Product
+    problems: tuple[str, ...]
+
+
+@dataclass
+class Swept:
+    """What a sweep did: adopted product ids; removed paths; paths it found and left, with why."""
+
+    adopted: list[str] = field(default_factory=list)
+    removed: list[Path] = field(default_factory=list)
+    left: dict[Path, str] = field(default_factory=dict)
+
+
+@dataclass
+class Reindexed:
+    """What reindexing found: products and quarantine records indexed; sidecars that could not be believed."""
+
+    products: int = 0
+    quarantined: int = 0
+    refused: dict[Path, str] = field(default_factory=dict)
+
+
+def verify(archive: Archive, chosen: list[Product] | None = None) -> Iterator[Problem]:
+    """Read every byte of products (default: all whose data are there) and tell those that changed."""
+    for product in archive.products(state=None) if chosen is None else chosen:
+        try:
+            problems = archive.verify(product)
+        except (OSError, SilentWrongnessError) as error:
+            problems = [str(error)]
+        if problems:
+            yield Problem(product, tuple(problems))
+
+
+def sweep(archive: Archive, *, min_age_s: float = TEMPORARY_AGE_S) -> Swept:
+    """Converge after crashes: adopt whole orphans, remove what nobody writes. Safe beside publishers.
+
+    Temporary directories go when their publisher is dead (its lock is free) and they are older than
+    `min_age_s`. A renamed product without a row is adopted if its digest holds, and removed if not. A removal
+    that retention began is completed. Directories that are none of the archive's are left and reported.
+    """
+    done = Swept()
+    known = {p.path: p for p in archive.products(state=None)}
+    for place in _places(archive.root):
+        for entry in sorted(os.scandir(place), key=lambda e: e.name):
+            path = Path(entry.path)
+            if entry.name.startswith(".tmp-") and entry.is_dir(follow_symlinks=False):
+                _sweep_temporary(path, min_age_s, done)
+            elif entry.name.startswith(".v") and ".state.json." in entry.name:
+                _remove_old_file(path, min_age_s, done)
+            elif _is_version(archive.root, path) and entry.is_dir(follow_symlinks=False):
+                _sweep_version(archive, path, known.get(path), done)
+    return done
+
+
+def reindex(root: Path, database_url: str | None = None) -> Reindexed:
+    """Rebuild the index from the sidecars on disk, believing products by sidecar and size.
+
+    Raises ConfigurationError when there is no archive. Digests are not read; `verify` does that.
+    """
+    archive = Archive(root, database_url)
+    done = Reindexed()
+    found = sorted(
+        _sidecars(archive.root, done), key=lambda pair: (pair[0]["created_at"], pair[0]["version"])
+    )
+    records = list(quarantine.sidecars(archive.root))
+
+    def work(connection: Connection) -> None:
+        for table in reversed(metadata.sorted_tables):
+            if table.name != "meta":
+                connection.execute(table.delete())
+        for sidecar, state in found:
+            rows.insert(connection, sidecar, state)
+        for record in records:
+            quarantine.store(connection, record)
+
+    _discard_damaged(archive)
+    archive.index.create()
+    archive.index.write(work)
+    archive.close()
+    done.products, done.quarantined = len(found), len(records)
+    return done
+
+
+def _discard_damaged(archive: Archive) -> None:
+    """Set aside an SQLite file that is no database any more, so that a new one can be made."""
+    url = archive.index.url
+    if url.get_backend_name() != "sqlite" or not url.database or not Path(url.database).exists():
+        return
+    if Path(url.database).parent != archive.root:  # somebody else's, perhaps
+        return
+    try:
+        archive.index.read(lambda connection: connection.execute(sa.text("PRAGMA schema_version")))
+    except ConfigurationError as error:
+        log.warning("setting the old index aside: %s", error)
+        archive.close()
+        for suffix in ("", "-wal", "-shm"):
+            part = Path(url.database + suffix)
+            if part.exists():
+                part.rename(part.with_name(f"{part.name}.damaged"))
+
+
+def _sidecars(root: Path, done: Reindexed) -> Iterator[tuple[Json, Json]]:
+    """Sidecar and state of each product on disk, also of those whose data retention removed."""
+    for place in _places(root):
+        for path in sorted(place.iterdir()):
+            if not path.name.startswith("v"):
+                continue
+            if path.name.endswith(".state.json"):
+                state = files.read_json(path) or {}
+                directory = path.with_name(path.name.removesuffix(".state.json"))
+                if state.get("record") and not directory.exists():
+                    yield state["record"], state
+            elif _is_version(root, path):
+                sidecar, why = _believe(root, path)
+                if why:
+                    done.refused[path] = why
+                else:
+                    yield sidecar, files.read_json(path.with_name(f"{path.name}.state.json")) or {}
+
+
+def _believe(root: Path, path: Path) -> tuple[Json, str]:
+    """A product directory's sidecar, and why it cannot be believed ('' if it can)."""
+    sidecar = files.read_json(path / naming.SIDECAR)
+    name = naming.parse_directory(path.relative_to(root))
+    if not isinstance(sidecar, dict) or name is None:
+        return {}, f"{naming.SIDECAR} is missing or unreadable"
+    if sidecar.get("id") != name.id:
+        return {}, f"{naming.SIDECAR} describes {sidecar.get('id')}"
+    try:
+        size_bytes = files.size(path)
+    except SilentWrongnessError as error:
+        return {}, str(error)
+    if size_bytes != sidecar["size_bytes"]:
+        return {}, f"holds {size_bytes} bytes, was published with {sidecar['size_bytes']}"
+    return sidecar, ""
+
+
+def _places(root: Path) -> Iterator[Path]:
+    """Directories that hold, or may hold, versions: `<asset>` and `<asset>/night=.../partition=...`."""
+    for asset in sorted(root.iterdir()):
+        if asset.is_dir() and not asset.is_symlink() and asset.name != quarantine.DIRECTORY:
+            yield asset
+            yield from sorted(path for path in asset.glob("night=*/partition=*") if path.is_dir())
+
+
+def _is_version(root: Path, path: Path) -> bool:
+    name = naming.parse_directory(PurePosixPath(path.relative_to(root)))
+    return name is not None and root / name.directory == path
+
+
+def _sweep_temporary(path: Path, min_age_s: float, done: Swept) -> None:
+    """Remove a temporary directory whose publisher is dead."""
+    try:
+        if time.time() - path.stat().st_mtime < min_age_s:
+            return
+        lock = files.take_lock(path / "lock")
+    except FileNotFoundError:  # its publisher has just finished
+        return
+    if lock is None:
+        done.left[path] = "is being written"
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    files.release_lock(lock)
+    done.removed.append(path)
+
+
+def _remove_old_file(path: Path, min_age_s: float, done: Swept) -> None:
+    """Remove the leftover of a state file's writing."""
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - path.stat().st_mtime >= min_age_s:
+            path.unlink()
+            done.removed.append(path)
+
+
+def _sweep_version(archive: Archive, path: Path, product: Product | None, done: Swept) -> None:
+    """Adopt an orphan, complete a removal, bring the row in line with the state file."""
+    state = files.read_json(path.with_name(f"{path.name}.state.json")) or {}
+    if product is not None:
+        if state.get("removed_at"):
+            archive.index.write(lambda c: rows.apply_state(c, product.id, state))
+            files.remove_tree(path)
+            done.removed.append(path)
+        elif state:
+            archive.index.write(lambda c: rows.apply_state(c, product.id, state))
+        return
+    sidecar, why = _believe(archive.root, path)
+    if not sidecar and not (path / naming.SIDECAR).exists():
+        done.left[path] = why
+        return
+    if not why and files.seal(path, durable=False).digest == sidecar["digest"]:
+        archive.index.write(lambda c: rows.insert(c, sidecar, state))
+        done.adopted.append(sidecar["id"])
+        log.info("adopted %s, published but not indexed before a crash", sidecar["id"])
+        return
+    log.warning("removing %s: published but never indexed, and %s", path, why or "its digest does not hold")
+    files.remove_tree(path)
+    done.removed.append(path)

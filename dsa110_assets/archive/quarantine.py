@@ -1,0 +1,164 @@
+"""Quarantine: which raw files are not used, and why. The files themselves are never touched.
+
+A record holds for the bytes it was made for: a file that has since changed in size or time is judged afresh.
+Records live in the index and, for rebuilding it, as `<archive>/quarantine/<key>.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+import xxhash
+from sqlalchemy.engine import Connection
+
+from dsa110_assets.archive import files, naming
+from dsa110_assets.archive.index import quarantine as table
+from dsa110_assets.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
+
+DIRECTORY = "quarantine"
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A quarantined file or group of files; `sizes_bytes` and `mtimes_ns` tell which bytes were judged."""
+
+    key: str
+    paths: tuple[Path, ...]
+    sizes_bytes: tuple[int | None, ...]
+    mtimes_ns: tuple[int | None, ...]
+    reason: str
+    observation: str | None
+    at: datetime
+    released_at: datetime | None
+
+    def holds_for(self, path: Path) -> bool:
+        """Whether `path` is one of these files and still the same bytes (by size and modification time)."""
+        if self.released_at is not None or path.absolute() not in self.paths:
+            return False
+        i = self.paths.index(path.absolute())
+        return _stamp(path) == (self.sizes_bytes[i], self.mtimes_ns[i])
+
+
+def quarantine(
+    archive: Archive, paths: Path | Sequence[Path], reason: str, observation: str | None = None
+) -> Quarantined:
+    """Record that a file, or a group as a whole, is not used and why. Doing it again changes nothing."""
+    if not reason.strip():
+        raise NotFoundError("a quarantine needs a reason")
+    members = sorted(Path(p).absolute() for p in ([paths] if isinstance(paths, Path) else paths))
+    stamps = [_stamp(path) for path in members]
+    lines = [f"{path}|{size}|{mtime}" for path, (size, mtime) in zip(members, stamps, strict=True)]
+    key = xxhash.xxh3_64_hexdigest("\0".join(lines).encode())
+    known = _find(archive, key)
+    if known is not None and known.released_at is None and known.reason == reason:
+        return known
+    sizes, times = tuple(s for s, _ in stamps), tuple(t for _, t in stamps)
+    one = Quarantined(
+        key,
+        tuple(members),
+        sizes,
+        times,
+        reason,
+        naming.check_partition(observation),
+        datetime.now(UTC),
+        None,
+    )
+    _write(archive, one)
+    return one
+
+
+def quarantined(archive: Archive, *, released: bool = False) -> list[Quarantined]:
+    """What is quarantined now, oldest first; with `released`, also what was and is no more."""
+    query = sa.select(table.c.contents)
+    if not released:
+        query = query.where(~table.c.released)
+    found = archive.index.read(lambda c: [_from_json(json.loads(text)) for text in c.scalars(query)])
+    return sorted(found, key=lambda one: (one.at, one.key))
+
+
+def release(archive: Archive, key_or_path: str | Path) -> list[Quarantined]:
+    """Let the files of a record (by key), or all records of a file (by path), be tried again.
+
+    Raises NotFoundError, saying how many there are, when nothing is quarantined under that name.
+    """
+    wanted = str(key_or_path)
+    there = quarantined(archive)
+    matching = [one for one in there if one.key == wanted or Path(wanted).absolute() in one.paths]
+    if not matching:
+        raise NotFoundError(
+            f"{wanted} is not quarantined; {len(there)} records are (dsa110 groups lists them)"
+        )
+    now = datetime.now(UTC)
+    freed = [Quarantined(**{**vars(one), "released_at": now}) for one in matching]
+    for one in freed:
+        _write(archive, one)
+    return freed
+
+
+def store(connection: Connection, contents: dict[str, Any]) -> None:
+    """Put one record's sidecar into the index (used by writing and by reindexing)."""
+    row = {
+        "key": contents["key"],
+        "contents": json.dumps(contents, sort_keys=True),
+        "released": contents["released_at"] is not None,
+    }
+    connection.execute(table.delete().where(table.c.key == contents["key"]))
+    connection.execute(table.insert(), row)
+
+
+def sidecars(root: Path) -> Iterable[dict[str, Any]]:
+    """The records on disk."""
+    for path in sorted((root / DIRECTORY).glob("*.json")):
+        contents = files.read_json(path)
+        if isinstance(contents, dict) and contents.get("key") == path.stem:
+            yield contents
+
+
+def _write(archive: Archive, one: Quarantined) -> None:
+    contents = asdict(one) | {
+        "paths": [str(path) for path in one.paths],
+        "at": one.at.isoformat(),
+        "released_at": one.released_at.isoformat() if one.released_at else None,
+    }
+    with files.typed_errors(f"{archive.root / DIRECTORY}"):
+        (archive.root / DIRECTORY).mkdir(exist_ok=True)
+        files.write_json(archive.root / DIRECTORY / f"{one.key}.json", contents)
+    archive.index.write(lambda c: store(c, contents))
+
+
+def _find(archive: Archive, key: str) -> Quarantined | None:
+    query = sa.select(table.c.contents).where(table.c.key == key)
+    text = archive.index.read(lambda c: c.scalar(query))
+    return None if text is None else _from_json(json.loads(text))
+
+
+def _from_json(contents: dict[str, Any]) -> Quarantined:
+    released = contents["released_at"]
+    return Quarantined(
+        key=contents["key"],
+        paths=tuple(Path(path) for path in contents["paths"]),
+        sizes_bytes=tuple(contents["sizes_bytes"]),
+        mtimes_ns=tuple(contents["mtimes_ns"]),
+        reason=contents["reason"],
+        observation=contents["observation"],
+        at=datetime.fromisoformat(contents["at"]),
+        released_at=datetime.fromisoformat(released) if released else None,
+    )
+
+
+def _stamp(path: Path) -> tuple[int | None, int | None]:
+    """Size and modification time [ns] of a file; (None, None) when it is not there."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None, None
+    return status.st_size, status.st_mtime_ns

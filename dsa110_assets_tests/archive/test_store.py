@@ -1,0 +1,406 @@
+"""Publishing, versions, queries and lineage, the same over SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+import xxhash
+
+from dsa110_assets.archive import files, index
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import (
+    ConfigurationError,
+    NotFoundError,
+    ResourceError,
+    SilentWrongnessError,
+    TransientError,
+)
+
+MADE = {"settings": {"robust": 0.5}, "code_version": "1", "run_id": "run"}
+WINDOW, NIGHT = "2026-01-25T22:25", "2026-01-25"
+
+
+def temporaries(archive: Archive) -> list[Path]:
+    return list(archive.root.rglob(".tmp-*"))
+
+
+def test_a_published_product_is_what_was_written(archive, publish):
+    group = publish("subband_group")
+    with archive.publish("tile_image", WINDOW, [group.id], engines={"ducc0": "0.41"}, **MADE) as draft:
+        assert list(draft.path.iterdir()) == []
+        (draft.path / "b").mkdir()
+        (draft.path / "b" / "image.fits").write_bytes(b"sky")
+        (draft.path / "a.txt").write_bytes(b"note")
+        draft.metadata |= {"rms_jy": np.float32(0.5), "nan": float("nan"), "ok": True, "list": [1, 2]}
+        with pytest.raises(NotFoundError, match="not published"):
+            _ = draft.product
+    product = draft.product
+    assert product.id == "tile_image-20260125T2225-v1"
+    assert product.path == archive.root / "tile_image/night=2026-01-25/partition=20260125T2225/v0001"
+    assert (product.path / "b" / "image.fits").read_bytes() == b"sky"
+    # The documented digest, computed here independently: sorted relative path, size, bytes.
+    expected = xxhash.xxh3_128(b"a.txt\x004\x00note" + b"b/image.fits\x003\x00sky").hexdigest()
+    assert (product.digest, product.size_bytes) == (expected, 7)
+    assert product.metadata == {"rms_jy": 0.5, "nan": None, "ok": True, "list": [1, 2]}
+    assert (product.inputs, product.engines, product.settings) == (
+        (group.id,),
+        {"ducc0": "0.41"},
+        {"robust": 0.5},
+    )
+    assert product.state == "current"
+    assert product.created_at.tzinfo is not None
+    sidecar = json.loads((product.path / "product.json").read_text())
+    assert sidecar["id"] == product.id
+    assert sidecar["digest"] == product.digest
+    assert archive.current("tile_image", WINDOW) == product == archive.get(product.id)
+    assert archive.verify(product) == []
+    assert temporaries(archive) == []
+
+
+def test_versions_follow_each_other_and_the_newest_is_current(archive, publish):
+    first, second = publish("tile_image", text="1"), publish("tile_image", text="2")
+    assert [p.version for p in archive.versions("tile_image", WINDOW)] == [1, 2]
+    assert archive.current("tile_image", WINDOW) == second
+    assert archive.get(first.id).state == "superseded"
+    assert (first.path / "data.txt").read_text() == "1"
+    assert [p.id for p in archive.products("tile_image")] == [second.id]
+    assert [p.id for p in archive.products("tile_image", state=None)] == [first.id, second.id]
+
+
+def test_rejecting_leaves_none_current_and_a_new_version_is(archive, publish):
+    first, second = publish("tile_image"), publish("tile_image")
+    rejected = archive.reject(second.id, "wrong strip")
+    assert (rejected.state, rejected.reason) == ("rejected", "wrong strip")
+    assert archive.current("tile_image", WINDOW) is None
+    third = publish("tile_image")
+    assert archive.current("tile_image", WINDOW) == third
+    assert [archive.get(p.id).state for p in (first, second, third)] == ["superseded", "rejected", "current"]
+
+
+def test_an_exception_leaves_nothing(archive):
+    with pytest.raises(ZeroDivisionError), archive.publish("tile_image", WINDOW, [], **MADE) as draft:
+        (draft.path / "half").write_text("x")
+        _ = 1 / 0
+    assert archive.products(state=None) == []
+    assert [p for p in archive.root.rglob("*") if p.is_file() and "tile_image" in str(p)] == []
+
+
+def test_validators_decide(archive):
+    seen = []
+    with (
+        pytest.raises(SilentWrongnessError, match=r"2026-01-25T22:25: not published: no sky; no wcs"),
+        archive.publish("tile_image", WINDOW, [], **MADE) as draft,
+    ):
+        (draft.path / "image").write_text("x")
+        draft.validate(lambda path: ["no sky"])
+        draft.validate(lambda path: seen.append(path.name) or ["no wcs"])
+        assert seen == []  # judged after the block, when everything is written
+    assert seen == ["draft"]
+    assert archive.current("tile_image", WINDOW) is None
+
+
+@pytest.mark.parametrize("content", ["nothing", "link", "sidecar", "fifo"])
+def test_what_is_no_product_is_refused(archive, content):
+    with (
+        pytest.raises(SilentWrongnessError, match=r"nothing was written|plain files|archive's own"),
+        archive.publish("tile_image", WINDOW, [], **MADE) as draft,
+    ):
+        if content == "link":
+            (draft.path / "link").symlink_to("/etc/hostname")
+        elif content == "sidecar":
+            (draft.path / "product.json").write_text("{}")
+        elif content == "fifo":
+            os.mkfifo(draft.path / "fifo")
+    assert archive.products(state=None) == []
+
+
+@pytest.mark.parametrize("asset", ["", "Tile", "../etc", "a/b", "tile-image", "x" * 70, "a\n", "a\0"])
+def test_bad_asset_names_are_refused(archive, asset):
+    for call in (lambda: archive.publish(asset, WINDOW, [], **MADE), lambda: archive.current(asset, WINDOW)):
+        with pytest.raises(NotFoundError, match="is no asset name"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [
+        "",
+        "..",
+        "../../etc",
+        "2026-01-25T22:26",
+        "2026-13-01",
+        "2026-01-25T25:00",
+        "2026-01-25\n",
+        "２０２６-01-25",
+        "a" * 300,
+    ],
+)
+def test_bad_partitions_are_refused(archive, partition):
+    with pytest.raises(NotFoundError, match=r"partition key|month|hour"):
+        archive.publish("tile_image", partition, [], **MADE)
+    with pytest.raises(NotFoundError, match=r"partition key|month|hour"):
+        archive.current("tile_image", partition)
+
+
+def test_a_hostile_run_id_stays_inside(archive, tmp_path):
+    hostile = {**MADE, "run_id": "../../../x" * 40}
+    with archive.publish("tile_image", WINDOW, [], **hostile) as draft:
+        assert draft.path.is_relative_to(archive.root / "tile_image")
+        (draft.path / "x").write_text("x")
+    assert {p.name for p in tmp_path.iterdir()} == {"archive"}
+
+
+def test_unknown_inputs_and_ids_say_what_is_there(archive, publish):
+    with pytest.raises(NotFoundError, match="measurement_set-20260125T2225-v1 is not in the archive"):
+        publish("tile_image", WINDOW, [type("P", (), {"id": "measurement_set-20260125T2225-v1"})])
+    publish("tile_image")
+    with pytest.raises(NotFoundError, match="there is tile_image-20260125T2225-v1"):
+        archive.get("tile_image-20260125T2225-v2")
+    for bad in ("nonsense", "tile_image-20261325-v1", "tile_image-20260125T2225-v0", "../x-v1"):
+        with pytest.raises(NotFoundError, match=r"no product id|month|neither"):
+            archive.find(bad)
+        with pytest.raises(NotFoundError):
+            archive.get(bad)
+
+
+def test_find_by_id_directory_and_file(archive, publish, monkeypatch):
+    image, catalogue = publish("tile_image"), publish("source_catalog", None)
+    assert catalogue.path == archive.root / "source_catalog" / "v0001"
+    assert (
+        archive.find(image.id) == archive.find(image.path) == archive.find(image.path / "data.txt") == image
+    )
+    assert archive.find(str(catalogue.path / "data.txt")) == catalogue
+    monkeypatch.chdir(image.path)
+    assert archive.find("data.txt") == image
+    with pytest.raises(NotFoundError, match="neither a product id"):
+        archive.find(archive.root / "tile_image" / "night=2026-01-25")
+
+
+def test_products_are_found_by_time(archive, publish):
+    for window in ("2026-01-24T23:55", "2026-01-25T00:00", "2026-01-25T22:25", "2026-01-26T00:00"):
+        publish("tile_image", window)
+    publish("caltables", "2026-01-25")
+    publish("source_catalog", None)
+
+    def found(**bounds):
+        return [p.partition for p in archive.products(**bounds)]
+
+    assert found(asset="tile_image", since=NIGHT) == [
+        "2026-01-25T00:00",
+        "2026-01-25T22:25",
+        "2026-01-26T00:00",
+    ]
+    assert found(until=NIGHT, since=NIGHT) == ["2026-01-25", "2026-01-25T00:00", "2026-01-25T22:25"]
+    assert found(since="2026-01-25T00:00", until="2026-01-25T22:25Z")[0] == "2026-01-25"
+    assert found(since=datetime(2026, 1, 25, 22, 25, tzinfo=UTC)) == ["2026-01-25T22:25", "2026-01-26T00:00"]
+    assert found(until=datetime(2026, 1, 25)) == ["2026-01-24T23:55", "2026-01-25", "2026-01-25T00:00"]
+    assert found(since="2026-01-26T00:00+01:00") == ["2026-01-26T00:00"]  # 23:00 UTC of the day before
+    assert None in found()
+    with pytest.raises(NotFoundError, match="is no time"):
+        archive.products(since="yesterday")
+
+
+def test_lineage_reaches_the_files_and_dependents_come_back(archive, publish):
+    with archive.publish("subband_group", WINDOW, [], **MADE) as draft:
+        entries = [
+            {"subband": s, "path": f"/inbox/sb{s:02d}.hdf5", "size_bytes": 9, "digest": f"d{s}"}
+            for s in (1, 0)
+        ]
+        (draft.path / "manifest.json").write_text(json.dumps({"files": entries}))
+    group = draft.product
+    measured = publish("measurement_set", WINDOW, [group])
+    tables = publish("caltables", NIGHT, [measured])
+    applied = publish("calibrated_ms", WINDOW, [measured, tables])
+    tree = archive.lineage(applied.id)
+    assert tree.product == applied
+    assert [child.product.id for child in tree.children] == [measured.id, tables.id]
+    assert [(leaf.path, leaf.digest, leaf.subband) for leaf in tree.files()] == [
+        ("/inbox/sb00.hdf5", "d0", 0),
+        ("/inbox/sb01.hdf5", "d1", 1),
+    ]
+    assert [n.product.id for n in tree.walk() if n.product] == [applied.id, measured.id, tables.id, group.id]
+    assert [p.id for p in archive.dependents(measured.id)] == [tables.id, applied.id]
+    assert archive.dependents(applied.id) == []
+
+
+def test_a_long_chain_has_a_lineage(archive, publish):
+    last = publish("light_curves", "2026-01-01")
+    for _ in range(60):
+        last = publish("light_curves", "2026-01-01", [last])
+    assert sum(1 for _ in archive.lineage(last.id).walk()) == 61
+
+
+def test_concurrent_publishers_get_versions_of_their_own(archive, publish):
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda i: publish("tile_image", text=str(i)), range(12)))
+    assert sorted(p.version for p in made) == list(range(1, 13))
+    assert archive.current("tile_image", WINDOW).version == 12
+    assert [p.state for p in archive.versions("tile_image", WINDOW)] == ["superseded"] * 11 + ["current"]
+    assert {(p.path / "data.txt").read_text() for p in made} == {str(i) for i in range(12)}
+    assert all(archive.verify(archive.get(p.id)) == [] for p in made)
+
+
+def test_changed_files_are_found(archive, publish):
+    product = publish("tile_image", text="truth")
+    (product.path / "table.lock").write_bytes(b"casacore's own")  # readers of a measurement set write it
+    assert archive.verify(product) == []
+    (product.path / "data.txt").write_text("trutH")
+    assert "digest" in archive.verify(product)[0]
+    assert (
+        archive.current("tile_image", WINDOW, check=True) == product
+    )  # a size check cannot see a flipped bit
+    (product.path / "data.txt").write_text("truth and more")
+    assert "14 bytes, was published with 5" in archive.verify(product)[0]
+    assert archive.current("tile_image", WINDOW, check=True) is None
+    sidecar = product.path / "product.json"
+    sidecar.write_text(sidecar.read_text().replace('"run"', '"nur"'))
+    assert "differ in run_id" in archive.verify(product)[0]
+    sidecar.unlink()
+    assert "missing or unreadable" in archive.verify(product)[0]
+
+
+def test_pin_and_state_are_kept_beside_the_product(archive, publish):
+    product = publish("tile_image")
+    assert archive.pin(product.id, "cited").pinned
+    archive.reject(product.id, "bad")
+    state = json.loads((product.path.parent / "v0001.state.json").read_text())
+    assert state == {"pinned": "cited", "rejected": "bad"}
+    assert not archive.unpin(product.id).pinned
+    assert archive.get(product.id).state == "rejected"
+    with pytest.raises(NotFoundError, match="needs a reason"):
+        archive.reject(product.id, " ")
+
+
+def test_an_archive_is_never_made_by_opening_it(tmp_path):
+    with pytest.raises(ConfigurationError, match="there is no archive"):
+        Archive(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ConfigurationError, match="is a file"):
+        Archive.create(file)
+
+
+def test_creating_twice_keeps_everything(archive, publish, engine_url):
+    product = publish("tile_image")
+    with Archive.create(archive.root, engine_url) as again:
+        assert again.current("tile_image", WINDOW) == product
+
+
+def test_a_lost_index_is_an_alarm_not_an_empty_archive(tmp_path):
+    with Archive.create(tmp_path / "a") as archive:
+        pass
+    for file in archive.root.glob("index.sqlite*"):
+        file.unlink()
+    with pytest.raises(ConfigurationError, match="missing; rebuild it with: dsa110 archive reindex"):
+        Archive.create(archive.root)
+    (archive.root / "index.sqlite").write_bytes(b"this is no database at all" * 100)
+    with pytest.raises(ConfigurationError, match="damaged"):
+        Archive(archive.root).products()
+
+
+def test_the_index_of_another_archive_is_refused(tmp_path, archive, engine_url):
+    url = engine_url or f"sqlite:///{archive.root / 'index.sqlite'}"
+    with pytest.raises(ConfigurationError, match="of another archive"):
+        Archive.create(tmp_path / "other", url).products()
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "sqlite://"])
+def test_other_databases_are_refused_in_one_sentence(tmp_path, url):
+    with pytest.raises(ConfigurationError, match="DSA110_DATABASE_URL"):
+        Archive.create(tmp_path / "a", url)
+
+
+def test_passwords_are_not_shown(tmp_path):
+    # Nobody listens on the port that was free a moment ago; the first connection is not retried.
+    with pytest.raises(TransientError) as caught:
+        Archive.create(tmp_path / "a", "postgresql://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)
+    assert "DSA110_DATABASE_URL" in str(caught.value)
+
+
+def test_a_full_disk_is_a_resource_error(archive, publish, monkeypatch):
+    before = publish("tile_image")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)  # the kernel may tell only now
+    with pytest.raises(ResourceError, match="no space left"):
+        publish("tile_image")
+    monkeypatch.undo()
+    with (
+        pytest.raises(ResourceError, match="no space left"),
+        archive.publish("tile_image", WINDOW, [], **MADE),
+    ):
+        full()
+    assert archive.versions("tile_image", WINDOW) == [before]
+    assert archive.verify(before) == []
+    assert temporaries(archive) == []
+
+
+def test_a_locked_database_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "BUSY_S", 0.01)
+    with Archive.create(tmp_path / "a") as archive:
+        archive.products()
+        archive.close()
+        archive.products()
+        other = sqlite3.connect(archive.root / "index.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        waits = []
+
+        def unlock(seconds):
+            waits.append(seconds)
+            if len(waits) == 3:
+                other.execute("COMMIT")
+
+        monkeypatch.setattr(index.time, "sleep", unlock)
+        with archive.publish("tile_image", WINDOW, [], **MADE) as draft:
+            (draft.path / "x").write_text("x")
+        assert len(waits) == 3
+        assert archive.current("tile_image", WINDOW) == draft.product
+        other.close()
+
+
+@pytest.mark.postgres
+def test_a_lost_connection_is_made_again(tmp_path, postgres_database):
+    with Archive.create(tmp_path / "a", postgres_database) as archive:
+        archive.products()
+        admin = sa.create_engine(postgres_database)
+        with admin.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                )
+            )
+        admin.dispose()
+        with archive.publish("tile_image", WINDOW, [], **MADE) as draft:
+            (draft.path / "x").write_text("x")
+        assert archive.get(draft.product.id) == draft.product
+
+
+def test_an_outage_longer_than_patience_leaves_an_orphan_not_a_loss(tmp_path, monkeypatch):
+    from dsa110_assets.archive import integrity
+
+    monkeypatch.setattr(index, "BUSY_S", 0.01)
+    with Archive.create(tmp_path / "a", patience_s=0.05) as archive:
+        archive.products()
+        other = sqlite3.connect(archive.root / "index.sqlite", isolation_level=None)
+        with pytest.raises(TransientError, match="does not answer"):
+            with archive.publish("tile_image", WINDOW, [], **MADE) as draft:
+                (draft.path / "x").write_text("x")
+                other.execute("BEGIN IMMEDIATE")
+        assert archive.current("tile_image", WINDOW) is None
+        other.execute("ROLLBACK")
+        other.close()
+        assert integrity.sweep(archive).adopted == ["tile_image-20260125T2225-v1"]
+        assert archive.current("tile_image", WINDOW, check=True) is not None
