@@ -67,8 +67,8 @@ def _bandpass(sums: Sums, state: State, options: SolveOptions) -> State:
     start = np.where(state.b_ok, state.b, 0).reshape(-1, n_ant)
     fit = _fit(r.reshape(-1, n_base), d.reshape(-1, n_base), sums, start, options)
     shape = state.b.shape
-    gains, solved, information = (a.reshape(shape) for a in (fit.gains, fit.solved, fit.information))
-    return _counted(replace(state, b=gains, b_ok=solved, b_information=information), fit)
+    b, b_ok = fit.gains.reshape(shape), fit.solved.reshape(shape)
+    return _counted(replace(state, b=b, b_ok=b_ok, b_information=fit.information.reshape(shape)), fit)
 
 
 def _gain(sums: Sums, state: State, options: SolveOptions) -> State:
@@ -80,8 +80,8 @@ def _gain(sums: Sums, state: State, options: SolveOptions) -> State:
     start = np.where(state.g_information > 0, state.g, 0).reshape(-1, n_ant)
     fit = _fit(r.reshape(-1, n_base), d.reshape(-1, n_base), sums, start, options)
     shape = state.g.shape
-    gains, solved, information = (a.reshape(shape) for a in (fit.gains, fit.solved, fit.information))
-    return _counted(replace(state, g=gains, g_ok=solved, g_information=information), fit)
+    g, g_ok = fit.gains.reshape(shape), fit.solved.reshape(shape)
+    return _counted(replace(state, g=g, g_ok=g_ok, g_information=fit.information.reshape(shape)), fit)
 
 
 def _fit(

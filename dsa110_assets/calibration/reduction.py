@@ -8,6 +8,7 @@ Everything after this pass works on these sums.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numba import njit, prange
@@ -28,7 +29,8 @@ class Sums:
 
     r      (interval, pol, channel, baseline) complex64; d same shape, float32.
     energy (interval, pol, channel) float64: sum w |V|^2; count same shape, int64: samples used.
-    ant1, ant2 (baseline,) int32; times_mjd (interval,) centres; first_index (interval + 1,) integration bounds.
+    ant1, ant2 (baseline,) int32; times_mjd (interval,) centres;
+    first_index (interval + 1,) integration bounds.
     """
 
     r: NDArray[np.complex64]
@@ -86,14 +88,14 @@ def reduce(
         vis.data, vis.flags, vis.weights, model, cross, bounds, uv_s, vis.frequencies_hz,
         np.array(uv_range_wavelengths), r, d, energy, count,
     )  # fmt: skip
-    centres = np.array([vis.times_mjd[a:b].mean() for a, b in zip(bounds[:-1], bounds[1:], strict=True)])
+    centres = np.array([vis.times_mjd[a:b].mean() for a, b in pairwise(bounds)])
     return Sums(r, d, energy.sum(0), count.sum(0), vis.ant1[cross], vis.ant2[cross], centres, bounds)
 
 
 @njit(cache=True, parallel=True)
-def _collapse(
+def _collapse(  # type: ignore[no-untyped-def]
     data, flags, weights, model, cross, bounds, uv_s, frequencies_hz, uv_range, r, d, energy, count
-):  # type: ignore[no-untyped-def]
+):
     for part in prange(_PARTS):
         first = part * cross.size // _PARTS
         last = (part + 1) * cross.size // _PARTS
@@ -104,9 +106,9 @@ def _collapse(
 
 
 @njit(cache=True)
-def _collapse_part(
+def _collapse_part(  # type: ignore[no-untyped-def]
     data, flags, weights, model, cross, bounds, uv_s, frequencies_hz, uv_range, r, d, energy, count
-):  # type: ignore[no-untyped-def]
+):
     n_chan, n_pol = data.shape[2], data.shape[3]
     r_block = np.zeros((n_pol, n_chan, _BLOCK), dtype=np.complex128)
     d_block = np.zeros((n_pol, n_chan, _BLOCK))

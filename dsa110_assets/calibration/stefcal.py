@@ -58,7 +58,7 @@ def fit(
 
 
 @njit(cache=True, parallel=True)
-def _fit_all(
+def _fit_all(  # type: ignore[no-untyped-def]
     r,
     d,
     ant1,
@@ -72,7 +72,7 @@ def _fit_all(
     information,
     iterations,
     converged,
-):  # type: ignore[no-untyped-def]  # noqa: E501
+):
     for k in prange(r.shape[0]):
         _connected(d[k], ant1, ant2, min_baselines, solved[k])
         if not solved[k].any():

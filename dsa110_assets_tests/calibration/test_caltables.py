@@ -1,0 +1,148 @@
+"""Caltables: what is written is read back, has CASA's layout, and stock CASA agrees with us in both directions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import casacore.tables as ct
+import numpy as np
+import pytest
+
+from dsa110_assets.calibration import caltables, casa_engine
+from dsa110_assets.calibration.apply import apply
+from dsa110_assets.calibration.solve import SolveOptions, solve
+from dsa110_assets.errors import BadDataError
+from dsa110_assets.visibilities import measurement_set
+
+OPTIONS = SolveOptions(gain_solint_s=25.0, solve_delays=True)
+
+
+@pytest.fixture(scope="module")
+def night(observation, tmp_path_factory):
+    """A noisy drifting observation with a dead receptor and flags, its measurement set and its solution."""
+    obs = observation(noise=0.002, drift=0.03, max_delay_ns=20.0, n_subbands=4)
+    rng = np.random.default_rng(4)
+    flags = rng.random(obs.vis.data.shape) < 0.05
+    dead = obs.vis.antennas.names.index("35")
+    flags[:, (obs.vis.ant1 == dead) | (obs.vis.ant2 == dead), :, 1] = True
+    gone = obs.vis.antennas.names.index("9")
+    flags[:, (obs.vis.ant1 == gone) | (obs.vis.ant2 == gone), 6] = True
+    vis = replace(obs.vis, flags=flags, data=np.where(flags, 0, obs.vis.data).astype(np.complex64))
+    directory = tmp_path_factory.mktemp("caltables")
+    ms = directory / "night.ms"
+    measurement_set.write(vis, ms, model=obs.model)
+    return replace(obs, vis=vis), ms, solve(vis, obs.model, OPTIONS, field_name="3C138")
+
+
+def test_round_trip(night, tmp_path):
+    """Everything comes back; values to single precision, which is what the format holds."""
+    _, ms, solution = night
+    for gains in solution.tables:
+        path = tmp_path / f"{gains.kind}.cal"
+        caltables.write(gains, path, ms)
+        back = caltables.read(path)
+        np.testing.assert_allclose(back.values, gains.values, rtol=1e-6)
+        np.testing.assert_array_equal(back.flags, gains.flags)
+        np.testing.assert_allclose(back.snr, gains.snr, rtol=1e-6)
+        np.testing.assert_allclose(back.times_mjd, gains.times_mjd, atol=1e-10)
+        np.testing.assert_allclose(back.frequencies_hz, gains.frequencies_hz, rtol=1e-12)
+        assert (back.kind, back.refant, back.field_name) == (gains.kind, gains.refant, "3C138")
+        assert back.antenna_names == gains.antenna_names
+        assert back.interval_s == pytest.approx(gains.interval_s)
+        assert caltables.digest(back) == caltables.digest(replace(gains, values=back.values))
+
+
+def test_digest_tells_copies_from_solutions(night):
+    """Trap 17: the same numbers under another time have the same digest, another solution has not."""
+    _, _, solution = night
+    copied = replace(solution.bandpass, times_mjd=solution.bandpass.times_mjd + 21)
+    assert caltables.digest(copied) == caltables.digest(solution.bandpass)
+    other = replace(solution.bandpass, values=solution.bandpass.values * 1.001)
+    assert caltables.digest(other) != caltables.digest(solution.bandpass)
+
+
+def test_layout_is_casas(night, tmp_path):
+    """Types, names and units as in a table made by CASA 6.7 bandpass."""
+    _, ms, solution = night
+    caltables.write(solution.bandpass, tmp_path / "b.cal", ms)
+    with ct.table(str(tmp_path / "b.cal"), ack=False) as table:
+        assert table.info()["type"] == "Calibration"
+        assert table.info()["subType"] == "B Jones"
+        keywords = table.getkeywords()
+        assert (keywords["ParType"], keywords["VisCal"], keywords["MSName"]) == ("Complex", "B Jones", "night.ms")
+        types = {name: table.getcoldesc(name)["valueType"] for name in table.colnames()}
+        assert types == {
+            "TIME": "double", "FIELD_ID": "int", "SPECTRAL_WINDOW_ID": "int", "ANTENNA1": "int", "ANTENNA2": "int",
+            "INTERVAL": "double", "SCAN_NUMBER": "int", "OBSERVATION_ID": "int", "CPARAM": "complex",
+            "PARAMERR": "float", "FLAG": "boolean", "SNR": "float", "WEIGHT": "float",
+        }  # fmt: skip
+        assert table.getcolkeywords("TIME")["MEASINFO"]["Ref"] == "UTC"
+        for name in ("ANTENNA", "FIELD", "HISTORY", "OBSERVATION", "SPECTRAL_WINDOW"):
+            assert keywords[name] == f"Table: {tmp_path / 'b.cal' / name}"
+
+
+def test_refusals(night, tmp_path):
+    _, ms, solution = night
+    path = tmp_path / "b.cal"
+    caltables.write(solution.bandpass, path, ms)
+    with pytest.raises(BadDataError, match="exists"):
+        caltables.write(solution.bandpass, path, ms)
+    with pytest.raises(BadDataError, match="no caltable"):
+        caltables.read(tmp_path / "none.cal")
+    with pytest.raises(BadDataError, match="B, G or K Jones"):
+        caltables.read(ms)
+    renamed = replace(solution.bandpass, antenna_names=tuple(f"a{n}" for n in solution.bandpass.antenna_names))
+    with pytest.raises(BadDataError, match="other antennas"):
+        caltables.write(renamed, tmp_path / "c.cal", ms)
+
+
+@pytest.mark.casa
+def test_stock_applycal_agrees_with_ours(night, tmp_path):
+    """Our K, B and G by stock applycal: the same CORRECTED_DATA to 1e-5, the same flags, nothing extra.
+
+    Autocorrelations are left out: applycal does not correct them. K's turns of up to 100 rad are float32 in CASA.
+    """
+    obs, ms, solution = night
+    for with_delays in (False, True):
+        tables = solution.tables if with_delays else solve(obs.vis, obs.model, replace(OPTIONS, solve_delays=False)).tables
+        paths = [tmp_path / f"{gains.kind}-{with_delays}.cal" for gains in tables]
+        for gains, path in zip(tables, paths, strict=True):
+            caltables.write(gains, path, ms)
+        ours = apply(obs.vis, tables)
+        theirs = casa_engine.apply_tables(ms, paths, tmp_path / f"corrected-{with_delays}.ms")
+        cross = ~obs.vis.is_auto
+        np.testing.assert_array_equal(theirs.flags[:, cross], ours.flags[:, cross])
+        good = ~ours.flags & cross[None, :, None, None]
+        assert good.mean() > 0.6
+        scale = np.abs(ours.data[good]).mean()
+        assert np.abs(theirs.data[good] - ours.data[good]).max() < 1e-5 * scale
+
+
+@pytest.mark.casa
+def test_casas_tables_applied_by_us(night, tmp_path):
+    """CASA's own bandpass and gaincal tables: our apply gives what stock applycal gives, to 1e-5."""
+    obs, ms, _ = night
+    paths = casa_engine.solve_tables(ms, tmp_path / "casa", OPTIONS, refant="103")
+    assert [caltables.read(path).kind for path in paths] == ["B", "G"]
+    ours = apply(obs.vis, [caltables.read(path) for path in paths])
+    theirs = casa_engine.apply_tables(ms, paths, tmp_path / "corrected.ms")
+    cross = ~obs.vis.is_auto
+    np.testing.assert_array_equal(theirs.flags[:, cross], ours.flags[:, cross])
+    good = ~ours.flags & cross[None, :, None, None]
+    scale = np.abs(ours.data[good]).mean()
+    assert np.abs(theirs.data[good] - ours.data[good]).max() < 1e-5 * scale
+
+
+@pytest.mark.casa
+def test_casas_solution_agrees_with_ours(night, tmp_path):
+    """Selectable engines: same in, same out. Both are at the noise limit, so they agree within the noise."""
+    obs, _, solution = night
+    theirs = casa_engine.solve(obs.vis, obs.model, OPTIONS, work_dir=tmp_path, field_name="3C138")
+    good = ~(solution.bandpass.flags | theirs.bandpass.flags)
+    assert good.sum() > 0.9 * (~solution.bandpass.flags).sum()
+    ours = apply(obs.vis, solution.tables)
+    corrected = apply(obs.vis, theirs.tables)
+    both = ~(ours.flags | corrected.flags) & ~obs.vis.is_auto[None, :, None, None]
+    noise = np.abs(ours.data - obs.model[..., None])[both].mean()
+    # solution noise is sqrt(2/N) of the sample noise per baseline at worst: 12 antennas, 2 integrations
+    assert np.abs(ours.data - corrected.data)[both].mean() < 0.3 * noise
