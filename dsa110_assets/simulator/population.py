@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.sky.names import position_name
 
 _COUNT_FLUX_JY = np.array([0.0025, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
 _COUNTS_PER_DEG2 = np.array([53.0, 30.0, 16.9, 6.6, 1.75, 0.40, 0.055, 0.0085, 0.0009])
@@ -51,15 +52,6 @@ def cells_near(ra_rad: Float, dec_rad: Float, radius_deg: float) -> list[tuple[i
             first, last = int(np.floor((ra - half) / 360 * n)), int(np.floor((ra + half) / 360 * n))
             cells.update((row, k % n) for k in range(first, last + 1))
     return sorted(cells)
-
-
-def position_name(prefix: str, ra_deg: float, dec_deg: float) -> str:
-    """'SIM J225357.7+160853': right ascension truncated to 0.1 s, declination to 1 arcsec (IAU)."""
-    tenths = int(ra_deg / 15 * 36000)
-    arcsec = int(abs(dec_deg) * 3600)
-    hours, minutes, seconds = tenths // 36000, tenths // 600 % 60, tenths % 600 / 10
-    sign = "-" if dec_deg < 0 else "+"
-    return f"{prefix} J{hours:02d}{minutes:02d}{seconds:04.1f}{sign}{arcsec // 3600:02d}{arcsec // 60 % 60:02d}{arcsec % 60:02d}"
 
 
 def _row(dec_deg: float) -> int:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from dsa110_assets.simulator import light_curves
 from dsa110_assets.simulator.light_curves import LightCurve
 from dsa110_assets.simulator.options import SimulationOptions
-from dsa110_assets.simulator.population import cells_near, population, position_name
+from dsa110_assets.simulator.population import cells_near, population
 from dsa110_assets.simulator.schedule import SECONDS_PER_DAY, SIDEREAL_DAY_S, ScheduledGroup
 from dsa110_assets.sky import calibrators, model
 from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.sky.names import position_name
 from dsa110_assets.telescope import astrometry, timegrid
 
 SKY_RADIUS_DEG = 6.0
