@@ -19,14 +19,12 @@ from casacore import tables
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError
-from dsa110_assets.telescope import astrometry, band, site
+from dsa110_assets.telescope import astrometry, site
 from dsa110_assets.visibilities import ms_subtables
 from dsa110_assets.visibilities.types import Antennas, Visibilities
 
 DAY_S = 86400.0
 KEYWORD = "DSA110"
-XX_CODE, YY_CODE = 9, 12
-UVW_TOLERANCE = 1e-6
 _TILE_BYTES = 1 << 20
 _COLUMNS_CONSTANT = ("ARRAY_ID", "DATA_DESC_ID", "FEED1", "FEED2", "OBSERVATION_ID", "PROCESSOR_ID", "SCAN_NUMBER", "STATE_ID")
 
@@ -305,8 +303,3 @@ def _cubes(
         else:
             weights[t] = source.getcol("WEIGHT", start, n_baselines)[:, None, :]
     return data, flags, weights
-
-
-def band_position(frequencies_hz: NDArray[np.float64]) -> tuple[int, int]:
-    """Lowest and highest subband number the frequencies touch."""
-    return band.subband_of(float(frequencies_hz[-1])), band.subband_of(float(frequencies_hz[0]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,10 +41,14 @@ def write(vis: Visibilities, path: Path, note: str) -> None:
         path, "POLARIZATION", 1, NUM_CORR=[2], CORR_TYPE=[[XX_CODE, YY_CODE]], CORR_PRODUCT=[[[0, 0], [1, 1]]], FLAG_ROW=[False]
     )
     _fill(path, "DATA_DESCRIPTION", 1, SPECTRAL_WINDOW_ID=[0], POLARIZATION_ID=[0], FLAG_ROW=[False])
+    with tables.table(f"{path}::OBSERVATION", ack=False, readonly=False) as table:
+        # Not a standard column: where pyuvdata looks for the site, which it otherwise wants from the network.
+        table.addcols(tables.makearrcoldesc("TELESCOPE_LOCATION", 0.0, shape=[3], valuetype="double"))
     _fill(
         path,
         "OBSERVATION",
         1,
+        TELESCOPE_LOCATION=site.location_itrf_m()[None, :],
         TELESCOPE_NAME=[site.TELESCOPE_NAME],
         TIME_RANGE=[[start_s, end_s]],
         OBSERVER=["DSA-110"],
@@ -227,9 +230,3 @@ def pointing_dec_rad(path: Path) -> float:
         ra, dec = np.ravel(table.getcell("DIRECTION", 0))[:2]
         mjd = table.getcell("TIME", 0) / DAY_S
     return float(astrometry.icrs_to_apparent_rad(ra, dec, mjd)[1])
-
-
-def keywords(path: Path) -> Mapping[str, Any]:
-    """Keywords of the main table."""
-    with tables.table(str(path), ack=False) as table:
-        return dict(table.getkeywords())
