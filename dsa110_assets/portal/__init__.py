@@ -1,0 +1,1 @@
+"""The portal: web pages, JSON and metrics over the archive. Read-only, loopback by default."""

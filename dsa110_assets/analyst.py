@@ -1,0 +1,323 @@
+"""What `open_archive()` returns: the archive as an analyst sees it, in astropy's and pandas' own types.
+
+Everything returned carries units and the id of the product it came from; nothing is written. Dagster is
+not imported: an analyst needs the archive and this package, not the pipeline's settings or database.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.telescope import timegrid
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from astropy.coordinates import Angle
+    from astropy.table import Table
+    from astropy.time import Time
+    from astropy.timeseries import TimeSeries
+
+    from dsa110_assets.analyst_views import Calibration, Image, Visibility
+    from dsa110_assets.archive.product import LineageNode, Product
+    from dsa110_assets.archive.store import Archive
+
+    Moment = str | float | datetime | Time
+
+ARCHIVE_VARIABLE, DATABASE_VARIABLE = "DSA110_ARCHIVE", "DSA110_DATABASE_URL"
+_NAME_NOISE = re.compile(r"[\s_]+")
+
+
+def open_archive(path: str | Path | None = None) -> AnalystArchive:
+    """Open the archive at `path` (None: DSA110_ARCHIVE). Raises ConfigurationError where there is none."""
+    named = str(path) if path is not None else os.environ.get(ARCHIVE_VARIABLE, "")
+    if not named:
+        raise ConfigurationError(f"no archive named: set {ARCHIVE_VARIABLE}, or use open_archive('/its/path')")
+    root = Path(named).expanduser()
+    if not root.is_dir():
+        origin = "" if path is not None else f" ({ARCHIVE_VARIABLE})"
+        raise ConfigurationError(f"there is no archive at {root}{origin}: no such directory")
+    from dsa110_assets.archive.store import Archive
+
+    return AnalystArchive(Archive(root, database_url=os.environ.get(DATABASE_VARIABLE) or None))
+
+
+class AnalystArchive:
+    """Read access to everything published: see the methods; keys are UTC windows such as 2026-01-25T22:25."""
+
+    def __init__(self, store: Archive) -> None:
+        self.store = store
+        self.root = Path(store.root)
+
+    def __repr__(self) -> str:
+        return f"<AnalystArchive {self.root}>"
+
+    # -- products ------------------------------------------------------------------------------------------
+
+    def products(
+        self,
+        asset: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        state: str | None = "current",
+    ) -> pd.DataFrame:
+        """Products with window starts from `since` to `until`, both included; a date alone means its whole day.
+
+        `state` is current, superseded, rejected or None for all. The metadata's entries are columns too. Columns: product_id, asset, partition, version, path, size_bytes, created_at (UTC), state, run_id,
+        code_version, digest, inputs, then the metadata (units in their names). Raises NotFoundError for an asset
+        that does not exist, saying which do.
+        """
+        import pandas as pd
+
+        found = self.store.products(known_asset(asset), _bound(since), _bound(until), state)
+        rows = [
+            {
+                "product_id": product.id, "asset": product.asset, "partition": product.partition,
+                "version": product.version, "path": str(product.path), "size_bytes": product.size_bytes,
+                "created_at": product.created_at, "state": product.state, "run_id": product.run_id,
+                "code_version": product.code_version, "digest": product.digest, "inputs": product.inputs,
+            }
+            for product in found
+        ]  # fmt: skip
+        for row, product in zip(rows, found, strict=True):
+            row.update({key: value for key, value in product.metadata.items() if key not in row})
+        return pd.DataFrame(rows, columns=None if rows else list(PRODUCT_COLUMNS))
+
+    def product(self, asset: str, key: str) -> Product:
+        """The current product of `asset` for a partition key or time, or the product with this id or path.
+
+        Raises NotFoundError that says what is there.
+        """
+        if "-v" in key or "/" in key:
+            product = self.store.find(key)
+            if product.asset != asset:
+                raise NotFoundError(f"{product.id} is a {product.asset}, not a {asset}")
+            return product
+        partition = self._partition(asset, key)
+        found = self.store.current(asset, partition)
+        if found is None:
+            raise NotFoundError(f"no {asset} for {partition}: {self._there_is(asset, partition)}")
+        return found
+
+    def _partition(self, asset: str, key: str) -> str:
+        """The partition of `asset` that holds the time `key`."""
+        from dsa110_assets.orchestration.recipes import RECIPES
+
+        mjd = timegrid.datetime_to_mjd(_require_moment(key))
+        grain = RECIPES[asset].grain
+        if grain == "night":
+            return timegrid.night_key(mjd)
+        # keys are exact, so the tiny step only absorbs what a day number in float64 rounds off
+        return (timegrid.hour_key if grain == "hour" else timegrid.observation_key)(mjd + 1e-9)
+
+    def _there_is(self, asset: str, partition: str) -> str:
+        present = sorted(p.partition for p in self.store.products(asset) if p.partition)
+        if not present:
+            return f"the archive holds no {asset} at all"
+        day = [key for key in present if key.startswith(partition[:10])]
+        if day:
+            return f"that night there are {len(day)}: {_some(day)}"
+        return f"there are {len(present)}, from {present[0]} to {present[-1]}"
+
+    # -- images and visibilities -----------------------------------------------------------------------------
+
+    def image(self, key: str) -> Image:
+        """The 5-minute image of an observation window, product id or path. Raises NotFoundError."""
+        return self._image("tile_image", key)
+
+    def mosaic(self, key: str) -> Image:
+        """The mosaic of a UTC hour. Raises NotFoundError."""
+        return self._image("hour_mosaic", key)
+
+    def night(self, key: str) -> Image:
+        """The mosaic of a night (UTC day). Raises NotFoundError."""
+        return self._image("night_mosaic", key)
+
+    def _image(self, asset: str, key: str) -> Image:
+        from dsa110_assets.analyst_views import Image
+
+        return Image.of(self.product(asset, key))
+
+    def measurement_set(self, key: str) -> Visibility:
+        """The flagged, uncalibrated measurement set of an observation window. Raises NotFoundError."""
+        return self._visibility("measurement_set", key)
+
+    def calibrated_ms(self, key: str) -> Visibility:
+        """The calibrated, averaged measurement set of an observation window. Raises NotFoundError."""
+        return self._visibility("calibrated_ms", key)
+
+    def _visibility(self, asset: str, key: str) -> Visibility:
+        from dsa110_assets.analyst_views import Visibility
+
+        return Visibility.of(self.product(asset, key))
+
+    def caltables(self, at: Moment) -> Calibration:
+        """The calibration in force at a time: what the observation used, else the nearest current set.
+
+        Raises NotFoundError that says which sets there are.
+        """
+        from dsa110_assets.analyst_views import calibration_at
+
+        return calibration_at(self.store, timegrid.datetime_to_mjd(_require_moment(at)))
+
+    # -- sources ---------------------------------------------------------------------------------------------
+
+    def sources(self, ra: Any = None, dec: Any = None, radius: Any = None) -> Table:
+        """Every source with a light curve, or those within `radius` of (ra, dec), nearest first.
+
+        Angles are Quantities, plain numbers in degrees, or strings such as '12h30m49s' and '+12d23m'.
+        Columns: source_id, ra, dec [deg], n_epochs, n_detected, flux, flux_rms [Jy], separation [arcsec].
+        """
+        from dsa110_assets import analyst_tables as tables
+
+        product = self._latest("light_curves")
+        return tables.sources(product, *_cone(ra, dec, radius))
+
+    def light_curve(self, name: str) -> TimeSeries:
+        """The light curve of a source: time, flux, error, limit, rms, flags, and the product each point is from.
+
+        `name` is a source id (case, blanks and underscores do not matter). A non-detection is a row whose
+        `flux` is the forced flux and `limit` the 5 sigma upper limit; `limit` is NaN where detected.
+        Raises NotFoundError that names the nearest.
+        """
+        from dsa110_assets import analyst_tables as tables
+
+        product = self._latest("light_curves")
+        return tables.light_curve(product, self._source_id(product, name))
+
+    def variables(self, max_false_discovery_rate: float = 0.01) -> Table:
+        """Candidates of the latest night whose false-discovery rate is at most this, most significant first."""
+        from dsa110_assets import analyst_tables as tables
+
+        if not 0 < max_false_discovery_rate <= 1:
+            raise ConfigurationError(
+                f"max_false_discovery_rate is {max_false_discovery_rate}; it is a fraction in (0, 1]"
+            )
+        return tables.variables(self._latest("variability"), max_false_discovery_rate)
+
+    def _latest(self, asset: str) -> Product:
+        """The newest night's product: it holds the earlier nights too."""
+        found = self.store.products(asset)
+        if not found:
+            raise NotFoundError(f"there is no {asset} yet: run `dsa110 process`, and see `dsa110 status`")
+        return max(found, key=lambda product: product.partition or "")
+
+    def _source_id(self, product: Product, name: str) -> str:
+        from dsa110_assets import analyst_tables as tables
+
+        known = {_normalised(source): source for source in tables.source_ids(product)}
+        wanted = _normalised(name)
+        if wanted in known:
+            return known[wanted]
+        near = [known[key] for key in difflib.get_close_matches(wanted, list(known), n=3, cutoff=0.4)]
+        hint = f"nearest names: {', '.join(near)}" if near else f"the first are {_some(sorted(known.values()))}"
+        raise NotFoundError(f"no light curve of {name!r} among {len(known)} sources; {hint}")
+
+    # -- provenance --------------------------------------------------------------------------------------------
+
+    def lineage(self, product: Any) -> LineageNode:
+        """What a product was made from, down to the subband files: `.product`, `.children`, `.files()`.
+
+        `product` is a product id, a path inside a product, or anything this archive returned.
+        """
+        named = getattr(product, "product_id", None) or getattr(product, "id", None)
+        if named is None and hasattr(product, "meta"):
+            named = product.meta.get("product_id")
+        return self.store.lineage(self.store.find(str(named or product)).id)
+
+
+PRODUCT_COLUMNS = (
+    "product_id", "asset", "partition", "version", "path", "size_bytes", "created_at", "state", "run_id",
+    "code_version", "digest", "inputs",
+)  # fmt: skip
+
+def known_asset(asset: str | None) -> str | None:
+    """`asset` itself. Raises NotFoundError, saying which there are, for a name that is none."""
+    from dsa110_assets.orchestration.recipes import RECIPES
+
+    if asset is not None and asset not in RECIPES:
+        raise NotFoundError(f"there is no asset {asset!r}; there are {', '.join(RECIPES)}")
+    return asset
+
+
+def moment(value: Moment | None) -> datetime | None:
+    """UTC datetime of an ISO 8601 string, datetime, MJD or astropy Time; None stays None.
+
+    Raises NotFoundError that says the forms.
+    """
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    if hasattr(value, "mjd"):
+        return timegrid.mjd_to_datetime(float(value.utc.mjd))
+    if isinstance(value, int | float):
+        return timegrid.mjd_to_datetime(float(value))
+    try:
+        parsed = datetime.fromisoformat(value.strip())
+    except (ValueError, AttributeError) as error:
+        raise NotFoundError(
+            f"{value!r} is no time; use 2026-01-25, 2026-01-25T22:25 (UTC), an MJD or an astropy Time"
+        ) from error
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def _bound(value: Moment | None) -> datetime | str | None:
+    """A bound as the archive takes it: text as it is (a date means the whole day), others as datetimes."""
+    return value.strip() if isinstance(value, str) else moment(value)
+
+
+def _require_moment(value: Moment) -> datetime:
+    found = moment(value)
+    if found is None:
+        raise NotFoundError("no time given; use 2026-01-25T22:25 (UTC)")
+    return found
+
+
+def _normalised(name: str) -> str:
+    return _NAME_NOISE.sub("", name).lower()
+
+
+def _cone(ra: Any, dec: Any, radius: Any) -> tuple[float, float, float] | tuple[None, None, None]:
+    """(ra, dec, radius) in degrees; all None for the whole sky. Raises ConfigurationError for half a position."""
+    if ra is None and dec is None and radius is None:
+        return None, None, None
+    if ra is None or dec is None:
+        raise ConfigurationError("a position is both ra and dec: sources(ra=..., dec=..., radius=...)")
+    from astropy import units as u
+
+    values = (_angle(ra, u.hourangle), _angle(dec, u.deg), _angle(radius if radius is not None else 0.05, u.deg))
+    if not (-90 <= values[1] <= 90 and 0 < values[2] <= 180):
+        raise ConfigurationError(f"dec {values[1]:g} deg or radius {values[2]:g} deg is outside the sky")
+    return values
+
+
+def _angle(value: Any, sexagesimal_unit: Any) -> float:
+    """Degrees of a Quantity, a plain number (degrees) or a string (bare `12:30:49` is in `sexagesimal_unit`)."""
+    from astropy import units as u
+    from astropy.coordinates import Angle as AstropyAngle
+
+    try:
+        if isinstance(value, str):
+            try:
+                return float(value)
+            except ValueError:
+                pass
+            try:
+                angle: Angle = AstropyAngle(value)
+            except u.UnitsError:
+                angle = AstropyAngle(value, unit=sexagesimal_unit)
+            return float(angle.to_value(u.deg))
+        return float(u.Quantity(value, u.deg).to_value(u.deg))
+    except (ValueError, TypeError, u.UnitsError) as error:
+        raise ConfigurationError(f"{value!r} is no angle: use degrees, a Quantity, or '12h30m49s'") from error
+
+
+def _some(keys: Sequence[str], limit: int = 6) -> str:
+    return ", ".join(keys) if len(keys) <= limit else f"{', '.join(keys[: limit - 1])} … {keys[-1]}"

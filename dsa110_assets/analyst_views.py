@@ -1,0 +1,249 @@
+"""What the analysts' door hands out: images, measurement sets and calibration, each with its product id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_assets.errors import NotFoundError, SilentWrongnessError
+from dsa110_assets.telescope import timegrid
+
+if TYPE_CHECKING:
+    from astropy import units as u
+    from astropy.io.fits import Header
+    from astropy.nddata import CCDData
+    from astropy.wcs import WCS
+    from matplotlib.axes import Axes
+    from pyuvdata import UVData
+
+    from dsa110_assets.archive.product import Product
+    from dsa110_assets.archive.store import Archive
+
+IMAGE_FILES = {"tile_image": "image.fits", "hour_mosaic": "mosaic.fits", "night_mosaic": "mosaic.fits"}
+STRIP_HALF_WIDTH_DEG = 0.5
+"""Tables never cross declination strips; the same width as `calibration.select` allows."""
+MJD_ROUNDING_D = 1e-9
+MAD_TO_SIGMA = 1.482602218505602  # 1 / Φ⁻¹(3/4): a normal distribution's sd over its median absolute deviation
+
+
+@dataclass(frozen=True)
+class Beam:
+    """The restoring beam: full widths at half maximum, and position angle (north through east)."""
+
+    major: u.Quantity
+    minor: u.Quantity
+    pa: u.Quantity
+
+    def __str__(self) -> str:
+        return f"{self.major.to('arcsec'):.1f} × {self.minor.to('arcsec'):.1f} at {self.pa.to('deg'):.0f}"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A FITS image of a published product, read when first asked for.
+
+    `.data` (ny, nx) float in `.unit` (Jy/beam), row 0 in the south; NaN where there is no data. For a 5-minute
+    image it is the flat-noise one: `.pbcor` is corrected for the primary beam, as mosaics are throughout.
+    """
+
+    product_id: str
+    path: Path
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, product: Product) -> Image:
+        """The main image of an image product. Raises SilentWrongnessError when its file is gone."""
+        path = Path(product.path) / IMAGE_FILES[product.asset]
+        if not path.is_file():
+            raise SilentWrongnessError(
+                f"{product.id} is indexed but {path} is missing; run: dsa110 archive verify"
+            )
+        return cls(product.id, path, dict(product.metadata))
+
+    @cached_property
+    def _hdu(self) -> tuple[NDArray[np.floating[Any]], Header]:
+        from astropy.io import fits
+
+        with fits.open(self.path, memmap=False) as hdus:
+            return np.squeeze(hdus[0].data), hdus[0].header
+
+    @property
+    def data(self) -> NDArray[np.floating[Any]]:
+        """Pixels (ny, nx) in `.unit`."""
+        return self._hdu[0]
+
+    @property
+    def header(self) -> Header:
+        """The FITS header."""
+        return self._hdu[1]
+
+    @property
+    def unit(self) -> u.UnitBase:
+        """The pixels' unit, from BUNIT."""
+        from astropy import units as u
+
+        return u.Unit(self.header.get("BUNIT", "Jy/beam"), format="fits")
+
+    @cached_property
+    def wcs(self) -> WCS:
+        """The celestial coordinates of the pixels."""
+        from astropy.wcs import WCS
+
+        return WCS(self.header).celestial
+
+    @property
+    def beam(self) -> Beam | None:
+        """The restoring beam; None where the header records none, as in a mosaic of unequal beams."""
+        from astropy import units as u
+
+        if "BMAJ" not in self.header:
+            return None
+        return Beam(*((self.header[key] * u.deg) for key in ("BMAJ", "BMIN", "BPA")))
+
+    @property
+    def rms(self) -> u.Quantity:
+        """Noise: as measured when the image was made, else the median of its noise map, else the pixels' MAD."""
+        recorded = self.metadata.get("rms_jy")
+        if recorded is None:
+            noise = self.companion("noise.fits")
+            pixels = self.data - np.nanmedian(self.data) if noise is None else noise
+            recorded = np.nanmedian(np.abs(pixels)) * (MAD_TO_SIGMA if noise is None else 1.0)
+        return float(recorded) * self.unit
+
+    @property
+    def pbcor(self) -> NDArray[np.floating[Any]]:
+        """Pixels corrected for the primary beam; NaN beyond its limit."""
+        corrected = self.companion("image-pb.fits")
+        return self.data if corrected is None else corrected
+
+    @property
+    def noise(self) -> NDArray[np.floating[Any]] | None:
+        """The noise map of a mosaic in `.unit`; None for a 5-minute image."""
+        return self.companion("noise.fits")
+
+    def companion(self, name: str) -> NDArray[np.floating[Any]] | None:
+        """Another image of the same product, `residual.fits` say; None if the product has none of that name."""
+        from astropy.io import fits
+
+        path = self.path.parent / name
+        if Path(name).name != name or not path.is_file():
+            return None
+        with fits.open(path, memmap=False) as hdus:
+            return np.squeeze(hdus[0].data)
+
+    def to_ccddata(self) -> CCDData:
+        """The image as CCDData: unit, WCS, header, the noise as uncertainty and NaN pixels masked."""
+        from astropy.nddata import CCDData, StdDevUncertainty
+
+        noise = self.noise
+        sigma = np.full(self.data.shape, self.rms.to_value(self.unit)) if noise is None else noise
+        return CCDData(
+            self.data, unit=self.unit, wcs=self.wcs, meta={**dict(self.header), "product_id": self.product_id},
+            uncertainty=StdDevUncertainty(sigma), mask=~np.isfinite(self.data),
+        )  # fmt: skip
+
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """Draw the image on sky coordinates (greys, −3 to 12 rms) and return the axes; options go to imshow."""
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            ax = plt.figure(figsize=(7, 6)).add_subplot(projection=self.wcs)
+        sigma = self.rms.value
+        shown = ax.imshow(
+            self.data, origin="lower", **{"cmap": "gray_r", "vmin": -3 * sigma, "vmax": 12 * sigma, **options}
+        )
+        ax.set(xlabel="Right ascension (ICRS)", ylabel="Declination (ICRS)", title=self.product_id)
+        ax.figure.colorbar(shown, ax=ax, label=f"Flux density [{self.unit}]")
+        return ax
+
+    def __repr__(self) -> str:
+        return f"<Image {self.product_id} {self.path}>"
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """A published measurement set. It is immutable: copy it before writing into it."""
+
+    product_id: str
+    path: Path
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, product: Product) -> Visibility:
+        """The measurement set of a product. Raises SilentWrongnessError when it is gone."""
+        found = sorted(Path(product.path).glob("*.ms"))
+        if len(found) != 1:
+            raise SilentWrongnessError(
+                f"{product.id} holds {len(found)} measurement sets instead of one; run: dsa110 archive verify"
+            )
+        return cls(product.id, found[0], dict(product.metadata))
+
+    def to_uvdata(self) -> UVData:
+        """The visibilities as a pyuvdata object."""
+        from pyuvdata import UVData
+
+        return UVData.from_file(str(self.path), file_type="ms")
+
+
+def calibration_at(store: Archive, mjd: float) -> Calibration:
+    """The set the observation at `mjd` was calibrated with, else the nearest active one of its strip.
+
+    Raises NotFoundError, saying which sets there are.
+    """
+    from dsa110_assets.archive import caltable_registry
+
+    known = caltable_registry.sets(store)
+    partition = timegrid.observation_key(mjd + MJD_ROUNDING_D)
+    used = store.current("calibrated_ms", partition)
+    named = [one for one in known if used and one.product_id in used.inputs]
+    name = used.metadata.get("caltable_set") if used else None
+    chosen = [one for one in named if name in (one.set_id, one.set_id.partition("/")[2])] or named
+    if not chosen:
+        observed = store.current("subband_group", partition)
+        dec_deg = observed.metadata.get("pointing_dec_deg") if observed else None
+        chosen = [
+            one
+            for one in known
+            if one.status == caltable_registry.ACTIVE
+            and (dec_deg is None or abs(one.dec_deg - float(dec_deg)) <= STRIP_HALF_WIDTH_DEG)
+        ]
+    if not chosen:
+        there = ", ".join(f"{one.set_id} ({one.status}, {one.dec_deg:.2f} deg)" for one in known[-6:])
+        raise NotFoundError(f"no calibration for {partition}: there is {there or 'no caltable set yet'}")
+    one = min(chosen, key=lambda entry: abs(entry.mid_mjd - mjd))
+    return Calibration(
+        product_id=one.product_id, set_id=one.set_id, paths=one.paths, calibrator=one.calibrator,
+        anchor=one.anchor, mid_mjd=one.mid_mjd, at_mjd=mjd, status=one.status,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The calibration tables in force at a time, in CASA's format (`.paths`), and how they were chosen."""
+
+    product_id: str
+    set_id: str
+    paths: tuple[Path, ...]
+    calibrator: str
+    anchor: str
+    mid_mjd: float
+    at_mjd: float
+    status: str
+
+    @property
+    def age(self) -> u.Quantity:
+        """Time from the calibrator's transit to the time asked for; negative before it."""
+        from astropy import units as u
+
+        return (24 * (self.at_mjd - self.mid_mjd)) * u.hour
+
+    def gains(self) -> tuple[Any, ...]:
+        """Every table's solutions as `calibration.gains.Gains`, in the order of `.paths`."""
+        from dsa110_assets.calibration import caltables
+
+        return tuple(caltables.read(path) for path in self.paths)

@@ -1,0 +1,107 @@
+"""The command tree, and the one place where an error becomes a sentence and an exit status."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from dsa110_assets.cli import console
+from dsa110_assets.errors import DsaError
+
+EXIT_UNDONE, EXIT_USAGE, EXIT_FAULT, EXIT_INTERRUPTED = 1, 2, 70, 130
+COMMAND_MODULES = ("simulate", "process", "up", "inbox", "transits", "products", "status", "doctor", "calibration", "archive")
+# Typer gives no public name to the base of its usage errors; BadParameter → UsageError → this.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="dsa110",
+    help="The DSA-110 continuum sky as an asset graph: simulate, process, look, trust.",
+    epilog="Start with: dsa110 doctor · Settings are environment variables: dsa110 settings",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
+) -> None:
+    if version:
+        from dsa110_assets import __version__
+
+        console.say(f"dsa110 {__version__}")
+        raise typer.Exit
+
+
+def build() -> typer.Typer:
+    """The whole command tree; every module adds its commands to `app` once."""
+    for name in COMMAND_MODULES:
+        importlib.import_module(f"dsa110_assets.cli.{name}")
+    return app
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the command tree and turn whatever happens into an exit status (see `cli.main`)."""
+    try:
+        status = build()(args=arguments, prog_name="dsa110", standalone_mode=False)
+        sys.stdout.flush()
+    except _USAGE_ERROR as error:
+        return _usage(error)
+    except DsaError as error:
+        console.warn(f"dsa110: {' '.join(str(error).split())}")
+        return EXIT_UNDONE
+    except (KeyboardInterrupt, typer.Abort):
+        console.warn("dsa110: interrupted; what was published stays, the rest resumes when run again")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader, `head` say, has all it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNDONE
+    except Exception as error:  # noqa: BLE001  the process boundary: nothing may end in a bare traceback
+        return _fault(error)
+    return status if isinstance(status, int) else 0
+
+
+def _usage(error: Exception) -> int:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "dsa110"
+    message = getattr(error, "format_message", error.__str__)()
+    if not message:  # a group without a command: its help is the answer
+        console.say(context.get_help() if context is not None else "")
+        return EXIT_USAGE
+    console.warn(f"{command}: {' '.join(message.split()).rstrip('.')}. Try: {command} --help")
+    return EXIT_USAGE
+
+
+def _fault(error: Exception) -> int:
+    path = log_path()
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("dsa110_assets.cli")
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.error("dsa110 %s", " ".join(sys.argv[1:]), exc_info=error)
+    logger.removeHandler(handler)
+    handler.close()
+    summary = " ".join(str(error).split()) or "no message"
+    console.warn(f"dsa110: a fault of this program, {type(error).__name__}: {summary}; the traceback is in {path}")
+    return EXIT_FAULT
+
+
+def log_path() -> Path:
+    """The log of this program's own faults: in the user's state directory, else the temporary one."""
+    home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    directory = Path(home) / "dsa110"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "dsa110.log").open("a", encoding="utf-8"):
+            return directory / "dsa110.log"
+    except OSError:
+        return Path(tempfile.gettempdir()) / f"dsa110-{os.getuid()}.log"

@@ -1,0 +1,133 @@
+"""What the commands print: tables and sentences for people, pure JSON for programs, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dsa110_assets.archive.product import jsonable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDE = 4096  # columns when nobody is looking at a terminal: a piped table is never cut or folded
+
+
+class Progress(Protocol):
+    """Called with what is done, what there is to do, and what is being worked on."""
+
+    def __call__(self, done: int, total: int, label: str = "") -> None: ...
+
+
+def out() -> Console:
+    """The console on standard output; wide when piped, so that no identifier is ever cut."""
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+
+
+def err() -> Console:
+    """The console on standard error: progress, warnings and the sentence that says what went wrong."""
+    return Console(stderr=True, width=None if sys.stderr.isatty() else WIDE, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print a line of plain text on standard output."""
+    out().print(escape(text))
+
+
+def warn(text: str) -> None:
+    """Print a line of plain text on standard error."""
+    err().print(escape(text))
+
+
+def emit_json(value: Any) -> None:
+    """Print `value` as JSON, the only thing on standard output; missing values are null."""
+    sys.stdout.write(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a data frame as JSON-ready dictionaries; missing values are null."""
+    return [
+        {str(key): None if entry is None or entry != entry else jsonable(entry) for key, entry in row.items()}
+        for row in frame.to_dict(orient="records")
+    ]
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
+    """Print rows under a heading; numbers to the right, absent values as a dash."""
+    grid = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for position, name in enumerate(columns):
+        numeric = any(isinstance(row[position], int | float) for row in rows)
+        grid.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=position == 0)
+    for row in rows:
+        grid.add_row(*(escape(cell(entry)) for entry in row))
+    out().print(grid)
+
+
+def cell(value: Any) -> str:
+    """One table cell: four significant figures for floats, a dash for what is absent."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return str(value)
+
+
+def size_text(size_bytes: float) -> str:
+    """Bytes as people read them: 1.4 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size_bytes) < 1000:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.3g} TB"
+
+
+def age_text(hours: float) -> str:
+    """A span of hours as people read it: 12 min, 3.4 h, 2.1 d."""
+    if abs(hours) < 1:
+        return f"{hours * 60:.0f} min"
+    return f"{hours:.1f} h" if abs(hours) < 48 else f"{hours / 24:.1f} d"
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Progress]:
+    """A progress bar on stderr; where stderr is no terminal, one line for every tenth part done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    if not sys.stderr.isatty():
+        yield _TenthLines(label)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=err(), transient=True) as bar:
+        task = bar.add_task(escape(label), total=None)
+
+        def report(done: int, total: int, now: str = "") -> None:
+            bar.update(task, completed=done, total=total, description=escape(now or label))
+
+        yield report
+
+
+class _TenthLines:
+    """Progress for logs: a line whenever another tenth of the work is done."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self.tenth = label, -1
+
+    def __call__(self, done: int, total: int, label: str = "") -> None:
+        tenth = 10 * done // total if total else 0
+        if tenth > self.tenth:
+            self.tenth = tenth
+            warn(f"{label or self.label}: {done} of {total}")

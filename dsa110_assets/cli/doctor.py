@@ -1,0 +1,174 @@
+"""`dsa110 doctor`: can this machine run the platform? Every check says what to do when it fails."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dsa110_assets.cli import console
+from dsa110_assets.cli.app import EXIT_UNDONE, app
+from dsa110_assets.errors import DsaError
+
+if TYPE_CHECKING:
+    from dsa110_assets.settings import Settings
+
+ENGINES = {"python-casacore": "casacore.tables", "aoflagger": "aoflagger", "radler": "radler", "ducc0": "ducc0"}
+IMPORT_DEADLINE_S = 120.0
+MIN_FREE_BYTES = 20e9  # an observation's products at full scale are 4 GB; five of them are no reserve at all
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: whether it holds, what was found, and the remedy when it does not."""
+
+    check: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+@app.command(epilog="Example: dsa110 doctor --casa")
+def doctor(
+    casa: bool = typer.Option(False, help="Also start CASA in its child process (some seconds)."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
+) -> None:
+    """Check settings, directories, database, disk and engines; exit status 0 only if all is well."""
+    findings = examine(casa=casa)
+    if as_json:
+        console.emit_json(findings)
+    else:
+        for finding in findings:
+            console.say(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check:<18} {finding.found}")
+            if not finding.ok:
+                console.say(f"      {'':<18} → {finding.remedy}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(EXIT_UNDONE)
+
+
+def examine(*, casa: bool) -> list[Finding]:
+    """Every check in turn; what depends on a setting that cannot be read is left out."""
+    configured, first = _settings()
+    findings = [first]
+    if configured is not None:
+        findings += [
+            _inbox(configured.inbox),
+            _archive(configured.archive),
+            _disk(configured.archive),
+            _dagster_home(configured),
+            _database(configured),
+        ]
+    findings += [_engine(package, module) for package, module in ENGINES.items()]
+    return [*findings, _casa()] if casa else findings
+
+
+def _settings() -> tuple[Settings | None, Finding]:
+    from dsa110_assets import settings
+
+    try:
+        configured = settings.load()
+    except DsaError as error:
+        return None, Finding("settings", False, str(error), "correct it; `dsa110 settings` explains each")
+    return configured, Finding("settings", True, "all valid")
+
+
+def _inbox(inbox: Path) -> Finding:
+    if not inbox.is_dir():
+        return Finding("inbox", False, f"{inbox} is no directory", "make it, or set DSA110_INBOX to where files arrive")
+    if not os.access(inbox, os.R_OK | os.X_OK):
+        return Finding("inbox", False, f"{inbox} cannot be read", "let this user read it (chmod, group membership)")
+    count = sum(1 for entry in os.scandir(inbox) if entry.name.endswith(".hdf5"))
+    return Finding("inbox", True, f"{inbox}, {count} subband files")
+
+
+def _archive(archive: Path) -> Finding:
+    place = archive
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place) as probe:
+            probe.write(b"dsa110 doctor")
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        remedy = "make it writable for this user, or set DSA110_ARCHIVE to a place that is"
+        return Finding("archive", False, f"{place} cannot be written: {error.strerror}", remedy)
+    return Finding("archive", True, f"{archive}" if place == archive else f"{archive}, made on first use")
+
+
+def _disk(archive: Path) -> Finding:
+    place = next(path for path in (archive, *archive.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    found = f"{console.size_text(free)} free on {place}"
+    remedy = "free some, `dsa110 archive retain --dry-run` says what may go"
+    return Finding("disk", free >= MIN_FREE_BYTES, found, remedy)
+
+
+def _dagster_home(configured: Settings) -> Finding:
+    from dsa110_assets.cli.home import with_dagster_home
+
+    home = configured.dagster_home or configured.archive / "dagster"
+    if not home.exists():
+        return Finding("DAGSTER_HOME", True, f"{home}, made on first use")
+    remedy = "make it writable for this user, or set DAGSTER_HOME to a place that is"
+    if not os.access(home, os.W_OK | os.X_OK):
+        return Finding("DAGSTER_HOME", False, f"{home} cannot be written", remedy)
+    try:
+        with_dagster_home(configured)
+    except DsaError as error:
+        return Finding("DAGSTER_HOME", False, str(error), remedy)
+    return Finding("DAGSTER_HOME", True, str(home))
+
+
+def _database(configured: Settings) -> Finding:
+    from dsa110_assets.archive.store import MARKER, Archive
+
+    if not (configured.archive / MARKER).exists():
+        return Finding("database", True, "no archive yet; its index is made on first use")
+    try:
+        with Archive(configured.archive, configured.database, patience_s=0) as archive:
+            archive.current("source_catalog")
+            return Finding("database", True, archive.index.where)
+    except DsaError as error:
+        return Finding("database", False, str(error), "start the database, or correct DSA110_DATABASE_URL")
+
+
+def _engine(package: str, module: str) -> Finding:
+    """Import an engine in a child: two of them together, or a broken binary, can kill a process."""
+    remedy = f"reinstall it: {Path(sys.executable).name} -m pip install --force-reinstall {package}"
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(package, False, "not installed", remedy)
+    found = _in_child((sys.executable, "-c", f"import {module}"))
+    return Finding(package, found is None, f"{version}{'' if found is None else f': {found}'}", remedy)
+
+
+def _in_child(command: tuple[str, ...]) -> str | None:
+    """None if the child ends well, else the last line it left."""
+    from dsa110_assets import children
+
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            done = children.run(command, deadline_s=IMPORT_DEADLINE_S, log_path=Path(directory) / "log")
+        except DsaError as error:
+            return str(error)
+        return None if done.returncode == 0 else (done.tail.splitlines() or ["no message"])[-1]
+
+
+def _casa() -> Finding:
+    from dsa110_assets import casa
+
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            answer = casa.run_task("version_string", {}, work_dir=Path(directory), deadline_s=IMPORT_DEADLINE_S)
+        except DsaError as error:
+            return Finding("CASA", False, str(error).splitlines()[0], "reinstall casatools and casatasks")
+    return Finding("CASA", True, f"{answer.get('returned', '')} starts in its child process")

@@ -1,0 +1,131 @@
+"""`dsa110 groups`: what lies in the inbox, and what is or will be done with it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dsa110_assets.cli import console
+from dsa110_assets.cli.app import app
+from dsa110_assets.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.orchestration.inbox import Candidate
+    from dsa110_assets.settings import Settings
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group as it is listed; `state` is complete, semi-complete, waiting or quarantined."""
+
+    observation: str
+    state: str
+    subbands: int
+    missing: tuple[int, ...]
+    pointing_dec_deg: float
+    mjd_start: float
+    product_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One file that is in no usable group; `state` is waiting or quarantined."""
+
+    path: str
+    state: str
+    reason: str
+
+
+@app.command(epilog="Example: dsa110 groups /data/incoming --json")
+def groups(
+    inbox: Path | None = typer.Argument(None, help="Directory of subband files; default: the setting `inbox`."),
+    release: str | None = typer.Option(None, help="Let a quarantined file or record (path or key) be tried again."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
+) -> None:
+    """What is there: groups complete, waiting or quarantined, and why."""
+    configured, archive = _open(inbox)
+    if release is not None:
+        _release(archive, release)
+        return
+    rows, files = survey(configured, archive)
+    if as_json:
+        console.emit_json({"groups": rows, "files": files})
+        return
+    console.table(
+        ("observation", "state", "subbands", "missing", "dec deg", "product", "why"),
+        [
+            (r.observation, r.state, r.subbands, " ".join(f"sb{s:02d}" for s in r.missing), f"{r.pointing_dec_deg:.3f}",
+             r.product_id, r.reason)
+            for r in rows
+        ],
+    )  # fmt: skip
+    if files:
+        console.say("")
+        console.table(("file", "state", "why"), [(Path(f.path).name, f.state, f.reason) for f in files])
+    done = sum(row.product_id is not None for row in rows)
+    console.warn(f"{len(rows)} groups, {done} taken up, {len(files)} single files in {configured.inbox}")
+
+
+def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow], list[FileRow]]:
+    """Every group and every other file of the inbox, opened and judged as `dsa110 process` would."""
+    from dsa110_assets.archive.quarantine import quarantined
+    from dsa110_assets.orchestration import inbox as looking
+    from dsa110_assets.orchestration import plan
+
+    seen = looking.look(configured.inbox, plan.patience(configured, by_data=True))
+    records = quarantined(archive) if archive else []
+    taken = {p.partition: p.id for p in archive.products("subband_group")} if archive else {}
+    rows = [_row(candidate, configured.subbands, taken.get(candidate.observation)) for candidate in seen.candidates]
+    files = [FileRow(str(file.path), "quarantined", reason) for file, reason in seen.unusable]
+    files += [FileRow(str(path), "waiting", reason) for path, reason in seen.waiting]
+    listed = {file.path for file in files} | {
+        str(header.path) for candidate in seen.candidates for header in candidate.group.files.values()
+    }
+    files += [
+        FileRow(str(path), "quarantined", record.reason)
+        for record in records
+        for path in record.paths
+        if str(path) not in listed and path.parent == configured.inbox
+    ]
+    return rows, sorted(files, key=lambda file: file.path)
+
+
+def _row(candidate: Candidate, subbands: int, product_id: str | None) -> GroupRow:
+    group = candidate.group
+    missing = group.missing(subbands)
+    ready = "semi-complete" if missing else "complete"
+    state = {"ready": ready, "unusable": "quarantined"}.get(candidate.state, candidate.state)
+    return GroupRow(
+        observation=candidate.observation, state=state, subbands=len(group.files), missing=missing,
+        pointing_dec_deg=group.pointing_dec_deg, mjd_start=group.mjd_start, product_id=product_id,
+        reason=candidate.reason,
+    )  # fmt: skip
+
+
+def _open(inbox: Path | None) -> tuple[Settings, Archive | None]:
+    """The settings with this inbox, and the archive if there is one: looking at files needs none."""
+    from dsa110_assets import settings
+    from dsa110_assets.archive.store import MARKER, Archive
+
+    unset = inbox is not None and "DSA110_ARCHIVE" not in os.environ
+    # looking only: a place that does not exist stands in for the archive that was not named
+    stand_in = inbox.absolute().parent / ".no-archive-named" if inbox is not None and unset else None
+    configured = settings.load(inbox=inbox, archive=stand_in)
+    there = (configured.archive / MARKER).is_file()
+    return configured, Archive(configured.archive, configured.database) if there else None
+
+
+def _release(archive: Archive | None, name: str) -> None:
+    from dsa110_assets.archive.quarantine import release
+
+    if archive is None:
+        raise ConfigurationError("nothing is quarantined: there is no archive yet (DSA110_ARCHIVE)")
+    for record in release(archive, name):
+        console.say(f"released {', '.join(path.name for path in record.paths)}, put aside because: {record.reason}")
+    console.warn("the next `dsa110 process`, or the running platform, judges them afresh")

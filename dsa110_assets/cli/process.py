@@ -1,0 +1,82 @@
+"""`dsa110 process` and `dsa110 backfill`: the graph, worked off now, or queued for the running platform."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dsa110_assets.cli import console
+from dsa110_assets.cli.app import EXIT_UNDONE, app
+from dsa110_assets.cli.times import parse_nights, parse_time
+
+if TYPE_CHECKING:
+    from dsa110_assets.orchestration.process import ProcessReport, Progress
+
+SHOWN = 40
+
+
+@app.command(epilog="Example: dsa110 process /data/incoming --since 2026-01-25 --through tile_image")
+def process(
+    inbox: Path | None = typer.Argument(None, help="Directory of subband files; default: the setting `inbox`."),
+    since: str | None = typer.Option(None, help="Only observation windows from this UTC time on."),
+    until: str | None = typer.Option(None, help="Only observation windows before this UTC time."),
+    through: str | None = typer.Option(None, help="Stop after this asset, for example tile_image."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be made, and change nothing."),
+    as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
+) -> None:
+    """Make everything that is missing or out of date, to completion, through Dagster.
+
+    Exit status 0 only if everything asked for is made; killed and started again, it goes on.
+    """
+    from dsa110_assets import settings
+    from dsa110_assets.cli.home import with_dagster_home
+
+    start, end = (parse_time(text) if text else None for text in (since, until))
+    configured = settings.load(inbox=inbox)
+    if not dry_run:
+        from dsa110_assets.archive.store import Archive
+
+        Archive.create(configured.archive, configured.database).close()
+        configured = with_dagster_home(configured)
+    from dsa110_assets.orchestration.process import process as work_off
+
+    with console.progress_bar("looking at the inbox") as bar:
+
+        def progress(now: Progress) -> None:
+            bar(now.done, now.total, f"{now.phase} {now.text}".strip())
+
+        report = work_off(configured, start, end, through, dry_run, progress=progress)
+    if as_json:
+        console.emit_json(report)
+    else:
+        _tell(report, dry_run)
+    if not dry_run and not report.ok:
+        raise typer.Exit(EXIT_UNDONE)
+
+
+def _tell(report: ProcessReport, dry_run: bool) -> None:
+    if dry_run:
+        _list("would make", [f"{s.asset} {s.partition or ''}: {s.reason}" for s in report.planned])
+        console.say(f"{len(report.planned)} steps; nothing was changed")
+        return
+    made: dict[str, int] = {}
+    for product in report.made:
+        made[product.asset] = made.get(product.asset, 0) + 1
+    if made:
+        console.table(("asset", "made"), list(made.items()))
+    _list("quarantined", report.quarantined)
+    _list("waiting", [f"{w.what}: {w.reason}" for w in report.waiting])
+    _list("failed", [f"{f.asset} {f.partition or ''}: {f.error_class}: {f.reason}" for f in report.failed])
+    console.say(
+        f"{len(report.made)} products made, {report.up_to_date} up to date, {len(report.waiting)} waiting, "
+        f"{len(report.failed)} failed, {len(report.quarantined)} quarantined, in {report.seconds:.0f} s"
+    )
+
+
+def _list(title: str, lines: list[str] | tuple[str, ...]) -> None:
+    for line in lines[:SHOWN]:
+        console.say(f"{title}: {line}")
+    if len(lines) > SHOWN:
+        console.say(f"{title}: … and {len(lines) - SHOWN} more")

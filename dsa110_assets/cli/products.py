@@ -1,0 +1,153 @@
+"""`dsa110 products`, `lightcurve` and `lineage`: what the archive holds, and where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dsa110_assets.cli import console
+from dsa110_assets.cli.app import app
+from dsa110_assets.cli.times import parse_bound
+from dsa110_assets.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.product import LineageNode
+
+TABLE_FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable", ".xml": "votable"}
+JSON_HELP = "Print JSON, and nothing else, on standard output."
+
+
+@app.command(epilog="Example: dsa110 products --asset tile_image --since 2026-01-25 --json")
+def products(
+    asset: str | None = typer.Option(None, help="Only this asset, for example tile_image."),
+    since: str | None = typer.Option(None, help="From this UTC time on."),
+    until: str | None = typer.Option(None, help="Up to this UTC time; a date alone includes its whole day."),
+    state: str = typer.Option("current", help="current, superseded, rejected or all."),
+    as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
+) -> None:
+    """What has been published."""
+    from dsa110_assets.analyst import known_asset, open_archive
+
+    if state not in ("current", "superseded", "rejected", "all"):
+        raise typer.BadParameter(f"--state {state!r}: use current, superseded, rejected or all")
+    archive = open_archive()
+    bounds = parse_bound(since), parse_bound(until)
+    found = archive.store.products(known_asset(asset), *bounds, None if state == "all" else state)
+    if as_json:
+        console.emit_json(found)
+        return
+    console.table(
+        ("product", "partition", "asset", "version", "size", "published (UTC)", "state"),
+        [
+            (p.id, p.partition, p.asset, p.version, console.size_text(p.size_bytes), p.created_at, p.state)
+            for p in found
+        ],
+    )
+    console.warn(f"{len(found)} products")
+
+
+@app.command(epilog='Example: dsa110 lightcurve "NVSS J123456+161622" --out curve.ecsv')
+def lightcurve(
+    source: str = typer.Argument(..., help="Source id; case, blanks and underscores do not matter."),
+    as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
+    out: Path | None = typer.Option(None, help="Write to this file: .csv, .ecsv, .fits, .vot, .parquet or .json."),
+) -> None:
+    """The light curve of a source: flux, error, limit, and the product each point was measured in."""
+    from dsa110_assets.analyst import open_archive
+    from dsa110_assets.portal.api import light_curve_json
+
+    archive = open_archive()
+    curve = light_curve_json(archive, source)
+    if out is not None:
+        _write(archive.light_curve(source), curve, out)
+        console.warn(f"{len(curve['points'])} points of {curve['source_id']} in {out}")
+    if as_json:
+        console.emit_json(curve)
+    elif out is None:
+        console.table(
+            ("epoch", "MJD", "flux mJy", "error", "limit", "rms", "detected", "flags", "measured in"),
+            [
+                (p["epoch"], f"{p['mjd']:.5f}", *(_milli(p[k]) for k in ("flux_jy", "error_jy", "limit_jy", "rms_jy")),
+                 p["detected"], p["flags"], p["product_id"])
+                for p in curve["points"]
+            ],
+            title=f"{curve['source_id']}  RA {curve['ra_deg']:.5f}  Dec {curve['dec_deg']:+.5f} deg (ICRS)",
+        )  # fmt: skip
+
+
+@app.command(epilog="Example: dsa110 lineage tile_image-20260125T2225-v1")
+def lineage(
+    product: str = typer.Argument(..., help="Product id, or a path inside a product."),
+    as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
+) -> None:
+    """What a product was made from, down to the subband files."""
+    from dsa110_assets.analyst import open_archive
+    from dsa110_assets.portal.api import lineage_json
+
+    node = open_archive().lineage(product)
+    if as_json:
+        console.emit_json(lineage_json(node))
+        return
+    _print_tree(node)
+    console.warn(f"{len(node.files())} subband files")
+
+
+def _print_tree(node: LineageNode) -> None:
+    from rich.markup import escape
+    from rich.tree import Tree
+
+    seen: set[str] = set()
+
+    def label(part: LineageNode) -> str:
+        if part.product is None:
+            assert part.file is not None
+            return escape(f"{part.file.path}  {console.size_text(part.file.size_bytes or 0)}  {part.file.digest or ''}")
+        state = "" if part.product.state == "current" else f"  {part.product.state}"
+        return escape(f"{part.product.id}{state}")
+
+    root = Tree(label(node))
+    stack = [(root, node)]
+    while stack:
+        branch, part = stack.pop()
+        if part.product is not None and part.product.id in seen:
+            if part.children:
+                branch.add("(as above)")
+            continue
+        if part.product is not None:
+            seen.add(part.product.id)
+        added = [(branch.add(label(child)), child) for child in part.children]
+        stack.extend(reversed(added))
+    console.out().print(root)
+
+
+def _milli(value: float | None) -> float | None:
+    return None if value is None else 1e3 * value
+
+
+def _write(curve: Any, rows: dict[str, Any], out: Path) -> None:
+    """Write a light curve in the format of the file's suffix. Raises ConfigurationError."""
+    import json
+
+    try:
+        if out.suffix == ".json":
+            out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        elif out.suffix in (".csv", ".parquet"):
+            import pandas as pd
+
+            frame = pd.DataFrame(rows["points"])
+            frame.insert(0, "source_id", rows["source_id"])
+            frame.to_csv(out, index=False) if out.suffix == ".csv" else frame.to_parquet(out, index=False)
+        elif out.suffix in TABLE_FORMATS:
+            from astropy.table import QTable
+
+            table = QTable(curve)
+            table["time"] = curve.time.mjd
+            table.meta = {key: str(value) for key, value in curve.meta.items()}
+            table.write(out, format=TABLE_FORMATS[out.suffix], overwrite=True)
+        else:
+            known = ", ".join([".csv", ".parquet", ".json", *TABLE_FORMATS])
+            raise ConfigurationError(f"--out {out}: its suffix names no format; use {known}")
+    except OSError as error:
+        raise ConfigurationError(f"--out {out} cannot be written: {error.strerror}") from error

@@ -1,0 +1,58 @@
+"""Times and spans of nights as observers type them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import typer
+
+FORMS = "2026-01-25, 2026-01-25T22:25:00 (UTC), an MJD such as 61065.93, or now"
+MJD_RANGE = (40587.0, 88128.0)  # 1970 to 2100: a bare number outside is a slip, not a time
+
+
+def parse_time(text: str) -> datetime:
+    """UTC time from an ISO 8601 date or time (UTC unless it says otherwise), an MJD, or `now`.
+
+    Raises typer.BadParameter (exit status 2) that says the forms.
+    """
+    word = text.strip()
+    if word.lower() == "now":
+        return datetime.now(UTC)
+    try:
+        number = float(word)
+    except ValueError:
+        pass
+    else:
+        from dsa110_assets.telescope import timegrid
+
+        if MJD_RANGE[0] <= number <= MJD_RANGE[1]:
+            return timegrid.mjd_to_datetime(number)
+        raise typer.BadParameter(f"{text!r} is no time; use {FORMS}")
+    try:
+        moment = datetime.fromisoformat(word)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no time; use {FORMS}") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def parse_bound(text: str | None) -> datetime | str | None:
+    """A bound of a time range: a date alone stays text and means its whole day. Raises typer.BadParameter."""
+    if text is None:
+        return None
+    moment = parse_time(text)
+    return text.strip() if len(text.strip()) == len("2026-01-25") and "-" in text else moment
+
+
+def parse_date(text: str) -> date:
+    """A UTC night (the UTC day of a time). Raises typer.BadParameter that says the forms."""
+    return parse_time(text).date()
+
+
+def parse_nights(text: str) -> list[str]:
+    """Night keys of `D1..D2` (both ends in) or of one night. Raises typer.BadParameter."""
+    first, separator, last = text.partition("..")
+    start = parse_date(first)
+    end = parse_date(last) if separator else start
+    if end < start:
+        raise typer.BadParameter(f"{text!r} ends before it starts; write the earlier night first")
+    return [(start + timedelta(days=day)).isoformat() for day in range((end - start).days + 1)]

@@ -1,0 +1,54 @@
+"""`dsa110 transits`: which calibrators cross the meridian on a night, and when."""
+
+from __future__ import annotations
+
+import typer
+
+from dsa110_assets.cli import console
+from dsa110_assets.cli.app import app
+from dsa110_assets.cli.times import parse_date
+from dsa110_assets.errors import DsaError
+
+
+@app.command(epilog="Example: dsa110 transits --date 2026-01-25 --calibrator 3C286 --json")
+def transits(
+    date: str = typer.Option(..., "--date", help="UTC night, for example 2026-01-25."),
+    calibrator: str | None = typer.Option(None, help="Only this one, by VLA or 3C name."),
+    dec: float | None = typer.Option(None, min=-90, max=90, help="Pointing declination [deg]; default: the latest data's."),
+    limit: int = typer.Option(20, min=1, help="How many to list, best first (with --dec or data)."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Calibrator transits of a UTC night, best calibrator of the strip first.
+
+    Without --dec and without data to take the pointing from, the primary flux standards are listed.
+    """
+    from dsa110_assets.portal.overview import transits_of_night
+
+    night = parse_date(date).isoformat()
+    strip = dec if dec is not None else _latest_strip()
+    rows = transits_of_night(night, strip, calibrator)[:limit]
+    if as_json:
+        console.emit_json([row.as_json() for row in rows])
+        return
+    if not rows:
+        console.say(f"no calibrator of the strip at {strip:.2f} deg transits on {night}; see --dec")
+        return
+    console.table(
+        ("calibrator", "alias", "transit (UTC)", "MJD", "from strip deg", "beam", "flux Jy", "anchor"),
+        [
+            (r.calibrator, r.alias, r.utc[:19], f"{r.mjd:.5f}", r.dec_offset_deg, r.primary_beam, r.flux_jy, r.anchor)
+            for r in rows
+        ],
+        title=f"Transits of {night}" + (f", strip at {strip:.2f} deg" if strip is not None else ""),
+    )
+
+
+def _latest_strip() -> float | None:
+    """The declination of the newest data, where there is an archive: transits can be asked for without one."""
+    from dsa110_assets.analyst import open_archive
+    from dsa110_assets.portal.overview import pointing_dec_deg
+
+    try:
+        return pointing_dec_deg(open_archive())
+    except DsaError:
+        return None

@@ -1,0 +1,81 @@
+"""`dsa110 up`: Dagster's web server, daemon and code server, and the portal, as one thing to start and stop."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from dsa110_assets.cli import console, services
+from dsa110_assets.cli.app import app
+from dsa110_assets.cli.home import with_dagster_home
+from dsa110_assets.errors import ConfigurationError
+
+LOCATION = "dsa110_assets"
+
+
+@app.command(epilog="Example: dsa110 up --port 3000 --portal-port 3001")
+def up(
+    host: str | None = typer.Option(None, help="Address to bind to (default: the setting `host`, loopback)."),
+    port: int | None = typer.Option(None, min=1, max=65535, help="Port of the Dagster UI (default: setting)."),
+    portal_port: int | None = typer.Option(None, min=1, max=65535, help="Port of the portal (default: setting)."),
+) -> None:
+    """Start web server, daemon and portal together; Ctrl-C stops all of them."""
+    from dsa110_assets import settings
+    from dsa110_assets.archive.store import Archive
+
+    configured = settings.load()
+    bind = host or configured.host
+    web_port, pages_port = port or configured.port, portal_port or configured.portal_port
+    if not configured.inbox.is_dir():
+        raise ConfigurationError(f"DSA110_INBOX={configured.inbox}: no such directory; make it, or name another")
+    services.require_port(bind, web_port, "DSA110_PORT or --port")
+    services.require_port(bind, pages_port, "DSA110_PORTAL_PORT or --portal-port")
+
+    Archive.create(configured.archive, configured.database).close()
+    home = with_dagster_home(configured).dagster_home
+    assert home is not None
+
+    def on_ready() -> None:
+        console.say(f"Dagster  http://{bind}:{web_port}\nPortal   http://{bind}:{pages_port}\nCtrl-C stops both.")
+        sys.stdout.flush()
+
+    services.run(_services(home, bind, web_port, pages_port), console.warn, on_ready)
+    console.warn("all stopped")
+
+
+def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[services.Service]:
+    """Code server first: the other two read the definitions from it, so they are loaded once."""
+    code_port = services.free_port()
+    python, logs = sys.executable, home / "logs"
+    workspace = home / "workspace.yaml"
+    workspace.write_text(
+        "load_from:\n  - grpc_server:\n"
+        f"      host: 127.0.0.1\n      port: {code_port}\n      location_name: {LOCATION}\n"
+    )
+    shown = "127.0.0.1" if host == "0.0.0.0" else host
+    environment = {"DAGSTER_HOME": str(home)}
+    return [
+        services.Service(
+            "code server",
+            (python, "-m", "dagster", "code-server", "start", "--host", "127.0.0.1", "--port", str(code_port),
+             "--module-name", "dsa110_assets.definitions", "--location-name", LOCATION,
+             "--use-python-environment-entry-point"),
+            logs / "code-server.log", ready_port=code_port, environment=environment,
+        ),
+        services.Service(
+            "web server",
+            (python, "-m", "dagster_webserver", "--host", host, "--port", str(web_port), "--workspace",
+             str(workspace)),
+            logs / "webserver.log", ready_url=f"http://{shown}:{web_port}/server_info", environment=environment,
+        ),
+        services.Service(
+            "daemon", (python, "-m", "dagster._daemon", "run", "--workspace", str(workspace)),
+            logs / "daemon.log", environment=environment,
+        ),
+        services.Service(
+            "portal", (python, "-m", "dsa110_assets.portal", "--host", host, "--port", str(portal_port)),
+            logs / "portal.log", ready_url=f"http://{shown}:{portal_port}/healthz", environment=environment,
+        ),
+    ]  # fmt: skip

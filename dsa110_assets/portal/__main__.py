@@ -1,0 +1,34 @@
+"""`python -m dsa110_assets.portal`: serve the portal until a signal ends it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from dsa110_assets.errors import DsaError
+
+
+def main() -> int:
+    """Serve DSA110_ARCHIVE on the host and port of the settings, or of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m dsa110_assets.portal", description=main.__doc__)
+    parser.add_argument("--host", help="address to bind to (default: the setting `host`, loopback)")
+    parser.add_argument("--port", type=int, help="port (default: the setting `portal_port`)")
+    arguments = parser.parse_args()
+    import uvicorn
+
+    from dsa110_assets import settings
+    from dsa110_assets.portal.app import create_app
+
+    try:
+        configured = settings.load()
+        host = arguments.host or configured.host
+        app = create_app(configured.archive, inbox=configured.inbox, hosts=(host,))
+    except DsaError as error:
+        print(f"portal: {error}", file=sys.stderr)
+        return 1
+    uvicorn.run(app, host=host, port=arguments.port or configured.portal_port, log_level="warning", server_header=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

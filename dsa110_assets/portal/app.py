@@ -1,0 +1,115 @@
+"""The web application: routes, and the door at which every request is checked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dsa110_assets.analyst import AnalystArchive, open_archive
+from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
+from dsa110_assets.portal import api, metrics, pages
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "testserver")
+LONGEST_PARAMETER = 400
+POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
+_log = logging.getLogger(__name__)
+
+
+def create_app(
+    archive: Path | AnalystArchive | None = None, *, inbox: Path | None = None, hosts: Sequence[str] = ()
+) -> Starlette:
+    """The portal over an archive (None: DSA110_ARCHIVE).
+
+    It answers to loopback names and to `hosts`; bound to every address (0.0.0.0) it answers to any.
+    Raises ConfigurationError when there is no archive.
+    """
+    opened = archive if isinstance(archive, AnalystArchive) else open_archive(archive)
+    allowed = ["*"] if {"0.0.0.0", "::"} & set(hosts) else [*LOOPBACK, *hosts]
+    routes = [
+        *pages.ROUTES,
+        *api.ROUTES,
+        Route("/metrics", metrics.metrics),
+        Route("/healthz", metrics.healthz),
+        Mount("/static", StaticFiles(packages=[("dsa110_assets.portal", "static")])),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=allowed), Middleware(_Door)],
+        exception_handlers={HTTPException: _http_error, DsaError: _our_error, Exception: _fault},
+    )
+    app.state.archive, app.state.inbox = opened, inbox
+    return app
+
+
+class _Door:
+    """Refuses what no page needs (writing, control characters, endless parameters); adds the security headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        texts = [scope["path"], *request.query_params.keys(), *request.query_params.values()]
+        if request.method not in ("GET", "HEAD"):
+            await _answer(request, 405, "this portal is read-only")(scope, receive, _with_headers(send))
+        elif any(len(text) > LONGEST_PARAMETER or not text.isprintable() for text in texts):
+            await _answer(request, 400, "a parameter is too long or holds control characters")(
+                scope, receive, _with_headers(send)
+            )
+        else:
+            await self.app(scope, receive, _with_headers(send))
+
+
+def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message["headers"]}
+            for name, value in (
+                (b"x-content-type-options", b"nosniff"),
+                (b"referrer-policy", b"same-origin"),
+                (b"content-security-policy", POLICY.encode()),
+                (b"cache-control", b"no-cache"),
+            ):
+                if name not in names:
+                    message["headers"] = [*message["headers"], (name, value)]
+        await send(message)
+
+    return sending
+
+
+def _answer(request: Request, status: int, sentence: str) -> Response:
+    """An error as JSON for programs and as a page for people."""
+    if request.url.path.startswith("/api/") or request.url.path in ("/metrics", "/healthz"):
+        return JSONResponse({"error": sentence}, status)
+    return pages.error_page(request, status, sentence)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    sentence = "there is no such page" if error.status_code == 404 else str(error.detail)
+    return _answer(request, error.status_code, sentence)
+
+
+async def _our_error(request: Request, error: Exception) -> Response:
+    """What is not there is 404, what was asked wrongly 400, and everything else a trouble that passes, 503."""
+    status = 404 if isinstance(error, NotFoundError) else 400 if isinstance(error, ConfigurationError) else 503
+    return _answer(request, status, str(error))
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    _log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return _answer(request, 500, "a fault of this program; it is in the portal's log")

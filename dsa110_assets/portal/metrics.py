@@ -1,0 +1,75 @@
+"""Prometheus text and the health probe. Gauges only: everything is read from the index when asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from dsa110_assets import __version__
+from dsa110_assets.portal import overview
+from dsa110_assets.telescope import timegrid
+
+Sample = tuple[str, str, dict[str, str], float | None]
+FIGURES = {
+    "rms_jy": ("dsa110_image_noise_jy", "Noise of the newest 5-minute image"),
+    "dynamic_range": ("dsa110_image_dynamic_range", "Peak over noise of the newest 5-minute image"),
+    "flag_fraction": ("dsa110_flagged_fraction", "Flagged fraction behind the newest 5-minute image"),
+}
+
+
+def metrics(request: Request) -> Response:
+    """All gauges in Prometheus' text format 0.0.4."""
+    state = overview.status(request.app.state.archive, request.app.state.inbox)
+    return PlainTextResponse(render(samples(state)), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def healthz(request: Request) -> Response:
+    """200 while the index answers; otherwise the error's own status with its sentence."""
+    request.app.state.archive.store.current("source_catalog")
+    return JSONResponse({"status": "ok", "version": __version__})
+
+
+def samples(state: overview.Status) -> Iterator[Sample]:
+    """(name, help, labels, value) of every gauge; unknown values are None and are left out."""
+    yield "dsa110_build_info", "Version of dsa110_assets", {"version": __version__}, 1
+    for asset, count in state.products.items():
+        yield "dsa110_products", "Current products by asset", {"asset": asset}, count
+    latest = state.latest_observation
+    seconds = timegrid.parse_key(latest).timestamp() if latest else None
+    yield "dsa110_last_observation_timestamp_seconds", "Start of the newest observation", {}, seconds
+    yield "dsa110_waiting_observations", "Observations known but not imaged", {}, len(state.waiting)
+    yield "dsa110_quarantined", "Files and groups put aside", {}, len(state.quarantined)
+    yield "dsa110_rejected_products", "Products rejected", {}, len(state.rejected)
+    if state.calibration:
+        age = state.calibration["age_h"]
+        yield "dsa110_calibration_age_hours", "Age of the calibration in force", {}, age
+        at_observation = state.calibration["age_at_latest_observation_h"]
+        yield "dsa110_calibration_age_at_observation_hours", "The same at the newest observation", {}, at_observation
+    if state.disk:
+        yield "dsa110_disk_free_bytes", "Free space of the archive's disk", {}, state.disk.free_bytes
+        yield "dsa110_disk_total_bytes", "Size of the archive's disk", {}, state.disk.total_bytes
+        yield "dsa110_disk_full_in_days", "Days until the disk is full", {}, state.disk.full_in_days
+    for key, (name, explanation) in FIGURES.items():
+        yield name, explanation, {}, state.latest_figures.get(key)
+
+
+def render(rows: Iterator[Sample]) -> str:
+    """Samples in Prometheus' text format; HELP and TYPE once per name."""
+    lines: list[str] = []
+    described: set[str] = set()
+    for name, explanation, labels, value in rows:
+        if value is None or not math.isfinite(value):
+            continue
+        if name not in described:
+            described.add(name)
+            lines += [f"# HELP {name} {explanation}", f"# TYPE {name} gauge"]
+        marked = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        lines.append(f"{name}{{{marked}}} {value:g}" if marked else f"{name} {value!r}")
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

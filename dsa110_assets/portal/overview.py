@@ -1,0 +1,254 @@
+"""The state of the observatory's data in figures: for the front page, `dsa110 status`, the API and the metrics."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsa110_assets.analyst import AnalystArchive
+from dsa110_assets.archive.product import Product
+from dsa110_assets.errors import NotFoundError
+from dsa110_assets.telescope import timegrid
+
+if TYPE_CHECKING:
+    from dsa110_assets.sky.calibrators import Calibrator
+
+FILL_WINDOW = timedelta(hours=24)
+SAME_TRANSIT_D = 0.01
+OBSERVATION_ASSETS = ("subband_group", "measurement_set", "calibrated_ms", "tile_image")
+
+
+@dataclass(frozen=True)
+class TransitRow:
+    """A predicted transit of a calibrator; offsets are None while no pointing declination is known."""
+
+    calibrator: str
+    alias: str | None
+    mjd: float
+    utc: str
+    ra_deg: float
+    dec_deg: float
+    dec_offset_deg: float | None
+    primary_beam: float | None
+    flux_jy: float | None
+    anchor: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Free and total space of a file system, and when it is full at the rate of the last 24 h (None: not filling)."""
+
+    path: str
+    free_bytes: int
+    total_bytes: int
+    fill_bytes_per_day: float
+    full_in_days: float | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """What was processed, what waits, what failed, and what comes next."""
+
+    now: str
+    archive: str
+    inbox: str | None
+    products: dict[str, int]
+    latest_observation: str | None
+    latest_night: str | None
+    latest_counts: dict[str, int]
+    waiting: list[dict[str, str]]
+    quarantined: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
+    pointing_dec_deg: float | None
+    calibration: dict[str, Any] | None
+    next_transit: dict[str, Any] | None
+    disk: Disk | None
+    latest_figures: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The status as a JSON object."""
+        return asdict(self)
+
+
+def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | None = None) -> Status:
+    """The archive's state at `now` (default: the clock's). Reads the index only, no product."""
+    moment = now or datetime.now(UTC)
+    everything = archive.store.products()
+    by_asset: dict[str, list[Product]] = {}
+    for product in everything:
+        by_asset.setdefault(product.asset, []).append(product)
+    observations = [p.partition for p in by_asset.get("subband_group", []) if p.partition]
+    latest = max(observations, default=None)
+    night = timegrid.night_of(latest) if latest else None
+    strip = pointing_dec_deg(archive)
+    return Status(
+        now=moment.isoformat(timespec="seconds"),
+        archive=str(archive.root),
+        inbox=str(inbox) if inbox else None,
+        products={asset: len(found) for asset, found in sorted(by_asset.items())},
+        latest_observation=latest,
+        latest_night=night,
+        latest_counts=_night_counts(by_asset, night),
+        waiting=waiting(by_asset),
+        quarantined=quarantined(archive),
+        rejected=[
+            {"product_id": p.id, "reason": p.reason} for p in archive.store.products(state="rejected")
+        ],
+        pointing_dec_deg=strip,
+        calibration=calibration_state(archive, moment, latest),
+        next_transit=next_transit(strip, moment),
+        disk=disk(archive.root, archive.store.products(state=None), inbox, moment),
+        latest_figures=_figures(by_asset.get("tile_image", [])),
+    )
+
+
+def _night_counts(by_asset: dict[str, list[Product]], night: str | None) -> dict[str, int]:
+    if night is None:
+        return {}
+    counts = {asset: sum((p.partition or "").startswith(night) for p in found) for asset, found in by_asset.items()}
+    return {asset: counts[asset] for asset in sorted(counts) if counts[asset]}
+
+
+def waiting(by_asset: dict[str, list[Product]]) -> list[dict[str, str]]:
+    """Observations that are known but not imaged yet, and the step each has come to; newest first."""
+    have = {asset: {p.partition for p in by_asset.get(asset, [])} for asset in OBSERVATION_ASSETS}
+    rows = []
+    for partition in sorted((key for key in have["subband_group"] if key), reverse=True):
+        missing = [asset for asset in OBSERVATION_ASSETS if partition not in have[asset]]
+        if missing:
+            rows.append({"observation": partition, "next": missing[0]})
+    return rows
+
+
+def quarantined(archive: AnalystArchive) -> list[dict[str, Any]]:
+    """What was put aside because it cannot be used, with the reasons."""
+    from dsa110_assets.archive import quarantine
+    from dsa110_assets.archive.product import jsonable
+
+    return [jsonable(entry) for entry in quarantine.quarantined(archive.store)]
+
+
+def calibration_state(archive: AnalystArchive, moment: datetime, observation: str | None) -> dict[str, Any] | None:
+    """The calibration nearest to the latest observation, and its age then and now [h]; None while there is none."""
+    at = timegrid.parse_key(observation) if observation else moment
+    try:
+        found = archive.caltables(at=at)
+    except NotFoundError:
+        return None
+    now_mjd = timegrid.datetime_to_mjd(moment)
+    return {
+        "set_id": found.set_id,
+        "calibrator": found.calibrator,
+        "anchor": found.anchor,
+        "mjd": found.mid_mjd,
+        "age_h": 24 * (now_mjd - found.mid_mjd),
+        "age_at_latest_observation_h": 24 * abs(timegrid.datetime_to_mjd(at) - found.mid_mjd),
+        "status": found.status,
+    }
+
+
+def pointing_dec_deg(archive: AnalystArchive) -> float | None:
+    """The apparent declination of the latest observation [deg]; None while there is none."""
+    groups = archive.store.products("subband_group")
+    for product in reversed(groups):
+        value = product.metadata.get("pointing_dec_deg")
+        if value is not None:
+            return float(value)
+    return None
+
+
+def transits_of_night(night: str, strip_dec_deg: float | None, calibrator: str | None = None) -> list[TransitRow]:
+    """Transits of a UTC night by time of day, for a named calibrator, a strip's, or else the flux standards.
+
+    Raises NotFoundError for an unknown calibrator, naming the nearest.
+    """
+    start = timegrid.datetime_to_mjd(timegrid.parse_key(night))
+    return _transits(start, start + 1.0, strip_dec_deg, calibrator)
+
+
+def next_transit(strip_dec_deg: float | None, moment: datetime) -> dict[str, Any] | None:
+    """The next transit of a calibrator of the strip within a sidereal day; None while no strip is known."""
+    if strip_dec_deg is None:
+        return None
+    start = timegrid.datetime_to_mjd(moment)
+    rows = _transits(start, start + 1.0, strip_dec_deg, None)
+    return min(rows, key=lambda row: row.mjd).as_json() if rows else None
+
+
+def _transits(start: float, end: float, strip_dec_deg: float | None, name: str | None) -> list[TransitRow]:
+    from dsa110_assets.calibration import transits
+    from dsa110_assets.sky import calibrators
+
+    if name is None and strip_dec_deg is not None:
+        found = transits.transits(calibrators.load(), start, end, strip_dec_deg)
+        return [_row(t.calibrator, t.mjd, t.dec_offset_deg, t.primary_beam) for t in transits.rank(found)]
+    wanted = [calibrators.find(name)] if name else [one for one in calibrators.load() if one.standard]
+    rows = []
+    for one in wanted:
+        # a sidereal day is shorter than a day: the last transit before `end` may be the second
+        for near in (start, end):
+            mjd = transits.transit_mjd(one.ra_deg, one.dec_deg, near)
+            if start <= mjd < end and not any(abs(mjd - row.mjd) < SAME_TRANSIT_D for row in rows if row.calibrator == one.name):
+                rows.append(_row(one, mjd, *_offset(one, mjd, strip_dec_deg)))
+    return sorted(rows, key=lambda row: row.mjd)
+
+
+def _offset(one: Calibrator, mjd: float, strip_dec_deg: float | None) -> tuple[float | None, float | None]:
+    """Apparent declination minus the strip's [deg], and the primary beam's response there at 1.4 GHz."""
+    if strip_dec_deg is None:
+        return None, None
+    import numpy as np
+
+    from dsa110_assets.calibration.transits import REFERENCE_HZ
+    from dsa110_assets.telescope import astrometry, beam
+
+    _, dec = astrometry.icrs_to_apparent_rad(np.deg2rad([one.ra_deg]), np.deg2rad([one.dec_deg]), np.array([mjd]))
+    offset = float(np.rad2deg(dec[0])) - strip_dec_deg
+    return offset, float(beam.power(abs(offset), REFERENCE_HZ))
+
+
+def _row(one: Calibrator, mjd: float, dec_offset_deg: float | None, primary_beam: float | None) -> TransitRow:
+    from dsa110_assets.calibration.transits import REFERENCE_HZ, has_flux
+
+    return TransitRow(
+        calibrator=one.name, alias=one.alias, mjd=mjd, utc=timegrid.mjd_to_datetime(mjd).isoformat(timespec="seconds"),
+        ra_deg=one.ra_deg, dec_deg=one.dec_deg, dec_offset_deg=dec_offset_deg, primary_beam=primary_beam,
+        flux_jy=float(one.flux_jy(REFERENCE_HZ)) if has_flux(one) else None, anchor=one.anchor,
+    )  # fmt: skip
+
+
+def disk(root: Path, products: Sequence[Product], inbox: Path | None, moment: datetime) -> Disk | None:
+    """Space on the archive's file system; the rate counts what was published, and dropped in the inbox, in 24 h."""
+    try:
+        usage = shutil.disk_usage(root)
+    except OSError:
+        return None
+    since = moment - FILL_WINDOW
+    rate = float(sum(p.size_bytes for p in products if p.created_at >= since and not p.removed))
+    if inbox is not None and inbox.is_dir() and inbox.stat().st_dev == root.stat().st_dev:
+        rate += sum(
+            entry.stat().st_size
+            for entry in inbox.iterdir()
+            if entry.suffix == ".hdf5" and entry.is_file() and entry.stat().st_mtime >= since.timestamp()
+        )
+    full_in_days = usage.free / rate if rate > 0 else None
+    return Disk(str(root), usage.free, usage.total, rate, full_in_days)
+
+
+def _figures(tiles: Sequence[Product]) -> dict[str, float]:
+    """Numbers of the newest image, for the metrics."""
+    if not tiles:
+        return {}
+    return {key: float(value) for key, value in tiles[-1].metadata.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
