@@ -86,7 +86,7 @@ def test_rejecting_leaves_none_current_and_a_new_version_is(archive, publish):
 
 
 def test_an_exception_leaves_nothing(archive):
-    with pytest.raises(ZeroDivisionError), archive.publish("tile_image", WINDOW, [], **MADE) as draft:
+    with pytest.raises(ZeroDivisionError), archive.publish("tile_image", WINDOW, [], **MADE) as draft:  # noqa: PT012
         (draft.path / "half").write_text("x")
         _ = 1 / 0
     assert archive.products(state=None) == []
@@ -95,7 +95,7 @@ def test_an_exception_leaves_nothing(archive):
 
 def test_validators_decide(archive):
     seen = []
-    with (
+    with (  # noqa: PT012
         pytest.raises(SilentWrongnessError, match=r"2026-01-25T22:25: not published: no sky; no wcs"),
         archive.publish("tile_image", WINDOW, [], **MADE) as draft,
     ):
@@ -109,7 +109,7 @@ def test_validators_decide(archive):
 
 @pytest.mark.parametrize("content", ["nothing", "link", "sidecar", "fifo"])
 def test_what_is_no_product_is_refused(archive, content):
-    with (
+    with (  # noqa: PT012
         pytest.raises(SilentWrongnessError, match=r"nothing was written|plain files|archive's own"),
         archive.publish("tile_image", WINDOW, [], **MADE) as draft,
     ):
@@ -395,10 +395,12 @@ def test_an_outage_longer_than_patience_leaves_an_orphan_not_a_loss(tmp_path, mo
     with Archive.create(tmp_path / "a", patience_s=0.05) as archive:
         archive.products()
         other = sqlite3.connect(archive.root / "index.sqlite", isolation_level=None)
-        with pytest.raises(TransientError, match="does not answer"):
-            with archive.publish("tile_image", WINDOW, [], **MADE) as draft:
-                (draft.path / "x").write_text("x")
-                other.execute("BEGIN IMMEDIATE")
+        with (  # noqa: PT012
+            pytest.raises(TransientError, match="does not answer"),
+            archive.publish("tile_image", WINDOW, [], **MADE) as draft,
+        ):
+            (draft.path / "x").write_text("x")
+            other.execute("BEGIN IMMEDIATE")
         assert archive.current("tile_image", WINDOW) is None
         other.execute("ROLLBACK")
         other.close()

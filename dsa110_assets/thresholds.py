@@ -1,0 +1,258 @@
+"""Thresholds of checks, alerts and retention: a TOML file, re-read when it changes, refused whole if wrong.
+
+    max_flag_fraction = 0.4
+    astrometry_warn_arcsec = "1.5 arcsec"        # with a unit astropy knows; a bare number is in the field's unit
+    [retention_days]
+    measurement_set = 14
+
+Everything has a default, so the file may be missing. While it is wrong, the last good one stays in force.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from dsa110_assets.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+_RETENTION_DAYS = {"measurement_set": 30.0, "calibrated_ms": 30.0, "tile_image": 365.0}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit a threshold is held in."""
+
+    name: str
+
+
+def _in(unit: str) -> tuple[Unit, BeforeValidator]:
+    """A threshold given as a number in `unit`, or as text with any unit that converts to it."""
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        from astropy import units as u
+
+        try:
+            quantity = u.Quantity(value)
+            if quantity.unit == u.dimensionless_unscaled and unit:
+                raise ValueError(f"has no unit; write it as a number in {unit}, or with a unit")
+            return float(quantity.to_value(u.Unit(unit)))
+        except (TypeError, u.UnitConversionError):
+            raise ValueError(f"is no quantity in {unit or 'no unit'}") from None
+
+    return Unit(unit), BeforeValidator(convert)
+
+
+_HOURS, _ARCSEC, _JY, _GB, _DAYS = _in("h"), _in("arcsec"), _in("Jy"), _in("GB"), _in("d")
+Hours = Annotated[float, *_HOURS, Field(gt=0, le=24 * 365)]
+Arcsec = Annotated[float, *_ARCSEC, Field(gt=0, le=3600)]
+Jansky = Annotated[float, *_JY, Field(gt=0, le=1e3)]
+Gigabytes = Annotated[float, *_GB, Field(ge=0, le=1e7)]
+Days = Annotated[float, *_DAYS, Field(ge=0, le=36500)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(gt=0, le=1e6)]
+
+
+class Thresholds(BaseModel):
+    """Every threshold with its default. Hours, arcsec, Jy, GB and days are the units of the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    calibration_fresh_h: Annotated[Hours, Field(description="caltables up to this age are fresh")] = 6.0
+    calibration_aging_h: Annotated[Hours, Field(description="up to this age they are aging: a warning")] = (
+        12.0
+    )
+    calibration_stale_h: Annotated[Hours, Field(description="beyond this age the staleness check fails")] = (
+        24.0
+    )
+    max_flag_fraction: Annotated[
+        Fraction, Field(description="most flagged data, receptors known to be dead aside")
+    ] = 0.5
+    max_solution_flag_fraction: Annotated[
+        Fraction, Field(description="most flagged calibration solutions of living receptors")
+    ] = 0.3
+    min_solution_snr: Annotated[Ratio, Field(description="least median SNR of calibration solutions")] = 3.0
+    min_gain_amplitude: Annotated[Ratio, Field(description="least gain amplitude relative to the median")] = (
+        0.1
+    )
+    max_gain_amplitude: Annotated[
+        Ratio, Field(description="largest gain amplitude relative to the median")
+    ] = 10.0
+    max_closure_phase_deg: Annotated[
+        float, Field(gt=0, le=180, description="largest rms closure phase after calibration [deg]")
+    ] = 30.0
+    min_dynamic_range: Annotated[Ratio, Field(description="least peak over rms of a tile")] = 5.0
+    max_rms_ratio: Annotated[Ratio, Field(description="largest rms of a tile over the radiometer's")] = 3.0
+    min_rms_ratio: Annotated[
+        Ratio, Field(description="least rms of a tile over the radiometer's: less is too good to be true")
+    ] = 0.5
+    max_tile_rms_jy: Annotated[Jansky, Field(description="largest rms of a tile")] = 1.0
+    min_flux_ratio: Annotated[Ratio, Field(description="least median flux over the catalogue's")] = 0.8
+    max_flux_ratio: Annotated[Ratio, Field(description="largest median flux over the catalogue's")] = 1.2
+    max_overlap_difference: Annotated[
+        Fraction, Field(description="largest median flux difference of a source in two tiles of one mosaic")
+    ] = 0.1
+    max_noise_ratio_error: Annotated[
+        Fraction, Field(description="largest departure of measured noise from a mosaic's noise map")
+    ] = 0.3
+    min_completeness: Annotated[
+        Fraction, Field(description="least share of catalogue sources above 10 sigma detected")
+    ] = 0.9
+    min_windows_completed: Annotated[
+        Fraction, Field(description="least share of a night's observations imaged")
+    ] = 0.9
+    max_false_detections: Annotated[
+        Fraction, Field(description="most negative detections per positive one")
+    ] = 0.05
+    astrometry_warn_arcsec: Annotated[
+        Arcsec, Field(description="median offset from the catalogue that warns")
+    ] = 2.0
+    astrometry_fail_arcsec: Annotated[
+        Arcsec, Field(description="median offset from the catalogue that fails")
+    ] = 5.0
+    min_references: Annotated[
+        int, Field(ge=1, le=10000, description="least reference sources of an epoch's normalisation")
+    ] = 3
+    min_residual_rms: Annotated[
+        Ratio, Field(description="least rms of constant sources' pulls in light curves")
+    ] = 0.95
+    max_residual_rms: Annotated[
+        Ratio, Field(description="largest rms of constant sources' pulls in light curves")
+    ] = 1.05
+    max_false_alarm_ratio: Annotated[
+        Ratio, Field(description="largest measured over nominal false-alarm rate of candidates")
+    ] = 2.0
+    disk_warn_gb: Annotated[Gigabytes, Field(description="free space of the archive's disk that warns")] = (
+        200.0
+    )
+    disk_critical_gb: Annotated[Gigabytes, Field(description="free space that pauses ingest")] = 100.0
+    backup_warn_h: Annotated[Hours, Field(description="age of the newest backup that warns")] = 48.0
+    keep_backups: Annotated[int, Field(ge=1, le=1000, description="backups kept by rotation")] = 14
+    superseded_days: Annotated[
+        Days, Field(description="superseded and rejected versions are kept this long [d]")
+    ] = 30.0
+    retention_days: Annotated[
+        dict[str, Days], Field(description="how long an asset's products are kept [d]; not named: for ever")
+    ] = _RETENTION_DAYS
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Thresholds:
+        for low, high in _ORDERED:
+            if not getattr(self, low) <= getattr(self, high):
+                raise ValueError(f"{low}={getattr(self, low):g} is above {high}={getattr(self, high):g}")
+        return self
+
+
+_ORDERED = (
+    ("calibration_fresh_h", "calibration_aging_h"),
+    ("calibration_aging_h", "calibration_stale_h"),
+    ("min_gain_amplitude", "max_gain_amplitude"),
+    ("min_rms_ratio", "max_rms_ratio"),
+    ("min_flux_ratio", "max_flux_ratio"),
+    ("min_residual_rms", "max_residual_rms"),
+    ("astrometry_warn_arcsec", "astrometry_fail_arcsec"),
+    ("disk_critical_gb", "disk_warn_gb"),
+)
+_Stamp = tuple[int, int, int] | None
+
+
+class ThresholdFile:
+    """One thresholds file, followed: `current()` is always the last good state of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp: _Stamp = (-1, -1, -1)
+        self._good: Thresholds | None = None
+        self._lock = threading.Lock()
+
+    def current(self) -> Thresholds:
+        """The thresholds in force. Raises ConfigurationError only if the file was never right."""
+        with self._lock:
+            stamp = _stamp(self.path)
+            if stamp == self._stamp and self._good is not None:
+                return self._good
+            try:
+                new = read(self.path)
+            except ConfigurationError as error:
+                if self._good is None:
+                    raise
+                log.error("%s; the thresholds in force stay as they were", error)
+                new = self._good
+            else:
+                _log_changes(self.path, self._good, new)
+            self._stamp, self._good = stamp, new
+            return new
+
+
+_followed: dict[Path, ThresholdFile] = {}
+_followed_lock = threading.Lock()
+
+
+def load_thresholds(path: Path) -> Thresholds:
+    """The thresholds in force from `path`, which is read again when it has changed.
+
+    A missing file means the defaults. A wrong one is logged, and the last good one stays in force. Raises
+    ConfigurationError, naming file and field, if it was wrong from the start.
+    """
+    with _followed_lock:
+        file = _followed.setdefault(path.absolute(), ThresholdFile(path.absolute()))
+    return file.current()
+
+
+def read(path: Path) -> Thresholds:
+    """Read and validate a thresholds file once. ConfigurationError, naming file and field, if wrong."""
+    try:
+        contents = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Thresholds()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"thresholds {path} cannot be read: {error}") from None
+    if isinstance(contents.get("retention_days"), dict):
+        contents["retention_days"] = _RETENTION_DAYS | contents["retention_days"]
+    try:
+        return Thresholds(**contents)
+    except ValidationError as error:
+        raise ConfigurationError(f"thresholds {path}: {_sentence(error)}") from None
+
+
+def describe(thresholds: Thresholds) -> list[tuple[str, str, str, str]]:
+    """Rows of (name, value, unit, help) for printing."""
+    rows = []
+    for name, field in type(thresholds).model_fields.items():
+        unit = next((part.name for part in field.metadata if isinstance(part, Unit)), "")
+        rows.append((name, str(getattr(thresholds, name)), unit, field.description or ""))
+    return rows
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"there is no threshold {name}"
+    return f"{name} = {first['input']!r}: {message}" if name else message
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What changes when the file does; None while there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _log_changes(path: Path, old: Thresholds | None, new: Thresholds) -> None:
+    before: Mapping[str, Any] = (old or Thresholds()).model_dump()
+    for name, value in new.model_dump().items():
+        if value != before[name]:
+            log.info("threshold %s: %s -> %s (%s)", name, before[name], value, path)

@@ -1,0 +1,94 @@
+"""Thresholds: units, ranges, re-reading, and refusing a wrong file whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import pytest
+
+from dsa110_assets import thresholds
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.thresholds import Thresholds, load_thresholds, read
+
+
+def test_without_a_file_the_defaults_hold(tmp_path):
+    assert load_thresholds(tmp_path / "none.toml") == Thresholds()
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("max_tile_rms_jy = 0.002", "max_tile_rms_jy", 0.002),
+        ('max_tile_rms_jy = "5 mJy"', "max_tile_rms_jy", 0.005),
+        ('max_tile_rms_jy = "5e3 uJy"', "max_tile_rms_jy", 0.005),
+        ('astrometry_warn_arcsec = "0.025 arcmin"', "astrometry_warn_arcsec", 1.5),
+        ('calibration_fresh_h = "300 min"', "calibration_fresh_h", 5.0),
+        ('disk_warn_gb = "1.5 TB"', "disk_warn_gb", 1500.0),
+        ('superseded_days = "2 week"', "superseded_days", 14.0),
+    ],
+)
+def test_units_are_converted_by_astropy(tmp_path, line, name, value):
+    (tmp_path / "t.toml").write_text(line)
+    assert getattr(read(tmp_path / "t.toml"), name) == pytest.approx(value, rel=1e-12)  # float rounding only
+
+
+def test_retention_names_assets_and_keeps_the_other_defaults(tmp_path):
+    (tmp_path / "t.toml").write_text('[retention_days]\nmeasurement_set = 7\nhour_mosaic = "3 yr"\n')
+    days = read(tmp_path / "t.toml").retention_days
+    assert (days["measurement_set"], days["hour_mosaic"]) == (7, pytest.approx(3 * 365.25))
+    assert days["calibrated_ms"] == Thresholds().retention_days["calibrated_ms"]
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("max_flag_fraction = 1.5", "max_flag_fraction = 1.5: Input should be less than or equal to 1"),
+        ("max_flag_fractoin = 0.5", "there is no threshold max_flag_fractoin"),
+        ('max_tile_rms_jy = "5 arcsec"', "is no quantity in Jy"),
+        ('max_tile_rms_jy = "5"', "has no unit"),
+        ('max_tile_rms_jy = "many"', "is no quantity in Jy"),
+        ("max_tile_rms_jy = nan", "finite"),
+        ("min_flux_ratio = 1.3", "min_flux_ratio=1.3 is above max_flux_ratio=1.2"),
+        ("disk_critical_gb = 300", "disk_critical_gb=300 is above disk_warn_gb=200"),
+        ("[retention_days]\ntile_image = -1", "retention_days.tile_image = -1"),
+        ("half a line", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_refused_naming_what_is_wrong(tmp_path, line, match):
+    path = tmp_path / "t.toml"
+    path.write_text(f"min_solution_snr = 4\n{line}\n")
+    with pytest.raises(ConfigurationError, match=match) as caught:
+        load_thresholds(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_change_is_seen_and_logged_and_a_wrong_one_keeps_the_last_good(tmp_path, caplog):
+    path = tmp_path / "t.toml"
+
+    def write(text, step):
+        path.write_text(text)
+        os.utime(path, ns=(step, step))  # the file system's clock may be too coarse for two writes
+
+    with caplog.at_level(logging.INFO, logger=thresholds.__name__):
+        write("max_flag_fraction = 0.4", 1)
+        assert load_thresholds(path).max_flag_fraction == 0.4
+        assert "threshold max_flag_fraction: 0.5 -> 0.4" in caplog.text
+        write("max_flag_fraction = 0.3\nmin_completeness = 7", 2)
+        assert load_thresholds(path).max_flag_fraction == 0.4
+        assert caplog.text.count("the thresholds in force stay as they were") == 1
+        load_thresholds(path)
+        assert (
+            caplog.text.count("the thresholds in force stay as they were") == 1
+        )  # said once, not at every look
+        write("max_flag_fraction = 0.3", 3)
+        assert load_thresholds(path).max_flag_fraction == 0.3
+        path.unlink()
+        assert load_thresholds(path) == Thresholds()
+
+
+def test_describe_has_a_unit_and_help_for_each():
+    rows = thresholds.describe(Thresholds())
+    assert len(rows) == len(Thresholds.model_fields)
+    assert all(help_ for *_, help_ in rows)
+    assert {name: unit for name, _, unit, _ in rows}["astrometry_fail_arcsec"] == "arcsec"
