@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
 from dsa110_assets.simulator.array import Array
-from dsa110_assets.simulator.sky import SimulatedSky
+from dsa110_assets.simulator.sky import SKY_RADIUS_DEG, SimulatedSky
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry, beam, timegrid
 
@@ -50,7 +50,7 @@ def apparent_sky(sky: SimulatedSky, times_mjd: Float, dec_rad: float, faintest_j
     nearest = np.maximum(middle - 0.7, 0)[:, None] + np.linspace(0, 1.4, 15)
     reach = np.max(beam.power(nearest[..., None], _BAND_EDGES_HZ), axis=(1, 2))
     peak = np.max(sky.factors(times_mjd), axis=0, initial=0) * sky.model.flux_jy
-    keep = np.flatnonzero((peak * reach >= faintest_jy) & (middle < 60))
+    keep = np.flatnonzero((peak * reach >= faintest_jy) & (middle <= SKY_RADIUS_DEG))
     kept = sky.model.select(keep)
     ra, dec = _apparent_places(kept, times_mjd)
     centre = np.stack([lst, np.full_like(lst, dec_rad)], axis=-1)[:, None, :]

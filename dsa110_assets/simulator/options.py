@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -102,3 +102,16 @@ class SimulationOptions:
                     f"fault {fault.kind} at group {fault.group}, subband {fault.subband}: there are "
                     f"{self.groups * self.nights} groups and {self.subbands} subbands"
                 )
+
+
+def perfect(**changes: Any) -> SimulationOptions:
+    """Options of a perfect instrument: equal unit gains, no noise, RFI, dead receptors, population or variables.
+
+    What remains is what `changes` asks for, such as `fixed_sources`.
+    """
+    plain: dict[str, Any] = {
+        "population": False, "variables": False, "calibrator": "none", "gain_amplitude": 1.0, "gain_scatter": 0.0,
+        "gain_night_scatter": 0.0, "gain_drift": 0.0, "dead_antennas": 0, "dead_receptors": 0, "noise_scale": 0.0,
+        "rfi_tones": 0, "rfi_bursts": 0.0,
+    }  # fmt: skip
+    return SimulationOptions(**plain | changes)

@@ -77,6 +77,14 @@ class Calibrator:
         return np.asarray(self.flux_20cm_jy * ratio**LIST_SPECTRAL_INDEX)
 
     @property
+    def spectral_index(self) -> float:
+        """d log S / d log nu at 1.4 GHz: the standard's slope, else -0.7."""
+        if not self.standard:
+            return LIST_SPECTRAL_INDEX
+        slope = np.polynomial.Polynomial(flux_scale.coefficients(self.standard)).deriv()
+        return float(slope(np.log10(LIST_FREQUENCY_HZ / 1e9)))
+
+    @property
     def anchor(self) -> str:
         """What the absolute scale rests on: 'PB17:3C138' or 'VLA:2253+161'."""
         return f"PB17:{self.standard}" if self.standard else f"VLA:{self.name}"

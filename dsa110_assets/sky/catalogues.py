@@ -98,7 +98,8 @@ def merge(frames: Sequence[pd.DataFrame], precedence: Sequence[str], radius_arcs
     never matched with each other. Source ids stay; one that occurs twice gets a '-2'.
     """
     rank = {catalogue.upper(): i for i, catalogue in enumerate(precedence)}
-    parts = [part for frame in frames for _, part in frame.groupby("catalogue", sort=False)]
+    whole = pd.concat(list(frames), ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+    parts = [part for _, part in whole.groupby("catalogue", sort=False)]
     parts.sort(key=lambda part: rank.get(str(part["catalogue"].iloc[0]).upper(), len(rank)))
     kept: list[pd.DataFrame] = []
     chord = 2 * np.sin(np.deg2rad(radius_arcsec / 3600) / 2)
@@ -119,17 +120,15 @@ def merge(frames: Sequence[pd.DataFrame], precedence: Sequence[str], radius_arcs
 def builtin() -> pd.DataFrame:
     """The VLA-list calibrators that have a flux, at 1.4 GHz; standards with their Perley-Butler flux and local slope."""
     known = [c for c in calibrators.load() if c.standard or c.flux_20cm_jy is not None]
-    nearby = LIST_FREQUENCY_HZ * np.array([0.99, 1.0, 1.01])
-    fluxes = np.stack([c.flux_jy(nearby) for c in known])
     return pd.DataFrame(
         {
             "source_id": [f"VLA J{c.name}" if c.name[0].isdigit() else c.name for c in known],
             "name": [c.name for c in known],
             "ra_deg": [c.ra_deg for c in known],
             "dec_deg": [c.dec_deg for c in known],
-            "flux_jy": fluxes[:, 1],
+            "flux_jy": [float(c.flux_jy(LIST_FREQUENCY_HZ)) for c in known],
             "frequency_hz": LIST_FREQUENCY_HZ,
-            "spectral_index": np.log(fluxes[:, 2] / fluxes[:, 0]) / np.log(nearby[2] / nearby[0]),
+            "spectral_index": [c.spectral_index for c in known],
             "catalogue": "VLA",
         }
     )

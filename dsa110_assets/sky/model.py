@@ -124,7 +124,7 @@ def from_calibrator(calibrator: Calibrator) -> SkyModel:
         ra_rad=np.deg2rad([calibrator.ra_deg]),
         dec_rad=np.deg2rad([calibrator.dec_deg]),
         flux_jy=np.atleast_1d(calibrator.flux_jy(LIST_FREQUENCY_HZ)),
-        spectral_index=np.array([LIST_SPECTRAL_INDEX]),
+        spectral_index=np.array([calibrator.spectral_index]),
         log_coefficients=log_coefficients,
     )
 
