@@ -46,7 +46,9 @@ def write(gains: Gains, path: Path, ms_path: Path) -> None:
     with ct.table(f"{ms_path}::ANTENNA", ack=False) as antenna:
         names = tuple(antenna.getcol("NAME"))
     if names != gains.antenna_names:
-        raise BadDataError(f"{ms_path} has other antennas ({len(names)}) than the solutions ({len(gains.antenna_names)})")
+        raise BadDataError(
+            f"{ms_path} has other antennas ({len(names)}) than the solutions ({len(gains.antenna_names)})"
+        )
     visible = f"{gains.kind} Jones"
     real = gains.kind == "K"
     with ct.table(str(path), _description(real), nrow=0, ack=False) as table:
@@ -66,9 +68,18 @@ def write(gains: Gains, path: Path, ms_path: Path) -> None:
 def _description(real: bool) -> dict[str, Any]:
     scalar = [("TIME", 0.0, _UTC), ("FIELD_ID", 0, {}), ("SPECTRAL_WINDOW_ID", 0, {}), ("ANTENNA1", 0, {}),
               ("ANTENNA2", 0, {}), ("INTERVAL", 0.0, _SECONDS), ("SCAN_NUMBER", 0, {}), ("OBSERVATION_ID", 0, {})]  # fmt: skip
-    arrays = [("FPARAM", 0.0) if real else ("CPARAM", 0j), ("PARAMERR", 0.0), ("FLAG", False), ("SNR", 0.0), ("WEIGHT", 0.0)]
+    arrays = [
+        ("FPARAM", 0.0) if real else ("CPARAM", 0j),
+        ("PARAMERR", 0.0),
+        ("FLAG", False),
+        ("SNR", 0.0),
+        ("WEIGHT", 0.0),
+    ]
     single = {"FPARAM": "float", "CPARAM": "complex", "PARAMERR": "float", "SNR": "float", "WEIGHT": "float"}
-    columns = [ct.makescacoldesc(name, value, keywords=keywords, datamanagergroup="MSMTAB") for name, value, keywords in scalar]
+    columns = [
+        ct.makescacoldesc(name, value, keywords=keywords, datamanagergroup="MSMTAB")
+        for name, value, keywords in scalar
+    ]
     for name, value in arrays:
         column = ct.makearrcoldesc(name, value, ndim=-1, datamanagergroup="MSMTAB")
         if name in single:
@@ -126,7 +137,11 @@ def _put_spectral_window(path: Path, gains: Gains) -> None:
     n = gains.frequencies_hz.size
     with ct.table(str(path), readonly=False, ack=False) as window:
         if window.nrows() != 1:
-            raise BadDataError(f"{path.parent}: the measurement set has {window.nrows()} spectral windows, must be one")
+            raise BadDataError(
+                f"{path.parent}: the measurement set has {window.nrows()} spectral windows, must be one"
+            )
+        if gains.kind == "K":
+            window.putcell("REF_FREQUENCY", 0, float(gains.frequencies_hz[0]))
         if window.getcell("NUM_CHAN", 0) == n:
             return
         width = np.full(n, float(window.getcell("TOTAL_BANDWIDTH", 0)) / n)
@@ -147,11 +162,16 @@ def read(path: Path) -> Gains:
     with ct.table(str(path), ack=False) as table:
         kind = _KINDS.get(table.info()["subType"])
         if kind is None:
-            raise BadDataError(f"{path} is a {table.info()['subType'] or 'non-calibration'} table; B, G or K Jones is needed")
+            raise BadDataError(
+                f"{path} is a {table.info()['subType'] or 'non-calibration'} table; B, G or K Jones is needed"
+            )
         if np.unique(table.getcol("SPECTRAL_WINDOW_ID")).size != 1:
             raise BadDataError(f"{path} has several spectral windows; one is needed")
         rows = _Rows(
-            table.getcol("FPARAM" if kind == "K" else "CPARAM"), table.getcol("FLAG"), table.getcol("SNR"), table.getcol("PARAMERR")
+            table.getcol("FPARAM" if kind == "K" else "CPARAM"),
+            table.getcol("FLAG"),
+            table.getcol("SNR"),
+            table.getcol("PARAMERR"),
         )
         times_s, antenna1, antenna2 = (table.getcol(name) for name in ("TIME", "ANTENNA1", "ANTENNA2"))
         interval_s = float(np.median(table.getcol("INTERVAL")))
@@ -162,10 +182,13 @@ def read(path: Path) -> Gains:
     with ct.table(f"{path}::SPECTRAL_WINDOW", ack=False) as table:
         frequencies_hz = np.asarray(table.getcell("CHAN_FREQ", window), dtype=np.float64)
         if kind == "K":
-            frequencies_hz = np.atleast_1d(frequencies_hz.mean())
+            # applycal turns delays about the spectral window's reference frequency
+            frequencies_hz = np.array([float(table.getcell("REF_FREQUENCY", window))])
     with ct.table(f"{path}::FIELD", ack=False) as table:
         field_name = str(keywords.get("FieldName") or table.getcell("NAME", field))
-    return _on_grid(path, kind, rows, times_s, antenna1, antenna2, interval_s, frequencies_hz, names, field_name)
+    return _on_grid(
+        path, kind, rows, times_s, antenna1, antenna2, interval_s, frequencies_hz, names, field_name
+    )
 
 
 def _on_grid(
@@ -194,7 +217,9 @@ def _on_grid(
     snr[index, antenna1] = np.where(good, rows.snr, 0)
     references = antenna2[antenna2 >= 0]
     refant = int(np.bincount(references).argmax()) if references.size else 0
-    return Gains(kind, values, flags, snr, times / DAY_S, interval_s, frequencies_hz, names, refant, field_name)
+    return Gains(
+        kind, values, flags, snr, times / DAY_S, interval_s, frequencies_hz, names, refant, field_name
+    )
 
 
 def digest(gains: Gains) -> str:

@@ -21,13 +21,13 @@ def phasor(
 
 
 def split(bandpass: Gains) -> tuple[Gains, Gains]:
-    """(K, B') with K B' = B. One delay [ns] per time and receptor, about the band centre.
+    """(K, B') with K B' = B. One delay [ns] per time and receptor, about the lowest channel (where CASA has it).
 
     The delay maximises |sum_nu B/|B| exp(-2 pi i delay nu)|. Receptors without solutions are flagged in K.
     """
     values = np.moveaxis(bandpass.values, 2, -1)
     good = ~np.moveaxis(bandpass.flags, 2, -1)
-    reference_hz = float(bandpass.frequencies_hz.mean())
+    reference_hz = float(bandpass.frequencies_hz[0])
     unit = np.where(good, np.exp(1j * np.angle(values)), 0)
     delay_ns = _peak_delay_ns(unit, bandpass.frequencies_hz, reference_hz)
     flat = np.where(good, values * phasor(-delay_ns, bandpass.frequencies_hz, reference_hz), 1)

@@ -24,7 +24,7 @@ class Gains:
     snr        same shape, float32: |g| over its rms complex error (CASA's convention); 0 where flagged.
     times_mjd  (time,) float64 UTC, centres of the solution intervals.
     interval_s length of a solution interval [s].
-    frequencies_hz  (channel,) float64 ascending; for "G" the band centre, for "K" the reference frequency.
+    frequencies_hz  (channel,) float64 ascending; for "G" the band centre, for "K" the lowest channel.
     antenna_names   (antenna,) station names, in the file numbering of the solved data.
     refant     index of the reference antenna, whose phase is zero.
     """

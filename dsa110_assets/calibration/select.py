@@ -22,7 +22,9 @@ class ChooseOptions:
     ] = 0.5
     fresh_h: Annotated[float, Field(gt=0, description="tables up to this age are fresh [h]")] = 6.0
     aging_h: Annotated[float, Field(gt=0, description="then aging, up to this age [h]")] = 12.0
-    stale_h: Annotated[float, Field(gt=0, description="then stale, up to this age; older is critical [h]")] = 24.0
+    stale_h: Annotated[
+        float, Field(gt=0, description="then stale, up to this age; older is critical [h]")
+    ] = 24.0
     max_age_days: Annotated[float, Field(gt=0, description="older tables are never applied [d]")] = 30.0
 
 

@@ -1,0 +1,121 @@
+"""Choosing calibration: nearest in both directions, never across strips or antenna sets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dsa110_assets.calibration.select import CaltableSet, ChooseOptions, choose, staleness
+from dsa110_assets.errors import WaitingError
+
+ANTENNAS = frozenset({"1", "2", "103"})
+MJD = 61065.9
+
+
+def a_set(set_id, mid_mjd, **changes):
+    first = CaltableSet(
+        set_id,
+        (f"{set_id}.b",),
+        mid_mjd,
+        mid_mjd - 0.5,
+        mid_mjd + 0.5,
+        16.27,
+        ANTENNAS,
+        "3C138",
+        "PB17:3C138",
+        "active",
+    )
+    return replace(first, **changes)
+
+
+def chosen(*sets, mjd=MJD, dec=16.27, antennas=ANTENNAS, **more):
+    return choose(sets, mjd, dec, antennas, ChooseOptions(), **more)
+
+
+def test_nearest_in_both_directions():
+    """Trap 18: a table solved after the observation is as good as one before it."""
+    before, after = a_set("before", MJD - 0.2), a_set("after", MJD + 0.1)
+    choice = chosen(before, after)
+    assert (choice.set.set_id, choice.fallback) == ("after", False)
+    assert choice.age_h == pytest.approx(2.4)
+    assert "after the observation" in choice.reason
+    assert chosen(before, after, mjd=MJD - 0.15).set is before
+    assert chosen(before).set is before
+    assert chosen(after).set is after
+
+
+def test_another_strip_is_never_borrowed():
+    """Trap 17: a fresh table of another declination loses to none at all."""
+    with pytest.raises(WaitingError, match="declination strip"):
+        chosen(a_set("other", MJD, dec_deg=33.0))
+    with pytest.raises(WaitingError, match="declination strip"):
+        chosen(a_set("other", MJD, dec_deg=16.80))
+    assert chosen(a_set("near", MJD, dec_deg=16.70)).set.set_id == "near"
+    with pytest.raises(ValueError, match="max_dec_offset_deg"):
+        from pydantic import TypeAdapter
+
+        TypeAdapter(ChooseOptions).validate_python({"max_dec_offset_deg": 5.0})
+
+
+def test_the_antennas_must_be_covered():
+    """A set without one of the observation's antennas is refused; more antennas are welcome."""
+    with pytest.raises(WaitingError, match="antennas"):
+        chosen(a_set("small", MJD), antennas=ANTENNAS | {"104"})
+    assert chosen(a_set("large", MJD, antennas=ANTENNAS | {"104"})).set.set_id == "large"
+
+
+def test_rejected_sets_are_passed_over():
+    good = a_set("good", MJD - 0.3)
+    assert chosen(a_set("bad", MJD, status="rejected"), good).set is good
+    with pytest.raises(WaitingError, match="1 with status rejected"):
+        chosen(a_set("bad", MJD, status="rejected"))
+
+
+def test_fallback_is_named_and_bounded():
+    """Outside every validity the last known good is taken and says so; beyond 30 days nothing is."""
+    old = a_set("old", MJD - 3)
+    choice = chosen(old)
+    assert choice.fallback
+    assert "last known good" in choice.reason
+    assert staleness(choice.age_h, ChooseOptions()) == "critical"
+    with pytest.raises(WaitingError, match="30 days"):
+        chosen(a_set("older", MJD - 31))
+    with pytest.raises(WaitingError, match="none registered"):
+        chosen()
+
+
+def test_a_valid_set_goes_before_a_nearer_invalid_one():
+    narrow = a_set("narrow", MJD - 0.1, valid_end_mjd=MJD - 0.05)
+    wide = a_set("wide", MJD - 0.4)
+    assert chosen(narrow, wide).set is wide
+
+
+def test_waits_for_a_transit_that_is_due():
+    """Last known good is not used while a nearer transit is still to be solved; a valid set is."""
+    old = a_set("old", MJD - 3)
+    with pytest.raises(WaitingError, match="waiting for its calibration"):
+        chosen(old, due_transit_mjd=MJD + 0.5)
+    assert chosen(old, due_transit_mjd=MJD + 4).fallback
+    assert not chosen(a_set("fresh", MJD - 0.3), due_transit_mjd=MJD + 0.1).fallback
+
+
+@pytest.mark.parametrize(
+    ("age_h", "expected"),
+    [
+        (0, "fresh"),
+        (6, "fresh"),
+        (6.01, "aging"),
+        (12, "aging"),
+        (12.01, "stale"),
+        (24, "stale"),
+        (24.01, "critical"),
+    ],
+)
+def test_staleness(age_h, expected):
+    assert staleness(age_h, ChooseOptions()) == expected
+
+
+def test_ties_are_broken_the_same_way_every_time():
+    twins = [a_set("b", MJD - 0.1), a_set("a", MJD - 0.1)]
+    assert chosen(*twins).set.set_id == chosen(*reversed(twins)).set.set_id == "a"
