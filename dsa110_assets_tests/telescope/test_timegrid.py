@@ -1,0 +1,44 @@
+"""Partition keys and the telescope's cadence."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from dsa110_assets.telescope import timegrid
+
+
+def test_cadence() -> None:
+    """96 x 0.134217728 s; 24 integrations; 309.238 s (facts, to 1 ms)."""
+    assert abs(timegrid.INTEGRATION_S - 12.884901888) < 1e-12
+    assert abs(timegrid.GROUP_S - 309.238) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("moment", "observation", "hour", "night"),
+    [
+        ("2026-01-25T22:26:05", "2026-01-25T22:25", "2026-01-25T22:00", "2026-01-25"),
+        ("2026-01-25T22:25:00", "2026-01-25T22:25", "2026-01-25T22:00", "2026-01-25"),
+        ("2026-01-25T23:59:59", "2026-01-25T23:55", "2026-01-25T23:00", "2026-01-25"),
+        ("2024-02-29T00:00:00", "2024-02-29T00:00", "2024-02-29T00:00", "2024-02-29"),
+    ],
+)
+def test_keys(moment: str, observation: str, hour: str, night: str) -> None:
+    when = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+    mjd = timegrid.datetime_to_mjd(when)
+    # A day is stored to 6e-7 s; whole seconds must not fall into the window before.
+    assert abs((timegrid.mjd_to_datetime(mjd) - when).total_seconds()) < 2e-6
+    assert timegrid.observation_key(mjd + 1e-9) == observation
+    assert timegrid.hour_key(mjd + 1e-9) == hour
+    assert timegrid.night_key(mjd + 1e-9) == night
+    assert timegrid.hour_of(observation) == hour
+    assert timegrid.night_of(hour) == timegrid.night_of(night) == night
+
+
+def test_mjd_epoch() -> None:
+    assert timegrid.datetime_to_mjd(datetime(2000, 1, 1, 12)) == 51544.5
+
+
+@pytest.mark.parametrize("key", ["2026-01-25T22:26", "2026-01-25 22:25", "2026-1-25", "2026-01-25T22:25:00", "", "x"])
+def test_what_is_no_key_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="no partition key"):
+        timegrid.parse_key(key)
