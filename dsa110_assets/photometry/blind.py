@@ -40,10 +40,8 @@ COLUMNS = (
 
 def _islands(scene: Scene, options: PhotometryOptions) -> Iterator[tuple[FloatArray, tuple[int, int]]]:
     """Signal-to-noise of each island's bounding box (NaN off the island) and its corner (row, column)."""
-    local = scene.local
-    snr = normalised_image(
-        scene.image, scene.noise, local.background_jy, local.scale, local.box, 0, scene.image.shape[0]
-    )
+    everything = (slice(0, scene.image.shape[0]), slice(0, scene.image.shape[1]))
+    snr = normalised_image(scene.image, scene.noise, scene.local, *everything)
     labels, _ = label(snr > options.flood_sigma)
     for number, box in enumerate(find_objects(labels), start=1):
         own = labels[box] == number

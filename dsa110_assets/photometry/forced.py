@@ -28,7 +28,9 @@ from dsa110_assets.photometry.quality import Quality
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 ImageArray = NDArray[np.float32]
-_LARGEST_GROUP = 256
+_LARGEST_GROUP = 64
+_KERNEL_REACH = 1.0
+"""Beams beyond the joint radius at which a member's light still is taken off another of its group."""
 _MIN_APERTURE = 0.6
 """Fraction of the beam-weighted aperture that must hold data."""
 
@@ -98,40 +100,67 @@ def _shared(points: FloatArray, radius: float, priority: FloatArray) -> IntArray
 
 
 @njit(cache=True)
+def _start(form: FloatArray, dx: float, dy: float) -> tuple[float, float, float]:
+    """exp(-q/2) of a form at (dx, dy), its ratio to the next pixel in x, and the ratio of successive ratios."""
+    a, b, c = form
+    first = np.exp(-0.5 * (a * dx * dx + 2 * b * dx * dy + c * dy * dy))
+    return first, np.exp(-(a * (dx + 0.5) + b * dy)), np.exp(-a)
+
+
+@njit(cache=True)
 def _rows(
-    image: ImageArray, noise: ImageArray, p: int, members: IntArray, x: FloatArray, y: FloatArray, form: FloatArray,
-    background: FloatArray, half: FloatArray, cut: float, row: FloatArray,
+    image: ImageArray, noise: ImageArray, p: int, members: IntArray, near: IntArray, x: FloatArray, y: FloatArray,
+    form: FloatArray, background: FloatArray, half: FloatArray, cut: float, line: FloatArray, row: FloatArray,
 ) -> tuple[float, float]:
-    """Fill sum(K_p K_q w) for all q of a group; return sum(K_p d w) and the fraction of sum(K_p^2) with data."""
+    """Fill sum(K_p K_q w) for the q in `near`; return sum(K_p d w) and the fraction of sum(K_p^2) with data.
+
+    A Gaussian's ratio between neighbouring pixels changes by a constant factor, so a row costs two exponentials.
+    """
     k = members[p]
+    a, b, c = form[k]
     right, whole, there = 0.0, 0.0, 0.0
-    a, b, c = form[k, 0], form[k, 1], form[k, 2]
-    low_x, high_x = int(np.ceil(x[k] - half[0])), int(np.floor(x[k] + half[0]))
     for j in range(int(np.ceil(y[k] - half[1])), int(np.floor(y[k] + half[1])) + 1):
         dy = j - y[k]
-        for i in range(low_x, high_x + 1):
-            dx = i - x[k]
-            distance = a * dx * dx + 2 * b * dx * dy + c * dy * dy
-            if distance > cut:
-                continue
-            own = np.exp(-0.5 * distance)
+        root = b * b * dy * dy - a * (c * dy * dy - cut)
+        if root < 0:
+            continue
+        low = int(np.ceil(x[k] + (-b * dy - np.sqrt(root)) / a))
+        high = int(np.floor(x[k] + (-b * dy + np.sqrt(root)) / a))
+        own, ratio, change = _start(form[k], low - x[k], dy)
+        width = min(high - low + 1, line.size)
+        for n in range(width):
             whole += own * own
-            if j < 0 or i < 0 or j >= image.shape[0] or i >= image.shape[1]:
-                continue
-            sigma, value = noise[j, i], image[j, i]
-            if not (sigma > 0 and np.isfinite(sigma) and np.isfinite(value)):
-                continue
-            there += own * own
-            weight = own / (np.float64(sigma) * sigma)
-            right += weight * (value - background[k])
-            for q in range(members.size):
-                n = members[q]
-                if q == p:
-                    row[q] += weight * own
-                else:
-                    ex, ey = i - x[n], j - y[n]
-                    row[q] += weight * np.exp(-0.5 * (form[n, 0] * ex * ex + 2 * form[n, 1] * ex * ey + form[n, 2] * ey * ey))
-    return right, there / whole
+            i = low + n
+            line[n] = 0.0
+            if 0 <= j < image.shape[0] and 0 <= i < image.shape[1]:
+                sigma, value = np.float64(noise[j, i]), np.float64(image[j, i])
+                if sigma > 0 and np.isfinite(sigma) and np.isfinite(value):
+                    there += own * own
+                    line[n] = own / (sigma * sigma)
+                    right += line[n] * (value - background[k])
+                    row[p] += line[n] * own
+            own *= ratio
+            ratio *= change
+        for q in near:
+            m = members[q]
+            other, ratio, change = _start(form[m], low - x[m], j - y[m])
+            for n in range(width):
+                row[q] += line[n] * other
+                other *= ratio
+                ratio *= change
+    return right, there / whole if whole > 0 else 0.0
+
+
+@njit(cache=True)
+def _neighbours(p: int, members: IntArray, points: FloatArray, radius: float) -> IntArray:
+    """Members of a group within `radius` beams of member p, itself left out."""
+    out, count = np.empty(members.size, np.int64), 0
+    for q in range(members.size):
+        dx, dy = points[members[q], 0] - points[members[p], 0], points[members[q], 1] - points[members[p], 1]
+        if q != p and dx * dx + dy * dy < radius * radius:
+            out[count] = q
+            count += 1
+    return out[:count]
 
 
 @njit(cache=True)
@@ -149,17 +178,22 @@ def _table(table: FloatArray, dx: float, dy: float) -> float:
 
 @njit(cache=True)
 def _solve(
-    image: ImageArray, noise: ImageArray, x: FloatArray, y: FloatArray, form: FloatArray, background: FloatArray,
-    rms: FloatArray, order: IntArray, starts: IntArray, half: FloatArray, cut: float, table: FloatArray, full: float,
+    image: ImageArray, noise: ImageArray, x: FloatArray, y: FloatArray, points: FloatArray, reach: float,
+    form: FloatArray, background: FloatArray, rms: FloatArray, order: IntArray, starts: IntArray, half: FloatArray,
+    cut: float, table: FloatArray, full: float,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Flux, error and aperture fraction of each position; groups are order[starts[g]:starts[g + 1]]."""
     flux, error, filled = np.full(x.size, np.nan), np.full(x.size, np.nan), np.zeros(x.size)
+    line = np.empty(int(2 * half[0]) + 3)
     for g in range(starts.size - 1):
         members = order[starts[g] : starts[g + 1]]
         n = members.size
         matrix, right, keep = np.zeros((n, n)), np.zeros(n), np.zeros(n, np.bool_)
         for p in range(n):
-            right[p], fraction = _rows(image, noise, p, members, x, y, form, background, half, cut, matrix[p])
+            near = _neighbours(p, members, points, reach)
+            right[p], fraction = _rows(
+                image, noise, p, members, near, x, y, form, background, half, cut, line, matrix[p]
+            )
             filled[members[p]] = fraction
             keep[p] = fraction >= _MIN_APERTURE and rms[members[p]] > 0
         kept = np.flatnonzero(keep)
@@ -265,8 +299,8 @@ def _measure_valid(
     kernel = gaussian_kernel(centre, (int(reach[0]), int(reach[1])))
     kernel[kernel < np.exp(-0.5 * cut)] = 0.0
     flux, error, filled = _solve(
-        scene.image, scene.noise, x[used][sole], y[used][sole], forms[sole], background[used][sole], rms[used][sole],
-        order, starts, reach, cut, scene.local.kernel_covariance(kernel), float(np.sum(kernel**2)),
+        scene.image, scene.noise, x[used][sole], y[used][sole], points[sole], options.joint_beams + _KERNEL_REACH,
+        forms[sole], background[used][sole], rms[used][sole], order, starts, reach, cut, scene.local.kernel_covariance(kernel), float(np.sum(kernel**2)),
     )
     place = np.searchsorted(sole, stand)
     quality = np.where(filled[place] < _MIN_APERTURE, int(Quality.NAN), 0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.ndimage import distance_transform_edt
 from scipy.signal import fftconvolve
 
@@ -25,7 +26,9 @@ _BRIGHT, _FAINT, _DEEPEST = 4.0, 0.2, 1e3
 _MIN_BEAMS = 60
 """Fewer independent beams than this cannot measure a correlation; the beam's own shape is used (natural weights)."""
 _BLOCK = 384
-_MAX_BLOCKS = 24
+_MAX_BLOCKS = 12
+_SAMPLES_PER_BEAM = 1.6
+"""Samples per narrow FWHM in the boxes: noise closer together is the same noise."""
 
 
 @dataclass(frozen=True)
@@ -109,20 +112,38 @@ def _sample(mesh: FloatArray, x: FloatArray, y: FloatArray, box: int) -> FloatAr
 
 
 @njit(cache=True)
-def normalised_image(
-    image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int, row0: int, row1: int
+def _row(mesh: FloatArray, y: float, box: int, first: int, out: FloatArray) -> None:
+    """Bilinear values of a mesh along pixels first, first + 1, ... of row `y`."""
+    v = min(max((y + 0.5) / box - 0.5, 0.0), mesh.shape[0] - 1.0)
+    j = int(v)
+    across = mesh[j] + (v - j) * (mesh[min(j + 1, mesh.shape[0] - 1)] - mesh[j])
+    for n in range(out.size):
+        u = min(max((first + n + 0.5) / box - 0.5, 0.0), mesh.shape[1] - 1.0)
+        i = int(u)
+        out[n] = across[i] + (u - i) * (across[min(i + 1, mesh.shape[1] - 1)] - across[i])
+
+
+@njit(cache=True)
+def _normalised(
+    image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int,
+    row0: int, row1: int, column0: int, column1: int,
 ) -> ImageArray:
-    """(image - background) / (noise * scale) of rows row0..row1, float32; NaN where either input is missing."""
-    out = np.empty((row1 - row0, image.shape[1]), np.float32)
-    x = np.arange(image.shape[1]).astype(np.float64)
-    y = np.empty(image.shape[1])
+    out = np.empty((row1 - row0, column1 - column0), np.float32)
+    level, factor = np.empty(column1 - column0), np.empty(column1 - column0)
     for j in range(row0, row1):
-        y[:] = j
-        level, factor = _sample(background, x, y, box), _sample(scale, x, y, box)
-        for i in range(image.shape[1]):
-            sigma = noise[j, i] * factor[i]
-            out[j - row0, i] = (image[j, i] - level[i]) / sigma if sigma > 0 else np.nan
+        _row(background, float(j), box, column0, level)
+        _row(scale, float(j), box, column0, factor)
+        for n in range(column1 - column0):
+            sigma = noise[j, column0 + n] * factor[n]
+            out[j - row0, n] = (image[j, column0 + n] - level[n]) / sigma if sigma > 0 else np.nan
     return out
+
+
+def normalised_image(image: ImageArray, noise: ImageArray, local: LocalNoise, rows: slice, columns: slice) -> ImageArray:
+    """(image - background) / (noise * scale) of a window (slices with both ends), float32; NaN without data."""
+    return np.asarray(_normalised(
+        image, noise, local.background_jy, local.scale, local.box, rows.start, rows.stop, columns.start, columns.stop
+    ))
 
 
 @njit(cache=True)
@@ -132,14 +153,15 @@ def _source_mask(
     """Pixels where a peak above _BRIGHT sigma contributes more than _FAINT sigma: they would bias the background."""
     masked = np.zeros(image.shape, np.bool_)
     determinant = form[0] * form[2] - form[1] ** 2
-    columns = np.arange(image.shape[1]).astype(np.float64)
+    level, factor = np.empty(image.shape[1]), np.empty(image.shape[1])
     for j in range(image.shape[0]):
-        y = np.full(image.shape[1], np.float64(j))
-        level, factor = _sample(background, columns, y, box), _sample(scale, columns, y, box)
+        _row(background, float(j), box, 0, level)
+        _row(scale, float(j), box, 0, factor)
         for i in range(image.shape[1]):
-            z = (image[j, i] - level[i]) / (noise[j, i] * factor[i]) if noise[j, i] > 0 else np.nan
-            if not z > _BRIGHT or masked[j, i] and not _is_peak(image, j, i):
+            sigma, height = noise[j, i] * factor[i], image[j, i] - level[i]
+            if not height > _BRIGHT * sigma or not sigma > 0 or masked[j, i] and not _is_peak(image, j, i):
                 continue
+            z = height / sigma
             cut = 2 * np.log(min(z, _DEEPEST) / _FAINT)
             reach_y, reach_x = int(np.sqrt(cut * form[0] / determinant)), int(np.sqrt(cut * form[2] / determinant))
             for v in range(max(j - reach_y, 0), min(j + reach_y + 1, image.shape[0])):
@@ -192,11 +214,11 @@ def _correlation(
     sums, pairs = np.zeros((2 * lag + 1,) * 2), np.zeros((2 * lag + 1,) * 2)
     beam_area = 2 * np.pi / np.sqrt(form[0] * form[2] - form[1] ** 2)
     for rows, columns in _blocks(image.shape):
-        z = normalised_image(image, noise, local.background_jy, local.scale, local.box, rows.start, rows.stop)[:, columns]
+        z = normalised_image(image, noise, local, rows, columns)
         mask = np.isfinite(z) & ~masked[rows, columns]
-        size = tuple(n + lag for n in z.shape)
-        for field, into in ((np.where(mask, z, 0.0), sums), (mask.astype(float), pairs)):
-            power = np.fft.irfft2(np.abs(np.fft.rfft2(field, s=size)) ** 2, s=size)
+        size = tuple(next_fast_len(n + lag, real=True) for n in z.shape)
+        for field, into in ((np.where(mask, z, np.float32(0)), sums), (mask.astype(np.float32), pairs)):
+            power = irfft2(np.abs(rfft2(field, s=size)) ** 2, s=size)
             into += _lags(np.asarray(power), lag)
     if pairs[lag, lag] < _MIN_BEAMS * beam_area or sums[lag, lag] <= 0:
         return gaussian_kernel(form, (lag, lag))
@@ -225,12 +247,13 @@ def measure_noise(
     reach_x, reach_y = form_reach(form, 1.0)
     narrow = 2 * np.sqrt(np.log(4) / np.linalg.eigvalsh([[form[0], form[1]], [form[1], form[2]]])[1])
     box = max(int(np.ceil(box_beams * max(reach_x, reach_y))), 32)
+    stride = max(1, int(narrow / _SAMPLES_PER_BEAM))
     masked = np.zeros(image.shape, np.bool_)
-    for _ in range(2):
-        background, scale = _meshes(image, noise, masked, box, max(1, int(narrow / 3)))
-        background = _filled(background, 0.0) if subtract_background else np.zeros_like(background)
-        scale = _filled(scale, 1.0)
-        masked = _source_mask(image, noise, background, scale, box, form)
+    background, scale = _meshes(image, noise, masked, box, stride)
+    masked = _source_mask(image, noise, _filled(background, 0.0), _filled(scale, 1.0), box, form)
+    background, scale = _meshes(image, noise, masked, box, stride)
+    background = _filled(background, 0.0) if subtract_background else np.zeros_like(background)
+    scale = _filled(scale, 1.0)
     lag = int(np.ceil(lag_beams * max(reach_x, reach_y)))
     local = LocalNoise(background, scale, box, np.ones((1, 1)))
     return LocalNoise(local.background_jy, local.scale, box, _correlation(image, noise, masked, local, form, lag))
