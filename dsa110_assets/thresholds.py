@@ -1,7 +1,7 @@
 """Thresholds of checks, alerts and retention: a TOML file, re-read when it changes, refused whole if wrong.
 
     max_flag_fraction = 0.4
-    astrometry_warn_arcsec = "1.5 arcsec"        # with a unit astropy knows; a bare number is in the field's unit
+    astrometry_warn_arcsec = "0.02 arcmin"  # any unit astropy knows; a bare number is in the field's own
     [retention_days]
     measurement_set = 14
 

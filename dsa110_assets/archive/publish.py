@@ -1,6 +1,7 @@
 """The one publish function: write beside the final place, validate, seal, rename, index.
 
     <family>/.tmp-<run>-<random>/lock       held by the publisher; free again when it dies
+    <family>/.tmp-<run>-<random>/inputs.json  what it is made from: retention keeps that meanwhile
     <family>/.tmp-<run>-<random>/draft/     what the asset writes into; renamed to
     <family>/v0001/                         the product, with product.json inside
 
@@ -12,6 +13,7 @@ in between, it is an orphan: whole, invisible, and adopted by `integrity.sweep`.
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import re
@@ -31,6 +33,7 @@ from dsa110_assets.errors import NotFoundError, ResourceError, SilentWrongnessEr
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
+INPUTS = "inputs.json"
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+:-]{0,80}")
 Validator = Callable[[Path], Sequence[str] | None]
 
@@ -77,7 +80,7 @@ def publish(
         "inputs": list(inputs),
         **jsonable(provenance),
     }
-    with _workspace(place, sidecar["run_id"], what) as workspace:
+    with _workspace(place, sidecar["run_id"], inputs, what) as workspace:
         draft = Draft(workspace / "draft")
         files.crash_point("draft_created", asset)
         with _disk_full_is_typed(what):
@@ -95,7 +98,7 @@ def publish(
 
 
 @contextmanager
-def _workspace(place: Path, run_id: str, what: str) -> Iterator[Path]:
+def _workspace(place: Path, run_id: str, inputs: Sequence[str], what: str) -> Iterator[Path]:
     """A locked directory beside the product's place, gone again at the end whatever happens."""
     workspace = place / f".tmp-{naming.token(run_id)}-{uuid.uuid4().hex[:12]}"
     lock = None
@@ -103,6 +106,7 @@ def _workspace(place: Path, run_id: str, what: str) -> Iterator[Path]:
         with files.typed_errors(what):
             workspace.mkdir(parents=True)
             lock = files.take_lock(workspace / "lock")
+            (workspace / INPUTS).write_text(json.dumps(inputs))
             (workspace / "draft").mkdir()
         yield workspace
     finally:
@@ -177,6 +181,12 @@ def _rename(archive: Archive, draft: Draft, sidecar: Json) -> None:
         else:
             files.fsync_up(place, archive.root)
             return
+
+
+def inputs_in_use(root: Path) -> set[str]:
+    """Ids of the products that publications begun and not ended (nor swept) are made from."""
+    workspaces = [*root.glob("*/.tmp-*"), *root.glob("*/night=*/partition=*/.tmp-*")]
+    return {i for workspace in workspaces for i in files.read_json(workspace / INPUTS) or []}
 
 
 def versions_on_disk(place: Path) -> list[int]:

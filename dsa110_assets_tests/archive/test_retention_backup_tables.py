@@ -1,0 +1,209 @@
+"""What retention takes and keeps, backups that restore, and tables over current products."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from dsa110_assets.archive import backup, integrity, quarantine, retention, tables
+from dsa110_assets.errors import ConfigurationError, NotFoundError, SilentWrongnessError
+from dsa110_assets.thresholds import Thresholds
+
+MADE = {"settings": {}, "code_version": "1", "run_id": "run"}
+WINDOW, NIGHT = "2026-01-25T22:25", "2026-01-25"
+LIMITS = Thresholds(
+    superseded_days=10, retention_days={"measurement_set": 30, "calibrated_ms": 30, "subband_group": 1}
+)
+CONSUMERS = {"measurement_set": ["calibrated_ms"], "calibrated_ms": ["tile_image"]}
+LATER = datetime.now(UTC) + timedelta(days=31)
+
+
+@pytest.fixture
+def chain(publish):
+    """subband_group -> measurement_set -> calibrated_ms -> tile_image."""
+    made = [publish("subband_group")]
+    for asset in ("measurement_set", "calibrated_ms", "tile_image"):
+        made.append(publish(asset, inputs=[made[-1]]))
+    return made
+
+
+def removed(archive, now=LATER, limits=LIMITS):
+    return {d.product.id for d in retention.plan(archive, limits, CONSUMERS, now) if d.remove}
+
+
+def test_only_old_finished_intermediate_products_go(archive, chain):
+    group, measured, applied, image = chain
+    assert removed(archive) == {measured.id, applied.id}
+    assert removed(archive, datetime.now(UTC) + timedelta(days=29)) == set()
+    reasons = {d.product.id: d.reason for d in retention.plan(archive, LIMITS, CONSUMERS, LATER)}
+    assert reasons[group.id] == "lineage ends here"
+    assert reasons[image.id] == "tile_image is kept for ever"
+    assert "everything was made from it" in reasons[measured.id]
+
+
+def test_dry_run_removes_nothing_and_the_run_what_it_said(archive, chain):
+    said = {
+        d.product.id
+        for d in retention.retain(archive, LIMITS, CONSUMERS, dry_run=True, now=LATER)
+        if d.remove
+    }
+    assert all(p.path.exists() for p in chain)
+    retention.retain(archive, LIMITS, CONSUMERS, dry_run=False, now=LATER)
+    assert {p.id for p in chain if not p.path.exists()} == said == {chain[1].id, chain[2].id}
+    assert archive.current("measurement_set", WINDOW) is None
+    assert archive.get(chain[1].id).removed
+    assert [n.product.id for n in archive.lineage(chain[3].id).walk() if n.product] == [
+        p.id for p in chain[::-1]
+    ]
+    assert removed(archive) == set()
+    assert archive.verify(archive.get(chain[1].id)) == []
+
+
+def test_pinned_products_and_all_they_were_made_from_stay(archive, chain):
+    archive.pin(chain[3].id, "cited")
+    assert removed(archive) == set()
+    archive.unpin(chain[3].id)
+    assert removed(archive) == {chain[1].id, chain[2].id}
+
+
+def test_inputs_of_unfinished_products_stay(archive, publish, chain):
+    other = publish("measurement_set", "2026-01-25T22:30")
+    assert other.id not in removed(archive)
+    publish("calibrated_ms", "2026-01-25T22:30", [other])
+    assert other.id in removed(archive)
+    archive.reject(chain[3].id, "bad")  # its calibrated_ms must make a new one
+    assert chain[2].id not in removed(archive)
+
+
+def test_inputs_of_stale_products_stay(archive, publish, chain):
+    extra = publish("measurement_set", "2026-01-25T22:30")
+    publish("calibrated_ms", "2026-01-25T22:30", [extra, chain[0]])
+    assert extra.id in removed(archive)
+    publish("subband_group", text="late subband")  # the chain and the extra calibrated_ms are stale
+    assert removed(archive) == set()
+
+
+def test_inputs_of_a_running_publication_stay(archive, chain):
+    with archive.publish("tile_image", "2026-01-25T22:30", [chain[1].id], **MADE) as draft:
+        assert chain[1].id not in removed(archive)
+        (draft.path / "x").write_text("x")
+    assert chain[1].id in removed(archive)
+
+
+def test_superseded_and_rejected_versions_go_sooner(archive, publish):
+    old, new = publish("tile_image", text="1"), publish("tile_image", text="2")
+    moment = datetime.now(UTC) + timedelta(days=11)
+    assert removed(archive, moment) == {old.id}
+    archive.reject(new.id, "bad")
+    assert removed(archive, moment) == {old.id, new.id}
+    assert removed(archive, moment - timedelta(days=2)) == set()
+
+
+def test_a_removal_killed_halfway_is_completed_and_survives_reindexing(
+    archive, engine_url, chain, monkeypatch
+):
+    monkeypatch.setattr(retention.files, "remove_tree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        retention.remove(archive, chain[1])
+    monkeypatch.undo()
+    assert chain[1].path.exists()
+    assert integrity.sweep(archive, min_age_s=0).removed == [chain[1].path]
+    assert not chain[1].path.exists()
+    before = archive.get(chain[1].id)
+    integrity.reindex(archive.root, engine_url)
+    assert archive.get(chain[1].id) == before
+    with archive.publish("measurement_set", WINDOW, [chain[0].id], **MADE) as draft:
+        (draft.path / "x").write_text("x")
+    assert draft.product.version == 2  # a version is never given twice
+
+
+def test_a_backup_restores_everything_lost(archive, engine_url, publish, tmp_path):
+    tables_ = publish("caltables", NIGHT, text="solutions")
+    image = publish("tile_image", inputs=[tables_])
+    archive.reject(image.id, "bad")
+    quarantine.quarantine(archive, tmp_path / "sb00.hdf5", "is empty")
+    before = archive.products(state=None)
+    made = backup.backup(archive, tmp_path / "backups", keep=3)
+    assert backup.verify_backup(made.path) == []
+    assert made.caltables == 1
+    later = publish("tile_image", "2026-01-25T22:30")
+    shutil.rmtree(archive.root / "caltables")
+    shutil.rmtree(archive.root / "quarantine")
+    if engine_url is None:
+        archive.close()
+        for file in archive.root.glob("index.sqlite*"):
+            file.unlink()
+    backup.restore(made.path, archive.root, engine_url)
+    assert archive.products(state=None) == before
+    assert archive.verify(archive.get(tables_.id)) == []
+    assert len(quarantine.quarantined(archive)) == 1
+    assert integrity.sweep(archive, min_age_s=0).adopted == [later.id]  # what the snapshot could not know
+    assert archive.get(later.id) == later
+
+
+def test_backups_are_rotated_and_never_half(archive, publish, tmp_path, monkeypatch):
+    publish("caltables", NIGHT)
+    start = datetime(2026, 1, 25, tzinfo=UTC)
+    for day in range(4):
+        backup.backup(archive, tmp_path / "b", keep=2, now=start + timedelta(days=day))
+    assert [b.path.name for b in backup.backups(tmp_path / "b")] == [
+        "backup-20260127T000000",
+        "backup-20260128T000000",
+    ]
+    monkeypatch.setattr(backup, "_copy_files", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(Exception, match="no space left"):
+        backup.backup(archive, tmp_path / "b", keep=2)
+    assert len(list((tmp_path / "b").iterdir())) == 2
+
+
+def test_damaged_or_foreign_backups_are_refused(archive, engine_url, publish, tmp_path):
+    product = publish("caltables", NIGHT)
+    made = backup.backup(archive, tmp_path / "b", keep=3)
+    with pytest.raises(NotFoundError, match="is no backup"):
+        backup.restore(tmp_path / "b", archive.root, engine_url)
+    other = type(archive).create(tmp_path / "other")
+    with pytest.raises(SilentWrongnessError, match="of another archive"):
+        backup.restore(made.path, other.root)
+    other.close()
+    if engine_url is not None:
+        shutil.copytree(made.path, tmp_path / "c" / made.path.name)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(ConfigurationError, match="is of PostgreSQL"):
+            backup.restore(made.path, tmp_path / "empty")
+    copy = next((made.path / "files").rglob("data.txt"))
+    copy.write_text("y")
+    with pytest.raises(SilentWrongnessError, match="is damaged"):
+        backup.restore(made.path, archive.root, engine_url)
+    (product.path / "data.txt").write_text("y")
+    with pytest.raises(SilentWrongnessError, match="its backup would be"):
+        backup.backup(archive, tmp_path / "b", keep=3)
+
+
+def publish_table(archive, partition, frame):
+    with archive.publish("source_measurements", partition, [], **MADE) as draft:
+        frame.to_parquet(draft.path / "measurements.parquet")
+    return draft.product
+
+
+def test_tables_hold_the_rows_of_current_products_only(archive):
+    first = pd.DataFrame({"source_id": ["a", "b"], "flux_jy": [1.0, 2.0]})
+    publish_table(archive, "2026-01-25T22:00", first)
+    second = publish_table(archive, "2026-01-25T22:00", first.assign(flux_jy=[3.0, 4.0]))
+    third = publish_table(archive, "2026-01-25T23:00", first.assign(extra=[5, 6]))
+    rows = tables.query(archive, "source_measurements", "SELECT * FROM rows ORDER BY product_id, source_id")
+    assert list(rows.flux_jy) == [3.0, 4.0, 1.0, 2.0]
+    assert list(rows.product_id) == [second.id] * 2 + [third.id] * 2
+    assert list(rows.extra.isna()) == [True, True, False, False]
+    one = tables.query(
+        archive,
+        "source_measurements",
+        "SELECT sum(flux_jy) AS s FROM rows WHERE source_id = ?",
+        ["a"],
+        since="2026-01-25T23:00",
+    )
+    assert one.s[0] == 1.0
+    with pytest.raises(NotFoundError, match="there is 2026-01-25T22:00 to 2026-01-25T23:00"):
+        tables.query(archive, "source_measurements", since="2027-01-01")
