@@ -1,4 +1,4 @@
-"""CLEAN: radler's minor loops between our own major cycles."""
+"""CLEAN: our own minor cycles, or radler's, between major cycles that go back to the visibilities."""
 
 from __future__ import annotations
 
@@ -9,61 +9,69 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import radler
 from numpy.typing import NDArray
 
+from dsa110_assets.imaging.clark import Cleaned, Depth, clean
 from dsa110_assets.imaging.options import ImagingOptions
 
 Image = NDArray[np.float32]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Deconvolved:
-    """`model` [Jy/pixel] and `residual` [Jy/beam], (ny, nx) float32; the counts of both loops."""
-
-    model: Image
-    residual: Image
-    major_cycles: int
-    minor_iterations: int
-
-
 def deconvolve(
     dirty: Image,
-    psf: Image,
+    wide_psf: Image,
     residual_of: Callable[[Image], Image],
     options: ImagingOptions,
     *,
     pixel_rad: float,
     beam_rad: float,
     threads: int,
-) -> Deconvolved:
-    """CLEAN a dirty image (ny, nx) with its dirty beam (same shape, unit peak at the centre).
+) -> Cleaned:
+    """CLEAN a dirty image (n, n) with its dirty beam (2n, 2n), unit peak at its centre pixel.
 
     `residual_of(model)` is the exact residual image of a model, from the visibilities: the major cycle. The
-    returned residual is always exact for the returned model.
+    returned residual is always exact for the returned model. Never deeper than the gridder's accuracy allows.
     """
-    model = np.zeros_like(dirty)
-    residual = dirty.copy()
     if options.clean_iterations == 0:
-        return Deconvolved(model, residual, 0, 0)
-    engine = radler.Radler(
-        _settings(options, dirty.shape, pixel_rad, threads), psf, residual, model, beam_rad
-    )
-    cycles = 0
-    more = True
-    while more and cycles < options.max_major_cycles:
-        with _radler_output_logged():
+        return Cleaned(np.zeros_like(dirty), dirty, 0, 0)
+    floor_jy = max(options.threshold_jy, options.epsilon * float(np.abs(dirty).max()))
+    if options.deconvolver == "clark":
+        depth = Depth(
+            iterations=options.clean_iterations,
+            gain=options.clean_gain,
+            major_gain=options.major_gain,
+            max_major_cycles=options.max_major_cycles,
+            auto_mask_sigma=options.auto_mask_sigma,
+            auto_threshold_sigma=options.auto_threshold_sigma,
+            floor_jy=floor_jy,
+        )
+        return clean(dirty, wide_psf, residual_of, depth, threads)
+    return _radler(dirty, wide_psf, residual_of, _settings(options, dirty.shape, pixel_rad, floor_jy, threads), beam_rad)
+
+
+def _radler(
+    dirty: Image, wide_psf: Image, residual_of: Callable[[Image], Image], settings: radler.Settings, beam_rad: float
+) -> Cleaned:
+    quarter = dirty.shape[0] // 2
+    psf = np.ascontiguousarray(wide_psf[quarter:-quarter, quarter:-quarter])
+    model, residual = np.zeros_like(dirty), dirty.copy()
+    engine = radler.Radler(settings, psf, residual, model, beam_rad)
+    cycles, more = 0, True
+    while more and cycles < settings.major_iteration_count:
+        with _output_logged():
             more = engine.perform(cycles)
         cycles += 1
         residual[...] = residual_of(model)
-    return Deconvolved(model, residual, cycles, int(engine.iteration_number))
+    return Cleaned(model, residual, cycles, int(engine.iteration_number))
 
 
-def _settings(options: ImagingOptions, shape: tuple[int, ...], pixel_rad: float, threads: int) -> radler.Settings:
+def _settings(
+    options: ImagingOptions, shape: tuple[int, ...], pixel_rad: float, floor_jy: float, threads: int
+) -> radler.Settings:
     settings = radler.Settings()
     settings.trimmed_image_height, settings.trimmed_image_width = shape
     settings.pixel_scale.x = settings.pixel_scale.y = pixel_rad
@@ -73,10 +81,10 @@ def _settings(options: ImagingOptions, shape: tuple[int, ...], pixel_rad: float,
     settings.major_iteration_count = options.max_major_cycles
     settings.auto_threshold_sigma = options.auto_threshold_sigma or None
     settings.auto_mask_sigma = options.auto_mask_sigma or None
-    settings.absolute_threshold = options.threshold_jy
+    settings.absolute_threshold = floor_jy
     settings.thread_count = threads
     settings.use_sub_minor_optimization = True
-    if options.multiscale:
+    if options.deconvolver == "radler-multiscale":
         settings.algorithm_type = radler.AlgorithmType.multiscale
     else:
         settings.algorithm_type = radler.AlgorithmType.generic_clean
@@ -84,7 +92,7 @@ def _settings(options: ImagingOptions, shape: tuple[int, ...], pixel_rad: float,
 
 
 @contextmanager
-def _radler_output_logged() -> Iterator[None]:
+def _output_logged() -> Iterator[None]:
     """radler reports to the process's standard output, where a caller's JSON may go: into the debug log instead."""
     libc = ctypes.CDLL(None)
     sys.stdout.flush()

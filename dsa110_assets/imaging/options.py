@@ -17,8 +17,8 @@ class ImagingOptions:
         float, Field(ge=0, le=600, description="pixel size [arcsec]; 0 = from the beam's minor axis")
     ] = 0.0
     pixels_per_beam: Annotated[
-        float, Field(ge=2.5, le=10, description="pixels across the minor axis when the size is chosen from the beam")
-    ] = 4.5
+        float, Field(ge=2.5, le=10, description="pixels across the minor axis when chosen from the beam; off-grid points lose 0.8 % at 4.5, 0.3 % at 6")
+    ] = 6.0
     max_pixels: Annotated[int, Field(ge=64, le=16384, description="largest side of the image [pixels]")] = 6000
     weighting: Annotated[
         Literal["natural", "uniform", "briggs"], Field(description="imaging weights (visibility weights always apply)")
@@ -41,7 +41,10 @@ class ImagingOptions:
     ] = 5.0
     auto_threshold_sigma: Annotated[float, Field(ge=0, description="final clean depth in rms of the residual")] = 1.0
     threshold_jy: Annotated[float, Field(ge=0, description="never clean deeper than this [Jy/beam]")] = 0.0
-    multiscale: Annotated[bool, Field(description="multi-scale clean, for extended sources")] = False
+    deconvolver: Annotated[
+        Literal["clark", "radler", "radler-multiscale"],
+        Field(description="own Clark CLEAN, radler's CLEAN, or radler's multi-scale CLEAN for extended sources"),
+    ] = "clark"
     pblimit: Annotated[
         float, Field(ge=0.01, lt=1, description="primary-beam response below which the corrected image is blank")
     ] = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,9 +80,10 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     n_pixels, pixel_rad = choose_pixels(weighted, options)
     gridder = Gridder(stokes.uvw_m, stokes.frequencies_hz, n_pixels, pixel_rad, options.epsilon, threads)
     total = float(np.sum(weighted.weights, dtype=np.float64))
-    psf = (gridder.to_image(np.ones_like(stokes.data), weighted.weights) / total).astype(np.float32)
+    wide = replace(gridder, n_pixels=2 * n_pixels)
+    wide_psf = (wide.to_image(np.ones_like(stokes.data), weighted.weights) / total).astype(np.float32)
     pixel_deg = math.degrees(pixel_rad)
-    beam = fit_beam(psf, pixel_deg)
+    beam = fit_beam(wide_psf, pixel_deg)
 
     def residual_of(model: Image) -> Image:
         left = gridder.to_visibilities(model)
@@ -91,7 +92,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
 
     cleaned = deconvolve(
         (gridder.to_image(stokes.data, weighted.weights) / total).astype(np.float32),
-        psf,
+        wide_psf,
         residual_of,
         options,
         pixel_rad=pixel_rad,
@@ -109,7 +110,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     tile = TileImage(
         image=image,
         residual=cleaned.residual,
-        psf=psf,
+        psf=wide_psf[n_pixels // 2 : -(n_pixels // 2), n_pixels // 2 : -(n_pixels // 2)].copy(),
         model=cleaned.model,
         primary_beam=effective_beam(vis, by_time_channel, header, n_pixels),
         header=header,

@@ -189,10 +189,10 @@ def test_an_image_larger_than_allowed_names_the_setting() -> None:
 
 
 def test_multiscale_recovers_an_extended_source() -> None:
-    vis = observe([(0.2, 0.1, 1.0)], n_times=6)
+    vis = observe([(0.0, 0.0, 1.0)], n_times=6, noise_jy=0.3)
     # a circular Gaussian of 3 arcmin: its visibility is the point's times exp(-2 pi^2 sigma^2 |uv|^2)
     sigma = np.deg2rad(3 / 60) / np.sqrt(8 * np.log(2))
     uv2 = np.sum(vis.uvw_m[..., :2] ** 2, axis=-1)[..., None] * (vis.frequencies_hz / 299792458.0) ** 2
     blurred = replace(vis, data=(vis.data * np.exp(-2 * np.pi**2 * sigma**2 * uv2)[..., None]).astype(np.complex64))
-    tile = make_tile(blurred, replace(SMALL, multiscale=True, weighting="natural"))
+    tile = make_tile(blurred, replace(SMALL, deconvolver="radler-multiscale", weighting="natural"))
     assert tile.figures["clean_jy"] == pytest.approx(1.0, abs=0.05)

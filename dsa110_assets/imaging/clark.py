@@ -1,0 +1,154 @@
+"""CLEAN minor cycles after Clark (1980), with a dirty beam twice as wide as the image.
+
+DSA-110 is a T: its dirty beam has straight arms that do not fall off inside the field. A dirty beam no larger than
+the image (radler, WSClean) leaves the far half of a source's arms to be cleaned as if they were sources; one of
+twice the size subtracts every component from every pixel, so minor cycles cannot diverge that way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numba import njit
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+
+from dsa110_assets.imaging.statistics import robust_rms
+
+Image = NDArray[np.float32]
+_MOST_ACTIVE = 40_000
+"""Pixels in one minor loop; more cost time in the loop, fewer cost Fourier transforms."""
+_DEEPEST_ROUND = 0.15
+"""A round goes from its peak to at least this share of it before all pixels are looked at again."""
+_MOST_ROUNDS = 40
+_DIVERGED = 1.5
+"""Growth of the exact residual's peak over the best so far at which the clean ends and the best is kept."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How deep to clean: see the options of the same names; `floor_jy` is never undercut."""
+
+    iterations: int
+    gain: float
+    major_gain: float
+    max_major_cycles: int
+    auto_mask_sigma: float
+    auto_threshold_sigma: float
+    floor_jy: float
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """`model` [Jy/pixel] and its exact `residual` [Jy/beam], (ny, nx) float32; the counts of both loops."""
+
+    model: Image
+    residual: Image
+    major_cycles: int
+    minor_iterations: int
+
+
+def clean(dirty: Image, wide_psf: Image, residual_of: Callable[[Image], Image], depth: Depth, threads: int) -> Cleaned:
+    """CLEAN `dirty` (n, n) with `wide_psf` (2n, 2n), unit peak at pixel (n, n).
+
+    `residual_of(model)` is the exact residual of a model. Down to `auto_mask_sigma` anywhere, from there to
+    `auto_threshold_sigma` only on and next to components; the rms is measured afresh at every major cycle.
+    """
+    spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
+    model, residual = np.zeros_like(dirty), dirty.copy()
+    best = Cleaned(model, residual, 0, 0)
+    masked, used = depth.auto_mask_sigma == 0, 0
+    for cycle in range(1, depth.max_major_cycles + 1):
+        rms = robust_rms(residual)
+        mask = binary_dilation(model != 0) if masked and depth.auto_mask_sigma else np.ones(dirty.shape, dtype=np.bool_)
+        final = max((depth.auto_threshold_sigma if masked else depth.auto_mask_sigma) * rms, depth.floor_jy)
+        peak = _peak(residual, mask)
+        if peak <= final:
+            if masked or final == depth.floor_jy:
+                break
+            masked = True
+            continue
+        stop = max(final, (1 - depth.major_gain) * peak)
+        fresh, iterations = _minor_cycle(residual, mask, wide_psf, spectrum, depth, stop, depth.iterations - used, threads)
+        used += iterations
+        model = model + fresh
+        residual = residual_of(model)
+        now = Cleaned(model, residual, cycle, used)
+        if best.major_cycles and _peak(residual, mask) > _DIVERGED * _peak(best.residual, mask):
+            break
+        best = now
+        if used >= depth.iterations:
+            break
+    return best
+
+
+def _peak(image: Image, mask: NDArray[np.bool_]) -> float:
+    return float(np.max(np.abs(image), initial=0, where=mask))
+
+
+def _minor_cycle(
+    residual: Image,
+    mask: NDArray[np.bool_],
+    wide_psf: Image,
+    spectrum: NDArray[np.complex64],
+    depth: Depth,
+    stop: float,
+    iterations: int,
+    threads: int,
+) -> tuple[Image, int]:
+    """Components that bring the masked residual down to `stop`, by rounds over its brightest pixels."""
+    left = residual.copy()
+    model = np.zeros_like(residual)
+    used = 0
+    for _ in range(_MOST_ROUNDS):
+        peak = _peak(left, mask)
+        if peak <= stop or used >= iterations:
+            break
+        rows, columns, limit = _active(left, mask, max(stop, _DEEPEST_ROUND * peak))
+        fresh = np.zeros(rows.size, dtype=np.float32)
+        used += _loop(left[rows, columns], rows, columns, wide_psf, depth.gain, limit, iterations - used, fresh)
+        model[rows, columns] += fresh
+        left = residual - _convolved(model, spectrum, threads)
+    return model, used
+
+
+def _active(image: Image, mask: NDArray[np.bool_], limit: float) -> tuple[NDArray[np.intp], NDArray[np.intp], float]:
+    """Masked pixels above `limit`, or above the level that leaves no more than `_MOST_ACTIVE`."""
+    rows, columns = np.nonzero(mask & (np.abs(image) > limit))
+    if rows.size > _MOST_ACTIVE:
+        values = np.abs(image[rows, columns])
+        limit = float(np.partition(values, rows.size - _MOST_ACTIVE)[rows.size - _MOST_ACTIVE])
+        rows, columns = rows[values > limit], columns[values > limit]
+    return rows, columns, limit
+
+
+@njit(cache=True)
+def _loop(values, rows, columns, psf, gain, limit, iterations, model):  # type: ignore[no-untyped-def]
+    middle = psf.shape[0] // 2
+    best = 0
+    for k in range(values.size):
+        if abs(values[k]) > abs(values[best]):
+            best = k
+    done = 0
+    while values.size > 0 and done < iterations and abs(values[best]) > limit:
+        amount = np.float32(gain) * values[best]
+        model[best] += amount
+        row, column = middle - rows[best], middle - columns[best]
+        best, highest = 0, np.float32(-1)
+        for k in range(values.size):
+            value = values[k] - amount * psf[row + rows[k], column + columns[k]]
+            values[k] = value
+            if abs(value) > highest:
+                best, highest = k, abs(value)
+        done += 1
+    return done
+
+
+def _convolved(model: Image, spectrum: NDArray[np.complex64], threads: int) -> Image:
+    side = model.shape[0]
+    wide = scipy.fft.rfft2(model, s=(2 * side, 2 * side), workers=threads)
+    wide *= spectrum
+    return np.asarray(scipy.fft.irfft2(wide, s=(2 * side, 2 * side), workers=threads)[:side, :side], dtype=np.float32)
