@@ -1,0 +1,166 @@
+"""Figures and rules for a solution. Receptor-aware: dead receptors are counted as such, not as flags.
+
+A good bandpass table of the real array has 28 % of its solutions flagged, of which 63 dead receptors explain all
+but 1 %. Absolute phases wrap, so phase scatter is taken about each receptor's own mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_assets.calibration.gains import Gains
+from dsa110_assets.calibration.solve import Solution
+from dsa110_assets.visibilities.types import Visibilities
+
+_CLOSURE_ANTENNAS = 12
+"""Closure is measured on this many antennas: 220 triangles, 495 quadrangles per polarisation."""
+
+
+class Thresholds(Protocol):
+    """The limits `problems` needs."""
+
+    @property
+    def max_solution_flag_fraction(self) -> float: ...
+    @property
+    def min_solution_snr(self) -> float: ...
+    @property
+    def min_gain_amplitude(self) -> float: ...
+    @property
+    def max_gain_amplitude(self) -> float: ...
+    @property
+    def max_closure_phase_deg(self) -> float: ...
+
+
+def assess(solution: Solution, vis_after: Visibilities, model: NDArray[np.complex64]) -> dict[str, float]:
+    """Figures of a solution and of the data it was solved on, corrected by it (`vis_after`).
+
+    Per table ("bandpass_", "gain_"): flag_fraction of living receptors, flag_fraction_raw of all, snr (median).
+    dead_receptors and dead_antennas count those among the antennas in the data. gain_amplitude_min/max: median
+    amplitudes of living receptors over the array's median. gain_phase_scatter_deg: rms over time about each
+    receptor's mean. closure_phase_deg and closure_amplitude (rms, and rms natural logarithm) of data over model,
+    flux_ratio of data to model. NaN where nothing is left to measure.
+    """
+    present = vis_after.active_antennas
+    dead = solution.bandpass.dead_receptors
+    ratio, weight = _over_model(vis_after, model)
+    phase_deg, log_amplitude = _closure(vis_after, ratio, weight, dead)
+    used = weight > 0
+    return {
+        **table_figures("bandpass", solution.bandpass),
+        **table_figures("gain", solution.gains),
+        **_amplitudes(solution.bandpass, dead),
+        "gain_phase_scatter_deg": _phase_scatter_deg(solution.gains),
+        "dead_receptors": float(dead[present].sum()),
+        "dead_antennas": float(dead[present].all(axis=1).sum()),
+        "antennas": float(present.size),
+        "closure_phase_deg": phase_deg,
+        "closure_amplitude": log_amplitude,
+        "flux_ratio": float(np.average(ratio.real[used], weights=weight[used])) if used.any() else math.nan,
+        "reduced_chi2": float(solution.report.get("reduced_chi2", math.nan)),
+    }
+
+
+def table_figures(name: str, gains: Gains) -> dict[str, float]:
+    """{name}_flag_fraction (living receptors), _flag_fraction_raw (all), _snr (median, unflagged) of one table.
+
+    Cells no receptor has a solution in (missing subbands) do not count, except in the raw fraction.
+    """
+    alive = ~gains.dead_receptors
+    solvable = ~gains.flags.all(axis=(1, 3))
+    flags = np.moveaxis(gains.flags, 2, 1)[solvable][:, alive]
+    snr = gains.snr[~gains.flags]
+    return {
+        f"{name}_flag_fraction": float(flags.mean()) if flags.size else 1.0,
+        f"{name}_flag_fraction_raw": float(gains.flags.mean()),
+        f"{name}_snr": float(np.median(snr)) if snr.size else 0.0,
+    }
+
+
+def _amplitudes(bandpass: Gains, dead: NDArray[np.bool_]) -> dict[str, float]:
+    if dead.all():
+        return dict.fromkeys(("gain_amplitude", "gain_amplitude_min", "gain_amplitude_max"), math.nan)
+    masked = np.ma.masked_array(np.abs(bandpass.values), bandpass.flags)
+    medians = np.ma.median(masked, axis=(0, 2)).filled(np.nan)[~dead]
+    middle = float(np.median(medians))
+    return {
+        "gain_amplitude": middle,
+        "gain_amplitude_min": float(medians.min()) / middle,
+        "gain_amplitude_max": float(medians.max()) / middle,
+    }
+
+
+def _phase_scatter_deg(gains: Gains) -> float:
+    """Rms phase [deg] over time about each living receptor's mean direction; 0 for one interval."""
+    unit = np.where(gains.flags, 0, np.exp(1j * np.angle(gains.values)))
+    mean = unit.sum(axis=0, keepdims=True)
+    about = np.angle(unit * np.exp(-1j * np.angle(mean)))[~gains.flags]
+    return float(np.rad2deg(np.sqrt(np.mean(about**2)))) if about.size else math.nan
+
+
+def _over_model(
+    vis: Visibilities, model: NDArray[np.complex64]
+) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+    """sum w V conj(M) / sum w |M|^2 and its weight, (baseline, pol), over times and channels; autos weigh 0."""
+    weight = np.where(vis.flags, 0, vis.weights)
+    top = np.einsum("tbcp,tbcp,tbc->bp", weight, vis.data, model.conj(), dtype=np.complex128, casting="unsafe")
+    power = (model.real**2 + model.imag**2).astype(np.float32)
+    bottom = np.einsum("tbcp,tbc->bp", weight, power, dtype=np.float64)
+    bottom[vis.is_auto] = 0
+    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0), bottom
+
+
+def _closure(
+    vis: Visibilities, ratio: NDArray[np.complex128], weight: NDArray[np.float64], dead: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """(rms closure phase [deg], rms log closure amplitude) of data over model, on up to 12 spread antennas."""
+    phases: list[float] = []
+    amplitudes: list[float] = []
+    for pol in range(2):
+        edge: dict[tuple[int, int], complex] = {}
+        for i, j, r, w in zip(vis.ant1, vis.ant2, ratio[:, pol], weight[:, pol], strict=True):
+            if w > 0 and r != 0:
+                edge[int(i), int(j)] = complex(r)
+                edge[int(j), int(i)] = complex(r).conjugate()
+        alive = [int(a) for a in vis.active_antennas if not dead[a, pol]]
+        spread = sorted(set(np.linspace(0, len(alive) - 1, _CLOSURE_ANTENNAS).round().astype(int))) if alive else []
+        chosen = [alive[k] for k in spread]
+        for a, b, c in combinations(chosen, 3):
+            if {(a, b), (b, c), (c, a)} <= edge.keys():
+                phases.append(float(np.angle(edge[a, b] * edge[b, c] * edge[c, a])))
+        for a, b, c, d in combinations(chosen, 4):
+            if {(a, b), (c, d), (a, c), (b, d)} <= edge.keys():
+                amplitudes.append(math.log(abs(edge[a, b] * edge[c, d]) / abs(edge[a, c] * edge[b, d])))
+    return math.degrees(_rms(phases)), _rms(amplitudes)
+
+
+def _rms(values: list[float]) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values else math.nan
+
+
+def problems(figures: Mapping[str, float], thresholds: Thresholds) -> list[str]:
+    """What is wrong with a solution of these `assess` figures; an empty list means usable. NaN is wrong."""
+    found: list[str] = []
+    for table in ("bandpass", "gain"):
+        flagged, snr = figures[f"{table}_flag_fraction"], figures[f"{table}_snr"]
+        if not flagged <= thresholds.max_solution_flag_fraction:
+            limit = thresholds.max_solution_flag_fraction
+            found.append(f"{flagged:.1%} of living receptors' {table} solutions flagged, limit {limit:.0%}")
+        if not snr >= thresholds.min_solution_snr:
+            found.append(f"median {table} SNR {snr:.1f} below {thresholds.min_solution_snr:g}")
+    least, most = figures["gain_amplitude_min"], figures["gain_amplitude_max"]
+    if not least >= thresholds.min_gain_amplitude:
+        found.append(f"a receptor's gain is {least:.3f} of the median, limit {thresholds.min_gain_amplitude:g}")
+    if not most <= thresholds.max_gain_amplitude:
+        found.append(f"a receptor's gain is {most:.1f} times the median, limit {thresholds.max_gain_amplitude:g}")
+    if not figures["closure_phase_deg"] <= thresholds.max_closure_phase_deg:
+        found.append(
+            f"closure phases of {figures['closure_phase_deg']:.1f} deg rms against the model, "
+            f"limit {thresholds.max_closure_phase_deg:g}: wrong model or interference"
+        )
+    return found

@@ -1,0 +1,115 @@
+"""A simulated transit, read from its files, solved against the simulator's truth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dsa110_assets.calibration import night, quality, transits
+from dsa110_assets.calibration.apply import apply
+from dsa110_assets.calibration.solve import SolveOptions
+from dsa110_assets.errors import BadDataError, ConfigurationError
+from dsa110_assets.simulator.options import SimulationOptions
+from dsa110_assets.simulator.simulate import simulate
+from dsa110_assets.sky import calibrators
+from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.thresholds import Thresholds
+from dsa110_assets.visibilities import grouping, reader, uvh5
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """One group with 3C454.3 in it, noise-free, twelve antennas; its truth and its visibilities."""
+    out = tmp_path_factory.mktemp("transit")
+    source = calibrators.find("3C454.3")
+    middle = transits.transit_mjd(source.ra_deg, source.dec_deg, 61065.9)
+    from astropy.time import Time
+
+    options = SimulationOptions(
+        start=Time(middle - 150 / 86400, format="mjd").isot[:19], groups=1, antennas=12, channels=4, subbands=4,
+        noise_scale=0.0, rfi_tones=0, rfi_bursts=0.0, dead_antennas=0, dead_receptors=1, variables=False,
+    )  # fmt: skip
+    truth = simulate(out, options)
+    headers = [uvh5.read_header(path) for path in sorted(out.glob("*.hdf5"))]
+    (group,) = grouping.group_headers(headers)
+    vis = reader.read_group({s: header.path for s, header in group.files.items()}, 4)
+    (transit,) = transits.transits([source], vis.times_mjd[0], vis.times_mjd[-1], float(np.rad2deg(vis.pointing_dec_rad)))
+    return vis, truth, transit
+
+
+def sky_of(truth):
+    """The simulator's constant sky as a model."""
+    sources = truth["sources"]
+    return SkyModel(
+        tuple(s["name"] for s in sources), np.deg2rad([s["ra_deg"] for s in sources]),
+        np.deg2rad([s["dec_deg"] for s in sources]), np.array([s["flux_jy"] for s in sources]),
+        np.array([s["spectral_index"] for s in sources]),
+    )  # fmt: skip
+
+
+def test_solved_transit_calibrates_the_data(simulated):
+    """Noise-free data of the simulator, corrected, are the sky's prediction: flux scale, signs and frames agree.
+
+    The simulator samples the measurement equation by its own code; what is left is its time-dependent gains
+    within an interval and single precision.
+    """
+    vis, truth, transit = simulated
+    sky = sky_of(truth)
+    solution = night.calibrate_transit(vis, sky, transit, SolveOptions(gain_solint_s=12.9))
+    assert quality.problems(solution.report, Thresholds()) == []
+    assert solution.report["anchor"] == f"VLA:{transit.calibrator.name}"
+    assert solution.report["anchor_provisional"] is True
+    assert solution.report["flux_ratio"] == pytest.approx(1, abs=1e-3)
+    assert solution.report["closure_phase_deg"] < 0.1
+    json.dumps(solution.report)
+    model = night.predict(vis, night.field_of(transit.calibrator, sky))
+    after = apply(vis, solution.tables)
+    good = ~after.flags & ~vis.is_auto[None, :, None, None]
+    assert good.mean() > 0.7
+    residual = np.abs(after.data - model[..., None])[good]
+    assert np.sqrt(np.mean(residual**2)) < 2e-3 * transit.apparent_flux_jy
+
+
+def test_dead_receptor_of_the_simulator_is_found(simulated):
+    vis, truth, transit = simulated
+    solution = night.calibrate_transit(vis, sky_of(truth), transit, SolveOptions())
+    assert len(solution.report["dead_receptors_named"]) == solution.report["dead_receptors"] == 1
+
+
+def test_field_sources_matter(simulated):
+    """Without the field's sources the solution is worse: the model is the whole sky, not one point."""
+    vis, truth, transit = simulated
+    sky = sky_of(truth)
+    full = night.calibrate_transit(vis, sky, transit, SolveOptions())
+    lone = night.calibrate_transit(vis, sky.select(np.zeros(len(sky), bool)), transit, SolveOptions())
+    assert lone.report["reduced_chi2"] > 10 * full.report["reduced_chi2"]
+
+
+def test_calibrator_is_not_counted_twice(simulated):
+    """The catalogue's entry for the calibrator gives way to the calibrator's own flux."""
+    vis, truth, transit = simulated
+    field = night.field_of(transit.calibrator, sky_of(truth))
+    ra, dec = np.deg2rad(transit.calibrator.ra_deg), np.deg2rad(transit.calibrator.dec_deg)
+    assert len(field.within(ra, dec, 1 / 60)) == 1
+
+
+def test_integrations_out_of_the_beam_are_left_out(simulated):
+    """Data of a time when the calibrator is far are not solved on, and only far data are refused."""
+    vis, truth, transit = simulated
+    inside = night.integrations_in_beam(vis, transit.calibrator, 0.9)
+    assert 0 < inside.sum() <= vis.times_mjd.size
+    shifted = replace(vis, times_mjd=vis.times_mjd + 0.3)
+    assert not night.integrations_in_beam(shifted, transit.calibrator, 0.5).any()
+    with pytest.raises(BadDataError, match="never within"):
+        night.calibrate_transit(shifted, sky_of(truth), transit, SolveOptions())
+
+
+def test_no_flux_no_calibration(simulated):
+    """Trap 40: a calibrator without flux does not calibrate with a default of 1 Jy."""
+    vis, truth, transit = simulated
+    unknown = replace(transit.calibrator, flux_20cm_jy=None, standard=None)
+    with pytest.raises(ConfigurationError, match="flux"):
+        night.calibrate_transit(vis, sky_of(truth), replace(transit, calibrator=unknown), SolveOptions())
