@@ -52,7 +52,7 @@ def direction(hour_angle: float, dec: float) -> np.ndarray:
 class Observation:
     """What to write. Sources are (ra_rad, dec_rad, flux_jy) ICRS, without primary beam or smearing."""
 
-    mjd_start: float = 61065.934027777
+    mjd_start: float = 61065.9345
     n_antennas: int = 8
     n_telescope: int = 12
     n_channels: int = 4

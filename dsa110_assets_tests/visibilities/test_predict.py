@@ -1,0 +1,117 @@
+"""Prediction against the visibilities ERFA made (conftest), and each factor against its own definition."""
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.special import j1
+
+from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.visibilities import phasing, reader
+from dsa110_assets.visibilities.predict import predict
+
+C_M_S = 299792458.0
+
+
+def sky_of(sources, index: float = 0.0) -> SkyModel:  # type: ignore[no-untyped-def]
+    ra, dec, flux = (np.array(column) for column in zip(*sources, strict=True))
+    return SkyModel(tuple(f"s{i}" for i in range(ra.size)), ra, dec, flux, np.full(ra.size, index))
+
+
+@pytest.fixture
+def made(observe, meridian_radec, tmp_path):  # type: ignore[no-untyped-def]
+    observation = observe(n_times=4)
+    ra, dec = meridian_radec(observation, observation.mjd_start)
+    observation.sources = [(ra + 0.012, dec - 0.005, 2.0), (ra - 0.02, dec + 0.015, 1.0), (ra + 0.2, dec, 0.5)]
+    return reader.read_group(observation.write_all(tmp_path), 2), observation
+
+
+@pytest.mark.parametrize("centre", ["meridian", "common", "elsewhere"])
+def test_prediction_is_what_was_observed(made, centre: str) -> None:  # type: ignore[no-untyped-def]
+    """Trap 13: 1 Jy in the model is amplitude 1 in XX and in YY. complex64: 3.5 Jy x 3e-7."""
+    vis, observation = made
+    if centre != "meridian":
+        vis = phasing.to_common_centre(vis, None if centre == "common" else (observation.sources[1][:2]))
+    model = predict(vis, sky_of(observation.sources), primary_beam=False, smearing=False)
+    assert model.shape == vis.data.shape[:3]
+    assert model.dtype == np.complex64
+    np.testing.assert_allclose(model, vis.data[..., 0], atol=2e-6)
+    np.testing.assert_allclose(model, vis.data[..., 1], atol=2e-6)
+
+
+def test_one_jansky_at_the_pointing_is_one(made) -> None:  # type: ignore[no-untyped-def]
+    """Trap 13, with the beam on: only the integration at which it is on the meridian sees it whole."""
+    vis, _ = made
+    ra, dec = vis.phase_centres_rad[2]
+    model = predict(vis, sky_of([(ra, dec, 1.0)]))
+    np.testing.assert_allclose(model[2], 1.0, atol=1e-6)
+    assert np.all(np.abs(model[0]) < 1 - 1e-4)
+
+
+def test_primary_beam_follows_the_drift(made, meridian_radec) -> None:  # type: ignore[no-untyped-def]
+    """Autocorrelations show flux x beam: the Airy formula at the angle from each integration's meridian direction."""
+    vis, observation = made
+    ra, dec, _ = observation.sources[0]
+    model = predict(vis, sky_of([(ra, dec, 1.0)]), smearing=False)[:, vis.is_auto]
+    for t, mjd in enumerate(vis.times_mjd):
+        ra0, dec0 = meridian_radec(observation, mjd)
+        cosine = np.sin(dec) * np.sin(dec0) + np.cos(dec) * np.cos(dec0) * np.cos(ra - ra0)
+        x = np.pi * 4.65 * vis.frequencies_hz / C_M_S * np.sqrt(1 - cosine**2)
+        # ICRS and apparent separations differ by aberration, 1e-4 of 0.7 degrees.
+        np.testing.assert_allclose(model[t], np.tile((2 * j1(x) / x) ** 2, (8, 1)), rtol=2e-4)
+    assert np.ptp(model.real, axis=0).min() > 1e-3
+
+
+def test_spectral_index(made) -> None:  # type: ignore[no-untyped-def]
+    vis, observation = made
+    steep = predict(vis, sky_of(observation.sources[:1], -0.7), primary_beam=False)
+    flat = predict(vis, sky_of(observation.sources[:1], 0.0), primary_beam=False)
+    np.testing.assert_allclose(steep / flat, np.broadcast_to((vis.frequencies_hz / 1.4e9) ** -0.7, flat.shape), rtol=1e-6)
+
+
+def test_nothing_behind_the_dish_and_nothing_without_sources(made) -> None:  # type: ignore[no-untyped-def]
+    vis, observation = made
+    ra, _, _ = observation.sources[0]
+    assert not predict(vis, sky_of([(ra + np.pi, 0.0, 100.0)])).any()
+    empty = sky_of([(ra, 0.0, 1.0)]).brighter_than(2.0)
+    assert not predict(vis, empty).any()
+
+
+def test_bandwidth_and_time_smearing(made) -> None:  # type: ignore[no-untyped-def]
+    """E4. Against the mean over the channel's width and the integration of the fringe with its delay and rate.
+
+    The fringe is integrated numerically, with rates found by predicting the delays half a second apart: 1e-4.
+    """
+    vis, observation = made
+    source = sky_of(observation.sources[1:2])
+    sharp = predict(vis, source, primary_beam=False, smearing=False)
+    smeared = predict(vis, source, primary_beam=False)
+    t, row = 1, int(np.argmax(np.linalg.norm(vis.uvw_m[1], axis=1)))
+    delay = _delay_s(vis, observation, vis.times_mjd[t], t, row)
+    rate = (_delay_s(vis, observation, vis.times_mjd[t] + 5 / 86400, t, row) - delay) / 5
+    for k in (0, 3, 7):
+        nu = vis.frequencies_hz[k]
+        band, _ = quad(lambda x: np.cos(2 * np.pi * x * delay), -vis.channel_width_hz / 2, vis.channel_width_hz / 2)
+        time, _ = quad(lambda x, nu=nu: np.cos(2 * np.pi * nu * rate * x), -vis.interval_s / 2, vis.interval_s / 2)
+        expected = band / vis.channel_width_hz * time / vis.interval_s
+        assert expected < 0.99
+        assert smeared[t, row, k] / sharp[t, row, k] == pytest.approx(expected, abs=1e-3)
+
+
+def _delay_s(vis, observation, mjd: float, t: int, row: int) -> float:  # type: ignore[no-untyped-def]
+    """Delay of source 1 against the direction tracked in integration t, by ERFA, at a time near it."""
+    import erfa
+    from astropy.time import Time
+
+    time = Time(mjd, format="mjd", scale="utc")
+    lon = np.radians(-118.2830)
+    astrom = erfa.apco13(
+        time.jd1, time.jd2, float(time.delta_ut1_utc), lon, np.radians(37.2334051), 1188.0519, 0, 0, 0, 0, 0, 1
+    )[0]
+    vector = vis.antennas.relative_m[vis.ant2[row]] - vis.antennas.relative_m[vis.ant1[row]]
+
+    def path(ra: float, dec: float) -> float:
+        ri, di = erfa.atciqz(ra, dec, astrom)
+        angle = lon - (astrom["eral"] - ri)
+        return float(vector @ np.array([np.cos(di) * np.cos(angle), np.cos(di) * np.sin(angle), np.sin(di)]))
+
+    return (path(*observation.sources[1][:2]) - path(*vis.phase_centres_rad[t])) / C_M_S
