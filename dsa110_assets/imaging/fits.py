@@ -70,22 +70,35 @@ def read_image(path: Path) -> FitsImage:
     Blank pixels stay NaN, never 0. Raises NotFoundError if there is no file, BadDataError if it cannot be read,
     is no such image, has no finite pixel, no celestial coordinates, or no positive BMAJ and BMIN.
     """
-    if not path.exists():
-        raise NotFoundError(f"{path}: no such image")
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            raw, header = hdus[0].data, hdus[0].header.copy()
-    except (OSError, ValueError, TypeError, fits.VerifyError) as error:
-        raise BadDataError(f"{path}: not readable as FITS ({error}); image it again") from error
+    raw, header = _open(path)
     if raw is None or raw.ndim < 2 or raw.size != raw.shape[-1] * raw.shape[-2]:
         raise BadDataError(f"{path}: shape {None if raw is None else raw.shape} is no image of two axes")
     data = np.ascontiguousarray(raw.reshape(raw.shape[-2:]), dtype=np.float32)
     if not np.isfinite(data).any():
         raise BadDataError(f"{path}: no pixel is finite; the image holds nothing")
+    return FitsImage(data, *_celestial(path, header))
+
+
+def read_header(path: Path) -> tuple[Header, Beam]:
+    """Header and beam of an image without its pixels; the same errors as `read_image` for what they are missing."""
+    return _celestial(path, _open(path, pixels=False)[1])
+
+
+def _open(path: Path, pixels: bool = True) -> tuple[NDArray[np.floating] | None, Header]:
+    if not path.exists():
+        raise NotFoundError(f"{path}: no such image")
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            return (hdus[0].data if pixels else None), hdus[0].header.copy()
+    except (OSError, ValueError, TypeError, fits.VerifyError) as error:
+        raise BadDataError(f"{path}: not readable as FITS ({error}); image it again") from error
+
+
+def _celestial(path: Path, header: Header) -> tuple[Header, Beam]:
     _drop_degenerate_axes(header)
     if not WCS(header).has_celestial:
         raise BadDataError(f"{path}: the header has no celestial coordinates")
-    return FitsImage(data, header, _beam(path, header))
+    return header, _beam(path, header)
 
 
 def _beam(path: Path, header: Header) -> Beam:

@@ -1,0 +1,245 @@
+"""Coadds against skies known exactly, against their own noise maps, and against reproject."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+from dsa110_assets.errors import BadDataError
+from dsa110_assets.imaging.fits import read_image, write_image
+from dsa110_assets.imaging.peaks import find_peaks
+from dsa110_assets.imaging.restoring import Beam
+from dsa110_assets.imaging.statistics import robust_rms
+from dsa110_assets.mosaics.agreement import overlap_agreement
+from dsa110_assets.mosaics.coadd import Mosaic, TileInput, coadd
+from dsa110_assets.mosaics.grid import common_header
+from dsa110_assets.mosaics.options import CoaddOptions
+from dsa110_assets.mosaics.resample import resample, source_coordinates, spline_coefficients
+from dsa110_assets.mosaics.window import Window
+from dsa110_assets.mosaics.write import write_mosaic
+
+from dsa110_assets_tests.mosaics.tiles import BEAM, PIXEL_DEG, Source, gaussians, make_tiles, response, tile_header
+
+CENTRES = [(150.0, 16.0), (150.6, 16.0), (151.2, 16.05)]
+SOURCES: list[Source] = [(150.31, 16.12, 1.0), (150.62, 15.81, 0.5), (150.9, 16.3, 2.0), (151.0, 15.9, 0.7)]
+
+
+def _measured(mosaic: Mosaic, ra: float, dec: float) -> tuple[float, float]:
+    """(offset [beams], peak [Jy/beam]) of the peak nearest a true position."""
+    peaks = find_peaks(np.nan_to_num(mosaic.image), 0.1)
+    x, y = WCS(mosaic.header).wcs_world2pix(ra, dec, 0)
+    away = np.hypot(peaks.x - x, peaks.y - y)
+    return float(away.min() * PIXEL_DEG / mosaic.header["BMIN"]), float(peaks.value[np.argmin(away)])
+
+
+def test_fluxes_and_places_survive(tmp_path: Path) -> None:
+    mosaic = coadd(make_tiles(tmp_path, CENTRES, SOURCES))
+    for ra, dec, flux in SOURCES:
+        away, peak = _measured(mosaic, ra, dec)
+        # splines of a beam 4 pixels wide err by 0.1 %, the Gaussian's foreshortening in SIN by less
+        assert peak == pytest.approx(flux, rel=0.003)
+        assert away < 0.02
+    assert mosaic.figures["tiles"] == 3
+
+
+def test_parts_of_an_image_add_up_to_it(tmp_path: Path) -> None:
+    """E7: an image cut into overlapping tiles and coadded on its own grid is the image, to float32 rounding."""
+    whole = tile_header(10.0, 40.0, 400)
+    rng = np.random.default_rng(2)
+    data = rng.standard_normal((400, 400)).astype(np.float32)
+    tiles = []
+    for number, (x, y) in enumerate([(0, 0), (180, 0), (0, 180), (180, 180)]):
+        part = whole.copy()
+        part["CRPIX1"] -= x
+        part["CRPIX2"] -= y
+        tile = TileInput(tmp_path / f"i{number}", tmp_path / f"p{number}", 1.0 + number, f"t{number}", float(number))
+        write_image(data[y : y + 220, x : x + 220], part, tile.image_path)
+        write_image(np.ones((220, 220)), part, tile.primary_beam_path)
+        tiles.append(tile)
+    whole["NAXIS1"] = whole["NAXIS2"] = 400
+    mosaic = coadd(tiles, whole)
+    np.testing.assert_allclose(mosaic.image, data, atol=2e-5)
+
+
+def test_the_formula_pixel_by_pixel(tmp_path: Path) -> None:
+    """M = sum(PB D / s^2) / sum(PB^2 / s^2) and its noise on one common grid, where nothing is interpolated."""
+    header = tile_header(30.0, -5.0, 128)
+    rng = np.random.default_rng(1)
+    tiles, top, bottom = [], 0.0, 0.0
+    for number in range(3):
+        data = rng.standard_normal((128, 128))
+        pb = response(header, 128, 30.0 + number, -5.0)
+        sigma = 0.5 + number
+        tile = TileInput(tmp_path / f"i{number}", tmp_path / f"p{number}", sigma, f"t{number}", float(number))
+        write_image(data, header, tile.image_path)
+        write_image(pb, header, tile.primary_beam_path)
+        tiles.append(tile)
+        seen = pb >= 0.2
+        top, bottom = top + seen * pb * data / sigma**2, bottom + seen * pb**2 / sigma**2
+    grid = header.copy()
+    grid["NAXIS1"] = grid["NAXIS2"] = 128
+    mosaic = coadd(tiles, grid)
+    np.testing.assert_allclose(mosaic.image, top / bottom, atol=1e-4)
+    np.testing.assert_allclose(mosaic.noise, bottom**-0.5, rtol=1e-4)
+    np.testing.assert_allclose(mosaic.weights, bottom, rtol=2e-4)
+
+
+def test_the_noise_map_is_honest(tmp_path: Path) -> None:
+    """Trap 28: of a mosaic of noise alone, the measured sigma equals the map, everywhere and in every zone of it."""
+    mosaic = coadd(make_tiles(tmp_path, CENTRES, [], noise_jy=[1.0, 2.0, 1.5], n_pixels=768))
+    pulls = mosaic.image / mosaic.noise
+    # some 2e4 beams: sigma is known to 1 %
+    assert robust_rms(pulls) == pytest.approx(1.0, abs=0.03)
+    assert mosaic.figures["measured_over_noise"] == pytest.approx(1.0, abs=0.03)
+    quartiles = np.nanquantile(mosaic.noise, [0, 0.25, 0.5, 0.75, 1])
+    for low, high in zip(quartiles[:-1], quartiles[1:], strict=True):
+        zone = (mosaic.noise >= low) & (mosaic.noise <= high)
+        assert robust_rms(pulls[zone]) == pytest.approx(1.0, abs=0.06)
+
+
+def test_a_tile_given_twice_counts_once(tmp_path: Path) -> None:
+    tiles = make_tiles(tmp_path, CENTRES[:2], SOURCES, noise_jy=[1.0, 1.0])
+    once, twice = coadd(tiles), coadd([*tiles, *tiles])
+    np.testing.assert_array_equal(once.noise, twice.noise)
+    assert len(twice.tiles) == 2
+
+
+@pytest.mark.parametrize("shift_deg", [0.0, 209.4, 359.4 - 150.0 + 0.3])
+def test_zero_hours_is_nowhere_special(tmp_path: Path, shift_deg: float) -> None:
+    """Trap 27: rotating the sky and the tiles in right ascension rotates the mosaic and nothing else."""
+    reference, rotated = tmp_path / "a", tmp_path / "b"
+    reference.mkdir()
+    rotated.mkdir()
+    one = coadd(make_tiles(reference, CENTRES, SOURCES))
+    moved_centres = [((ra + shift_deg) % 360, dec) for ra, dec in CENTRES]
+    moved_sources = [((ra + shift_deg) % 360, dec, flux) for ra, dec, flux in SOURCES]
+    other = coadd(make_tiles(rotated, moved_centres, moved_sources))
+    assert other.image.shape == one.image.shape
+    assert (other.header["CRVAL1"] - one.header["CRVAL1"] - shift_deg + 180) % 360 - 180 == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(np.nan_to_num(other.image), np.nan_to_num(one.image), atol=2e-4)
+
+
+def test_overlapping_tiles_agree_and_a_wrong_beam_shows(tmp_path: Path) -> None:
+    """Trap 26: with the right beam, pairs agree within 3 %; with a beam corrected twice they do not."""
+    tiles = make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.002] * 3)
+    figures = overlap_agreement(tiles)
+    assert figures["overlap_pairs"] >= 5
+    assert figures["overlap_flux_ratio"] == pytest.approx(1.0, abs=0.03)
+    assert figures["overlap_flux_scatter"] < 0.03
+    assert figures["overlap_flux_worst"] < 0.03
+    assert figures["overlap_offset_arcsec"] < 0.05 * 40
+    wrong = []
+    for tile in tiles:
+        squared = read_image(tile.primary_beam_path)
+        path = tmp_path / f"squared-{tile.product_id}.fits"
+        write_image(squared.data**2, squared.header, path)
+        wrong.append(replace(tile, primary_beam_path=path))
+    assert overlap_agreement(wrong)["overlap_flux_scatter"] > 0.03
+
+
+def test_different_beams_are_made_one(tmp_path: Path) -> None:
+    """A point source keeps its flux in Jy/beam, and noise stays honest, when tiles of two beams are coadded."""
+    beams = [BEAM, Beam(70 / 3600, 50 / 3600, -20.0), BEAM]
+    mosaic = coadd(make_tiles(tmp_path, CENTRES, SOURCES, beams=beams, noise_jy=[0.001] * 3, flat=True))
+    assert mosaic.figures["convolved"] == 1
+    assert mosaic.header["BMAJ"] >= 70 / 3600
+    for ra, dec, flux in SOURCES:
+        assert _measured(mosaic, ra, dec)[1] == pytest.approx(flux, rel=0.01)
+    assert mosaic.figures["measured_over_noise"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_resampling_agrees_with_reproject(tmp_path: Path) -> None:
+    """The quick resampling against reproject's, which evaluates the WCS at every pixel (bicubic splines too)."""
+    from reproject import reproject_interp
+
+    source = tile_header(150.0, 16.0, 300)
+    target = tile_header(150.2, 16.1, 320)
+    image = gaussians(source, 300, [(150.1, 16.05, 1.0), (149.9, 15.9, 1.0)])
+    window = Window(0, 320, 0, 320)
+    x, y = source_coordinates(WCS(source), WCS(target), window)
+    ours = resample(spline_coefficients(image), x, y, window)
+    theirs, seen = reproject_interp((image, source), target, shape_out=(320, 320), order="bicubic")
+    both = (seen > 0) & np.isfinite(ours)
+    assert both.sum() > 60_000
+    np.testing.assert_allclose(ours[both], theirs[both], atol=1e-3)
+
+
+def test_the_grid_covers_all_and_keeps_scale() -> None:
+    headers = []
+    for ra in np.arange(-10, 10, 1.3):
+        header = tile_header(ra, 54.573, 600)
+        header["NAXIS"], header["NAXIS1"], header["NAXIS2"] = 2, 600, 600
+        headers.append(header)
+    grid = common_header(headers)
+    wcs = WCS(grid)
+    assert wcs.wcs.ctype[0] == "RA---ZEA"
+    for header in headers:
+        x, y = wcs.wcs_world2pix(*WCS(header).wcs_pix2world([0, 599, 0, 599], [0, 0, 599, 599], 0), 0)
+        assert np.all((x >= 0) & (x < grid["NAXIS1"]) & (y >= 0) & (y < grid["NAXIS2"]))
+    # no cos(dec) lost: the strip is 19.5 deg of RA at dec 54.6, not 19.5 deg of arc
+    assert grid["NAXIS1"] * PIXEL_DEG == pytest.approx(19.5 * np.cos(np.deg2rad(54.573)) + 600 * PIXEL_DEG, rel=0.03)
+    area = WCS(grid).proj_plane_pixel_area().to_value("deg2")
+    assert area == pytest.approx(PIXEL_DEG**2, rel=1e-6)
+
+
+def test_a_whole_turn_of_the_sky_fits_one_grid(tmp_path: Path) -> None:
+    headers = []
+    for ra in np.arange(0, 300, 20.0):
+        header = tile_header(ra, 16.27, 512)
+        header["NAXIS"], header["NAXIS1"], header["NAXIS2"] = 2, 512, 512
+        headers.append(header)
+    grid = common_header(headers, max_pixels=2_000_000)
+    assert grid["CTYPE1"] == "RA---MER"
+    assert grid["NAXIS1"] * grid["NAXIS2"] <= 2_000_000
+    x, y = grid["NAXIS1"] / 2, WCS(grid).wcs_world2pix(grid["CRVAL1"], 16.27, 0)[1]
+    here = np.array(WCS(grid).wcs_pix2world([x, x + 1, x], [y, y, y + 1], 0))
+    across = abs(here[0, 1] - here[0, 0]) * np.cos(np.deg2rad(16.27))
+    assert across == pytest.approx(here[1, 2] - here[1, 0], rel=1e-3)
+
+
+def test_what_cannot_be_coadded_is_refused(tmp_path: Path) -> None:
+    tiles = make_tiles(tmp_path, CENTRES[:1], [], n_pixels=128)
+    with pytest.raises(BadDataError, match="at least one tile"):
+        coadd([])
+    with pytest.raises(BadDataError, match="no weight"):
+        coadd([replace(tiles[0], rms_jy=0.0)])
+    elsewhere = tile_header(10.0, 16.0, 64)
+    elsewhere["NAXIS1"] = elsewhere["NAXIS2"] = 64
+    with pytest.raises(BadDataError, match="inside the mosaic"):
+        coadd(tiles, elsewhere)
+    header = read_image(tiles[0].image_path).header
+    write_image(np.ones((64, 64)), header, tmp_path / "small.fits")
+    with pytest.raises(BadDataError, match=r"small\.fits"):
+        coadd([replace(tiles[0], primary_beam_path=tmp_path / "small.fits")])
+
+
+def test_blank_pixels_stay_out(tmp_path: Path) -> None:
+    """One NaN in a tile neither spreads nor counts as 0 flux where another tile sees the sky."""
+    tiles = make_tiles(tmp_path, CENTRES[:2], SOURCES, flat=True)
+    image = read_image(tiles[0].image_path)
+    data = image.data.copy()
+    data[:, 200:260] = np.nan
+    write_image(data, image.header, tmp_path / "holed.fits")
+    mosaic = coadd([replace(tiles[0], image_path=tmp_path / "holed.fits"), tiles[1]])
+    for ra, dec, flux in SOURCES[:2]:
+        assert _measured(mosaic, ra, dec)[1] == pytest.approx(flux, rel=0.01)
+
+
+def test_a_mosaic_on_disk_reads_back(tmp_path: Path) -> None:
+    mosaic = coadd(make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.01] * 3), options=CoaddOptions(threads=1))
+    out = tmp_path / "out"
+    out.mkdir()
+    written = write_mosaic(mosaic, out, {"PRODUCT": "hour_mosaic-1"})
+    assert set(written) == {"mosaic.fits", "noise.fits", "weights.fits", "preview.png"}
+    back = read_image(written["mosaic.fits"])
+    np.testing.assert_array_equal(back.data, mosaic.image)
+    assert back.header["PRODUCT"] == "hour_mosaic-1"
+    assert [back.header[f"TILE{n:04d}"] for n in (1, 2, 3)] == ["tile-0", "tile-1", "tile-2"]
+    noise, weights = (fits.getdata(written[name]) for name in ("noise.fits", "weights.fits"))
+    seen = weights > 0
+    np.testing.assert_allclose(noise[seen] ** -2.0, weights[seen], rtol=1e-5)
+    assert written["preview.png"].stat().st_size <= 20_000
