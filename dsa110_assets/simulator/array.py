@@ -11,9 +11,13 @@ from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.telescope import astrometry, stations
 
 SMALL_ARRAY_ORDER = (
-    103, 1, 44, 24, 98, 104, 70, 32, 90, 9, 50, 81, 39, 5, 75, 28, 94, 17, 47, 86, 13, 36, 69, 101,
+    103, 18, 104, 101, 86, 39, 50, 76, 105, 43, 70, 34, 90, 116, 68, 30, 81, 51, 3, 29, 89, 100, 16, 72,
 )  # fmt: skip
-"""Stations in the order in which a small array takes them."""
+"""Stations in the order in which a small array takes them.
+
+Found by annealing for 24 antennas, 16 subbands and declination 16.27: the snapshot beam is about 50 arcsec wide
+(robust 0.5), its highest sidelobe 0.23, their rms 0.016. Then ordered by leaving out, one by one, what costs least.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Array:
 def build(options: SimulationOptions) -> Array:
     """The array of a run: all 96 active antennas, or the first `antennas` of the small-array order."""
     active = stations.active_stations()
-    preferred = [*SMALL_ARRAY_ORDER, *(station for station in active if station not in SMALL_ARRAY_ORDER)]
+    others = [station for station in active if station not in SMALL_ARRAY_ORDER]
+    preferred = [*SMALL_ARRAY_ORDER, *others[::2], *others[1::2]]
     numbers = np.array(sorted(preferred[: options.antennas]), dtype=np.int64) - 1
     order = numbers
     if options.antenna_order == "scrambled":

@@ -60,7 +60,7 @@ def group_seed(options: SimulationOptions, times_mjd: NDArray[np.float64], strea
 def schedule(options: SimulationOptions) -> list[ScheduledGroup]:
     """All groups of all nights in time order: cadence 309.24 s, a gap after every `restart_every` groups."""
     start = start_mjd(options)
-    groups = []
+    groups: list[ScheduledGroup] = []
     for night_index in range(options.nights):
         begin = start + night_index * SIDEREAL_DAY_S / SECONDS_PER_DAY
         for number in range(options.groups):
@@ -94,5 +94,7 @@ def _stamps(options: SimulationOptions, times_mjd: NDArray[np.float64], after_re
     else:
         common, spread = rng.uniform(0.1, 0.9), (0.5 if rng.uniform() < 0.95 else 1.9)
     opened = timegrid.mjd_to_datetime(float(times_mjd[0])) - timedelta(seconds=timegrid.INTEGRATION_S / 2)
-    shifts = common + options.name_shift_s + rng.uniform(0, spread, size=options.subbands)
+    lag = rng.uniform(size=options.subbands)
+    lag = (lag - lag.min()) / max(float(np.ptp(lag)), 1e-9) * spread
+    shifts = common + options.name_shift_s + lag
     return tuple((opened + timedelta(seconds=float(shift))).strftime("%Y-%m-%dT%H:%M:%S") for shift in shifts)
