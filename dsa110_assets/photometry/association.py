@@ -1,7 +1,8 @@
-"""Which measured source is which known one: de Ruiter radius, one to one, right across 0 h; and names for the rest.
+"""Which measured source is which known one: de Ruiter radius, one to one, right across 0 h; and names for the
+rest.
 
-r^2 = (dRA cos dec)^2 / (s_RA1^2 + s_RA2^2) + dDec^2 / (s_Dec1^2 + s_Dec2^2), with the systematic astrometric error
-in the measured position's s (de Ruiter, Willis & Arp 1977; 5.68 misses a true pair once in 10^7).
+r^2 = (dRA cos dec)^2 / (s_RA1^2 + s_RA2^2) + dDec^2 / (s_Dec1^2 + s_Dec2^2), with the systematic astrometric
+error in the measured position's s (de Ruiter, Willis & Arp 1977; 5.68 misses a true pair once in 10^7).
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def _errors(frame: pd.DataFrame, systematic_arcsec: float) -> tuple[FloatArray, 
     return out[0], out[1]
 
 
-def offsets_arcsec(ra1: FloatArray, dec1: FloatArray, ra2: FloatArray, dec2: FloatArray) -> tuple[FloatArray, FloatArray]:
+def offsets_arcsec(
+    ra1: FloatArray, dec1: FloatArray, ra2: FloatArray, dec2: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """East and north offsets [arcsec] of positions 2 from positions 1 [deg]; shorter way round in RA."""
     delta = (np.asarray(ra2) - np.asarray(ra1) + 180.0) % 360.0 - 180.0
     east = delta * np.cos(np.deg2rad((np.asarray(dec1) + np.asarray(dec2)) / 2)) * 3600
@@ -37,17 +40,25 @@ def offsets_arcsec(ra1: FloatArray, dec1: FloatArray, ra2: FloatArray, dec2: Flo
 
 
 def associate(
-    found: pd.DataFrame, known: pd.DataFrame, *, de_ruiter: float, systematic_arcsec: float, max_separation_arcsec: float
+    found: pd.DataFrame,
+    known: pd.DataFrame,
+    *,
+    de_ruiter: float,
+    systematic_arcsec: float,
+    max_separation_arcsec: float,
 ) -> IntArray:
     """For each row of `found` the row number of its counterpart in `known`, or -1; shape (len(found),) int64.
 
-    Both have ra_deg, dec_deg and may have ra_err_arcsec, dec_err_arcsec. Pairs closer than both limits are taken in
-    the order of their de Ruiter radius, each source at most once; ties go to the smaller separation, then row order.
+    Both have ra_deg, dec_deg and may have ra_err_arcsec, dec_err_arcsec. Pairs closer than both limits are
+    taken in the order of their de Ruiter radius, each source at most once; ties go to the smaller separation,
+    then row order.
     """
     match = np.full(len(found), -1, np.int64)
     if len(found) == 0 or len(known) == 0:
         return match
-    ra1, dec1, ra2, dec2 = (np.asarray(f[c], np.float64) for f in (found, known) for c in ("ra_deg", "dec_deg"))
+    ra1, dec1, ra2, dec2 = (
+        np.asarray(f[c], np.float64) for f in (found, known) for c in ("ra_deg", "dec_deg")
+    )
     reach = 2 * np.sin(np.deg2rad(max_separation_arcsec / 3600) / 2)
     near = cKDTree(unit_vectors(ra1, dec1)).query_ball_tree(cKDTree(unit_vectors(ra2, dec2)), reach)
     one = np.repeat(np.arange(len(found)), [len(hits) for hits in near])
@@ -56,7 +67,8 @@ def associate(
     own, other = _errors(found, systematic_arcsec), _errors(known, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         radius = np.sqrt(
-            east**2 / (own[0][one] ** 2 + other[0][two] ** 2) + north**2 / (own[1][one] ** 2 + other[1][two] ** 2)
+            east**2 / (own[0][one] ** 2 + other[0][two] ** 2)
+            + north**2 / (own[1][one] ** 2 + other[1][two] ** 2)
         )
     radius = np.where(np.isnan(radius), 0.0, radius)
     taken = np.zeros(len(known), np.bool_)
@@ -92,8 +104,9 @@ def name_new(ra_deg: FloatArray, dec_deg: FloatArray, taken: set[str]) -> list[s
 def merge_discoveries(measurements: pd.DataFrame, radius_arcsec: float) -> pd.Series:
     """Source ids in which one new source found separately in several mosaics has one name, its earliest.
 
-    Two mosaics measured before either knew of the other's discovery name the same object twice, a fraction of a
-    beam apart. Only 'DSA_J' names are merged, and never two that occur in one mosaic (there they are two sources).
+    Two mosaics measured before either knew of the other's discovery name the same object twice, a fraction of
+    a beam apart. Only 'DSA_J' names are merged, and never two that occur in one mosaic (there they are two
+    sources).
     """
     ids = measurements["source_id"].astype(object)
     new = measurements[ids.str.startswith(NEW_PREFIX)]

@@ -1,8 +1,8 @@
 """Blind source finding: islands above the local noise, split at their peaks, fitted with the beam and freely.
 
-A fixed-beam fit gives the peak flux and the position (the right ones for a point source); a free fit of the same
-pixels gives the shape and the integrated flux. Fitted pixels are chosen by distance from the peaks, not by their
-brightness, because cutting at a brightness would bias faint fluxes and sizes.
+A fixed-beam fit gives the peak flux and the position (the right ones for a point source); a free fit of the
+same pixels gives the shape and the integrated flux. Fitted pixels are chosen by distance from the peaks, not
+by their brightness, because cutting at a brightness would bias faint fluxes and sizes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,21 @@ _PEAK_DISTANCE_BEAMS = 0.5
 _EXTENDED_SIGMA, _EXTENDED_RATIO = 3.0, 1.1
 
 COLUMNS = (
-    "ra_deg", "dec_deg", "ra_err_arcsec", "dec_err_arcsec", "flux_jy", "flux_err_jy", "rms_jy", "snr",
-    "integrated_jy", "integrated_err_jy", "major_arcsec", "minor_arcsec", "pa_deg", "pa_err_deg", "quality",
+    "ra_deg",
+    "dec_deg",
+    "ra_err_arcsec",
+    "dec_err_arcsec",
+    "flux_jy",
+    "flux_err_jy",
+    "rms_jy",
+    "snr",
+    "integrated_jy",
+    "integrated_err_jy",
+    "major_arcsec",
+    "minor_arcsec",
+    "pa_deg",
+    "pa_err_deg",
+    "quality",
 )
 
 
@@ -62,7 +75,9 @@ def _peaks(island: FloatArray, threshold: float) -> FloatArray:
             top = True
             for v in range(max(j - 1, 0), min(j + 2, island.shape[0])):
                 for u in range(max(i - 1, 0), min(i + 2, island.shape[1])):
-                    if (v, u) != (j, i) and (island[v, u] > value or island[v, u] == value and (v, u) < (j, i)):
+                    if (v, u) != (j, i) and (
+                        island[v, u] > value or (island[v, u] == value and (v, u) < (j, i))
+                    ):
                         top = False
             if top:
                 found[count, 0], found[count, 1], found[count, 2] = value, i, j
@@ -72,7 +87,9 @@ def _peaks(island: FloatArray, threshold: float) -> FloatArray:
 
 
 def _seeds(island: FloatArray, corner: tuple[int, int], form: FloatArray, threshold: float) -> FloatArray:
-    """Starting positions (n, 2) as (x, y): peaks above the threshold, at least half a beam from brighter ones."""
+    """Starting positions (n, 2) as (x, y): peaks above the threshold, at least half a beam from brighter
+    ones.
+    """
     peaks = _peaks(island, threshold)
     points = beam_coordinates(peaks[:, 1], peaks[:, 2], form)
     kept: list[int] = []
@@ -82,10 +99,13 @@ def _seeds(island: FloatArray, corner: tuple[int, int], form: FloatArray, thresh
     return np.asarray(peaks[kept, 1:] + np.array([corner[1], corner[0]]))
 
 
-def _fit_pixels(scene: Scene, seeds: FloatArray, form: FloatArray, beams: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _fit_pixels(
+    scene: Scene, seeds: FloatArray, form: FloatArray, beams: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Coordinates and background-free values of the pixels with data within `beams` of any seed."""
     reach_x, reach_y = form_reach(form, beams)
-    low, high = np.floor(seeds.min(axis=0) - (reach_x, reach_y)), np.ceil(seeds.max(axis=0) + (reach_x, reach_y))
+    reach = np.array([reach_x, reach_y])
+    low, high = np.floor(seeds.min(axis=0) - reach), np.ceil(seeds.max(axis=0) + reach)
     rows = np.arange(max(int(low[1]), 0), min(int(high[1]) + 1, scene.image.shape[0]))
     columns = np.arange(max(int(low[0]), 0), min(int(high[0]) + 1, scene.image.shape[1]))
     y, x = (grid.ravel().astype(np.float64) for grid in np.meshgrid(rows, columns, indexing="ij"))
@@ -99,7 +119,9 @@ def _fit_pixels(scene: Scene, seeds: FloatArray, form: FloatArray, beams: float)
     return x[near], y[near], values[near] - background
 
 
-def _fit_island(scene: Scene, seeds: FloatArray, form: FloatArray, options: PhotometryOptions) -> list[dict[str, object]]:
+def _fit_island(
+    scene: Scene, seeds: FloatArray, form: FloatArray, options: PhotometryOptions
+) -> list[dict[str, object]]:
     """Fixed and free fits of one island's components; each a dict of parameters and covariances in pixels."""
     out: list[dict[str, object]] = []
     x, y, data = _fit_pixels(scene, seeds, form, options.fit_radius_beams)
@@ -118,19 +140,27 @@ def _fit_island(scene: Scene, seeds: FloatArray, form: FloatArray, options: Phot
     free_covariance = gaussfit.covariance(x, y, free, True, scene.local.correlation) if converged else None
     for k in range(len(seeds)):
         own = slice(6 * k, 6 * k + 6)
-        out.append({
-            "fixed": fixed[k],
-            "fixed_covariance": fixed_covariance[3 * k : 3 * k + 3, 3 * k : 3 * k + 3] * rms[k] ** 2,
-            "free": free[k] if converged else None,
-            "free_covariance": None if free_covariance is None else free_covariance[own, own] * rms[k] ** 2,
-            "rms": rms[k],
-            "blended": len(seeds) > 1,
-        })
+        out.append(
+            {
+                "fixed": fixed[k],
+                "fixed_covariance": fixed_covariance[3 * k : 3 * k + 3, 3 * k : 3 * k + 3] * rms[k] ** 2,
+                "free": free[k] if converged else None,
+                "free_covariance": None
+                if free_covariance is None
+                else free_covariance[own, own] * rms[k] ** 2,
+                "rms": rms[k],
+                "blended": len(seeds) > 1,
+            }
+        )
     return out
 
 
-def _shape_errors(free: FloatArray, covariance: FloatArray, jacobian: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(integrated per beam area, major, minor [rad], pa [deg]) of a free fit and their errors, by linear propagation."""
+def _shape_errors(
+    free: FloatArray, covariance: FloatArray, jacobian: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """(integrated per beam area, major, minor [rad], pa [deg]) of a free fit and their errors, by linear
+    propagation.
+    """
 
     def figures(params: FloatArray) -> FloatArray:
         major, minor, pa = form_axes_sky(params[None, 3:], jacobian[None])
@@ -167,7 +197,9 @@ def _row(scene: Scene, found: dict[str, object], options: PhotometryOptions) -> 
         point = condon_errors(fixed[0], rms, beam[0], beam[1], beam[0], beam[1])
         sky = point.on_sky(geometry.bpa_deg)
         error, east, north = float(point.peak), float(sky[0]) * ARCSEC_PER_RAD, float(sky[1]) * ARCSEC_PER_RAD
-    row.update(ra_deg=ra, dec_deg=dec, ra_err_arcsec=east, dec_err_arcsec=north, flux_jy=fixed[0], flux_err_jy=error)
+    row.update(
+        ra_deg=ra, dec_deg=dec, ra_err_arcsec=east, dec_err_arcsec=north, flux_jy=fixed[0], flux_err_jy=error
+    )
     row.update(rms_jy=rms, snr=fixed[0] / error)
     if found["free"] is None:
         quality |= int(Quality.BAD_FIT)
@@ -176,7 +208,9 @@ def _row(scene: Scene, found: dict[str, object], options: PhotometryOptions) -> 
         values, errors = _shape_errors(free, free_covariance, jacobian)
         if options.error_model == "condon":
             shape = condon_errors(free[0], rms, values[1], values[2], beam[0], beam[1])
-            errors = np.array([float(shape.integrated) * beam.prod(), shape.major, shape.minor, shape.pa_deg], np.float64)
+            errors = np.array(
+                [float(shape.integrated) * beam.prod(), shape.major, shape.minor, shape.pa_deg], np.float64
+            )
         row.update(integrated_jy=values[0] / beam.prod(), integrated_err_jy=errors[0] / beam.prod())
         row.update(major_arcsec=values[1] * ARCSEC_PER_RAD, minor_arcsec=values[2] * ARCSEC_PER_RAD)
         row.update(pa_deg=values[3], pa_err_deg=min(errors[3], PA_UNKNOWN_DEG))
@@ -206,11 +240,12 @@ def find_in_scene(scene: Scene, options: PhotometryOptions) -> pd.DataFrame:
 def find_sources(
     image: NDArray[np.floating], noise: NDArray[np.floating], header: Header, options: PhotometryOptions
 ) -> pd.DataFrame:
-    """Components above `detect_sigma` local rms on an image (ny, nx) [Jy/beam] with its noise map; brightest first.
+    """Components above `detect_sigma` local rms on an image (ny, nx) [Jy/beam] with its noise map; brightest
+    first.
 
-    Columns `COLUMNS`: position [deg] with errors [arcsec] (fit only, without the systematic term), flux_jy: peak of
-    the fixed-beam fit; integrated_jy, major/minor_arcsec (FWHM, not deconvolved) and pa_deg (north through east)
-    of the free fit, NaN with the BAD_FIT bit where that failed; quality bits. NaN pixels are no data.
-    Errors follow `options.error_model`. Raises BadDataError for a header without a beam.
+    Columns `COLUMNS`: position [deg] with errors [arcsec] (fit only, without the systematic term), flux_jy:
+    peak of the fixed-beam fit; integrated_jy, major/minor_arcsec (FWHM, not deconvolved) and pa_deg (north
+    through east) of the free fit, NaN with the BAD_FIT bit where that failed; quality bits. NaN pixels are no
+    data. Errors follow `options.error_model`. Raises BadDataError for a header without a beam.
     """
     return find_in_scene(prepare(image, noise, header, options), options)

@@ -2,9 +2,11 @@
 
 rho^2(alpha) = theta_M theta_m / (4 theta_B theta_b) [1 + (theta_B/theta_M)^2]^alpha_M
                [1 + (theta_b/theta_m)^2]^alpha_m SNR^2
-with alpha = (3/2, 3/2) for the peak, (5/2, 1/2) for the major axis and the position along it, and (1/2, 5/2)
+with alpha = (3/2, 3/2) for the peak, (5/2, 1/2) for the major axis and the position along it, and (1/2,
+5/2)
 for the minor axis, the position along that and the position angle. Then sigma_A/A = sqrt(2)/rho,
-sigma_theta/theta = sqrt(2)/rho and sigma_x0 = theta/(sqrt(4 ln 2) rho): for a point source rho = sqrt(2) SNR, so
+sigma_theta/theta = sqrt(2)/rho and sigma_x0 = theta/(sqrt(4 ln 2) rho): for a point source rho = sqrt(2)
+SNR, so
 sigma_A is the rms. (Some codes drop the sqrt(2), or use the NVSS position factor, sqrt(2) larger.)
 """
 

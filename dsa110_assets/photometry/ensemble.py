@@ -1,10 +1,15 @@
-"""Light curves on one flux scale: an ensemble of steady sources corrects each epoch, and calibrates the errors.
+"""Light curves on one flux scale: an ensemble of steady sources corrects each epoch, and calibrates the
+errors.
 
-Epoch e's correction is C_e = median over references i of S_ie / b_i, b_i being the reference's own baseline
-(median of S/C over its first epochs, so that later epochs do not change earlier corrections). F' = F / C and
+Epoch e's correction is C_e = median over references i of S_ie / b_i, b_i being the reference's own
+baseline
+(median of S/C over its first epochs, so that later epochs do not change earlier corrections). F' = F / C
+and
   sigma'^2 = (k sigma / C)^2 + (F' sigma_C)^2 + (f F')^2,   sigma_C = 1.25 scatter / sqrt(N)
-(1.25 = sqrt(pi/2), the standard error of a median), with k and f measured from the scatter of steady sources.
-A source that is itself a reference is corrected by the others only: it must not calibrate its own variation away.
+(1.25 = sqrt(pi/2), the standard error of a median), with k and f measured from the scatter of steady
+sources.
+A source that is itself a reference is corrected by the others only: it must not calibrate its own
+variation away.
 """
 
 from __future__ import annotations
@@ -14,7 +19,6 @@ from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import chi2
@@ -22,16 +26,31 @@ from scipy.stats import chi2
 from dsa110_assets.photometry.association import merge_discoveries
 from dsa110_assets.photometry.errormodel import ErrorModel, calibrate_errors, group_starts, pulls
 from dsa110_assets.photometry.quality import Quality
+from dsa110_assets.photometry.robust import baselines, epoch_corrections, left_out
 from dsa110_assets.photometry.transits import one_per_transit
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-MEDIAN_ERROR = 1.2533141373155001
 _UNFIT = int(Quality.EDGE | Quality.BLENDED | Quality.EXTENDED | Quality.NAN | Quality.CONFUSED)
 _STEADY_P = 1e-3
 LIGHT_CURVE_COLUMNS = (
-    "source_id", "ra_deg", "dec_deg", "epoch", "mjd", "flux_jy", "flux_err_jy", "raw_flux_jy", "raw_flux_err_jy",
-    "rms_jy", "limit_jy", "detected", "correction", "correction_err", "n_references", "quality", "mosaic_id",
+    "source_id",
+    "ra_deg",
+    "dec_deg",
+    "epoch",
+    "mjd",
+    "flux_jy",
+    "flux_err_jy",
+    "raw_flux_jy",
+    "raw_flux_err_jy",
+    "rms_jy",
+    "limit_jy",
+    "detected",
+    "correction",
+    "correction_err",
+    "n_references",
+    "quality",
+    "mosaic_id",
     "catalogue_flux_jy",
 )
 
@@ -40,21 +59,37 @@ LIGHT_CURVE_COLUMNS = (
 class EnsembleOptions:
     """How epochs are brought to one flux scale."""
 
-    reference_snr: Annotated[float, Field(gt=0, description="Median signal-to-noise wanted of a reference source.")] = 50.0
-    lowest_snr: Annotated[float, Field(gt=0, description="Signal-to-noise down to which references are taken if few.")] = 10.0
-    min_references: Annotated[int, Field(ge=2, description="References an epoch needs; else its whole night is used.")] = 3
-    max_references: Annotated[int, Field(ge=3, description="References used per epoch, brightest first.")] = 50
-    baseline_epochs: Annotated[int, Field(ge=2, description="A reference's baseline is the median of its first epochs.")] = 10
-    clip_sigma: Annotated[float, Field(gt=1, description="Ratios further than this from the median are left out.")] = 3.0
-    prior_fraction: Annotated[float, Field(ge=0, description="Fractional error assumed before the ensemble has spoken.")] = 0.03
+    reference_snr: Annotated[
+        float, Field(gt=0, description="Median signal-to-noise wanted of a reference source.")
+    ] = 50.0
+    lowest_snr: Annotated[
+        float, Field(gt=0, description="Signal-to-noise down to which references are taken if few.")
+    ] = 10.0
+    min_references: Annotated[
+        int, Field(ge=2, description="References an epoch needs; else its whole night is used.")
+    ] = 3
+    max_references: Annotated[int, Field(ge=3, description="References used per epoch, brightest first.")] = (
+        50
+    )
+    baseline_epochs: Annotated[
+        int, Field(ge=2, description="A reference's baseline is the median of its first epochs.")
+    ] = 10
+    clip_sigma: Annotated[
+        float, Field(gt=1, description="Ratios further than this from the median are left out.")
+    ] = 3.0
+    prior_fraction: Annotated[
+        float, Field(ge=0, description="Fractional error assumed before the ensemble has spoken.")
+    ] = 0.03
     merge_arcsec: Annotated[
-        float, Field(ge=0, description="New sources found separately within this distance are one source [arcsec].")
+        float,
+        Field(ge=0, description="New sources found separately within this distance are one source [arcsec]."),
     ] = 10.0
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """Per epoch and, for references, per (source, epoch) with the source itself left out; and the error model.
+    """Per epoch and, for references, per (source, epoch) with the source itself left out; and the error
+    model.
 
     Both tables: correction, correction_err, n_references, indexed by epoch and by (source_id, epoch).
     """
@@ -64,75 +99,10 @@ class Corrections:
     errors: ErrorModel
 
 
-@njit(cache=True)
-def _mad_factor(n: int) -> float:
-    """Makes 1.4826 MAD unbiased for n Gaussian values (Croux & Rousseeuw 1992)."""
-    if n < 2:
-        return 1.0
-    if n <= 9:
-        return float(np.array([1.196, 1.495, 1.363, 1.206, 1.200, 1.140, 1.129, 1.107])[n - 2])
-    return n / (n - 0.8)
-
-
-@njit(cache=True)
-def _clipped_median(ratio: FloatArray, error: FloatArray, clip: float) -> tuple[float, float, int]:
-    """Median of ratios after clipping, its standard error and the number kept.
-
-    The scatter is never taken below what the ratios' own errors lead to expect: three values can agree by chance.
-    """
-    n = ratio.size
-    middle = float(np.median(ratio))
-    deviation = np.abs(ratio - middle)
-    floor = float(np.median(error))
-    scatter = max(1.482602 * float(np.median(deviation)) * _mad_factor(n), floor)
-    kept = deviation <= clip * np.maximum(scatter, error)
-    count = int(kept.sum())
-    middle = float(np.median(ratio[kept]))
-    spread = 1.482602 * float(np.median(np.abs(ratio[kept] - middle))) * _mad_factor(count)
-    return middle, MEDIAN_ERROR * max(spread, floor) / np.sqrt(count), count
-
-
-@njit(cache=True)
-def _baselines(flux: FloatArray, source: IntArray, starts: IntArray, correction: FloatArray, first: int) -> FloatArray:
-    """Median of flux / correction over each source's first epochs; rows sorted by source and time."""
-    out = np.empty(starts.size - 1)
-    for k in range(starts.size - 1):
-        low, high = starts[k], min(starts[k + 1], starts[k] + first)
-        out[k] = np.median(flux[low:high] / correction[low:high])
-    return out
-
-
-@njit(cache=True)
-def _epoch_corrections(
-    ratio: FloatArray, error: FloatArray, order: IntArray, starts: IntArray, clip: float
-) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Correction, its error and reference count per group; the rows of group g are order[starts[g]:starts[g+1]]."""
-    n = starts.size - 1
-    value, sigma, count = np.ones(n), np.zeros(n), np.zeros(n, np.int64)
-    for g in range(n):
-        rows = order[starts[g] : starts[g + 1]]
-        value[g], sigma[g], count[g] = _clipped_median(ratio[rows], error[rows], clip)
-    return value, sigma, count
-
-
-@njit(cache=True)
-def _left_out(
-    ratio: FloatArray, error: FloatArray, order: IntArray, starts: IntArray, clip: float
-) -> tuple[FloatArray, FloatArray, IntArray]:
-    """As `_epoch_corrections`, for each row from the other rows of its group; count 0 where it is alone."""
-    value, sigma, count = np.ones(ratio.size), np.zeros(ratio.size), np.zeros(ratio.size, np.int64)
-    for g in range(starts.size - 1):
-        rows = order[starts[g] : starts[g + 1]]
-        if rows.size < 2:
-            continue
-        for n in range(rows.size):
-            others = np.concatenate((rows[:n], rows[n + 1 :]))
-            value[rows[n]], sigma[rows[n]], count[rows[n]] = _clipped_median(ratio[others], error[others], clip)
-    return value, sigma, count
-
-
 def _reference_rows(rows: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
-    """Rows fit to serve as references: clean, of sources seen twice or more, bright, brightest first per epoch."""
+    """Rows fit to serve as references: clean, of sources seen twice or more, bright, brightest first per
+    epoch.
+    """
     flux, error = rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = flux / error
@@ -141,7 +111,9 @@ def _reference_rows(rows: pd.DataFrame, options: EnsembleOptions) -> pd.DataFram
     grouped = good.groupby("source_id", observed=True)["snr"]
     good = good.assign(brightness=grouped.transform("median"), seen=grouped.transform("size"))
     good = good[(good["seen"] >= 2) & (good["brightness"] >= options.lowest_snr)]
-    good = good.sort_values(["epoch", "brightness", "source_id"], ascending=[True, False, True], kind="stable")
+    good = good.sort_values(
+        ["epoch", "brightness", "source_id"], ascending=[True, False, True], kind="stable"
+    )
     rank = good.groupby("epoch", observed=True).cumcount()
     bright = good["brightness"] >= options.reference_snr
     wanted = (rank < options.max_references) & (bright | (rank < 2 * options.min_references))
@@ -169,8 +141,8 @@ def _fit(rows: pd.DataFrame, options: EnsembleOptions) -> _Fit:
     own, (order, starts) = group_starts(source), _by_group(epoch)
     correction = np.ones(flux.size)
     for _ in range(20):
-        baseline = _baselines(flux, source, own, correction, options.baseline_epochs)[source]
-        value, _, _ = _epoch_corrections(flux / baseline, sigma / baseline, order, starts, options.clip_sigma)
+        baseline = baselines(flux, source, own, correction, options.baseline_epochs)[source]
+        value, _, _ = epoch_corrections(flux / baseline, sigma / baseline, order, starts, options.clip_sigma)
         moved = np.max(np.abs(value[epoch] / correction - 1))
         correction = value[epoch]
         if moved < 1e-6:
@@ -187,9 +159,11 @@ def _by_group(code: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def _steady(rows: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
-    """References without those that vary more than errors and the prior fraction explain; never too few to go on."""
+    """References without those that vary more than errors and the prior fraction explain; never too few to go
+    on.
+    """
     fit = _fit(rows, options)
-    value, _, _ = _left_out(fit.ratio, fit.error, fit.order, fit.starts, options.clip_sigma)
+    value, _, _ = left_out(fit.ratio, fit.error, fit.order, fit.starts, options.clip_sigma)
     flux = rows["flux_jy"].to_numpy(np.float64) / value
     error = np.hypot(rows["flux_err_jy"].to_numpy(np.float64) / value, options.prior_fraction * flux)
     source = pd.factorize(rows["source_id"])[0].astype(np.int64)
@@ -200,17 +174,18 @@ def _steady(rows: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
 
 
 def fit_corrections(rows: pd.DataFrame, options: EnsembleOptions) -> Corrections:
-    """Corrections of every epoch of `rows` (one per source and transit), and the error model of its sources."""
+    """Corrections of every epoch of `rows` (one per source and transit), and their error model."""
     references = _reference_rows(rows, options)
     epochs = pd.DataFrame(
-        {"correction": 1.0, "correction_err": 0.0, "n_references": 0}, index=pd.Index(sorted(rows["epoch"].unique()), name="epoch")
+        {"correction": 1.0, "correction_err": 0.0, "n_references": 0},
+        index=pd.Index(sorted(rows["epoch"].unique()), name="epoch"),
     )
     own = epochs.iloc[:0].set_index(pd.MultiIndex.from_arrays([[], []], names=["source_id", "epoch"]))
     if len(references):
         references = _steady(references, options)
         fit = _fit(references, options)
         epochs = _epoch_table(epochs, fit, references, options)
-        value, sigma, count = _left_out(fit.ratio, fit.error, fit.order, fit.starts, options.clip_sigma)
+        value, sigma, count = left_out(fit.ratio, fit.error, fit.order, fit.starts, options.clip_sigma)
         own = pd.DataFrame(
             {"correction": value, "correction_err": sigma, "n_references": count},
             index=pd.MultiIndex.from_frame(references[["source_id", "epoch"]]),
@@ -220,16 +195,26 @@ def fit_corrections(rows: pd.DataFrame, options: EnsembleOptions) -> Corrections
     return Corrections(epochs, own, calibrate_errors(_corrected(rows, unit), _UNFIT, options.prior_fraction))
 
 
-def _epoch_table(epochs: pd.DataFrame, fit: _Fit, references: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
-    """Corrections by epoch; epochs with too few references take those of their whole night, if that has enough."""
-    value, sigma, count = _epoch_corrections(fit.ratio, fit.error, fit.order, fit.starts, options.clip_sigma)
+def _epoch_table(
+    epochs: pd.DataFrame, fit: _Fit, references: pd.DataFrame, options: EnsembleOptions
+) -> pd.DataFrame:
+    """Corrections by epoch; epochs with too few references take those of their whole night, if that has
+    enough.
+    """
+    value, sigma, count = epoch_corrections(fit.ratio, fit.error, fit.order, fit.starts, options.clip_sigma)
     enough = count >= options.min_references
     out = epochs.copy()
     out.loc[fit.epochs[enough], ["correction", "correction_err"]] = np.column_stack([value, sigma])[enough]
     out.loc[fit.epochs[enough], "n_references"] = count[enough]
     night, nights = pd.factorize(references["epoch"].str[:10], sort=True)
     order, starts = _by_group(night.astype(np.int64))
-    nightly = dict(zip(nights, zip(*_epoch_corrections(fit.ratio, fit.error, order, starts, options.clip_sigma), strict=True), strict=True))
+    nightly = dict(
+        zip(
+            nights,
+            zip(*epoch_corrections(fit.ratio, fit.error, order, starts, options.clip_sigma), strict=True),
+            strict=True,
+        )
+    )
     for epoch in out.index[out["n_references"] == 0]:
         pooled = nightly.get(str(epoch)[:10])
         if pooled is not None and pooled[2] >= options.min_references:
@@ -243,13 +228,15 @@ def _corrected(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFrame:
     table = corrections.epochs.reindex(rows["epoch"].to_numpy())
     if len(corrections.references):
         own = corrections.references.reindex(pd.MultiIndex.from_frame(rows[["source_id", "epoch"]]))
-        left_out = own["correction"].notna().to_numpy()
+        is_own = own["correction"].notna().to_numpy()
         table = table.reset_index(drop=True)
-        table.loc[left_out] = own[left_out].to_numpy()
+        table.loc[is_own] = own[is_own].to_numpy()
     value, sigma = table["correction"].to_numpy(np.float64), table["correction_err"].to_numpy(np.float64)
     raw, raw_error = rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64)
     flux = raw / value
-    out = rows.reindex(columns=list(LIGHT_CURVE_COLUMNS)).assign(raw_flux_jy=raw, raw_flux_err_jy=raw_error, flux_jy=flux)
+    out = rows.reindex(columns=list(LIGHT_CURVE_COLUMNS)).assign(
+        raw_flux_jy=raw, raw_flux_err_jy=raw_error, flux_jy=flux
+    )
     count = np.nan_to_num(table["n_references"].to_numpy(np.float64)).astype(np.int64)
     out["flux_err_jy"] = corrections.errors.apply(flux, raw_error / value, sigma / value)
     out["limit_jy"] = rows["limit_jy"].to_numpy(np.float64) / value * corrections.errors.scale
@@ -259,7 +246,9 @@ def _corrected(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFrame:
 
 
 def apply_corrections(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFrame:
-    """LIGHT_CURVE_COLUMNS of measurement rows (one per source and transit; any subset of sources: memory is bounded)."""
+    """LIGHT_CURVE_COLUMNS of measurement rows (one per source and transit; any subset of sources: memory is
+    bounded).
+    """
     out = _corrected(rows, corrections).reset_index(drop=True)
     out.attrs = {"error_scale": corrections.errors.scale, "fractional_error": corrections.errors.fraction}
     return out
@@ -268,10 +257,10 @@ def apply_corrections(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFr
 def normalise(measurements: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
     """Light curves of all sources over all epochs: LIGHT_CURVE_COLUMNS sorted by source_id and mjd.
 
-    `measurements` are MEASUREMENT_COLUMNS rows of any number of mosaics. One row per source and transit is kept (the
-    lowest noise); separately named discoveries of one object are joined; fluxes, errors and limits are corrected.
-    NaN fluxes stay NaN. An epoch whose night has too few references keeps correction 1 and the UNNORMALISED bit.
-    `attrs` of the result: error_scale (k) and fractional_error (f).
+    `measurements` are MEASUREMENT_COLUMNS rows of any number of mosaics. One row per source and transit is
+    kept (the lowest noise); separately named discoveries of one object are joined; fluxes, errors and limits
+    are corrected. NaN fluxes stay NaN. An epoch whose night has too few references keeps correction 1 and the
+    UNNORMALISED bit. `attrs` of the result: error_scale (k) and fractional_error (f).
     """
     rows = measurements.assign(source_id=merge_discoveries(measurements, options.merge_arcsec))
     rows = one_per_transit(rows)
@@ -281,10 +270,11 @@ def normalise(measurements: pd.DataFrame, options: EnsembleOptions) -> pd.DataFr
 
 
 def ensemble_figures(light_curves: pd.DataFrame) -> dict[str, float]:
-    """What to report of a normalisation: references per epoch, size of the corrections, residuals of steady sources.
+    """What to report of a normalisation: references per epoch, size of the corrections, residuals of steady
+    sources.
 
-    residual_rms is sqrt(sum chi^2 / sum(N - 1)) over sources that do not vary (p > 0.001): 1 when errors are right;
-    residual_sd is the robust scatter of all sources' pulls. NaN without a source of two epochs.
+    residual_rms is sqrt(sum chi^2 / sum(N - 1)) over sources that do not vary (p > 0.001): 1 when errors are
+    right; residual_sd is the robust scatter of all sources' pulls. NaN without a source of two epochs.
     """
     usable = light_curves[np.isfinite(light_curves["flux_jy"].to_numpy(np.float64))]
     usable = usable[(usable["quality"].to_numpy(np.int64) & _UNFIT) == 0]
@@ -306,7 +296,9 @@ def ensemble_figures(light_curves: pd.DataFrame) -> dict[str, float]:
     many = freedom > 0
     steady = many & (chi2.sf(total, np.maximum(freedom, 1)) > _STEADY_P)
     figures["n_steady"] = float(steady.sum())
-    figures["residual_rms"] = float(np.sqrt(total[steady].sum() / freedom[steady].sum())) if steady.any() else np.nan
+    figures["residual_rms"] = (
+        float(np.sqrt(total[steady].sum() / freedom[steady].sum())) if steady.any() else np.nan
+    )
     seen = pull[many[source]]
     figures["residual_sd"] = float(1.482602 * np.median(np.abs(seen))) if seen.size else np.nan
     return figures

@@ -1,9 +1,12 @@
-"""Errors that mean what they say: a scale for the noise and a fractional term, measured on sources that do not vary."""
+"""Errors that mean what they say: a scale for the noise and a fractional term, measured on sources that do
+not vary.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,7 +18,7 @@ _BRIGHT_SNR, _FAINT_SNR = 20.0, 10.0
 _SCALE_FREEDOM = 100
 """Degrees of freedom of faint sources below which their scatter is not trusted to rescale the noise."""
 _SCALE_RANGE = (0.7, 2.0)
-_PRIOR_FREEDOM = 3.0
+_PRIOR_FREEDOM = 1.0
 _LARGEST_FRACTION = 0.3
 
 
@@ -39,10 +42,11 @@ def group_starts(code: IntArray) -> IntArray:
 
 
 def pulls(flux: FloatArray, error: FloatArray, source: IntArray) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Residuals from each source's weighted mean in units of their own standard deviation; chi^2 and N - 1 per source.
+    """Residuals from each source's weighted mean in units of their own standard deviation; chi^2 and N - 1
+    per source.
 
-    The mean contains the point, so its residual's variance is sigma^2 - 1/sum(w). `source` numbers are 0..n-1.
-    NaN for points without a flux, and for sources with one point; their chi^2 is 0.
+    The mean contains the point, so its residual's variance is sigma^2 - 1/sum(w). `source` numbers are
+    0..n-1. NaN for points without a flux, and for sources with one point; their chi^2 is 0.
     """
     good = np.isfinite(flux) & (error > 0)
     weight = np.where(good, 1 / np.where(good, error, 1.0) ** 2, 0.0)
@@ -54,7 +58,7 @@ def pulls(flux: FloatArray, error: FloatArray, source: IntArray) -> tuple[FloatA
         spread = np.sqrt(1 / weight - 1 / total[source])
         pull = np.where(good & (count[source] > 1), (flux - mean[source]) / spread, np.nan)
         chi2 = np.bincount(source, np.where(good, weight * (flux - mean[source]) ** 2, 0.0), minlength=size)
-    return pull, chi2, np.maximum(count - 1, 0)
+    return np.asarray(pull), np.asarray(chi2), np.maximum(count - 1, 0).astype(np.int64)
 
 
 def _scatter(pull: FloatArray) -> float:
@@ -77,9 +81,9 @@ def _solve(scatter_of: Callable[[float], float], low: float, high: float) -> flo
 def calibrate_errors(rows: pd.DataFrame, unfit_bits: int, prior_fraction: float) -> ErrorModel:
     """Noise scale from faint sources and fractional term from bright ones, so that steady pulls scatter by 1.
 
-    `rows`: corrected light-curve rows with statistical errors. Robust scatter, so a few variables do not matter.
-    The fraction is averaged in quadrature with `prior_fraction`, worth three degrees of freedom: with hardly any
-    bright epochs the prior speaks, with many the sky does.
+    `rows`: corrected light-curve rows with statistical errors. Robust scatter, so a few variables do not
+    matter. The fraction is averaged in quadrature with `prior_fraction`, worth one degree of freedom: with
+    hardly any bright epochs the prior speaks, with many the sky does.
     """
     flux = rows["flux_jy"].to_numpy(np.float64)
     error = rows["raw_flux_err_jy"].to_numpy(np.float64) / rows["correction"].to_numpy(np.float64)
@@ -91,7 +95,8 @@ def calibrate_errors(rows: pd.DataFrame, unfit_bits: int, prior_fraction: float)
     count = np.bincount(source)[source] if source.size else source
     bright, faint = (snr >= _BRIGHT_SNR) & (count > 1), (snr < _FAINT_SNR) & (count > 1)
 
-    def scatter(rows_: NDArray[np.bool_], model: ErrorModel) -> float:
+    def scatter(rows_: NDArray[np.bool_], fraction: float, scale: float) -> float:
+        model = ErrorModel(scale, fraction)
         code = pd.factorize(source[rows_])[0].astype(np.int64)
         return _scatter(pulls(flux[rows_], model.apply(flux[rows_], error[rows_], relative[rows_]), code)[0])
 
@@ -100,8 +105,8 @@ def calibrate_errors(rows: pd.DataFrame, unfit_bits: int, prior_fraction: float)
     enough_faint = bool(faint.any()) and np.sum(1 - 1 / count[faint]) >= _SCALE_FREEDOM
     for _ in range(3 if enough_faint else 1):
         if enough_faint:
-            scale = _solve(lambda k: scatter(faint, ErrorModel(k, fraction)), *_SCALE_RANGE)
+            scale = _solve(partial(scatter, faint, fraction), *_SCALE_RANGE)
         if freedom > 0:
-            fraction = _solve(lambda f: scatter(bright, ErrorModel(scale, f)), 0.0, _LARGEST_FRACTION)
+            fraction = _solve(partial(scatter, bright, scale=scale), 0.0, _LARGEST_FRACTION)
     blended = (freedom * fraction**2 + _PRIOR_FREEDOM * prior_fraction**2) / (freedom + _PRIOR_FREEDOM)
     return ErrorModel(scale, float(np.sqrt(blended)))

@@ -1,9 +1,10 @@
-"""Forced fluxes: the beam-weighted sum at given positions, neighbours solved together, errors for correlated noise.
+"""Forced fluxes: the beam-weighted sum at given positions, neighbours solved together, errors for correlated
+noise.
 
 F = sum(d K / s^2) / sum(K^2 / s^2) with K the unit-peak beam at the sub-pixel position, d image minus local
-background and s the noise. Neighbours extend this to the linear system M F = r with M_pq = sum_p(K_p K_q / s^2).
-Its covariance M^-1 G M^-T uses the measured noise correlation; with pixels independent of one another it would
-be the textbook 1/sqrt(sum(K^2/s^2)), which a restored image's noise is far from.
+background and s the noise. Neighbours extend this to the linear system M F = r with M_pq = sum_p(K_p K_q /
+s^2). Its covariance M^-1 G M^-T uses the measured noise correlation; with pixels independent of one another
+it would be the textbook 1/sqrt(sum(K^2/s^2)), which a restored image's noise is far from.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from astropy.io.fits import Header
-from numba import njit
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from dsa110_assets.errors import BadDataError
+from dsa110_assets.photometry.forcedkernel import MIN_APERTURE, solve_groups
 from dsa110_assets.photometry.geometry import FWHM_PER_SIGMA, Geometry, form_reach
 from dsa110_assets.photometry.noise import LocalNoise, gaussian_kernel, measure_noise
 from dsa110_assets.photometry.options import PhotometryOptions
@@ -31,8 +32,6 @@ ImageArray = NDArray[np.float32]
 _LARGEST_GROUP = 64
 _KERNEL_REACH = 1.0
 """Beams beyond the joint radius at which a member's light still is taken off another of its group."""
-_MIN_APERTURE = 0.6
-"""Fraction of the beam-weighted aperture that must hold data."""
 
 
 class Scene(NamedTuple):
@@ -44,14 +43,20 @@ class Scene(NamedTuple):
     local: LocalNoise
 
 
-def prepare(image: NDArray[np.floating], noise: NDArray[np.floating], header: Header, options: PhotometryOptions) -> Scene:
+def prepare(
+    image: NDArray[np.floating], noise: NDArray[np.floating], header: Header, options: PhotometryOptions
+) -> Scene:
     """Check an image and its noise map (2-D, one shape, Jy/beam, NaN outside) and measure its noise."""
     data, sigma = np.asarray(image, np.float32), np.asarray(noise, np.float32)
     if data.ndim != 2 or data.shape != sigma.shape:
-        raise BadDataError(f"image {data.shape} and noise map {sigma.shape} must be two-dimensional and of one shape")
+        raise BadDataError(
+            f"image {data.shape} and noise map {sigma.shape} must be two-dimensional and of one shape"
+        )
     geometry = Geometry.from_header(header, (data.shape[0], data.shape[1]))
     lag_beams = 2 * options.fit_radius_beams + options.joint_beams
-    local = measure_noise(data, sigma, geometry.central_form(), options.box_beams, lag_beams, options.subtract_background)
+    local = measure_noise(
+        data, sigma, geometry.central_form(), options.box_beams, lag_beams, options.subtract_background
+    )
     return Scene(data, sigma, geometry, local)
 
 
@@ -67,7 +72,9 @@ def beam_coordinates(x: FloatArray, y: FloatArray, form: FloatArray) -> FloatArr
 
 
 def _groups(points: FloatArray, radius: float) -> IntArray:
-    """Group number of each point: chains of neighbours closer than `radius`, cut finer where they grow too long."""
+    """Group number of each point: chains of neighbours closer than `radius`, cut finer where they grow too
+    long.
+    """
     label = np.zeros(len(points), np.int64)
     pending, following = [(np.arange(len(points)), radius)], 0
     while pending:
@@ -87,7 +94,11 @@ def _groups(points: FloatArray, radius: float) -> IntArray:
 def _shared(points: FloatArray, radius: float, priority: FloatArray) -> IntArray:
     """For each point the index of the point that stands for it: itself, or a prior one closer than `radius`."""
     stand = np.arange(len(points))
-    pairs = cKDTree(points).query_pairs(radius, output_type="ndarray") if len(points) else np.empty((0, 2), np.int64)
+    pairs = (
+        cKDTree(points).query_pairs(radius, output_type="ndarray")
+        if len(points)
+        else np.empty((0, 2), np.int64)
+    )
     if len(pairs) == 0:
         return stand
     rank = np.empty(len(points), np.int64)
@@ -99,128 +110,10 @@ def _shared(points: FloatArray, radius: float, priority: FloatArray) -> IntArray
     return stand
 
 
-@njit(cache=True)
-def _start(form: FloatArray, dx: float, dy: float) -> tuple[float, float, float]:
-    """exp(-q/2) of a form at (dx, dy), its ratio to the next pixel in x, and the ratio of successive ratios."""
-    a, b, c = form
-    first = np.exp(-0.5 * (a * dx * dx + 2 * b * dx * dy + c * dy * dy))
-    return first, np.exp(-(a * (dx + 0.5) + b * dy)), np.exp(-a)
-
-
-@njit(cache=True)
-def _rows(
-    image: ImageArray, noise: ImageArray, p: int, members: IntArray, near: IntArray, x: FloatArray, y: FloatArray,
-    form: FloatArray, background: FloatArray, half: FloatArray, cut: float, line: FloatArray, row: FloatArray,
-) -> tuple[float, float]:
-    """Fill sum(K_p K_q w) for the q in `near`; return sum(K_p d w) and the fraction of sum(K_p^2) with data.
-
-    A Gaussian's ratio between neighbouring pixels changes by a constant factor, so a row costs two exponentials.
-    """
-    k = members[p]
-    a, b, c = form[k]
-    right, whole, there = 0.0, 0.0, 0.0
-    for j in range(int(np.ceil(y[k] - half[1])), int(np.floor(y[k] + half[1])) + 1):
-        dy = j - y[k]
-        root = b * b * dy * dy - a * (c * dy * dy - cut)
-        if root < 0:
-            continue
-        low = int(np.ceil(x[k] + (-b * dy - np.sqrt(root)) / a))
-        high = int(np.floor(x[k] + (-b * dy + np.sqrt(root)) / a))
-        own, ratio, change = _start(form[k], low - x[k], dy)
-        width = min(high - low + 1, line.size)
-        for n in range(width):
-            whole += own * own
-            i = low + n
-            line[n] = 0.0
-            if 0 <= j < image.shape[0] and 0 <= i < image.shape[1]:
-                sigma, value = np.float64(noise[j, i]), np.float64(image[j, i])
-                if sigma > 0 and np.isfinite(sigma) and np.isfinite(value):
-                    there += own * own
-                    line[n] = own / (sigma * sigma)
-                    right += line[n] * (value - background[k])
-                    row[p] += line[n] * own
-            own *= ratio
-            ratio *= change
-        for q in near:
-            m = members[q]
-            other, ratio, change = _start(form[m], low - x[m], j - y[m])
-            for n in range(width):
-                row[q] += line[n] * other
-                other *= ratio
-                ratio *= change
-    return right, there / whole if whole > 0 else 0.0
-
-
-@njit(cache=True)
-def _neighbours(p: int, members: IntArray, points: FloatArray, radius: float) -> IntArray:
-    """Members of a group within `radius` beams of member p, itself left out."""
-    out, count = np.empty(members.size, np.int64), 0
-    for q in range(members.size):
-        dx, dy = points[members[q], 0] - points[members[p], 0], points[members[q], 1] - points[members[p], 1]
-        if q != p and dx * dx + dy * dy < radius * radius:
-            out[count] = q
-            count += 1
-    return out[:count]
-
-
-@njit(cache=True)
-def _table(table: FloatArray, dx: float, dy: float) -> float:
-    """Bilinear value of a lag table (centre = zero lag); zero beyond it."""
-    u, v = dx + table.shape[1] // 2, dy + table.shape[0] // 2
-    if u < 0 or v < 0 or u > table.shape[1] - 1 or v > table.shape[0] - 1:
-        return 0.0
-    i, j = min(int(u), table.shape[1] - 2), min(int(v), table.shape[0] - 2)
-    fx, fy = u - i, v - j
-    low = table[j, i] * (1 - fx) + table[j, i + 1] * fx
-    high = table[j + 1, i] * (1 - fx) + table[j + 1, i + 1] * fx
-    return float(low * (1 - fy) + high * fy)
-
-
-@njit(cache=True)
-def _solve(
-    image: ImageArray, noise: ImageArray, x: FloatArray, y: FloatArray, points: FloatArray, reach: float,
-    form: FloatArray, background: FloatArray, rms: FloatArray, order: IntArray, starts: IntArray, half: FloatArray,
-    cut: float, table: FloatArray, full: float,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Flux, error and aperture fraction of each position; groups are order[starts[g]:starts[g + 1]]."""
-    flux, error, filled = np.full(x.size, np.nan), np.full(x.size, np.nan), np.zeros(x.size)
-    line = np.empty(int(2 * half[0]) + 3)
-    for g in range(starts.size - 1):
-        members = order[starts[g] : starts[g + 1]]
-        n = members.size
-        matrix, right, keep = np.zeros((n, n)), np.zeros(n), np.zeros(n, np.bool_)
-        for p in range(n):
-            near = _neighbours(p, members, points, reach)
-            right[p], fraction = _rows(
-                image, noise, p, members, near, x, y, form, background, half, cut, line, matrix[p]
-            )
-            filled[members[p]] = fraction
-            keep[p] = fraction >= _MIN_APERTURE and rms[members[p]] > 0
-        kept = np.flatnonzero(keep)
-        if kept.size == 0:
-            continue
-        system, known, noise_of = np.empty((kept.size, kept.size)), np.empty(kept.size), np.empty((kept.size, kept.size))
-        for p in range(kept.size):
-            m = members[kept[p]]
-            unit = matrix[kept[p], kept[p]]
-            known[p] = right[kept[p]] / unit
-            for q in range(kept.size):
-                o = members[kept[q]]
-                system[p, q] = matrix[kept[p], kept[q]] / unit
-                lag = _table(table, x[m] - x[o], y[m] - y[o]) / (full * full)
-                noise_of[p, q] = rms[m] * rms[o] * lag / np.sqrt(filled[m] * filled[o])
-        if kept.size == 1:
-            flux[members[kept[0]]], error[members[kept[0]]] = known[0], np.sqrt(noise_of[0, 0])
-            continue
-        inverse = np.linalg.inv(system)
-        solution, covariance = inverse @ known, inverse @ noise_of @ np.ascontiguousarray(inverse.T)
-        for p in range(kept.size):
-            flux[members[kept[p]]], error[members[kept[p]]] = solution[p], np.sqrt(covariance[p, p])
-    return flux, error, filled
-
-
 def near_missing(scene: Scene, x: FloatArray, y: FloatArray, beams: float) -> NDArray[np.bool_]:
-    """Whether a missing pixel lies on the ellipse `beams` FWHMs around each position (16 points, and half-way)."""
+    """Whether a missing pixel lies on the ellipse `beams` FWHMs around each position (16 points, and
+    half-way).
+    """
     inverse = np.linalg.inv(_whitener(scene.geometry.central_form()))
     near = np.zeros(x.size, np.bool_)
     for angle in np.arange(16) * np.pi / 8:
@@ -232,7 +125,10 @@ def near_missing(scene: Scene, x: FloatArray, y: FloatArray, beams: float) -> ND
 
 def _pixel_valid(scene: Scene, x: FloatArray, y: FloatArray) -> NDArray[np.bool_]:
     """Whether the pixel that holds each position exists and has data."""
-    i, j = np.rint(np.nan_to_num(x, nan=-9e8)).astype(np.int64), np.rint(np.nan_to_num(y, nan=-9e8)).astype(np.int64)
+    i, j = (
+        np.rint(np.nan_to_num(x, nan=-9e8)).astype(np.int64),
+        np.rint(np.nan_to_num(y, nan=-9e8)).astype(np.int64),
+    )
     inside = (i >= 0) & (j >= 0) & (i < scene.image.shape[1]) & (j < scene.image.shape[0])
     valid = np.zeros(x.size, np.bool_)
     sigma = scene.noise[j[inside], i[inside]]
@@ -241,7 +137,9 @@ def _pixel_valid(scene: Scene, x: FloatArray, y: FloatArray) -> NDArray[np.bool_
 
 
 def local_rms(scene: Scene, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Background and rms [Jy/beam] at pixel positions: the noise map times its robust scale; NaN without data."""
+    """Background and rms [Jy/beam] at pixel positions: the noise map times its robust scale; NaN without
+    data.
+    """
     background, scale = scene.local.at(x, y)
     rms = np.full(x.size, np.nan)
     valid = _pixel_valid(scene, x, y)
@@ -268,10 +166,16 @@ def measure_scene(scene: Scene, positions: pd.DataFrame, options: PhotometryOpti
     x, y = scene.geometry.to_pixels(ra, dec)
     out = pd.DataFrame({"ra_deg": ra, "dec_deg": dec, "x_pixel": x, "y_pixel": y}, index=positions.index)
     background, rms = local_rms(scene, x, y)
-    flux, error, quality = (np.full(ra.size, np.nan), np.full(ra.size, np.nan), np.full(ra.size, int(Quality.NAN)))
+    flux, error, quality = (
+        np.full(ra.size, np.nan),
+        np.full(ra.size, np.nan),
+        np.full(ra.size, int(Quality.NAN)),
+    )
     used = np.flatnonzero(np.isfinite(x) & np.isfinite(rms))
     if used.size:
-        flux[used], error[used], quality[used] = _measure_valid(scene, ra, dec, x, y, background, rms, used, options)
+        flux[used], error[used], quality[used] = _measure_valid(
+            scene, ra, dec, x, y, background, rms, used, options
+        )
     detected = flux > options.detect_sigma * error
     out["flux_jy"], out["flux_err_jy"], out["rms_jy"], out["snr"] = flux, error, rms, flux / error
     out["detected"] = detected
@@ -281,15 +185,24 @@ def measure_scene(scene: Scene, positions: pd.DataFrame, options: PhotometryOpti
 
 
 def _measure_valid(
-    scene: Scene, ra: FloatArray, dec: FloatArray, x: FloatArray, y: FloatArray, background: FloatArray, rms: FloatArray,
-    used: IntArray, options: PhotometryOptions,
+    scene: Scene,
+    ra: FloatArray,
+    dec: FloatArray,
+    x: FloatArray,
+    y: FloatArray,
+    background: FloatArray,
+    rms: FloatArray,
+    used: IntArray,
+    options: PhotometryOptions,
 ) -> tuple[FloatArray, FloatArray, IntArray]:
     """Flux, error and quality of the positions `used`, all of them on pixels with data."""
     centre = scene.geometry.central_form()
     forms = scene.geometry.beam_forms(scene.geometry.pixels_per_rad(ra[used], dec[used]))
     points = beam_coordinates(x[used], y[used], centre)
     i, j = np.rint(x[used]).astype(np.int64), np.rint(y[used]).astype(np.int64)
-    stand = _shared(points, options.merge_beams, np.nan_to_num(scene.image[j, i], nan=-np.inf).astype(np.float64))
+    stand = _shared(
+        points, options.merge_beams, np.nan_to_num(scene.image[j, i], nan=-np.inf).astype(np.float64)
+    )
     sole = np.flatnonzero(stand == np.arange(used.size))
     label = _groups(points[sole], options.joint_beams)
     order = np.argsort(label, kind="stable")
@@ -298,12 +211,25 @@ def _measure_valid(
     cut = (options.fit_radius_beams * FWHM_PER_SIGMA) ** 2
     kernel = gaussian_kernel(centre, (int(reach[0]), int(reach[1])))
     kernel[kernel < np.exp(-0.5 * cut)] = 0.0
-    flux, error, filled = _solve(
-        scene.image, scene.noise, x[used][sole], y[used][sole], points[sole], options.joint_beams + _KERNEL_REACH,
-        forms[sole], background[used][sole], rms[used][sole], order, starts, reach, cut, scene.local.kernel_covariance(kernel), float(np.sum(kernel**2)),
+    flux, error, filled = solve_groups(
+        scene.image,
+        scene.noise,
+        x[used][sole],
+        y[used][sole],
+        points[sole],
+        options.joint_beams + _KERNEL_REACH,
+        forms[sole],
+        background[used][sole],
+        rms[used][sole],
+        order,
+        starts,
+        reach,
+        cut,
+        scene.local.kernel_covariance(kernel),
+        float(np.sum(kernel**2)),
     )
     place = np.searchsorted(sole, stand)
-    quality = np.where(filled[place] < _MIN_APERTURE, int(Quality.NAN), 0)
+    quality = np.where(filled[place] < MIN_APERTURE, int(Quality.NAN), 0)
     pairs = cKDTree(points).query_pairs(options.blend_beams, output_type="ndarray")
     quality[np.unique(pairs)] |= int(Quality.BLENDED)
     quality[np.bincount(stand, minlength=used.size)[stand] > 1] |= int(Quality.CONFUSED)
@@ -312,15 +238,19 @@ def _measure_valid(
 
 
 def measure_forced(
-    image: NDArray[np.floating], noise: NDArray[np.floating], header: Header, positions: pd.DataFrame,
+    image: NDArray[np.floating],
+    noise: NDArray[np.floating],
+    header: Header,
+    positions: pd.DataFrame,
     options: PhotometryOptions,
 ) -> pd.DataFrame:
-    """Fluxes at given positions, one row per row of `positions` (columns ra_deg, dec_deg), in its order and index.
+    """Fluxes at given positions, one row per row of `positions` (columns ra_deg, dec_deg), in its order and
+    index.
 
-    `image` and `noise` (ny, nx) Jy/beam with NaN outside; `header` has a celestial WCS and BMAJ, BMIN, BPA [deg].
-    Columns: ra_deg, dec_deg, x_pixel, y_pixel, flux_jy, flux_err_jy, rms_jy, snr, detected, limit_jy
-    (detect_sigma errors; NaN when detected), quality (bits of `Quality`). Positions without data have NaN fluxes
-    and the NAN bit, never zeros. The beam's position angle is taken from local north. Raises BadDataError for a
-    header without a beam or arrays that do not match.
+    `image` and `noise` (ny, nx) Jy/beam with NaN outside; `header` has a celestial WCS and BMAJ, BMIN, BPA
+    [deg]. Columns: ra_deg, dec_deg, x_pixel, y_pixel, flux_jy, flux_err_jy, rms_jy, snr, detected, limit_jy
+    (detect_sigma errors; NaN when detected), quality (bits of `Quality`). Positions without data have NaN
+    fluxes and the NAN bit, never zeros. The beam's position angle is taken from local north. Raises
+    BadDataError for a header without a beam or arrays that do not match.
     """
     return measure_scene(prepare(image, noise, header, options), positions, options)

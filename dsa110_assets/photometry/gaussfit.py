@@ -1,9 +1,10 @@
 """Least-squares fits of elliptical Gaussians to pixels, and their errors in correlated noise (numba).
 
-A component is peak * exp(-(a dx^2 + 2 b dx dy + c dy^2)/2); its parameters are (peak, x, y) when the shape is held
-at the beam's, or (peak, x, y, a, b, c). All components of an island are fitted together by Levenberg-Marquardt.
-The covariance is H^-1 J^T C J H^-1, H = J^T J, with C the noise covariance of the fitted pixels: least squares is
-not the best estimator in correlated noise, but this is its true scatter to first order.
+A component is peak * exp(-(a dx^2 + 2 b dx dy + c dy^2)/2); its parameters are (peak, x, y) when the shape is
+held at the beam's, or (peak, x, y, a, b, c). All components of an island are fitted together by
+Levenberg-Marquardt. The covariance is H^-1 J^T C J H^-1, H = J^T J, with C the noise covariance of the fitted
+pixels: least squares is not the best estimator in correlated noise, but this is its true scatter to first
+order.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ _CONVERGED = 1e-7
 
 @njit(cache=True)
 def _model(x: FloatArray, y: FloatArray, params: FloatArray, free: bool, jacobian: FloatArray) -> FloatArray:
-    """Model at pixels (n,), with its derivatives by the fitted parameters in `jacobian` (n, n_components * 3 or 6)."""
+    """Model at pixels (n,), with its derivatives by the fitted parameters in `jacobian` (n, n_components * 3
+    or 6).
+    """
     per = 6 if free else 3
     out = np.zeros(x.size)
     for k in range(params.shape[0]):
@@ -96,8 +99,12 @@ def fit(
 
 
 @njit(cache=True)
-def covariance(x: FloatArray, y: FloatArray, params: FloatArray, free: bool, correlation: FloatArray) -> FloatArray:
-    """Covariance (n_parameters, n_parameters) of a fit in noise of unit rms and the given correlation at pixel lags."""
+def covariance(
+    x: FloatArray, y: FloatArray, params: FloatArray, free: bool, correlation: FloatArray
+) -> FloatArray:
+    """Covariance (n_parameters, n_parameters) of a fit in noise of unit rms and the given correlation at
+    pixel lags.
+    """
     size = (6 if free else 3) * params.shape[0]
     jacobian = np.zeros((x.size, size))
     _model(x, y, params, free, jacobian)

@@ -25,7 +25,7 @@ def unit_vectors(ra_deg: ArrayLike, dec_deg: ArrayLike) -> FloatArray:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Celestial WCS, restoring beam (FWHM, degrees; position angle from north through east) and image shape."""
+    """Celestial WCS, restoring beam (FWHM, degrees; position angle north through east), image shape."""
 
     wcs: WCS
     shape: tuple[int, int]
@@ -38,15 +38,24 @@ class Geometry:
         """Read WCS and beam from a FITS header. Raises BadDataError without a beam or a celestial WCS."""
         beam = [header.get(key) for key in ("BMAJ", "BMIN", "BPA")]
         if any(value is None or not np.isfinite(value) for value in beam) or not beam[0] >= beam[1] > 0:
-            raise BadDataError(f"image header has no usable beam (BMAJ, BMIN, BPA = {beam} deg): write it when imaging")
+            raise BadDataError(
+                f"image header has no usable beam (BMAJ, BMIN, BPA = {beam} deg): write it when imaging"
+            )
         wcs = WCS(header).celestial
         if wcs.naxis != 2:
-            raise BadDataError("image header has no celestial coordinates (CTYPE RA/DEC): write the WCS when imaging")
+            raise BadDataError(
+                "image header has no celestial coordinates (CTYPE RA/DEC): write the WCS when imaging"
+            )
         return cls(wcs, shape, float(beam[0]), float(beam[1]), float(beam[2]))
 
     def to_pixels(self, ra_deg: ArrayLike, dec_deg: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """0-based pixel coordinates (x, y) of ICRS directions [deg]; NaN more than 80 degrees from the centre."""
-        ra, dec = np.atleast_1d(np.asarray(ra_deg, np.float64)), np.atleast_1d(np.asarray(dec_deg, np.float64))
+        """0-based pixel coordinates (x, y) of ICRS directions [deg]; NaN more than 80 degrees from the
+        centre.
+        """
+        ra, dec = (
+            np.atleast_1d(np.asarray(ra_deg, np.float64)),
+            np.atleast_1d(np.asarray(dec_deg, np.float64)),
+        )
         x, y = np.full(ra.shape, np.nan), np.full(ra.shape, np.nan)
         near = unit_vectors(ra, dec) @ unit_vectors(*self.centre_deg()) > np.cos(np.deg2rad(80))
         if near.any():
@@ -65,7 +74,10 @@ class Geometry:
 
     def pixels_per_rad(self, ra_deg: ArrayLike, dec_deg: ArrayLike) -> FloatArray:
         """Local Jacobians d(x, y)/d(east, north) [pixel/rad], shape (n, 2, 2)."""
-        ra, dec = np.atleast_1d(np.asarray(ra_deg, np.float64)), np.atleast_1d(np.asarray(dec_deg, np.float64))
+        ra, dec = (
+            np.atleast_1d(np.asarray(ra_deg, np.float64)),
+            np.atleast_1d(np.asarray(dec_deg, np.float64)),
+        )
         step = np.rad2deg(_STEP_RAD)
         east = step / np.maximum(np.cos(np.deg2rad(dec)), 1e-6)
         jacobian = np.empty((ra.size, 2, 2))
@@ -76,7 +88,7 @@ class Geometry:
         return jacobian
 
     def beam_forms(self, jacobians: FloatArray) -> FloatArray:
-        """Quadratic forms (n, 3) = (a, b, c) of the beam: K = exp(-(a dx^2 + 2 b dx dy + c dy^2)/2), pixels."""
+        """The beam's forms (n, 3) = (a, b, c) in pixels: K = exp(-(a dx^2 + 2 b dx dy + c dy^2)/2)."""
         pa = np.deg2rad(self.bpa_deg)
         axes = np.array([[np.sin(pa), np.cos(pa)], [np.cos(pa), -np.sin(pa)]])
         sigma = np.deg2rad([self.bmaj_deg, self.bmin_deg]) / FWHM_PER_SIGMA
@@ -93,7 +105,8 @@ class Geometry:
 
 
 def form_axes_sky(forms: FloatArray, jacobians: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """FWHM major and minor [rad] and position angle [deg, 0..180, north through east] of quadratic forms (n, 3).
+    """FWHM major and minor [rad] and position angle [deg, 0..180, north through east] of quadratic forms (n,
+    3).
 
     Forms that are not positive definite give NaN.
     """

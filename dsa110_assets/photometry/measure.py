@@ -1,4 +1,4 @@
-"""Measure one mosaic: forced fluxes at every known position, blind detections associated, new sources named."""
+"""Measure one mosaic: forced fluxes at known positions, blind detections associated, new ones named."""
 
 from __future__ import annotations
 
@@ -20,19 +20,42 @@ from dsa110_assets.photometry.quality import Quality
 DEFAULT_SPECTRAL_INDEX = -0.7
 FIT_COLUMNS = ("integrated_jy", "integrated_err_jy", "major_arcsec", "minor_arcsec", "pa_deg")
 MEASUREMENT_COLUMNS = (
-    "source_id", "ra_deg", "dec_deg", "epoch", "mjd", "frequency_hz", "kind", "flux_jy", "flux_err_jy", "rms_jy", "snr",
-    "detected", "limit_jy", *FIT_COLUMNS, "ra_err_arcsec", "dec_err_arcsec", "quality", "n_tiles", "catalogue_flux_jy",
-    "mosaic_id", "ra_offset_arcsec", "dec_offset_arcsec",
+    "source_id",
+    "ra_deg",
+    "dec_deg",
+    "epoch",
+    "mjd",
+    "frequency_hz",
+    "kind",
+    "flux_jy",
+    "flux_err_jy",
+    "rms_jy",
+    "snr",
+    "detected",
+    "limit_jy",
+    *FIT_COLUMNS,
+    "ra_err_arcsec",
+    "dec_err_arcsec",
+    "quality",
+    "n_tiles",
+    "catalogue_flux_jy",
+    "mosaic_id",
+    "ra_offset_arcsec",
+    "dec_offset_arcsec",
 )
 
 
 def read_plane(path: Path) -> tuple[NDArray[np.float32], fits.Header]:
-    """The two-dimensional image of a FITS file (degenerate axes dropped) and its header. BadDataError otherwise."""
+    """The two-dimensional image of a FITS file (degenerate axes dropped) and its header. BadDataError
+    otherwise.
+    """
     try:
         with fits.open(path, memmap=False) as hdus:
             data, header = np.squeeze(hdus[0].data), hdus[0].header
     except (OSError, TypeError, ValueError) as error:
-        raise BadDataError(f"{path}: cannot be read as a FITS image ({error}); make the mosaic again") from error
+        raise BadDataError(
+            f"{path}: cannot be read as a FITS image ({error}); make the mosaic again"
+        ) from error
     if data.ndim != 2:
         raise BadDataError(f"{path}: an image of {data.ndim} axes, need 2; make the mosaic again")
     return np.ascontiguousarray(data, np.float32), header
@@ -56,14 +79,22 @@ def catalogue_flux_jy(known: pd.DataFrame, at_hz: float) -> NDArray[np.float64]:
     flux = np.asarray(known["flux_jy"], np.float64)
     if "frequency_hz" not in known or not np.isfinite(at_hz):
         return flux
-    index = np.asarray(known["spectral_index"], np.float64) if "spectral_index" in known else np.full(len(known), np.nan)
+    index = (
+        np.asarray(known["spectral_index"], np.float64)
+        if "spectral_index" in known
+        else np.full(len(known), np.nan)
+    )
     ratio = at_hz / np.asarray(known["frequency_hz"], np.float64)
     scale = ratio ** np.where(np.isfinite(index), index, DEFAULT_SPECTRAL_INDEX)
-    return flux * np.where(np.isfinite(scale), scale, 1.0)
+    return np.asarray(flux * np.where(np.isfinite(scale), scale, 1.0))
 
 
 def _assemble(
-    forced: pd.DataFrame, blind: pd.DataFrame, known: pd.DataFrame, match: NDArray[np.int64], options: PhotometryOptions
+    forced: pd.DataFrame,
+    blind: pd.DataFrame,
+    known: pd.DataFrame,
+    match: NDArray[np.int64],
+    options: PhotometryOptions,
 ) -> pd.DataFrame:
     """Forced rows (known positions, then new ones) with what the blind fits add to them."""
     row_of = match.copy()
@@ -77,7 +108,10 @@ def _assemble(
         out.loc[row_of, name] = np.hypot(blind[name].to_numpy(), options.systematic_arcsec)
     at = out.loc[row_of]
     east, north = offsets_arcsec(
-        at["ra_deg"].to_numpy(), at["dec_deg"].to_numpy(), blind["ra_deg"].to_numpy(), blind["dec_deg"].to_numpy()
+        at["ra_deg"].to_numpy(),
+        at["dec_deg"].to_numpy(),
+        blind["ra_deg"].to_numpy(),
+        blind["dec_deg"].to_numpy(),
     )
     out["ra_offset_arcsec"], out["dec_offset_arcsec"] = np.nan, np.nan
     out.loc[row_of, "ra_offset_arcsec"], out.loc[row_of, "dec_offset_arcsec"] = east, north
@@ -99,12 +133,13 @@ def measure_mosaic(
 ) -> pd.DataFrame:
     """Every known source inside a mosaic's coverage, detected or not, and every new one: MEASUREMENT_COLUMNS.
 
-    `catalogue` holds source_id, ra_deg, dec_deg of catalogued sources and of earlier discoveries (optional flux_jy,
-    frequency_hz, spectral_index, ra/dec_err_arcsec): passing the discoveries keeps their names stable. Known sources
-    are kind 'forced' at the catalogue position; their *_offset_arcsec say where a blind fit, if any, found them.
-    Blind detections nobody knows are kind 'blind' with a new 'DSA_J' name, measured together with the known ones.
-    Non-detections are rows with limit_jy; sources on missing pixels are rows with NaN and the NAN bit.
-    n_tiles is the header's NTILES, 0 if it does not say. Raises BadDataError for unreadable or unequal images.
+    `catalogue` holds source_id, ra_deg, dec_deg of catalogued sources and of earlier discoveries (optional
+    flux_jy, frequency_hz, spectral_index, ra/dec_err_arcsec): passing the discoveries keeps their names
+    stable. Known sources are kind 'forced' at the catalogue position; their *_offset_arcsec say where a blind
+    fit, if any, found them. Blind detections nobody knows are kind 'blind' with a new 'DSA_J' name, measured
+    together with the known ones. Non-detections are rows with limit_jy; sources on missing pixels are rows
+    with NaN and the NAN bit. n_tiles is the header's NTILES, 0 if it does not say. Raises BadDataError for
+    unreadable or unequal images.
     """
     image, header = read_plane(Path(mosaic_path))
     noise, _ = read_plane(Path(noise_path))
@@ -114,18 +149,27 @@ def measure_mosaic(
     known = known[inside].reset_index(drop=True)
     blind = find_in_scene(scene, options)
     match = associate(
-        blind, known, de_ruiter=options.de_ruiter, systematic_arcsec=options.systematic_arcsec,
+        blind,
+        known,
+        de_ruiter=options.de_ruiter,
+        systematic_arcsec=options.systematic_arcsec,
         max_separation_arcsec=options.max_separation_beams * scene.geometry.bmin_deg * 3600,
     )
     new = blind[match < 0]
     places = [known[["ra_deg", "dec_deg"]], new[["ra_deg", "dec_deg"]]]
-    forced = measure_scene(scene, pd.concat([p for p in places if len(p)] or places, ignore_index=True), options)
+    forced = measure_scene(
+        scene, pd.concat([p for p in places if len(p)] or places, ignore_index=True), options
+    )
     out = _assemble(forced, blind, known, match, options)
-    names = name_new(new["ra_deg"].to_numpy(), new["dec_deg"].to_numpy(), set(catalogue["source_id"].astype(str)))
+    names = name_new(
+        new["ra_deg"].to_numpy(), new["dec_deg"].to_numpy(), set(catalogue["source_id"].astype(str))
+    )
     out["source_id"] = [*known["source_id"].astype(str), *names]
     out["kind"] = ["forced"] * len(known) + ["blind"] * len(new)
     out["epoch"], out["mjd"], out["mosaic_id"] = epoch, float(mjd), product_id
     out["frequency_hz"] = frequency_hz(header)
     out["n_tiles"] = int(header.get("NTILES", 0))
-    out["catalogue_flux_jy"] = np.r_[catalogue_flux_jy(known, frequency_hz(header)), np.full(len(new), np.nan)]
+    out["catalogue_flux_jy"] = np.r_[
+        catalogue_flux_jy(known, frequency_hz(header)), np.full(len(new), np.nan)
+    ]
     return out[list(MEASUREMENT_COLUMNS)]

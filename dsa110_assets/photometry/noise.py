@@ -24,7 +24,9 @@ _CLIP = 3.0
 _MIN_SAMPLES = 40
 _BRIGHT, _FAINT, _DEEPEST = 4.0, 0.2, 1e3
 _MIN_BEAMS = 60
-"""Fewer independent beams than this cannot measure a correlation; the beam's own shape is used (natural weights)."""
+"""Fewer independent beams than this cannot measure a correlation; the beam's own shape is used (natural
+weights).
+"""
 _BLOCK = 384
 _MAX_BLOCKS = 12
 _SAMPLES_PER_BEAM = 1.6
@@ -48,7 +50,7 @@ class LocalNoise:
         return _sample(self.background_jy, x, y, self.box), _sample(self.scale, x, y, self.box)
 
     def kernel_covariance(self, kernel: FloatArray) -> FloatArray:
-        """Covariance, per unit rms^2, of two kernel-weighted pixel sums as a function of their lag in pixels."""
+        """Covariance, per unit rms^2, of two kernel-weighted pixel sums, by their lag in pixels."""
         own = fftconvolve(kernel, kernel[::-1, ::-1])
         return np.asarray(fftconvolve(self.correlation, own, mode="same"))
 
@@ -80,7 +82,12 @@ def _meshes(
             count = 0
             for j in range(row * box, min((row + 1) * box, image.shape[0]), stride):
                 for i in range(column * box, min((column + 1) * box, image.shape[1]), stride):
-                    if not masked[j, i] and np.isfinite(image[j, i]) and noise[j, i] > 0 and np.isfinite(noise[j, i]):
+                    if (
+                        not masked[j, i]
+                        and np.isfinite(image[j, i])
+                        and noise[j, i] > 0
+                        and np.isfinite(noise[j, i])
+                    ):
                         buffer[count], noises[count] = image[j, i], noise[j, i]
                         count += 1
             if count < _MIN_SAMPLES:
@@ -125,8 +132,15 @@ def _row(mesh: FloatArray, y: float, box: int, first: int, out: FloatArray) -> N
 
 @njit(cache=True)
 def _normalised(
-    image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int,
-    row0: int, row1: int, column0: int, column1: int,
+    image: ImageArray,
+    noise: ImageArray,
+    background: FloatArray,
+    scale: FloatArray,
+    box: int,
+    row0: int,
+    row1: int,
+    column0: int,
+    column1: int,
 ) -> ImageArray:
     out = np.empty((row1 - row0, column1 - column0), np.float32)
     level, factor = np.empty(column1 - column0), np.empty(column1 - column0)
@@ -139,18 +153,37 @@ def _normalised(
     return out
 
 
-def normalised_image(image: ImageArray, noise: ImageArray, local: LocalNoise, rows: slice, columns: slice) -> ImageArray:
-    """(image - background) / (noise * scale) of a window (slices with both ends), float32; NaN without data."""
-    return np.asarray(_normalised(
-        image, noise, local.background_jy, local.scale, local.box, rows.start, rows.stop, columns.start, columns.stop
-    ))
+def normalised_image(
+    image: ImageArray, noise: ImageArray, local: LocalNoise, rows: slice, columns: slice
+) -> ImageArray:
+    """(image - background) / (noise * scale) of a window (two full slices), float32; NaN without data."""
+    return np.asarray(
+        _normalised(
+            image,
+            noise,
+            local.background_jy,
+            local.scale,
+            local.box,
+            rows.start,
+            rows.stop,
+            columns.start,
+            columns.stop,
+        )
+    )
 
 
 @njit(cache=True)
 def _source_mask(
-    image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int, form: FloatArray
+    image: ImageArray,
+    noise: ImageArray,
+    background: FloatArray,
+    scale: FloatArray,
+    box: int,
+    form: FloatArray,
 ) -> NDArray[np.bool_]:
-    """Pixels where a peak above _BRIGHT sigma contributes more than _FAINT sigma: they would bias the background."""
+    """Pixels where a peak above _BRIGHT sigma contributes more than _FAINT sigma: they would bias the
+    background.
+    """
     masked = np.zeros(image.shape, np.bool_)
     determinant = form[0] * form[2] - form[1] ** 2
     level, factor = np.empty(image.shape[1]), np.empty(image.shape[1])
@@ -159,11 +192,14 @@ def _source_mask(
         _row(scale, float(j), box, 0, factor)
         for i in range(image.shape[1]):
             sigma, height = noise[j, i] * factor[i], image[j, i] - level[i]
-            if not height > _BRIGHT * sigma or not sigma > 0 or masked[j, i] and not _is_peak(image, j, i):
+            if not height > _BRIGHT * sigma or not sigma > 0 or (masked[j, i] and not _is_peak(image, j, i)):
                 continue
             z = height / sigma
             cut = 2 * np.log(min(z, _DEEPEST) / _FAINT)
-            reach_y, reach_x = int(np.sqrt(cut * form[0] / determinant)), int(np.sqrt(cut * form[2] / determinant))
+            reach_y, reach_x = (
+                int(np.sqrt(cut * form[0] / determinant)),
+                int(np.sqrt(cut * form[2] / determinant)),
+            )
             for v in range(max(j - reach_y, 0), min(j + reach_y + 1, image.shape[0])):
                 for u in range(max(i - reach_x, 0), min(i + reach_x + 1, image.shape[1])):
                     dx, dy = u - i, v - j
@@ -208,9 +244,16 @@ def _blocks(shape: tuple[int, int]) -> list[tuple[slice, slice]]:
 
 
 def _correlation(
-    image: ImageArray, noise: ImageArray, masked: NDArray[np.bool_], local: LocalNoise, form: FloatArray, lag: int
+    image: ImageArray,
+    noise: ImageArray,
+    masked: NDArray[np.bool_],
+    local: LocalNoise,
+    form: FloatArray,
+    lag: int,
 ) -> FloatArray:
-    """Correlation of the source-free noise at lags up to `lag` pixels, or the beam where too few beams are left."""
+    """Correlation of the source-free noise at lags up to `lag` pixels, or the beam where too few beams are
+    left.
+    """
     sums, pairs = np.zeros((2 * lag + 1,) * 2), np.zeros((2 * lag + 1,) * 2)
     beam_area = 2 * np.pi / np.sqrt(form[0] * form[2] - form[1] ** 2)
     for rows, columns in _blocks(image.shape):
@@ -236,7 +279,12 @@ def _lags(power: FloatArray, lag: int) -> FloatArray:
 
 
 def measure_noise(
-    image: ImageArray, noise: ImageArray, form: FloatArray, box_beams: float, lag_beams: float, subtract_background: bool
+    image: ImageArray,
+    noise: ImageArray,
+    form: FloatArray,
+    box_beams: float,
+    lag_beams: float,
+    subtract_background: bool,
 ) -> LocalNoise:
     """Background, noise scale and noise correlation of an image (ny, nx) [Jy/beam] with its noise map.
 
@@ -256,4 +304,6 @@ def measure_noise(
     scale = _filled(scale, 1.0)
     lag = int(np.ceil(lag_beams * max(reach_x, reach_y)))
     local = LocalNoise(background, scale, box, np.ones((1, 1)))
-    return LocalNoise(local.background_jy, local.scale, box, _correlation(image, noise, masked, local, form, lag))
+    return LocalNoise(
+        local.background_jy, local.scale, box, _correlation(image, noise, masked, local, form, lag)
+    )

@@ -10,21 +10,47 @@ from pydantic import Field
 
 @dataclass(frozen=True)
 class PhotometryOptions:
-    """How positions are measured and sources found on one mosaic. Lengths in beams are FWHM along each axis."""
+    """How positions are measured and sources found on one mosaic. Lengths in beams are FWHMs."""
 
-    detect_sigma: Annotated[float, Field(gt=0, description="A flux above this many errors is a detection; limits are quoted at it.")] = 5.0
-    flood_sigma: Annotated[float, Field(gt=0, description="Blind islands grow down to this signal-to-noise.")] = 3.0
-    fit_radius_beams: Annotated[float, Field(ge=0.3, le=3, description="Pixels this close to a position, in beams, are fitted.")] = 0.75
-    joint_beams: Annotated[float, Field(ge=0, le=5, description="Positions closer than this, in beams, are solved together.")] = 2.0
-    blend_beams: Annotated[float, Field(ge=0, le=5, description="Positions closer than this, in beams, are flagged BLENDED.")] = 1.5
-    merge_beams: Annotated[float, Field(ge=0, le=1, description="Positions closer than this, in beams, share one flux.")] = 0.3
-    edge_beams: Annotated[float, Field(ge=0, description="Missing pixels within this many beams flag EDGE.")] = 1.0
-    box_beams: Annotated[float, Field(ge=5, description="Side of the boxes for local background and noise, in major-axis beams.")] = 16.0
-    subtract_background: Annotated[bool, Field(description="Take the local median level off before measuring.")] = True
+    detect_sigma: Annotated[
+        float,
+        Field(gt=0, description="A flux above this many errors is a detection; limits are quoted at it."),
+    ] = 5.0
+    flood_sigma: Annotated[
+        float, Field(gt=0, description="Blind islands grow down to this signal-to-noise.")
+    ] = 3.0
+    fit_radius_beams: Annotated[
+        float, Field(ge=0.3, le=3, description="Pixels this close to a position, in beams, are fitted.")
+    ] = 0.75
+    joint_beams: Annotated[
+        float, Field(ge=0, le=5, description="Positions closer than this, in beams, are solved together.")
+    ] = 2.0
+    blend_beams: Annotated[
+        float, Field(ge=0, le=5, description="Positions closer than this, in beams, are flagged BLENDED.")
+    ] = 1.5
+    merge_beams: Annotated[
+        float, Field(ge=0, le=1, description="Positions closer than this, in beams, share one flux.")
+    ] = 0.3
+    edge_beams: Annotated[
+        float, Field(ge=0, description="Missing pixels within this many beams flag EDGE.")
+    ] = 1.0
+    box_beams: Annotated[
+        float,
+        Field(ge=5, description="Side of the boxes for local background and noise, in major-axis beams."),
+    ] = 16.0
+    subtract_background: Annotated[
+        bool, Field(description="Take the local median level off before measuring.")
+    ] = True
     error_model: Annotated[
         Literal["correlated", "condon"],
-        Field(description="Blind-fit errors: propagated from the measured noise correlation, or Condon (1997)."),
+        Field(
+            description="Blind-fit errors: propagated from the measured noise correlation, or Condon (1997)."
+        ),
     ] = "correlated"
     de_ruiter: Annotated[float, Field(gt=0, description="Largest de Ruiter radius of an association.")] = 5.68
-    systematic_arcsec: Annotated[float, Field(ge=0, description="Astrometric error added to every blind position, per axis [arcsec].")] = 1.5
-    max_separation_beams: Annotated[float, Field(gt=0, description="Largest separation of an association, in minor-axis beams.")] = 0.75
+    systematic_arcsec: Annotated[
+        float, Field(ge=0, description="Astrometric error added to every blind position, per axis [arcsec].")
+    ] = 1.5
+    max_separation_beams: Annotated[
+        float, Field(gt=0, description="Largest separation of an association, in minor-axis beams.")
+    ] = 0.75

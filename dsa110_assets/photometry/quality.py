@@ -11,7 +11,9 @@ class Quality(IntFlag):
     EDGE = 1
     """Closer to missing pixels than `edge_beams`: the noise there is steep and the beam may be cut."""
     BLENDED = 2
-    """Another measured position lies within `blend_beams`: fluxes were solved together and share their errors."""
+    """Another measured position lies within `blend_beams`: fluxes were solved together and share their
+    errors.
+    """
     EXTENDED = 4
     """The free fit is significantly larger than the beam: the peak understates the flux."""
     NAN = 8
@@ -21,7 +23,7 @@ class Quality(IntFlag):
     BAD_FIT = 32
     """The free fit did not converge; the fixed-beam fit stands."""
     UNNORMALISED = 64
-    """Too few reference sources in this epoch and its night: the correction is 1 and its error unknown (0)."""
+    """Too few reference sources in this epoch and its night: the correction is 1, its error unknown."""
 
 
 def decode(bits: int) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ HALF_TRANSIT_DAYS = 0.4
 
 @njit(cache=True)
 def _transits(source: NDArray[np.int64], mjd: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Running transit number of rows sorted by (source, mjd); a transit ends HALF_TRANSIT_DAYS after it begins."""
+    """Running transit number of rows sorted by (source, mjd); a transit ends HALF_TRANSIT_DAYS after it
+    begins.
+    """
     out = np.zeros(source.size, np.int64)
     begun = 0
     for n in range(1, source.size):
@@ -28,8 +30,8 @@ def _transits(source: NDArray[np.int64], mjd: NDArray[np.float64]) -> NDArray[np
 def one_per_transit(measurements: pd.DataFrame) -> pd.DataFrame:
     """The row of lowest noise of each source's each transit, sorted by source_id and mjd.
 
-    Needs source_id, mjd, flux_jy, flux_err_jy; rows without a flux lose to rows with one; equal noise goes to the
-    earlier epoch, so the answer does not depend on the order of the rows.
+    Needs source_id, mjd, flux_jy, flux_err_jy; rows without a flux lose to rows with one; equal noise goes to
+    the earlier epoch, so the answer does not depend on the order of the rows.
     """
     columns = ["source_id", "mjd"] + (["mosaic_id"] if "mosaic_id" in measurements else [])
     rows = measurements.sort_values(columns, kind="stable").reset_index(drop=True)

@@ -1,7 +1,8 @@
 """Which sources vary, and how: flares, extreme-scattering-like dips, transients, other variables.
 
-A candidate must be improbable (false-discovery rate over all sources, from p-values at each one's number of epochs)
-and worth looking at (a fractional change): a bright source's percent-level error is the second, not the first.
+A candidate must be improbable (false-discovery rate over all sources, from p-values at each one's number of
+epochs) and worth looking at (a fractional change): a bright source's percent-level error is the second, not
+the first.
 """
 
 from __future__ import annotations
@@ -24,8 +25,25 @@ from dsa110_assets.variability.unseen import unseen_before
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 VARIABLE_COLUMNS = (
-    "source_id", "ra_deg", "dec_deg", "n_epochs", "mean_flux_jy", "eta", "v", "vs_max", "m_max", "p_eta", "p_pair",
-    "q_value", "kind", "first_mjd", "last_mjd", "deviation", "deviation_mjd", "p_deviation", "deviation_fraction",
+    "source_id",
+    "ra_deg",
+    "dec_deg",
+    "n_epochs",
+    "mean_flux_jy",
+    "eta",
+    "v",
+    "vs_max",
+    "m_max",
+    "p_eta",
+    "p_pair",
+    "q_value",
+    "kind",
+    "first_mjd",
+    "last_mjd",
+    "deviation",
+    "deviation_mjd",
+    "p_deviation",
+    "deviation_fraction",
 )
 
 
@@ -33,16 +51,27 @@ VARIABLE_COLUMNS = (
 class VariabilityOptions:
     """When a source is a candidate."""
 
-    max_false_discovery_rate: Annotated[float, Field(gt=0, lt=1, description="Expected share of false candidates.")] = 0.01
+    max_false_discovery_rate: Annotated[
+        float, Field(gt=0, lt=1, description="Expected share of false candidates.")
+    ] = 0.01
     min_modulation: Annotated[
         float, Field(ge=0, description="Smallest |m| = 2|a-b|/(a+b) of the most significant pair of epochs.")
     ] = 0.26
-    baseline_sigma: Annotated[float, Field(gt=0, description="Points this far off the baseline make a flare or a dip.")] = 3.0
+    baseline_sigma: Annotated[
+        float, Field(gt=0, description="Points this far off the baseline make a flare or a dip.")
+    ] = 3.0
     neighbour_deg: Annotated[
-        float, Field(gt=0, description="A source this close that was measured shows that a place was observed [deg].")
+        float,
+        Field(
+            gt=0, description="A source this close that was measured shows that a place was observed [deg]."
+        ),
     ] = 0.5
     exclude_quality: Annotated[
-        int, Field(ge=0, description="Points with any of these quality bits are left out (1 edge, 8 no data, 16 confused).")
+        int,
+        Field(
+            ge=0,
+            description="Points with any of these quality bits are left out (1 edge, 8 none, 16 confused).",
+        ),
     ] = int(Quality.EDGE | Quality.NAN | Quality.CONFUSED)
 
 
@@ -62,11 +91,15 @@ def _curves(light_curves: pd.DataFrame, options: VariabilityOptions) -> _Curves:
     usable &= (light_curves["quality"].to_numpy(np.int64) & options.exclude_quality) == 0
     rows = light_curves[usable].sort_values(["source_id", "mjd"], kind="stable").reset_index(drop=True)
     starts = group_starts(pd.factorize(rows["source_id"])[0].astype(np.int64))
-    return _Curves(rows, rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64), starts)
+    return _Curves(
+        rows, rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64), starts
+    )
 
 
 def _baseline(flux: FloatArray, error: FloatArray, catalogue_jy: float) -> tuple[float, float]:
-    """The quiet level and its error: the median; with under five epochs the catalogue's flux has a vote as well."""
+    """The quiet level and its error: the median; with under five epochs the catalogue's flux has a vote as
+    well.
+    """
     votes = np.r_[flux, catalogue_jy] if flux.size < 5 and np.isfinite(catalogue_jy) else flux
     centre = float(np.median(votes))
     return centre, float(1.2533 * np.median(error) / np.sqrt(flux.size))
@@ -75,8 +108,8 @@ def _baseline(flux: FloatArray, error: FloatArray, catalogue_jy: float) -> tuple
 def _kind(flux: FloatArray, error: FloatArray, catalogue_jy: float, sigma: float) -> str:
     """'flare' if the excursions from the baseline go up, 'ese' if down, 'variable' if both or neither.
 
-    A side wins if it carries four times the other's chi^2 in at most half of the epochs: a source that is off its
-    baseline more often than on it has none.
+    A side wins if it carries four times the other's chi^2 in at most half of the epochs: a source that is off
+    its baseline more often than on it has none.
     """
     if flux.size < 3 and not np.isfinite(catalogue_jy):
         return "variable"
@@ -99,12 +132,22 @@ def _table(curves: _Curves) -> pd.DataFrame:
     first, last = rows.iloc[starts[:-1]], rows.iloc[starts[1:] - 1]
     where = np.maximum(metrics.deviation_row, 0)
     several = metrics.deviation_row >= 0
-    out = pd.DataFrame({
-        "source_id": first["source_id"].to_numpy(), "ra_deg": first["ra_deg"].to_numpy(), "dec_deg": first["dec_deg"].to_numpy(),
-        "n_epochs": metrics.n, "mean_flux_jy": metrics.weighted_mean, "eta": metrics.eta, "v": metrics.v,
-        "vs_max": metrics.vs_max, "m_max": metrics.m_max,
-        "first_mjd": first["mjd"].to_numpy(), "last_mjd": last["mjd"].to_numpy(), "deviation": metrics.deviation,
-    })
+    out = pd.DataFrame(
+        {
+            "source_id": first["source_id"].to_numpy(),
+            "ra_deg": first["ra_deg"].to_numpy(),
+            "dec_deg": first["dec_deg"].to_numpy(),
+            "n_epochs": metrics.n,
+            "mean_flux_jy": metrics.weighted_mean,
+            "eta": metrics.eta,
+            "v": metrics.v,
+            "vs_max": metrics.vs_max,
+            "m_max": metrics.m_max,
+            "first_mjd": first["mjd"].to_numpy(),
+            "last_mjd": last["mjd"].to_numpy(),
+            "deviation": metrics.deviation,
+        }
+    )
     out["p_eta"] = significance.p_eta(metrics.eta, metrics.n)
     out["p_pair"] = significance.p_pair(metrics.vs_max, metrics.n)
     out["p_deviation"] = significance.p_deviation(metrics.deviation, metrics.n)
@@ -115,13 +158,14 @@ def _table(curves: _Curves) -> pd.DataFrame:
 
 
 def find_variables(light_curves: pd.DataFrame, options: VariabilityOptions) -> pd.DataFrame:
-    """Metrics, p-values and kind of every source with a usable flux: VARIABLE_COLUMNS, smallest q_value first.
+    """Metrics, p-values and kind of every source with a usable flux: VARIABLE_COLUMNS, smallest q_value
+    first.
 
-    `light_curves`: LIGHT_CURVE_COLUMNS; catalogue_flux_jy, if there, is the quiet level's witness when epochs are
-    few. NaN fluxes, and points with an excluded quality bit, are left out. `kind` is '' for what is not a candidate,
-    else 'flare', 'ese', 'transient' (a new source that was not there in an earlier epoch of the same place) or
-    'variable'. One-epoch sources have NaN metrics and no q_value, unless they are new and unseen before.
-    mean_flux_jy is the weighted mean.
+    `light_curves`: LIGHT_CURVE_COLUMNS; catalogue_flux_jy, if there, is the quiet level's witness when epochs
+    are few. NaN fluxes, and points with an excluded quality bit, are left out. `kind` is '' for what is not a
+    candidate, else 'flare', 'ese', 'transient' (a new source that was not there in an earlier epoch of the
+    same place) or 'variable'. One-epoch sources have NaN metrics and no q_value, unless they are new and
+    unseen before. mean_flux_jy is the weighted mean.
     """
     curves = _curves(light_curves, options)
     if not len(curves.rows):
@@ -134,13 +178,19 @@ def find_variables(light_curves: pd.DataFrame, options: VariabilityOptions) -> p
     for name, values in (("vs_max", unseen.vs), ("m_max", unseen.m), ("p_pair", unseen.p)):
         out[name] = np.where(better, values, out[name])
     out["q_value"] = significance.q_values(out.pop("p"))
-    catalogue = curves.rows.get("catalogue_flux_jy", pd.Series(np.nan, index=curves.rows.index)).to_numpy(np.float64)
+    catalogue = curves.rows.get("catalogue_flux_jy", pd.Series(np.nan, index=curves.rows.index)).to_numpy(
+        np.float64
+    )
     chosen = (out["q_value"] <= options.max_false_discovery_rate) & (out["m_max"] >= options.min_modulation)
     kinds = [""] * len(out)
     for k in np.flatnonzero(chosen.to_numpy()):
         own = slice(curves.starts[k], curves.starts[k + 1])
-        kinds[k] = _kind(curves.flux[own], curves.error[own], catalogue[curves.starts[k]], options.baseline_sigma)
+        kinds[k] = _kind(
+            curves.flux[own], curves.error[own], catalogue[curves.starts[k]], options.baseline_sigma
+        )
         if new[k] and (np.isfinite(unseen.p[k]) or not curves.rows["detected"].to_numpy(bool)[own][0]):
             kinds[k] = "transient"
     out["kind"] = kinds
-    return out.sort_values(["q_value", "source_id"], kind="stable", na_position="last")[list(VARIABLE_COLUMNS)].reset_index(drop=True)
+    return out.sort_values(["q_value", "source_id"], kind="stable", na_position="last")[
+        list(VARIABLE_COLUMNS)
+    ].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""False-alarm rate and completeness of the candidate search, by injecting light curves into the real errors."""
+"""False-alarm rate and completeness of the search: light curves injected into the real errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ KINDS = ("flare", "ese")
 
 
 def _constant(light_curves: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """The same sources, epochs and errors with constant fluxes (each source's mean, not below 0) and Gaussian noise.
+    """The same sources, epochs and errors with constant fluxes (each source's mean, not below 0) and Gaussian
+    noise.
 
     New sources get a catalogue-like name, as what is tested is constancy, not novelty.
     """
@@ -28,11 +29,19 @@ def _constant(light_curves: pd.DataFrame, rng: np.random.Generator) -> pd.DataFr
     return out
 
 
-def _inject(constant: pd.DataFrame, kind: str, amplitude: float, share: float, rng: np.random.Generator) -> tuple[pd.DataFrame, set[str]]:
-    """Change one epoch of a random share of the sources with two or more: up by `amplitude` (flare) or down (ese)."""
+def _inject(
+    constant: pd.DataFrame, kind: str, amplitude: float, share: float, rng: np.random.Generator
+) -> tuple[pd.DataFrame, set[str]]:
+    """Change one epoch of a random share of the sources with two or more: up by `amplitude` (flare) or down
+    (ese).
+    """
     count = constant.groupby("source_id")["mjd"].size()
     eligible = count.index[count >= 2].to_numpy(object)
-    chosen = rng.choice(eligible, max(1, round(share * eligible.size)), replace=False) if eligible.size else eligible
+    chosen = (
+        rng.choice(eligible, max(1, round(share * eligible.size)), replace=False)
+        if eligible.size
+        else eligible
+    )
     out = constant.reset_index(drop=True)
     flux = out["flux_jy"].to_numpy(np.float64).copy()
     sign = 1.0 if kind == "flare" else -1.0
@@ -44,7 +53,9 @@ def _inject(constant: pd.DataFrame, kind: str, amplitude: float, share: float, r
     return out.assign(flux_jy=flux), set(rows_of)
 
 
-def false_alarm_rate(light_curves: pd.DataFrame, options: VariabilityOptions, trials: int, seed: int) -> float:
+def false_alarm_rate(
+    light_curves: pd.DataFrame, options: VariabilityOptions, trials: int, seed: int
+) -> float:
     """Share of constant sources called candidates, over `trials` noise realisations in the measured errors.
 
     NaN if no source has two epochs.
@@ -59,10 +70,16 @@ def false_alarm_rate(light_curves: pd.DataFrame, options: VariabilityOptions, tr
 
 
 def completeness(
-    light_curves: pd.DataFrame, options: VariabilityOptions, kind: str, amplitude: float, trials: int, seed: int,
+    light_curves: pd.DataFrame,
+    options: VariabilityOptions,
+    kind: str,
+    amplitude: float,
+    trials: int,
+    seed: int,
     min_snr: float = 0.0,
 ) -> float:
-    """Share of injected one-epoch changes (`kind` 'flare' or 'ese', of `amplitude` x the flux) found as candidates.
+    """Share of injected one-epoch changes (`kind` 'flare' or 'ese', of `amplitude` x the flux) found as
+    candidates.
 
     A tenth of the sources are changed per trial; only those whose mean is above `min_snr` mean errors count.
     NaN if none does.
@@ -81,10 +98,22 @@ def completeness(
 
 
 def injection_figures(
-    light_curves: pd.DataFrame, options: VariabilityOptions, *, trials: int = 5, seed: int = 0, amplitude: float = 0.5
+    light_curves: pd.DataFrame,
+    options: VariabilityOptions,
+    *,
+    trials: int = 5,
+    seed: int = 0,
+    amplitude: float = 0.5,
 ) -> dict[str, float]:
-    """Figures for a night: false_alarm_rate, and completeness of flares and dips of `amplitude` above 20 sigma."""
-    figures = {"false_alarm_rate": false_alarm_rate(light_curves, options, trials, seed), "injected_amplitude": amplitude}
+    """Figures for a night: false_alarm_rate, and completeness of flares and dips of `amplitude` above 20
+    sigma.
+    """
+    figures = {
+        "false_alarm_rate": false_alarm_rate(light_curves, options, trials, seed),
+        "injected_amplitude": amplitude,
+    }
     for kind in KINDS:
-        figures[f"completeness_{kind}"] = completeness(light_curves, options, kind, amplitude, trials, seed, 20.0)
+        figures[f"completeness_{kind}"] = completeness(
+            light_curves, options, kind, amplitude, trials, seed, 20.0
+        )
     return figures

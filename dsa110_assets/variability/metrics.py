@@ -1,11 +1,14 @@
 """Variability metrics: one definition of each, over ragged or dense light curves, in numba.
 
 With weights w = 1/sigma^2 over the N finite points of a source:
-  eta = N/(N-1) (<w F^2> - <w F>^2/<w>) = sum(w (F - Fbar_w)^2)/(N-1)         reduced chi^2 about the weighted mean
+  eta = N/(N-1) (<w F^2> - <w F>^2/<w>) = sum(w (F - Fbar_w)^2)/(N-1)         reduced chi^2 about the
+  weighted mean
   V   = s / <F>, s the sample standard deviation (ddof 1), <F> the plain mean   modulation index
   Vs  = (a - b)/sqrt(sigma_a^2 + sigma_b^2),  m = 2 (a - b)/(a + b)             of a pair of epochs
-vs_max is the largest |Vs| of all N(N-1)/2 pairs and m_max the |m| of that same pair (the largest |m| of all pairs
-would be a faint source's noise). The deviation is leave-one-out: how far a point lies from the weighted mean of the
+vs_max is the largest |Vs| of all N(N-1)/2 pairs and m_max the |m| of that same pair (the largest |m| of
+all pairs
+would be a faint source's noise). The deviation is leave-one-out: how far a point lies from the weighted
+mean of the
 others, in its own standard errors; the familiar max|x - mean|/std cannot exceed (N-1)/sqrt(N).
 """
 
@@ -56,8 +59,8 @@ def _moments(flux: FloatArray, error: FloatArray) -> tuple[float, float, float, 
 def _largest_pair(flux: FloatArray, error: FloatArray) -> tuple[float, float]:
     """Largest |Vs| of all pairs and the |m| of that pair, without visiting pairs that cannot win.
 
-    With points sorted by flux, a pair's Vs is at most its difference over the smallest errors there are, so both
-    loops stop early: about N log N for equal errors, and exact for any.
+    With points sorted by flux, a pair's Vs is at most its difference over the smallest errors there are, so
+    both loops stop early: about N log N for equal errors, and exact for any.
     """
     order = np.argsort(flux)
     n, least = flux.size, float(error.min())
@@ -95,15 +98,16 @@ def _deviation(flux: FloatArray, error: FloatArray) -> tuple[float, int]:
 
 
 @njit(cache=True)
-def _all(
-    flux: FloatArray, error: FloatArray, starts: IntArray
-) -> tuple[IntArray, FloatArray, IntArray]:
+def _all(flux: FloatArray, error: FloatArray, starts: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
     n_sources = starts.size - 1
     count, where = np.zeros(n_sources, np.int64), np.full(n_sources, -1)
     out = np.full((8, n_sources), np.nan)
     for k in range(n_sources):
         low, high = starts[k], starts[k + 1]
-        good = np.flatnonzero(np.isfinite(flux[low:high]) & np.isfinite(error[low:high]) & (error[low:high] > 0)) + low
+        good = (
+            np.flatnonzero(np.isfinite(flux[low:high]) & np.isfinite(error[low:high]) & (error[low:high] > 0))
+            + low
+        )
         count[k] = good.size
         if good.size == 0:
             continue
@@ -117,23 +121,28 @@ def _all(
 
 
 def ragged_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray, starts: IntArray) -> Metrics:
-    """Metrics of light curves laid end to end: source k is rows starts[k]:starts[k + 1] (starts has one more entry).
+    """Metrics of light curves laid end to end: source k is rows starts[k]:starts[k + 1] (starts has one more
+    entry).
 
     Points with a NaN flux, or an error that is NaN or not positive, are left out.
     """
     flux, error = (np.ascontiguousarray(a, np.float64) for a in (flux_jy, flux_err_jy))
     count, out, where = _all(flux, error, np.ascontiguousarray(starts, np.int64))
-    return Metrics(count, *out, where)
+    return Metrics(count, out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7], where)
 
 
 def dense_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray) -> Metrics:
-    """Metrics of a matrix (n_sources, n_epochs), NaN where a source has no flux; deviation_row is then flat."""
+    """Metrics of a matrix (n_sources, n_epochs), NaN without flux; deviation_row is then flat."""
     n_sources, n_epochs = flux_jy.shape
     starts = np.arange(n_sources + 1) * n_epochs
     return ragged_metrics(np.ravel(flux_jy), np.ravel(flux_err_jy), starts)
 
 
-def pair_metrics(a_jy: FloatArray, a_err_jy: FloatArray, b_jy: FloatArray, b_err_jy: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Two-epoch Vs = (a - b)/sqrt(sigma_a^2 + sigma_b^2) and m = 2 (a - b)/(a + b), signed; the arguments broadcast."""
+def pair_metrics(
+    a_jy: FloatArray, a_err_jy: FloatArray, b_jy: FloatArray, b_err_jy: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Two-epoch Vs = (a - b)/sqrt(sigma_a^2 + sigma_b^2) and m = 2 (a - b)/(a + b), signed; the arguments
+    broadcast.
+    """
     difference = np.asarray(a_jy) - b_jy
     return difference / np.hypot(a_err_jy, b_err_jy), 2 * difference / (np.asarray(a_jy) + b_jy)

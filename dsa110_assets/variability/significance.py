@@ -1,7 +1,7 @@
 """How unlikely a metric's value is for a constant source with that many epochs; and many sources at once.
 
-A fixed threshold means another thing at every N: the chance that a constant source's largest pair reaches 4.3 sigma
-is 0.06 % with 10 epochs and 33 % with 365.
+A fixed threshold means another thing at every N: the chance that a constant source's largest pair reaches 4.3
+sigma is 0.06 % with 10 epochs and 33 % with 365.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _TAIL = 9.0
 
 
 def p_eta(eta: ArrayLike, n: ArrayLike) -> FloatArray:
-    """Chance that a constant source of n points reaches eta: (n - 1) eta is chi^2 of n - 1. NaN below two points."""
+    """Chance that a constant source of n points reaches eta: (n - 1) eta is chi^2 of n - 1. NaN below two
+    points.
+    """
     value, freedom = np.asarray(eta, np.float64), np.asarray(n, np.float64) - 1
     with np.errstate(invalid="ignore"):
         return np.where(freedom > 0, chi2.sf(value * freedom, np.maximum(freedom, 1)), np.nan)
@@ -74,17 +76,24 @@ def p_deviation(deviation: ArrayLike, n: ArrayLike) -> FloatArray:
     """Chance, at most, that the most deviant of n points of a constant source lies that far from the others.
 
     Each leave-one-out deviation is a standard normal; 1 - (1 - p)^n bounds the largest of n correlated ones
-    (Sidak's inequality). With two points both deviations are one number, so n counts once. NaN below two points.
+    (Sidak's inequality). With two points both deviations are one number, so n counts once. NaN below two
+    points.
     """
     value, count = np.broadcast_arrays(np.asarray(deviation, np.float64), np.asarray(n, np.float64))
-    each = np.vectorize(math.erfc, otypes=[float])(np.abs(value) / math.sqrt(2.0)) if value.size else np.zeros(value.shape)
+    each = (
+        np.vectorize(math.erfc, otypes=[float])(np.abs(value) / math.sqrt(2.0))
+        if value.size
+        else np.zeros(value.shape)
+    )
     tries = np.where(count == 2, 1.0, count)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(count >= 2, -np.expm1(tries * np.log1p(-each)), np.nan)
 
 
 def combine(*p_values: ArrayLike) -> FloatArray:
-    """One p-value from several on the same data, however correlated: smallest times their number (Bonferroni)."""
+    """One p-value from several on the same data, however correlated: smallest times their number
+    (Bonferroni).
+    """
     table = np.stack([np.asarray(p, np.float64) for p in p_values])
     finite = np.isfinite(table)
     smallest = np.where(finite, table, np.inf).min(axis=0)

@@ -1,7 +1,8 @@
 """New sources that an earlier look at the same place did not show.
 
-A source gets forced fluxes only from its discovery on. Earlier epochs still say something: a neighbour measured
-then proves that the place was observed, and the blind search would have found anything above its limit.
+A source gets forced fluxes only from its discovery on. Earlier epochs still say something: a neighbour
+measured then proves that the place was observed, and the blind search would have found anything above its
+limit.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ BLIND_SIGMA = 5.0
 
 
 class Unseen(NamedTuple):
-    """Per source: chance that a constant source was missed before, and Vs and m against the limit; NaN if no look."""
+    """Per source: chance that a constant source was missed before, and Vs and m against the limit; NaN if no
+    look.
+    """
 
     p: FloatArray
     vs: FloatArray
@@ -33,10 +36,11 @@ class Unseen(NamedTuple):
 def unseen_before(rows: pd.DataFrame, starts: IntArray, new: IntArray, neighbour_deg: float) -> Unseen:
     """Compare each new source's first flux with what earlier looks at its place would have found.
 
-    `rows` are light-curve points sorted by source and time, `new` the numbers of the new sources. A look at another
-    transit counts if a source within `neighbour_deg` was measured; its limit is 5 rms of the nearest such neighbour.
-    The deepest of L looks is taken and its chance multiplied by L. Vs = (F - limit)/sqrt(sigma^2 + rms^2): for any
-    constant flux the chance of both a flux as high as F and a miss is below that of this difference.
+    `rows` are light-curve points sorted by source and time, `new` the numbers of the new sources. A look at
+    another transit counts if a source within `neighbour_deg` was measured; its limit is 5 rms of the nearest
+    such neighbour. The deepest of L looks is taken and its chance multiplied by L. Vs = (F -
+    limit)/sqrt(sigma^2 + rms^2): for any constant flux the chance of both a flux as high as F and a miss is
+    below that of this difference.
     """
     n = starts.size - 1
     p, vs, m = (np.full(n, np.nan) for _ in range(3))
@@ -48,7 +52,9 @@ def unseen_before(rows: pd.DataFrame, starts: IntArray, new: IntArray, neighbour
     places = unit_vectors(rows["ra_deg"].to_numpy()[first], rows["dec_deg"].to_numpy()[first])
     tree = cKDTree(places)
     for k in new:
-        near = [q for q in tree.query_ball_point(places[k], 2 * np.sin(np.deg2rad(neighbour_deg) / 2)) if q != k]
+        near = [
+            q for q in tree.query_ball_point(places[k], 2 * np.sin(np.deg2rad(neighbour_deg) / 2)) if q != k
+        ]
         near.sort(key=lambda q: float(np.sum((places[q] - places[k]) ** 2)))
         looks: dict[int, float] = {}
         for q in near:

@@ -32,7 +32,11 @@ class Sky:
         header["CRVAL1"], header["CRVAL2"] = self.ra_deg, self.dec_deg
         header["CRPIX1"], header["CRPIX2"] = self.shape[1] / 2, self.shape[0] / 2
         header["CDELT1"], header["CDELT2"] = -self.pixel_arcsec / 3600, self.pixel_arcsec / 3600
-        header["BMAJ"], header["BMIN"], header["BPA"] = self.beam_arcsec[0] / 3600, self.beam_arcsec[1] / 3600, self.pa_deg
+        header["BMAJ"], header["BMIN"], header["BPA"] = (
+            self.beam_arcsec[0] / 3600,
+            self.beam_arcsec[1] / 3600,
+            self.pa_deg,
+        )
         header["BUNIT"], header["RADESYS"] = "Jy/beam", "ICRS"
         return header
 
@@ -41,7 +45,9 @@ class Sky:
         return np.asarray(ra) % 360, np.asarray(dec)
 
     def gaussian(self, x0, y0, major_arcsec=None, minor_arcsec=None, pa_deg=None, half=None):
-        """A unit-peak Gaussian near the image centre: x runs to the west, so east is -x (position angle N to E)."""
+        """A unit-peak Gaussian near the image centre: x runs to the west, so east is -x (position angle N to
+        E).
+        """
         major, minor = major_arcsec or self.beam_arcsec[0], minor_arcsec or self.beam_arcsec[1]
         pa = np.deg2rad(self.pa_deg if pa_deg is None else pa_deg)
         y, x = np.mgrid[: self.shape[0], : self.shape[1]]
@@ -56,14 +62,19 @@ class Sky:
         i, j = round(x0), round(y0)
         rows = slice(max(j - reach, 0), min(j + reach + 1, self.shape[0]))
         columns = slice(max(i - reach, 0), min(i + reach + 1, self.shape[1]))
-        window = Sky((rows.stop - rows.start, columns.stop - columns.start), pixel_arcsec=self.pixel_arcsec,
-                     beam_arcsec=self.beam_arcsec, pa_deg=self.pa_deg)
+        window = Sky(
+            (rows.stop - rows.start, columns.stop - columns.start),
+            pixel_arcsec=self.pixel_arcsec,
+            beam_arcsec=self.beam_arcsec,
+            pa_deg=self.pa_deg,
+        )
         image[rows, columns] += peak * window.gaussian(x0 - columns.start, y0 - rows.start, **shape)
 
     def correlated_noise(self, rng, rms, correlation_beams=1.0):
         """Gaussian noise whose autocorrelation is the beam's shape scaled by `correlation_beams`; cyclic."""
-        kernel = self.gaussian(self.shape[1] // 2, self.shape[0] // 2,
-                               *(np.array(self.beam_arcsec) * correlation_beams))
+        kernel = self.gaussian(
+            self.shape[1] // 2, self.shape[0] // 2, *(np.array(self.beam_arcsec) * correlation_beams)
+        )
         power = np.abs(np.fft.fft2(np.fft.ifftshift(kernel)).real)
         field = np.fft.ifft2(np.fft.fft2(rng.standard_normal(self.shape)) * np.sqrt(power)).real
         return rms * field / np.sqrt(power.mean())

@@ -1,0 +1,161 @@
+"""The inner loops of forced photometry (numba): weighted sums over apertures, small systems of blends."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+ImageArray = NDArray[np.float32]
+MIN_APERTURE = 0.6
+"""Fraction of the beam-weighted aperture that must hold data."""
+
+
+@njit(cache=True)
+def _start(form: FloatArray, dx: float, dy: float) -> tuple[float, float, float]:
+    """exp(-q/2) of a form at (dx, dy), its ratio to the next pixel in x, and that ratio's own ratio."""
+    a, b, c = form
+    first = np.exp(-0.5 * (a * dx * dx + 2 * b * dx * dy + c * dy * dy))
+    return first, np.exp(-(a * (dx + 0.5) + b * dy)), np.exp(-a)
+
+
+@njit(cache=True)
+def _rows(
+    image: ImageArray,
+    noise: ImageArray,
+    p: int,
+    members: IntArray,
+    near: IntArray,
+    x: FloatArray,
+    y: FloatArray,
+    form: FloatArray,
+    background: FloatArray,
+    half: FloatArray,
+    cut: float,
+    line: FloatArray,
+    row: FloatArray,
+) -> tuple[float, float]:
+    """Fill sum(K_p K_q w) for the q in `near`; return sum(K_p d w) and the fraction of sum(K_p^2) with data.
+
+    A Gaussian's ratio between neighbouring pixels changes by a constant factor, so a row costs two
+    exponentials.
+    """
+    k = members[p]
+    a, b, c = form[k]
+    right, whole, there = 0.0, 0.0, 0.0
+    for j in range(int(np.ceil(y[k] - half[1])), int(np.floor(y[k] + half[1])) + 1):
+        dy = j - y[k]
+        root = b * b * dy * dy - a * (c * dy * dy - cut)
+        if root < 0:
+            continue
+        low = int(np.ceil(x[k] + (-b * dy - np.sqrt(root)) / a))
+        high = int(np.floor(x[k] + (-b * dy + np.sqrt(root)) / a))
+        own, ratio, change = _start(form[k], low - x[k], dy)
+        width = min(high - low + 1, line.size)
+        for n in range(width):
+            whole += own * own
+            i = low + n
+            line[n] = 0.0
+            if 0 <= j < image.shape[0] and 0 <= i < image.shape[1]:
+                sigma, value = np.float64(noise[j, i]), np.float64(image[j, i])
+                if sigma > 0 and np.isfinite(sigma) and np.isfinite(value):
+                    there += own * own
+                    line[n] = own / (sigma * sigma)
+                    right += line[n] * (value - background[k])
+                    row[p] += line[n] * own
+            own *= ratio
+            ratio *= change
+        for q in near:
+            m = members[q]
+            other, ratio, change = _start(form[m], low - x[m], j - y[m])
+            for n in range(width):
+                row[q] += line[n] * other
+                other *= ratio
+                ratio *= change
+    return right, there / whole if whole > 0 else 0.0
+
+
+@njit(cache=True)
+def _neighbours(p: int, members: IntArray, points: FloatArray, radius: float) -> IntArray:
+    """Members of a group within `radius` beams of member p, itself left out."""
+    out, count = np.empty(members.size, np.int64), 0
+    for q in range(members.size):
+        dx, dy = points[members[q], 0] - points[members[p], 0], points[members[q], 1] - points[members[p], 1]
+        if q != p and dx * dx + dy * dy < radius * radius:
+            out[count] = q
+            count += 1
+    return out[:count]
+
+
+@njit(cache=True)
+def _table(table: FloatArray, dx: float, dy: float) -> float:
+    """Bilinear value of a lag table (centre = zero lag); zero beyond it."""
+    u, v = dx + table.shape[1] // 2, dy + table.shape[0] // 2
+    if u < 0 or v < 0 or u > table.shape[1] - 1 or v > table.shape[0] - 1:
+        return 0.0
+    i, j = min(int(u), table.shape[1] - 2), min(int(v), table.shape[0] - 2)
+    fx, fy = u - i, v - j
+    low = table[j, i] * (1 - fx) + table[j, i + 1] * fx
+    high = table[j + 1, i] * (1 - fx) + table[j + 1, i + 1] * fx
+    return float(low * (1 - fy) + high * fy)
+
+
+@njit(cache=True)
+def solve_groups(
+    image: ImageArray,
+    noise: ImageArray,
+    x: FloatArray,
+    y: FloatArray,
+    points: FloatArray,
+    reach: float,
+    form: FloatArray,
+    background: FloatArray,
+    rms: FloatArray,
+    order: IntArray,
+    starts: IntArray,
+    half: FloatArray,
+    cut: float,
+    table: FloatArray,
+    full: float,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Flux, error and aperture fraction of each position; groups are order[starts[g]:starts[g + 1]]."""
+    flux, error, filled = np.full(x.size, np.nan), np.full(x.size, np.nan), np.zeros(x.size)
+    line = np.empty(int(2 * half[0]) + 3)
+    for g in range(starts.size - 1):
+        members = order[starts[g] : starts[g + 1]]
+        n = members.size
+        matrix, right, keep = np.zeros((n, n)), np.zeros(n), np.zeros(n, np.bool_)
+        for p in range(n):
+            near = _neighbours(p, members, points, reach)
+            right[p], fraction = _rows(
+                image, noise, p, members, near, x, y, form, background, half, cut, line, matrix[p]
+            )
+            filled[members[p]] = fraction
+            keep[p] = fraction >= MIN_APERTURE and rms[members[p]] > 0
+        kept = np.flatnonzero(keep)
+        if kept.size == 0:
+            continue
+        system, known, noise_of = (
+            np.empty((kept.size, kept.size)),
+            np.empty(kept.size),
+            np.empty((kept.size, kept.size)),
+        )
+        for p in range(kept.size):
+            m = members[kept[p]]
+            unit = matrix[kept[p], kept[p]]
+            known[p] = right[kept[p]] / unit
+            for q in range(kept.size):
+                o = members[kept[q]]
+                system[p, q] = matrix[kept[p], kept[q]] / unit
+                lag = _table(table, x[m] - x[o], y[m] - y[o]) / (full * full)
+                noise_of[p, q] = rms[m] * rms[o] * lag / np.sqrt(filled[m] * filled[o])
+        if kept.size == 1:
+            flux[members[kept[0]]], error[members[kept[0]]] = known[0], np.sqrt(noise_of[0, 0])
+            continue
+        inverse = np.linalg.inv(system)
+        solution, covariance = inverse @ known, inverse @ noise_of @ np.ascontiguousarray(inverse.T)
+        for p in range(kept.size):
+            flux[members[kept[p]]], error[members[kept[p]]] = solution[p], np.sqrt(covariance[p, p])
+    return flux, error, filled
