@@ -82,7 +82,7 @@ def problems(path: Path) -> list[str]:
         reference = ms_subtables.directions(field, "REFERENCE_DIR")
         delay = ms_subtables.directions(field, "DELAY_DIR")
     if not np.all(np.isfinite(phase)):
-        found.append("FIELD: PHASE_DIR is not finite")
+        return ["FIELD: PHASE_DIR is not finite"]
     if not np.array_equal(phase, reference) or not np.array_equal(phase, delay):
         found.append("FIELD: REFERENCE_DIR or DELAY_DIR differs from PHASE_DIR")
     with tables.table(f"{path}::OBSERVATION", ack=False) as observation:

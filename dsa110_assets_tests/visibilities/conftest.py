@@ -115,6 +115,7 @@ class Observation:
             cube = rng.normal(0, self.noise, (2, self.n_times, n, n, freq.size))
             cube = cube[0] + 1j * cube[1]
             forward = cube[:, np.minimum(ant1, ant2), np.maximum(ant1, ant2)]
+            forward = np.where((ant1 == ant2)[None, :, None], forward.real, forward)
             out += np.where((ant1 > ant2)[None, :, None], forward.conj(), forward)
         return out
 
