@@ -44,7 +44,7 @@ def write_site_config(work_dir: Path) -> Path:
         "nologger": True,
         "nogui": True,
         "log2term": True,
-        "nologfile": True,
+        "logfile": str(work_dir / "casa-tasks.log"),
         "telemetry_enabled": False,
         "crashreporter_enabled": False,
         "cachedir": str(work_dir / "cache"),

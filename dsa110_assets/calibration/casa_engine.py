@@ -49,7 +49,7 @@ def solve(
         "refant": vis.antennas.names[refant],
         "refants_passed_over": passed,
         "n_intervals": int(gains.times_mjd.size),
-        "dead_receptors": _dead_receptors(bandpass, vis),
+        "dead_receptor_names": _dead_receptors(bandpass, vis),
     }
     return Solution(bandpass, gains, None, report)
 

@@ -24,8 +24,6 @@ from dsa110_assets.visibilities.types import Visibilities
 
 SAME_SOURCE_DEG = 60 / 3600
 """Catalogue sources this close to the calibrator are the calibrator: its own flux replaces theirs."""
-FIELD_RADIUS_DEG = 4.0
-"""Field sources are taken this far from the calibrator: out to beyond the beam's first null at 1.4 GHz."""
 Engine = Callable[..., Solution]
 
 
@@ -45,14 +43,16 @@ def calibrate_transit(
     ConfigurationError for a calibrator without a flux.
     """
     calibrator = transit.calibrator
-    inside = integrations_in_beam(vis, calibrator, options.min_primary_beam)
-    if not inside.any():
+    response = beam_on(vis, np.array([calibrator.ra_deg]), np.array([calibrator.dec_deg]))[:, 0]
+    inside = np.flatnonzero(response >= options.min_primary_beam)
+    if not inside.size:
         raise BadDataError(
             f"{calibrator.name} is never within {options.min_primary_beam:.0%} of the primary beam in these data "
             f"(transit at MJD {transit.mjd:.4f}, data {vis.times_mjd[0]:.4f} to {vis.times_mjd[-1]:.4f})"
         )
-    used = at_times(vis, inside)
-    model = predict(used, field_of(calibrator, sky))
+    # a source drifts through the beam once: the integrations inside are a run
+    used = at_times(vis, slice(int(inside[0]), int(inside[-1]) + 1))
+    model = predict(used, field_of(used, calibrator, sky, options.model_sources))
     solution = engine(used, model, options, field_name=calibrator.alias or calibrator.name)
     figures = quality.assess(solution, apply(used, solution.tables), model)
     report = {
@@ -63,47 +63,44 @@ def calibrate_transit(
         "anchor_provisional": calibrator.variable,
         "transit_mjd": transit.mjd,
         "mid_mjd": used.mid_mjd,
-        "integrations_used": int(inside.sum()),
+        "integrations_used": int(used.times_mjd.size),
         "antennas": [vis.antennas.names[a] for a in vis.active_antennas],
     }
     return replace(solution, report=report)
 
 
-def integrations_in_beam(
-    vis: Visibilities, calibrator: Calibrator, min_primary_beam: float
-) -> NDArray[np.bool_]:
-    """(time,) True where the primary beam on the calibrator, at the band centre, is at least the minimum."""
-    ra, dec = astrometry.icrs_to_apparent_rad(
-        np.deg2rad(calibrator.ra_deg), np.deg2rad(calibrator.dec_deg), vis.times_mjd
-    )
-    away_deg = astrometry.separation_deg(
-        astrometry.apparent_lst_rad(vis.times_mjd), vis.pointing_dec_rad, ra, dec
-    )
-    return np.asarray(beam.power(away_deg, vis.frequencies_hz.mean()) >= min_primary_beam)
+def beam_on(
+    vis: Visibilities, ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Primary beam at the band centre on ICRS directions [deg] (n,) during each integration, (time, n)."""
+    ra, dec = astrometry.icrs_to_apparent_rad(np.deg2rad(ra_deg), np.deg2rad(dec_deg), vis.times_mjd[:, None])
+    zenith_ra = astrometry.apparent_lst_rad(vis.times_mjd)[:, None]
+    away_deg = astrometry.separation_deg(zenith_ra, vis.pointing_dec_rad, ra, dec)
+    return beam.power(away_deg, vis.frequencies_hz.mean())
 
 
-def field_of(calibrator: Calibrator, sky: SkyModel) -> SkyModel:
-    """The calibrator at its own flux, and the sources of `sky` around it that are not it."""
-    ra, dec = np.deg2rad(calibrator.ra_deg), np.deg2rad(calibrator.dec_deg)
+def field_of(vis: Visibilities, calibrator: Calibrator, sky: SkyModel, n_sources: int) -> SkyModel:
+    """The calibrator at its own flux, and the `n_sources` of `sky` that are brightest through the beam."""
     own = sky_model.from_calibrator(calibrator)
-    if not len(sky):
+    if not len(sky) or not n_sources:
         return own
-    away_deg = astrometry.separation_deg(ra, dec, sky.ra_rad, sky.dec_rad)
-    return sky_model.concat(own, sky.select((away_deg > SAME_SOURCE_DEG) & (away_deg < FIELD_RADIUS_DEG)))
+    away_deg = astrometry.separation_deg(own.ra_rad, own.dec_rad, sky.ra_rad, sky.dec_rad)
+    middle = vis.times_mjd.size // 2
+    response = beam_on(at_times(vis, [0, middle, -1]), np.rad2deg(sky.ra_rad), np.rad2deg(sky.dec_rad))
+    apparent_jy = sky.flux_at(vis.frequencies_hz.mean())[:, 0] * response.mean(axis=0)
+    apparent_jy[away_deg < SAME_SOURCE_DEG] = 0
+    brightest = np.argsort(-apparent_jy, kind="stable")[:n_sources]
+    return sky_model.concat(own, sky.select(brightest[apparent_jy[brightest] > 0]))
 
 
-def at_times(vis: Visibilities, keep: NDArray[np.bool_]) -> Visibilities:
-    """The integrations of `vis` where `keep` (time,) holds; views where they are contiguous."""
-    index: slice | NDArray[np.bool_] = keep
-    where = np.flatnonzero(keep)
-    if where.size and where[-1] - where[0] + 1 == where.size:
-        index = slice(int(where[0]), int(where[-1]) + 1)
+def at_times(vis: Visibilities, keep: slice | NDArray[np.bool_] | list[int]) -> Visibilities:
+    """The integrations of `vis` that `keep` (time,) picks; views for a slice."""
     return replace(
         vis,
-        data=vis.data[index],
-        flags=vis.flags[index],
-        weights=vis.weights[index],
-        times_mjd=vis.times_mjd[index],
-        uvw_m=vis.uvw_m[index],
-        phase_centres_rad=vis.phase_centres_rad[index],
+        data=vis.data[keep],
+        flags=vis.flags[keep],
+        weights=vis.weights[keep],
+        times_mjd=vis.times_mjd[keep],
+        uvw_m=vis.uvw_m[keep],
+        phase_centres_rad=vis.phase_centres_rad[keep],
     )

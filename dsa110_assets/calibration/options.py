@@ -33,6 +33,12 @@ class SolveOptions:
     min_primary_beam: Annotated[
         float, Field(gt=0, le=1, description="integrations with less beam on the calibrator are left out")
     ] = 0.5
+    model_sources: Annotated[
+        int,
+        Field(
+            ge=0, le=10_000, description="field sources in the model beside the calibrator, brightest first"
+        ),
+    ] = 30
     tolerance: Annotated[float, Field(gt=0, lt=1e-2, description="relative change that ends iterations")] = (
         1e-8
     )

@@ -58,7 +58,7 @@ def assess(solution: Solution, vis_after: Visibilities, model: NDArray[np.comple
         "gain_phase_scatter_deg": _phase_scatter_deg(solution.gains),
         "dead_receptors": float(dead[present].sum()),
         "dead_antennas": float(dead[present].all(axis=1).sum()),
-        "antennas": float(present.size),
+        "n_antennas": float(present.size),
         "closure_phase_deg": phase_deg,
         "closure_amplitude": log_amplitude,
         "flux_ratio": float(np.average(ratio.real[used], weights=weight[used])) if used.any() else math.nan,
@@ -108,7 +108,9 @@ def _over_model(
 ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
     """sum w V conj(M) / sum w |M|^2 and its weight, (baseline, pol), over times and channels; autos weigh 0."""
     weight = np.where(vis.flags, 0, vis.weights)
-    top = np.einsum("tbcp,tbcp,tbc->bp", weight, vis.data, model.conj(), dtype=np.complex128, casting="unsafe")
+    top = np.einsum(
+        "tbcp,tbcp,tbc->bp", weight, vis.data, model.conj(), dtype=np.complex128, casting="unsafe"
+    )
     power = (model.real**2 + model.imag**2).astype(np.float32)
     bottom = np.einsum("tbcp,tbc->bp", weight, power, dtype=np.float64)
     bottom[vis.is_auto] = 0
@@ -128,7 +130,11 @@ def _closure(
                 edge[int(i), int(j)] = complex(r)
                 edge[int(j), int(i)] = complex(r).conjugate()
         alive = [int(a) for a in vis.active_antennas if not dead[a, pol]]
-        spread = sorted(set(np.linspace(0, len(alive) - 1, _CLOSURE_ANTENNAS).round().astype(int))) if alive else []
+        spread = (
+            sorted(set(np.linspace(0, len(alive) - 1, _CLOSURE_ANTENNAS).round().astype(int)))
+            if alive
+            else []
+        )
         chosen = [alive[k] for k in spread]
         for a, b, c in combinations(chosen, 3):
             if {(a, b), (b, c), (c, a)} <= edge.keys():
@@ -155,9 +161,13 @@ def problems(figures: Mapping[str, float], thresholds: Thresholds) -> list[str]:
             found.append(f"median {table} SNR {snr:.1f} below {thresholds.min_solution_snr:g}")
     least, most = figures["gain_amplitude_min"], figures["gain_amplitude_max"]
     if not least >= thresholds.min_gain_amplitude:
-        found.append(f"a receptor's gain is {least:.3f} of the median, limit {thresholds.min_gain_amplitude:g}")
+        found.append(
+            f"a receptor's gain is {least:.3f} of the median, limit {thresholds.min_gain_amplitude:g}"
+        )
     if not most <= thresholds.max_gain_amplitude:
-        found.append(f"a receptor's gain is {most:.1f} times the median, limit {thresholds.max_gain_amplitude:g}")
+        found.append(
+            f"a receptor's gain is {most:.1f} times the median, limit {thresholds.max_gain_amplitude:g}"
+        )
     if not figures["closure_phase_deg"] <= thresholds.max_closure_phase_deg:
         found.append(
             f"closure phases of {figures['closure_phase_deg']:.1f} deg rms against the model, "

@@ -91,7 +91,7 @@ def solve(
         "reduced_chi2": float(chi2),
         "n_intervals": int(sums.times_mjd.size),
         "n_samples": int(sums.count.sum()),
-        "dead_receptors": _receptor_names(bandpass, np.unique(np.concatenate([sums.ant1, sums.ant2]))),
+        "dead_receptor_names": _receptor_names(bandpass, np.unique(np.concatenate([sums.ant1, sums.ant2]))),
     }
     return Solution(bandpass, gains, delay, report)
 

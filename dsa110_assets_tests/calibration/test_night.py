@@ -36,7 +36,9 @@ def simulated(tmp_path_factory):
     headers = [uvh5.read_header(path) for path in sorted(out.glob("*.hdf5"))]
     (group,) = grouping.group_headers(headers)
     vis = reader.read_group({s: header.path for s, header in group.files.items()}, 4)
-    (transit,) = transits.transits([source], vis.times_mjd[0], vis.times_mjd[-1], float(np.rad2deg(vis.pointing_dec_rad)))
+    (transit,) = transits.transits(
+        [source], vis.times_mjd[0], vis.times_mjd[-1], float(np.rad2deg(vis.pointing_dec_rad))
+    )
     return vis, truth, transit
 
 
@@ -53,19 +55,21 @@ def sky_of(truth):
 def test_solved_transit_calibrates_the_data(simulated):
     """Noise-free data of the simulator, corrected, are the sky's prediction: flux scale, signs and frames agree.
 
-    The simulator samples the measurement equation by its own code; what is left is its time-dependent gains
-    within an interval and single precision.
+    The simulator samples the measurement equation by its own code, with everything down to 2.5 mJy through the
+    beam; sources it leaves out and we do not make 9 mJy rms.
     """
     vis, truth, transit = simulated
     sky = sky_of(truth)
-    solution = night.calibrate_transit(vis, sky, transit, SolveOptions(gain_solint_s=12.9))
+    solution = night.calibrate_transit(
+        vis, sky, transit, SolveOptions(gain_solint_s=12.9, model_sources=1000)
+    )
     assert quality.problems(solution.report, Thresholds()) == []
     assert solution.report["anchor"] == f"VLA:{transit.calibrator.name}"
     assert solution.report["anchor_provisional"] is True
     assert solution.report["flux_ratio"] == pytest.approx(1, abs=1e-3)
     assert solution.report["closure_phase_deg"] < 0.1
     json.dumps(solution.report)
-    model = night.predict(vis, night.field_of(transit.calibrator, sky))
+    model = night.predict(vis, night.field_of(vis, transit.calibrator, sky, 1000))
     after = apply(vis, solution.tables)
     good = ~after.flags & ~vis.is_auto[None, :, None, None]
     assert good.mean() > 0.7
@@ -76,7 +80,9 @@ def test_solved_transit_calibrates_the_data(simulated):
 def test_dead_receptor_of_the_simulator_is_found(simulated):
     vis, truth, transit = simulated
     solution = night.calibrate_transit(vis, sky_of(truth), transit, SolveOptions())
-    assert len(solution.report["dead_receptors_named"]) == solution.report["dead_receptors"] == 1
+    assert solution.report["dead_receptor_names"] == [
+        f"{n}{p[0]}" for n, p in truth["bad_antennas"]["dead_receptors"]
+    ]
 
 
 def test_field_sources_matter(simulated):
@@ -91,20 +97,23 @@ def test_field_sources_matter(simulated):
 def test_calibrator_is_not_counted_twice(simulated):
     """The catalogue's entry for the calibrator gives way to the calibrator's own flux."""
     vis, truth, transit = simulated
-    field = night.field_of(transit.calibrator, sky_of(truth))
+    field = night.field_of(vis, transit.calibrator, sky_of(truth), 30)
     ra, dec = np.deg2rad(transit.calibrator.ra_deg), np.deg2rad(transit.calibrator.dec_deg)
     assert len(field.within(ra, dec, 1 / 60)) == 1
 
 
 def test_integrations_out_of_the_beam_are_left_out(simulated):
-    """Data of a time when the calibrator is far are not solved on, and only far data are refused."""
+    """Integrations with less beam on the calibrator are not solved on; data without any are refused."""
     vis, truth, transit = simulated
-    inside = night.integrations_in_beam(vis, transit.calibrator, 0.9)
-    assert 0 < inside.sum() <= vis.times_mjd.size
-    shifted = replace(vis, times_mjd=vis.times_mjd + 0.3)
-    assert not night.integrations_in_beam(shifted, transit.calibrator, 0.5).any()
+    response = night.beam_on(
+        vis, np.array([transit.calibrator.ra_deg]), np.array([transit.calibrator.dec_deg])
+    )[:, 0]
+    least = float(np.sort(response)[8])
+    solution = night.calibrate_transit(vis, sky_of(truth), transit, SolveOptions(min_primary_beam=least))
+    assert solution.report["integrations_used"] == 16
     with pytest.raises(BadDataError, match="never within"):
-        night.calibrate_transit(shifted, sky_of(truth), transit, SolveOptions())
+        later = replace(vis, times_mjd=vis.times_mjd + 0.3)
+        night.calibrate_transit(later, sky_of(truth), transit, SolveOptions())
 
 
 def test_no_flux_no_calibration(simulated):

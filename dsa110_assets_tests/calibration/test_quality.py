@@ -63,7 +63,7 @@ def test_a_good_solution_passes(observation):
     assert figures["closure_phase_deg"] < 1
     assert figures["closure_amplitude"] < 0.02
     assert figures["dead_receptors"] == 0
-    assert figures["antennas"] == 12
+    assert figures["n_antennas"] == 12
     assert figures["gain_amplitude"] == pytest.approx(0.068, rel=0.3)
     # two parts of the noise of 8e-6 per complex sample of unit weight
     assert figures["reduced_chi2"] == pytest.approx(8e-6, rel=0.05)
@@ -72,7 +72,9 @@ def test_a_good_solution_passes(observation):
 def test_phase_scatter_ignores_absolute_phase(observation):
     """Absolute phases are uniform on the circle; what counts is how they turn within the transit."""
     still = assessed(observation(noise=0.001))["gain_phase_scatter_deg"]
-    turning = assessed(observation(noise=0.001, drift=0.3), SolveOptions(gain_solint_s=12.9))["gain_phase_scatter_deg"]
+    turning = assessed(observation(noise=0.001, drift=0.3), SolveOptions(gain_solint_s=12.9))[
+        "gain_phase_scatter_deg"
+    ]
     assert still < 1
     # turning by N(0, 0.3) rad per integration and receptor, less the reference's: sqrt 2 x 0.3 x 1.71 steps rms
     assert 20 < turning < 70

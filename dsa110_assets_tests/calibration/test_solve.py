@@ -245,7 +245,7 @@ def test_dead_receptors_are_flagged(observation, how):
             0.003 * (rng.normal(size=shape) + 1j * rng.normal(size=shape)) * (how == "noise")
         )
     solution = solve(replace(obs.vis, data=data, flags=flags), obs.model, SolveOptions())
-    assert solution.report["dead_receptors"] == ["35Y"]
+    assert solution.report["dead_receptor_names"] == ["35Y"]
     assert solution.bandpass.flags[0, dead, :, 1].all()
     assert solution.gains.flags[:, dead, :, 1].all()
     assert not solution.bandpass.flags[0, dead, :, 0].any()
@@ -287,7 +287,7 @@ def test_missing_subband_is_flagged_and_kills_nobody(observation):
     flags[:, :, :4] = True
     solution = solve(replace(obs.vis, flags=flags), obs.model, SolveOptions())
     assert solution.bandpass.flags[0, :, :4].all()
-    assert solution.report["dead_receptors"] == []
+    assert solution.report["dead_receptor_names"] == []
     assert not solution.bandpass.dead_receptors[obs.vis.active_antennas].any()
 
 

@@ -1,0 +1,70 @@
+"""The door to CASA: offline, in a child, with its errors told as ours."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import dsa110_assets
+from dsa110_assets import casa, children
+from dsa110_assets.errors import BadDataError, ConfigurationError, TransientError
+
+PACKAGE = Path(dsa110_assets.__file__).parent
+
+
+def test_data_directory_has_measures_and_casacore_stays_out(tmp_path):
+    """The packaged measures data are found without importing casacore (the child would crash with both)."""
+    directory = casa.data_directory()
+    assert (directory / "geodetic" / "Observatories").is_dir()
+    code = (
+        "import sys; from dsa110_assets import casa; casa.data_directory(); "
+        "print([m for m in ('casacore', 'casatools', 'casatasks') if m in sys.modules])"
+    )
+    done = children.run([sys.executable, "-c", code], deadline_s=60, log_path=tmp_path / "log")
+    assert done.require_success().tail == "[]"
+
+
+def test_site_config_is_python_and_offline(tmp_path):
+    settings: dict[str, object] = {}
+    tree = ast.parse(casa.write_site_config(tmp_path).read_text())
+    for node in tree.body:
+        assert isinstance(node, ast.Assign)
+        settings[node.targets[0].id] = ast.literal_eval(node.value)
+    assert settings["measures_auto_update"] is False
+    assert settings["data_auto_update"] is False
+    assert settings["measurespath"] == str(casa.data_directory())
+    assert settings["datapath"] == [str(casa.data_directory())]
+
+
+def test_casa_is_imported_by_the_child_only():
+    """Trap 37: no module but casa_child imports casatools or casatasks, at any depth of its code."""
+    importers = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] in ("casatools", "casatasks", "casampi") for name in names):
+                importers.add(path.relative_to(PACKAGE).as_posix())
+    assert importers == {"casa_child.py"}
+
+
+@pytest.mark.casa
+def test_a_task_answers(tmp_path):
+    """version_string returns a string: wrapped; nothing is left in the working directory."""
+    answer = casa.run_task("version_string", {}, work_dir=tmp_path, deadline_s=120)
+    assert answer["returned"].startswith("6.")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.casa
+def test_errors_come_back_as_ours(tmp_path):
+    """A task that raises is bad data with CASA's own words; an unknown task is configuration."""
+    with pytest.raises(BadDataError, match=r"listobs(.|\n)*no-such\.ms"):
+        casa.run_task("listobs", {"vis": "no-such.ms"}, work_dir=tmp_path, deadline_s=120)
+    with pytest.raises(ConfigurationError, match="bandpas"):
+        casa.run_task("bandpas", {}, work_dir=tmp_path, deadline_s=120)
+    with pytest.raises(TransientError, match="deadline"):
+        casa.run_task("version_string", {}, work_dir=tmp_path, deadline_s=0.2)
