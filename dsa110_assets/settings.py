@@ -20,11 +20,17 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from dsa110_assets.calibration.options import SolveOptions
+from dsa110_assets.calibration.select import ChooseOptions
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.mosaics.options import CoaddOptions
+from dsa110_assets.photometry.ensemble import EnsembleOptions
 from dsa110_assets.photometry.options import PhotometryOptions
 from dsa110_assets.telescope.band import N_SUBBANDS
 from dsa110_assets.telescope.timegrid import GROUP_S
+from dsa110_assets.variability.candidates import VariabilityOptions
+from dsa110_assets.visibilities.flagging import FlaggingOptions
 
 PREFIX = "DSA110_"
 NOT_SETTINGS = frozenset({"DSA110_CRASH_AT", "DSA110_VENV", "DSA110_DEMO", "DSA110_DB_PASSWORD"})
@@ -107,8 +113,14 @@ class Settings(BaseSettings):
     average_times: Annotated[
         int, Field(ge=1, le=24, description="integrations averaged into one in calibrated_ms; 1 = none")
     ] = 1
+    flagging: Annotated[FlaggingOptions, Field(description="flagging")] = FlaggingOptions()
+    solve: Annotated[SolveOptions, Field(description="solving for bandpass and gains")] = SolveOptions()
+    choose: Annotated[ChooseOptions, Field(description="choosing the calibration")] = ChooseOptions()
     imaging: Annotated[ImagingOptions, Field(description="imaging")] = ImagingOptions()
+    coadd: Annotated[CoaddOptions, Field(description="mosaics")] = CoaddOptions()
     photometry: Annotated[PhotometryOptions, Field(description="photometry")] = PhotometryOptions()
+    ensemble: Annotated[EnsembleOptions, Field(description="normalising light curves")] = EnsembleOptions()
+    variability: Annotated[VariabilityOptions, Field(description="finding variables")] = VariabilityOptions()
 
     @field_validator("catalogues", mode="before")
     @classmethod
