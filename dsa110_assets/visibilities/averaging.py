@@ -15,15 +15,17 @@ from dsa110_assets.visibilities.types import Visibilities
 def average(vis: Visibilities, channels: int, times: int = 1) -> Visibilities:
     """Average every `channels` channels and `times` integrations, weighted, flagged samples left out.
 
-    A bin without an unflagged sample is 0, flagged, of weight 0; others have the sum of the weights. Times and
-    frequencies are bin centres and uvw are computed for them; a last, shorter time bin is kept. Raises ValueError
-    if `channels` does not divide the axis, or for times > 1 without a common phase centre.
+    A bin without an unflagged sample is 0, flagged, of weight 0; others have the sum of the weights. Times
+    and frequencies are bin centres and uvw are computed for them; a last, shorter time bin is kept. Raises
+    ValueError if `channels` does not divide the axis, or for times > 1 without a common phase centre.
     """
     n_channels, n_times = vis.frequencies_hz.size, vis.times_mjd.size
     if channels < 1 or n_channels % channels:
         raise ValueError(f"averaging {channels} channels: must divide {n_channels}")
     if times < 1 or (times > 1 and not vis.common_phase_centre):
-        raise ValueError(f"averaging {times} integrations needs a common phase centre: use to_common_centre first")
+        raise ValueError(
+            f"averaging {times} integrations needs a common phase centre: use to_common_centre first"
+        )
     starts = np.arange(0, n_times, times)
     data, flags, weights = _average(vis.data, vis.flags, vis.weights, channels, times)
     averaged = replace(
@@ -48,14 +50,19 @@ def average(vis: Visibilities, channels: int, times: int = 1) -> Visibilities:
     )
 
 
-def average_model(vis: Visibilities, model: NDArray[np.complex64], channels: int, times: int = 1) -> NDArray[np.complex64]:
-    """Average a prediction (time, baseline, channel) for `vis` as `average` averages vis, with Stokes I weights.
+def average_model(
+    vis: Visibilities, model: NDArray[np.complex64], channels: int, times: int = 1
+) -> NDArray[np.complex64]:
+    """Average a prediction (time, baseline, channel) for `vis` as `average` averages vis: complex64.
 
-    The plain mean over each bin: smearing of the average is in the result, what was flagged does not matter.
+    The plain mean over each bin, so the smearing of averaging is in the result. Raises ValueError if the
+    model is not shaped like vis or `channels` does not divide its channels.
     """
     n_channels, n_times = model.shape[2], model.shape[0]
     if channels < 1 or n_channels % channels or model.shape != vis.data.shape[:3]:
-        raise ValueError(f"model {model.shape} cannot be averaged by {channels} channels like data {vis.data.shape}")
+        raise ValueError(
+            f"model {model.shape} cannot be averaged by {channels} channels like data {vis.data.shape}"
+        )
     narrow = model.reshape(*model.shape[:2], -1, channels).mean(axis=3)
     bins = [narrow[start : start + times].mean(axis=0) for start in range(0, n_times, times)]
     return np.stack(bins).astype(np.complex64)

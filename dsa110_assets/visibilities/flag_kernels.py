@@ -76,18 +76,24 @@ def median_clip(data, flags, sigmas):  # type: ignore[no-untyped-def]
                         flags[t, b, k, p] = True
 
 
-def extend(flags: NDArray[np.bool_], cross: NDArray[np.bool_], delivered: NDArray[Any], fraction: float) -> None:
-    """Flag spectra, time series and, over all live baselines, channels of which more than `fraction` is flagged.
+def extend(
+    flags: NDArray[np.bool_], cross: NDArray[np.bool_], delivered: NDArray[Any], fraction: float
+) -> None:
+    """Flag spectra, time series and, over all live baselines, channels of which more than `fraction` is
+    flagged.
 
-    All three are judged on the flags as they came, so the order does not matter; channels of absent subbands and
-    wholly flagged baselines are not counted.
+    All three are judged on the flags as they came, so the order does not matter; channels of absent subbands
+    and wholly flagged baselines are not counted.
     """
     if not delivered.any():
         return
     counts = baseline_counts(flags, delivered)
     live = cross[:, None] & (counts < flags.shape[0] * int(delivered.sum()))
     channel = np.stack(
-        [flags[:, live[:, p], :, p].mean(axis=(0, 1)) if live[:, p].any() else np.zeros(delivered.size) for p in range(2)],
+        [
+            flags[:, live[:, p], :, p].mean(axis=(0, 1)) if live[:, p].any() else np.zeros(delivered.size)
+            for p in range(2)
+        ],
         axis=-1,
     )
     _extend_rows(flags, delivered, int(delivered.sum()), fraction, channel > fraction)

@@ -1,4 +1,6 @@
-"""Flagging: zeros, autocorrelations, clip, dead receptors, AOFlagger, median clip, extension; in that order."""
+"""Flagging: zeros, autocorrelations, clip, dead receptors, AOFlagger, median clip, extension; in that
+order.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,23 @@ class FlaggingOptions:
         float, Field(ge=0, description="flag cross-correlations above this raw amplitude; 0: no clip")
     ] = 0.5
     dead_fraction: Annotated[
-        float, Field(gt=0, le=1, description="a receptor with more than this part of its samples flagged is dead")
+        float,
+        Field(gt=0, le=1, description="a receptor with more than this part of its samples flagged is dead"),
     ] = 0.95
-    aoflagger: Annotated[bool, Field(description="run AOFlagger's SumThreshold strategy on every cross-correlation")] = True
+    aoflagger: Annotated[
+        bool, Field(description="run AOFlagger's SumThreshold strategy on every cross-correlation")
+    ] = True
     mad_sigma: Annotated[
-        float, Field(ge=0, description="flag amplitudes this many robust sigma above a channel's median; 0: none")
+        float,
+        Field(ge=0, description="flag amplitudes this many robust sigma above a channel's median; 0: none"),
     ] = 7.0
     extend_fraction: Annotated[
-        float, Field(gt=0, le=1, description="flag a whole spectrum, time series or channel once more than this is flagged")
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="flag a whole spectrum, time series or channel once more than this is flagged",
+        ),
     ] = 0.5
 
 
@@ -41,8 +52,8 @@ class FlagReport:
     """What flagging did.
 
     causes: part of the cross-correlation samples of delivered subbands first flagged by each step.
-    dead_receptors: (antenna index, 0 = XX or 1 = YY). fraction: flagged part of the cross-correlation samples of
-    live receptors and delivered subbands; fraction_raw: of all cross-correlation samples.
+    dead_receptors: (antenna index, 0 = XX or 1 = YY). fraction: flagged part of the cross-correlation
+    samples of live receptors and delivered subbands; fraction_raw: of all cross-correlation samples.
     """
 
     causes: dict[str, float] = field(default_factory=dict)
@@ -54,13 +65,16 @@ class FlagReport:
 def flag(vis: Visibilities, options: FlaggingOptions | None = None) -> tuple[Visibilities, FlagReport]:
     """Flag raw visibilities; the data and weights are shared with the input, the flags are new.
 
-    Exact zeros are flagged (the correlator writes zeros for what it lost and marks nothing), autocorrelations are
-    flagged as they must not be imaged, and keep their data. Existing flags stay. Deterministic.
+    Exact zeros are flagged (the correlator writes zeros for what it lost and marks nothing),
+    autocorrelations are flagged as they must not be imaged, and keep their data. Existing flags stay.
+    Deterministic.
     """
     options = options or FlaggingOptions()
     flags = vis.flags.copy()
     cross = ~vis.is_auto
-    delivered = np.any(vis.weights[:, cross] > 0, axis=(0, 1, 3)) if cross.any() else np.zeros(flags.shape[2], bool)
+    delivered = (
+        np.any(vis.weights[:, cross] > 0, axis=(0, 1, 3)) if cross.any() else np.zeros(flags.shape[2], bool)
+    )
     causes: dict[str, float] = {}
     total = max(int(delivered.sum()) * int(cross.sum()) * flags.shape[0] * N_POLS, 1)
     count = int(kernels.baseline_counts(flags, delivered)[cross].sum())
@@ -105,7 +119,8 @@ def _flag_dead(
 ) -> list[tuple[int, int]]:
     """Flag receptors of which more than `limit` is flagged, worst first.
 
-    Baselines to a dead partner are not held against a receptor, so a few live ones among many dead stay alive.
+    Baselines to a dead partner are not held against a receptor, so a few live ones among many dead stay
+    alive.
     """
     cross = ~vis.is_auto
     samples = max(flags.shape[0] * int(delivered.sum()), 1)
@@ -126,7 +141,9 @@ def _flag_dead(
     return sorted(dead)
 
 
-def _per_antenna(vis: Visibilities, values: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _per_antenna(
+    vis: Visibilities, values: NDArray[np.float64], usable: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     """(antenna,) mean of a per-baseline value over the usable baselines of each antenna; 0 without any."""
     n = len(vis.antennas.names)
     ends = np.concatenate([vis.ant1[usable], vis.ant2[usable]])

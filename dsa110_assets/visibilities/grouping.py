@@ -58,8 +58,8 @@ class SubbandGroup:
 def group_headers(headers: Iterable[SubbandHeader]) -> list[SubbandGroup]:
     """Group headers by their data time; ascending in time, the same whatever the order of the headers.
 
-    A file that disagrees with most of its group, repeats a subband, or belongs to the emptier of two groups in
-    one 5-minute window is rejected with its reason: every path is in exactly one group, used or rejected.
+    A file that disagrees with most of its group, repeats a subband, or belongs to the emptier of two groups
+    in one 5-minute window is rejected with its reason: every path is in exactly one group, used or rejected.
     """
     unique = {header.path: header for header in headers}
     ordered = sorted(unique.values(), key=lambda header: (header.mjd_start, header.subband, str(header.path)))
@@ -102,7 +102,9 @@ def _agreeing(cluster: list[SubbandHeader]) -> tuple[list[SubbandHeader], list[t
             families.append([header])
     best = max(families, key=lambda family: (len({h.subband for h in family}), family[0].times_mjd.size))
     others = [header for family in families if family is not best for header in family]
-    return best, [(h.path, f"{_difference(h, best[0])} differs from most subbands of its group") for h in others]
+    return best, [
+        (h.path, f"{_difference(h, best[0])} differs from most subbands of its group") for h in others
+    ]
 
 
 def _difference(a: SubbandHeader, b: SubbandHeader) -> str | None:

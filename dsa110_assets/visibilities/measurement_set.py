@@ -1,11 +1,11 @@
 """Measurement sets: written with casacore's table system, readable by CASA, WSClean and pyuvdata.
 
 Sign. A measurement set (as CASA and WSClean image it, and as pyuvdata's write_ms makes it) has
-UVW = position(ANTENNA1) - position(ANTENNA2) where ours is ant2 - ant1, with the conjugate visibility: both are
-negated here, on the way out and on the way in.
+UVW = position(ANTENNA1) - position(ANTENNA2) where ours is ant2 - ant1, with the conjugate visibility: both
+are negated here, on the way out and on the way in.
 
-What a measurement set has no column for (exact times, apparent pointing declination, missing subbands) is in the
-main table's keyword DSA110; a set that lost it in someone else's task is read from its standard columns.
+What a measurement set has no column for (exact times, apparent pointing declination, missing subbands) is in
+the main table's keyword DSA110; a set that lost it in someone else's task is read from its standard columns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ from dsa110_assets.visibilities.types import Antennas, Visibilities
 DAY_S = 86400.0
 KEYWORD = "DSA110"
 _TILE_BYTES = 1 << 20
-_COLUMNS_CONSTANT = ("ARRAY_ID", "DATA_DESC_ID", "FEED1", "FEED2", "OBSERVATION_ID", "PROCESSOR_ID", "SCAN_NUMBER", "STATE_ID")
+_COLUMNS_CONSTANT = (
+    "ARRAY_ID",
+    "DATA_DESC_ID",
+    "FEED1",
+    "FEED2",
+    "OBSERVATION_ID",
+    "PROCESSOR_ID",
+    "SCAN_NUMBER",
+    "STATE_ID",
+)
 
 
 def write(
@@ -34,9 +43,10 @@ def write(
 ) -> None:
     """Write visibilities as a new measurement set directory at `path` (which must not exist).
 
-    One ascending spectral window, XX and YY, DATA / FLAG / WEIGHT_SPECTRUM per sample, one FIELD per integration
-    (meridian_icrs_t0 ..) or one for a common phase centre. `model` (time, baseline, channel) Stokes I [Jy] becomes
-    MODEL_DATA of XX = YY = I. Raises FileExistsError; ValueError for a model of another shape.
+    One ascending spectral window, XX and YY; DATA, FLAG and WEIGHT_SPECTRUM per sample; one FIELD per
+    integration (meridian_icrs_t0 ..) or one for a common phase centre. `model` (time, baseline, channel), Stokes I [Jy],
+    becomes MODEL_DATA of XX = YY = I. `observer_note` goes into HISTORY. Raises FileExistsError; ValueError for a
+    model of another shape.
     """
     path = Path(path)
     if path.exists():
@@ -55,8 +65,8 @@ def write(
 def read(path: Path, column: str = "DATA") -> Visibilities:
     """Read a measurement set written by `write`, or by stock tools from one, with the data of `column`.
 
-    Raises BadDataError, naming what is wrong, unless it holds one spectral window, XX and YY, and every baseline
-    at every time once.
+    Raises BadDataError, naming what is wrong, unless it holds one spectral window, XX and YY, and every
+    baseline at every time once.
     """
     path = Path(path)
     if not (path / "table.dat").is_file():
@@ -107,7 +117,9 @@ def _main_problems(main: Any, path: Path, phase: NDArray[np.float64]) -> list[st
     fields = field_id[first]
     if len(phase) > 1 and not np.array_equal(fields, np.arange(len(times))):
         found.append("FIELD: fields are not in the order of the integrations")
-    if not np.array_equal(field_id, fields[np.searchsorted(times, seconds)]) or np.max(field_id) >= len(phase):
+    if not np.array_equal(field_id, fields[np.searchsorted(times, seconds)]) or np.max(field_id) >= len(
+        phase
+    ):
         return [*found, "FIELD_ID: an integration has rows of two fields, or of none"]
     record = main.getkeyword(KEYWORD) if KEYWORD in main.keywordnames() else {}
     mjd = _times(times, record)
@@ -115,13 +127,17 @@ def _main_problems(main: Any, path: Path, phase: NDArray[np.float64]) -> list[st
         expected = astrometry.meridian_icrs_rad(mjd, float(record["pointing_dec_rad"]))
         off = astrometry.separation_deg(expected[:, 0], expected[:, 1], phase[fields, 0], phase[fields, 1])
         if np.max(off) * 3600 > 0.01:
-            found.append(f"FIELD: PHASE_DIR lies {np.max(off) * 3600:.3f} arcsec from the meridian at its time")
+            found.append(
+                f"FIELD: PHASE_DIR lies {np.max(off) * 3600:.3f} arcsec from the meridian at its time"
+            )
     relative = ms_subtables.antennas(path).relative_m
     ant1, ant2, uvw = main.getcol("ANTENNA1"), main.getcol("ANTENNA2"), main.getcol("UVW")
     length = np.linalg.norm(relative[ant2] - relative[ant1], axis=1)
     norm = np.linalg.norm(uvw, axis=1)
     if np.max(np.abs(norm - length)) > 1e-3:
-        found.append(f"UVW: lengths differ from the baselines' by up to {np.max(np.abs(norm - length)):.3g} m")
+        found.append(
+            f"UVW: lengths differ from the baselines' by up to {np.max(np.abs(norm - length)):.3g} m"
+        )
     antenna = astrometry.icrs_uvw_m(relative, phase[fields], mjd)
     index = np.searchsorted(times, seconds)
     error = float(np.max(np.abs(antenna[index, ant1] - antenna[index, ant2] - uvw)))
@@ -149,7 +165,13 @@ def _description(vis: Visibilities, with_model: bool) -> tuple[dict[str, Any], d
     storage: dict[str, Any] = {}
     for name, (value_type, shape, size) in tiled.items():
         column = tables.makearrcoldesc(
-            name, 0, valuetype=value_type, shape=shape, options=5, datamanagertype="TiledColumnStMan", datamanagergroup=name
+            name,
+            0,
+            valuetype=value_type,
+            shape=shape,
+            options=5,
+            datamanagertype="TiledColumnStMan",
+            datamanagergroup=name,
         )["desc"]
         description[name] = column | {"keywords": description.get(name, {}).get("keywords", {})}
         rows = int(np.clip(_TILE_BYTES // (int(np.prod(shape)) * size), 8, 4096))
@@ -190,8 +212,6 @@ def _write_main(main: Any, vis: Visibilities, model: NDArray[np.complex64] | Non
         sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), -1).astype(np.float32)
         main.putcol("SIGMA", sigma, start, n_baselines)
         main.putcol("FLAG_ROW", all_flagged, start, n_baselines)
-    # Calibration tables transfer raw units to jansky; until then the scale is the correlator's.
-    main.putcolkeyword("DATA", "QuantumUnits", "Jy")
 
 
 @numba.njit(cache=True, parallel=True)
@@ -242,7 +262,9 @@ def _times(seconds: NDArray[np.float64], record: dict[str, Any]) -> NDArray[np.f
 
 def _read(main: Any, path: Path, column: str) -> Visibilities:
     if column not in main.colnames():
-        raise BadDataError(f"{path}: no column {column}; it has {[c for c in main.colnames() if 'DATA' in c]}")
+        raise BadDataError(
+            f"{path}: no column {column}; it has {[c for c in main.colnames() if 'DATA' in c]}"
+        )
     window = ms_subtables.spectral_window(path)
     record = main.getkeyword(KEYWORD) if KEYWORD in main.keywordnames() else {}
     seconds, inverse = np.unique(main.getcol("TIME"), return_inverse=True)
@@ -253,7 +275,9 @@ def _read(main: Any, path: Path, column: str) -> Visibilities:
         raise BadDataError(f"{path}: {order.size} rows are not the same baselines at {n_times} times")
     n_baselines = order.size // n_times
     ant1, ant2 = row_ant1[order][:n_baselines], row_ant2[order][:n_baselines]
-    regular = np.array_equal(row_ant1[order], np.tile(ant1, n_times)) and np.array_equal(row_ant2[order], np.tile(ant2, n_times))
+    regular = np.array_equal(row_ant1[order], np.tile(ant1, n_times)) and np.array_equal(
+        row_ant2[order], np.tile(ant2, n_times)
+    )
     if not regular or not np.array_equal(inverse[order], np.repeat(np.arange(n_times), n_baselines)):
         raise BadDataError(f"{path}: baselines differ between times")
     data, flags, weights = _cubes(main, column, order, (n_times, n_baselines, window.frequencies_hz.size, 2))
@@ -280,7 +304,9 @@ def _read(main: Any, path: Path, column: str) -> Visibilities:
         phase_centres_rad=centres,
         pointing_dec_rad=float(dec) if dec is not None else ms_subtables.pointing_dec_rad(path),
         antennas=antennas,
-        subbands_missing=tuple(int(s) for s in np.atleast_1d(record.get("subbands_missing", np.zeros(0, int)))),
+        subbands_missing=tuple(
+            int(s) for s in np.atleast_1d(record.get("subbands_missing", np.zeros(0, int)))
+        ),
     )
 
 
@@ -289,8 +315,16 @@ def _cubes(
 ) -> tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]:
     """Data (our sign), flags and weights on the grid, read one integration at a time straight into place."""
     n_times, n_baselines = shape[:2]
-    data, flags, weights = np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(shape, np.float32)
-    spectrum = "WEIGHT_SPECTRUM" if "WEIGHT_SPECTRUM" in main.colnames() and main.iscelldefined("WEIGHT_SPECTRUM", 0) else ""
+    data, flags, weights = (
+        np.empty(shape, np.complex64),
+        np.empty(shape, np.bool_),
+        np.empty(shape, np.float32),
+    )
+    spectrum = (
+        "WEIGHT_SPECTRUM"
+        if "WEIGHT_SPECTRUM" in main.colnames() and main.iscelldefined("WEIGHT_SPECTRUM", 0)
+        else ""
+    )
     in_order = np.array_equal(order, np.arange(order.size))
     source = main if in_order else main.selectrows(order)
     for t in range(n_times):

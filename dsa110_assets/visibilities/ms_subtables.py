@@ -1,4 +1,6 @@
-"""The small tables of a measurement set: antennas, fields, spectral window, pointing, observation, history."""
+"""The small tables of a measurement set: antennas, fields, spectral window, pointing, observation,
+history.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,13 @@ def write(vis: Visibilities, path: Path, note: str) -> None:
     _pointing(vis, path)
     _spectral_window(vis, path)
     _fill(
-        path, "POLARIZATION", 1, NUM_CORR=[2], CORR_TYPE=[[XX_CODE, YY_CODE]], CORR_PRODUCT=[[[0, 0], [1, 1]]], FLAG_ROW=[False]
+        path,
+        "POLARIZATION",
+        1,
+        NUM_CORR=[2],
+        CORR_TYPE=[[XX_CODE, YY_CODE]],
+        CORR_PRODUCT=[[[0, 0], [1, 1]]],
+        FLAG_ROW=[False],
     )
     _fill(path, "DATA_DESCRIPTION", 1, SPECTRAL_WINDOW_ID=[0], POLARIZATION_ID=[0], FLAG_ROW=[False])
     with tables.table(f"{path}::OBSERVATION", ack=False, readonly=False) as table:
@@ -58,10 +66,27 @@ def write(vis: Visibilities, path: Path, note: str) -> None:
         FLAG_ROW=[False],
     )
     _fill(
-        path, "STATE", 1, SIG=[True], REF=[False], CAL=[0.0], LOAD=[0.0], SUB_SCAN=[0], OBS_MODE=["OBSERVE_TARGET#ON_SOURCE"],
+        path,
+        "STATE",
+        1,
+        SIG=[True],
+        REF=[False],
+        CAL=[0.0],
+        LOAD=[0.0],
+        SUB_SCAN=[0],
+        OBS_MODE=["OBSERVE_TARGET#ON_SOURCE"],
         FLAG_ROW=[False],
     )
-    _fill(path, "PROCESSOR", 1, TYPE=["CORRELATOR"], SUB_TYPE=["DSA-110"], TYPE_ID=[-1], MODE_ID=[-1], FLAG_ROW=[False])
+    _fill(
+        path,
+        "PROCESSOR",
+        1,
+        TYPE=["CORRELATOR"],
+        SUB_TYPE=["DSA-110"],
+        TYPE_ID=[-1],
+        MODE_ID=[-1],
+        FLAG_ROW=[False],
+    )
     _fill(
         path,
         "HISTORY",
@@ -194,7 +219,9 @@ def _spectral_window(vis: Visibilities, path: Path) -> None:
 
 
 def directions(field: Any, column: str) -> NDArray[np.float64]:
-    """(n_fields, 2) ICRS or J2000 directions [rad] of a FIELD column; tasks store them as (n, 1, 2) or (n, 2, 1)."""
+    """(n_fields, 2) ICRS or J2000 directions [rad] of a FIELD column; tasks store them as (n, 1, 2) or (n,
+    2, 1).
+    """
     values = np.asarray(field.getcol(column), dtype=np.float64)
     return values.reshape(len(values), -1)[:, :2]
 
@@ -203,7 +230,9 @@ def antennas(path: Path) -> Antennas:
     """The ANTENNA table, positions relative to the site."""
     with tables.table(f"{path}::ANTENNA", ack=False) as table:
         return Antennas(
-            tuple(table.getcol("NAME")), table.getcol("POSITION") - site.location_itrf_m(), table.getcol("DISH_DIAMETER")
+            tuple(table.getcol("NAME")),
+            table.getcol("POSITION") - site.location_itrf_m(),
+            table.getcol("DISH_DIAMETER"),
         )
 
 
@@ -223,7 +252,9 @@ def spectral_window(path: Path) -> SpectralWindow:
 
 
 def pointing_dec_rad(path: Path) -> float:
-    """Apparent pointing declination [rad] from the POINTING table's first direction. BadDataError if it is empty."""
+    """Apparent pointing declination [rad] from the POINTING table's first direction. BadDataError if it is
+    empty.
+    """
     with tables.table(f"{path}::POINTING", ack=False) as table:
         if not table.nrows():
             raise BadDataError(f"{path}: no record of where the dishes pointed")

@@ -21,13 +21,14 @@ _SIDEREAL_RAD_S = 2 * np.pi * timegrid.SIDEREAL_RATIO / 86400
 def predict(
     vis: Visibilities, sky: SkyModel, primary_beam: bool = True, smearing: bool = True
 ) -> NDArray[np.complex64]:
-    """Model visibilities of Stokes I (= XX = YY) in vis's own phase frame, (time, baseline, channel) complex64 [Jy].
+    """Model visibilities of Stokes I (= XX = YY) in vis's phase frame: (time, baseline, channel) complex64 [Jy].
 
     V = sum S(nu) A(nu, angle) exp[2 pi i nu (tau_source - tau_centre)], with delays of apparent places, so
-    aberration across the field is exact. A is the primary beam about (hour angle 0, apparent pointing dec) at each
-    integration's centre. `smearing` multiplies by sinc(width dtau) sinc(nu interval dtau/dt) with delays relative
-    to the tracked meridian direction: right at the telescope's own resolution (predict before averaging, and
-    average the prediction). Sources 90 degrees from the pointing or more contribute nothing when the beam is on.
+    aberration across the field is exact. A is the primary beam about (hour angle 0, apparent pointing dec) at
+    each integration's centre. `smearing` multiplies by sinc(width dtau) sinc(nu interval dtau/dt), delays
+    relative to the tracked meridian direction: right at the telescope's own resolution, so predict before
+    averaging, and average the prediction. With the beam on, sources 90 degrees or more from the pointing
+    contribute nothing.
     """
     n_times = vis.times_mjd.size
     model = np.zeros((*vis.data.shape[:3],), np.complex64)
@@ -35,7 +36,6 @@ def predict(
         return model
     positions = vis.antennas.relative_m
     lst = astrometry.apparent_lst_rad(vis.times_mjd)
-    centre_w = np.empty((n_times, len(positions)))
     centre_ra, centre_dec = astrometry.icrs_to_apparent_rad(
         vis.phase_centres_rad[:, 0], vis.phase_centres_rad[:, 1], vis.times_mjd
     )
@@ -49,9 +49,15 @@ def predict(
             angle = astrometry.separation_deg(lst[t], vis.pointing_dec_rad, ra, dec)
             apparent = flux * beam.power(angle[:, None], vis.frequencies_hz)
         source_uvw = astrometry.apparent_uvw_m(positions, lst[t] - ra, dec)
-        smear_delay = (source_uvw[..., 2] - tracked[:, 2]) / speed_of_light if smearing else np.zeros(source_uvw.shape[:2])
+        smear_delay = (
+            (source_uvw[..., 2] - tracked[:, 2]) / speed_of_light
+            if smearing
+            else np.zeros(source_uvw.shape[:2])
+        )
         # dw/dt = u cos(dec) dH/dt: for the source and for the tracked direction alike (TMS 2017, eq. 4.9).
-        rate = _SIDEREAL_RAD_S * (source_uvw[..., 0] * np.cos(dec)[:, None] - tracked[:, 0] * np.cos(vis.pointing_dec_rad))
+        rate = _SIDEREAL_RAD_S * (
+            source_uvw[..., 0] * np.cos(dec)[:, None] - tracked[:, 0] * np.cos(vis.pointing_dec_rad)
+        )
         _accumulate(
             (source_uvw[..., 2] - centre_w[t]) / speed_of_light,
             smear_delay * vis.channel_width_hz,
@@ -76,7 +82,9 @@ def _sinc(x):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, parallel=True)
 def _accumulate(delay_s, turns_band, turns_per_hz, flux, frequencies_hz, ant1, ant2, model):  # type: ignore[no-untyped-def]
-    """Add sources' visibilities to model (baseline, channel); per-source, per-antenna delays are differenced."""
+    """Add sources' visibilities to model (baseline, channel); per-source, per-antenna delays are
+    differenced.
+    """
     n_sources, n_channels = flux.shape
     step_hz = frequencies_hz[1] - frequencies_hz[0] if n_channels > 1 else 0.0
     for b in numba.prange(ant1.size):

@@ -1,8 +1,9 @@
-"""Subband files of one observation into one `Visibilities`: ascending band, canonical baselines, meridian frame.
+"""Subband files of one observation into one `Visibilities`: ascending band, canonical baselines, meridian
+frame.
 
-The correlator stopped the fringes of each integration on (hour angle 0, apparent pointing declination), so the
-data are taken as they are; phase centres and uvw are computed for that direction, as the file's uvw are float32
-and belong to one fixed date.
+The correlator stopped the fringes of each integration on (hour angle 0, apparent pointing declination), so
+the data are taken as they are; phase centres and uvw are computed for that direction, as the file's uvw are
+float32 and belong to one fixed date.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ def _check(headers: Mapping[int, SubbandHeader], n_subbands: int) -> None:
             and bool(np.all(np.abs(header.times_mjd - first.times_mjd) * 86400 < SAME_TIME_S))
         )
         if header.subband != subband or subband >= n_subbands:
-            raise BadDataError(f"{header.path}: holds subband {header.subband}, wanted {subband} of {n_subbands}")
+            raise BadDataError(
+                f"{header.path}: holds subband {header.subband}, wanted {subband} of {n_subbands}"
+            )
         if not same_axes:
             raise BadDataError(f"{header.path}: times, channels or baselines differ from {first.path.name}")
 
@@ -102,7 +105,9 @@ def _canonical(
     return low[order], high[order], place, reversed_
 
 
-def _load_direct(header: SubbandHeader, data: NDArray[Any], flags: NDArray[Any], weights: NDArray[Any]) -> None:
+def _load_direct(
+    header: SubbandHeader, data: NDArray[Any], flags: NDArray[Any], weights: NDArray[Any]
+) -> None:
     _, _, place, reversed_ = _canonical(header)
     descending = _descending(header)
     n_baselines = place.size
@@ -116,7 +121,15 @@ def _load_direct(header: SubbandHeader, data: NDArray[Any], flags: NDArray[Any],
                 visdata.read_direct(raw, rows)
                 file_flags.read_direct(raw_flags, rows)
                 _scatter(
-                    raw[:, 0], raw_flags[:, 0], place, reversed_, descending, *header.pol_index, data[t], flags[t], weights[t]
+                    raw[:, 0],
+                    raw_flags[:, 0],
+                    place,
+                    reversed_,
+                    descending,
+                    *header.pol_index,
+                    data[t],
+                    flags[t],
+                    weights[t],
                 )
     except OSError as error:
         raise BadDataError(f"{header.path}: data cannot be read ({error}); copy it again") from error
@@ -143,7 +156,9 @@ def _scatter(raw, raw_flags, place, reversed_, descending, pol_x, pol_y, data, f
                 weights[to, channel, p] = 0.0 if bad else 1.0
 
 
-def _load_pyuvdata(header: SubbandHeader, data: NDArray[Any], flags: NDArray[Any], weights: NDArray[Any]) -> None:
+def _load_pyuvdata(
+    header: SubbandHeader, data: NDArray[Any], flags: NDArray[Any], weights: NDArray[Any]
+) -> None:
     """The same through pyuvdata, as it stands: unprojected, unchecked; only its arrays are used."""
     from pyuvdata import UVData
 
@@ -161,7 +176,11 @@ def _load_pyuvdata(header: SubbandHeader, data: NDArray[Any], flags: NDArray[Any
     pols = list(uvd.polarization_array)
     step = -1 if _descending(header) else 1
     for row in range(place.size):
-        to = int(np.flatnonzero((low == min(file_ant1[row], file_ant2[row])) & (high == max(file_ant1[row], file_ant2[row])))[0])
+        to = int(
+            np.flatnonzero(
+                (low == min(file_ant1[row], file_ant2[row])) & (high == max(file_ant1[row], file_ant2[row]))
+            )[0]
+        )
         for p, code in enumerate((-5, -6)):
             value = values[:, row, ::step, pols.index(code)]
             bad = ~np.isfinite(value)

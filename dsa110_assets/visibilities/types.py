@@ -67,7 +67,7 @@ class Visibilities:
     @property
     def is_auto(self) -> NDArray[np.bool_]:
         """(baseline,) True for autocorrelations."""
-        return self.ant1 == self.ant2
+        return np.asarray(self.ant1 == self.ant2)
 
     @property
     def mid_mjd(self) -> float:

@@ -1,7 +1,7 @@
 """One subband file's header: read, checked against what the telescope writes, or refused with the reason.
 
-Nothing is allocated from a size the file claims before that size is found plausible, links out of the file are
-refused, and only named datasets are visited, so neither a hostile nor a half-written file does harm.
+Nothing is allocated from a size the file claims before that size is found plausible, links out of the file
+are refused, and only named datasets are visited, so neither a hostile nor a half-written file does harm.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, TransientError
 from dsa110_assets.telescope import band, site, stations, timegrid
+from dsa110_assets.visibilities import hdf5
 
 NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)_sb(?P<subband>\d\d)\.hdf5")
 XX, YY = -5, -6
@@ -29,7 +30,9 @@ FREQUENCY_TOLERANCE_HZ = band.FINE_CHANNEL_HZ / 10
 """A frequency axis half a fine channel off (a known simulator fault) is refused; float rounding is not."""
 SITE_TOLERANCE_M = 20.0
 NAME_TOLERANCE_D = 1.0
-"""Names precede the data by up to minutes; a correlator without its armed time falls back to the year 2009."""
+"""Names precede the data by up to minutes; a correlator without its armed time falls back to the year
+2009.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +40,8 @@ class SubbandHeader:
     """What one subband file says about itself, checked.
 
     mjd_start is the centre of the first integration [MJD UTC, d]. ant1 and ant2 (baseline,) int32 index
-    `antenna_names` in the file's row order of one integration, ant1 > ant2 possible. frequencies_hz (channel,)
-    float64 in file order. antenna_positions_m (antenna, 3) float64 ITRF minus the site's. pointing_dec_rad is
+    `antenna_names` in the file's row order of one integration; ant1 > ant2 occurs. frequencies_hz (channel,)
+    float64 in file order. antenna_positions_m (antenna, 3) float64, ITRF minus the site's. pointing_dec_rad is
     apparent. pol_index are the places of XX and YY on the polarisation axis.
     """
 
@@ -77,7 +80,9 @@ class SubbandHeader:
 
 
 def parse_name(path: Path) -> tuple[str, int]:
-    """(UTC stamp, subband number) a file's name claims. BadDataError if it is not a finished subband's name."""
+    """(UTC stamp, subband number) a file's name claims. BadDataError if it is not a finished subband's
+    name.
+    """
     match = NAME.fullmatch(path.name)
     if match is None or int(match["subband"]) >= band.N_SUBBANDS:
         reason = "is still being written" if "_incomplete" in path.name else "is no subband file name"
@@ -89,7 +94,8 @@ def read_header(path: Path) -> SubbandHeader:
     """Read and check one subband file's header.
 
     Raises BadDataError with the reason when the file is not usable (truncated, empty, `_incomplete`, wrong
-    frequencies for its name, implausible sizes, links out of the file), TransientError when it cannot be opened.
+    frequencies for its name, implausible sizes, links out of the file), TransientError when it cannot be
+    opened.
     """
     path = Path(path)
     stamp, subband = parse_name(path)
@@ -98,7 +104,9 @@ def read_header(path: Path) -> SubbandHeader:
         with h5py.File(path, "r") as file:
             return _read(file, path, size, stamp, subband)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise BadDataError(f"{path}: not a readable UVH5 file of {size} bytes ({error}); copy it again") from error
+        raise BadDataError(
+            f"{path}: not a readable UVH5 file of {size} bytes ({error}); copy it again"
+        ) from error
 
 
 def _size(path: Path) -> int:
@@ -114,30 +122,36 @@ def _size(path: Path) -> int:
 
 
 def _read(file: Any, path: Path, size: int, stamp: str, subband: int) -> SubbandHeader:
-    header = _member(file, "Header", h5py.Group, path)
-    jd = _vector(header, "time_array", MAX_ROWS, path)
+    header = hdf5.member(file, "Header", h5py.Group, path)
+    jd = hdf5.vector(header, "time_array", MAX_ROWS, path)
     n_rows = jd.size
     times, n_baselines = _time_axis(jd, path)
-    numbers = _vector(header, "antenna_numbers", MAX_ANTENNAS, path)
+    numbers = hdf5.vector(header, "antenna_numbers", MAX_ANTENNAS, path)
     ant1 = _baseline_axis(header, "ant_1_array", n_rows, n_baselines, numbers, path)
     ant2 = _baseline_axis(header, "ant_2_array", n_rows, n_baselines, numbers, path)
     pairs = np.unique(np.minimum(ant1, ant2).astype(np.int64) * MAX_ANTENNAS + np.maximum(ant1, ant2))
-    _require(pairs.size == n_baselines, path, "a baseline occurs twice in one integration")
-    frequencies = _vector(header, "freq_array", band.FINE_PER_SUBBAND, path)
+    hdf5.require(pairs.size == n_baselines, path, "a baseline occurs twice in one integration")
+    frequencies = hdf5.vector(header, "freq_array", band.FINE_PER_SUBBAND, path)
     _check_frequencies(frequencies, subband, path)
-    interval_s = float(_vector(header, "integration_time", MAX_ROWS, path)[0])
-    _require(0 < interval_s < timegrid.GROUP_S, path, f"integration time {interval_s} s")
+    interval_s = float(hdf5.vector(header, "integration_time", MAX_ROWS, path)[0])
+    hdf5.require(0 < interval_s < timegrid.GROUP_S, path, f"integration time {interval_s} s")
     if times.size > 1:
         steps = np.diff(times) * 86400
-        _require(bool(np.all(np.abs(steps - interval_s) < 0.01 * interval_s)), path, "integrations are not contiguous")
+        hdf5.require(
+            bool(np.all(np.abs(steps - interval_s) < 0.01 * interval_s)),
+            path,
+            "integrations are not contiguous",
+        )
     _check_clock(times[0], stamp, path)
     _check_site(header, path)
     n_antennas = numbers.size
-    pols = [int(p) for p in _vector(header, "polarization_array", 4, path)]
-    _require(XX in pols and YY in pols, path, f"polarisations {pols} lack XX (-5) or YY (-6)")
+    pols = [int(p) for p in hdf5.vector(header, "polarization_array", 4, path)]
+    hdf5.require(XX in pols and YY in pols, path, f"polarisations {pols} lack XX (-5) or YY (-6)")
     _check_payload(file, (n_rows, 1, frequencies.size, len(pols)), path)
-    positions = _dataset(header, "antenna_positions", path, (n_antennas, 3))[()].astype(np.float64)
-    _require(bool(np.all(np.isfinite(positions)) and np.all(np.abs(positions) < 1e5)), path, "antenna positions")
+    positions = hdf5.dataset(header, "antenna_positions", path, (n_antennas, 3))[()].astype(np.float64)
+    hdf5.require(
+        bool(np.all(np.isfinite(positions)) and np.all(np.abs(positions) < 1e5)), path, "antenna positions"
+    )
     return SubbandHeader(
         path=path,
         size_bytes=size,
@@ -155,53 +169,24 @@ def _read(file: Any, path: Path, size: int, stamp: str, subband: int) -> Subband
         antenna_diameters_m=_diameters(header, n_antennas, path),
         pol_index=(pols.index(XX), pols.index(YY)),
         applied_delays_ns=_delays(header, path),
-        has_fs_table=_has(header, "extra_keywords/fs_table"),
+        has_fs_table=hdf5.has(header, "extra_keywords/fs_table"),
     )
-
-
-def _require(good: bool, path: Path, reason: str) -> None:
-    if not good:
-        raise BadDataError(f"{path}: {reason}; not a usable subband file")
-
-
-def _member(group: Any, name: str, kind: type, path: Path) -> Any:
-    """A hard-linked member of the given kind: soft and external links could point anywhere, or in circles."""
-    link = group.get(name, getlink=True)
-    _require(isinstance(link, h5py.HardLink), path, f"{group.name}/{name} is missing or a link")
-    member = group[name]
-    _require(isinstance(member, kind), path, f"{group.name}/{name} is a {type(member).__name__}")
-    return member
-
-
-def _dataset(group: Any, name: str, path: Path, shape: tuple[int, ...] | None = None) -> Any:
-    data = _member(group, name, h5py.Dataset, path)
-    _require(data.external is None and not data.is_virtual, path, f"{data.name} keeps its data in another file")
-    _require(shape is None or data.shape == shape, path, f"{data.name} has shape {data.shape}, expected {shape}")
-    return data
-
-
-def _vector(group: Any, name: str, limit: int, path: Path) -> NDArray[Any]:
-    """A finite numeric dataset as one dimension, refused before it is read if longer than `limit`."""
-    data = _dataset(group, name, path)
-    _require(data.shape is not None and 0 < data.size <= limit, path, f"{data.name} has shape {data.shape}, limit {limit}")
-    _require(data.dtype.kind in "iuf", path, f"{data.name} has type {data.dtype}")
-    values = np.atleast_1d(np.asarray(data[()])).ravel()
-    _require(bool(np.all(np.isfinite(values))), path, f"{data.name} is not finite")
-    return values if values.dtype.kind in "iu" else values.astype(np.float64)
-
-
-def _has(group: Any, name: str) -> bool:
-    return isinstance(group.get(name, getlink=True), h5py.HardLink)
 
 
 def _time_axis(jd: NDArray[np.float64], path: Path) -> tuple[NDArray[np.float64], int]:
     """(integration centres MJD, baselines per integration) of a time-major row axis."""
     change = np.flatnonzero(jd != jd[0])
     n_baselines = int(change[0]) if change.size else jd.size
-    _require(jd.size % n_baselines == 0, path, f"{jd.size} rows are not whole integrations of {n_baselines} baselines")
+    hdf5.require(
+        jd.size % n_baselines == 0,
+        path,
+        f"{jd.size} rows are not whole integrations of {n_baselines} baselines",
+    )
     grid = jd.reshape(-1, n_baselines)
-    _require(bool(np.all(grid == grid[:, :1])), path, "rows are not ordered by time")
-    _require(grid.shape[0] <= MAX_INTEGRATIONS, path, f"{grid.shape[0]} integrations, limit {MAX_INTEGRATIONS}")
+    hdf5.require(bool(np.all(grid == grid[:, :1])), path, "rows are not ordered by time")
+    hdf5.require(
+        grid.shape[0] <= MAX_INTEGRATIONS, path, f"{grid.shape[0]} integrations, limit {MAX_INTEGRATIONS}"
+    )
     return grid[:, 0] - JD_MJD, n_baselines
 
 
@@ -209,25 +194,33 @@ def _baseline_axis(
     header: Any, name: str, n_rows: int, n_baselines: int, numbers: NDArray[Any], path: Path
 ) -> NDArray[np.int32]:
     """Antenna indices of one integration's rows; the same in every integration or the file is refused."""
-    rows = _vector(header, name, MAX_ROWS, path)
-    _require(rows.size == n_rows, path, f"{name} has {rows.size} rows, time_array {n_rows}")
+    rows = hdf5.vector(header, name, MAX_ROWS, path)
+    hdf5.require(rows.size == n_rows, path, f"{name} has {rows.size} rows, time_array {n_rows}")
     grid = rows.reshape(-1, n_baselines)
-    _require(bool(np.all(grid == grid[:1])), path, f"{name} differs between integrations")
+    hdf5.require(bool(np.all(grid == grid[:1])), path, f"{name} differs between integrations")
     order = np.argsort(numbers)
     place = np.searchsorted(numbers, grid[0], sorter=order).clip(max=numbers.size - 1)
     index = order[place]
-    _require(bool(np.all(numbers[index] == grid[0])), path, f"{name} names an antenna that antenna_numbers lacks")
-    return index.astype(np.int32)
+    hdf5.require(
+        bool(np.all(numbers[index] == grid[0])), path, f"{name} names an antenna that antenna_numbers lacks"
+    )
+    return np.asarray(index, dtype=np.int32)
 
 
 def _check_frequencies(frequencies_hz: NDArray[np.float64], subband: int, path: Path) -> None:
-    """The frequency axis, not channel_width (its sign differs between writers), must be the named subband's."""
+    """The frequency axis, not channel_width (its sign differs between writers), must be the named
+    subband's.
+    """
     n = frequencies_hz.size
-    _require(band.FINE_PER_SUBBAND % n == 0, path, f"{n} channels do not divide a subband's {band.FINE_PER_SUBBAND}")
+    hdf5.require(
+        band.FINE_PER_SUBBAND % n == 0,
+        path,
+        f"{n} channels do not divide a subband's {band.FINE_PER_SUBBAND}",
+    )
     expected = band.subband_frequencies_hz(subband, n)
     ascending = n > 1 and frequencies_hz[1] > frequencies_hz[0]
     offset = np.max(np.abs(frequencies_hz - (expected[::-1] if ascending else expected)))
-    _require(
+    hdf5.require(
         bool(offset < FREQUENCY_TOLERANCE_HZ),
         path,
         f"named sb{subband:02d} ({expected[0] / 1e6:.6f} MHz) but its frequencies start at "
@@ -240,27 +233,37 @@ def _check_clock(mjd: float, stamp: str, path: Path) -> None:
         named = timegrid.datetime_to_mjd(datetime.fromisoformat(stamp).replace(tzinfo=UTC))
     except ValueError as error:
         raise BadDataError(f"{path}: {stamp!r} is no time") from error
-    _require(abs(mjd - named) < NAME_TOLERANCE_D, path, f"its data time MJD {mjd:.5f} is far from its name's {named:.5f}")
+    hdf5.require(
+        abs(mjd - named) < NAME_TOLERANCE_D,
+        path,
+        f"its data time MJD {mjd:.5f} is far from its name's {named:.5f}",
+    )
 
 
 def _check_site(header: Any, path: Path) -> None:
-    """uvw and sidereal times are computed for one site; a file from another would be wrong without looking so."""
+    """uvw and sidereal times are computed for one site; a file from another would be wrong without looking
+    so.
+    """
     latitude, longitude, altitude = (
-        float(_vector(header, name, 1, path)[0]) for name in ("latitude", "longitude", "altitude")
+        float(hdf5.vector(header, name, 1, path)[0]) for name in ("latitude", "longitude", "altitude")
     )
     east = np.deg2rad(longitude - site.LONGITUDE_DEG) * np.cos(site.LATITUDE_RAD) * 6.4e6
     north = np.deg2rad(latitude - site.LATITUDE_DEG) * 6.4e6
     offset = float(np.hypot(np.hypot(east, north), altitude - site.ALTITUDE_M))
-    _require(offset < SITE_TOLERANCE_M, path, f"its site lies {offset:.1f} m from {site.TELESCOPE_NAME}")
+    hdf5.require(offset < SITE_TOLERANCE_M, path, f"its site lies {offset:.1f} m from {site.TELESCOPE_NAME}")
 
 
 def _check_payload(file: Any, shape: tuple[int, ...], path: Path) -> None:
-    data = _member(file, "Data", h5py.Group, path)
+    data = hdf5.member(file, "Data", h5py.Group, path)
     for name, kinds in (("visdata", "c"), ("flags", "b"), ("nsamples", "f")):
-        dataset = _dataset(data, name, path, shape)
-        _require(dataset.dtype.kind in kinds and dataset.dtype.itemsize <= 8, path, f"{name} has type {dataset.dtype}")
+        dataset = hdf5.dataset(data, name, path, shape)
+        hdf5.require(
+            dataset.dtype.kind in kinds and dataset.dtype.itemsize <= 8,
+            path,
+            f"{name} has type {dataset.dtype}",
+        )
         stored = dataset.id.get_storage_size()
-        _require(
+        hdf5.require(
             dataset.compression is not None or stored >= dataset.size * dataset.dtype.itemsize,
             path,
             f"{name} holds {stored} bytes of {dataset.size * dataset.dtype.itemsize}: not completely written",
@@ -269,30 +272,40 @@ def _check_payload(file: Any, shape: tuple[int, ...], path: Path) -> None:
 
 def _pointing(header: Any, n_rows: int, path: Path) -> float:
     """Apparent pointing declination: a scalar as written, or one value per row as newer pyuvdata writes."""
-    where = "phase_center_app_dec" if _has(header, "phase_center_app_dec") else "extra_keywords/phase_center_dec"
-    values = _vector(header, where, n_rows, path)
-    _require(bool(np.all(values == values[0]) and abs(values[0]) <= np.pi / 2), path, f"{where} {values[0]} rad")
+    where = (
+        "phase_center_app_dec"
+        if hdf5.has(header, "phase_center_app_dec")
+        else "extra_keywords/phase_center_dec"
+    )
+    values = hdf5.vector(header, where, n_rows, path)
+    hdf5.require(
+        bool(np.all(values == values[0]) and abs(values[0]) <= np.pi / 2), path, f"{where} {values[0]} rad"
+    )
     return float(values[0])
 
 
 def _names(header: Any, n_antennas: int, path: Path) -> tuple[str, ...]:
-    data = _dataset(header, "antenna_names", path, (n_antennas,))
-    names = tuple(value.decode("ascii").strip() if isinstance(value, bytes) else str(value) for value in data[()])
-    _require(len(set(names)) == n_antennas, path, "two antennas share a name")
+    data = hdf5.dataset(header, "antenna_names", path, (n_antennas,))
+    names = tuple(
+        value.decode("ascii").strip() if isinstance(value, bytes) else str(value) for value in data[()]
+    )
+    hdf5.require(len(set(names)) == n_antennas, path, "two antennas share a name")
     return names
 
 
 def _diameters(header: Any, n_antennas: int, path: Path) -> NDArray[np.float64]:
-    if not _has(header, "antenna_diameters"):
+    if not hdf5.has(header, "antenna_diameters"):
         return np.full(n_antennas, stations.DISH_DIAMETER_M)
-    return np.broadcast_to(_vector(header, "antenna_diameters", n_antennas, path), (n_antennas,)).astype(np.float64)
+    return np.broadcast_to(hdf5.vector(header, "antenna_diameters", n_antennas, path), (n_antennas,)).astype(
+        np.float64
+    )
 
 
 def _delays(header: Any, path: Path) -> NDArray[np.int64] | None:
     """Cable delays (antenna, 2) [ns]; 0 marks an inactive input. None if absent or of an unknown form."""
-    if not _has(header, "extra_keywords/applied_delays_ns"):
+    if not hdf5.has(header, "extra_keywords/applied_delays_ns"):
         return None
-    value = _dataset(header, "extra_keywords/applied_delays_ns", path, ())[()]
+    value = hdf5.dataset(header, "extra_keywords/applied_delays_ns", path, ())[()]
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
     words = text.split()
     if len(words) % 2 or not all(re.fullmatch(r"-?\d{1,9}", word) for word in words):

@@ -1,7 +1,8 @@
 """Apparent places, the meridian frame and uvw, against ERFA's CIO-based chain, astropy's AltAz and pyuvdata.
 
-The package uses astropy's equinox-based TETE frame. ERFA's apco13/atciqz (CIRS and the earth rotation angle) reach
-the same directions by another way; they are called here without polar motion, which TETE has none of either.
+The package uses astropy's equinox-based TETE frame. ERFA's apco13/atciqz (CIRS and the earth rotation angle)
+reach the same directions by another way; they are called here without polar motion, which TETE has none of
+either.
 """
 
 import astropy.units as u
@@ -29,7 +30,18 @@ def wrapped(angle: np.ndarray) -> np.ndarray:
 def erfa_hour_angle_dec(ra: float, dec: float, mjd: float) -> tuple[float, float]:
     time = Time(mjd, format="mjd", scale="utc")
     astrom = erfa.apco13(
-        time.jd1, time.jd2, float(time.delta_ut1_utc), HEADER.lon.rad, HEADER.lat.rad, 1188.0519, 0, 0, 0, 0, 0, 1
+        time.jd1,
+        time.jd2,
+        float(time.delta_ut1_utc),
+        HEADER.lon.rad,
+        HEADER.lat.rad,
+        1188.0519,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
     )[0]
     ri, di = erfa.atciqz(ra, dec, astrom)
     return float(astrom["eral"] - ri), float(di)
@@ -38,10 +50,15 @@ def erfa_hour_angle_dec(ra: float, dec: float, mjd: float) -> tuple[float, float
 def test_lst_is_of_the_headers_location() -> None:
     """Trap 6: sites in use elsewhere are off by 1.8 and 4.7 arcsec of LST; 1e-9 rad is 0.0002 arcsec."""
     time = Time(MJD, format="mjd", scale="utc", location=HEADER)
-    np.testing.assert_allclose(wrapped(astrometry.apparent_lst_rad(MJD) - time.sidereal_time("apparent").rad), 0, atol=1e-9)
+    np.testing.assert_allclose(
+        wrapped(astrometry.apparent_lst_rad(MJD) - time.sidereal_time("apparent").rad), 0, atol=1e-9
+    )
     for lon in (-118.2817, -118.2825):
         wrong = Time(MJD, format="mjd", scale="utc", location=EarthLocation.from_geodetic(lon, 37.23, 1222))
-        assert np.min(np.abs(wrapped(astrometry.apparent_lst_rad(MJD) - wrong.sidereal_time("apparent").rad))) > 1.5 * ARCSEC
+        assert (
+            np.min(np.abs(wrapped(astrometry.apparent_lst_rad(MJD) - wrong.sidereal_time("apparent").rad)))
+            > 1.5 * ARCSEC
+        )
 
 
 @pytest.mark.parametrize("dec_deg", [-20.0, 16.27, 54.573, 71.6])
@@ -87,22 +104,34 @@ def test_meridian_frame_agrees_with_pyuvdata() -> None:
     centres = astrometry.meridian_icrs_rad(MJD, np.deg2rad(16.27))
     for (ra, dec), mjd in zip(centres[::8], MJD[::8], strict=True):
         app_ra, app_dec = phasing.calc_app_coords(
-            lon_coord=ra, lat_coord=dec, coord_frame="icrs", coord_epoch=2000.0, time_array=np.array([mjd + 2400000.5]),
+            lon_coord=ra,
+            lat_coord=dec,
+            coord_frame="icrs",
+            coord_epoch=2000.0,
+            time_array=np.array([mjd + 2400000.5]),
             telescope_loc=HEADER,
-        )  # fmt: skip
+        )
         lst = astrometry.apparent_lst_rad(mjd)
         assert abs(wrapped(app_ra - lst)) * np.cos(dec) < POLAR_MOTION
         assert abs(app_dec - np.deg2rad(16.27)) < POLAR_MOTION
 
 
 def test_transit_is_where_astropy_sees_it() -> None:
-    """Trap 7: hour angle 0 is azimuth 180 (azimuth 0 north of the zenith) within 1 s of time; J2000 RA is 74 s off."""
+    """Trap 7: hour angle 0 is azimuth 180 (azimuth 0 north of the zenith) within 1 s of time; J2000 RA is
+    74 s off.
+    """
     start = 61065.5
     hour_angle = astrometry.hour_angle_rad(*C3286, start)
     transit = float(start - hour_angle / (2 * np.pi) / 1.00273790935)
     assert abs(astrometry.hour_angle_rad(*C3286, transit)) < 1e-6
-    azimuth = SkyCoord(*C3286, unit="rad").transform_to(AltAz(obstime=Time(transit, format="mjd"), location=HEADER)).az
-    rate = 360 / 86164 * np.cos(C3286[1]) / np.sin(np.deg2rad(37.2334) - C3286[1])  # d(az)/dt at transit [deg/s]
+    azimuth = (
+        SkyCoord(*C3286, unit="rad")
+        .transform_to(AltAz(obstime=Time(transit, format="mjd"), location=HEADER))
+        .az
+    )
+    rate = (
+        360 / 86164 * np.cos(C3286[1]) / np.sin(np.deg2rad(37.2334) - C3286[1])
+    )  # d(az)/dt at transit [deg/s]
     assert abs(azimuth.wrap_at(360 * u.deg).deg - 180) < rate * 1.0
     by_j2000 = wrapped(astrometry.apparent_lst_rad(transit) - C3286[0]) * 86164 / (2 * np.pi)
     assert 70 < abs(by_j2000) < 80
@@ -117,7 +146,9 @@ def test_uvw_is_the_baseline_projected_on_the_apparent_sky() -> None:
     def unit(ra: float, dec: float, mjd: float) -> np.ndarray:
         hour_angle, declination = erfa_hour_angle_dec(ra, dec, mjd)
         lon = HEADER.lon.rad - hour_angle
-        return np.array([np.cos(declination) * np.cos(lon), np.cos(declination) * np.sin(lon), np.sin(declination)])
+        return np.array(
+            [np.cos(declination) * np.cos(lon), np.cos(declination) * np.sin(lon), np.sin(declination)]
+        )
 
     for i in (0, 11, 23):
         ra, dec = centres[i]
@@ -153,7 +184,10 @@ def test_lmn_is_a_unit_vector_and_zero_at_the_centre() -> None:
     l, m, n = astrometry.lmn(centre[0] + rng.normal(0, 0.1, 50), centre[1] + rng.normal(0, 0.1, 50), centre)
     np.testing.assert_allclose(l**2 + m**2 + n**2, 1, atol=1e-14)
     assert astrometry.lmn(*centre, centre)[2] == pytest.approx(1, abs=1e-15)
-    east, north = astrometry.lmn(centre[0] + 1e-3, centre[1], centre), astrometry.lmn(centre[0], centre[1] + 1e-3, centre)
+    east, north = (
+        astrometry.lmn(centre[0] + 1e-3, centre[1], centre),
+        astrometry.lmn(centre[0], centre[1] + 1e-3, centre),
+    )
     assert east[0] > 0
     assert abs(north[1] - np.sin(1e-3)) < 1e-15
 
@@ -168,5 +202,7 @@ def test_separation() -> None:
 def test_circular_mean_across_zero_hours() -> None:
     """Trap 27: the mean of 359.9 and 0.1 degrees is 0, not 180."""
     assert wrapped(astrometry.circular_mean_rad(np.deg2rad([359.9, 0.1]))) == pytest.approx(0, abs=1e-12)
-    assert np.rad2deg(astrometry.circular_mean_rad(np.deg2rad([359.0, 1.0]), [3, 1])) == pytest.approx(359.5, abs=1e-3)
+    assert np.rad2deg(astrometry.circular_mean_rad(np.deg2rad([359.0, 1.0]), [3, 1])) == pytest.approx(
+        359.5, abs=1e-3
+    )
     assert 0 <= astrometry.circular_mean_rad([-0.1]) < 2 * np.pi

@@ -29,7 +29,12 @@ def test_power_is_the_aperture_integral(angle_deg: float) -> None:
     k_sin = 2 * np.pi * 1.4e9 / 299792458 * np.sin(np.deg2rad(angle_deg))
     a = 4.65 / 2
     # y = a sin(t) takes the square root's infinite slope out of the integrand.
-    field, _ = quad(lambda t: 2 * (a * np.cos(t)) ** 2 * np.cos(k_sin * a * np.sin(t)), -np.pi / 2, np.pi / 2, epsabs=1e-12)
+    field, _ = quad(
+        lambda t: 2 * (a * np.cos(t)) ** 2 * np.cos(k_sin * a * np.sin(t)),
+        -np.pi / 2,
+        np.pi / 2,
+        epsabs=1e-12,
+    )
     assert abs(beam.power(angle_deg, 1.4e9) - (field / (np.pi * a**2)) ** 2) < 1e-10
 
 

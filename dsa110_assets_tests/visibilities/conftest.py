@@ -1,7 +1,8 @@
-"""Subband files written here, straight from the description of the telescope's writer, as an independent truth.
+"""Subband files written here, straight from the description of the telescope's writer, as an independent
+truth.
 
-Nothing of dsa110_assets is used: frequencies come from the fine-channel formula, directions from ERFA's CIO-based
-chain (the package goes through astropy's equinox-based one), so agreement means both are right.
+Nothing of dsa110_assets is used: frequencies come from the fine-channel formula, directions from ERFA's
+CIO-based chain (the package goes through astropy's equinox-based one), so agreement means both are right.
 """
 
 from __future__ import annotations
@@ -36,7 +37,18 @@ def hour_angle_dec(ra_rad: float, dec_rad: float, mjd: float) -> tuple[float, fl
     iers.conf.auto_download = False
     dut1 = float(time.delta_ut1_utc)
     astrom, _ = erfa.apco13(
-        time.jd1, time.jd2, dut1, np.radians(LONGITUDE_DEG), np.radians(LATITUDE_DEG), ALTITUDE_M, 0, 0, 0, 0, 0, 1
+        time.jd1,
+        time.jd2,
+        dut1,
+        np.radians(LONGITUDE_DEG),
+        np.radians(LATITUDE_DEG),
+        ALTITUDE_M,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
     )[:2]
     ri, di = erfa.atciqz(ra_rad, dec_rad, astrom)
     return float(astrom["eral"] - ri), float(di)
@@ -76,7 +88,8 @@ class Observation:
     def positions(self) -> np.ndarray:
         """An east-west and north-south spread of a kilometre, ECEF minus the site's."""
         rng = np.random.default_rng(12)
-        east, north, up = rng.normal(0, 400, (2, self.n_telescope)).tolist() + [rng.normal(0, 3, self.n_telescope).tolist()]
+        east, north = rng.normal(0, 400, (2, self.n_telescope))
+        up = rng.normal(0, 3, self.n_telescope)
         lat, lon = np.radians(LATITUDE_DEG), np.radians(LONGITUDE_DEG)
         e = np.array([-np.sin(lon), np.cos(lon), 0])
         n = np.array([-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)])
@@ -128,11 +141,24 @@ class Observation:
         with h5py.File(path, "w") as file:
             header = file.create_group("Header")
             scalars = {
-                "latitude": LATITUDE_DEG, "longitude": LONGITUDE_DEG, "altitude": ALTITUDE_M, "telescope_name": b"OVRO_MMA",
-                "instrument": b"DSA", "object_name": b"search", "phase_type": b"drift",
-                "phase_center_app_dec": np.radians(self.dec_deg), "history": b"written by a test", "Nants_data": len(self.active()),
-                "Nants_telescope": self.n_telescope, "Nbls": n_bls, "Nblts": n_blts, "Nfreqs": freq.size, "Npols": n_pols,
-                "Ntimes": self.n_times, "Nspws": 1, "channel_width": self.channel_width_sign * 93.75e6 / 8 / freq.size,
+                "latitude": LATITUDE_DEG,
+                "longitude": LONGITUDE_DEG,
+                "altitude": ALTITUDE_M,
+                "telescope_name": b"OVRO_MMA",
+                "instrument": b"DSA",
+                "object_name": b"search",
+                "phase_type": b"drift",
+                "phase_center_app_dec": np.radians(self.dec_deg),
+                "history": b"written by a test",
+                "Nants_data": len(self.active()),
+                "Nants_telescope": self.n_telescope,
+                "Nbls": n_bls,
+                "Nblts": n_blts,
+                "Nfreqs": freq.size,
+                "Npols": n_pols,
+                "Ntimes": self.n_times,
+                "Nspws": 1,
+                "channel_width": self.channel_width_sign * 93.75e6 / 8 / freq.size,
             }
             for key, value in scalars.items():
                 header[key] = value
@@ -140,7 +166,10 @@ class Observation:
             header["antenna_numbers"] = np.arange(self.n_telescope)
             header["antenna_diameters"] = np.full(self.n_telescope, 4.65)
             header["antenna_positions"] = positions
-            header["ant_1_array"], header["ant_2_array"] = np.tile(ant1, self.n_times), np.tile(ant2, self.n_times)
+            header["ant_1_array"], header["ant_2_array"] = (
+                np.tile(ant1, self.n_times),
+                np.tile(ant2, self.n_times),
+            )
             header["time_array"] = np.repeat([self.jd(t) for t in range(self.n_times)], n_bls)
             header["integration_time"] = np.full(n_blts, np.float64(np.float32(INTEGRATION_S)))
             header["uvw_array"] = np.tile(positions[ant2] - positions[ant1], (self.n_times, 1)).astype("f4")

@@ -14,7 +14,9 @@ ONLY = FlaggingOptions(clip_amplitude=0, aoflagger=False, mad_sigma=0, extend_fr
 
 @pytest.fixture
 def noisy(observe, tmp_path):  # type: ignore[no-untyped-def]
-    """8 antennas, 24 integrations, 32 channels of noise with sigma 0.01 per part, one subband of five missing."""
+    """8 antennas, 24 integrations, 32 channels of noise with sigma 0.01 per part, one subband of five
+    missing.
+    """
     observation = observe(n_times=24, n_channels=8, subbands=(0, 1, 2, 4), noise=0.01)
     return reader.read_group(observation.write_all(tmp_path), 5)
 
@@ -113,7 +115,9 @@ def test_median_clip(noisy) -> None:  # type: ignore[no-untyped-def]
 
     flagged, report = flagging.flag(edited(noisy, spikes), dataclasses.replace(ONLY, mad_sigma=7))
     cross = ~noisy.is_auto
-    np.testing.assert_array_equal(flagged.flags[:, cross][noisy.weights[:, cross] > 0], hit[:, cross][noisy.weights[:, cross] > 0])
+    np.testing.assert_array_equal(
+        flagged.flags[:, cross][noisy.weights[:, cross] > 0], hit[:, cross][noisy.weights[:, cross] > 0]
+    )
     assert report.causes["median"] == pytest.approx(hit.sum() / (24 * 28 * 32 * 2))
 
 
@@ -122,7 +126,9 @@ def test_noise_free_sources_are_not_rfi(observe, meridian_radec, tmp_path) -> No
     observation = observe(n_times=24, n_channels=8)
     ra, dec = meridian_radec(observation, observation.mjd_start)
     observation.sources = [(ra + 0.005, dec, 0.05), (ra - 0.01, dec, 0.01)]
-    _, report = flagging.flag(reader.read_group(observation.write_all(tmp_path), 2), FlaggingOptions(aoflagger=False))
+    _, report = flagging.flag(
+        reader.read_group(observation.write_all(tmp_path), 2), FlaggingOptions(aoflagger=False)
+    )
     assert report.fraction == 0
 
 
@@ -159,7 +165,8 @@ def test_a_channel_bad_on_most_baselines_is_flagged_on_all(noisy) -> None:  # ty
 
 
 def test_aoflagger_finds_interference_and_leaves_noise(noisy) -> None:  # type: ignore[no-untyped-def]
-    """A carrier of 8 sigma and a burst of 5 sigma over 16 channels are found, under 3 % of clean noise is lost.
+    """A carrier of 8 sigma and a burst of 5 sigma over 16 channels are found, under 3 % of clean noise is
+    lost.
 
     The strategy's own false-positive rate on Gaussian noise is about 1 % at a base threshold of 1.2.
     """
@@ -192,7 +199,10 @@ def test_flagging_is_deterministic_and_keeps_flags(noisy) -> None:  # type: igno
 
 def test_nothing_but_missing_data(noisy) -> None:  # type: ignore[no-untyped-def]
     gone = dataclasses.replace(
-        noisy, data=np.zeros_like(noisy.data), flags=np.ones_like(noisy.flags), weights=np.zeros_like(noisy.weights)
+        noisy,
+        data=np.zeros_like(noisy.data),
+        flags=np.ones_like(noisy.flags),
+        weights=np.zeros_like(noisy.weights),
     )
     flagged, report = flagging.flag(gone)
     assert flagged.flags.all()

@@ -112,16 +112,30 @@ def test_tables_hold_what_casa_needs(vis, tmp_path) -> None:  # type: ignore[no-
 
 
 def as_uvdata(vis: Visibilities, path: Path) -> UVData:
-    """pyuvdata's own reading of a subband, told where its phase centres are: what write_ms then writes is the peer."""
+    """pyuvdata's own reading of a subband, told where its phase centres are: what write_ms then writes is
+    the peer.
+    """
     uvd = UVData()
     uvd.read(str(path), file_type="uvh5", run_check=False)
     n_baselines, n_times = vis.ant1.size, vis.times_mjd.size
     uvd.phase_center_id_array = np.repeat(np.arange(n_times), n_baselines)
     uvd.phase_center_catalog = {
-        t: {"cat_name": f"t{t}", "cat_type": "sidereal", "cat_lon": ra, "cat_lat": dec, "cat_frame": "icrs", "cat_epoch": 2000.0,
-            "info_source": "test", "cat_pm_ra": None, "cat_pm_dec": None, "cat_dist": None, "cat_vrad": None, "cat_times": None}
+        t: {
+            "cat_name": f"t{t}",
+            "cat_type": "sidereal",
+            "cat_lon": ra,
+            "cat_lat": dec,
+            "cat_frame": "icrs",
+            "cat_epoch": 2000.0,
+            "info_source": "test",
+            "cat_pm_ra": None,
+            "cat_pm_dec": None,
+            "cat_dist": None,
+            "cat_vrad": None,
+            "cat_times": None,
+        }
         for t, (ra, dec) in enumerate(vis.phase_centres_rad)
-    }  # fmt: skip
+    }
     uvd.Nphase = n_times
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pyuvdata is right to warn: the phases are not to be touched
@@ -132,14 +146,20 @@ def as_uvdata(vis: Visibilities, path: Path) -> UVData:
 
 
 def test_agrees_with_pyuvdata_write_ms(observation, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """The sign convention of DATA and UVW is pyuvdata's: DATA exactly, UVW with its own phasing to polar motion."""
+    """The sign convention of DATA and UVW is pyuvdata's: DATA exactly, UVW with its own phasing to polar
+    motion.
+    """
     path = observation.write(tmp_path, 0)
     vis = reader.read_group({0: path}, 1)
     peer = as_uvdata(vis, path)
     place = {pair: row for row, pair in enumerate(zip(vis.ant1.tolist(), vis.ant2.tolist(), strict=True))}
-    rows = [place[pair] for pair in zip(peer.ant_1_array[: vis.ant1.size], peer.ant_2_array[: vis.ant1.size], strict=True)]
+    rows = [
+        place[pair]
+        for pair in zip(peer.ant_1_array[: vis.ant1.size], peer.ant_2_array[: vis.ant1.size], strict=True)
+    ]
     own_uvw = peer.uvw_array.reshape(vis.uvw_m.shape)
-    # pyuvdata's apparent places include polar motion (< 0.6 arcsec, 3e-6 rad), twice for the angle of north at +-0.5 deg.
+    # pyuvdata's apparent places include polar motion (< 0.6 arcsec, 3e-6 rad), twice for the angle of north
+    # at +-0.5 deg.
     length = np.linalg.norm(vis.uvw_m, axis=-1).max()
     assert np.max(np.abs(own_uvw - vis.uvw_m[:, rows])) < 1e-5 * length
     peer.uvw_array = vis.uvw_m[:, rows].reshape(-1, 3)
@@ -147,10 +167,15 @@ def test_agrees_with_pyuvdata_write_ms(observation, tmp_path) -> None:  # type: 
         warnings.simplefilter("ignore")  # units "uncalib"
         peer.write_ms(str(tmp_path / "peer.ms"), run_check=False)
     measurement_set.write(vis, tmp_path / "ours.ms")
-    with tables.table(str(tmp_path / "peer.ms"), ack=False) as a, tables.table(str(tmp_path / "ours.ms"), ack=False) as b:
+    with (
+        tables.table(str(tmp_path / "peer.ms"), ack=False) as a,
+        tables.table(str(tmp_path / "ours.ms"), ack=False) as b,
+    ):
         order = np.lexsort((a.getcol("ANTENNA2"), a.getcol("ANTENNA1"), a.getcol("TIME")))
         for column in ("TIME", "ANTENNA1", "ANTENNA2", "FIELD_ID", "UVW"):
-            np.testing.assert_allclose(a.getcol(column)[order], b.getcol(column), rtol=0, atol=1e-9, err_msg=column)
+            np.testing.assert_allclose(
+                a.getcol(column)[order], b.getcol(column), rtol=0, atol=1e-9, err_msg=column
+            )
         np.testing.assert_allclose(a.getcol("DATA")[order][:, ::-1], b.getcol("DATA"), rtol=0, atol=1e-6)
 
 
@@ -193,7 +218,9 @@ def test_refusals(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
         measurement_set.write(vis, tmp_path / "a.ms")
     with pytest.raises(BadDataError, match="no column CORRECTED_DATA"):
         measurement_set.read(tmp_path / "a.ms", "CORRECTED_DATA")
-    _edit(tmp_path / "a.ms", "", "ANTENNA1", lambda x: np.where(np.arange(x.size) == 3, 9, x).astype(np.int32))
+    _edit(
+        tmp_path / "a.ms", "", "ANTENNA1", lambda x: np.where(np.arange(x.size) == 3, 9, x).astype(np.int32)
+    )
     with pytest.raises(BadDataError, match="baselines"):
         measurement_set.read(tmp_path / "a.ms")
 
@@ -230,10 +257,11 @@ def test_problems_are_found(vis, tmp_path, table: str, column: str, change, prob
 
 @pytest.mark.casa
 def test_casa_images_a_source_where_it_is(observe, meridian_radec, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Traps 4, 13 and 22, and the sign: stock tclean of all 24 fields puts 1 Jy at its right place with its flux.
+    """Traps 4, 13 and 22, and the sign: stock tclean of all 24 fields puts 1 Jy at its right place with its
+    flux.
 
-    Around the peak the dirty image is the direct Fourier sum of our visibilities (without the w term, as gridded
-    here) within the gridder's 1 %; the mirrored place has little.
+    Around the peak the dirty image is the direct Fourier sum of our visibilities (without the w term, as
+    gridded here) within the gridder's 1 %; the mirrored place has little.
     """
     observation = observe(n_times=24, n_antennas=8)
     ra, dec = meridian_radec(observation, observation.times_mjd().mean())
@@ -247,10 +275,20 @@ def test_casa_images_a_source_where_it_is(observe, meridian_radec, tmp_path) -> 
     cell_arcsec = 10.0
     casa.run_task(
         "tclean",
-        {"vis": "common.ms", "imagename": "dirty", "imsize": 512, "cell": f"{cell_arcsec}arcsec", "niter": 0,
-         "weighting": "natural", "stokes": "I", "specmode": "mfs", "gridder": "standard", "pblimit": -1},
+        {
+            "vis": "common.ms",
+            "imagename": "dirty",
+            "imsize": 512,
+            "cell": f"{cell_arcsec}arcsec",
+            "niter": 0,
+            "weighting": "natural",
+            "stokes": "I",
+            "specmode": "mfs",
+            "gridder": "standard",
+            "pblimit": -1,
+        },
         work_dir=tmp_path,
-    )  # fmt: skip
+    )
     with tables.table(str(tmp_path / "dirty.image"), ack=False) as image:
         pixels = np.squeeze(image.getcell("map", 0))
     y, x = np.unravel_index(np.argmax(pixels), pixels.shape)
@@ -263,5 +301,7 @@ def test_casa_images_a_source_where_it_is(observe, meridian_radec, tmp_path) -> 
     stokes_i = common.data[:, cross].mean(axis=-1)
     for dy, dx in ((0, 0), (0, 2), (-2, 1), (1, -2)):
         phase = turns[:, :, 0] * (256 - x - dx) * pixel + turns[:, :, 1] * (y + dy - 256) * pixel
-        direct = np.mean(stokes_i.real * np.cos(2 * np.pi * phase) + stokes_i.imag * np.sin(2 * np.pi * phase))
+        direct = np.mean(
+            stokes_i.real * np.cos(2 * np.pi * phase) + stokes_i.imag * np.sin(2 * np.pi * phase)
+        )
         assert pixels[y + dy, x + dx] == pytest.approx(direct, abs=0.01)

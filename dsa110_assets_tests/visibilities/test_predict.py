@@ -21,7 +21,11 @@ def sky_of(sources, index: float = 0.0) -> SkyModel:  # type: ignore[no-untyped-
 def made(observe, meridian_radec, tmp_path):  # type: ignore[no-untyped-def]
     observation = observe(n_times=4)
     ra, dec = meridian_radec(observation, observation.mjd_start)
-    observation.sources = [(ra + 0.012, dec - 0.005, 2.0), (ra - 0.02, dec + 0.015, 1.0), (ra + 0.2, dec, 0.5)]
+    observation.sources = [
+        (ra + 0.012, dec - 0.005, 2.0),
+        (ra - 0.02, dec + 0.015, 1.0),
+        (ra + 0.2, dec, 0.5),
+    ]
     return reader.read_group(observation.write_all(tmp_path), 2), observation
 
 
@@ -48,7 +52,9 @@ def test_one_jansky_at_the_pointing_is_one(made) -> None:  # type: ignore[no-unt
 
 
 def test_primary_beam_follows_the_drift(made, meridian_radec) -> None:  # type: ignore[no-untyped-def]
-    """Autocorrelations show flux x beam: the Airy formula at the angle from each integration's meridian direction."""
+    """Autocorrelations show flux x beam: the Airy formula at the angle from each integration's meridian
+    direction.
+    """
     vis, observation = made
     ra, dec, _ = observation.sources[0]
     model = predict(vis, sky_of([(ra, dec, 1.0)]), smearing=False)[:, vis.is_auto]
@@ -65,7 +71,9 @@ def test_spectral_index(made) -> None:  # type: ignore[no-untyped-def]
     vis, observation = made
     steep = predict(vis, sky_of(observation.sources[:1], -0.7), primary_beam=False)
     flat = predict(vis, sky_of(observation.sources[:1], 0.0), primary_beam=False)
-    np.testing.assert_allclose(steep / flat, np.broadcast_to((vis.frequencies_hz / 1.4e9) ** -0.7, flat.shape), rtol=1e-6)
+    np.testing.assert_allclose(
+        steep / flat, np.broadcast_to((vis.frequencies_hz / 1.4e9) ** -0.7, flat.shape), rtol=1e-6
+    )
 
 
 def test_nothing_behind_the_dish_and_nothing_without_sources(made) -> None:  # type: ignore[no-untyped-def]
@@ -77,7 +85,8 @@ def test_nothing_behind_the_dish_and_nothing_without_sources(made) -> None:  # t
 
 
 def test_bandwidth_and_time_smearing(made) -> None:  # type: ignore[no-untyped-def]
-    """E4. Against the mean over the channel's width and the integration of the fringe with its delay and rate.
+    """E4. Against the mean over the channel's width and the integration of the fringe with its delay and
+    rate.
 
     The fringe is integrated numerically, with rates found by predicting the delays half a second apart: 1e-4.
     """
@@ -90,8 +99,12 @@ def test_bandwidth_and_time_smearing(made) -> None:  # type: ignore[no-untyped-d
     rate = (_delay_s(vis, observation, vis.times_mjd[t] + 5 / 86400, t, row) - delay) / 5
     for k in (0, 3, 7):
         nu = vis.frequencies_hz[k]
-        band, _ = quad(lambda x: np.cos(2 * np.pi * x * delay), -vis.channel_width_hz / 2, vis.channel_width_hz / 2)
-        time, _ = quad(lambda x, nu=nu: np.cos(2 * np.pi * nu * rate * x), -vis.interval_s / 2, vis.interval_s / 2)
+        band, _ = quad(
+            lambda x: np.cos(2 * np.pi * x * delay), -vis.channel_width_hz / 2, vis.channel_width_hz / 2
+        )
+        time, _ = quad(
+            lambda x, nu=nu: np.cos(2 * np.pi * nu * rate * x), -vis.interval_s / 2, vis.interval_s / 2
+        )
         expected = band / vis.channel_width_hz * time / vis.interval_s
         assert expected < 0.99
         assert smeared[t, row, k] / sharp[t, row, k] == pytest.approx(expected, abs=1e-3)
@@ -105,7 +118,18 @@ def _delay_s(vis, observation, mjd: float, t: int, row: int) -> float:  # type: 
     time = Time(mjd, format="mjd", scale="utc")
     lon = np.radians(-118.2830)
     astrom = erfa.apco13(
-        time.jd1, time.jd2, float(time.delta_ut1_utc), lon, np.radians(37.2334051), 1188.0519, 0, 0, 0, 0, 0, 1
+        time.jd1,
+        time.jd2,
+        float(time.delta_ut1_utc),
+        lon,
+        np.radians(37.2334051),
+        1188.0519,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
     )[0]
     vector = vis.antennas.relative_m[vis.ant2[row]] - vis.antennas.relative_m[vis.ant1[row]]
 

@@ -10,10 +10,24 @@ from dsa110_assets.visibilities import flagging, grouping, phasing, reader, uvh5
 from dsa110_assets.visibilities.predict import predict
 
 PLAIN = {
-    "groups": 1, "antennas": 6, "channels": 4, "subbands": 3, "integrations": 6, "population": False, "variables": False,
-    "calibrator": "none", "gain_scatter": 0.0, "gain_amplitude": 1.0, "gain_night_scatter": 0.0, "gain_drift": 0.0,
-    "dead_antennas": 0, "dead_receptors": 0, "noise_scale": 0.0, "rfi_tones": 0, "rfi_bursts": 0.0,
-}  # fmt: skip
+    "groups": 1,
+    "antennas": 6,
+    "channels": 4,
+    "subbands": 3,
+    "integrations": 6,
+    "population": False,
+    "variables": False,
+    "calibrator": "none",
+    "gain_scatter": 0.0,
+    "gain_amplitude": 1.0,
+    "gain_night_scatter": 0.0,
+    "gain_drift": 0.0,
+    "dead_antennas": 0,
+    "dead_receptors": 0,
+    "noise_scale": 0.0,
+    "rfi_tones": 0,
+    "rfi_bursts": 0.0,
+}
 START = "2026-01-25T22:26:00"
 
 
@@ -39,7 +53,9 @@ def read(directory, n_subbands=3):  # type: ignore[no-untyped-def]
 
 def sky_of(sources) -> SkyModel:  # type: ignore[no-untyped-def]
     ra, dec, flux = (np.array([getattr(s, key) for s in sources]) for key in ("ra_deg", "dec_deg", "flux_jy"))
-    return SkyModel(tuple(s.name for s in sources), np.radians(ra), np.radians(dec), flux, np.full(ra.size, -0.7))
+    return SkyModel(
+        tuple(s.name for s in sources), np.radians(ra), np.radians(dec), flux, np.full(ra.size, -0.7)
+    )
 
 
 SOURCES = meridian_sources([(0.3, -0.2, 2.0), (-0.9, 0.8, 1.0), (1.4, 1.2, 3.0)])
@@ -47,13 +63,19 @@ SOURCES = meridian_sources([(0.3, -0.2, 2.0), (-0.9, 0.8, 1.0), (1.4, 1.2, 3.0)]
 
 @pytest.mark.parametrize(
     "variant",
-    [{}, {"antenna_order": "scrambled"}, {"negative_channel_width": True}, {"fs_table": False}, {"name_shift_s": -105.0}],
+    [
+        {},
+        {"antenna_order": "scrambled"},
+        {"negative_channel_width": True},
+        {"fs_table": False},
+        {"name_shift_s": -105.0},
+    ],
 )
 def test_prediction_equals_simulation(tmp_path, variant) -> None:  # type: ignore[no-untyped-def]
     """Same sky, beam, smearing and frame in every variant the telescope writes (traps 1, 9, 10, 13).
 
-    The simulator works with direction cosines about the meridian, the prediction with antenna delays; both smear by
-    first-order rates: 1e-5 of 6 Jy and complex64's 3e-7.
+    The simulator works with direction cosines about the meridian, the prediction with antenna delays; both
+    smear by first-order rates: 1e-5 of 6 Jy and complex64's 3e-7.
     """
     simulate(tmp_path, SimulationOptions(start=START, fixed_sources=SOURCES, **PLAIN, **variant))
     vis = read(tmp_path)
@@ -62,7 +84,9 @@ def test_prediction_equals_simulation(tmp_path, variant) -> None:  # type: ignor
     np.testing.assert_allclose(vis.data[..., 0][:, cross], model[:, cross], atol=2e-5)
     np.testing.assert_allclose(vis.data[..., 1][:, cross], model[:, cross], atol=2e-5)
     common = phasing.to_common_centre(vis)
-    np.testing.assert_allclose(common.data[..., 0][:, cross], predict(common, sky_of(SOURCES))[:, cross], atol=2e-5)
+    np.testing.assert_allclose(
+        common.data[..., 0][:, cross], predict(common, sky_of(SOURCES))[:, cross], atol=2e-5
+    )
 
 
 def test_a_missing_subband_is_the_only_difference(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -81,7 +105,9 @@ def test_a_missing_subband_is_the_only_difference(tmp_path) -> None:  # type: ig
 
 @pytest.mark.parametrize("kind", ["truncated", "zero_length", "incomplete"])
 def test_planted_faults_are_refused(tmp_path, kind) -> None:  # type: ignore[no-untyped-def]
-    simulate(tmp_path, SimulationOptions(start=START, fixed_sources=SOURCES, **PLAIN, faults=(Fault(kind, 0, 2),)))
+    simulate(
+        tmp_path, SimulationOptions(start=START, fixed_sources=SOURCES, **PLAIN, faults=(Fault(kind, 0, 2),))
+    )
     refused, headers = [], []
     for path in sorted(tmp_path.glob("*.hdf5")):
         try:
@@ -95,7 +121,12 @@ def test_planted_faults_are_refused(tmp_path, kind) -> None:  # type: ignore[no-
 
 
 def test_both_engines_agree_on_simulated_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    simulate(tmp_path, SimulationOptions(start=START, **(PLAIN | {"noise_scale": 1.0, "gain_scatter": 1.0}), fixed_sources=SOURCES))
+    simulate(
+        tmp_path,
+        SimulationOptions(
+            start=START, **(PLAIN | {"noise_scale": 1.0, "gain_scatter": 1.0}), fixed_sources=SOURCES
+        ),
+    )
     headers = [uvh5.read_header(path) for path in tmp_path.glob("*.hdf5")]
     files = {h.subband: h.path for h in headers}
     direct, peer = (reader.read_group(files, 3, engine=engine) for engine in ("direct", "pyuvdata"))
@@ -106,13 +137,21 @@ def test_both_engines_agree_on_simulated_files(tmp_path) -> None:  # type: ignor
 def test_flagging_finds_the_simulators_interference(tmp_path) -> None:  # type: ignore[no-untyped-def]
     """A realistic small array: dead antenna found, tones found, little else lost.
 
-    The interference is what differs between two runs with and without it. Lines of sight in which a tone adds less
-    than 3 times the noise are invisible to any flagger and are not asked for.
+    The interference is what differs between two runs with and without it. Lines of sight in which a tone
+    adds less than 3 times the noise are invisible to any flagger and are not asked for.
     """
     base = PLAIN | {
-        "antennas": 12, "channels": 24, "subbands": 4, "integrations": 24, "noise_scale": 1.0, "gain_amplitude": 0.068,
-        "gain_scatter": 1.0, "dead_antennas": 1, "start": START, "fixed_sources": SOURCES,
-    }  # fmt: skip
+        "antennas": 12,
+        "channels": 24,
+        "subbands": 4,
+        "integrations": 24,
+        "noise_scale": 1.0,
+        "gain_amplitude": 0.068,
+        "gain_scatter": 1.0,
+        "dead_antennas": 1,
+        "start": START,
+        "fixed_sources": SOURCES,
+    }
     truth = simulate(tmp_path / "rfi", SimulationOptions(**(base | {"rfi_tones": 8, "rfi_bursts": 3.0})))
     simulate(tmp_path / "clean", SimulationOptions(**base))
     dirty, clean = read(tmp_path / "rfi", 4), read(tmp_path / "clean", 4)
@@ -138,4 +177,6 @@ def test_catalogue_beside_the_files_predicts_them(tmp_path) -> None:  # type: ig
     frame = pd.DataFrame(truth["sources"]).assign(frequency_hz=1.4e9)
     vis = read(tmp_path)
     cross = ~vis.is_auto
-    np.testing.assert_allclose(vis.data[..., 0][:, cross], predict(vis, from_frame(frame))[:, cross], atol=2e-5)
+    np.testing.assert_allclose(
+        vis.data[..., 0][:, cross], predict(vis, from_frame(frame))[:, cross], atol=2e-5
+    )
