@@ -44,9 +44,9 @@ def write(
     """Write visibilities as a new measurement set directory at `path` (which must not exist).
 
     One ascending spectral window, XX and YY; DATA, FLAG and WEIGHT_SPECTRUM per sample; one FIELD per
-    integration (meridian_icrs_t0 ..) or one for a common phase centre. `model` (time, baseline, channel), Stokes I [Jy],
-    becomes MODEL_DATA of XX = YY = I. `observer_note` goes into HISTORY. Raises FileExistsError; ValueError for a
-    model of another shape.
+    integration (meridian_icrs_t0 ..) or one for a common phase centre. `model` (time, baseline, channel),
+    Stokes I [Jy], becomes MODEL_DATA of XX = YY = I. `observer_note` goes into HISTORY. Raises
+    FileExistsError; ValueError for a model of another shape.
     """
     path = Path(path)
     if path.exists():

@@ -21,7 +21,7 @@ _SIDEREAL_RAD_S = 2 * np.pi * timegrid.SIDEREAL_RATIO / 86400
 def predict(
     vis: Visibilities, sky: SkyModel, primary_beam: bool = True, smearing: bool = True
 ) -> NDArray[np.complex64]:
-    """Model visibilities of Stokes I (= XX = YY) in vis's phase frame: (time, baseline, channel) complex64 [Jy].
+    """Model visibilities of Stokes I (= XX = YY) in vis's frame: (time, baseline, channel) complex64 [Jy].
 
     V = sum S(nu) A(nu, angle) exp[2 pi i nu (tau_source - tau_centre)], with delays of apparent places, so
     aberration across the field is exact. A is the primary beam about (hour angle 0, apparent pointing dec) at
@@ -54,7 +54,7 @@ def predict(
             if smearing
             else np.zeros(source_uvw.shape[:2])
         )
-        # dw/dt = u cos(dec) dH/dt: for the source and for the tracked direction alike (TMS 2017, eq. 4.9).
+        # dw/dt = -u cos(dec) dH/dt, for the source and for the tracked direction alike (TMS 2017, eq. 4.9).
         rate = _SIDEREAL_RAD_S * (
             source_uvw[..., 0] * np.cos(dec)[:, None] - tracked[:, 0] * np.cos(vis.pointing_dec_rad)
         )
@@ -82,9 +82,7 @@ def _sinc(x):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, parallel=True)
 def _accumulate(delay_s, turns_band, turns_per_hz, flux, frequencies_hz, ant1, ant2, model):  # type: ignore[no-untyped-def]
-    """Add sources' visibilities to model (baseline, channel); per-source, per-antenna delays are
-    differenced.
-    """
+    """Add sources to model (baseline, channel), from delays per source and antenna."""
     n_sources, n_channels = flux.shape
     step_hz = frequencies_hz[1] - frequencies_hz[0] if n_channels > 1 else 0.0
     for b in numba.prange(ant1.size):

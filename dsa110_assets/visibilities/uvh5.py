@@ -41,8 +41,8 @@ class SubbandHeader:
 
     mjd_start is the centre of the first integration [MJD UTC, d]. ant1 and ant2 (baseline,) int32 index
     `antenna_names` in the file's row order of one integration; ant1 > ant2 occurs. frequencies_hz (channel,)
-    float64 in file order. antenna_positions_m (antenna, 3) float64, ITRF minus the site's. pointing_dec_rad is
-    apparent. pol_index are the places of XX and YY on the polarisation axis.
+    float64 in file order. antenna_positions_m (antenna, 3) float64, ITRF minus the site's. pointing_dec_rad
+    is apparent. pol_index are the places of XX and YY on the polarisation axis.
     """
 
     path: Path
