@@ -1,0 +1,80 @@
+"""Telling people: failed checks and failed runs go to the console, and to a webhook if there is one."""
+
+import json
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from dsa110_assets.errors import TransientError
+
+log = logging.getLogger(__name__)
+WEBHOOK_TIMEOUT_S = 10.0
+PER_CHECK = 50
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something a person should know: where, what, and how bad."""
+
+    title: str
+    text: str
+    severity: str
+    link: str = ""
+
+
+def failed_checks(
+    instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey], cursor: Mapping[str, int]
+) -> tuple[list[Alert], dict[str, int]]:
+    """Check failures newer than the cursor, oldest first, and the new cursor.
+
+    The cursor maps 'asset:check' to the last event seen. A check that is not in it yet starts from its newest
+    failure: history is not alerted about. Reads the history of each check, which both storages have.
+    """
+    found: list[tuple[int, Alert]] = []
+    seen = dict(cursor)
+    for key in checks:
+        name = f"{key.asset_key.to_user_string()}:{key.name}"
+        records = instance.event_log_storage.get_asset_check_execution_history(
+            key, limit=PER_CHECK, status={AssetCheckExecutionRecordStatus.FAILED}
+        )
+        known = seen.get(name)
+        if known is not None:
+            found += [(r.id, _alert(name, r.event)) for r in records if r.id > known and r.event is not None]
+        seen[name] = max([r.id for r in records], default=known or 0)
+    return [alert for _, alert in sorted(found, key=lambda pair: pair[0])], seen
+
+
+def _alert(name: str, event: dg.EventLogEntry) -> Alert:
+    assert event.dagster_event is not None
+    evaluation = event.dagster_event.asset_check_evaluation_data
+    metadata = {key: value.value for key, value in evaluation.metadata.items()}
+    where = evaluation.partition or metadata.pop("partition", "")
+    figures = ", ".join(f"{key} {value}" for key, value in metadata.items() if key != "reason")
+    text = " · ".join(part for part in (evaluation.description or "", figures) if part)
+    return Alert(f"check {name} failed {where}".strip(), text, evaluation.severity.value)
+
+
+def send(alerts: Sequence[Alert], webhook_url: str | None) -> None:
+    """Write alerts to the log, and post each as JSON to the webhook. Raises TransientError if it does not take one."""
+    for alert in alerts:
+        log.warning("ALERT %s: %s", alert.title, alert.text)
+        if webhook_url:
+            _post(webhook_url, alert)
+
+
+def _post(url: str, alert: Alert) -> None:
+    """`text` is what Slack, Mattermost and the like show; the other fields are for programs."""
+    body = json.dumps(
+        {"text": f"{alert.title}\n{alert.text}", "title": alert.title, "severity": alert.severity, "link": alert.link}
+    ).encode()
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"}, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=WEBHOOK_TIMEOUT_S):
+            return
+    except (urllib.error.URLError, OSError) as error:
+        raise TransientError(f"the webhook did not take an alert ({error}); it will be sent again") from error

@@ -1,0 +1,96 @@
+"""Catalogues: the sources known before the night, the sky model made of them, and the calibrators."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dsa110_assets.orchestration import describe, publishing, recipes
+from dsa110_assets.orchestration.resources import Platform
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.publish import Draft
+
+MERGE_RADIUS_ARCSEC = 15.0
+"""Catalogue entries closer than this are one source: the catalogues' beams are 5 to 45 arcsec wide."""
+
+
+@dg.asset(**describe.asset("source_catalog"))
+def source_catalog(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+    """Known sources: the configured catalogues, in their order of precedence, and the packaged VLA calibrators."""
+
+    def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
+        from dsa110_assets.sky import catalogues
+
+        frames = [catalogues.read_catalogue(path) for path in platform.settings.catalogues] + [catalogues.builtin()]
+        merged = catalogues.merge(frames, precedence=[str(frame["catalogue"].iloc[0]) for frame in frames if len(frame)], radius_arcsec=MERGE_RADIUS_ARCSEC)
+        merged.to_parquet(draft.path / "source_catalog.parquet")
+        return {
+            "n_sources": len(merged),
+            "n_catalogues": len(frames),
+            "n_without_flux": int(merged["flux_jy"].isna().sum()),
+            "n_invalid_positions": int((~merged["dec_deg"].between(-90, 90) | ~merged["ra_deg"].between(0, 360)).sum()),
+        }
+
+    return publishing.produce(context, platform, make)
+
+
+@dg.asset(**describe.asset("calibrator_catalog"))
+def calibrator_catalog(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+    """The VLA calibrator list with its flux anchors; one without a 20 cm flux never sets a flux scale."""
+
+    def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
+        from dataclasses import asdict
+
+        import pandas as pd
+
+        from dsa110_assets.calibration.transits import has_flux
+        from dsa110_assets.sky import calibrators
+
+        listed = calibrators.load()
+        usable = [c for c in listed if has_flux(c)]
+        rows = [{**asdict(c), "anchor": c.anchor if has_flux(c) else None} for c in listed]
+        pd.DataFrame(rows).to_parquet(draft.path / "calibrator_catalog.parquet")
+        return {
+            "n_calibrators": len(listed),
+            "n_with_flux": len(usable),
+            "n_standards": sum(c.standard is not None for c in listed),
+            "n_unknown_flux_used": sum(not float(c.flux_jy(1.4e9)) > 0 for c in usable),
+        }
+
+    return publishing.produce(context, platform, make)
+
+
+@dg.asset(**describe.asset("sky_model"))
+def sky_model(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+    """Point sources with spectra, for calibration and for judging images: every known source with a flux."""
+
+    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
+        import pandas as pd
+
+        from dsa110_assets.sky import model
+
+        table = pd.read_parquet(found.only("source_catalog").path / "source_catalog.parquet")
+        sky = model.from_frame(table[table["flux_jy"] > 0])
+        sky.to_frame().to_parquet(draft.path / SKY_MODEL_FILE)
+        return {
+            "n_sources": len(sky),
+            "n_left_out": len(table) - len(sky),
+            "total_flux_jy": float(sky.flux_jy.sum()),
+            "brightest_jy": float(sky.flux_jy.max(initial=0.0)),
+        }
+
+    return publishing.produce(context, platform, make)
+
+
+SKY_MODEL_FILE = "sky_model.parquet"
+
+
+def read_sky_model(directory: Path) -> Any:
+    """The sky model of a published `sky_model`."""
+    import pandas as pd
+
+    from dsa110_assets.sky import model
+
+    return model.from_frame(pd.read_parquet(directory / SKY_MODEL_FILE))

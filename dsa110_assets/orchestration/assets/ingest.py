@@ -1,0 +1,102 @@
+"""From subband files to a measurement set."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dsa110_assets.errors import BadDataError
+from dsa110_assets.orchestration import describe, inbox, publishing, recipes
+from dsa110_assets.orchestration.resources import Platform
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dsa110_assets.archive.publish import Draft
+
+MEASUREMENT_SET = "measurement_set.ms"
+
+
+@dg.asset(**describe.asset("subband_group"))
+def subband_group(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+    """An observation's subband files: which there are, which are missing, their digests and header facts."""
+
+    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
+        from dsa110_assets.archive.files import write_json
+
+        group, settings = found.prepared, platform.settings
+        needed = min(settings.min_subbands, settings.subbands)
+        digests = {header.path: _digest(header.path) for header in group.files.values()}
+        write_json(draft.path / "manifest.json", inbox.manifest(group, found.facts["files"], settings.subbands, digests))
+        first = next(iter(group.files.values()))
+        return {
+            "mjd_start": group.mjd_start,
+            "mjd_end": group.mjd_start + group.n_times * first.interval_s / 86400,
+            "pointing_dec_deg": group.pointing_dec_deg,
+            "n_subbands": len(group.files),
+            "n_subbands_needed": needed,
+            "n_subbands_missing": len(group.missing(settings.subbands)),
+            "n_rejected_files": len(group.rejected),
+            "n_antennas": first.n_antennas,
+            "n_channels": first.n_channels,
+            "size_gb": sum(header.size_bytes for header in group.files.values()) / 1e9,
+        }
+
+    return publishing.produce(context, platform, make)
+
+
+@dg.asset(**describe.asset("measurement_set"))
+def measurement_set(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+    """The observation as one flagged measurement set: all subbands in one ascending band."""
+
+    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
+        from dsa110_assets.visibilities import flagging
+        from dsa110_assets.visibilities import measurement_set as ms
+        from dsa110_assets.visibilities.reader import read_group
+
+        stages, settings, product = publishing.Stages(), platform.settings, found.only("subband_group")
+        with stages("read"):
+            vis = read_group(_unchanged_files(product.path / "manifest.json"), settings.subbands, settings.reader_engine)
+        with stages("flag"):
+            vis, flagged = flagging.flag(vis, settings.flagging)
+        with stages("write"):
+            ms.write(vis, draft.path / MEASUREMENT_SET, observer_note=product.id)
+        problems = ms.problems(draft.path / MEASUREMENT_SET)
+        return {
+            **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
+            **{f"flagged_{cause}": float(part) for cause, part in flagged.causes.items()},
+            **stages.seconds,
+            "flag_fraction": float(flagged.fraction),
+            "flag_fraction_raw": float(flagged.fraction_raw),
+            "n_dead_receptors": len(flagged.dead_receptors),
+            "antennas": [vis.antennas.names[i] for i in vis.active_antennas],
+            "problems": problems,
+            "n_problems": len(problems),
+        }
+
+    return publishing.produce(context, platform, make)
+
+
+def _digest(path: "Path") -> str:
+    """xxh3_128 of a file's bytes; they stay in the page cache for the reader that comes next."""
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as handle:
+        while chunk := handle.read(4 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _unchanged_files(manifest: "Path") -> "dict[int, Path]":
+    """{subband: file} of a manifest. Raises BadDataError when a file is gone or no longer the one it names."""
+    import json
+    from pathlib import Path
+
+    files: dict[int, Path] = {}
+    for entry in json.loads(manifest.read_text())["files"]:
+        path = Path(entry["path"])
+        if not path.is_file() or path.stat().st_size != entry["size_bytes"]:
+            raise BadDataError(f"{path}: gone or changed since its observation was accepted; put it back, then run again")
+        files[int(entry["subband"])] = path
+    return files

@@ -1,0 +1,114 @@
+"""Historical nights: the windows that are present, launched as Dagster backfills, in the slow lane."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.orchestration import plan, recipes
+from dsa110_assets.telescope import timegrid
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.settings import Settings
+
+FOLLOW_TAG = "dsa110/follow"
+"""On a backfill: the nights that are to be finished after it. On a run: the backfill it follows."""
+TAGS = {"dsa110/lane": "backfill", "dagster/priority": "-10"}
+"""Live observations overtake: see tag_concurrency_limits in dagster.yaml."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A backfill: its id, its assets and the partitions it makes. `backfill_id` is None for a rehearsal."""
+
+    backfill_id: str | None
+    assets: tuple[str, ...]
+    partitions: tuple[str, ...]
+
+
+def nights(first: str, last: str) -> list[str]:
+    """Night keys from `first` to `last`, both included. ConfigurationError if they are no dates or out of order."""
+    try:
+        start, end = date.fromisoformat(first), date.fromisoformat(last)
+    except ValueError as error:
+        raise ConfigurationError(f"--nights {first}..{last}: {error}; write 2026-01-25..2026-01-27") from None
+    if end < start:
+        raise ConfigurationError(f"--nights {first}..{last}: the last night is before the first")
+    return [(start + timedelta(days=n)).isoformat() for n in range((end - start).days + 1)]
+
+
+def present(archive: "Archive", settings: "Settings", wanted: Sequence[str], grain: recipes.Grain) -> list[str]:
+    """The partitions of these nights that have data: in the inbox, or accepted before.
+
+    A range that contained an empty window would end as failed, and what hangs on it would never run.
+    """
+    held = set(wanted)
+    accepted = [p.partition for p in archive.products("subband_group", wanted[0], wanted[-1]) if p.partition]
+    seen = plan.look_at_inbox(archive, settings, by_data=True)
+    keys = sorted({*accepted, *(c.observation for c in seen.ready())})
+    inside = [key for key in keys if timegrid.night_of(key) in held]
+    if grain == "night":
+        return list(dict.fromkeys(timegrid.night_of(key) for key in inside))
+    return list(dict.fromkeys(timegrid.hour_of(key) for key in inside)) if grain == "hour" else inside
+
+
+def backfill(
+    settings: "Settings",
+    first: str,
+    last: str,
+    asset: str | None = None,
+    *,
+    dry_run: bool = False,
+    instance: dg.DagsterInstance | None = None,
+) -> Launch:
+    """Launch a backfill of the present windows of these nights; the daemon of `dsa110 up` runs it.
+
+    With `asset` that asset alone. Without, the observations' ingest is launched, and the sensor
+    `follow_backfills` asks for what follows, a phase at a time, so that one failed image holds up nothing. A dry
+    run says what would be launched. Raises NotFoundError when these nights have no data.
+    """
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.orchestration import instance as instances
+
+    if asset is not None and recipes.RECIPES.get(asset, recipes.ORDER[0]).grain == "catalogue":
+        partitioned = [r.asset for r in recipes.ORDER if r.grain != "catalogue"]
+        raise ConfigurationError(f"--asset {asset}: has no nights; choose of {', '.join(partitioned)}")
+    wanted, archive = nights(first, last), Archive.create(settings.archive, settings.database_url)
+    assets = (asset,) if asset else plan.PHASES[1][1]
+    keys = present(archive, settings, wanted, recipes.RECIPES[assets[0]].grain)
+    if not keys:
+        raise NotFoundError(f"no observation of {first}..{last} in {settings.inbox} or the archive; `dsa110 groups` says what is there")
+    launch = Launch(None, assets, tuple(keys))
+    if dry_run:
+        return launch
+    tags = {} if asset else {FOLLOW_TAG: f"{first}..{last}"}
+    return _launch(instance or instances.open_instance(settings.dagster_home), launch, tags)
+
+
+def _launch(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, str]) -> Launch:
+    """Hand a backfill to the daemon, as the UI's button does."""
+    from dagster._core.execution.backfill import PartitionBackfill
+    from dagster._core.utils import make_new_backfill_id
+
+    from dsa110_assets.definitions import defs
+
+    made = PartitionBackfill.from_asset_partitions(
+        backfill_id=make_new_backfill_id(),
+        asset_graph=defs.resolve_asset_graph(),
+        partition_names=list(launch.partitions),
+        asset_selection=[dg.AssetKey(name) for name in launch.assets],
+        backfill_timestamp=time.time(),
+        tags={**TAGS, **tags},
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=f"{', '.join(launch.assets)}: {launch.partitions[0]} to {launch.partitions[-1]}",
+        description=None,
+        run_config=None,
+    )
+    instance.add_backfill(made)
+    return replace(launch, backfill_id=made.backfill_id)

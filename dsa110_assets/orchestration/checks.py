@@ -1,0 +1,34 @@
+"""The rules as Dagster's asset checks.
+
+On 5-minute assets checks are unpartitioned and never block: their partitioned state would cost minutes at every
+tick after a year, and an unpartitioned blocking check is all or nothing. There the gate in `publishing` does
+the stopping. On hour and night assets they are partition-aware, and the HARD ones block.
+"""
+
+import warnings
+from datetime import timedelta
+
+import dagster as dg
+
+from dsa110_assets.orchestration import rules
+
+CALTABLES_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26))
+"""A sign of life: no night's tables at all for a day. How old the tables of an observation are is its own check."""
+
+
+def specs(asset: str, partitions_def: dg.TimeWindowPartitionsDefinition | None) -> list[dg.AssetCheckSpec]:
+    """The checks of an asset."""
+    coarse = partitions_def is not None and not partitions_def.cron_schedule.startswith("*/5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                rule.check,
+                asset=asset,
+                description=rule.description,
+                blocking=rule.hard and (coarse or partitions_def is None),
+                partitions_def=partitions_def if coarse else None,
+                metadata={"hard": rule.hard, "figures": list(rule.figures)},
+            )
+            for rule in rules.RULES[asset]
+        ]

@@ -1,0 +1,81 @@
+"""Images and mosaics of products: the tiles of an hour, the hours of a night, and what they say about themselves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.imaging.tile import TileImage
+    from dsa110_assets.mosaics.coadd import TileInput
+    from dsa110_assets.settings import Settings
+    from dsa110_assets.sky.model import SkyModel
+
+
+def image(ms_path: Path, settings: "Settings", sky: "SkyModel", work_dir: Path) -> "TileImage":
+    """Image a calibrated measurement set with the configured engine."""
+    from dsa110_assets.visibilities import measurement_set
+
+    if settings.imaging_engine == "casa":
+        from dsa110_assets.imaging import casa_engine
+
+        return casa_engine.make_tile(ms_path, settings.imaging, sky, work_dir=work_dir)
+    from dsa110_assets.imaging import tile
+
+    return tile.make_tile(measurement_set.read(ms_path), settings.imaging, sky)
+
+
+def tile_inputs(tiles: "Sequence[Product]") -> "list[TileInput]":
+    """Tile products as `coadd` takes them."""
+    from dsa110_assets.mosaics.coadd import TileInput
+
+    return [
+        TileInput(
+            image_path=p.path / "image.fits",
+            primary_beam_path=p.path / "primary-beam.fits",
+            rms_jy=float(p.metadata["rms_jy"]),
+            product_id=p.id,
+            mjd=_middle(p),
+        )
+        for p in tiles
+    ]
+
+
+def mosaic(tiles: "Sequence[Product]", settings: "Settings", directory: Path) -> dict[str, Any]:
+    """Coadd tiles into `directory`; returns the figures, with how well neighbouring tiles agree."""
+    from dsa110_assets.mosaics import coadd, overlap, write
+
+    inputs = tile_inputs(tiles)
+    made = coadd.coadd(inputs, None, settings.coadd)
+    write.write_mosaic(made, directory)
+    times = [_middle(p) for p in tiles]
+    return {
+        **made.figures,
+        **overlap.overlap_agreement(inputs),
+        "n_tiles": len(made.tiles),
+        "mid_mjd": sum(times) / len(times),
+        "pointing_dec_deg": float(tiles[len(tiles) // 2].metadata["pointing_dec_deg"]),
+        "anchor": ", ".join(sorted({str(p.metadata["anchor"]) for p in tiles})),
+    }
+
+
+def windows_completed(archive: "Archive", asset: str, window: str) -> dict[str, float]:
+    """Share of the observations taken in an hour or night (its key, or the key's beginning) that got this far."""
+    taken = [p for p in archive.products("subband_group", window[:10], window[:10]) if (p.partition or "").startswith(window)]
+    done = {p.partition for p in archive.products(asset, window[:10], window[:10])}
+    return {
+        "n_observations": len(taken),
+        "windows_completed": sum(p.partition in done for p in taken) / max(len(taken), 1),
+    }
+
+
+def tiles_of(archive: "Archive", mosaics: "Sequence[Product]") -> "list[Product]":
+    """The tiles hour mosaics were made of, each once: neighbouring hours share tiles, a night counts them once."""
+    ids = sorted({i for m in mosaics for i in m.inputs})
+    tiles = [archive.get(i) for i in ids]
+    return sorted((t for t in tiles if t.asset == "tile_image"), key=lambda t: t.partition or "")
+
+
+def _middle(product: "Product") -> float:
+    return (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2

@@ -1,0 +1,53 @@
+"""The Dagster instance: opened from DAGSTER_HOME, made ready on first use, its orphaned runs closed."""
+
+import os
+import socket
+from importlib.resources import files
+from pathlib import Path
+
+import dagster as dg
+
+from dsa110_assets.errors import ConfigurationError
+
+LAUNCHER_TAG = "dsa110/launcher"
+"""Names the process that runs a run in-process: '<host>/<pid>'."""
+POSTGRES_VARIABLE = "DAGSTER_PG_URL"
+
+
+def prepare_home(home: Path | None) -> Path:
+    """DAGSTER_HOME, made on first use with the packaged configuration (PostgreSQL when DAGSTER_PG_URL is set).
+
+    Raises ConfigurationError when it is not set or cannot be written.
+    """
+    if home is None:
+        raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
+    name = "dagster.postgres.yaml" if os.environ.get(POSTGRES_VARIABLE) else "dagster.yaml"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "dagster.yaml").exists():
+            (home / "dagster.yaml").write_bytes(files("dsa110_assets.orchestration").joinpath(name).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"DAGSTER_HOME={home} cannot be written ({error.strerror}); name another directory") from error
+    return home
+
+
+def open_instance(home: Path | None) -> dg.DagsterInstance:
+    """The instance of a home directory, which is made ready first."""
+    return dg.DagsterInstance.from_config(str(prepare_home(home)))
+
+
+def launcher() -> str:
+    """This process, as LAUNCHER_TAG has it."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def close_orphans(instance: dg.DagsterInstance) -> list[str]:
+    """Fail the runs whose process on this host was killed: nobody else would ever end them. Returns their ids."""
+    closed = []
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED])
+    for run in instance.get_runs(filters=unfinished):
+        host, _, pid = run.tags.get(LAUNCHER_TAG, "").rpartition("/")
+        if host == socket.gethostname() and pid.isdigit() and not Path("/proc", pid).exists():
+            instance.report_run_failed(run, "its process was killed; `dsa110 process` makes what is missing")
+            closed.append(run.run_id)
+    return closed

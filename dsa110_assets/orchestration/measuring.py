@@ -1,0 +1,86 @@
+"""Tables of measurements: which sources are known by an hour, and what measurements say about themselves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dsa110_assets.archive.product import Product
+
+MEASUREMENTS, LIGHT_CURVES, VARIABILITY = "source_measurements.parquet", "light_curves.parquet", "variability.parquet"
+COMPARED_SNR = 20.0
+"""Sources above this are compared with the catalogue: their own noise is below 5 %."""
+EXPECTED_SNR = 10.0
+
+
+def known_sources(catalogue: "Product", earlier: "Sequence[Product]") -> "pd.DataFrame":
+    """The catalogue and everything earlier hours discovered, under the name it was first given."""
+    import pandas as pd
+
+    known = pd.read_parquet(catalogue.path / "source_catalog.parquet")
+    found = [pd.read_parquet(p.path / MEASUREMENTS, filters=[("kind", "==", "blind")]) for p in earlier]
+    if not found:
+        return known
+    columns = ["source_id", "ra_deg", "dec_deg", "ra_err_arcsec", "dec_err_arcsec"]
+    new = pd.concat([table[[*columns, "mjd"]] for table in found]).sort_values("mjd", kind="stable").drop_duplicates("source_id")
+    return pd.concat([known, new[columns]], ignore_index=True)
+
+
+def measurement_figures(rows: "pd.DataFrame", false_detections: int) -> dict[str, Any]:
+    """How the hour's measurements compare with the catalogue: flux ratio, completeness, false detections.
+
+    NaN (left out of the record) where nothing can be compared.
+    """
+    import numpy as np
+
+    flux, catalogue = rows["flux_jy"].to_numpy(float), rows["catalogue_flux_jy"].to_numpy(float)
+    rms, detected = rows["rms_jy"].to_numpy(float), rows["detected"].to_numpy(bool)
+    clean = np.isfinite(flux) & np.isfinite(catalogue) & (rows["quality"].to_numpy(int) == 0)
+    compared = clean & (flux > COMPARED_SNR * rms)
+    expected = np.isfinite(catalogue) & np.isfinite(rms) & (catalogue > EXPECTED_SNR * rms)
+    ratio = flux[compared] / catalogue[compared]
+    n_detected = int(detected.sum())
+    return {
+        "n_sources": len(rows),
+        "n_detected": n_detected,
+        "n_limits": int(len(rows) - n_detected),
+        "n_new": int((rows["kind"] == "blind").sum()),
+        "n_compared": int(compared.sum()),
+        "flux_ratio": float(np.median(ratio)) if ratio.size else float("nan"),
+        "flux_ratio_scatter": float(1.4826 * np.median(np.abs(ratio - np.median(ratio)))) if ratio.size else float("nan"),
+        "n_expected": int(expected.sum()),
+        "completeness": float(detected[expected].mean()) if expected.any() else float("nan"),
+        "n_false_detections": false_detections,
+        "false_detection_rate": false_detections / max(n_detected, 1),
+        "median_rms_jy": float(np.nanmedian(rms)) if len(rows) else float("nan"),
+    }
+
+
+def negative_detections(mosaic: Path, noise: Path, options: Any) -> int:
+    """Sources found on the mosaic's negative, where there are none: each is a false detection."""
+    from dsa110_assets.photometry import blind, measure
+
+    image, header = measure.read_plane(mosaic)
+    sigma, _ = measure.read_plane(noise)
+    return len(blind.find_sources(-image, sigma, header, options))
+
+
+def measurements(products: "Sequence[Product]") -> "pd.DataFrame":
+    """The rows of several hours, oldest first."""
+    import pandas as pd
+
+    return pd.concat([pd.read_parquet(p.path / MEASUREMENTS) for p in products], ignore_index=True)
+
+
+def false_alarm_figures(rate: float, n_tested: int, max_false_discovery_rate: float, trials: int = 5) -> dict[str, Any]:
+    """The measured false-alarm rate against what the false-discovery rate allows.
+
+    With no true variable, Benjamini-Hochberg lets a night have any false candidate at most that often, which is
+    that rate over the sources tested; one false alarm in all trials is always allowed, or no small sky could pass.
+    """
+    if not n_tested or rate != rate:
+        return {"n_injected": 0}
+    allowed = max(max_false_discovery_rate / n_tested, 1 / (trials * n_tested))
+    return {"n_injected": trials * n_tested, "false_alarm_ratio": rate / allowed}

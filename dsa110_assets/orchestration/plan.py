@@ -1,0 +1,266 @@
+"""What there is to do: which partitions of which assets are missing or stale, and why.
+
+The graph is worked off in phases, each after everything it needs: catalogues; what every observation's files
+give; calibration by night; calibrated observations; hours; nights. Within a phase an asset is asked about only
+once those before it are done, so the archive itself, not a guess, says what is next.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from dsa110_assets.archive import quarantine
+from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
+from dsa110_assets.orchestration import inbox, recipes
+from dsa110_assets.telescope import timegrid
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.settings import Settings
+
+PHASES: tuple[tuple[recipes.Grain, tuple[str, ...]], ...] = (
+    ("catalogue", ("source_catalog", "calibrator_catalog", "sky_model")),
+    ("observation", ("subband_group", "measurement_set")),
+    ("night", ("caltables",)),
+    ("observation", ("calibrated_ms", "tile_image")),
+    ("hour", ("hour_mosaic", "source_measurements")),
+    ("night", ("night_mosaic", "light_curves", "variability", "night_report")),
+)
+"""Assets of one phase and partition run in one Dagster run."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One asset's partition that is to be made, and why."""
+
+    asset: str
+    partition: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Something that cannot be done yet, and for what it waits."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """Observation windows that start in [since, until); None is open."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def holds(self, key: str | None) -> bool:
+        """Whether a partition's window overlaps the span."""
+        if key is None:
+            return True
+        start = timegrid.parse_key(key)
+        length = timegrid.NIGHT if len(key) == 10 else timegrid.OBSERVATION_WINDOW
+        return (self.since is None or start + length > self.since) and (self.until is None or start < self.until)
+
+    def holds_hour(self, key: str) -> bool:
+        """Whether an hour overlaps the span; hour keys look like observation keys."""
+        start = timegrid.parse_key(key)
+        return (self.since is None or start + timegrid.HOUR > self.since) and (self.until is None or start < self.until)
+
+    def over(self, grain: recipes.Grain, key: str | None) -> bool:
+        """Whether the partition's window ends within the span."""
+        lengths = {"night": timegrid.NIGHT, "hour": timegrid.HOUR}
+        if key is None or self.until is None or grain not in lengths:
+            return True
+        return timegrid.parse_key(key) + lengths[grain] <= self.until
+
+    def holds_partition(self, grain: recipes.Grain, key: str | None) -> bool:
+        """Whether a partition of this grain overlaps the span."""
+        return key is None or (self.holds_hour(key) if grain == "hour" else self.holds(key))
+
+
+def phases(through: str | None = None) -> tuple[tuple[recipes.Grain, tuple[str, ...]], ...]:
+    """The phases up to the asset `through`, and of its own phase only what comes before it.
+
+    Raises ConfigurationError, saying which assets there are, for an unknown one.
+    """
+    if through is None:
+        return PHASES
+    if through not in recipes.RECIPES:
+        raise ConfigurationError(f"--through {through}: no such asset; there are {', '.join(recipes.RECIPES)}")
+    kept = []
+    for grain, assets in PHASES:
+        if through in assets:
+            kept.append((grain, assets[: assets.index(through) + 1]))
+            break
+        kept.append((grain, assets))
+    return tuple(kept)
+
+
+def reason_to_make(archive: "Archive", settings: "Settings", asset: str, partition: str | None) -> str | None:
+    """Why this asset's partition is to be made now: missing or stale; None if it is up to date or has no inputs.
+
+    Raises WaitingError when its inputs are there but something it must wait for is not.
+    """
+    recipe = recipes.RECIPES[asset]
+    product = archive.current(asset, partition, check=True)
+    if asset == "subband_group" and product is not None and product.code_version == recipe.code_version:
+        return None  # whether its files changed is for the look at the inbox to say, which opens only new ones
+    try:
+        ingredients = recipe.find(archive, settings, partition or "")
+    except NotFoundError:
+        return None  # its raw files are gone: what was made of them stays
+    if ingredients is None:
+        return None
+    if product is None:
+        return "missing"
+    return recipe.stale(archive, product, settings, ingredients)
+
+
+def first_to_make(archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None) -> tuple[str, str] | None:
+    """The first of these assets that is to be made, and why; None if all are up to date or cannot be made."""
+    for asset in assets:
+        try:
+            reason = reason_to_make(archive, settings, asset, partition)
+        except DsaError:
+            return None
+        if reason:
+            return asset, reason
+    return None
+
+
+def look_at_inbox(archive: "Archive", settings: "Settings", *, by_data: bool, max_files: int | None = None) -> inbox.Inbox:
+    """The inbox, without what is settled: named by a current manifest or quarantined, and unchanged since."""
+    return inbox.look(settings.inbox, patience(settings, by_data=by_data), settled_files(archive), max_files)
+
+
+def patience(settings: "Settings", *, by_data: bool) -> inbox.Patience:
+    """How long groups wait, from the settings."""
+    return inbox.Patience(settings.subbands, settings.min_subbands, settings.group_wait_s, inbox.now_s(), by_data)
+
+
+def settled_files(archive: "Archive") -> frozenset[str]:
+    """Identities of files that need no second look."""
+    used = {name for p in archive.products("subband_group") for name in p.settings.get("files", ())}
+    refused = {
+        f"{path.name}:{size}:{mtime}"
+        for one in quarantine.quarantined(archive)
+        for path, size, mtime in zip(one.paths, one.sizes_bytes, one.mtimes_ns, strict=True)
+    }
+    return frozenset(used | refused)
+
+
+def put_aside(archive: "Archive", seen: inbox.Inbox) -> list[str]:
+    """Quarantine what cannot be used, each once, with its reason; returns what was said about each."""
+    told = []
+    for file, reason in seen.unusable:
+        quarantine.quarantine(archive, file.path, reason)
+        told.append(f"{file.path.name}: {reason}")
+    for candidate in seen.candidates:
+        if candidate.state == "unusable":
+            paths = [header.path for header in candidate.group.files.values()]
+            quarantine.quarantine(archive, paths, candidate.reason, candidate.observation)
+            told.append(f"{candidate.observation}: {candidate.reason}")
+    return told
+
+
+def partitions(archive: "Archive", grain: recipes.Grain, asset: str, span: Span, ready: Sequence[str] = ()) -> list[str | None]:
+    """The partitions of this grain that have anything to be made from, oldest first.
+
+    `ready` are observations that the look at the inbox found ready.
+    """
+    if grain == "catalogue":
+        return [None]
+    groups = [p.partition for p in archive.products("subband_group") if p.partition]
+    observations = sorted({*groups, *(ready if asset == "subband_group" else ())})
+    inside = [key for key in observations if span.holds(key)]
+    if grain == "hour":
+        return list(dict.fromkeys(timegrid.hour_of(key) for key in inside))
+    if grain == "night":
+        return list(dict.fromkeys(timegrid.night_of(key) for key in inside))
+    return list(inside)
+
+
+def forecast(archive: "Archive", settings: "Settings", seen: inbox.Inbox, span: Span, through: str | None) -> Iterator[Step]:
+    """What `process` would do, without doing it: what is missing or stale now, and what follows from making it."""
+    ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
+    coming: set[tuple[str, str | None]] = set()
+    for grain, assets in phases(through):
+        observations = sorted({*ready, *(k for k in partitions(archive, "observation", "subband_group", span) if k)})
+        for partition in _of_grain(grain, observations):
+            for asset in assets:
+                reason = _foreseen(archive, settings, asset, partition, coming, ready)
+                if reason is not None:
+                    coming.add((asset, partition))
+                    yield Step(asset, partition, reason)
+
+
+def from_nothing(observations: Sequence[str], through: str | None) -> Iterator[Step]:
+    """The forecast for an archive that is not there yet: everything, for these observations."""
+    for grain, assets in phases(through):
+        for partition in _of_grain(grain, observations):
+            yield from (Step(asset, partition, "missing") for asset in assets)
+
+
+def _of_grain(grain: recipes.Grain, observations: Sequence[str]) -> list[str | None]:
+    if grain == "catalogue":
+        return [None]
+    if grain == "observation":
+        return list(observations)
+    return list(dict.fromkeys((timegrid.hour_of if grain == "hour" else timegrid.night_of)(key) for key in observations))
+
+
+def _foreseen(
+    archive: "Archive", settings: "Settings", asset: str, partition: str | None, coming: set[tuple[str, str | None]], ready: Sequence[str]
+) -> str | None:
+    if asset == "subband_group" and partition in ready:
+        return "missing" if archive.current(asset, partition) is None else "its files changed"
+    earlier = asset == "light_curves" and any(a == "source_measurements" and k and partition and k[:10] < partition for a, k in coming)
+    if earlier or any(_feeds(made, partition) for made in coming if made[0] in UPSTREAM[asset]):
+        return "what it is made from will be made"
+    try:
+        return reason_to_make(archive, settings, asset, partition)
+    except DsaError:
+        return None
+
+
+UPSTREAM: dict[str, tuple[str, ...]] = {
+    "source_catalog": (), "calibrator_catalog": (), "sky_model": ("source_catalog",), "subband_group": (),
+    "measurement_set": ("subband_group",),
+    "caltables": ("measurement_set", "sky_model", "calibrator_catalog"),
+    "calibrated_ms": ("measurement_set", "caltables"),
+    "tile_image": ("calibrated_ms", "sky_model"),
+    "hour_mosaic": ("tile_image",),
+    "source_measurements": ("hour_mosaic", "source_catalog"),
+    "night_mosaic": ("hour_mosaic",),
+    "light_curves": ("source_measurements",),
+    "variability": ("light_curves",),
+    "night_report": ("caltables", "tile_image", "hour_mosaic", "source_measurements", "night_mosaic", "light_curves", "variability"),
+}  # fmt: skip
+"""Which assets each is made from; Dagster's dependencies are the same table."""
+
+
+def _feeds(made: tuple[str, str | None], partition: str | None) -> bool:
+    """Whether a partition of an input is (also) for this partition: the same window, or one inside the other.
+
+    A night's calibration may serve its neighbours too; a forecast lists the night's own.
+    """
+    _, key = made
+    if key is None or partition is None:
+        return True
+    if len(partition) == 10:
+        return key[:10] == partition
+    return key == partition or partition.startswith(key) or timegrid.hour_of(key) == partition
+
+
+def span(since: datetime | None = None, until: datetime | None = None) -> Span:
+    """The span of a request; `until` before `since` is refused with ConfigurationError."""
+    if since is not None and until is not None and until <= since:
+        raise ConfigurationError(f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}")
+    return Span(since, until)
+
+
+SETTLED = timedelta(hours=2)
+"""What is younger belongs to the automation, which may be at it."""
+RECENT = timedelta(days=3)
+"""How far back the live graph looks by itself; older nights belong to `dsa110 process` and backfills."""

@@ -1,0 +1,74 @@
+"""The one mapping from an error's class to what Dagster does: retry with back-off, or fail at once."""
+
+import errno
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import dagster as dg
+
+from dsa110_assets import errors
+
+ERROR_CLASS = "error_class"
+"""Metadata key of a failure that carries the class of the error, for the alerts and for `process`."""
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done about an error: how often it is retried, and the first wait [s] (doubled each time)."""
+
+    max_retries: int
+    wait_s: float
+
+
+TREATMENTS: dict[type[errors.DsaError], Treatment] = {
+    errors.TransientError: Treatment(max_retries=3, wait_s=2.0),
+    errors.ResourceError: Treatment(max_retries=3, wait_s=30.0),
+    errors.WaitingError: Treatment(max_retries=0, wait_s=0.0),
+    errors.BadDataError: Treatment(max_retries=0, wait_s=0.0),
+    errors.ConfigurationError: Treatment(max_retries=0, wait_s=0.0),
+    errors.SilentWrongnessError: Treatment(max_retries=0, wait_s=0.0),
+    errors.NotFoundError: Treatment(max_retries=0, wait_s=0.0),
+}
+"""Waiting is not retried inside a run, which would hold a slot for hours: automation asks again once new
+calibration tables exist, and so does the next `dsa110 process`."""
+
+_SHORT_OF = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
+_JITTER = random.Random()
+
+
+def as_dsa_error(error: OSError | MemoryError | errors.DsaError) -> errors.DsaError:
+    """The class of our tree that an operating-system error belongs to; ours pass unchanged."""
+    if isinstance(error, errors.DsaError):
+        return error
+    if isinstance(error, MemoryError) or error.errno in _SHORT_OF:
+        return errors.ResourceError(f"{error}; free some space or memory, work resumes by itself")
+    return errors.TransientError(f"{type(error).__name__}: {error}")
+
+
+def treatment(error: errors.DsaError) -> Treatment:
+    """The treatment of an error, by the nearest class of the tree."""
+    return next((TREATMENTS[cls] for cls in type(error).__mro__ if cls in TREATMENTS), Treatment(0, 0.0))
+
+
+def wait_s(rule: Treatment, retry_number: int) -> float:
+    """Seconds until retry `retry_number` (0-based): doubling from the first wait, with +-20 % of jitter."""
+    return float(rule.wait_s * 2**retry_number * _JITTER.uniform(0.8, 1.2))
+
+
+@contextmanager
+def decided(retry_number: int = 0) -> Iterator[None]:
+    """Turn the errors of our tree, and operating-system errors, into Dagster's RetryRequested or Failure."""
+    try:
+        yield
+    except (errors.DsaError, OSError, MemoryError) as raised:
+        error = as_dsa_error(raised)
+        rule = treatment(error)
+        if rule.max_retries:
+            raise dg.RetryRequested(rule.max_retries, wait_s(rule, retry_number)) from error
+        raise dg.Failure(
+            description=f"{type(error).__name__}: {error}",
+            metadata={ERROR_CLASS: type(error).__name__, "reason": str(error)},
+            allow_retries=False,
+        ) from error

@@ -1,0 +1,270 @@
+"""`dsa110 process`: work off the whole graph, to completion, in this process and through Dagster.
+
+Every step is a Dagster run of one partition, so events, checks and metadata are where the web UI looks for
+them. What is up to date is not run; a partition that fails is reported and the others go on. Killed at any
+moment and started again, it ends with the same products: only the archive decides what is still to do.
+"""
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
+from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration import plan, policy, publishing, recipes
+from dsa110_assets.orchestration.resources import Platform
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
+    from dsa110_assets.settings import Settings
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+LANE_TAG = "dsa110/lane"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the work is: `done` of `total` partitions of the phase, and what is being made."""
+
+    phase: str
+    done: int
+    total: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A product that was made."""
+
+    product_id: str
+    asset: str
+    partition: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A partition that could not be made, with the class of the error and its reason."""
+
+    asset: str
+    partition: str | None
+    error_class: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ProcessReport:
+    """What `process` did: made, failed, waiting, put aside, and how many partitions were up to date.
+
+    `planned` is what a dry run would do. `held` are products that failed a blocking check.
+    """
+
+    made: tuple[Made, ...] = ()
+    failed: tuple[Failed, ...] = ()
+    waiting: tuple[plan.Waiting, ...] = ()
+    quarantined: tuple[str, ...] = ()
+    up_to_date: int = 0
+    planned: tuple[plan.Step, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether all that was asked for is done."""
+        return not self.failed and not self.waiting
+
+
+@dataclass
+class _Tally:
+    made: list[Made] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    waiting: list[plan.Waiting] = field(default_factory=list)
+    up_to_date: int = 0
+
+
+def process(
+    settings: "Settings",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    through: str | None = None,
+    dry_run: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    instance: dg.DagsterInstance | None = None,
+) -> ProcessReport:
+    """Make everything that is missing or stale for observation windows in [since, until), up to asset `through`.
+
+    Returns the report; raises ConfigurationError for what makes any work impossible (no inbox, unwritable
+    archive, another `process` on the same archive). A dry run changes nothing and lists the steps.
+    """
+    began = time.monotonic()
+    span, wanted = plan.span(since, until), plan.phases(through)
+    if dry_run:
+        return _dry_run(settings, span, through)
+    platform = Platform(settings)
+    with _alone(platform):
+        dagster = instance or instances.open_instance(settings.dagster_home)
+        instances.close_orphans(dagster)
+        archive = platform.archive
+        seen = plan.look_at_inbox(archive, settings, by_data=True)
+        quarantined = plan.put_aside(archive, seen)
+        ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
+        tally = _Tally()
+        tally.waiting += [plan.Waiting(c.observation, c.reason) for c in seen.candidates if c.state == "waiting" and span.holds(c.observation)]
+        tally.waiting += [plan.Waiting(path.name, reason) for path, reason in seen.waiting if not path.stem.endswith("_incomplete")]
+        runner = _Runner(platform, dagster, tally)
+        for grain, assets in wanted:
+            keys = plan.partitions(archive, grain, assets[0], span, ready)
+            for number, key in enumerate(keys):
+                if progress:
+                    progress(Progress(assets[-1], number, len(keys), key or ""))
+                runner.bring_up_to_date(assets, key, fresh=key in ready and assets[0] == "subband_group")
+            if progress:
+                progress(Progress(assets[-1], len(keys), len(keys), ""))
+        runner.tell_dagster(wanted, span)
+    return ProcessReport(
+        made=tuple(tally.made),
+        failed=tuple(tally.failed),
+        waiting=tuple(tally.waiting),
+        quarantined=tuple(quarantined),
+        up_to_date=tally.up_to_date,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _dry_run(settings: "Settings", span: plan.Span, through: str | None) -> ProcessReport:
+    """The steps that would be taken; nothing is made, not even the archive."""
+    from dsa110_assets.archive.store import MARKER, Archive
+
+    if not (settings.archive / MARKER).exists():
+        seen = plan.inbox.look(settings.inbox, plan.patience(settings, by_data=True))
+        keys = [c.observation for c in seen.ready() if span.holds(c.observation)]
+        return ProcessReport(planned=tuple(plan.from_nothing(keys, through)), waiting=_waiting(seen))
+    archive = Archive(settings.archive, settings.database_url)
+    seen = plan.look_at_inbox(archive, settings, by_data=True)
+    return ProcessReport(planned=tuple(plan.forecast(archive, settings, seen, span, through)), waiting=_waiting(seen))
+
+
+def _waiting(seen: plan.inbox.Inbox) -> tuple[plan.Waiting, ...]:
+    return tuple(plan.Waiting(c.observation, c.reason) for c in seen.candidates if c.state == "waiting")
+
+
+@contextmanager
+def _alone(platform: Platform) -> Iterator[None]:
+    """One `process` at a time on an archive: a second would make the same products. The lock dies with us."""
+    path = platform.archive.root / ".process.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ConfigurationError(f"DSA110_ARCHIVE={platform.archive.root} cannot be written ({error.strerror})") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = os.pread(descriptor, 64, 0).decode() or "another process"
+            raise ConfigurationError(f"`dsa110 process` already runs on {platform.archive.root} ({other}); wait for it") from None
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class _Runner:
+    """Runs partitions through Dagster in this process, and keeps the tally."""
+
+    def __init__(self, platform: Platform, instance: dg.DagsterInstance, tally: _Tally) -> None:
+        from dsa110_assets.definitions import build
+
+        self.platform, self.instance, self.tally = platform, instance, tally
+        self.job = build(platform).resolve_implicit_global_asset_job_def()
+
+    def bring_up_to_date(self, assets: Sequence[str], partition: str | None, *, fresh: bool) -> None:
+        """Run, in one run, from the first of these assets that is missing or stale to the last of them.
+
+        `fresh` says that the inbox holds files for the partition that its manifest does not name.
+        """
+        todo = self._todo(assets, partition, fresh)
+        self.tally.up_to_date += len(assets) - len(todo)
+        if todo:
+            self._run(todo, partition)
+
+    def _todo(self, assets: Sequence[str], partition: str | None, fresh: bool) -> list[str]:
+        for number, asset in enumerate(assets):
+            try:
+                reason = plan.reason_to_make(self.platform.archive, self.platform.settings, asset, partition)
+            except WaitingError as error:
+                self.tally.waiting.append(plan.Waiting(f"{asset} {partition or ''}".strip(), str(error)))
+                return []
+            except DsaError as error:
+                self.tally.failed.append(Failed(asset, partition, type(error).__name__, str(error)))
+                return []
+            if reason or (fresh and number == 0):
+                return list(assets[number:])
+        return []
+
+    def _run(self, assets: Sequence[str], partition: str | None) -> None:
+        before = {a: self.platform.archive.current(a, partition) for a in assets}
+        began = time.monotonic()
+        result = self.job.execute_in_process(
+            run_config=QUIET,
+            instance=self.instance,
+            partition_key=partition,
+            asset_selection=[dg.AssetKey(asset) for asset in assets],
+            raise_on_error=False,
+            tags={LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher()},
+        )
+        seconds = time.monotonic() - began
+        for asset in assets:
+            product = self.platform.archive.current(asset, partition)
+            if product is not None and product != before[asset]:
+                self.tally.made.append(Made(product.id, asset, partition, seconds / len(assets)))
+        self.tally.failed += _failures(result, partition)
+
+    def tell_dagster(self, wanted: Sequence[tuple[recipes.Grain, Sequence[str]]], span: plan.Span) -> None:
+        """Report products Dagster does not know of: a kill between index row and event, or a new DAGSTER_HOME."""
+        for grain, assets in wanted:
+            for asset in assets:
+                key = dg.AssetKey(asset)
+                known = self.instance.get_materialized_partitions(key)
+                for product in self.platform.archive.products(asset):
+                    if grain == "catalogue":
+                        unknown = self.instance.get_latest_materialization_event(key) is None
+                    else:
+                        unknown = product.partition not in known and span.holds_partition(grain, product.partition)
+                    if unknown:
+                        self.instance.report_runless_asset_event(_event(product))
+
+
+def _event(product: "Product") -> dg.AssetMaterialization:
+    metadata: Mapping[str, Any] = publishing.materialization_metadata(product)
+    return dg.AssetMaterialization(dg.AssetKey(product.asset), partition=product.partition, metadata=metadata)
+
+
+def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[Failed]:
+    """What failed in a run, in our own words where the failure was decided by `policy`."""
+    found = []
+    for event in result.all_events:
+        if not event.is_step_failure:
+            continue
+        data = event.step_failure_data
+        told = data.user_failure_data
+        if told is not None:
+            error_class = str(told.metadata[policy.ERROR_CLASS].value) if policy.ERROR_CLASS in told.metadata else "Failure"
+            reason = (told.description or "").removeprefix(f"{error_class}: ")
+        else:
+            error = data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            error_class = (error.cls_name if error else None) or "Error"
+            reason = " ".join(str(error.message if error else event.message).split()).removeprefix(f"{error_class}: ")
+            if error_class != "DagsterAssetCheckFailedError":
+                logging.getLogger(__name__).error("%s %s: %s", event.step_key, partition, error)
+        found.append(Failed(str(event.step_key), partition, error_class, reason))
+    return found

@@ -1,0 +1,171 @@
+"""How an asset's body ends: publish what science wrote, judge it by the asset's rules, report to Dagster.
+
+An observation's HARD rules are judged before its product becomes visible: a product that breaks one is never
+published. Hour and night products are published first, as evidence, but a broken blocking rule holds them:
+nothing is made from a held product, and Dagster's partition-aware blocking check fails their run.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata as distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dsa110_assets.errors import SilentWrongnessError
+from dsa110_assets.orchestration import policy, recipes, rules
+from dsa110_assets.orchestration.resources import Platform
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
+    from dsa110_assets.archive.publish import Draft
+
+FORCE_TAG = "dsa110/force"
+"""Run tag that makes an asset anew although it is up to date."""
+PREVIEW_BYTES = 20_000
+_LIBRARIES = ("aoflagger", "astropy", "casatasks", "ducc0", "numba", "numpy", "python-casacore", "radler", "reproject", "scipy")
+Make = Callable[[recipes.Ingredients, "Draft"], Mapping[str, Any]]
+
+
+class Stages:
+    """Seconds each named stage of a step took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time a block under this name."""
+        began = time.perf_counter()
+        yield
+        self.seconds[f"{name}_s"] = round(time.perf_counter() - began, 3)
+
+
+def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -> dg.MaterializeResult:
+    """Make this step's asset for its partition: find inputs, `make` into the draft, judge, publish, report.
+
+    `make(ingredients, draft)` writes into `draft.path` and returns the figures. A product that is up to date is
+    reported again, not made again, so that running anything twice changes nothing.
+    """
+    asset = context.asset_key.to_user_string()
+    partition = context.partition_key if context.has_partition_key else None
+    recipe = recipes.RECIPES[asset]
+    with policy.decided(context.retry_number):
+        archive, settings = platform.archive, platform.settings
+        ingredients = recipes.ingredients(recipe, archive, settings, partition)
+        current = archive.current(asset, partition, check=True)
+        if current and FORCE_TAG not in context.run.tags and recipe.stale(archive, current, settings, ingredients) is None:
+            context.log.info(f"{current.id} is up to date")
+            return report(current, rules.from_metadata(asset, current.metadata))
+        began = time.perf_counter()
+        with archive.publish(
+            asset,
+            partition,
+            ingredients.ids,
+            settings=recipe.settings(settings, ingredients),
+            code_version=recipe.code_version,
+            run_id=context.run_id,
+            engines=engines(),
+        ) as draft:
+            draft.metadata.update(make(ingredients, draft))
+            draft.metadata["seconds"] = round(time.perf_counter() - began, 3)
+            verdicts = rules.judge(asset, draft.metadata, platform.thresholds)
+            _gate(context, recipe, verdicts)
+            draft.metadata.update(rules.to_metadata(verdicts))
+            if broken := [v for v in verdicts if v.hard and not v.passed]:
+                draft.metadata[recipes.HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
+        return report(draft.product, verdicts)
+
+
+def _gate(context: dg.AssetExecutionContext, recipe: recipes.Recipe, verdicts: list[rules.Verdict]) -> None:
+    """Before an observation's product is visible: a broken HARD rule is reported as a failed check, and raises."""
+    broken = [verdict for verdict in verdicts if verdict.hard and not verdict.passed]
+    if recipe.grain != "observation" or not broken:
+        return
+    for verdict in verdicts:
+        context.log_event(
+            dg.AssetCheckEvaluation(
+                asset_key=context.asset_key,
+                check_name=verdict.check,
+                passed=verdict.passed,
+                metadata=_metadata({**verdict.figures, "partition": context.partition_key, "reason": verdict.reason}),
+                description=verdict.reason or None,
+                severity=verdict.severity,
+            )
+        )
+    raise SilentWrongnessError(
+        f"{recipe.asset} {context.partition_key}: not published: " + "; ".join(f"{v.check}: {v.reason}" for v in broken)
+    )
+
+
+def report(product: "Product", verdicts: list[rules.Verdict]) -> dg.MaterializeResult:
+    """What Dagster is told about a published product: numbers, path, inputs, preview, and the checks."""
+    return dg.MaterializeResult(
+        metadata=materialization_metadata(product),
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=verdict.check,
+                passed=verdict.passed,
+                severity=verdict.severity,
+                description=verdict.reason or None,
+                metadata=_metadata({**verdict.figures, "partition": product.partition or "", "product": product.id}),
+            )
+            for verdict in verdicts
+        ],
+    )
+
+
+def materialization_metadata(product: "Product") -> dict[str, Any]:
+    """A product's figures as Dagster's metadata: numbers it plots, path, inputs and a small preview."""
+    told = _metadata({k: v for k, v in product.metadata.items() if k != rules.VERDICTS})
+    inputs = "\n".join(f"- `{i}`" for i in product.inputs) or "- the inbox or a packaged catalogue"
+    told |= {
+        "product": product.id,
+        "path": dg.MetadataValue.path(str(product.path)),
+        "size_bytes": product.size_bytes,
+        "inputs": dg.MetadataValue.md(inputs),
+    }
+    preview = product.path / "preview.png"
+    if preview.is_file() and preview.stat().st_size <= PREVIEW_BYTES:
+        told["preview"] = dg.MetadataValue.md(f"![{product.id}]({data_uri(preview)})")
+    return told
+
+
+def data_uri(png: Path) -> str:
+    """A PNG as a data: URI, so that pages and events hold their pictures themselves."""
+    from base64 import b64encode
+
+    return f"data:image/png;base64,{b64encode(png.read_bytes()).decode()}"
+
+
+@cache
+def engines() -> dict[str, str]:
+    """Versions of the libraries that compute, as recorded with every product."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = distributions.version(name)
+        except distributions.PackageNotFoundError:
+            continue
+    return found
+
+
+def _metadata(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures in types Dagster takes; what has no value (NaN, None) is left out, for a plot has no NaN."""
+    told: dict[str, Any] = {}
+    for name, value in figures.items():
+        if value is None or (isinstance(value, float) and value != value):
+            continue
+        if isinstance(value, bool):
+            told[name] = dg.MetadataValue.bool(value)
+        elif isinstance(value, int | str):
+            told[name] = value
+        elif isinstance(value, float):
+            told[name] = dg.MetadataValue.float(value)
+        else:
+            told[name] = dg.MetadataValue.json(value)
+    return told

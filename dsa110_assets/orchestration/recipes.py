@@ -1,0 +1,245 @@
+"""What each product is made from: the one place that finds inputs, for the assets and for the plan alike.
+
+A recipe names the products an asset's partition ought to be made from now, and the settings that shape it. A
+product is up to date while it was made from just these. A partition whose inputs are not there has no
+ingredients (None): it stays unmaterialised, which is no failure.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from dsa110_assets.errors import WaitingError
+from dsa110_assets.telescope import timegrid
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.settings import Settings
+
+Grain = Literal["catalogue", "observation", "hour", "night"]
+HELD = "held"
+"""Metadata key of a product that failed a blocking rule: nothing is made from it."""
+NEIGHBOUR_TILES = 2
+STRIP_TOLERANCE_DEG = 1.0
+"""Tiles further than this from the hour's median declination belong to another strip."""
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a product is to be made from: products, facts that shape it beside the settings, and prepared objects."""
+
+    products: "tuple[Product, ...]" = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    prepared: Any = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Input ids as the archive records them."""
+        return tuple(product.id for product in self.products)
+
+    def only(self, asset: str) -> "Product":
+        """The one input of this asset."""
+        (found,) = [product for product in self.products if product.asset == asset]
+        return found
+
+    def all(self, asset: str) -> "list[Product]":
+        """The inputs of this asset, in time order."""
+        return sorted((p for p in self.products if p.asset == asset), key=lambda p: p.partition or "")
+
+
+Find = Callable[["Archive", "Settings", str], Ingredients | None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one asset is made. `code_version` is raised whenever the same inputs would give another product."""
+
+    asset: str
+    grain: Grain
+    code_version: str
+    find: Find
+    shaping: Callable[["Settings"], dict[str, Any]] = lambda _settings: {}
+
+    def settings(self, settings: "Settings", ingredients: Ingredients) -> dict[str, Any]:
+        """Everything but inputs and code that shaped the product, as it is recorded with it."""
+        from dsa110_assets.archive.product import jsonable
+
+        shaped = {name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for name, v in self.shaping(settings).items()}
+        result: dict[str, Any] = jsonable({**shaped, **ingredients.facts})
+        return result
+
+    def stale(self, archive: "Archive", product: "Product", settings: "Settings", ingredients: Ingredients) -> str | None:
+        """Why the product is not what would be made now; None if it is. Equal bytes are the same input."""
+        if product.code_version != self.code_version:
+            return f"made by code version {product.code_version}, now {self.code_version}"
+        made_from = [archive.get(i) for i in set(product.inputs) - set(ingredients.ids)]
+        wanted = [p for p in ingredients.products if p.id not in product.inputs]
+        if {_bytes(p) for p in made_from} != {_bytes(p) for p in wanted}:
+            changed = sorted(p.id for p in wanted or made_from)
+            return f"inputs changed: {', '.join(changed[:3])}{' …' if len(changed) > 3 else ''}"
+        now = self.settings(settings, ingredients)
+        if differing := sorted(k for k in now.keys() | product.settings.keys() if now.get(k) != product.settings.get(k)):
+            return f"settings changed: {', '.join(differing)}"
+        return None
+
+
+def _bytes(product: "Product") -> tuple[str, str | None, str]:
+    return product.asset, product.partition, product.digest
+
+
+def usable(archive: "Archive", asset: str, partition: str | None) -> "Product | None":
+    """The current product that may be built upon: there, and not held by a failed blocking rule."""
+    product = archive.current(asset, partition)
+    return None if product is None or product.metadata.get(HELD) else product
+
+
+def all_usable(archive: "Archive", asset: str, since: str | None = None, until: str | None = None) -> "list[Product]":
+    """Usable products with partitions from `since` to `until`, both included."""
+    return [p for p in archive.products(asset, since, until) if not p.metadata.get(HELD)]
+
+
+def _of_same_window(*assets: str) -> Find:
+    """Ingredients that are the same partition of other assets, and catalogues; all must be there."""
+
+    def find(archive: "Archive", settings: "Settings", partition: str) -> Ingredients | None:
+        found = [usable(archive, a, None if RECIPES[a].grain == "catalogue" else partition) for a in assets]
+        products = tuple(product for product in found if product is not None)
+        return Ingredients(products) if len(products) == len(assets) else None
+
+    return find
+
+
+def _catalogue_files(archive: "Archive", settings: "Settings", partition: str) -> Ingredients:
+    """The imported catalogues are files outside the archive; a changed file is another catalogue."""
+    facts = [f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.exists() else f"{path}:missing" for path in settings.catalogues]
+    return Ingredients(facts={"catalogues": facts})
+
+
+def _nothing(archive: "Archive", settings: "Settings", partition: str) -> Ingredients:
+    return Ingredients()
+
+
+def _inbox_files(archive: "Archive", settings: "Settings", partition: str) -> Ingredients:
+    from dsa110_assets.orchestration import inbox
+
+    group, identities = inbox.find_group(settings.inbox, partition)
+    return Ingredients(facts={"files": list(identities)}, prepared=group)
+
+
+def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
+    """The measurement sets in which a calibrator transits that night, with the transit of each."""
+    from dsa110_assets.orchestration import calibrators
+
+    sets = all_usable(archive, "measurement_set", night, night)
+    observed = calibrators.observed_transits(sets, settings)
+    sky = usable(archive, "sky_model", None)
+    if not observed or sky is None:
+        return None
+    sources = usable(archive, "calibrator_catalog", None)
+    facts = {"transits": [f"{transit.calibrator.name}@{product.partition}" for product, transit in observed]}
+    products = tuple(product for product, _ in observed)
+    return Ingredients((*products, sky, *([sources] if sources else [])), facts, prepared=observed)
+
+
+def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> Ingredients | None:
+    """The measurement set and the table set chosen for its time. Raises WaitingError while there is none."""
+    from dsa110_assets.orchestration import calibrators
+
+    product = usable(archive, "measurement_set", partition)
+    if product is None:
+        return None
+    choice, tables = calibrators.choose_for(archive, settings, product)
+    facts = {"caltable_set": choice.set.set_id.partition("/")[2]}
+    return Ingredients((product, tables), facts, prepared=choice)
+
+
+def _tiles_of_hour(archive: "Archive", settings: "Settings", hour: str) -> Ingredients | None:
+    """The hour's tiles and the last two before and first two after it, of the hour's own strip."""
+    start = timegrid.parse_key(hour)
+    within = all_usable(archive, "tile_image", hour, _key(start + timegrid.HOUR - timegrid.OBSERVATION_WINDOW))
+    if not within:
+        return None
+    before = all_usable(archive, "tile_image", _key(start - timegrid.HOUR), _key(start - timegrid.OBSERVATION_WINDOW))
+    after = all_usable(archive, "tile_image", _key(start + timegrid.HOUR), _key(start + 2 * timegrid.HOUR - timegrid.OBSERVATION_WINDOW))
+    decs = sorted(_dec(product) for product in within)
+    strip = decs[len(decs) // 2]
+    tiles = [*before[-NEIGHBOUR_TILES:], *within, *after[:NEIGHBOUR_TILES]]
+    return Ingredients(tuple(p for p in tiles if abs(_dec(p) - strip) <= STRIP_TOLERANCE_DEG))
+
+
+def _mosaic_and_known(archive: "Archive", settings: "Settings", hour: str) -> Ingredients | None:
+    """The hour's mosaic, the catalogue, and earlier hours that discovered something: their names are kept."""
+    mosaic, catalogue = usable(archive, "hour_mosaic", hour), usable(archive, "source_catalog", None)
+    if mosaic is None or catalogue is None:
+        return None
+    before = all_usable(archive, "source_measurements", None, _key(timegrid.parse_key(hour) - timegrid.HOUR))
+    return Ingredients((mosaic, catalogue, *(p for p in before if p.metadata.get("n_new"))))
+
+
+def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
+    found = all_usable(archive, "hour_mosaic", night, night)
+    return Ingredients(tuple(found)) if found else None
+
+
+def _measurements_until(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
+    """The night's measurements and all earlier ones: a light curve needs its past."""
+    found = all_usable(archive, "source_measurements", None, night)
+    return Ingredients(tuple(found)) if any(p.partition.startswith(night) for p in found if p.partition) else None
+
+
+def _night(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
+    """Everything the night has to show; its light curves, or at least a tile, must be there."""
+    assets = ("caltables", "tile_image", "hour_mosaic", "source_measurements", "night_mosaic", "light_curves", "variability")
+    found = [product for asset in assets for product in archive.products(asset, night, night)]
+    return Ingredients(tuple(found)) if found else None
+
+
+def _key(moment: Any) -> str:
+    return str(moment.strftime("%Y-%m-%dT%H:%M"))
+
+
+def _dec(product: "Product") -> float:
+    return float(product.metadata["pointing_dec_deg"])
+
+
+def _averaging(settings: "Settings") -> dict[str, Any]:
+    return {"average_channels": settings.average_channels, "average_times": settings.average_times}
+
+
+ORDER = (
+    Recipe("source_catalog", "catalogue", "1", _catalogue_files),
+    Recipe("calibrator_catalog", "catalogue", "1", _nothing),
+    Recipe("sky_model", "catalogue", "1", _of_same_window("source_catalog")),
+    Recipe("subband_group", "observation", "1", _inbox_files, lambda s: {"subbands": s.subbands}),
+    Recipe(
+        "measurement_set", "observation", "1", _of_same_window("subband_group"),
+        lambda s: {"flagging": s.flagging, "reader_engine": s.reader_engine},
+    ),
+    Recipe("caltables", "night", "1", _transit_sets, lambda s: {"solve": s.solve, "solve_engine": s.solve_engine}),
+    Recipe("calibrated_ms", "observation", "1", _chosen_tables, lambda s: {"solve_engine": s.solve_engine, **_averaging(s)}),
+    Recipe(
+        "tile_image", "observation", "1", _of_same_window("calibrated_ms", "sky_model"),
+        lambda s: {"imaging": s.imaging, "imaging_engine": s.imaging_engine},
+    ),
+    Recipe("hour_mosaic", "hour", "1", _tiles_of_hour, lambda s: {"coadd": s.coadd}),
+    Recipe(
+        "source_measurements", "hour", "1", _mosaic_and_known,
+        lambda s: {"photometry": s.photometry},
+    ),
+    Recipe("night_mosaic", "night", "1", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
+    Recipe("light_curves", "night", "1", _measurements_until, lambda s: {"ensemble": s.ensemble}),
+    Recipe("variability", "night", "1", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
+    Recipe("night_report", "night", "1", _night),
+)  # fmt: skip
+"""All assets, each after everything it is made from."""
+
+RECIPES: dict[str, Recipe] = {recipe.asset: recipe for recipe in ORDER}
+
+
+def ingredients(recipe: Recipe, archive: "Archive", settings: "Settings", partition: str | None) -> Ingredients:
+    """The recipe's ingredients for a partition. Raises WaitingError, saying what lacks, when they are not there."""
+    found = recipe.find(archive, settings, partition or "")
+    if found is None:
+        raise WaitingError(f"{recipe.asset} {partition or ''}: its inputs are not there yet; `dsa110 status` says what lacks")
+    return found

@@ -1,0 +1,186 @@
+"""The night's page: what was seen, what failed and why, a gallery, checks and candidates, in one HTML file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dsa110_assets.orchestration import measuring, publishing, recipes, rules
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dsa110_assets.archive.product import Product
+    from dsa110_assets.archive.store import Archive
+
+GALLERY = 48
+CURVES = 12
+CURVE_WIDTH, CURVE_HEIGHT = 420, 120
+_OBSERVATION_FIGURES = ("n_subbands", "flag_fraction", "caltable_age_h", "rms_jy", "dynamic_range", "flux_ratio")
+_NIGHT_FIGURES: dict[str, tuple[str, ...]] = {
+    "caltables": ("calibrators", "anchor", "n_sets", "n_transits", "bandpass_snr", "gain_snr", "closure_phase_deg"),
+    "hour_mosaic": ("n_tiles", "rms_jy", "measured_over_noise", "overlap_flux_ratio", "windows_completed"),
+    "source_measurements": ("n_sources", "n_detected", "n_new", "flux_ratio", "completeness", "false_detection_rate"),
+    "night_mosaic": ("n_tiles", "area_deg2", "rms_jy", "windows_completed"),
+    "light_curves": ("n_sources", "n_epochs", "n_references_min", "residual_rms", "correction_max_percent"),
+    "variability": ("n_tested", "n_candidates", "n_flare", "n_ese", "n_transient", "false_alarm_rate"),
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that could not be made, in its own words."""
+
+    asset: str
+    partition: str
+    reason: str
+
+
+def failures_of(instance: dg.DagsterInstance, partitions: Sequence[str]) -> list[Failure]:
+    """The last failed step of each of these partitions' runs, if any failed."""
+    found = []
+    for partition in partitions:
+        runs = instance.get_runs(
+            filters=dg.RunsFilter(tags={"dagster/partition": partition}, statuses=[dg.DagsterRunStatus.FAILURE]), limit=1
+        )
+        for run in runs:
+            for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+                event = entry.dagster_event
+                if event is not None:
+                    told = event.step_failure_data.user_failure_data
+                    reason = (told.description if told else None) or (event.message or "")
+                    found.append(Failure(str(event.step_key), partition, reason))
+    return found
+
+
+def unfinished(archive: "Archive", night: str) -> list[str]:
+    """The night's observations that were accepted and have no image."""
+    done = {p.partition for p in archive.products("tile_image", night, night)}
+    return [p.partition for p in archive.products("subband_group", night, night) if p.partition and p.partition not in done]
+
+
+def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Failure]) -> dict[str, Any]:
+    """Write night_report.html, which needs no other file; returns the night's figures."""
+    import jinja2
+
+    from dsa110_assets.archive import quarantine
+
+    products = {asset: archive.products(asset, night, night) for asset in recipes.RECIPES}
+    quarantined = [one for one in quarantine.quarantined(archive) if _of_night(one, night)]
+    candidates, drawn = _candidates(products)
+    checks = [
+        (p, verdict) for found in products.values() for p in found for verdict in rules.from_metadata(p.asset, p.metadata)
+        if rules.VERDICTS in p.metadata
+    ]  # fmt: skip
+    failed = [(p, verdict) for p, verdict in checks if not verdict.passed]
+    told = {
+        "night": night,
+        "observations": [_observation(p, products) for p in products["subband_group"]],
+        "summary": _summary(products),
+        "failures": failures,
+        "quarantined": quarantined,
+        "failed_checks": failed,
+        "n_checks": len(checks),
+        "mosaics": _pictures([*products["night_mosaic"], *products["hour_mosaic"]]),
+        "gallery": _pictures(products["tile_image"][:GALLERY]),
+        "n_tiles": len(products["tile_image"]),
+        "candidates": candidates,
+        "curves": drawn,
+    }
+    template = files("dsa110_assets.orchestration").joinpath("templates/night_report.html").read_text(encoding="utf-8")
+    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template).render(told)
+    (directory / "night_report.html").write_text(page, encoding="utf-8")
+    return {
+        "n_observations": len(products["subband_group"]),
+        "n_images": len(products["tile_image"]),
+        "n_failures": len(failures),
+        "n_quarantined": len(quarantined),
+        "n_checks_made": len(checks),
+        "n_checks_broken": len(failed),
+        "n_candidates": len(candidates),
+    }
+
+
+def _of_night(one: Any, night: str) -> bool:
+    return bool((one.observation or "").startswith(night) or any(path.name.startswith(night) for path in one.paths))
+
+
+def _observation(group: "Product", products: "Mapping[str, list[Product]]") -> dict[str, Any]:
+    """One line per observation: what is known of it, from whichever of its products came furthest."""
+    row: dict[str, Any] = {"key": group.partition, "reached": group.asset, **group.metadata}
+    for asset in ("measurement_set", "calibrated_ms", "tile_image"):
+        for product in products[asset]:
+            if product.partition == group.partition:
+                row |= {**product.metadata, "reached": asset}
+    return {"key": row["key"], "reached": row["reached"], "figures": [_shown(row.get(name)) for name in _OBSERVATION_FIGURES]}
+
+
+def _summary(products: "Mapping[str, list[Product]]") -> list[dict[str, Any]]:
+    return [
+        {
+            "product": product,
+            "figures": [(name, _shown(product.metadata[name])) for name in names if product.metadata.get(name) not in (None, [])],
+            "held": product.metadata.get(recipes.HELD, ""),
+        }
+        for asset, names in _NIGHT_FIGURES.items()
+        for product in products[asset]
+    ]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _pictures(products: "Sequence[Product]") -> list[dict[str, str]]:
+    return [
+        {"id": p.id, "partition": p.partition or "", "uri": publishing.data_uri(p.path / "preview.png")}
+        for p in products
+        if (p.path / "preview.png").is_file()
+    ]
+
+
+def _candidates(products: "Mapping[str, list[Product]]") -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The candidates, most significant first, and drawings of the first few light curves."""
+    if not products["variability"] or not products["light_curves"]:
+        return [], []
+    import pandas as pd
+
+    table = pd.read_parquet(products["variability"][0].path / measuring.VARIABILITY)
+    chosen = table[table["kind"] != ""].sort_values("q_value")
+    curves = pd.read_parquet(products["light_curves"][0].path / measuring.LIGHT_CURVES)
+    rows = [
+        {name: _shown(value) for name, value in row.items()}
+        for row in chosen[["source_id", "kind", "ra_deg", "dec_deg", "n_epochs", "mean_flux_jy", "eta", "v", "q_value"]].to_dict("records")
+    ]
+    drawn = [
+        {"source_id": name, "svg": _drawing(curves[curves["source_id"] == name])} for name in chosen["source_id"].head(CURVES)
+    ]
+    return rows, drawn
+
+
+def _drawing(curve: "pd.DataFrame") -> str:
+    """A light curve as SVG: points with one-sigma bars, time to the right, flux upwards from zero."""
+    from html import escape
+
+    points = curve[curve["flux_jy"].notna() & curve["flux_err_jy"].notna()]
+    if points.empty:
+        return ""
+    first, last = float(points["mjd"].min()), float(points["mjd"].max())
+    top = 1.05 * float((points["flux_jy"] + points["flux_err_jy"]).max()) or 1.0
+    marks = []
+    for mjd, flux, error in points[["mjd", "flux_jy", "flux_err_jy"]].itertuples(index=False):
+        x = 40 + (CURVE_WIDTH - 50) * ((mjd - first) / (last - first) if last > first else 0.5)
+        y, low, high = (CURVE_HEIGHT - 20) * (1 - flux / top) + 5, (flux - error) / top, (flux + error) / top
+        y1, y2 = (CURVE_HEIGHT - 20) * (1 - low) + 5, (CURVE_HEIGHT - 20) * (1 - high) + 5
+        marks.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/><circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+    label = f"{escape(str(curve['source_id'].iloc[0]))}: {top / 1.05:.3g} Jy at the top, MJD {first:.2f} to {last:.2f}"
+    axis = f'<path d="M40 5V{CURVE_HEIGHT - 15}H{CURVE_WIDTH - 5}"/><text x="2" y="14">{top / 1.05:.2g} Jy</text>'
+    axis += f'<text x="40" y="{CURVE_HEIGHT - 2}">MJD {first:.2f}</text><text x="{CURVE_WIDTH - 80}" y="{CURVE_HEIGHT - 2}">{last:.2f}</text>'
+    return f'<svg viewBox="0 0 {CURVE_WIDTH} {CURVE_HEIGHT}" role="img" aria-label="{label}">{axis}{"".join(marks)}</svg>'

@@ -1,0 +1,184 @@
+"""Sensors: the inbox, the automation of the graph, and the alerts."""
+
+import json
+import shutil
+from collections.abc import Mapping, Set
+from typing import Any
+
+import dagster as dg
+from dagster._core.execution.backfill import BulkActionStatus
+
+from dsa110_assets.errors import ResourceError
+from dsa110_assets.orchestration import alerts, plan
+from dsa110_assets.orchestration.backfill import FOLLOW_TAG
+from dsa110_assets.orchestration.backfill import TAGS as BACKFILL_TAGS
+from dsa110_assets.orchestration.process import LANE_TAG
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.telescope import timegrid
+
+REQUESTS_PER_TICK = 50
+HEADERS_PER_TICK = 1600
+"""At 5 ms a header a tick stays far from the 60 s a sensor may take; the rest follows in the next one."""
+LIVE = {LANE_TAG: "live", "dagster/priority": "10"}
+"""Live observations overtake backfills wherever runs queue."""
+FOLLOWED_BACKFILLS = 50
+_BACKFILL_RUNS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
+_INGEST = dg.AssetSelection.assets("subband_group", "measurement_set")
+
+
+@dg.sensor(
+    name="inbox",
+    target=_INGEST,
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts an observation's run when its subbands are there, or enough of them after the wait.",
+)
+def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
+    """Request a run for every observation that is ready; quarantine, once, what cannot be used.
+
+    The cursor is {mark, open}: `mark` the stamp of the oldest file not settled yet, `open` the requested
+    observations whose manifest is not published yet, with the files they were requested for.
+    """
+    settings, archive = platform.settings, platform.archive
+    _require_room(platform)
+    cursor: dict[str, Any] = json.loads(context.cursor or "{}")
+    opened: dict[str, list[str]] = cursor.get("open", {})
+    settled = plan.settled_files(archive)
+    opened = {key: files for key, files in opened.items() if not settled.issuperset(files)}
+    requested = {name for files in opened.values() for name in files}
+    seen = plan.inbox.look(
+        settings.inbox, plan.patience(settings, by_data=False), settled | requested, HEADERS_PER_TICK
+    )
+    for told in plan.put_aside(archive, seen):
+        context.log.warning("quarantined: %s", told)
+    ready = seen.ready()[:REQUESTS_PER_TICK]
+    requests = []
+    for candidate in ready:
+        opened[candidate.observation] = list(candidate.files)
+        requests.append(
+            dg.RunRequest(
+                run_key=f"{candidate.observation}:{_fingerprint(candidate.files)}",
+                partition_key=candidate.observation,
+                tags={**LIVE, "dsa110/group": f"{candidate.group.mjd_start:.8f}"},
+            )
+        )
+    waiting = [f"{c.observation}: {c.reason}" for c in seen.candidates if c.state == "waiting"]
+    reason = None if requests else dg.SkipReason("; ".join(waiting) or "nothing new in the inbox")
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason=reason,
+        cursor=json.dumps({"mark": seen.oldest_open or cursor.get("mark"), "open": opened}),
+    )
+
+
+def _fingerprint(files: tuple[str, ...]) -> str:
+    """The same files always ask for the same run: a request is made once, a late subband makes another."""
+    import xxhash
+
+    return xxhash.xxh3_64_hexdigest("\n".join(files))
+
+
+def _require_room(platform: Platform) -> None:
+    """Pause ingest while the archive's disk is all but full. Raises ResourceError, which the tick shows."""
+    free_gb = shutil.disk_usage(platform.archive.root).free / 1e9
+    critical_gb = min(platform.thresholds.disk_critical_gb, shutil.disk_usage(platform.archive.root).total / 1e10)
+    if free_gb < critical_gb:
+        raise ResourceError(
+            f"{platform.archive.root}: {free_gb:.1f} GB free, below {critical_gb:.1f} GB; ingest waits: free some, it resumes"
+        )
+
+
+automation_sensor = dg.AutomationConditionSensorDefinition(
+    "automation",
+    target=dg.AssetSelection.all(),
+    run_tags=LIVE,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Makes what follows from new observations: calibration, images, mosaics, measurements, nights.",
+)
+
+
+@dg.sensor(
+    name="alerts",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Sends failed asset checks to the console and the webhook.",
+)
+def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
+    """Alert about check failures that are new since the last tick; the cursor moves only once they are sent."""
+    assert context.repository_def is not None
+    keys = sorted(context.repository_def.asset_graph.asset_check_keys, key=str)
+    found, cursor = alerts.failed_checks(context.instance, keys, json.loads(context.cursor or "{}"))
+    alerts.send(found, platform.settings.webhook_url)
+    return dg.SensorResult(skip_reason=dg.SkipReason(f"{len(found)} alerts"), cursor=json.dumps(cursor))
+
+
+@dg.run_failure_sensor(
+    name="failed_runs",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Sends failed runs to the console and the webhook.",
+)
+def failure_sensor(context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Platform]) -> None:
+    """Alert about a run that failed, with the steps' own words."""
+    run, partition = context.dagster_run, context.dagster_run.tags.get("dagster/partition", "")
+    events = context.get_step_failure_events()
+    reasons = []
+    for event in events:
+        told = event.step_failure_data.user_failure_data
+        reasons.append(f"{event.step_key}: {(told.description if told else None) or event.message}")
+    alerts.send(
+        [alerts.Alert(f"run failed {partition}".strip(), "; ".join(reasons) or context.failure_event.message or "", "ERROR", run.run_id)],
+        platform.settings.webhook_url,
+    )
+
+
+@dg.sensor(
+    name="follow_backfills",
+    target=dg.AssetSelection.all(),
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Finishes backfilled nights: asks, a phase at a time, for what their observations lead to.",
+)
+def backfill_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
+    """Once a backfill of `dsa110 backfill` has ended: the next phase of its nights. Each step is tried once.
+
+    The cursor lists the backfills that are followed to their end.
+    """
+    done: list[str] = json.loads(context.cursor or "[]")
+    requests: list[dg.RunRequest] = []
+    for one in context.instance.get_backfills(limit=FOLLOWED_BACKFILLS):
+        nights = one.tags.get(FOLLOW_TAG)
+        if nights is None or one.backfill_id in done or one.status in _BACKFILL_RUNS:
+            continue
+        follow = {FOLLOW_TAG: one.backfill_id}
+        runs = context.instance.get_runs(filters=dg.RunsFilter(tags=follow))
+        if any(not run.is_finished for run in runs):
+            continue
+        tried = {(key.to_user_string(), run.tags.get("dagster/partition")) for run in runs for key in run.asset_selection or ()}
+        first, _, last = nights.partition("..")
+        span = plan.Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT)
+        fresh = redo_requests(platform, span, {**BACKFILL_TAGS, **follow}, tried)
+        requests += fresh
+        if not fresh:
+            done.append(one.backfill_id)
+    reason = None if requests else dg.SkipReason("no backfill has anything left to follow")
+    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps(done[-FOLLOWED_BACKFILLS:]))
+
+
+def redo_requests(
+    platform: Platform, span: plan.Span, tags: Mapping[str, str], tried: Set[tuple[str, str | None]] = frozenset()
+) -> list[dg.RunRequest]:
+    """Runs for what is missing or stale in a span: the first phase with anything to do, without what was tried."""
+    archive, settings = platform.archive, platform.settings
+    for grain, assets in plan.PHASES:
+        requests: list[dg.RunRequest] = []
+        for key in plan.partitions(archive, grain, assets[0], span):
+            todo = plan.first_to_make(archive, settings, assets, key) if span.over(grain, key) else None
+            if todo and (todo[0], key) not in tried:
+                selection = [dg.AssetKey(name) for name in assets[assets.index(todo[0]) :]]
+                told = {**tags, "dsa110/reason": todo[1][:200]}
+                requests.append(dg.RunRequest(partition_key=key, asset_selection=selection, tags=told))
+        if requests:
+            return requests[:REQUESTS_PER_TICK]
+    return []
