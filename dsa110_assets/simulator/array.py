@@ -15,14 +15,16 @@ SMALL_ARRAY_ORDER = (
 )  # fmt: skip
 """Stations in the order in which a small array takes them.
 
-Found by annealing for 24 antennas, 16 subbands and declination 16.27: the snapshot beam is about 50 arcsec wide
-(robust 0.5), its highest sidelobe 0.23, their rms 0.016. Then ordered by leaving out, one by one, what costs least.
+Found by annealing for 24 antennas, 16 subbands and declination 16.27: the snapshot beam is about 50 arcsec
+wide (robust 0.5), its highest sidelobe 0.23, their rms 0.016. Then ordered by leaving out, one by one, what
+costs least.
 """
 
 
 @dataclass(frozen=True)
 class Array:
-    """The connected antennas: `numbers` (n,) 0-based, ascending; `order` the same in the correlator's input order.
+    """The connected antennas: `numbers` (n,) 0-based, ascending; `order` the same in the correlator's input
+    order.
 
     `relative_m` (117, 3) are the positions of all stations minus the site's [m].
     """
@@ -33,12 +35,14 @@ class Array:
 
     @property
     def baselines(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(ant1, ant2) of one integration in the telescope's row order: for i, for j <= i: (order[j], order[i])."""
+        """(ant1, ant2) of one integration in the telescope's row order: for i, for j <= i: (order[j],
+        order[i])."""
         i, j = np.tril_indices(self.order.size)
         return self.order[j], self.order[i]
 
     def static_uvw_m(self, dec_rad: float) -> NDArray[np.float64]:
-        """uvw [m] of all rows of one integration, pos(ant2) - pos(ant1), at hour angle 0 and the pointing declination."""
+        """uvw [m] of all rows of one integration, pos(ant2) - pos(ant1), at hour angle 0 and the pointing
+        declination."""
         ant1, ant2 = self.baselines
         uvw = astrometry.apparent_uvw_m(self.relative_m, 0.0, dec_rad)[0]
         return np.asarray(uvw[ant2] - uvw[ant1])

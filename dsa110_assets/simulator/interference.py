@@ -35,7 +35,8 @@ class Tone:
 
 @dataclass(frozen=True)
 class Burst:
-    """A broadband burst over whole integrations and a frequency range, seen by some antennas (0-based numbers)."""
+    """A broadband burst over whole integrations and a frequency range, seen by some antennas (0-based
+    numbers)."""
 
     integration: int
     integrations: int
@@ -82,9 +83,12 @@ def add(
     true: NDArray[np.complex128], array: Array, transmitters: tuple[Tone, ...], flashes: tuple[Burst, ...],
     dec_rad: float, frequencies_hz: Float, width_hz: float, seed: int,
 ) -> NDArray[np.bool_]:  # fmt: skip
-    """Add interference [Jy] to true visibilities (time, row, channel) in place; returns the (time, channel) it touches."""
+    """Add interference [Jy] to true visibilities (time, row, channel) in place; returns the (time, channel)
+    it touches."""
     ant1, ant2 = array.baselines
-    sidelobe = np.exp(_SIDELOBE_SCATTER * np.random.default_rng([seed, _STREAM_TONES, 1]).normal(size=len(array.relative_m)))
+    sidelobe = np.exp(
+        _SIDELOBE_SCATTER * np.random.default_rng([seed, _STREAM_TONES, 1]).normal(size=len(array.relative_m))
+    )
     pair = sidelobe[ant1] * sidelobe[ant2]
     touched = np.zeros((true.shape[0], frequencies_hz.size), dtype=bool)
     for tone in transmitters:
@@ -109,13 +113,14 @@ def record(item: Tone | Burst) -> dict[str, Any]:
     return asdict(item)
 
 
-def _fringe(array: Array, azimuth_rad: float, dec_rad: float, frequencies_hz: Float) -> NDArray[np.complex128]:
+def _fringe(
+    array: Array, azimuth_rad: float, dec_rad: float, frequencies_hz: Float
+) -> NDArray[np.complex128]:
     """(row, channel) response to a transmitter on the horizon.
 
     The correlator takes out the delay w of the meridian direction, which stands still over the ground: the
     fringe is the same at every integration, but washed out inside each as the correlator follows the sky.
     """
-    ant1, ant2 = array.baselines
     uvw = array.static_uvw_m(dec_rad)
     ground = array.static_uvw_m(0.0)  # at declination 0 the axes are east, north celestial pole, equator
     horizon = np.array([np.sin(azimuth_rad), np.cos(azimuth_rad) * 0.796, -np.cos(azimuth_rad) * 0.605])

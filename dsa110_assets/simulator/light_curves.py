@@ -17,16 +17,17 @@ _FLARE_DECAY_D, _FLARE_DECAY_PER_NIGHT_D = 0.25, 0.04
 _DIP_DEPTH = 0.45
 _DIP_EDGE_D = 0.1
 _FEWEST_NIGHTS = 3
-"""A run of one or two nights may be continued by further calls: the curves are laid out for at least three."""
+"""A run of one or two nights may be continued by further calls: the curves are laid out for at least
+three."""
 
 
 @dataclass(frozen=True)
 class LightCurve:
     """Flux factor over time: `reference_mjd` is the source's transit on night 0 of `nights`.
 
-    flare: 1 + 1.5 f, f rising as a Gaussian (0.25 d) to the transit of night `first` and decaying exponentially
-    (0.25 d + 0.04 d per night). ese: 1 - 0.45 between half a day before the transit of night `first` and half a
-    day after that of night `last`, with edges of 0.1 d (tanh).
+    flare: 1 + 1.5 f, f rising as a Gaussian (0.25 d) to the transit of night `first` and decaying
+    exponentially (0.25 d + 0.04 d per night). ese: 1 - 0.45 between half a day before the transit of night
+    `first` and half a day after that of night `last`, with edges of 0.1 d (tanh).
     """
 
     kind: Literal["flare", "ese"]
@@ -45,7 +46,9 @@ class LightCurve:
                 after < 0, np.exp(-0.5 * (after / _FLARE_RISE_D) ** 2), np.exp(-np.maximum(after, 0) / decay)
             )
             return np.asarray(1 + _FLARE_AMPLITUDE * shape)
-        inside = np.tanh((night - self.first + 0.5) / _DIP_EDGE_D) - np.tanh((night - self.last - 0.5) / _DIP_EDGE_D)
+        inside = np.tanh((night - self.first + 0.5) / _DIP_EDGE_D) - np.tanh(
+            (night - self.last - 0.5) / _DIP_EDGE_D
+        )
         return np.asarray(1 - _DIP_DEPTH * inside / 2)
 
 
@@ -56,7 +59,8 @@ def flare(reference_mjd: float, nights: int) -> LightCurve:
 
 
 def dip(reference_mjd: float, nights: int) -> LightCurve:
-    """A dip over half of the nights (rounded down): the last ones of a short run, the middle ones from six nights on."""
+    """A dip over half of the nights (rounded down): the last ones of a short run, the middle ones from six
+    nights on."""
     n = max(nights, _FEWEST_NIGHTS)
     first = ceil(n / 4) if n >= 6 else n - n // 2
     return LightCurve("ese", reference_mjd, n, first, first + n // 2 - 1)

@@ -1,9 +1,10 @@
 """The measurement equation: what the correlator would record of a point-source sky.
 
-For every baseline, integration and channel V = sum_s S A exp[2 pi i nu tau] sinc(dnu tau) sinc(nu tau' dt), with
-tau = (u l + v m + w (n - 1)) / c, sinc x = sin(pi x) / (pi x), l, m, n and uvw in the apparent frame about
-(hour angle 0, pointing declination), and tau' the rate of tau while the correlator tracks that direction. The
-factors are the exact averages over a channel and, to first order in the rate, over an integration.
+For every baseline, integration and channel V = sum_s S A exp[2 pi i nu tau] sinc(dnu tau) sinc(nu tau' dt),
+with tau = (u l + v m + w (n - 1)) / c, sinc x = sin(pi x) / (pi x), l, m, n and uvw in the apparent frame
+about (hour angle 0, pointing declination), and tau' the rate of tau while the correlator tracks that
+direction. The factors are the exact averages over a channel and, to first order in the rate, over an
+integration.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ApparentSky:
-    """The sources that matter to one group: `lmn` (time, source, 3), separations and flux factors (time, source)."""
+    """The sources that matter to one group: `lmn` (time, source, 3), separations and flux factors (time,
+    source)."""
 
     model: SkyModel
     lmn: Float
@@ -42,10 +44,14 @@ class ApparentSky:
 
 
 def apparent_sky(sky: SimulatedSky, times_mjd: Float, dec_rad: float, faintest_jy: float) -> ApparentSky:
-    """Apparent places at each integration of the sources that reach `faintest_jy` [Jy] after the primary beam."""
+    """Apparent places at each integration of the sources that reach `faintest_jy` [Jy] after the primary
+    beam."""
     lst = astrometry.apparent_lst_rad(times_mjd)
-    ra, dec = astrometry.icrs_to_apparent_rad(sky.model.ra_rad, sky.model.dec_rad, times_mjd[len(times_mjd) // 2])
-    # the beam drifts by up to 0.65 deg from mid-group: look that far on both sides before the exact transformation
+    ra, dec = astrometry.icrs_to_apparent_rad(
+        sky.model.ra_rad, sky.model.dec_rad, times_mjd[len(times_mjd) // 2]
+    )
+    # the beam drifts by up to 0.65 deg from mid-group: look that far on both sides before the exact
+    # transformation
     middle = astrometry.separation_deg(ra, dec, lst[len(lst) // 2], dec_rad)
     nearest = np.maximum(middle - 0.7, 0)[:, None] + np.linspace(0, 1.4, 15)
     reach = np.max(beam.power(nearest[..., None], _BAND_EDGES_HZ), axis=(1, 2))
@@ -74,8 +80,11 @@ def _apparent_places(sources: SkyModel, times_mjd: Float) -> tuple[Float, Float]
     return ra[0] + where * moved, dec[0] + where * (dec[1] - dec[0])
 
 
-def visibilities(array: Array, sky: ApparentSky, dec_rad: float, frequencies_hz: Float, width_hz: float) -> NDArray[np.complex128]:
-    """True visibilities [Jy] (time, row of one integration, channel), autos included; channels equally spaced."""
+def visibilities(
+    array: Array, sky: ApparentSky, dec_rad: float, frequencies_hz: Float, width_hz: float
+) -> NDArray[np.complex128]:
+    """True visibilities [Jy] (time, row of one integration, channel), autos included; channels equally
+    spaced."""
     uvw = array.static_uvw_m(dec_rad)
     rate = uvw_rate_m_s(uvw, dec_rad)
     step = float(frequencies_hz[1] - frequencies_hz[0]) if frequencies_hz.size > 1 else 0.0
@@ -88,21 +97,22 @@ def visibilities(array: Array, sky: ApparentSky, dec_rad: float, frequencies_hz:
 
 
 def uvw_rate_m_s(uvw_m: Float, dec_rad: float) -> Float:
-    """d(uvw)/dt [m/s] of baselines (n, 3) at the meridian while a direction of that declination is tracked."""
+    """d(uvw)/dt [m/s] of baselines (n, 3) at the meridian while a direction of that declination is
+    tracked."""
     u, v, w = uvw_m.T
     sin_dec, cos_dec = np.sin(dec_rad), np.cos(dec_rad)
     return EARTH_RATE_RAD_S * np.stack([cos_dec * w - sin_dec * v, sin_dec * u, -cos_dec * u], axis=-1)
 
 
-@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _sinc(x: float) -> float:
+@numba.njit(cache=True, inline="always")
+def _sinc(x):  # type: ignore[no-untyped-def]
     y = (np.pi * x) ** 2
     if y < 0.25:  # the series to y^5 is good to 1e-13 here and four times as fast
         return 1 - y / 6 * (1 - y / 20 * (1 - y / 42 * (1 - y / 72 * (1 - y / 110))))
     return np.sin(np.pi * x) / (np.pi * x)
 
 
-@numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(parallel=True, cache=True)
 def _accumulate(delay_uvw, delay_rate, lmn, amplitude, first_hz, step_hz, width_hz, interval_s, out):  # type: ignore[no-untyped-def]
     """Sum over sources.
 

@@ -9,9 +9,10 @@ from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.sky.names import position_name
 
-_COUNT_FLUX_JY = np.array([0.0025, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
-_COUNTS_PER_DEG2 = np.array([53.0, 30.0, 16.9, 6.6, 1.75, 0.40, 0.055, 0.0085, 0.0009])
-"""Integral 1.4 GHz counts N(>S): NVSS (Blake & Wall 2002, Condon et al. 1998), joined by power laws."""
+_LOG_FLUX = np.log10([1e-4, 1e-3, 0.0025, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0])
+_LOG_COUNTS = np.log10([1500, 105, 53, 30, 16.9, 6.6, 1.75, 0.40, 0.055, 0.0085, 0.0009, 2e-5])
+"""Integral 1.4 GHz counts N(>S) per square degree against S [Jy], joined by power laws: NVSS above 2.5 mJy
+(Blake & Wall 2002, Condon et al. 1998), deep fields below."""
 
 _CELL_DEG = 1.0
 _STREAM_POPULATION = 3
@@ -20,14 +21,13 @@ Float = NDArray[np.float64]
 
 
 def counts_per_deg2(flux_jy: float) -> float:
-    """Sources per square degree brighter than `flux_jy` at 1.4 GHz; extrapolated by the outermost power laws."""
-    x, y = np.log10(_COUNT_FLUX_JY), np.log10(_COUNTS_PER_DEG2)
-    i = int(np.clip(np.searchsorted(x, np.log10(flux_jy)) - 1, 0, x.size - 2))
-    return float(10 ** (y[i] + (np.log10(flux_jy) - x[i]) * (y[i + 1] - y[i]) / (x[i + 1] - x[i])))
+    """Sources per square degree brighter than `flux_jy` [Jy, 1e-4 to 100] at 1.4 GHz."""
+    return float(10 ** np.interp(np.log10(flux_jy), _LOG_FLUX, _LOG_COUNTS))
 
 
 def population(options: SimulationOptions, cells: list[tuple[int, int]]) -> SkyModel:
-    """The sources of the given sky cells. Names are 'SIM' plus the ICRS position, spectral indices -0.7 +- 0.2."""
+    """The sources of the given sky cells. Names are 'SIM' plus the ICRS position, spectral indices -0.7 +-
+    0.2."""
     parts = [_cell_sources(options, *cell) for cell in cells]
     stacked = np.concatenate(parts) if parts else np.zeros((0, 4))
     ra_deg, dec_deg, flux, index = stacked.T
@@ -41,7 +41,8 @@ def population(options: SimulationOptions, cells: list[tuple[int, int]]) -> SkyM
 
 
 def cells_near(ra_rad: Float, dec_rad: Float, radius_deg: float) -> list[tuple[int, int]]:
-    """The cells (declination row, number in the row) that may hold a point within the radius of any direction."""
+    """The cells (declination row, number in the row) that may hold a point within the radius of any
+    direction."""
     cells: set[tuple[int, int]] = set()
     for ra, dec in zip(np.rad2deg(ra_rad) % 360, np.rad2deg(dec_rad), strict=True):
         for row in range(_row(max(dec - radius_deg, -90.0)), _row(min(dec + radius_deg, 90.0)) + 1):
@@ -73,7 +74,8 @@ def _cell_sources(options: SimulationOptions, row: int, number: int) -> Float:
     n = int(rng.poisson(options.source_density * area * (brighter_min - brighter_max)))
     ra = (number + rng.uniform(size=n)) * 360 / n_cells
     dec = np.rad2deg(np.arcsin(rng.uniform(low, high, size=n)))
-    grid = np.geomspace(options.flux_max_jy, options.flux_min_jy, 400)
-    counts = np.array([counts_per_deg2(flux) for flux in grid])
-    flux = np.interp(rng.uniform(brighter_max, brighter_min, size=n), counts, grid)
+    # fluxes follow the counts: a uniform number of brighter sources, turned into the flux that has it
+    flux = 10 ** np.interp(
+        np.log10(rng.uniform(brighter_max, brighter_min, size=n)), _LOG_COUNTS[::-1], _LOG_FLUX[::-1]
+    )
     return np.stack([ra, dec, flux, rng.normal(_INDEX_MEAN, _INDEX_SCATTER, size=n)], axis=1)

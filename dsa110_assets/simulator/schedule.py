@@ -20,7 +20,8 @@ _STREAM_NAMES = 1
 
 @dataclass(frozen=True)
 class ScheduledGroup:
-    """One group: `times_mjd` are integration centres as the file's JD float64 can hold them; one stamp per subband.
+    """One group: `times_mjd` are integration centres as the file's JD float64 can hold them; one stamp per
+    subband.
 
     `night` is the key of the day on which this night's run began: gains are drawn once for it.
     """
@@ -48,10 +49,14 @@ def start_mjd(options: SimulationOptions) -> float:
     try:
         return timegrid.datetime_to_mjd(datetime.fromisoformat(options.start))
     except ValueError:
-        raise ConfigurationError(f"start = {options.start!r}: write an ISO time such as 2026-01-25T22:00:00") from None
+        raise ConfigurationError(
+            f"start = {options.start!r}: write an ISO time such as 2026-01-25T22:00:00"
+        ) from None
 
 
-def group_seed(options: SimulationOptions, times_mjd: NDArray[np.float64], stream: int, *more: int) -> np.random.Generator:
+def group_seed(
+    options: SimulationOptions, times_mjd: NDArray[np.float64], stream: int, *more: int
+) -> np.random.Generator:
     """The generator of one random stream of one group: a function of seed and group time, not of the call."""
     tenths = round((float(times_mjd[0]) - timegrid.MJD_UNIX_EPOCH) * SECONDS_PER_DAY * 10)
     return np.random.default_rng([options.seed, stream, tenths, *more])
@@ -68,7 +73,8 @@ def schedule(options: SimulationOptions) -> list[ScheduledGroup]:
             after_restart = bool(number and options.restart_every and number % options.restart_every == 0)
             offset_s = number * timegrid.GROUP_S + restarts * options.restart_lost_s
             centres_s = offset_s + (np.arange(options.integrations) + 0.5) * timegrid.INTEGRATION_S
-            times = (begin + JD_MINUS_MJD + centres_s / SECONDS_PER_DAY) - JD_MINUS_MJD
+            julian = np.asarray(begin + JD_MINUS_MJD + centres_s / SECONDS_PER_DAY, dtype=np.float64)
+            times = julian - JD_MINUS_MJD
             groups.append(
                 ScheduledGroup(
                     index=len(groups),
@@ -82,7 +88,9 @@ def schedule(options: SimulationOptions) -> list[ScheduledGroup]:
     return groups
 
 
-def _stamps(options: SimulationOptions, times_mjd: NDArray[np.float64], after_restart: bool) -> tuple[str, ...]:
+def _stamps(
+    options: SimulationOptions, times_mjd: NDArray[np.float64], after_restart: bool
+) -> tuple[str, ...]:
     """Each node's wall clock when it opened the file.
 
     Spreads as in the inventory of real files: mostly within a second, 2 s in one group of twenty, 13 to 22 s

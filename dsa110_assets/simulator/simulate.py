@@ -34,15 +34,17 @@ def simulate(
 ) -> dict[str, Any]:
     """Write the subband files of a run to `out`, with truth.json and catalogue.csv; returns the truth.
 
-    `progress(done, total, file or group)` is called after every group. Calling again with the same seed adds to
-    the directory: truths are merged, variables keep their reference time. With `real_time` a group appears when
-    its last integration ends, counted from the call; `clock` and `wait` [s] can be replaced.
+    `progress(done, total, file or group)` is called after every group. Calling again with the same seed adds
+    to the directory: truths are merged, variables keep their reference time. With `real_time` a group appears
+    when its last integration ends, counted from the call; `clock` and `wait` [s] can be replaced.
     Raises ConfigurationError for an unusable directory or one that holds another sky.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"cannot write to {out} ({error.strerror}): choose another directory") from error
+        raise ConfigurationError(
+            f"cannot write to {out} ({error.strerror}): choose another directory"
+        ) from error
     previous = truth.load(out, options)
     groups = schedule(options)
     run = _Run(out, options, groups, previous)
@@ -52,7 +54,9 @@ def simulate(
     for group in groups:
         pending = run.write(group)
         if options.real_time:
-            elapsed_s = (float(group.times_mjd[-1]) - groups[0].mjd_start) * SECONDS_PER_DAY + timegrid.INTEGRATION_S
+            elapsed_s = (
+                float(group.times_mjd[-1]) - groups[0].mjd_start
+            ) * SECONDS_PER_DAY + timegrid.INTEGRATION_S
             wait(max(0.0, started + elapsed_s - clock()))
         record = run.deliver(group, *pending)
         known, done = truth.with_groups(known, [record]), done + 1
@@ -65,7 +69,13 @@ def simulate(
 class _Run:
     """What all groups of a run share."""
 
-    def __init__(self, out: Path, options: SimulationOptions, groups: list[ScheduledGroup], previous: dict[str, Any] | None):
+    def __init__(
+        self,
+        out: Path,
+        options: SimulationOptions,
+        groups: list[ScheduledGroup],
+        previous: dict[str, Any] | None,
+    ):
         self.out, self.options = out, options
         self.array = arrays.build(options)
         self.instrument = instrument.build(options, self.array)
@@ -74,10 +84,13 @@ class _Run:
         self.tones = interference.tones(options)
 
     def write(self, group: ScheduledGroup) -> tuple[list[Path], dict[str, Any]]:
-        """Write all subbands of a group under their `_incomplete` names; returns them and what RFI there was."""
+        """Write all subbands of a group under their `_incomplete` names; returns them and what RFI there
+        was."""
         o = self.options
         width = band.channel_width_hz(o.channels)
-        apparent = measurement.apparent_sky(self.sky, group.times_mjd, self.dec_rad, o.flux_min_jy * _FAINTEST_FRACTION)
+        apparent = measurement.apparent_sky(
+            self.sky, group.times_mjd, self.dec_rad, o.flux_min_jy * _FAINTEST_FRACTION
+        )
         bursts = interference.bursts(o, group, self.array)
         variant = writer.HeaderVariant(o.negative_channel_width, o.fs_table)
         paths, touched = [], []
@@ -85,7 +98,9 @@ class _Run:
             frequencies = band.subband_frequencies_hz(subband, o.channels)
             true = measurement.visibilities(self.array, apparent, self.dec_rad, frequencies, width)
             touched.append(
-                interference.add(true, self.array, self.tones, bursts, self.dec_rad, frequencies, width, o.seed)
+                interference.add(
+                    true, self.array, self.tones, bursts, self.dec_rad, frequencies, width, o.seed
+                )
             )
             data = receiver.record(true, self.instrument, group, subband, frequencies, width)
             path = self.out / writer.file_name(group.stamps[subband], subband, incomplete=True)

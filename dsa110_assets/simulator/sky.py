@@ -32,7 +32,8 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SimulatedSky:
-    """`model` holds mean (quiescent) fluxes; `kinds` and `curves` run along it; `note` says where calibration rests."""
+    """`model` holds mean (quiescent) fluxes; `kinds` and `curves` run along it; `note` says where calibration
+    rests."""
 
     model: SkyModel
     kinds: tuple[str, ...]
@@ -53,8 +54,8 @@ def build_sky(
 ) -> SimulatedSky:
     """Everything within 6 degrees of the pointings of `groups`.
 
-    `previous` is the truth of an earlier call into the same directory: its variables and synthetic calibrators
-    are kept, with their reference times, so that several calls see one sky.
+    `previous` is the truth of an earlier call into the same directory: its variables and synthetic
+    calibrators are kept, with their reference times, so that several calls see one sky.
     """
     first_night = [group for group in groups if group.night_index == 0]
     pointings = astrometry.meridian_icrs_rad([g.mjd_mid for g in first_night], np.deg2rad(options.dec_deg))
@@ -66,28 +67,45 @@ def build_sky(
         cells = cells_near(pointings[:, 0], pointings[:, 1], SKY_RADIUS_DEG)
         entries.add(_near(population(options, cells), pointings), "constant")
     for fixed in options.fixed_sources:
-        entries.add(_one(fixed.name, fixed.ra_deg, fixed.dec_deg, fixed.flux_jy, fixed.spectral_index), "constant")
-    kept = [s for s in (previous or {}).get("sources", []) if s["kind"] in ("flare", "ese") or s.get("synthetic")]
+        entries.add(
+            _one(fixed.name, fixed.ra_deg, fixed.dec_deg, fixed.flux_jy, fixed.spectral_index), "constant"
+        )
+    kept = [
+        s for s in (previous or {}).get("sources", []) if s["kind"] in ("flare", "ese") or s.get("synthetic")
+    ]
     for source in kept:
         curve = LightCurve(**source["variability"]) if source.get("variability") else None
-        one = _one(source["name"], source["ra_deg"], source["dec_deg"], source["flux_jy"], source["spectral_index"])
+        one = _one(
+            source["name"], source["ra_deg"], source["dec_deg"], source["flux_jy"], source["spectral_index"]
+        )
         entries.add(one, source["kind"], curve)
-    note = _ensure_calibrator(options, first_night, entries) if options.calibrator == "auto" else "as the sky has it"
+    note = (
+        _ensure_calibrator(options, first_night, entries)
+        if options.calibrator == "auto"
+        else "as the sky has it"
+    )
     if options.variables and not any(source["kind"] in ("flare", "ese") for source in kept):
         _plant_variables(options, first_night, entries)
     return entries.sky(note)
 
 
 def transits_mjd(ra_rad: Float, dec_rad: Float, near_mjd: float) -> Float:
-    """Times [MJD UTC] of the meridian transits nearest to `near_mjd` of ICRS directions [rad] (n,); good to 10 ms."""
+    """Times [MJD UTC] of the meridian transits nearest to `near_mjd` of ICRS directions [rad] (n,); good to
+    10 ms."""
     mjd = np.full(np.shape(ra_rad), near_mjd)
-    for _ in range(2 if mjd.size else 0):  # the second step takes out what precession and aberration do in half a day
-        mjd = mjd - astrometry.hour_angle_rad(ra_rad, dec_rad, mjd) / (2 * np.pi) * SIDEREAL_DAY_S / SECONDS_PER_DAY
+    for _ in range(
+        2 if mjd.size else 0
+    ):  # the second step takes out what precession and aberration do in half a day
+        mjd = (
+            mjd
+            - astrometry.hour_angle_rad(ra_rad, dec_rad, mjd) / (2 * np.pi) * SIDEREAL_DAY_S / SECONDS_PER_DAY
+        )
     return np.asarray(mjd)
 
 
 def observed_transits(sources: SkyModel, groups: Sequence[ScheduledGroup]) -> Float:
-    """The transit [MJD UTC] of each source during one night's groups; NaN where none of them was taking data."""
+    """The transit [MJD UTC] of each source during one night's groups; NaN where none of them was taking
+    data."""
     mjd = transits_mjd(sources.ra_rad, sources.dec_rad, (groups[0].mjd_start + groups[-1].mjd_start) / 2)
     half = timegrid.INTEGRATION_S / 2 / SECONDS_PER_DAY
     first, last = (np.array([g.times_mjd[i] for g in groups])[:, None] for i in (0, -1))
@@ -116,7 +134,9 @@ class _Entries:
 
 
 def _one(name: str, ra_deg: float, dec_deg: float, flux_jy: float, index: float) -> SkyModel:
-    return SkyModel((name,), np.deg2rad([ra_deg]), np.deg2rad([dec_deg]), np.array([flux_jy]), np.array([index]))
+    return SkyModel(
+        (name,), np.deg2rad([ra_deg]), np.deg2rad([dec_deg]), np.array([flux_jy]), np.array([index])
+    )
 
 
 def _near(sources: SkyModel, pointings: Float) -> SkyModel:
@@ -126,8 +146,11 @@ def _near(sources: SkyModel, pointings: Float) -> SkyModel:
     return sources.select(np.min(separation, axis=1, initial=np.inf) <= SKY_RADIUS_DEG)
 
 
-def _ensure_calibrator(options: SimulationOptions, groups: Sequence[ScheduledGroup], entries: _Entries) -> str:
-    """Name the calibrators that transit during a group; where there is none, add a synthetic one at mid-run."""
+def _ensure_calibrator(
+    options: SimulationOptions, groups: Sequence[ScheduledGroup], entries: _Entries
+) -> str:
+    """Name the calibrators that transit during a group; where there is none, add a synthetic one at
+    mid-run."""
     sources = entries.model()
     _, dec = astrometry.icrs_to_apparent_rad(sources.ra_rad, sources.dec_rad, groups[0].mjd_start)
     kinds = np.array(entries.kinds, dtype=object)
@@ -145,7 +168,8 @@ def _ensure_calibrator(options: SimulationOptions, groups: Sequence[ScheduledGro
 
 
 def _plant_variables(options: SimulationOptions, groups: Sequence[ScheduledGroup], entries: _Entries) -> None:
-    """A flare at 0.35 and a dip at 0.65 of the night's run, alone within 6 arcmin and 30 arcmin from anything bright."""
+    """A flare at 0.35 and a dip at 0.65 of the night's run, alone within 6 arcmin and 30 arcmin from anything
+    bright."""
     rng = np.random.default_rng([options.seed, _STREAM_VARIABLES, round(options.dec_deg * 1000) + 90_000])
     for where, make in ((0.35, light_curves.flare), (0.65, light_curves.dip)):
         place = _isolated_place(options, groups, entries.model(), where, rng)
@@ -158,9 +182,14 @@ def _plant_variables(options: SimulationOptions, groups: Sequence[ScheduledGroup
 
 
 def _isolated_place(
-    options: SimulationOptions, groups: Sequence[ScheduledGroup], sources: SkyModel, where: float, rng: np.random.Generator
+    options: SimulationOptions,
+    groups: Sequence[ScheduledGroup],
+    sources: SkyModel,
+    where: float,
+    rng: np.random.Generator,
 ) -> Float:
-    """ICRS (ra, dec) [rad] of a lonely place that transits during a group; the loneliest seen if none is lonely enough."""
+    """ICRS (ra, dec) [rad] of a lonely place that transits during a group; the loneliest seen if none is
+    lonely enough."""
     position = where * len(groups)
     spread = 0.1 * len(groups)
     best, best_score = np.zeros(2), -np.inf
@@ -176,7 +205,7 @@ def _isolated_place(
         needed = np.where(sources.flux_jy > USABLE_FLUX_JY, _BRIGHT_ISOLATION_DEG, _ISOLATION_DEG)
         score = float(np.min(separation / needed, initial=10.0))
         if score >= 1:
-            return place
+            return np.asarray(place)
         if score > best_score:
             best, best_score = place, score
     return best

@@ -25,7 +25,8 @@ _MUST_AGREE = ("seed", "antennas", "channels", "dec_deg")
 
 
 def load(out: Path, options: SimulationOptions) -> dict[str, Any] | None:
-    """The truth of earlier calls into `out`, or None. ConfigurationError if those were of another sky or array."""
+    """The truth of earlier calls into `out`, or None. ConfigurationError if those were of another sky or
+    array."""
     path = out / "truth.json"
     if not path.exists():
         return None
@@ -33,11 +34,14 @@ def load(out: Path, options: SimulationOptions) -> dict[str, Any] | None:
         truth: dict[str, Any] = json.loads(path.read_text())
         earlier = truth["options"]
     except (ValueError, KeyError) as error:
-        raise ConfigurationError(f"{path} is no truth of this simulator ({error}): choose another directory") from error
+        raise ConfigurationError(
+            f"{path} is no truth of this simulator ({error}): choose another directory"
+        ) from error
     for name in _MUST_AGREE:
         if earlier[name] != getattr(options, name):
             raise ConfigurationError(
-                f"{path} was made with {name} = {earlier[name]}, not {getattr(options, name)}: choose another directory"
+                f"{path} was made with {name} = {earlier[name]}, not {getattr(options, name)}: "
+                "choose another directory"
             )
     return truth
 
@@ -46,7 +50,8 @@ def before_groups(
     options: SimulationOptions, groups: Sequence[ScheduledGroup], sky: SimulatedSky, instrument: Instrument,
     previous: dict[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The truth of a run before its first group, merged with that of earlier calls: sources by name, gains by night."""
+    """The truth of a run before its first group, merged with that of earlier calls: sources by name, gains by
+    night."""
     before = previous or {"sources": [], "groups": [], "gains": {"nights": {}}, "calibration": {}}
     nights = sorted({group.night for group in groups})
     return {
@@ -60,7 +65,10 @@ def before_groups(
         "calibration": before["calibration"] | dict.fromkeys(nights, sky.note),
         "sources": _merge_sources(_sources(groups, sky), before["sources"]),
         "groups": before["groups"],
-        "gains": {"nights": before["gains"]["nights"] | {night: _gains(instrument, groups, night) for night in nights}},
+        "gains": {
+            "nights": before["gains"]["nights"]
+            | {night: _gains(instrument, groups, night) for night in nights}
+        },
         "rfi": {
             "tones": [interference.record(tone) for tone in interference.tones(options)],
         },
@@ -69,7 +77,8 @@ def before_groups(
 
 
 def with_groups(truth: dict[str, Any], written: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The truth with these groups in it, in order of time; a group written again replaces its earlier entry."""
+    """The truth with these groups in it, in order of time; a group written again replaces its earlier
+    entry."""
     merged = {g["mjd_start"]: g for g in truth["groups"]} | {g["mjd_start"]: g for g in written}
     groups = [merged[start] for start in sorted(merged)]
     touched = float(np.mean([g["rfi"]["touched_fraction"] for g in groups])) if groups else 0.0
@@ -85,7 +94,15 @@ def write(out: Path, truth: dict[str, Any]) -> None:
         table = csv.writer(handle, lineterminator="\n")
         table.writerow(["name", "ra_deg", "dec_deg", "flux_jy", "spectral_index"])
         for s in truth["sources"]:
-            table.writerow([s["name"], f"{s['ra_deg']:.8f}", f"{s['dec_deg']:.8f}", f"{s['flux_jy']:.6f}", f"{s['spectral_index']:.4f}"])
+            table.writerow(
+                [
+                    s["name"],
+                    f"{s['ra_deg']:.8f}",
+                    f"{s['dec_deg']:.8f}",
+                    f"{s['flux_jy']:.6f}",
+                    f"{s['spectral_index']:.4f}",
+                ]
+            )
     os.replace(path, out / "catalogue.csv")
 
 
@@ -111,7 +128,9 @@ def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[s
             "flux_jy": float(flux_1400[i]),
             "spectral_index": float(sky.model.spectral_index[i]),
             "kind": sky.kinds[i],
-            "light_curve": [[float(mjd), float(flux_1400[i] * f)] for mjd, f in zip(observed, factors, strict=True)],
+            "light_curve": [
+                [float(mjd), float(flux_1400[i] * f)] for mjd, f in zip(observed, factors, strict=True)
+            ],
         }
         if sky.kinds[i] == "calibrator" and name.startswith("SIM"):
             source["synthetic"] = True
@@ -126,8 +145,8 @@ def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[s
 def _merge_sources(new: list[dict[str, Any]], old: list[dict[str, Any]]) -> list[dict[str, Any]]:
     merged = {source["name"]: source for source in old}
     for source in new:
-        points = {mjd: flux for mjd, flux in merged.get(source["name"], source)["light_curve"]}
-        points |= {mjd: flux for mjd, flux in source["light_curve"]}
+        points = dict(merged.get(source["name"], source)["light_curve"])
+        points |= dict(source["light_curve"])
         merged[source["name"]] = source | {"light_curve": [[mjd, points[mjd]] for mjd in sorted(points)]}
     return sorted(merged.values(), key=lambda source: (source["ra_deg"], source["name"]))
 
@@ -148,7 +167,9 @@ def _gains(instrument: Instrument, groups: Sequence[ScheduledGroup], night: str)
     }
 
 
-def group_record(group: ScheduledGroup, files: list[str], faults: list[dict[str, Any]], rfi: dict[str, Any]) -> dict[str, Any]:
+def group_record(
+    group: ScheduledGroup, files: list[str], faults: list[dict[str, Any]], rfi: dict[str, Any]
+) -> dict[str, Any]:
     """One group's entry of the truth: `stamp` is the first file's."""
     return {
         "mjd_start": group.mjd_start,

@@ -65,7 +65,12 @@ def write_subband(
 
 
 def _header(
-    array: Array, times_mjd: NDArray[np.float64], dec_rad: float, subband: int, n_channels: int, variant: HeaderVariant
+    array: Array,
+    times_mjd: NDArray[np.float64],
+    dec_rad: float,
+    subband: int,
+    n_channels: int,
+    variant: HeaderVariant,
 ) -> dict[str, Any]:
     ant1, ant2 = array.baselines
     n_times, n_baselines = times_mjd.size, ant1.size
@@ -102,12 +107,15 @@ def _header(
         "spw_array": np.array([1], dtype=np.int64),
         "polarization_array": np.array([-5, -6], dtype=np.int64),
         "history": np.bytes_(
-            f"written by dsa110-meridian-fringestopping on {timegrid.mjd_to_datetime(float(times_mjd[0])):%Y-%m-%dT%H:%M:%S}"
+            "written by dsa110-meridian-fringestopping on "
+            f"{timegrid.mjd_to_datetime(float(times_mjd[0])):%Y-%m-%dT%H:%M:%S}"
         ),
     }
 
 
-def _extra_keywords(dec_rad: float, applied_delays_ns: NDArray[np.int64], variant: HeaderVariant) -> dict[str, Any]:
+def _extra_keywords(
+    dec_rad: float, applied_delays_ns: NDArray[np.int64], variant: HeaderVariant
+) -> dict[str, Any]:
     keywords: dict[str, Any] = {
         "phase_center_dec": dec_rad,
         "ha_phase_center": 0.0,

@@ -35,17 +35,21 @@ _UNLISTED_STANDARDS = (("3C353", 260.117279, -0.979756), ("CYGA", 299.868153, 40
 
 VARIABLE_NAMES = frozenset(
     {
-        "0238+166", "0319+415", "0423-013", "0433+053", "0854+201", "0958+655", "1159+292", "1229+020", "1256-057",
-        "1310+323", "1512-090", "1642+398", "1733-130", "1751+096", "1800+784", "2136+006", "2148+069", "2202+422",
+        "0238+166", "0319+415", "0423-013", "0433+053", "0854+201", "0958+655", "1159+292", "1229+020",
+        "1256-057",
+        "1310+323", "1512-090", "1642+398", "1733-130", "1751+096", "1800+784", "2136+006", "2148+069",
+        "2202+422",
         "2225-049", "2232+117", "2253+161",
     }
 )  # fmt: skip
-"""Blazars known to vary by tens of per cent at 20 cm (long-term monitoring at Michigan and Metsähovi), 3C454.3 first."""
+"""Blazars known to vary by tens of per cent at 20 cm (long-term monitoring at Michigan and Metsähovi),
+3C454.3 first."""
 
 
 @dataclass(frozen=True)
 class Calibrator:
-    """One calibrator: ICRS position [deg]; `flux_20cm_jy` None where the list has none; `quality` in configuration A.
+    """One calibrator: ICRS position [deg]; `flux_20cm_jy` None where the list has none; `quality` in
+    configuration A.
 
     `position_code` A, B, C, T is the list's: better than 2 mas, 10 mas, 0.1", or worse. `standard` is the
     Perley-Butler name or None.
@@ -62,7 +66,8 @@ class Calibrator:
     variable: bool
 
     def flux_jy(self, frequency_hz: ArrayLike) -> NDArray[np.float64]:
-        """Flux density [Jy] at frequencies [Hz], same shape: the standard's polynomial, else the list's flux, index -0.7.
+        """Flux density [Jy] at frequencies [Hz], same shape: the standard's polynomial, else the list's flux,
+        index -0.7.
 
         Raises ConfigurationError where the list gives no flux: there is no default.
         """
@@ -70,8 +75,8 @@ class Calibrator:
             return flux_scale.perley_butler_2017_jy(self.standard, frequency_hz)
         if self.flux_20cm_jy is None:
             raise ConfigurationError(
-                f"calibrator {self.name} has no 20 cm flux in the VLA list: choose one that has, or a standard "
-                f"({', '.join(flux_scale.standards())})"
+                f"calibrator {self.name} has no 20 cm flux in the VLA list: choose one that has, or a "
+                f"standard ({', '.join(flux_scale.standards())})"
             )
         ratio = np.asarray(frequency_hz, dtype=np.float64) / LIST_FREQUENCY_HZ
         return np.asarray(self.flux_20cm_jy * ratio**LIST_SPECTRAL_INDEX)
@@ -92,21 +97,27 @@ class Calibrator:
 
 @cache
 def load() -> tuple[Calibrator, ...]:
-    """All calibrators of the packaged VLA list, those without a flux included (flux None), and the other standards."""
-    with files("dsa110_assets.sky").joinpath("data/vla_calibrators.csv").open(newline="") as handle:
+    """All calibrators of the packaged VLA list, those without a flux included (flux None), and the other
+    standards."""
+    with files("dsa110_assets.sky").joinpath("data/vla_calibrators.csv").open() as handle:
         listed = tuple(_calibrator(row) for row in csv.DictReader(handle))
-    unlisted = (Calibrator(name, None, ra, dec, None, "T", "X", name, False) for name, ra, dec in _UNLISTED_STANDARDS)
+    unlisted = (
+        Calibrator(name, None, ra, dec, None, "T", "X", name, False) for name, ra, dec in _UNLISTED_STANDARDS
+    )
     return (*listed, *unlisted)
 
 
 def find(name: str) -> Calibrator:
-    """The calibrator with this list name, alias or 3C name, case and blanks ignored. NotFoundError names the nearest."""
+    """The calibrator with this list name, alias or 3C name, case and blanks ignored. NotFoundError names the
+    nearest."""
     index = _index()
     key = _key(name)
     if key in index:
         return index[key]
     near = difflib.get_close_matches(key, index, n=3, cutoff=0.5)
-    hint = ", ".join(index[other].name + (f" ({index[other].alias})" if index[other].alias else "") for other in near)
+    hint = ", ".join(
+        index[other].name + (f" ({index[other].alias})" if index[other].alias else "") for other in near
+    )
     raise NotFoundError(f"no calibrator {name!r} in the VLA list" + (f"; nearest: {hint}" if hint else ""))
 
 

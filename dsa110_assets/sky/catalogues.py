@@ -27,16 +27,20 @@ FREQUENCIES_HZ = {
     "NVSS": 1.4e9, "FIRST": 1.4e9, "RACS-LOW": 887.5e6, "RACS-MID": 1367.5e6, "RACS-HIGH": 1655.5e6,
     "VLASS": 3.0e9, "SUMSS": 843e6, "TGSS": 147.5e6, "VLA": LIST_FREQUENCY_HZ,
 }  # fmt: skip
-"""Survey frequencies, by catalogue name, for tables without a frequency column; 1.4 GHz for any other name."""
+"""Survey frequencies, by catalogue name, for tables without a frequency column; 1.4 GHz for any other
+name."""
 
 _ROLES: dict[str, tuple[str, ...]] = {
     "ra": ("ra", "raj2000", "ra_j2000", "_raj2000", "ra_icrs", "right_ascension", "racen"),
-    "dec": ("dec", "de", "dej2000", "decj2000", "dec_j2000", "_dej2000", "de_icrs", "dec_icrs", "declination", "deccen"),
+    "dec": ("dec", "de", "dej2000", "decj2000", "dec_j2000", "_dej2000", "de_icrs", "dec_icrs",
+    "declination", "deccen"),
     "flux": (
-        "flux", "total_flux", "integrated_flux", "int_flux", "fint", "flux_20_cm", "flux_int", "s1.4", "s_total",
+        "flux", "total_flux", "integrated_flux", "int_flux", "fint", "flux_20_cm", "flux_int", "s1.4",
+        "s_total",
         "total_flux_source", "peak_flux", "fpeak", "flux_peak",
     ),
-    "name": ("name", "source_name", "component_name", "designation", "nvss", "first", "source", "source_id", "id"),
+    "name": ("name", "source_name", "component_name", "designation", "nvss", "first", "source", "source_id",
+    "id"),
     "index": ("spectral_index", "alpha", "spindex", "spidx", "spix"),
     "frequency": ("frequency", "freq", "reference_frequency", "ref_freq"),
 }  # fmt: skip
@@ -62,7 +66,9 @@ def read_catalogue(path: Path, name: str | None = None) -> pd.DataFrame:
     try:
         table = _read_table(path)
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigurationError(f"catalogue {path} cannot be read ({error}): give CSV, FITS, Parquet or VOTable") from error
+        raise ConfigurationError(
+            f"catalogue {path} cannot be read ({error}): give CSV, FITS, Parquet or VOTable"
+        ) from error
     catalogue = name or path.stem
     columns = {_bare(column): column for column in reversed(table.colnames)}
     ra = _angle(table, _column(columns, "ra", path), u.hourangle, path)
@@ -71,7 +77,11 @@ def read_catalogue(path: Path, name: str | None = None) -> pd.DataFrame:
     flux = _quantity(table, _column(columns, "flux", path), u.Jy, path)
     frequency_column = _column(columns, "frequency", None)
     default_frequency = FREQUENCIES_HZ.get(catalogue.upper(), LIST_FREQUENCY_HZ)
-    frequency = _quantity(table, frequency_column, u.Hz, path) if frequency_column else np.full(len(ra), default_frequency)
+    frequency = (
+        _quantity(table, frequency_column, u.Hz, path)
+        if frequency_column
+        else np.full(len(ra), default_frequency)
+    )
     index_column = _column(columns, "index", None)
     index = _floats(table, index_column, path) if index_column else np.full(len(ra), np.nan)
     name_column = _column(columns, "name", None)
@@ -118,7 +128,8 @@ def merge(frames: Sequence[pd.DataFrame], precedence: Sequence[str], radius_arcs
 
 
 def builtin() -> pd.DataFrame:
-    """The VLA-list calibrators that have a flux, at 1.4 GHz; standards with their Perley-Butler flux and local slope."""
+    """The VLA-list calibrators that have a flux, at 1.4 GHz; standards with their Perley-Butler flux and
+    local slope."""
     known = [c for c in calibrators.load() if c.standard or c.flux_20cm_jy is not None]
     return pd.DataFrame(
         {
@@ -148,7 +159,8 @@ def _read_table(path: Path) -> Table:
 
 
 def _split(column: str) -> tuple[str, u.UnitBase | None]:
-    """A column's bare name and the unit its name carries: 'S1.4 [mJy]' -> 's1.4', mJy; 'flux_jy' -> 'flux', Jy."""
+    """A column's bare name and the unit its name carries: 'S1.4 [mJy]' -> 's1.4', mJy; 'flux_jy' -> 'flux',
+    Jy."""
     match = re.fullmatch(r"\s*(.*?)\s*[\[(]\s*([^\])]+)\s*[\])]\s*", column)
     if match:
         unit = _UNIT_TOKENS.get(match[2].lower())
@@ -171,16 +183,19 @@ def _column(columns: dict[str, str], role: str, path: Path | None) -> str:
     if path is None:
         return ""
     raise ConfigurationError(
-        f"catalogue {path} has no {role} column (has {', '.join(columns.values())}): name one {_ROLES[role][0]!r}"
+        f"catalogue {path} has no {role} column (has {', '.join(columns.values())}): "
+        f"name one {_ROLES[role][0]!r}"
     )
 
 
 def _floats(table: Table, column: str, path: Path) -> NDArray[np.float64]:
     try:
-        values = np.ma.asarray(table[column]).astype(np.float64)
-    except ValueError as error:
-        raise ConfigurationError(f"catalogue {path}, column {column!r}: {error}: numbers are needed") from error
-    return np.asarray(values.filled(np.nan), dtype=np.float64)
+        values = table[column].astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"catalogue {path}, column {column!r}: {error}: numbers are needed"
+        ) from error
+    return np.asarray(values.filled(np.nan) if hasattr(values, "filled") else values, dtype=np.float64)
 
 
 def _unit(table: Table, column: str) -> u.UnitBase | None:
@@ -191,13 +206,15 @@ def _unit(table: Table, column: str) -> u.UnitBase | None:
 def _quantity(table: Table, column: str, wanted: u.UnitBase, path: Path) -> NDArray[np.float64]:
     unit = _unit(table, column)
     if unit is None:
-        raise ConfigurationError(f"catalogue {path}, column {column!r} has no unit: rename it, as in '{column}_{wanted}'")
+        raise ConfigurationError(
+            f"catalogue {path}, column {column!r} has no unit: rename it, as in '{column}_{wanted}'"
+        )
     per_beam = (u.beam, wanted / u.beam)  # a point source's peak in Jy/beam is its flux density
     try:
         factor = unit.to(wanted) if unit.is_equivalent(wanted) else unit.to(per_beam[1])
     except u.UnitConversionError as error:
         raise ConfigurationError(f"catalogue {path}, column {column!r}: {error}") from error
-    return _floats(table, column, path) * factor
+    return np.asarray(_floats(table, column, path) * factor)
 
 
 def _angle(table: Table, column: str, sexagesimal: u.UnitBase, path: Path) -> NDArray[np.float64]:
@@ -218,7 +235,9 @@ def _check_positions(ra: NDArray[np.float64], dec: NDArray[np.float64], path: Pa
     wrong = ~((ra >= -180) & (ra <= 360) & (np.abs(dec) <= 90))
     if np.any(wrong):
         row = int(np.flatnonzero(wrong)[0])
-        raise ConfigurationError(f"catalogue {path}, row {row + 1}: position ({ra[row]}, {dec[row]}) deg is not on the sky")
+        raise ConfigurationError(
+            f"catalogue {path}, row {row + 1}: position ({ra[row]}, {dec[row]}) deg is not on the sky"
+        )
     np.mod(ra, 360.0, out=ra)
 
 
@@ -232,5 +251,8 @@ def _unique(names: list[str]) -> list[str]:
 
 
 def _unit_vectors(frame: pd.DataFrame) -> NDArray[np.float64]:
-    ra, dec = np.deg2rad(frame["ra_deg"].to_numpy(np.float64)), np.deg2rad(frame["dec_deg"].to_numpy(np.float64))
+    ra, dec = (
+        np.deg2rad(frame["ra_deg"].to_numpy(np.float64)),
+        np.deg2rad(frame["dec_deg"].to_numpy(np.float64)),
+    )
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)

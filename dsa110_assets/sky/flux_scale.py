@@ -32,11 +32,14 @@ def standards() -> tuple[str, ...]:
 
 
 def coefficients(name: str) -> NDArray[np.float64]:
-    """The polynomial's a_0..a_5, shape (6,) float64, zero-padded. NotFoundError for anything but a standard."""
+    """The polynomial's a_0..a_5, shape (6,) float64, zero-padded. NotFoundError for anything but a
+    standard."""
     try:
         known = _COEFFICIENTS[name.upper().replace(" ", "")]
     except KeyError:
-        raise NotFoundError(f"{name!r} is no Perley-Butler 2017 standard; there are {', '.join(standards())}") from None
+        raise NotFoundError(
+            f"{name!r} is no Perley-Butler 2017 standard; there are {', '.join(standards())}"
+        ) from None
     return np.pad(np.array(known, dtype=np.float64), (0, N_COEFFICIENTS - len(known)))
 
 

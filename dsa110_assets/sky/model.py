@@ -70,7 +70,9 @@ class SkyModel:
 
     def within(self, ra_rad: float, dec_rad: float, radius_deg: float) -> SkyModel:
         """Sources within `radius_deg` of an ICRS direction [rad]; right across 0 h and at the pole."""
-        return self.select(astrometry.separation_deg(self.ra_rad, self.dec_rad, ra_rad, dec_rad) <= radius_deg)
+        return self.select(
+            astrometry.separation_deg(self.ra_rad, self.dec_rad, ra_rad, dec_rad) <= radius_deg
+        )
 
     def brighter_than(self, jy: float) -> SkyModel:
         """Sources of at least `jy` [Jy] at the reference frequency."""
@@ -91,10 +93,11 @@ class SkyModel:
 
 
 def from_frame(frame: pd.DataFrame) -> SkyModel:
-    """The model of a table with name, ra_deg, dec_deg, flux_jy and, optionally, frequency_hz, spectral_index, a0..a5.
+    """The model of a table with name, ra_deg, dec_deg, flux_jy and, optionally, frequency_hz, spectral_index,
+    a0..a5.
 
-    A missing spectral index is -0.7; fluxes are brought to the first row's frequency (1.4 GHz when there is none).
-    Rows without a finite flux or position are left out: an unknown flux is never a model.
+    A missing spectral index is -0.7; fluxes are brought to the first row's frequency (1.4 GHz when there is
+    none). Rows without a finite flux or position are left out: an unknown flux is never a model.
     """
     needed = frame[["ra_deg", "dec_deg", "flux_jy"]].astype(float)
     frame = frame[np.isfinite(needed).all(axis=1)]
@@ -130,7 +133,8 @@ def from_calibrator(calibrator: Calibrator) -> SkyModel:
 
 
 def concat(*models: SkyModel) -> SkyModel:
-    """One model of several, in order, at the first's reference frequency; the sources are not matched. ValueError if none."""
+    """One model of several, in order, at the first's reference frequency; the sources are not matched.
+    ValueError if none."""
     if not models:
         raise ValueError("concat needs at least one sky model")
     reference = models[0].reference_hz

@@ -1,4 +1,5 @@
-"""The measurement equation against independent computations: vectors in the Earth's frame, brute-force averages."""
+"""The measurement equation against independent computations: vectors in the Earth's frame, brute-force
+averages."""
 
 from __future__ import annotations
 
@@ -25,11 +26,16 @@ SOURCES = (
 )
 
 
-def earth_fixed(times_mjd: NDArray[np.float64], ra_deg: float, dec_deg: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(longitude east, declination) [rad] in the rotating Earth's frame: CIRS and the Earth rotation angle, no TETE, no LST."""
+def earth_fixed(
+    times_mjd: NDArray[np.float64], ra_deg: float, dec_deg: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(longitude east, declination) [rad] in the rotating Earth's frame: CIRS and the Earth rotation angle,
+    no TETE, no LST."""
     site = EarthLocation.from_geodetic(-118.2830 * u.deg, 37.2334051 * u.deg, 1188.0519 * u.m)
     time = Time(times_mjd, format="mjd", scale="utc", location=site)
-    place = SkyCoord(ra_deg * u.deg, dec_deg * u.deg, frame=ICRS()).transform_to(CIRS(obstime=time, location=site))
+    place = SkyCoord(ra_deg * u.deg, dec_deg * u.deg, frame=ICRS()).transform_to(
+        CIRS(obstime=time, location=site)
+    )
     rotation = erfa.era00(time.ut1.jd1, time.ut1.jd2)
     return place.ra.to_value(u.rad) - rotation, place.dec.to_value(u.rad)
 
@@ -40,10 +46,12 @@ def unit(longitude: NDArray[np.float64] | float, dec: NDArray[np.float64] | floa
 
 
 def slow_visibilities(
-    o: SimulationOptions, telescope: array.Array, times: NDArray[np.float64], frequencies: NDArray[np.float64], rows: list[int],
+    o: SimulationOptions, telescope: array.Array, times: NDArray[np.float64],
+    frequencies: NDArray[np.float64], rows: list[int],
     smear: bool,
 ) -> NDArray[np.complex128]:  # fmt: skip
-    """(time, row, channel), baseline . (s - s0) summed in ITRF; smearing by averaging 41 x 41 points if wanted."""
+    """(time, row, channel), baseline . (s - s0) summed in ITRF; smearing by averaging 41 x 41 points if
+    wanted."""
     dec0 = np.deg2rad(o.dec_deg)
     site_longitude = np.deg2rad(-118.2830)
     ant1, ant2 = telescope.baselines
@@ -66,7 +74,9 @@ def slow_visibilities(
     return total
 
 
-def simulated(o: SimulationOptions, subband: int) -> tuple[array.Array, NDArray[np.float64], NDArray[np.float64], NDArray[np.complex128]]:
+def simulated(
+    o: SimulationOptions, subband: int
+) -> tuple[array.Array, NDArray[np.float64], NDArray[np.float64], NDArray[np.complex128]]:
     telescope, group = array.build(o), schedule.schedule(o)[0]
     frequencies = band.subband_frequencies_hz(subband, o.channels)
     sky = build_sky(o, [group])
@@ -78,16 +88,21 @@ def simulated(o: SimulationOptions, subband: int) -> tuple[array.Array, NDArray[
 
 @pytest.mark.parametrize("antenna_order", ["ascending", "scrambled"])
 def test_visibilities_agree_with_vectors_in_the_earths_frame(antenna_order: str) -> None:
-    o = perfect(start=START, groups=1, antennas=96, channels=48, fixed_sources=SOURCES, antenna_order=antenna_order)
+    o = perfect(
+        start=START, groups=1, antennas=96, channels=48, fixed_sources=SOURCES, antenna_order=antenna_order
+    )
     telescope, times, frequencies, true = simulated(o, 5)
     ant1, ant2 = telescope.baselines
     length = np.linalg.norm(telescope.relative_m[ant2] - telescope.relative_m[ant1], axis=1)
     by_length = np.argsort(length)
-    rows = [int(by_length[i]) for i in (0, 200, 1500, 2500, 4000, 4655)]  # an auto, core, and the longest, 2.6 km
+    rows = [
+        int(by_length[i]) for i in (0, 200, 1500, 2500, 4000, 4655)
+    ]  # an auto, core, and the longest, 2.6 km
     pick, channels = [0, 11, 23], [0, 20, 47]
     expected = slow_visibilities(o, telescope, times[pick], frequencies[channels], rows, smear=False)
     mine = true[np.ix_(pick, rows, channels)]
-    # take out the smearing: per source it cannot be, so compare on a kernel without it (a zero-width channel and
+    # take out the smearing: per source it cannot be, so compare on a kernel without it (a zero-width channel
+    # and
     # no integration); see the next test for the averages themselves
     bare = np.zeros((24, true.shape[1], 48), dtype=np.complex128)
     group = schedule.schedule(o)[0]
@@ -104,7 +119,8 @@ def test_visibilities_agree_with_vectors_in_the_earths_frame(antenna_order: str)
 
 
 def test_smearing_is_the_average_over_channel_and_integration() -> None:
-    # 4 channels per subband are 2.9 MHz wide: bandwidth smearing is 20 % and more on the longer baselines here
+    # 4 channels per subband are 2.9 MHz wide: bandwidth smearing is 20 % and more on the longer baselines
+    # here
     o = perfect(start=START, groups=1, antennas=96, channels=4, fixed_sources=SOURCES[1:2])
     telescope, times, frequencies, true = simulated(o, 15)
     ant1, ant2 = telescope.baselines
@@ -114,7 +130,8 @@ def test_smearing_is_the_average_over_channel_and_integration() -> None:
     expected = slow_visibilities(o, telescope, times[[0, 23]], frequencies, rows, smear=True)
     unsmeared = slow_visibilities(o, telescope, times[[0, 23]], frequencies, rows, smear=False)
     mine = true[np.ix_([0, 23], rows, np.arange(4))]
-    # 41-point midpoint averages are good to (pi x / 41)^2 / 6 of sinc x, x < 1: 1e-3 of the loss; the curvature of
+    # 41-point midpoint averages are good to (pi x / 41)^2 / 6 of sinc x, x < 1: 1e-3 of the loss; the
+    # curvature of
     # the fringe within an integration, which the first-order factor leaves out, is 1e-4 at 2.6 km
     assert np.max(np.abs(unsmeared)) > 0.5
     np.testing.assert_allclose(mine, expected, atol=1e-3 * np.max(np.abs(unsmeared)))
@@ -139,7 +156,9 @@ def test_uvw_rate_is_the_derivative_of_uvw_for_a_followed_direction() -> None:
     angle = measurement.EARTH_RATE_RAD_S * 0.5
     ends = astrometry.apparent_uvw_m(telescope.relative_m, [-angle, angle], dec)
     difference = (ends[1] - ends[0])[ant2] - (ends[1] - ends[0])[ant1]
-    np.testing.assert_allclose(measurement.uvw_rate_m_s(telescope.static_uvw_m(dec), dec), difference, atol=1e-9)
+    np.testing.assert_allclose(
+        measurement.uvw_rate_m_s(telescope.static_uvw_m(dec), dec), difference, atol=1e-9
+    )
 
 
 def test_one_jansky_on_axis_is_one_jansky() -> None:
@@ -148,9 +167,16 @@ def test_one_jansky_on_axis_is_one_jansky() -> None:
     from dsa110_assets.telescope import astrometry
 
     ra, dec = np.rad2deg(astrometry.meridian_icrs_rad([group.times_mjd[12]], np.deg2rad(o.dec_deg))[0])
-    o = perfect(start=START, groups=1, antennas=4, channels=4, fixed_sources=(FixedSource("on", float(ra), float(dec), 1.0, 0.0),))
+    o = perfect(
+        start=START,
+        groups=1,
+        antennas=4,
+        channels=4,
+        fixed_sources=(FixedSource("on", float(ra), float(dec), 1.0, 0.0),),
+    )
     _, _, _, true = simulated(o, 0)
-    # at the phase and pointing centre: unit amplitude and no phase on every baseline, to the 40 us of a float64 JD
+    # at the phase and pointing centre: unit amplitude and no phase on every baseline, to the 40 us of a
+    # float64 JD
     np.testing.assert_allclose(true[12], 1.0, atol=1e-4)
     # five minutes earlier the same source is 0.6 deg away: the beam takes 10 %
     assert np.all(np.abs(true[0]) < 0.95)

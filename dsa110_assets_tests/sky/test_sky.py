@@ -12,8 +12,10 @@ from dsa110_assets.sky import calibrators, flux_scale, model
 # S(1.405 GHz) evaluated independently from the published table, and CASA's expected fluxes at 2 GHz
 # (ComponentModels FluxStandard2 test; its own tolerance is 1e-4 Jy)
 PUBLISHED = {
-    "3C48": (16.209, 12.0766), "3C123": (48.188, 35.8415), "3C138": (8.547, 6.99355), "3C147": (22.111, 16.7997),
-    "3C196": (14.382, 10.3786), "3C286": (15.057, 12.5057), "3C295": (22.431, 16.3591), "3C353": (57.257, 43.9344),
+    "3C48": (16.209, 12.0766), "3C123": (48.188, 35.8415), "3C138": (8.547, 6.99355), "3C147": (22.111,
+    16.7997),
+    "3C196": (14.382, 10.3786), "3C286": (15.057, 12.5057), "3C295": (22.431, 16.3591), "3C353": (57.257,
+    43.9344),
     "3C380": (13.107, 10.0763), "CYGA": (1573.96, 1068.37),
 }  # fmt: skip
 
@@ -45,7 +47,8 @@ def test_every_standard_is_a_calibrator_and_none_is_variable() -> None:
         found = calibrators.find(name)
         assert found.standard == name
         assert not found.variable
-        # the list's own flux, where there is one, is the same source's: within 12 % of the scale (3C380, with a core, is the worst)
+        # the list's own flux, where there is one, is the same source's: within 12 % of the scale (3C380, with
+        # a core, is the worst)
         if found.flux_20cm_jy is not None:
             assert found.flux_20cm_jy == pytest.approx(float(found.flux_jy(1.45e9)), rel=0.12)
 
@@ -91,14 +94,18 @@ def test_model_fluxes_are_exact_for_power_laws_and_standards() -> None:
 def test_model_survives_a_table_and_a_change_of_reference_frequency() -> None:
     again = model.from_frame(two_sources().to_frame())
     assert again.names == ("A", "0521+166")
-    np.testing.assert_allclose(again.flux_at([1.31e9, 1.49e9]), two_sources().flux_at([1.31e9, 1.49e9]), rtol=1e-14)
+    np.testing.assert_allclose(
+        again.flux_at([1.31e9, 1.49e9]), two_sources().flux_at([1.31e9, 1.49e9]), rtol=1e-14
+    )
     other = model.SkyModel(("B",), np.zeros(1), np.zeros(1), np.ones(1), np.array([-1.0]), reference_hz=3e9)
     joined = model.concat(two_sources(), other)
     np.testing.assert_allclose(joined.flux_at([1.5e9])[2], 2.0, rtol=1e-14)
 
 
 def test_rows_without_flux_never_become_sources() -> None:
-    frame = pd.DataFrame({"name": ["a", "b"], "ra_deg": [1.0, 2.0], "dec_deg": [3.0, 4.0], "flux_jy": [np.nan, 0.5]})
+    frame = pd.DataFrame(
+        {"name": ["a", "b"], "ra_deg": [1.0, 2.0], "dec_deg": [3.0, 4.0], "flux_jy": [np.nan, 0.5]}
+    )
     assert model.from_frame(frame).names == ("b",)
 
 
