@@ -33,7 +33,10 @@ def gone(pid, within_s=10.0):
 
 def test_output_status_and_environment(tmp_path):
     """stdout and stderr reach the log, the status comes back, the environment is the one given."""
-    code = "import os, sys; print(os.getcwd(), os.environ['WHAT'], flush=True); print('oops', file=sys.stderr); sys.exit(3)"
+    code = (
+        "import os, sys; print(os.getcwd(), os.environ['WHAT'], flush=True); "
+        "print('oops', file=sys.stderr); sys.exit(3)"
+    )
     done = children.run(
         python(code),
         deadline_s=60,
@@ -63,8 +66,8 @@ def test_its_own_session(tmp_path):
 FAMILY = """
 import os, signal, subprocess, sys, time
 {ignore}
-grandchild = subprocess.Popen([sys.executable, '-c', 'import signal, time; {grandignore} print(0, flush=True); time.sleep(600)'],
-                              stdout=subprocess.PIPE)
+code = 'import signal, time; {grandignore} print(0, flush=True); time.sleep(600)'
+grandchild = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
 grandchild.stdout.readline()
 open({marker!r}, 'w').write(f'{{os.getpid()}} {{grandchild.pid}}')
 print('working on it', flush=True)
@@ -79,7 +82,7 @@ def family(marker, *, ignore=False, then="time.sleep(600)"):
 
 @pytest.mark.parametrize("ignore", [False, True])
 def test_overrun_kills_the_whole_group(tmp_path, monkeypatch, ignore):
-    """At the deadline child and grandchild are gone, even those that ignore SIGTERM; the log says what they did."""
+    """At the deadline child and grandchild are gone, even if they ignore SIGTERM."""
     monkeypatch.setattr(children, "GRACE_S", 0.5)
     marker = tmp_path / "pids"
     with pytest.raises(TransientError, match=r"deadline of 3 s(.|\n)*working on it"):

@@ -33,10 +33,12 @@ def apply(
     Raises BadDataError if a bandpass does not have the data's channels.
     """
     gains, good = total_gains(vis, tables, interpolation)
+    inverse = np.where(good, 1 / gains, 0).astype(np.complex64)
+    power = np.where(good, gains.real**2 + gains.imag**2, 0).astype(np.float32)
     data = vis.data if in_place else np.empty_like(vis.data)
     flags = vis.flags if in_place else np.empty_like(vis.flags)
     weights = vis.weights if in_place else np.empty_like(vis.weights)
-    _apply(vis.data, vis.flags, vis.weights, vis.ant1, vis.ant2, gains, good, data, flags, weights)
+    _apply(vis.data, vis.flags, vis.weights, vis.ant1, vis.ant2, inverse, power, data, flags, weights)
     return replace(vis, data=data, flags=flags, weights=weights)
 
 
@@ -141,23 +143,20 @@ def _interpolate(values, ok, times, wanted, linear, real, out, out_ok):  # type:
 
 
 @njit(cache=True, parallel=True)
-def _apply(data, flags, weights, ant1, ant2, gains, good, out, out_flags, out_weights):  # type: ignore[no-untyped-def]
+def _apply(  # type: ignore[no-untyped-def]
+    data, flags, weights, ant1, ant2, inverse, power, out, out_flags, out_weights
+):
+    """`inverse` 1/g and `power` |g|^2 (time or 1, antenna, channel or 1, pol); both 0 without a solution."""
     n_time, n_base, n_chan, n_pol = data.shape
-    time_step = 1 if gains.shape[0] > 1 else 0
-    channel_step = 1 if gains.shape[2] > 1 else 0
+    time_step = 1 if power.shape[0] > 1 else 0
+    channel_step = 1 if power.shape[2] > 1 else 0
     for k in prange(n_time * n_base):
         t, b = k // n_base, k % n_base
         i, j, s = ant1[b], ant2[b], t * time_step
         for c in range(n_chan):
             f = c * channel_step
             for p in range(n_pol):
-                if not (good[s, i, f, p] and good[s, j, f, p]):
-                    out[t, b, c, p] = 0
-                    out_flags[t, b, c, p] = True
-                    out_weights[t, b, c, p] = 0
-                    continue
-                z = gains[s, i, f, p] * np.conj(gains[s, j, f, p])
-                power = z.real * z.real + z.imag * z.imag
-                out[t, b, c, p] = data[t, b, c, p] * (np.conj(z) / power)
-                out_flags[t, b, c, p] = flags[t, b, c, p]
-                out_weights[t, b, c, p] = weights[t, b, c, p] * power
+                scale = power[s, i, f, p] * power[s, j, f, p]
+                out[t, b, c, p] = data[t, b, c, p] * (inverse[s, i, f, p] * np.conj(inverse[s, j, f, p]))
+                out_weights[t, b, c, p] = weights[t, b, c, p] * scale
+                out_flags[t, b, c, p] = flags[t, b, c, p] or scale == 0

@@ -36,7 +36,7 @@ class _Rows:
 
 
 def write(gains: Gains, path: Path, ms_path: Path) -> None:
-    """Write `gains` as a new CASA caltable at `path`; subtables are copied from the measurement set `ms_path`.
+    """Write `gains` as a new CASA caltable at `path`; subtables are copied from the set `ms_path`.
 
     The measurement set's antennas must be `gains`'s, in order, and it must have one spectral window.
     CPARAM is complex64 (K: FPARAM, delays [ns]). Raises BadDataError if the antennas differ or `path` exists.
@@ -66,8 +66,9 @@ def write(gains: Gains, path: Path, ms_path: Path) -> None:
 
 
 def _description(real: bool) -> dict[str, Any]:
-    scalar = [("TIME", 0.0, _UTC), ("FIELD_ID", 0, {}), ("SPECTRAL_WINDOW_ID", 0, {}), ("ANTENNA1", 0, {}),
-              ("ANTENNA2", 0, {}), ("INTERVAL", 0.0, _SECONDS), ("SCAN_NUMBER", 0, {}), ("OBSERVATION_ID", 0, {})]  # fmt: skip
+    indices = ("FIELD_ID", "SPECTRAL_WINDOW_ID", "ANTENNA1", "ANTENNA2", "SCAN_NUMBER", "OBSERVATION_ID")
+    scalar: list[tuple[str, float | int, dict[str, Any]]] = [("TIME", 0.0, _UTC), ("INTERVAL", 0.0, _SECONDS)]
+    scalar += [(name, 0, {}) for name in indices]
     arrays = [
         ("FPARAM", 0.0) if real else ("CPARAM", 0j),
         ("PARAMERR", 0.0),
@@ -124,7 +125,8 @@ def _put_history(table: Any, path: Path, gains: Gains) -> None:
     columns.insert(3, ct.makescacoldesc("OBJECT_ID", 0))
     columns += [ct.makearrcoldesc(name, "", ndim=1) for name in ("CLI_COMMAND", "APP_PARAMS")]
     with ct.table(str(path / "HISTORY"), ct.maketabdesc(columns), nrow=1, ack=False) as history:
-        message = f"{gains.kind} solved on {gains.field_name or 'unnamed field'}, reference antenna {gains.antenna_names[gains.refant]}"
+        refant = gains.antenna_names[gains.refant]
+        message = f"{gains.kind} solved on {gains.field_name or 'unnamed field'}, reference antenna {refant}"
         history.putcell("TIME", 0, float(gains.times_mjd[0]) * DAY_S)
         history.putcell("MESSAGE", 0, message)
         history.putcell("ORIGIN", 0, "dsa110_assets.calibration")

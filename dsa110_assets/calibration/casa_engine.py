@@ -63,7 +63,10 @@ def apply(vis: Visibilities, tables: Sequence[Gains], *, work_dir: Path) -> Visi
         paths = [Path(scratch) / f"{i}-{gains.kind}.cal" for i, gains in enumerate(tables)]
         for gains, path in zip(tables, paths, strict=True):
             caltables.write(gains, path, ms)
-        return in_order_of(vis, apply_tables(ms, paths, Path(scratch) / "corrected.ms"))
+        corrected = in_order_of(vis, apply_tables(ms, paths, Path(scratch) / "corrected.ms"))
+    unsolved = corrected.flags & ~vis.flags
+    corrected.data[unsolved], corrected.weights[unsolved] = 0, 0
+    return corrected
 
 
 def solve_tables(ms: Path, directory: Path, options: SolveOptions, *, refant: str) -> tuple[Path, Path]:

@@ -21,7 +21,7 @@ def phasor(
 
 
 def split(bandpass: Gains) -> tuple[Gains, Gains]:
-    """(K, B') with K B' = B. One delay [ns] per time and receptor, about the lowest channel (where CASA has it).
+    """(K, B') with K B' = B. One delay [ns] per time and receptor, about the lowest channel as in CASA.
 
     The delay maximises |sum_nu B/|B| exp(-2 pi i delay nu)|. Receptors without solutions are flagged in K.
     """

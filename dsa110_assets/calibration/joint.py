@@ -12,6 +12,9 @@ from dsa110_assets.calibration import stefcal
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.reduction import Sums
 
+_ROUGH = 1e-3
+"""Tolerance of the fits that only choose where to start."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -29,22 +32,26 @@ class State:
 
 def alternate(sums: Sums, n_ant: int, options: SolveOptions) -> tuple[State, int]:
     """Alternate between B and G until neither changes; also the number of rounds."""
-    state = _gain(sums, _bandpass(sums, _blank(sums, n_ant), options), options)
     if sums.times_mjd.size == 1:
-        return _settled(state), 1
-    # Gains that turn within the transit can decorrelate the first sum over time; the interval with the
+        return _settled(_round(sums, _blank(sums, n_ant), options)), 1
+    # Gains that turn within the transit can decorrelate a first sum over all of it; the interval with the
     # strongest model alone cannot. The start that explains the data better wins.
+    rough = replace(options, tolerance=max(options.tolerance, _ROUGH))
     strongest = int(np.argmax(sums.d.sum(axis=(1, 2, 3), dtype=np.float64)))
-    other = _gain(sums, _bandpass(sums, _blank(sums, n_ant, only=strongest), options), options)
-    if residual(sums, other).sum() < residual(sums, state).sum():
-        state = other
+    starts = [_round(sums, _blank(sums, n_ant, only), rough) for only in (None, strongest)]
+    state = min(starts, key=lambda start: float(residual(sums, start).sum()))
     rounds, change = 1, np.inf
     while rounds < options.max_rounds and change > 10 * options.tolerance:
         rounds += 1
         before = state
-        state = _settled(_gain(sums, _bandpass(sums, state, options), options))
+        state = _settled(_round(sums, state, options))
         change = max(_change(before.b, state.b, state.b_ok), _change(before.g, state.g, state.g_ok))
     return state, rounds
+
+
+def _round(sums: Sums, state: State, options: SolveOptions) -> State:
+    """B with G fixed, then G with B fixed."""
+    return _gain(sums, _bandpass(sums, state, options), options)
 
 
 def _blank(sums: Sums, n_ant: int, only: int | None = None) -> State:
@@ -92,8 +99,8 @@ def _fit(
     options: SolveOptions,
 ) -> stefcal.Fit:
     return stefcal.fit(
-        r, d, sums.ant1, sums.ant2, start.shape[1], start=start, min_baselines=options.min_baselines_per_antenna,
-        tolerance=options.tolerance, max_iterations=options.max_iterations,
+        r, d, sums.ant1, sums.ant2, start.shape[1], start=start, tolerance=options.tolerance,
+        min_baselines=options.min_baselines_per_antenna, max_iterations=options.max_iterations,
     )  # fmt: skip
 
 

@@ -37,8 +37,8 @@ def calibrate_transit(
     """Solve the calibrator transit in flagged visibilities `vis`, with the sources of `sky` in its field.
 
     Integrations with less than `options.min_primary_beam` on the calibrator are left out. The model is
-    predicted per integration in vis's own frame, at full resolution. The report gains the flux anchor, whether it
-    is provisional (a variable source), the integrations used, and all figures of `quality.assess`.
+    predicted per integration in vis's own frame, at full resolution. The report gains the flux anchor,
+    whether it is provisional (a variable source), the integrations used, and all figures of `quality.assess`.
     `engine(vis, model, options, field_name=...)` solves. Raises BadDataError if no integration qualifies, and
     ConfigurationError for a calibrator without a flux.
     """
@@ -47,7 +47,7 @@ def calibrate_transit(
     inside = np.flatnonzero(response >= options.min_primary_beam)
     if not inside.size:
         raise BadDataError(
-            f"{calibrator.name} is never within {options.min_primary_beam:.0%} of the primary beam in these data "
+            f"{calibrator.name} is never within {options.min_primary_beam:.0%} of the beam in these data "
             f"(transit at MJD {transit.mjd:.4f}, data {vis.times_mjd[0]:.4f} to {vis.times_mjd[-1]:.4f})"
         )
     # a source drifts through the beam once: the integrations inside are a run

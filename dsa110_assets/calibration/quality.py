@@ -1,7 +1,7 @@
 """Figures and rules for a solution. Receptor-aware: dead receptors are counted as such, not as flags.
 
-A good bandpass table of the real array has 28 % of its solutions flagged, of which 63 dead receptors explain all
-but 1 %. Absolute phases wrap, so phase scatter is taken about each receptor's own mean.
+A good bandpass table of the real array has 28 % of its solutions flagged; 63 dead receptors explain all but
+1 % of that. Absolute phases wrap, so phase scatter is taken about each receptor's own mean.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.calibration.gains import Gains
+from dsa110_assets.calibration.reduction import Sums, reduce
 from dsa110_assets.calibration.solve import Solution
 from dsa110_assets.visibilities.types import Visibilities
 
@@ -40,17 +41,16 @@ class Thresholds(Protocol):
 def assess(solution: Solution, vis_after: Visibilities, model: NDArray[np.complex64]) -> dict[str, float]:
     """Figures of a solution and of the data it was solved on, corrected by it (`vis_after`).
 
-    Per table ("bandpass_", "gain_"): flag_fraction of living receptors, flag_fraction_raw of all, snr (median).
-    dead_receptors and dead_antennas count those among the antennas in the data. gain_amplitude_min/max: median
-    amplitudes of living receptors over the array's median. gain_phase_scatter_deg: rms over time about each
-    receptor's mean. closure_phase_deg and closure_amplitude (rms, and rms natural logarithm) of data over model,
-    flux_ratio of data to model. NaN where nothing is left to measure.
+    Per table ("bandpass_", "gain_") those of `table_figures`. dead_receptors, dead_antennas: among the antennas
+    in the data. gain_amplitude: median over living receptors, _min and _max their extremes over it.
+    gain_phase_scatter_deg: rms over time about each receptor's mean. closure_phase_deg and closure_amplitude: rms,
+    and rms natural logarithm, of data over model, whose mean is flux_ratio. NaN where nothing is left.
     """
     present = vis_after.active_antennas
     dead = solution.bandpass.dead_receptors
-    ratio, weight = _over_model(vis_after, model)
-    phase_deg, log_amplitude = _closure(vis_after, ratio, weight, dead)
-    used = weight > 0
+    sums = reduce(vis_after, model, math.inf)
+    phase_deg, log_amplitude = _closure(sums, dead)
+    power = float(sums.d.sum(dtype=np.float64))
     return {
         **table_figures("bandpass", solution.bandpass),
         **table_figures("gain", solution.gains),
@@ -61,13 +61,13 @@ def assess(solution: Solution, vis_after: Visibilities, model: NDArray[np.comple
         "n_antennas": float(present.size),
         "closure_phase_deg": phase_deg,
         "closure_amplitude": log_amplitude,
-        "flux_ratio": float(np.average(ratio.real[used], weights=weight[used])) if used.any() else math.nan,
+        "flux_ratio": float(sums.r.sum(dtype=np.complex128).real) / power if power > 0 else math.nan,
         "reduced_chi2": float(solution.report.get("reduced_chi2", math.nan)),
     }
 
 
 def table_figures(name: str, gains: Gains) -> dict[str, float]:
-    """{name}_flag_fraction (living receptors), _flag_fraction_raw (all), _snr (median, unflagged) of one table.
+    """{name}_flag_fraction (living receptors), _flag_fraction_raw (all), _snr (median) of a table.
 
     Cells no receptor has a solution in (missing subbands) do not count, except in the raw fraction.
     """
@@ -85,8 +85,8 @@ def table_figures(name: str, gains: Gains) -> dict[str, float]:
 def _amplitudes(bandpass: Gains, dead: NDArray[np.bool_]) -> dict[str, float]:
     if dead.all():
         return dict.fromkeys(("gain_amplitude", "gain_amplitude_min", "gain_amplitude_max"), math.nan)
-    masked = np.ma.masked_array(np.abs(bandpass.values), bandpass.flags)
-    medians = np.ma.median(masked, axis=(0, 2)).filled(np.nan)[~dead]
+    amplitudes = np.where(bandpass.flags, np.nan, np.abs(bandpass.values)).transpose(1, 3, 0, 2)[~dead]
+    medians = np.nanmedian(amplitudes, axis=(1, 2))
     middle = float(np.median(medians))
     return {
         "gain_amplitude": middle,
@@ -103,37 +103,20 @@ def _phase_scatter_deg(gains: Gains) -> float:
     return float(np.rad2deg(np.sqrt(np.mean(about**2)))) if about.size else math.nan
 
 
-def _over_model(
-    vis: Visibilities, model: NDArray[np.complex64]
-) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-    """sum w V conj(M) / sum w |M|^2 and its weight, (baseline, pol), over times and channels; autos weigh 0."""
-    weight = np.where(vis.flags, 0, vis.weights)
-    top = np.einsum(
-        "tbcp,tbcp,tbc->bp", weight, vis.data, model.conj(), dtype=np.complex128, casting="unsafe"
-    )
-    power = (model.real**2 + model.imag**2).astype(np.float32)
-    bottom = np.einsum("tbcp,tbc->bp", weight, power, dtype=np.float64)
-    bottom[vis.is_auto] = 0
-    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0), bottom
-
-
-def _closure(
-    vis: Visibilities, ratio: NDArray[np.complex128], weight: NDArray[np.float64], dead: NDArray[np.bool_]
-) -> tuple[float, float]:
-    """(rms closure phase [deg], rms log closure amplitude) of data over model, on up to 12 spread antennas."""
+def _closure(sums: Sums, dead: NDArray[np.bool_]) -> tuple[float, float]:
+    """(rms closure phase [deg], rms log closure amplitude) of data over model, on up to 12 antennas."""
     phases: list[float] = []
     amplitudes: list[float] = []
     for pol in range(2):
+        ratio = _ratio(sums, pol)
         edge: dict[tuple[int, int], complex] = {}
-        for i, j, r, w in zip(vis.ant1, vis.ant2, ratio[:, pol], weight[:, pol], strict=True):
-            if w > 0 and r != 0:
+        for i, j, r in zip(sums.ant1, sums.ant2, ratio, strict=True):
+            if r != 0:
                 edge[int(i), int(j)] = complex(r)
                 edge[int(j), int(i)] = complex(r).conjugate()
-        alive = [int(a) for a in vis.active_antennas if not dead[a, pol]]
-        spread = (
-            sorted(set(np.linspace(0, len(alive) - 1, _CLOSURE_ANTENNAS).round().astype(int)))
-            if alive
-            else []
+        alive = sorted({i for i, _ in edge if not dead[i, pol]})
+        spread = np.unique(
+            np.linspace(0, len(alive) - 1, min(len(alive), _CLOSURE_ANTENNAS)).round().astype(int)
         )
         chosen = [alive[k] for k in spread]
         for a, b, c in combinations(chosen, 3):
@@ -143,6 +126,13 @@ def _closure(
             if {(a, b), (c, d), (a, c), (b, d)} <= edge.keys():
                 amplitudes.append(math.log(abs(edge[a, b] * edge[c, d]) / abs(edge[a, c] * edge[b, d])))
     return math.degrees(_rms(phases)), _rms(amplitudes)
+
+
+def _ratio(sums: Sums, pol: int) -> NDArray[np.complex128]:
+    """sum w V conj(M) / sum w |M|^2 per baseline, over times and channels; 0 without data."""
+    top = sums.r[:, pol].sum(axis=(0, 1), dtype=np.complex128)
+    bottom = sums.d[:, pol].sum(axis=(0, 1), dtype=np.float64)
+    return np.asarray(np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0))
 
 
 def _rms(values: list[float]) -> float:

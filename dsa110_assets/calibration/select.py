@@ -1,4 +1,4 @@
-"""Choosing the calibration for an observation: same strip, same antennas, nearest in time in both directions."""
+"""Choosing calibration for an observation: same strip, same antennas, nearest in time in both directions."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def choose(
     """The active set nearest in time to an observation at `mjd` (UTC), before or after it.
 
     Only sets of the same strip, with at least the observation's `antennas` (names), status "active", and no
-    older than `max_age_days`. A set whose validity holds the observation goes before one whose does not, which
+    older than `max_age_days`. A set whose validity holds the observation goes before one whose does not: that
     is a fallback. Where only a fallback is left and a calibrator transit at `due_transit_mjd` is still to be
     solved and nearer, or nothing is left at all: WaitingError, saying what was refused and why.
     """

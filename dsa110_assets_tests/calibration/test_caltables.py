@@ -1,4 +1,4 @@
-"""Caltables: what is written is read back, has CASA's layout, and stock CASA agrees with us in both directions."""
+"""Caltables: written and read back, in CASA's layout, and stock CASA agrees with us in both directions."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_layout_is_casas(night, tmp_path):
         )
         types = {name: table.getcoldesc(name)["valueType"] for name in table.colnames()}
         assert types == {
-            "TIME": "double", "FIELD_ID": "int", "SPECTRAL_WINDOW_ID": "int", "ANTENNA1": "int", "ANTENNA2": "int",
-            "INTERVAL": "double", "SCAN_NUMBER": "int", "OBSERVATION_ID": "int", "CPARAM": "complex",
+            "TIME": "double", "FIELD_ID": "int", "SPECTRAL_WINDOW_ID": "int",
+            "ANTENNA1": "int", "ANTENNA2": "int", "INTERVAL": "double", "SCAN_NUMBER": "int", "OBSERVATION_ID": "int", "CPARAM": "complex",
             "PARAMERR": "float", "FLAG": "boolean", "SNR": "float", "WEIGHT": "float",
         }  # fmt: skip
         assert table.getcolkeywords("TIME")["MEASINFO"]["Ref"] == "UTC"

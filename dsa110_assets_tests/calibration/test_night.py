@@ -29,7 +29,8 @@ def simulated(tmp_path_factory):
     from astropy.time import Time
 
     options = SimulationOptions(
-        start=Time(middle - 150 / 86400, format="mjd").isot[:19], groups=1, antennas=12, channels=4, subbands=4,
+        start=Time(middle - 150 / 86400, format="mjd").isot[:19],
+        groups=1, antennas=12, channels=4, subbands=4,
         noise_scale=0.0, rfi_tones=0, rfi_bursts=0.0, dead_antennas=0, dead_receptors=1, variables=False,
     )  # fmt: skip
     truth = simulate(out, options)
@@ -53,9 +54,9 @@ def sky_of(truth):
 
 
 def test_solved_transit_calibrates_the_data(simulated):
-    """Noise-free data of the simulator, corrected, are the sky's prediction: flux scale, signs and frames agree.
+    """Noise-free data of the simulator, corrected, are the sky's prediction: scale, signs, frames.
 
-    The simulator samples the measurement equation by its own code, with everything down to 2.5 mJy through the
+    The simulator samples the measurement equation by its own code, with all down to 2.5 mJy through the
     beam; sources it leaves out and we do not make 9 mJy rms.
     """
     vis, truth, transit = simulated
@@ -111,8 +112,8 @@ def test_integrations_out_of_the_beam_are_left_out(simulated):
     least = float(np.sort(response)[8])
     solution = night.calibrate_transit(vis, sky_of(truth), transit, SolveOptions(min_primary_beam=least))
     assert solution.report["integrations_used"] == 16
+    later = replace(vis, times_mjd=vis.times_mjd + 0.3)
     with pytest.raises(BadDataError, match="never within"):
-        later = replace(vis, times_mjd=vis.times_mjd + 0.3)
         night.calibrate_transit(later, sky_of(truth), transit, SolveOptions())
 
 

@@ -17,7 +17,7 @@ LIMITS = Thresholds()
 
 
 def like_the_real_bandpass():
-    """The flags of the real B table of 2026-01-25: 63 dead receptors on 35 antennas, 27.7 % flagged in all."""
+    """The flags of the real B table of 2026-01-25: 63 dead receptors on 35 antennas, 27.7 % flagged."""
     rng = np.random.default_rng(1)
     flags = rng.random((1, 117, 768, 2)) < 0.0104
     both = rng.permutation(117)[:35]
@@ -76,7 +76,7 @@ def test_phase_scatter_ignores_absolute_phase(observation):
         "gain_phase_scatter_deg"
     ]
     assert still < 1
-    # turning by N(0, 0.3) rad per integration and receptor, less the reference's: sqrt 2 x 0.3 x 1.71 steps rms
+    # turning by N(0, 0.3) rad per integration and receptor, less the reference's: sqrt 2 x 0.3 x 1.7 steps
     assert 20 < turning < 70
 
 

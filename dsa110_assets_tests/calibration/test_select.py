@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from pydantic import TypeAdapter
 
 from dsa110_assets.calibration.select import CaltableSet, ChooseOptions, choose, staleness
 from dsa110_assets.errors import WaitingError
@@ -53,8 +54,6 @@ def test_another_strip_is_never_borrowed():
         chosen(a_set("other", MJD, dec_deg=16.80))
     assert chosen(a_set("near", MJD, dec_deg=16.70)).set.set_id == "near"
     with pytest.raises(ValueError, match="max_dec_offset_deg"):
-        from pydantic import TypeAdapter
-
         TypeAdapter(ChooseOptions).validate_python({"max_dec_offset_deg": 5.0})
 
 

@@ -28,7 +28,7 @@ def azimuth_crossing_mjd(ra_deg, dec_deg, guess_mjd):
 
 @pytest.mark.parametrize("name", ["3C286", "3C48", "3C138", "3C454.3", "0834+555"])
 def test_transit_within_a_second_of_astropy(name):
-    """Trap 7. AltAz's meridian differs from ours by polar motion alone (0.3 arcsec x tan dec: under 0.1 s)."""
+    """Trap 7. AltAz's meridian differs from ours by polar motion alone (0.3 arcsec x tan dec, < 0.1 s)."""
     calibrator = calibrators.find(name)
     mjd = transit_mjd(calibrator.ra_deg, calibrator.dec_deg, NEAR_MJD)
     assert abs(mjd - NEAR_MJD) < 0.5
