@@ -67,7 +67,7 @@ def _scatter(pull: FloatArray) -> float:
 
 
 def _solve(scatter_of: Callable[[float], float], low: float, high: float) -> float:
-    """The parameter at which a falling scatter reaches 1, by bisection; an end of the range if it does not."""
+    """The parameter at which a falling scatter reaches 1, by bisection; an end of the range if none."""
     if scatter_of(low) <= 1:
         return low
     if scatter_of(high) >= 1:

@@ -35,7 +35,7 @@ _KERNEL_REACH = 1.0
 
 
 class Scene(NamedTuple):
-    """An image ready to be measured: pixels, geometry, noise properties. One is shared by forced and blind."""
+    """An image ready to be measured: pixels, geometry, noise. One is shared by forced and blind."""
 
     image: ImageArray
     noise: ImageArray
@@ -92,7 +92,7 @@ def _groups(points: FloatArray, radius: float) -> IntArray:
 
 
 def _shared(points: FloatArray, radius: float, priority: FloatArray) -> IntArray:
-    """For each point the index of the point that stands for it: itself, or a prior one closer than `radius`."""
+    """For each point the index of the one that stands for it: itself, or a prior one within `radius`."""
     stand = np.arange(len(points))
     pairs = (
         cKDTree(points).query_pairs(radius, output_type="ndarray")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
@@ -50,9 +52,11 @@ def read_plane(path: Path) -> tuple[NDArray[np.float32], fits.Header]:
     otherwise.
     """
     try:
-        with fits.open(path, memmap=False) as hdus:
-            data, header = np.squeeze(hdus[0].data), hdus[0].header
-    except (OSError, TypeError, ValueError) as error:
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore", AstropyWarning)  # a broken file raises below, in our own words
+            with fits.open(file, memmap=False) as hdus:
+                data, header = np.squeeze(hdus[0].data), hdus[0].header
+    except (OSError, TypeError, ValueError, IndexError) as error:
         raise BadDataError(
             f"{path}: cannot be read as a FITS image ({error}); make the mosaic again"
         ) from error

@@ -97,10 +97,8 @@ def _curves(light_curves: pd.DataFrame, options: VariabilityOptions) -> _Curves:
 
 
 def _baseline(flux: FloatArray, error: FloatArray, catalogue_jy: float) -> tuple[float, float]:
-    """The quiet level and its error: the median; with under five epochs the catalogue's flux has a vote as
-    well.
-    """
-    votes = np.r_[flux, catalogue_jy] if flux.size < 5 and np.isfinite(catalogue_jy) else flux
+    """The quiet level and its error: the median; under five epochs the catalogue's flux has two votes."""
+    votes = np.r_[flux, catalogue_jy, catalogue_jy] if flux.size < 5 and np.isfinite(catalogue_jy) else flux
     centre = float(np.median(votes))
     return centre, float(1.2533 * np.median(error) / np.sqrt(flux.size))
 

@@ -96,7 +96,7 @@ def combine(*p_values: ArrayLike) -> FloatArray:
     """
     table = np.stack([np.asarray(p, np.float64) for p in p_values])
     finite = np.isfinite(table)
-    smallest = np.where(finite, table, np.inf).min(axis=0)
+    smallest = np.where(finite, table, 1.0).min(axis=0)
     return np.where(finite.any(axis=0), np.minimum(smallest * finite.sum(axis=0), 1.0), np.nan)
 
 

@@ -1,0 +1,197 @@
+"""Ensemble normalisation on synthetic nights with known gains (traps 32 sigma_C, 41 overlapping hours)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dsa110_assets.photometry.ensemble import (
+    LIGHT_CURVE_COLUMNS,
+    EnsembleOptions,
+    apply_corrections,
+    ensemble_figures,
+    fit_corrections,
+    normalise,
+)
+from dsa110_assets.photometry.quality import Quality
+from dsa110_assets.photometry.transits import one_per_transit
+
+OPTIONS = EnsembleOptions()
+
+
+def nights(seed, sources, epochs, fraction=0.01, gain_sd=0.05, rms=0.005, change=None):
+    """Measurement rows, true fluxes (sources,) and gains (epochs,); `change` maps (source, epoch) to a factor."""
+    rng = np.random.default_rng(seed)
+    flux = 10 ** rng.uniform(-1.5, 0.7, sources)
+    gains = 1 + gain_sd * rng.standard_normal(epochs)
+    tables = []
+    for e in range(epochs):
+        true = flux * np.array([(change or {}).get((k, e), 1.0) for k in range(sources)])
+        seen = gains[e] * true * (1 + fraction * rng.standard_normal(sources)) + rms * rng.standard_normal(
+            sources
+        )
+        day = pd.Timestamp("2026-01-01") + pd.Timedelta(days=e)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "source_id": [f"s{k:05d}" for k in range(sources)],
+                    "ra_deg": np.arange(sources) * 0.1 % 360,
+                    "dec_deg": 16.0,
+                    "epoch": f"{day:%Y-%m-%d}T22:00",
+                    "mjd": 61041.9 + e * 0.99727,
+                    "flux_jy": seen,
+                    "flux_err_jy": rms,
+                    "rms_jy": rms,
+                    "limit_jy": np.where(seen > 5 * rms, np.nan, 5 * rms),
+                    "detected": seen > 5 * rms,
+                    "quality": 0,
+                    "mosaic_id": f"m{e}",
+                    "catalogue_flux_jy": flux,
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True), flux, gains
+
+
+def test_gains_are_recovered_within_their_stated_errors() -> None:
+    """C_e against the true gains (one common factor free): pulls of 60 epochs have sd 1 within 4/sqrt(120) = 0.37.
+
+    With sigma_C the plain scatter it would be 0.18 (50 references); with C itself unnormalised, 10.
+    """
+    rows, _, gains = nights(1, 200, 60)
+    table = fit_corrections(one_per_transit(rows), OPTIONS).epochs
+    ratio = table["correction"].to_numpy() / gains
+    pull = (ratio / np.median(ratio) - 1) / (table["correction_err"] / table["correction"]).to_numpy()
+    assert 0.63 < pull.std() < 1.37
+    assert table["n_references"].min() > 40
+
+
+@pytest.mark.parametrize(("sources", "epochs", "slack"), [(60, 3, 0.12), (60, 10, 0.06), (300, 30, 0.03)])
+def test_residuals_of_steady_sources_have_unit_scatter(sources, epochs, slack) -> None:
+    """A 1 % intrinsic error nobody stated is found, and pulls of steady sources come out with rms 1.
+
+    Mean of 8 nights sets: rms of one has error 1/sqrt(2 N_s (N_e - 1)), 6, 3 and 0.8 %; the estimated fraction adds
+    as much again, and for three epochs the prior.
+    """
+    figures = []
+    for seed in range(8):
+        rows, _, _ = nights(seed, sources, epochs)
+        figures.append(ensemble_figures(normalise(rows, OPTIONS)))
+    assert np.mean([f["residual_rms"] for f in figures]) == pytest.approx(1, abs=slack)
+    assert np.mean([f["fractional_error"] for f in figures]) == pytest.approx(0.01, rel=0.25)
+
+
+def test_faint_sources_rescale_a_wrong_noise() -> None:
+    """Errors quoted 25 % too small are rescaled by what faint sources scatter; 18 sources x 19 give it to 5 %."""
+    rows, _, _ = nights(3, 400, 20)
+    rows["flux_err_jy"] *= 0.8
+    assert normalise(rows, OPTIONS).attrs["error_scale"] == pytest.approx(1.25, rel=0.15)
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 8])
+def test_a_reference_does_not_calibrate_its_own_variation_away(epochs) -> None:
+    """The brightest of eight sources flares by half in one epoch: all of it stays, and the others do not dip."""
+    rows, flux, _ = nights(5, 40, epochs, gain_sd=0.03)
+    bright = int(np.argmax(flux))
+    rows, _, gains = nights(5, 40, epochs, gain_sd=0.03, change={(bright, epochs - 1): 1.5})
+    keep = np.argsort(flux)[-8:]
+    rows = rows[rows["source_id"].isin([f"s{k:05d}" for k in keep])]
+    out = normalise(rows, OPTIONS)
+    own = out[out["source_id"] == f"s{bright:05d}"]["flux_jy"].to_numpy()
+    # Eight references of 1 to 3 %: each epoch's correction is good to about 1 %, the flux to 1 %: four sigma.
+    assert own[-1] / np.median(own[:-1]) == pytest.approx(1.5, rel=0.07)
+    others = out[out["source_id"] != f"s{bright:05d}"]
+    last = others.groupby("source_id")["flux_jy"].apply(lambda s: s.iloc[-1] / s.iloc[0])
+    assert np.median(last) == pytest.approx(1.0, abs=0.03)
+    assert (own[-1] - own[0]) / out["flux_err_jy"].max() > 5
+
+
+def test_own_correction_is_exactly_that_of_the_others() -> None:
+    """A reference's own flux multiplied by ten in an epoch must not move the correction it is given there."""
+    rows, _, _ = nights(6, 30, 12)
+    name, epoch = rows["source_id"].iloc[0], rows["epoch"].iloc[-1]
+    bright = rows.groupby("source_id")["flux_jy"].median().idxmax()
+    changed = rows.copy()
+    changed.loc[(rows["source_id"] == bright) & (rows["epoch"] == epoch), "flux_jy"] *= 1.2
+    before, after = (
+        normalise(r, OPTIONS).set_index(["source_id", "epoch"])["correction"] for r in (rows, changed)
+    )
+    assert after[(bright, epoch)] == pytest.approx(before[(bright, epoch)], rel=1e-3)
+    assert name in before.index.get_level_values(0)
+
+
+def test_overlapping_hours_give_one_row_per_transit_at_ra_zero_too() -> None:
+    """The same tiles in two hour mosaics (trap 41): the row of lower noise; nights 0.997 d apart stay two."""
+    rows, _, _ = nights(7, 20, 4)
+    again = rows.assign(
+        mjd=rows["mjd"] + 1 / 24,
+        mosaic_id=rows["mosaic_id"] + "b",
+        flux_err_jy=0.004,
+        epoch=rows["epoch"].str.replace("T22", "T23"),
+    )
+    both = pd.concat([rows, again]).sample(frac=1, random_state=1)
+    out = one_per_transit(both)
+    assert len(out) == 80
+    assert (out["flux_err_jy"] == 0.004).all()
+    both.loc[both["epoch"].str.endswith("T23:00"), "flux_jy"] = np.nan
+    assert (one_per_transit(both)["flux_err_jy"] == 0.005).all()
+    assert len(normalise(both, OPTIONS)) == 80
+
+
+def test_adding_nights_does_not_change_the_past() -> None:
+    """With ten baseline epochs behind them, corrections of old nights stay as more arrive (VP #212)."""
+    rows, _, _ = nights(8, 80, 30, fraction=0.005)
+    early = rows[rows["mjd"] < 61041.9 + 14.5]
+    old, new = (fit_corrections(one_per_transit(r), OPTIONS).epochs["correction"] for r in (early, rows))
+    # References near the brightness limits may change places: a tenth of a correction's error of 0.2 %.
+    np.testing.assert_allclose(new[old.index], old, rtol=2e-3)
+
+
+def test_subsets_corrected_alone_equal_the_whole() -> None:
+    """Corrections applied to one source at a time (bounded memory) give the same rows."""
+    rows, _, _ = nights(9, 30, 6)
+    rows = one_per_transit(rows)
+    corrections = fit_corrections(rows, OPTIONS)
+    whole = apply_corrections(rows, corrections)
+    parts = [apply_corrections(part, corrections) for _, part in rows.groupby("source_id")]
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
+
+
+def test_too_few_references_are_said_and_not_invented() -> None:
+    """Two usable sources: correction 1 and the UNNORMALISED bit; one epoch and no rows are no errors either."""
+    rows, _, _ = nights(10, 40, 3)
+    bright = rows.groupby("source_id")["flux_jy"].median().sort_values().index[-2:]
+    out = normalise(rows[rows["source_id"].isin(bright)], OPTIONS)
+    assert (out["correction"] == 1).all()
+    assert all(q & Quality.UNNORMALISED for q in out["quality"])
+    single = normalise(rows[rows["epoch"] == rows["epoch"].iloc[0]], OPTIONS)
+    assert tuple(single.columns) == LIGHT_CURVE_COLUMNS
+    assert len(single) == 40
+    assert np.isnan(ensemble_figures(single)["residual_rms"])
+    assert normalise(rows.iloc[:0], OPTIONS).empty
+
+
+def test_an_hour_without_references_takes_its_night() -> None:
+    """The second hour of each night has faint sources only; its correction is the first hour's."""
+    rows, flux, _ = nights(11, 60, 5)
+    faint = rows["source_id"].isin([f"s{k:05d}" for k in np.flatnonzero(flux < 0.04)])
+    rows.loc[faint, "epoch"] = rows.loc[faint, "epoch"].str.replace("T22", "T23")
+    out = normalise(rows, OPTIONS)
+    late = out[out["epoch"].str.endswith("T23:00")]
+    table = fit_corrections(one_per_transit(rows), OPTIONS).epochs["correction"]
+    assert len(late)
+    for epoch, correction in zip(late["epoch"], late["correction"], strict=True):
+        assert correction == pytest.approx(table[epoch.replace("T23", "T22")], rel=0.02)
+
+
+def test_missing_fluxes_and_limits_pass_through() -> None:
+    rows, _, _ = nights(12, 40, 4)
+    rows.loc[5, ["flux_jy", "flux_err_jy", "limit_jy"]] = np.nan
+    rows.loc[5, "quality"] = int(Quality.NAN)
+    out = normalise(rows, OPTIONS)
+    assert out["flux_jy"].isna().sum() == 1
+    faint = out[~out["detected"] & out["flux_jy"].notna()]
+    np.testing.assert_allclose(
+        faint["limit_jy"], 0.025 / faint["correction"] * out.attrs["error_scale"], rtol=1e-12
+    )

@@ -1,0 +1,160 @@
+"""Candidates from synthetic light curves: what varies is found and named, what does not is left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dsa110_assets.variability.candidates import VARIABLE_COLUMNS, VariabilityOptions, find_variables
+from dsa110_assets.variability.injection import completeness, false_alarm_rate, injection_figures
+
+OPTIONS = VariabilityOptions()
+
+
+def curves(flux, error, names=None, catalogue=None, ra=None, dec=16.0):
+    """Light-curve rows of a matrix (n_sources, n_epochs), one epoch per sidereal day; NaN entries are no rows."""
+    n, epochs = flux.shape
+    error = np.broadcast_to(error, flux.shape)
+    names = names or [f"NVSS_{k:04d}" for k in range(n)]
+    row, column = np.nonzero(np.isfinite(flux))
+    return pd.DataFrame(
+        {
+            "source_id": np.array(names, object)[row],
+            "ra_deg": ((np.arange(n) * 0.2) % 360 if ra is None else np.asarray(ra))[row],
+            "dec_deg": dec,
+            "epoch": [f"E{k:04d}" for k in column],
+            "mjd": 61000 + 0.99727 * column,
+            "flux_jy": flux[row, column],
+            "flux_err_jy": error[row, column],
+            "rms_jy": error[row, column] / 1.1,
+            "detected": flux[row, column] > 5 * error[row, column],
+            "quality": 0,
+            "mosaic_id": [f"m{k}" for k in column],
+            "catalogue_flux_jy": (np.full(n, np.nan) if catalogue is None else catalogue)[row],
+        }
+    )
+
+
+def steady(rng, n, epochs, error=0.05):
+    return 1 + error * rng.standard_normal((n, epochs))
+
+
+@pytest.mark.parametrize("epochs", [3, 10, 60])
+def test_flare_and_dip_are_found_and_nothing_else(epochs) -> None:
+    flux = steady(np.random.default_rng(epochs), 60, epochs)
+    flux[7, epochs // 2] += 1.0
+    flux[11, epochs // 3] -= 0.6
+    out = find_variables(curves(flux, 0.05), OPTIONS).set_index("source_id")
+    assert tuple(out.reset_index().columns) == VARIABLE_COLUMNS
+    assert out.loc["NVSS_0007", "kind"] == "flare"
+    assert out.loc["NVSS_0011", "kind"] == "ese"
+    assert (out["kind"] != "").sum() == 2
+    assert out.loc["NVSS_0007", "deviation_mjd"] == pytest.approx(61000 + 0.99727 * (epochs // 2))
+    assert out.loc["NVSS_0011", "deviation"] < 0
+
+
+def test_a_dip_of_most_nights_needs_the_catalogue_to_be_told_from_a_flare() -> None:
+    """Quiet, low, low: three fluxes alone say flare; the catalogue's flux says which level is the quiet one."""
+    flux = steady(np.random.default_rng(1), 30, 3)
+    flux[5] = [1.0, 0.5, 0.45]
+    alone = find_variables(curves(flux, 0.03), OPTIONS).set_index("source_id")
+    assert alone.loc["NVSS_0005", "kind"] == "flare"
+    told = find_variables(curves(flux, 0.03, catalogue=np.ones(30)), OPTIONS).set_index("source_id")
+    assert told.loc["NVSS_0005", "kind"] == "ese"
+
+
+def test_a_source_off_both_ways_is_variable() -> None:
+    flux = steady(np.random.default_rng(2), 30, 20)
+    flux[3] += 0.5 * np.sin(np.arange(20))
+    out = find_variables(curves(flux, 0.05), OPTIONS).set_index("source_id")
+    assert out.loc["NVSS_0003", "kind"] == "variable"
+
+
+def test_bright_sources_with_percent_errors_are_not_candidates() -> None:
+    """A 10 Jy source with an unmodelled 3 % scatter is 100 sigma off by its noise; its modulation is not 0.26."""
+    rng = np.random.default_rng(3)
+    flux = 10 * (1 + 0.03 * rng.standard_normal((50, 30)))
+    out = find_variables(curves(flux, 0.01), OPTIONS)
+    assert (out["q_value"] < 1e-6).all()
+    assert (out["kind"] == "").all()
+
+
+def test_insignificant_modulation_is_not_a_candidate() -> None:
+    """Sources at 3 sigma swing by far more than 26 %, by noise: none is a candidate in 20 x 200 (expected 0.2)."""
+    rng = np.random.default_rng(4)
+    found = 0
+    for _ in range(20):
+        out = find_variables(curves(0.15 + 0.05 * rng.standard_normal((200, 12)), 0.05), OPTIONS)
+        assert (out["m_max"] > 0.26).mean() > 0.9
+        found += (out["kind"] != "").sum()
+    assert found <= 2
+
+
+def test_a_new_source_at_a_place_seen_before_is_a_transient() -> None:
+    """Only the last night has it; neighbours prove the place was observed. The same source with no earlier look, or one
+    that a constant flux near the limit explains, is not one."""
+    rng = np.random.default_rng(5)
+    names = [f"NVSS_{k:04d}" for k in range(30)] + [
+        "DSA_J000012.0+160000",
+        "DSA_J000024.0+160000",
+        "DSA_J080000.0+160000",
+    ]
+    flux = np.full((33, 3), np.nan)
+    flux[:30] = steady(rng, 30, 3)
+    flux[30, 2], flux[31, 2], flux[32, 2] = 1.0, 0.28, 1.0
+    ra = np.r_[np.arange(30) * 0.02, 0.05, 0.1, 120.0]
+    out = find_variables(curves(flux, 0.05, names=names, ra=ra), OPTIONS).set_index("source_id")
+    assert out.loc[names[30], "kind"] == "transient"
+    assert out.loc[names[31], "kind"] == ""
+    assert out.loc[names[32], "kind"] == ""
+    assert np.isnan(out.loc[names[32], "q_value"])
+
+
+def test_transients_across_ra_zero_see_their_neighbours() -> None:
+    flux = np.full((21, 3), np.nan)
+    flux[:20] = steady(np.random.default_rng(6), 20, 3)
+    flux[20, 2] = 1.0
+    names = [f"N{k}" for k in range(20)] + ["DSA_J000000.0+160000"]
+    table = curves(flux, 0.05, names=names, ra=np.r_[np.full(20, 359.9), 0.05])
+    assert find_variables(table, OPTIONS).set_index("source_id").loc[names[20], "kind"] == "transient"
+
+
+def test_points_of_bad_quality_do_not_count() -> None:
+    flux = steady(np.random.default_rng(8), 10, 5)
+    flux[2, 3] = 30.0
+    table = curves(flux, 0.05)
+    table.loc[(table["source_id"] == "NVSS_0002") & (table["flux_jy"] > 10), "quality"] = 1
+    out = find_variables(table, OPTIONS).set_index("source_id")
+    assert out.loc["NVSS_0002", "kind"] == ""
+    assert out.loc["NVSS_0002", "n_epochs"] == 4
+
+
+def test_one_epoch_and_no_rows_are_no_error() -> None:
+    table = curves(np.ones((4, 1)), 0.1)
+    out = find_variables(table, OPTIONS)
+    assert out["q_value"].isna().all()
+    assert (out["kind"] == "").all()
+    assert find_variables(table.iloc[:0], OPTIONS).empty
+
+
+@pytest.mark.parametrize("epochs", [5, 20, 50])
+def test_false_alarms_stay_below_the_promise_at_any_number_of_epochs(epochs) -> None:
+    """Constant sources only: with a false-discovery rate of 1 %, at most 1 % of whole searches may name one. 60
+    searches of 100 sources: 0.6 expected, 5 has a chance of 4e-4."""
+    rng = np.random.default_rng(epochs)
+    errors = rng.uniform(0.05, 0.3, (100, 1)) * rng.uniform(0.8, 1.2, (100, epochs))
+    table = curves(1 + errors * rng.standard_normal((100, epochs)), errors)
+    assert false_alarm_rate(table, OPTIONS, trials=60, seed=1) * 6000 < 5
+
+
+def test_injected_changes_are_recovered_when_they_should_be() -> None:
+    """Halving or adding half at 5 % errors is 7 sigma of a pair: found; changes of 5 % are not, and must not be."""
+    rng = np.random.default_rng(9)
+    table = curves(steady(rng, 100, 10), 0.05)
+    for kind in ("flare", "ese"):
+        assert completeness(table, OPTIONS, kind, 0.6, trials=3, seed=2) > 0.95
+        assert completeness(table, OPTIONS, kind, 0.05, trials=3, seed=2) < 0.05
+    figures = injection_figures(table, OPTIONS, trials=2)
+    assert figures["false_alarm_rate"] < 0.02
+    assert np.isnan(figures["completeness_flare"]) or figures["completeness_flare"] > 0.8
