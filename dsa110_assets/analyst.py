@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.telescope import timegrid
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.product import LineageNode, Product
     from dsa110_assets.archive.store import Archive
 
-    Moment = str | float | datetime | Time
+    Moment: TypeAlias = str | float | datetime | Time
 
 ARCHIVE_VARIABLE, DATABASE_VARIABLE = "DSA110_ARCHIVE", "DSA110_DATABASE_URL"
 _NAME_NOISE = re.compile(r"[\s_]+")
@@ -38,7 +38,7 @@ def open_archive(path: str | Path | None = None) -> AnalystArchive:
     """Open the archive at `path` (None: DSA110_ARCHIVE). Raises ConfigurationError where there is none."""
     named = str(path) if path is not None else os.environ.get(ARCHIVE_VARIABLE, "")
     if not named:
-        raise ConfigurationError(f"no archive named: set {ARCHIVE_VARIABLE}, or use open_archive('/its/path')")
+        raise ConfigurationError(f"no archive named: set {ARCHIVE_VARIABLE}, or open_archive('/its/path')")
     root = Path(named).expanduser()
     if not root.is_dir():
         origin = "" if path is not None else f" ({ARCHIVE_VARIABLE})"
@@ -58,7 +58,7 @@ class AnalystArchive:
     def __repr__(self) -> str:
         return f"<AnalystArchive {self.root}>"
 
-    # -- products ------------------------------------------------------------------------------------------
+    # -- products --
 
     def products(
         self,
@@ -67,11 +67,11 @@ class AnalystArchive:
         until: Moment | None = None,
         state: str | None = "current",
     ) -> pd.DataFrame:
-        """Products with window starts from `since` to `until`, both included; a date alone means its whole day.
+        """Products with window starts from `since` to `until`, both included; a date is its whole day.
 
-        `state` is current, superseded, rejected or None for all. The metadata's entries are columns too. Columns: product_id, asset, partition, version, path, size_bytes, created_at (UTC), state, run_id,
-        code_version, digest, inputs, then the metadata (units in their names). Raises NotFoundError for an asset
-        that does not exist, saying which do.
+        `state` is current, superseded, rejected or None for all. Columns: product_id, asset, partition,
+        version, path, size_bytes, created_at (UTC), state, run_id, code_version, digest, inputs, then the
+        metadata (units in their names). Raises NotFoundError for an asset that does not exist.
         """
         import pandas as pd
 
@@ -125,7 +125,7 @@ class AnalystArchive:
             return f"that night there are {len(day)}: {_some(day)}"
         return f"there are {len(present)}, from {present[0]} to {present[-1]}"
 
-    # -- images and visibilities -----------------------------------------------------------------------------
+    # -- images and visibilities --
 
     def image(self, key: str) -> Image:
         """The 5-minute image of an observation window, product id or path. Raises NotFoundError."""
@@ -166,7 +166,7 @@ class AnalystArchive:
 
         return calibration_at(self.store, timegrid.datetime_to_mjd(_require_moment(at)))
 
-    # -- sources ---------------------------------------------------------------------------------------------
+    # -- sources --
 
     def sources(self, ra: Any = None, dec: Any = None, radius: Any = None) -> Table:
         """Every source with a light curve, or those within `radius` of (ra, dec), nearest first.
@@ -180,7 +180,7 @@ class AnalystArchive:
         return tables.sources(product, *_cone(ra, dec, radius))
 
     def light_curve(self, name: str) -> TimeSeries:
-        """The light curve of a source: time, flux, error, limit, rms, flags, and the product each point is from.
+        """A source's light curve: time, flux, error, limit, rms, flags, the product each point is from.
 
         `name` is a source id (case, blanks and underscores do not matter). A non-detection is a row whose
         `flux` is the forced flux and `limit` the 5 sigma upper limit; `limit` is NaN where detected.
@@ -192,7 +192,7 @@ class AnalystArchive:
         return tables.light_curve(product, self._source_id(product, name))
 
     def variables(self, max_false_discovery_rate: float = 0.01) -> Table:
-        """Candidates of the latest night whose false-discovery rate is at most this, most significant first."""
+        """Candidates of the latest night with at most this false-discovery rate, most significant first."""
         from dsa110_assets import analyst_tables as tables
 
         if not 0 < max_false_discovery_rate <= 1:
@@ -216,10 +216,12 @@ class AnalystArchive:
         if wanted in known:
             return known[wanted]
         near = [known[key] for key in difflib.get_close_matches(wanted, list(known), n=3, cutoff=0.4)]
-        hint = f"nearest names: {', '.join(near)}" if near else f"the first are {_some(sorted(known.values()))}"
+        hint = (
+            f"nearest names: {', '.join(near)}" if near else f"the first are {_some(sorted(known.values()))}"
+        )
         raise NotFoundError(f"no light curve of {name!r} among {len(known)} sources; {hint}")
 
-    # -- provenance --------------------------------------------------------------------------------------------
+    # -- provenance --
 
     def lineage(self, product: Any) -> LineageNode:
         """What a product was made from, down to the subband files: `.product`, `.children`, `.files()`.
@@ -236,6 +238,7 @@ PRODUCT_COLUMNS = (
     "product_id", "asset", "partition", "version", "path", "size_bytes", "created_at", "state", "run_id",
     "code_version", "digest", "inputs",
 )  # fmt: skip
+
 
 def known_asset(asset: str | None) -> str | None:
     """`asset` itself. Raises NotFoundError, saying which there are, for a name that is none."""
@@ -255,13 +258,13 @@ def moment(value: Moment | None) -> datetime | None:
         return None
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    if hasattr(value, "mjd"):
-        return timegrid.mjd_to_datetime(float(value.utc.mjd))
     if isinstance(value, int | float):
         return timegrid.mjd_to_datetime(float(value))
+    if not isinstance(value, str):
+        return timegrid.mjd_to_datetime(float(value.utc.mjd))
     try:
         parsed = datetime.fromisoformat(value.strip())
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise NotFoundError(
             f"{value!r} is no time; use 2026-01-25, 2026-01-25T22:25 (UTC), an MJD or an astropy Time"
         ) from error
@@ -285,21 +288,25 @@ def _normalised(name: str) -> str:
 
 
 def _cone(ra: Any, dec: Any, radius: Any) -> tuple[float, float, float] | tuple[None, None, None]:
-    """(ra, dec, radius) in degrees; all None for the whole sky. Raises ConfigurationError for half a position."""
+    """(ra, dec, radius) in degrees; all None for the whole sky. ConfigurationError for half a position."""
     if ra is None and dec is None and radius is None:
         return None, None, None
     if ra is None or dec is None:
         raise ConfigurationError("a position is both ra and dec: sources(ra=..., dec=..., radius=...)")
     from astropy import units as u
 
-    values = (_angle(ra, u.hourangle), _angle(dec, u.deg), _angle(radius if radius is not None else 0.05, u.deg))
+    values = (
+        _angle(ra, u.hourangle),
+        _angle(dec, u.deg),
+        _angle(radius if radius is not None else 0.05, u.deg),
+    )
     if not (-90 <= values[1] <= 90 and 0 < values[2] <= 180):
         raise ConfigurationError(f"dec {values[1]:g} deg or radius {values[2]:g} deg is outside the sky")
     return values
 
 
 def _angle(value: Any, sexagesimal_unit: Any) -> float:
-    """Degrees of a Quantity, a plain number (degrees) or a string (bare `12:30:49` is in `sexagesimal_unit`)."""
+    """Degrees of a Quantity, a number (degrees) or a string (bare `12:30:49`: in `sexagesimal_unit`)."""
     from astropy import units as u
     from astropy.coordinates import Angle as AstropyAngle
 

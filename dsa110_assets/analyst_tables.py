@@ -41,18 +41,24 @@ def query(product: Product, sql: str, *values: Any) -> pd.DataFrame:
 
 def source_ids(product: Product) -> list[str]:
     """Every source id of a light-curve product, sorted."""
-    return [str(name) for name in query(product, "SELECT DISTINCT source_id FROM rows ORDER BY 1")["source_id"]]
+    return [
+        str(name) for name in query(product, "SELECT DISTINCT source_id FROM rows ORDER BY 1")["source_id"]
+    ]
 
 
 def sources(
-    product: Product, ra_deg: float | None = None, dec_deg: float | None = None, radius_deg: float | None = None
+    product: Product,
+    ra_deg: float | None = None,
+    dec_deg: float | None = None,
+    radius_deg: float | None = None,
 ) -> Table:
-    """One row per source: position, number of epochs, mean flux and its scatter; a cone is sorted by distance."""
+    """One row per source: position, epochs, mean flux and its scatter; a cone is sorted by distance."""
     frame = query(
         product,
         """
         SELECT source_id, arg_max(ra_deg, mjd) AS ra, arg_max(dec_deg, mjd) AS dec, count(*) AS n_epochs,
-               count(*) FILTER (detected) AS n_detected, avg(flux_jy) AS flux, stddev_samp(flux_jy) AS flux_rms
+               count(*) FILTER (detected) AS n_detected, avg(flux_jy) AS flux,
+               stddev_samp(flux_jy) AS flux_rms
         FROM rows GROUP BY source_id ORDER BY source_id
         """,
     )
@@ -106,7 +112,9 @@ def with_units(frame: pd.DataFrame, product: Product) -> Table:
     """An astropy Table with units on its columns and the product's id in its `meta`."""
     from astropy.table import QTable
 
-    units = {name: "Jy" if name in JANSKY else UNITS[name] for name in frame.columns if name in (*JANSKY, *UNITS)}
+    units = {
+        name: "Jy" if name in JANSKY else UNITS[name] for name in frame.columns if name in (*JANSKY, *UNITS)
+    }
     table = QTable.from_pandas(frame, units=units)
     table.meta["product_id"] = product.id
     return table
@@ -118,7 +126,7 @@ def _without_units(columns: Any) -> dict[str, str]:
 
 
 def separation_deg(ra_deg: float, dec_deg: float, ra: Any, dec: Any) -> Any:
-    """Great-circle distance [deg] of positions [deg] from one position (haversine: exact for small angles)."""
+    """Great-circle distance [deg] of positions [deg] from one (haversine: exact for small angles)."""
     a, d, a0, d0 = np.radians(ra), np.radians(dec), np.radians(ra_deg), np.radians(dec_deg)
     h = np.sin((d - d0) / 2) ** 2 + np.cos(d) * np.cos(d0) * np.sin((a - a0) / 2) ** 2
     return np.degrees(2 * np.arcsin(np.sqrt(np.clip(h, 0, 1))))

@@ -28,7 +28,7 @@ IMAGE_FILES = {"tile_image": "image.fits", "hour_mosaic": "mosaic.fits", "night_
 STRIP_HALF_WIDTH_DEG = 0.5
 """Tables never cross declination strips; the same width as `calibration.select` allows."""
 MJD_ROUNDING_D = 1e-9
-MAD_TO_SIGMA = 1.482602218505602  # 1 / Φ⁻¹(3/4): a normal distribution's sd over its median absolute deviation
+MAD_TO_SIGMA = 1.482602218505602  # 1 / Φ⁻¹(3/4): a normal's sd over its median absolute deviation
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Beam:
 class Image:
     """A FITS image of a published product, read when first asked for.
 
-    `.data` (ny, nx) float in `.unit` (Jy/beam), row 0 in the south; NaN where there is no data. For a 5-minute
-    image it is the flat-noise one: `.pbcor` is corrected for the primary beam, as mosaics are throughout.
+    `.data` (ny, nx) float in `.unit` (Jy/beam), row 0 in the south; NaN where there is no data. For a
+    5-minute image it is the flat-noise one: `.pbcor` is corrected for the primary beam, as mosaics are.
     """
 
     product_id: str
@@ -107,7 +107,7 @@ class Image:
 
     @property
     def rms(self) -> u.Quantity:
-        """Noise: as measured when the image was made, else the median of its noise map, else the pixels' MAD."""
+        """Noise: as measured when the image was made, else its noise map's median, else the pixels' MAD."""
         recorded = self.metadata.get("rms_jy")
         if recorded is None:
             noise = self.companion("noise.fits")
@@ -127,14 +127,15 @@ class Image:
         return self.companion("noise.fits")
 
     def companion(self, name: str) -> NDArray[np.floating[Any]] | None:
-        """Another image of the same product, `residual.fits` say; None if the product has none of that name."""
+        """Another image of the same product, `residual.fits` say; None if there is none of that name."""
         from astropy.io import fits
 
         path = self.path.parent / name
         if Path(name).name != name or not path.is_file():
             return None
         with fits.open(path, memmap=False) as hdus:
-            return np.squeeze(hdus[0].data)
+            pixels: NDArray[np.floating[Any]] = np.squeeze(hdus[0].data)
+        return pixels
 
     def to_ccddata(self) -> CCDData:
         """The image as CCDData: unit, WCS, header, the noise as uncertainty and NaN pixels masked."""
@@ -143,12 +144,12 @@ class Image:
         noise = self.noise
         sigma = np.full(self.data.shape, self.rms.to_value(self.unit)) if noise is None else noise
         return CCDData(
-            self.data, unit=self.unit, wcs=self.wcs, meta={**dict(self.header), "product_id": self.product_id},
+            self.data, unit=self.unit, wcs=self.wcs, meta={**self.header, "product_id": self.product_id},
             uncertainty=StdDevUncertainty(sigma), mask=~np.isfinite(self.data),
         )  # fmt: skip
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
-        """Draw the image on sky coordinates (greys, −3 to 12 rms) and return the axes; options go to imshow."""
+        """Draw the image on sky coordinates (greys, −3 to 12 rms); returns the axes. Options go to imshow."""
         import matplotlib.pyplot as plt
 
         if ax is None:

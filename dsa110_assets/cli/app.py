@@ -16,7 +16,18 @@ from dsa110_assets.cli import console
 from dsa110_assets.errors import DsaError
 
 EXIT_UNDONE, EXIT_USAGE, EXIT_FAULT, EXIT_INTERRUPTED = 1, 2, 70, 130
-COMMAND_MODULES = ("simulate", "process", "up", "inbox", "transits", "products", "status", "doctor", "calibration", "archive")
+COMMAND_MODULES = (
+    "simulate",
+    "process",
+    "up",
+    "inbox",
+    "transits",
+    "products",
+    "status",
+    "doctor",
+    "calibration",
+    "archive",
+)
 # Typer gives no public name to the base of its usage errors; BadParameter → UsageError → this.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -91,7 +102,9 @@ def _fault(error: Exception) -> int:
     logger.removeHandler(handler)
     handler.close()
     summary = " ".join(str(error).split()) or "no message"
-    console.warn(f"dsa110: a fault of this program, {type(error).__name__}: {summary}; the traceback is in {path}")
+    console.warn(
+        f"dsa110: a fault of this program, {type(error).__name__}: {summary}; the traceback is in {path}"
+    )
     return EXIT_FAULT
 
 

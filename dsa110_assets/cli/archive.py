@@ -2,9 +2,184 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from dsa110_assets.cli.app import app
+from dsa110_assets.cli import console
+from dsa110_assets.cli.app import EXIT_UNDONE, app
+from dsa110_assets.errors import NotFoundError
 
-commands = typer.Typer(help="The archive: verify, reindex, backup, restore, retain, pin.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.settings import Settings
+
+JSON_HELP = "Print JSON, and nothing else, on standard output."
+CONSUMERS = {
+    "measurement_set": ("calibrated_ms",),
+    "calibrated_ms": ("tile_image",),
+    "tile_image": ("hour_mosaic",),
+    "hour_mosaic": ("source_measurements",),
+    "source_measurements": ("light_curves",),
+    "light_curves": ("variability",),
+}
+"""What is always made from each asset: until it is, retention keeps its input."""
+commands = typer.Typer(
+    help="The archive: verify, reindex, backup, restore, retain, pin, unpin.", no_args_is_help=True
+)
 app.add_typer(commands, name="archive")
+
+
+@commands.command(epilog="Example: dsa110 archive verify --asset tile_image")
+def verify(
+    asset: str | None = typer.Option(None, help="Only products of this asset."),
+    as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
+) -> None:
+    """Read every byte of every product and compare with its digest; exit status 1 if any differs."""
+    from dsa110_assets.analyst import known_asset
+    from dsa110_assets.archive import integrity
+
+    _, store = _open()
+    chosen = [p for p in store.products(known_asset(asset), state=None) if not p.removed]
+    found: list[integrity.Problem] = []
+    with console.progress_bar("verifying") as progress:
+        for number, product in enumerate(chosen, 1):
+            found += integrity.verify(store, [product])
+            progress(number, len(chosen), product.id)
+    if as_json:
+        rows = [{"product_id": one.product.id, "problems": one.problems} for one in found]
+        console.emit_json({"verified": len(chosen), "damaged": rows})
+    else:
+        for one in found:
+            console.say(f"{one.product.id}: {'; '.join(one.problems)}")
+        console.say(f"{len(chosen)} products verified, {len(found)} damaged")
+    if found:
+        console.warn("reject a damaged product's version or delete its directory, then: dsa110 process")
+        raise typer.Exit(EXIT_UNDONE)
+
+
+@commands.command(epilog="Example: dsa110 archive reindex")
+def reindex() -> None:
+    """Rebuild the index from the records beside the products; exit status 1 if one cannot be believed."""
+    from dsa110_assets import settings
+    from dsa110_assets.archive import integrity
+    from dsa110_assets.archive.store import Archive
+
+    configured = settings.load()
+    done = integrity.reindex(configured.archive, configured.database_url)
+    with Archive(configured.archive, configured.database_url) as store:
+        swept = integrity.sweep(store)
+    console.say(f"{done.products} products and {done.quarantined} quarantine records indexed")
+    for path in swept.removed:
+        console.say(f"removed {path}, left over from a crash")
+    for path, why in done.refused.items():
+        console.say(f"refused {path}: {why}")
+    if done.refused:
+        raise typer.Exit(EXIT_UNDONE)
+
+
+@commands.command(epilog="Example: dsa110 archive backup /mnt/backup --keep 14")
+def backup(
+    destination: Annotated[
+        Path | None, typer.Argument(help="Directory for backups; default: beside the archive.")
+    ] = None,
+    keep: int | None = typer.Option(
+        None, min=1, help="How many to keep there; default: threshold `keep_backups`."
+    ),
+) -> None:
+    """Save the index, caltables, states and quarantine: all that cannot be computed again. Verified."""
+    from dsa110_assets.archive import backup as backups
+    from dsa110_assets.thresholds import load_thresholds
+
+    configured, store = _open()
+    kept = keep or load_thresholds(configured.thresholds_path).keep_backups
+    made = backups.backup(store, destination or _backups(configured), keep=kept)
+    console.say(f"{made.path}: {console.size_text(made.size_bytes)}, {made.caltables} caltable products")
+
+
+@commands.command(epilog="Example: dsa110 archive restore /mnt/backup/backup-20260125T223000")
+def restore(
+    source: Annotated[
+        Path | None, typer.Argument(help="A backup, or a directory of them: its newest is taken.")
+    ] = None,
+) -> None:
+    """Bring index, caltables, states and quarantine back; newer products on disk are adopted."""
+    from dsa110_assets import settings
+    from dsa110_assets.archive import backup as backups
+    from dsa110_assets.archive import integrity
+    from dsa110_assets.archive.store import Archive
+
+    configured = settings.load()
+    place = source or _backups(configured)
+    there = backups.backups(place)
+    chosen = there[-1].path if there else place
+    if source is None and not there:
+        raise NotFoundError(f"there is no backup in {place}; name one: dsa110 archive restore PATH")
+    backups.restore(chosen.absolute(), configured.archive, configured.database_url)
+    with Archive(configured.archive, configured.database_url) as store:
+        swept = integrity.sweep(store)
+        count = len(store.products(state=None))
+    console.say(f"restored {chosen}: {count} products, {len(swept.adopted)} of them newer than the backup")
+
+
+@commands.command(epilog="Example: dsa110 archive retain --dry-run")
+def retain(
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would go and why; change nothing."),
+    as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
+) -> None:
+    """Remove data that are no longer needed, and say why each product goes or stays. Records stay."""
+    from dsa110_assets.archive import retention
+    from dsa110_assets.thresholds import load_thresholds
+
+    configured, store = _open()
+    decisions = retention.retain(
+        store, load_thresholds(configured.thresholds_path), CONSUMERS, dry_run=dry_run
+    )
+    if as_json:
+        rows = [{"product_id": d.product.id, "remove": d.remove, "reason": d.reason,
+                 "size_bytes": d.product.size_bytes} for d in decisions]  # fmt: skip
+        console.emit_json({"dry_run": dry_run, "decisions": rows})
+        return
+    gone = [decision for decision in decisions if decision.remove]
+    for decision in gone:
+        console.say(f"{'would remove' if dry_run else 'removed'} {decision.product.id}: {decision.reason}")
+    kept = Counter((d.product.asset, _kind(d.reason)) for d in decisions if not d.remove)
+    console.table(("asset", "kept", "because"), [(asset, n, why) for (asset, why), n in sorted(kept.items())])
+    size = console.size_text(sum(decision.product.size_bytes for decision in gone))
+    console.say(f"{len(gone)} of {len(decisions)} products, {size}, {'would go' if dry_run else 'are gone'}")
+
+
+@commands.command(epilog="Example: dsa110 archive pin light_curves-20260125-v1 --reason 'in the paper'")
+def pin(
+    product: str = typer.Argument(..., help="Product id or path."),
+    reason: str = typer.Option("pinned", help="Why it is kept."),
+) -> None:
+    """Keep a product, and everything it was made from, from retention."""
+    _, store = _open()
+    console.say(f"{store.pin(store.find(product).id, reason).id} is pinned: {reason}")
+
+
+@commands.command(epilog="Example: dsa110 archive unpin light_curves-20260125-v1")
+def unpin(product: str = typer.Argument(..., help="Product id or path.")) -> None:
+    """Let retention judge a product again."""
+    _, store = _open()
+    console.say(f"{store.unpin(store.find(product).id).id} is no longer pinned")
+
+
+def _open() -> tuple[Settings, Archive]:
+    from dsa110_assets import settings
+    from dsa110_assets.archive.store import Archive
+
+    configured = settings.load()
+    return configured, Archive(configured.archive, configured.database_url)
+
+
+def _backups(configured: Settings) -> Path:
+    return configured.archive.with_name(f"{configured.archive.name}-backups")
+
+
+def _kind(reason: str) -> str:
+    """Reasons with an age in them are one kind: the table counts kinds."""
+    return reason.split(" days old, ")[-1] if " days old, " in reason else reason

@@ -25,7 +25,7 @@ WIDE = 4096  # columns when nobody is looking at a terminal: a piped table is ne
 class Progress(Protocol):
     """Called with what is done, what there is to do, and what is being worked on."""
 
-    def __call__(self, done: int, total: int, label: str = "") -> None: ...
+    def __call__(self, done: int, total: int, label: str = "", /) -> None: ...
 
 
 def out() -> Console:
@@ -114,7 +114,7 @@ def progress_bar(label: str) -> Iterator[Progress]:
     with Bar(*columns, console=err(), transient=True) as bar:
         task = bar.add_task(escape(label), total=None)
 
-        def report(done: int, total: int, now: str = "") -> None:
+        def report(done: int, total: int, now: str = "", /) -> None:
             bar.update(task, completed=done, total=total, description=escape(now or label))
 
         yield report
@@ -126,7 +126,7 @@ class _TenthLines:
     def __init__(self, label: str) -> None:
         self.label, self.tenth = label, -1
 
-    def __call__(self, done: int, total: int, label: str = "") -> None:
+    def __call__(self, done: int, total: int, label: str = "", /) -> None:
         tenth = 10 * done // total if total else 0
         if tenth > self.tenth:
             self.tenth = tenth

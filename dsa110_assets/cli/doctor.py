@@ -20,7 +20,12 @@ from dsa110_assets.errors import DsaError
 if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
-ENGINES = {"python-casacore": "casacore.tables", "aoflagger": "aoflagger", "radler": "radler", "ducc0": "ducc0"}
+ENGINES = {
+    "python-casacore": "casacore.tables",
+    "aoflagger": "aoflagger",
+    "radler": "radler",
+    "ducc0": "ducc0",
+}
 IMPORT_DEADLINE_S = 120.0
 MIN_FREE_BYTES = 20e9  # an observation's products at full scale are 4 GB; five of them are no reserve at all
 
@@ -81,9 +86,13 @@ def _settings() -> tuple[Settings | None, Finding]:
 
 def _inbox(inbox: Path) -> Finding:
     if not inbox.is_dir():
-        return Finding("inbox", False, f"{inbox} is no directory", "make it, or set DSA110_INBOX to where files arrive")
+        return Finding(
+            "inbox", False, f"{inbox} is no directory", "make it, or set DSA110_INBOX to where files arrive"
+        )
     if not os.access(inbox, os.R_OK | os.X_OK):
-        return Finding("inbox", False, f"{inbox} cannot be read", "let this user read it (chmod, group membership)")
+        return Finding(
+            "inbox", False, f"{inbox} cannot be read", "let this user read it (chmod, group membership)"
+        )
     count = sum(1 for entry in os.scandir(inbox) if entry.name.endswith(".hdf5"))
     return Finding("inbox", True, f"{inbox}, {count} subband files")
 
@@ -133,7 +142,7 @@ def _database(configured: Settings) -> Finding:
     if not (configured.archive / MARKER).exists():
         return Finding("database", True, "no archive yet; its index is made on first use")
     try:
-        with Archive(configured.archive, configured.database, patience_s=0) as archive:
+        with Archive(configured.archive, configured.database_url, patience_s=0) as archive:
             archive.current("source_catalog")
             return Finding("database", True, archive.index.where)
     except DsaError as error:
@@ -168,7 +177,9 @@ def _casa() -> Finding:
 
     with tempfile.TemporaryDirectory() as directory:
         try:
-            answer = casa.run_task("version_string", {}, work_dir=Path(directory), deadline_s=IMPORT_DEADLINE_S)
+            answer = casa.run_task(
+                "version_string", {}, work_dir=Path(directory), deadline_s=IMPORT_DEADLINE_S
+            )
         except DsaError as error:
             return Finding("CASA", False, str(error).splitlines()[0], "reinstall casatools and casatasks")
     return Finding("CASA", True, f"{answer.get('returned', '')} starts in its child process")

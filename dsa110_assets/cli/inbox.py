@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -44,8 +44,12 @@ class FileRow:
 
 @app.command(epilog="Example: dsa110 groups /data/incoming --json")
 def groups(
-    inbox: Path | None = typer.Argument(None, help="Directory of subband files; default: the setting `inbox`."),
-    release: str | None = typer.Option(None, help="Let a quarantined file or record (path or key) be tried again."),
+    inbox: Annotated[
+        Path | None, typer.Argument(help="Directory of subband files; default: the setting `inbox`.")
+    ] = None,
+    release: str | None = typer.Option(
+        None, help="Let a quarantined file or record (path or key) be tried again."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
 ) -> None:
     """What is there: groups complete, waiting or quarantined, and why."""
@@ -60,8 +64,8 @@ def groups(
     console.table(
         ("observation", "state", "subbands", "missing", "dec deg", "product", "why"),
         [
-            (r.observation, r.state, r.subbands, " ".join(f"sb{s:02d}" for s in r.missing), f"{r.pointing_dec_deg:.3f}",
-             r.product_id, r.reason)
+            (r.observation, r.state, r.subbands, " ".join(f"sb{s:02d}" for s in r.missing),
+             f"{r.pointing_dec_deg:.3f}", r.product_id, r.reason)
             for r in rows
         ],
     )  # fmt: skip
@@ -81,7 +85,10 @@ def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow
     seen = looking.look(configured.inbox, plan.patience(configured, by_data=True))
     records = quarantined(archive) if archive else []
     taken = {p.partition: p.id for p in archive.products("subband_group")} if archive else {}
-    rows = [_row(candidate, configured.subbands, taken.get(candidate.observation)) for candidate in seen.candidates]
+    rows = [
+        _row(candidate, configured.subbands, taken.get(candidate.observation))
+        for candidate in seen.candidates
+    ]
     files = [FileRow(str(file.path), "quarantined", reason) for file, reason in seen.unusable]
     files += [FileRow(str(path), "waiting", reason) for path, reason in seen.waiting]
     listed = {file.path for file in files} | {
@@ -118,7 +125,7 @@ def _open(inbox: Path | None) -> tuple[Settings, Archive | None]:
     stand_in = inbox.absolute().parent / ".no-archive-named" if inbox is not None and unset else None
     configured = settings.load(inbox=inbox, archive=stand_in)
     there = (configured.archive / MARKER).is_file()
-    return configured, Archive(configured.archive, configured.database) if there else None
+    return configured, Archive(configured.archive, configured.database_url) if there else None
 
 
 def _release(archive: Archive | None, name: str) -> None:
@@ -127,5 +134,7 @@ def _release(archive: Archive | None, name: str) -> None:
     if archive is None:
         raise ConfigurationError("nothing is quarantined: there is no archive yet (DSA110_ARCHIVE)")
     for record in release(archive, name):
-        console.say(f"released {', '.join(path.name for path in record.paths)}, put aside because: {record.reason}")
+        console.say(
+            f"released {', '.join(path.name for path in record.paths)}, put aside because: {record.reason}"
+        )
     console.warn("the next `dsa110 process`, or the running platform, judges them afresh")

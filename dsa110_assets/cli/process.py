@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,9 @@ SHOWN = 40
 
 @app.command(epilog="Example: dsa110 process /data/incoming --since 2026-01-25 --through tile_image")
 def process(
-    inbox: Path | None = typer.Argument(None, help="Directory of subband files; default: the setting `inbox`."),
+    inbox: Annotated[
+        Path | None, typer.Argument(help="Directory of subband files; default: the setting `inbox`.")
+    ] = None,
     since: str | None = typer.Option(None, help="Only observation windows from this UTC time on."),
     until: str | None = typer.Option(None, help="Only observation windows before this UTC time."),
     through: str | None = typer.Option(None, help="Stop after this asset, for example tile_image."),
@@ -38,7 +40,7 @@ def process(
     if not dry_run:
         from dsa110_assets.archive.store import Archive
 
-        Archive.create(configured.archive, configured.database).close()
+        Archive.create(configured.archive, configured.database_url).close()
         configured = with_dagster_home(configured)
     from dsa110_assets.orchestration.process import process as work_off
 
@@ -80,3 +82,36 @@ def _list(title: str, lines: list[str] | tuple[str, ...]) -> None:
         console.say(f"{title}: {line}")
     if len(lines) > SHOWN:
         console.say(f"{title}: … and {len(lines) - SHOWN} more")
+
+
+@app.command(epilog="Example: dsa110 backfill --nights 2026-01-20..2026-01-25 --asset tile_image")
+def backfill(
+    nights: str = typer.Option(..., "--nights", help="UTC nights D1..D2, both included, or one night."),
+    asset: str | None = typer.Option(None, help="Only this asset; default: everything."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be queued, and change nothing."),
+    as_json: bool = typer.Option(False, "--json", help="Print what was queued as JSON."),
+) -> None:
+    """Queue historical nights for the running platform (`dsa110 up`), behind live observations."""
+    from dsa110_assets import settings
+    from dsa110_assets.cli.home import with_dagster_home
+
+    wanted = parse_nights(nights)
+    configured = settings.load()
+    if not dry_run:
+        configured = with_dagster_home(configured)
+    from dsa110_assets.orchestration.backfill import backfill as queue
+
+    launches = queue(configured, wanted[0], wanted[-1], asset, dry_run=dry_run)
+    if as_json:
+        console.emit_json(launches)
+        return
+    console.table(
+        ("backfill", "partitions", "from", "to", "assets"),
+        [
+            (one.backfill_id, len(one.partitions), *(one.partitions[:1] or ("–",)),
+             *(one.partitions[-1:] or ("–",)), ", ".join(one.assets))
+            for one in launches
+        ],
+    )  # fmt: skip
+    if not dry_run:
+        console.warn("queued; the daemon of `dsa110 up` runs them, and its web UI shows how far they are")

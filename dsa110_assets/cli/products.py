@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.product import LineageNode
 
 TABLE_FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable", ".xml": "votable"}
+FLUXES = ("flux_jy", "error_jy", "limit_jy", "rms_jy")
 JSON_HELP = "Print JSON, and nothing else, on standard output."
 
 
@@ -29,6 +30,7 @@ def products(
 ) -> None:
     """What has been published."""
     from dsa110_assets.analyst import known_asset, open_archive
+    from dsa110_assets.portal.api import product_row
 
     if state not in ("current", "superseded", "rejected", "all"):
         raise typer.BadParameter(f"--state {state!r}: use current, superseded, rejected or all")
@@ -36,7 +38,7 @@ def products(
     bounds = parse_bound(since), parse_bound(until)
     found = archive.store.products(known_asset(asset), *bounds, None if state == "all" else state)
     if as_json:
-        console.emit_json(found)
+        console.emit_json([product_row(product) for product in found])
         return
     console.table(
         ("product", "partition", "asset", "version", "size", "published (UTC)", "state"),
@@ -52,7 +54,9 @@ def products(
 def lightcurve(
     source: str = typer.Argument(..., help="Source id; case, blanks and underscores do not matter."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
-    out: Path | None = typer.Option(None, help="Write to this file: .csv, .ecsv, .fits, .vot, .parquet or .json."),
+    out: Annotated[
+        Path | None, typer.Option(help="Write to this file: .csv, .ecsv, .fits, .vot, .parquet or .json.")
+    ] = None,
 ) -> None:
     """The light curve of a source: flux, error, limit, and the product each point was measured in."""
     from dsa110_assets.analyst import open_archive
@@ -69,8 +73,8 @@ def lightcurve(
         console.table(
             ("epoch", "MJD", "flux mJy", "error", "limit", "rms", "detected", "flags", "measured in"),
             [
-                (p["epoch"], f"{p['mjd']:.5f}", *(_milli(p[k]) for k in ("flux_jy", "error_jy", "limit_jy", "rms_jy")),
-                 p["detected"], p["flags"], p["product_id"])
+                (p["epoch"], f"{p['mjd']:.5f}", *(_milli(p[key]) for key in FLUXES), p["detected"],
+                 p["flags"], p["product_id"])
                 for p in curve["points"]
             ],
             title=f"{curve['source_id']}  RA {curve['ra_deg']:.5f}  Dec {curve['dec_deg']:+.5f} deg (ICRS)",
@@ -103,7 +107,9 @@ def _print_tree(node: LineageNode) -> None:
     def label(part: LineageNode) -> str:
         if part.product is None:
             assert part.file is not None
-            return escape(f"{part.file.path}  {console.size_text(part.file.size_bytes or 0)}  {part.file.digest or ''}")
+            return escape(
+                f"{part.file.path}  {console.size_text(part.file.size_bytes or 0)}  {part.file.digest or ''}"
+            )
         state = "" if part.product.state == "current" else f"  {part.product.state}"
         return escape(f"{part.product.id}{state}")
 

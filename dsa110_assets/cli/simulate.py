@@ -21,7 +21,7 @@ from dsa110_assets.simulator.options import SimulationOptions, parse_fault
 
 FLAGS = {"dec_deg": "--dec", "faults": "--fault"}
 PYTHON_ONLY = frozenset({"fixed_sources"})
-EXAMPLE = "Example: dsa110 simulate inbox --start 2026-01-25T22:00:00 --groups 12 --antennas 24 --channels 8 --seed 1"
+EXAMPLE = "Example: dsa110 simulate inbox --start 2026-01-25T22:00:00 --groups 12 --antennas 24 --channels 8"
 
 
 def simulate(out: Path, **values: Any) -> None:
@@ -37,7 +37,9 @@ def simulate(out: Path, **values: Any) -> None:
     files = [name for group in truth["groups"] for name in group["files"]]
     faults = [fault for group in truth["groups"] for fault in group["faults"]]
     if as_json:
-        console.emit_json({"out": out, "truth": out / "truth.json", "groups": truth["groups"], "files": len(files)})
+        console.emit_json(
+            {"out": out, "truth": out / "truth.json", "groups": truth["groups"], "files": len(files)}
+        )
         return
     console.say(f"{len(truth['groups'])} groups, {len(files)} files, {len(faults)} planted faults in {out}")
     console.say(f"{len(truth['sources'])} sources; the truth is in {out / 'truth.json'}")
@@ -61,14 +63,18 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parame
     """A typer option for one field of SimulationOptions: its flag, type, default, range and line of help."""
     kind, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     info = next((note for note in notes if isinstance(note, FieldInfo)), FieldInfo())
-    limits = {name: getattr(note, name) for note in info.metadata for name in ("ge", "le") if hasattr(note, name)}
+    limits = {
+        name: getattr(note, name) for note in info.metadata for name in ("ge", "le") if hasattr(note, name)
+    }
     default: Any = field.default
     if kind is bool:
         declared = f"{_flag(field.name)}/{_flag(field.name).replace('--', '--no-', 1)}"
         option: Any = typer.Option(default, declared, help=info.description)
     elif get_origin(kind) is tuple:
         kind = Union[list[str], None]  # noqa: UP007  typer reads it at run time
-        option = typer.Option(None, _flag(field.name), help=f"{info.description}; KIND:GROUP:SUBBAND, repeatable")
+        option = typer.Option(
+            None, _flag(field.name), help=f"{info.description}; KIND:GROUP:SUBBAND, repeatable"
+        )
     elif get_origin(kind) is Literal:
         kind, choices = str, ", ".join(map(str, get_args(kind)))
         option = typer.Option(default, _flag(field.name), help=f"{info.description} ({choices})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,10 +10,14 @@ from dsa110_assets.cli import console
 from dsa110_assets.cli.app import app
 
 if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.cli.runs import FailedRun
     from dsa110_assets.portal.overview import Status
+    from dsa110_assets.settings import Settings
 
 JSON_HELP = "Print JSON, and nothing else, on standard output."
 SHOWN = 12
+FAR_DAYS = 3650.0
 
 
 @app.command(epilog="Example: dsa110 status --json")
@@ -25,48 +29,54 @@ def status(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> Non
     from dsa110_assets.portal import overview
 
     configured = settings.load()
-    archive = AnalystArchive(Archive(configured.archive, configured.database))
+    archive = AnalystArchive(Archive(configured.archive, configured.database_url))
     now = overview.status(archive, configured.inbox)
-    failed = failed_runs(configured)
+    failed = failed_runs(configured, archive.store)
     if as_json:
         console.emit_json({**now.as_json(), "failed_runs": failed})
         return
     _tell(now, failed)
 
 
-def failed_runs(configured: Any) -> list[dict[str, Any]]:
-    """The newest run of each job and partition where it failed; [] while Dagster has no home yet."""
+def failed_runs(configured: Settings, store: Archive) -> list[FailedRun]:
+    """Runs that failed and that nothing has made good; [] while Dagster has no home yet."""
     home = configured.dagster_home or configured.archive / "dagster"
     if not (home / "dagster.yaml").exists():
         return []
-    from dsa110_assets.orchestration import runs
+    from dsa110_assets.cli import runs
 
-    return runs.failed(home)
+    return runs.failed(home, store)
 
 
-def _tell(now: Status, failed: list[dict[str, Any]]) -> None:
+def _tell(now: Status, failed: list[FailedRun]) -> None:
     rows = [("archive", now.archive), ("inbox", now.inbox), ("latest observation", now.latest_observation)]
     if now.pointing_dec_deg is not None:
         rows.append(("strip", f"{now.pointing_dec_deg:.2f} deg declination"))
     if now.calibration:
         then = console.age_text(now.calibration["age_at_latest_observation_h"])
         since = console.age_text(now.calibration["age_h"])
-        rows.append(("calibration", f"{now.calibration['set_id']}, {then} from the latest observation, {since} old"))
+        rows.append(
+            ("calibration", f"{now.calibration['set_id']}, {then} from the latest observation, {since} old")
+        )
     else:
         rows.append(("calibration", "none yet"))
     if now.next_transit:
-        rows.append(("next transit", f"{now.next_transit['calibrator']} at {now.next_transit['utc'][:19]} UTC"))
+        rows.append(
+            ("next transit", f"{now.next_transit['calibrator']} at {now.next_transit['utc'][:19]} UTC")
+        )
     if now.disk:
         full = now.disk.full_in_days
-        eta = f"full in {full:.1f} days at the rate of the last 24 h" if full is not None else "not filling"
+        filling = full is not None and full < FAR_DAYS
+        eta = f"full in {full:.1f} days at the rate of the last 24 h" if filling else "not filling"
         rows.append(("disk", f"{console.size_text(now.disk.free_bytes)} free, {eta}"))
     console.table(("", ""), rows)
     console.say("")
     counts = [(asset, count, now.latest_counts.get(asset, 0)) for asset, count in now.products.items()]
     console.table(("asset", "current products", f"of {now.latest_night}"), counts)
     _some("waiting", [f"{row['observation']} for {row['next']}" for row in now.waiting])
-    _some("failed", [f"{run['what']}: {run['reason']}" for run in failed])
+    _some("failed", [f"{', '.join(run.assets)} {run.partition or ''}: {run.reason}" for run in failed])
     _some("quarantined", [f"{', '.join(row['paths'])}: {row['reason']}" for row in now.quarantined])
+    _some("held", [f"{row['product_id']}: {row['reason']}" for row in now.held])
     _some("rejected", [f"{row['product_id']}: {row['reason']}" for row in now.rejected])
 
 

@@ -14,7 +14,9 @@ from dsa110_assets.errors import DsaError
 def transits(
     date: str = typer.Option(..., "--date", help="UTC night, for example 2026-01-25."),
     calibrator: str | None = typer.Option(None, help="Only this one, by VLA or 3C name."),
-    dec: float | None = typer.Option(None, min=-90, max=90, help="Pointing declination [deg]; default: the latest data's."),
+    dec: float | None = typer.Option(
+        None, min=-90, max=90, help="Pointing declination [deg]; default: the latest data's."
+    ),
     limit: int = typer.Option(20, min=1, help="How many to list, best first (with --dec or data)."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
@@ -36,7 +38,16 @@ def transits(
     console.table(
         ("calibrator", "alias", "transit (UTC)", "MJD", "from strip deg", "beam", "flux Jy", "anchor"),
         [
-            (r.calibrator, r.alias, r.utc[:19], f"{r.mjd:.5f}", r.dec_offset_deg, r.primary_beam, r.flux_jy, r.anchor)
+            (
+                r.calibrator,
+                r.alias,
+                r.utc[:19],
+                f"{r.mjd:.5f}",
+                r.dec_offset_deg,
+                r.primary_beam,
+                r.flux_jy,
+                r.anchor,
+            )
             for r in rows
         ],
         title=f"Transits of {night}" + (f", strip at {strip:.2f} deg" if strip is not None else ""),
@@ -44,7 +55,7 @@ def transits(
 
 
 def _latest_strip() -> float | None:
-    """The declination of the newest data, where there is an archive: transits can be asked for without one."""
+    """The declination of the newest data; None without an archive, for transits need none."""
     from dsa110_assets.analyst import open_archive
     from dsa110_assets.portal.overview import pointing_dec_deg
 

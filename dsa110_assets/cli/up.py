@@ -1,4 +1,4 @@
-"""`dsa110 up`: Dagster's web server, daemon and code server, and the portal, as one thing to start and stop."""
+"""`dsa110 up`: Dagster's servers and daemon, and the portal, as one thing to start and stop."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ LOCATION = "dsa110_assets"
 @app.command(epilog="Example: dsa110 up --port 3000 --portal-port 3001")
 def up(
     host: str | None = typer.Option(None, help="Address to bind to (default: the setting `host`, loopback)."),
-    port: int | None = typer.Option(None, min=1, max=65535, help="Port of the Dagster UI (default: setting)."),
-    portal_port: int | None = typer.Option(None, min=1, max=65535, help="Port of the portal (default: setting)."),
+    port: int | None = typer.Option(
+        None, min=1, max=65535, help="Port of the Dagster UI (default: setting)."
+    ),
+    portal_port: int | None = typer.Option(
+        None, min=1, max=65535, help="Port of the portal (default: setting)."
+    ),
 ) -> None:
     """Start web server, daemon and portal together; Ctrl-C stops all of them."""
     from dsa110_assets import settings
@@ -29,16 +33,20 @@ def up(
     bind = host or configured.host
     web_port, pages_port = port or configured.port, portal_port or configured.portal_port
     if not configured.inbox.is_dir():
-        raise ConfigurationError(f"DSA110_INBOX={configured.inbox}: no such directory; make it, or name another")
+        raise ConfigurationError(
+            f"DSA110_INBOX={configured.inbox}: no such directory; make it, or name another"
+        )
     services.require_port(bind, web_port, "DSA110_PORT or --port")
     services.require_port(bind, pages_port, "DSA110_PORTAL_PORT or --portal-port")
 
-    Archive.create(configured.archive, configured.database).close()
+    Archive.create(configured.archive, configured.database_url).close()
     home = with_dagster_home(configured).dagster_home
     assert home is not None
 
     def on_ready() -> None:
-        console.say(f"Dagster  http://{bind}:{web_port}\nPortal   http://{bind}:{pages_port}\nCtrl-C stops both.")
+        console.say(
+            f"Dagster  http://{bind}:{web_port}\nPortal   http://{bind}:{pages_port}\nCtrl-C stops both."
+        )
         sys.stdout.flush()
 
     services.run(_services(home, bind, web_port, pages_port), console.warn, on_ready)
@@ -68,7 +76,8 @@ def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[se
             "web server",
             (python, "-m", "dagster_webserver", "--host", host, "--port", str(web_port), "--workspace",
              str(workspace)),
-            logs / "webserver.log", ready_url=f"http://{shown}:{web_port}/server_info", environment=environment,
+            logs / "webserver.log", ready_url=f"http://{shown}:{web_port}/server_info",
+            environment=environment,
         ),
         services.Service(
             "daemon", (python, "-m", "dagster._daemon", "run", "--workspace", str(workspace)),

@@ -26,7 +26,13 @@ def main() -> int:
     except DsaError as error:
         print(f"portal: {error}", file=sys.stderr)
         return 1
-    uvicorn.run(app, host=host, port=arguments.port or configured.portal_port, log_level="warning", server_header=False)
+    uvicorn.run(
+        app,
+        host=host,
+        port=arguments.port or configured.portal_port,
+        log_level="warning",
+        server_header=False,
+    )
     return 0
 
 

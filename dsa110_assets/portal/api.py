@@ -31,7 +31,7 @@ def products(request: Request) -> JSONResponse:
 
 
 def sources(request: Request) -> JSONResponse:
-    """Sources with light curves, within `radius` of (`ra`, `dec`) when given; angles in degrees or sexagesimal."""
+    """Sources with light curves, within `radius` of (`ra`, `dec`) if given; degrees or sexagesimal."""
     table = _archive(request).sources(**cone(request))
     limit = parameters.integer(request, "limit", 1000, 1, MOST_ROWS)
     return JSONResponse(
@@ -63,8 +63,7 @@ def status(request: Request) -> JSONResponse:
 
 def product_row(product: Product) -> dict[str, Any]:
     """A product as a JSON object."""
-    row: dict[str, Any] = jsonable(product)
-    return row
+    return {"product_id": product.id, **jsonable(product)}
 
 
 def light_curve_json(archive: AnalystArchive, source: str) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def light_curve_json(archive: AnalystArchive, source: str) -> dict[str, Any]:
 
 
 def table_rows(table: Any, instead: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Rows of an astropy table as JSON objects; a column with a unit carries it in its name: flux_jy, ra_deg."""
+    """Rows of an astropy table as JSON objects; a column's unit is in its name: flux_jy, ra_deg."""
     columns: dict[str, list[Any]] = {}
     for name in table.colnames:
         values = (instead or {}).get(name, table[name])

@@ -53,7 +53,7 @@ def create_app(
 
 
 class _Door:
-    """Refuses what no page needs (writing, control characters, endless parameters); adds the security headers."""
+    """Refuses what no page needs (writing, control characters, endless parameters); adds security headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -105,8 +105,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _our_error(request: Request, error: Exception) -> Response:
-    """What is not there is 404, what was asked wrongly 400, and everything else a trouble that passes, 503."""
-    status = 404 if isinstance(error, NotFoundError) else 400 if isinstance(error, ConfigurationError) else 503
+    """What is not there is 404, what was asked wrongly 400, and other troubles, which pass, 503."""
+    status = (
+        404 if isinstance(error, NotFoundError) else 400 if isinstance(error, ConfigurationError) else 503
+    )
     return _answer(request, status, str(error))
 
 

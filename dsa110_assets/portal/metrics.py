@@ -43,11 +43,17 @@ def samples(state: overview.Status) -> Iterator[Sample]:
     yield "dsa110_waiting_observations", "Observations known but not imaged", {}, len(state.waiting)
     yield "dsa110_quarantined", "Files and groups put aside", {}, len(state.quarantined)
     yield "dsa110_rejected_products", "Products rejected", {}, len(state.rejected)
+    yield "dsa110_held_products", "Products held by a failed blocking check", {}, len(state.held)
     if state.calibration:
         age = state.calibration["age_h"]
         yield "dsa110_calibration_age_hours", "Age of the calibration in force", {}, age
         at_observation = state.calibration["age_at_latest_observation_h"]
-        yield "dsa110_calibration_age_at_observation_hours", "The same at the newest observation", {}, at_observation
+        yield (
+            "dsa110_calibration_age_at_observation_hours",
+            "The same at the newest observation",
+            {},
+            at_observation,
+        )
     if state.disk:
         yield "dsa110_disk_free_bytes", "Free space of the archive's disk", {}, state.disk.free_bytes
         yield "dsa110_disk_total_bytes", "Size of the archive's disk", {}, state.disk.total_bytes

@@ -1,4 +1,4 @@
-"""The state of the observatory's data in figures: for the front page, `dsa110 status`, the API and the metrics."""
+"""How things stand, in figures: for the front page, `dsa110 status`, the API and the metrics."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.product import Product
 from dsa110_assets.errors import NotFoundError
+from dsa110_assets.orchestration.recipes import HELD
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class TransitRow:
 
 @dataclass(frozen=True)
 class Disk:
-    """Free and total space of a file system, and when it is full at the rate of the last 24 h (None: not filling)."""
+    """Space of a file system, and when it is full at the rate of the last 24 h (None: not filling)."""
 
     path: str
     free_bytes: int
@@ -67,6 +68,7 @@ class Status:
     waiting: list[dict[str, str]]
     quarantined: list[dict[str, Any]]
     rejected: list[dict[str, Any]]
+    held: list[dict[str, Any]]
     pointing_dec_deg: float | None
     calibration: dict[str, Any] | None
     next_transit: dict[str, Any] | None
@@ -99,9 +101,8 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
         latest_counts=_night_counts(by_asset, night),
         waiting=waiting(by_asset),
         quarantined=quarantined(archive),
-        rejected=[
-            {"product_id": p.id, "reason": p.reason} for p in archive.store.products(state="rejected")
-        ],
+        rejected=[{"product_id": p.id, "reason": p.reason} for p in archive.store.products(state="rejected")],
+        held=[{"product_id": p.id, "reason": p.metadata[HELD]} for p in everything if p.metadata.get(HELD)],
         pointing_dec_deg=strip,
         calibration=calibration_state(archive, moment, latest),
         next_transit=next_transit(strip, moment),
@@ -113,7 +114,9 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
 def _night_counts(by_asset: dict[str, list[Product]], night: str | None) -> dict[str, int]:
     if night is None:
         return {}
-    counts = {asset: sum((p.partition or "").startswith(night) for p in found) for asset, found in by_asset.items()}
+    counts = {
+        asset: sum((p.partition or "").startswith(night) for p in found) for asset, found in by_asset.items()
+    }
     return {asset: counts[asset] for asset in sorted(counts) if counts[asset]}
 
 
@@ -136,8 +139,10 @@ def quarantined(archive: AnalystArchive) -> list[dict[str, Any]]:
     return [jsonable(entry) for entry in quarantine.quarantined(archive.store)]
 
 
-def calibration_state(archive: AnalystArchive, moment: datetime, observation: str | None) -> dict[str, Any] | None:
-    """The calibration nearest to the latest observation, and its age then and now [h]; None while there is none."""
+def calibration_state(
+    archive: AnalystArchive, moment: datetime, observation: str | None
+) -> dict[str, Any] | None:
+    """The calibration in force at the latest observation, and its age then and now [h]; None if none."""
     at = timegrid.parse_key(observation) if observation else moment
     try:
         found = archive.caltables(at=at)
@@ -165,7 +170,9 @@ def pointing_dec_deg(archive: AnalystArchive) -> float | None:
     return None
 
 
-def transits_of_night(night: str, strip_dec_deg: float | None, calibrator: str | None = None) -> list[TransitRow]:
+def transits_of_night(
+    night: str, strip_dec_deg: float | None, calibrator: str | None = None
+) -> list[TransitRow]:
     """Transits of a UTC night by time of day, for a named calibrator, a strip's, or else the flux standards.
 
     Raises NotFoundError for an unknown calibrator, naming the nearest.
@@ -191,12 +198,13 @@ def _transits(start: float, end: float, strip_dec_deg: float | None, name: str |
         found = transits.transits(calibrators.load(), start, end, strip_dec_deg)
         return [_row(t.calibrator, t.mjd, t.dec_offset_deg, t.primary_beam) for t in transits.rank(found)]
     wanted = [calibrators.find(name)] if name else [one for one in calibrators.load() if one.standard]
-    rows = []
+    rows: list[TransitRow] = []
     for one in wanted:
         # a sidereal day is shorter than a day: the last transit before `end` may be the second
         for near in (start, end):
             mjd = transits.transit_mjd(one.ra_deg, one.dec_deg, near)
-            if start <= mjd < end and not any(abs(mjd - row.mjd) < SAME_TRANSIT_D for row in rows if row.calibrator == one.name):
+            known = [row.mjd for row in rows if row.calibrator == one.name]
+            if start <= mjd < end and all(abs(mjd - other) > SAME_TRANSIT_D for other in known):
                 rows.append(_row(one, mjd, *_offset(one, mjd, strip_dec_deg)))
     return sorted(rows, key=lambda row: row.mjd)
 
@@ -210,7 +218,9 @@ def _offset(one: Calibrator, mjd: float, strip_dec_deg: float | None) -> tuple[f
     from dsa110_assets.calibration.transits import REFERENCE_HZ
     from dsa110_assets.telescope import astrometry, beam
 
-    _, dec = astrometry.icrs_to_apparent_rad(np.deg2rad([one.ra_deg]), np.deg2rad([one.dec_deg]), np.array([mjd]))
+    _, dec = astrometry.icrs_to_apparent_rad(
+        np.deg2rad([one.ra_deg]), np.deg2rad([one.dec_deg]), np.array([mjd])
+    )
     offset = float(np.rad2deg(dec[0])) - strip_dec_deg
     return offset, float(beam.power(abs(offset), REFERENCE_HZ))
 
@@ -219,14 +229,15 @@ def _row(one: Calibrator, mjd: float, dec_offset_deg: float | None, primary_beam
     from dsa110_assets.calibration.transits import REFERENCE_HZ, has_flux
 
     return TransitRow(
-        calibrator=one.name, alias=one.alias, mjd=mjd, utc=timegrid.mjd_to_datetime(mjd).isoformat(timespec="seconds"),
+        calibrator=one.name, alias=one.alias, mjd=mjd,
+        utc=timegrid.mjd_to_datetime(mjd).isoformat(timespec="seconds"),
         ra_deg=one.ra_deg, dec_deg=one.dec_deg, dec_offset_deg=dec_offset_deg, primary_beam=primary_beam,
         flux_jy=float(one.flux_jy(REFERENCE_HZ)) if has_flux(one) else None, anchor=one.anchor,
     )  # fmt: skip
 
 
 def disk(root: Path, products: Sequence[Product], inbox: Path | None, moment: datetime) -> Disk | None:
-    """Space on the archive's file system; the rate counts what was published, and dropped in the inbox, in 24 h."""
+    """Space on the archive's file system; the rate counts what was published and received in 24 h."""
     try:
         usage = shutil.disk_usage(root)
     except OSError:

@@ -108,7 +108,8 @@ def product(request: Request) -> Response:
     found = archive.store.get(request.path_params["product_id"])
     names = [] if found.removed else files.listing(found)
     return _page(
-        "product.html", request, product=found, files=names, has_image=found.asset in IMAGE_ASSETS and bool(names),
+        "product.html", request, product=found, files=names,
+        has_image=found.asset in IMAGE_ASSETS and bool(names),
         lineage=flat(archive.lineage(found.id)), dependents=archive.store.dependents(found.id),
         served=found.state == "current" and not found.removed,
     )  # fmt: skip
@@ -211,8 +212,17 @@ def night(request: Request) -> Response:
     known = sorted({timegrid.night_of(p.partition) for p in store.products() if p.partition})
     _require_night(key, known)
     report = store.current("night_report", key)
-    page = next((name for name, _ in files.listing(report) if name.endswith(".html")), None) if report else None
-    return _page("night.html", request, night=key, products=store.products(since=key, until=key), report=report, page=page)
+    page = (
+        next((name for name, _ in files.listing(report) if name.endswith(".html")), None) if report else None
+    )
+    return _page(
+        "night.html",
+        request,
+        night=key,
+        products=store.products(since=key, until=key),
+        report=report,
+        page=page,
+    )
 
 
 def flat(node: LineageNode) -> list[tuple[int, LineageNode, bool]]:

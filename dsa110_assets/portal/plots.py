@@ -32,11 +32,19 @@ def light_curve_svg(curve: TimeSeries) -> bytes:
         figure = Figure(figsize=(9, 4), layout="constrained")
         axes = figure.add_subplot()
         axes.errorbar(
-            times[detected], flux[detected], error[detected], fmt="o", ms=5, capsize=2, color=DETECTED, label="detected"
+            times[detected],
+            flux[detected],
+            error[detected],
+            fmt="o",
+            ms=5,
+            capsize=2,
+            color=DETECTED,
+            label="detected",
         )
         if (~detected).any():
             axes.errorbar(
-                times[~detected], limit[~detected], 0.15 * np.nanmedian(limit[~detected]), uplims=True, fmt="_",
+                times[~detected], limit[~detected], 0.15 * np.nanmedian(limit[~detected]),
+                fmt="_", uplims=True,
                 color=LIMIT, label="upper limit, 5 sigma",
             )  # fmt: skip
         good = detected & (error > 0)
@@ -74,7 +82,12 @@ def _drawn(product_id: str, path: Path, rms_jy: float | None) -> bytes:
         figure = Figure(figsize=(8.2, 7), layout="constrained")
         axes = figure.add_subplot(projection=wcs)
         shown = axes.imshow(
-            1e3 * pixels, origin="lower", cmap="gray_r", vmin=-3e3 * sigma, vmax=15e3 * sigma, interpolation="nearest"
+            1e3 * pixels,
+            origin="lower",
+            cmap="gray_r",
+            vmin=-3e3 * sigma,
+            vmax=15e3 * sigma,
+            interpolation="nearest",
         )
         axes.set(xlabel="Right ascension (ICRS)", ylabel="Declination (ICRS)")
         axes.set_title(f"{image.product_id}, rms {1e3 * sigma:.3g} mJy/beam", fontsize=11)
@@ -85,9 +98,14 @@ def _drawn(product_id: str, path: Path, rms_jy: float | None) -> bytes:
             width, height = beam.minor.to_value("deg") / scale, beam.major.to_value("deg") / scale
             axes.add_patch(
                 Ellipse(
-                    (0.05 * pixels.shape[1], 0.05 * pixels.shape[0]), width, height,
-                    angle=beam.pa.to_value("deg"), fc="none", ec="#b00020", lw=1.2,
-                )  # fmt: skip
+                    (0.05 * pixels.shape[1], 0.05 * pixels.shape[0]),
+                    width,
+                    height,
+                    angle=beam.pa.to_value("deg"),
+                    fc="none",
+                    ec="#b00020",
+                    lw=1.2,
+                )
             )
         figure.colorbar(shown, ax=axes, label="Flux density [mJy/beam]", shrink=0.85)
         return _bytes(figure, "png")

@@ -1,0 +1,84 @@
+"""The small archive behind the portal, and a client that drives the application without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from starlette.applications import Starlette
+
+from dsa110_assets.portal.app import create_app
+from dsa110_assets_tests.portal import small_archive
+from dsa110_assets_tests.portal.small_archive import SmallArchive
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the application sent."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Get = Callable[..., Answer]
+
+
+def ask(app: Starlette, url: str, method: str = "GET", host: str = "localhost") -> Answer:
+    """One request through the whole application, as a server hands it over: path unquoted, headers lower-case."""
+    parts = urlsplit(url)
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+        "path": unquote(parts.path), "raw_path": parts.path.encode(), "query_string": parts.query.encode(),
+        "root_path": "", "headers": [(b"host", host.encode())], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    headers = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], headers, b"".join(part.get("body", b"") for part in sent[1:]))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
+    return small_archive.build(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def get(small: SmallArchive) -> Get:
+    app = create_app(small.root, inbox=small.inbox)
+
+    def get_(url: str, **options: Any) -> Answer:
+        return ask(app, url, **options)
+
+    return get_
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Get:
+    """A portal over an archive in which nothing was published yet."""
+    from dsa110_assets.archive.store import Archive
+
+    Archive.create(tmp_path / "archive").close()
+    app = create_app(tmp_path / "archive", inbox=tmp_path)
+    return lambda url, **options: ask(app, url, **options)

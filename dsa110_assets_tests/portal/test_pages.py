@@ -1,0 +1,132 @@
+"""The pages: they say what the archive holds, they are well-formed, and every link in them leads somewhere."""
+
+from __future__ import annotations
+
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from dsa110_assets_tests.portal import small_archive as made
+from dsa110_assets_tests.portal.conftest import Get
+
+TILE = "tile_image-20260125T2205-v1"
+START_PAGES = ("/", "/observations", "/sources", "/candidates", "/calibration", "/nights")
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Page(HTMLParser):
+    """Collects links and images; raises AssertionError for a tag that is closed wrongly."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.open: list[str] = []
+        self.labels: set[str | None] = set()
+        self.inputs: set[str | None] = set()
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        if tag in ("a", "link") and found.get("href"):
+            self.links.append(str(found["href"]))
+        if tag == "img":
+            self.images.append(found)
+            self.links.append(str(found["src"]))
+        if tag == "label":
+            self.labels.add(found.get("for"))
+        if tag in ("input", "select"):
+            self.inputs.add(found.get("id"))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_every_link_of_every_page_leads_somewhere(get: Get) -> None:
+    seen: set[str] = set()
+    queue = list(START_PAGES)
+    while queue:
+        url = queue.pop()
+        if url in seen or not url.startswith("/"):
+            continue
+        seen.add(url)
+        answer = get(url)
+        assert answer.status in (200, 303), (url, answer.status)
+        if answer.headers.get("content-type", "").startswith("text/html") and not url.startswith("/files/"):
+            page = Page(answer.text)
+            assert all(image.get("alt") for image in page.images), url
+            assert page.inputs <= page.labels, url
+            queue += page.links
+    assert f"/products/{TILE}" in seen
+    assert f"/files/{TILE}/image.fits" in seen
+    assert len(seen) > 50
+
+
+def test_front_page_says_what_came_in_and_what_was_put_aside(get: Get) -> None:
+    text = get("/").text
+    assert "2026-01-26T22:10" in text
+    assert "2 of 2" in text
+    assert "2026-01-26T23:00:00_sb00.hdf5" in text
+    assert "the file is empty" in text
+    assert "PB17:3C138" in text
+
+
+@pytest.mark.parametrize("url", START_PAGES)
+def test_empty_archive_has_all_pages_and_says_how_to_begin(empty: Get, url: str) -> None:
+    answer = empty(url)
+    assert answer.status == 200
+    Page(answer.text)
+    assert "dsa110 " in answer.text or "yet" in answer.text
+
+
+def test_source_page_shows_every_point_and_its_lineage_down_to_the_files(get: Get) -> None:
+    text = get(f"/sources/{made.FAINT}").text
+    assert text.count("hour_mosaic-20260125T2200-v1") >= 2
+    assert "2026-01-25T22:05:00_sb01.hdf5" in text
+    assert "10.000" in text  # the limit, 5 x 2 mJy
+
+
+def test_light_curve_plot_has_title_axes_and_units(get: Get) -> None:
+    answer = get(f"/sources/{made.FAINT}/plot.svg")
+    assert answer.headers["content-type"] == "image/svg+xml"
+    for words in (made.FAINT, "Time (UTC)", "Flux density [mJy]", "upper limit, 5 sigma"):
+        assert words in answer.text
+
+
+def test_image_plot_shows_the_source_where_it_is(get: Get) -> None:
+    """Black (above 15 rms) within the axes is the one bright pixel; its place is the picture's middle."""
+    answer = get(f"/products/{TILE}/plot.png")
+    assert answer.headers["content-type"] == "image/png"
+    picture = imread(io.BytesIO(answer.body), format="png")[..., :3].sum(axis=2)
+    height, width = picture.shape
+    inside = picture[int(0.25 * height) : int(0.75 * height), int(0.25 * width) : int(0.65 * width)]
+    rows, columns = np.nonzero(inside < 0.1)
+    # the reference pixel is half a pixel of 64 north and east of the middle; axes take about 0.7 of the picture
+    assert abs(rows.mean() / inside.shape[0] - 0.5) < 0.1
+    assert np.ptp(rows) < 0.05 * height
+    assert np.ptp(columns) < 0.05 * width
+
+
+def test_image_redirects_from_a_window_to_its_product(get: Get) -> None:
+    answer = get("/images/2026-01-25T22:05")
+    assert (answer.status, answer.headers["location"]) == (303, f"/products/{TILE}")
+    assert get("/images/2026-01-25T22:00").headers["location"] == "/products/hour_mosaic-20260125T2200-v1"
+
+
+def test_names_from_outside_are_escaped(get: Get) -> None:
+    answer = get("/nights/%3Cscript%3Ealert(1)%3C/script%3E")
+    assert answer.status == 404
+    assert "<script>" not in get("/sources?name=%3Cscript%3E").text
+
+
+def test_night_report_runs_in_a_sandbox(get: Get) -> None:
+    answer = get("/files/night_report-20260125-v1/report.html")
+    assert answer.headers["content-security-policy"].startswith("sandbox")
+    assert "Night 2026-01-25" in answer.text
+    assert "/files/night_report-20260125-v1/report.html" in get("/nights/2026-01-25").text
