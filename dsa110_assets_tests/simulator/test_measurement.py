@@ -3,8 +3,11 @@ averages."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import astropy.units as u
 import erfa
+import h5py
 import numpy as np
 import pytest
 from astropy.coordinates import CIRS, ICRS, EarthLocation, SkyCoord
@@ -13,8 +16,9 @@ from numpy.typing import NDArray
 
 from dsa110_assets.simulator import array, measurement, schedule
 from dsa110_assets.simulator.options import FixedSource, SimulationOptions, perfect
+from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.simulator.sky import build_sky
-from dsa110_assets.telescope import band, beam
+from dsa110_assets.telescope import astrometry, band, beam
 
 C = 299792458.0
 START = "2026-01-25T22:25:00"
@@ -151,8 +155,6 @@ def test_uvw_rate_is_the_derivative_of_uvw_for_a_followed_direction() -> None:
     telescope = array.build(perfect(antennas=8))
     dec = 0.3
     ant1, ant2 = telescope.baselines
-    from dsa110_assets.telescope import astrometry
-
     angle = measurement.EARTH_RATE_RAD_S * 0.5
     ends = astrometry.apparent_uvw_m(telescope.relative_m, [-angle, angle], dec)
     difference = (ends[1] - ends[0])[ant2] - (ends[1] - ends[0])[ant1]
@@ -164,8 +166,6 @@ def test_uvw_rate_is_the_derivative_of_uvw_for_a_followed_direction() -> None:
 def test_one_jansky_on_axis_is_one_jansky() -> None:
     o = perfect(start=START, groups=1, antennas=4, channels=4)
     group = schedule.schedule(o)[0]
-    from dsa110_assets.telescope import astrometry
-
     ra, dec = np.rad2deg(astrometry.meridian_icrs_rad([group.times_mjd[12]], np.deg2rad(o.dec_deg))[0])
     o = perfect(
         start=START,
@@ -180,3 +180,47 @@ def test_one_jansky_on_axis_is_one_jansky() -> None:
     np.testing.assert_allclose(true[12], 1.0, atol=1e-4)
     # five minutes earlier the same source is 0.6 deg away: the beam takes 10 %
     assert np.all(np.abs(true[0]) < 0.95)
+
+
+def test_a_source_is_recovered_from_a_file_alone(tmp_path: Path) -> None:
+    # whole path: file header and data, the truth's gains, and directions in the Earth's frame
+    source = FixedSource("s", 342.2, 16.9, 5.0, -0.7)
+    o = perfect(
+        start=START, groups=1, antennas=12, channels=8, subbands=8, integrations=6, fixed_sources=(source,),
+        gain_amplitude=0.068, gain_scatter=1.0, gain_night_scatter=0.03, noise_scale=1.0,
+    )  # fmt: skip
+    truth = simulate(tmp_path, o)
+    known = truth["gains"]["nights"]["2026-01-25"]
+    gains = np.array(known["real"]) + 1j * np.array(known["imag"])
+    (path,) = tmp_path.glob("*_sb03.hdf5")
+    with h5py.File(path) as file:
+        head, data = (
+            {k: file["Header"][k][()] for k in file["Header"] if k != "extra_keywords"},
+            file["Data/visdata"][:, 0],
+        )
+    frequencies, times = head["freq_array"][0], head["time_array"] - 2400000.5
+    longitude, dec = earth_fixed(times, source.ra_deg, source.dec_deg)
+    centre = unit(np.deg2rad(-118.2830), head["phase_center_app_dec"])
+    direction = unit(longitude, dec)
+    ant1, ant2 = head["ant_1_array"], head["ant_2_array"]
+    baselines = head["antenna_positions"][ant2] - head["antenna_positions"][ant1]
+    delay = np.einsum("rx,rx->r", baselines, direction - centre) / C
+    index = [np.searchsorted(np.array(truth["antennas"]) - 1, a) for a in (ant1, ant2)]
+    # gains are listed at subband centres, ascending: subband 3 of 8 is entry 4; across it they turn by 0.1 at
+    # most
+    corrected = data / (gains[index[0], 4] * np.conj(gains[index[1], 4]))[:, None, :]
+    stopped = corrected * np.exp(-2j * np.pi * delay[:, None] * frequencies)[..., None]
+    expected = source.flux_jy * np.mean((frequencies / 1.4e9) ** -0.7) * np.mean(
+        beam.power(np.rad2deg(np.arccos(direction @ centre))[:, None], frequencies)
+    )  # fmt: skip
+    cross = ant1 != ant2
+    n = np.sum(cross) * frequencies.size * 2
+    noise = 6500 / np.sqrt(2 * 11.71875e6 / 8 * 12.884901888) / np.sqrt(n)
+    measured = complex(np.mean(stopped[cross]))
+    # 4 sigma of noise, 1.5 % for smearing over 1.5 MHz channels and the gains' turn within the subband
+    assert measured.real == pytest.approx(expected, abs=4 * noise + 0.015 * expected)
+    assert abs(measured.imag) < 4 * noise + 0.015 * expected
+    assert expected > 2.5
+    # the conjugate sky, which a wrong sign of uvw or phase would show, is not there
+    mirrored = corrected * np.exp(2j * np.pi * delay[:, None] * frequencies)[..., None]
+    assert abs(np.mean(mirrored[cross])) < 0.2 * expected
