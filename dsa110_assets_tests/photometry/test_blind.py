@@ -15,10 +15,11 @@ OPTIONS = PhotometryOptions()
 
 
 def test_pulls_of_fluxes_positions_and_shapes(make_sky) -> None:
-    """1,500 isolated sources at 8 to 50 sigma: pulls of flux, RA, Dec, integrated flux and PA have mean 0 and sd 1.
+    """1,500 isolated sources at 8 to 50 sigma: pulls of flux, RA, Dec, integrated flux and PA have mean 0 and
+    sd 1.
 
-    Standard errors: 0.026 in the mean, 0.018 in sd; the noise's correlation, measured per image, adds 1 % and the
-    8 sigma cut's end a bias in the linear error of under 0.02. 4 sigma: 0.1 in the mean, 0.08 in sd.
+    Standard errors: 0.026 in the mean, 0.018 in sd; the noise's correlation, measured per image, adds 1 % and
+    the 8 sigma cut's end a bias in the linear error of under 0.02. 4 sigma: 0.1 in the mean, 0.08 in sd.
     """
     rng = np.random.default_rng(21)
     pulls, ratios = [], []
@@ -63,7 +64,9 @@ def test_pulls_of_fluxes_positions_and_shapes(make_sky) -> None:
 
 
 def test_shape_and_position_angle_of_a_resolved_source(make_sky) -> None:
-    """A 90 x 40 arcsec source at PA 120 (north through east), noise-free: its shape, its integral, and EXTENDED."""
+    """A 90 x 40 arcsec source at PA 120 (north through east), noise-free: its shape, its integral, and
+    EXTENDED.
+    """
     sky = make_sky((256, 256), beam_arcsec=(30.0, 30.0), pa_deg=0.0)
     image = np.zeros(sky.shape)
     sky.add(image, 128.0, 128.0, 1.0, major_arcsec=90.0, minor_arcsec=40.0, pa_deg=120.0)
@@ -102,7 +105,9 @@ def test_close_pair_is_split_and_flagged(make_sky) -> None:
 
 
 def test_noise_alone_gives_hardly_a_detection(make_sky) -> None:
-    """20 images of about 2,300 beams: peaks above 5 sigma are expected (Rice) 20 * 2300 * 1e-5, well below one."""
+    """20 images of about 2,300 beams: peaks above 5 sigma are expected (Rice) 20 * 2300 * 1e-5, well below
+    one.
+    """
     rng = np.random.default_rng(4)
     found = 0
     for _ in range(20):

@@ -9,7 +9,9 @@ from dsa110_assets.photometry.condon import PA_UNKNOWN_DEG, condon_errors
 
 
 def test_point_source_errors_are_the_textbook_ones() -> None:
-    """rho = sqrt(2) SNR for a source of the beam's size: peak error = rms, position error = 0.60 theta / rho."""
+    """rho = sqrt(2) SNR for a source of the beam's size: peak error = rms, position error = 0.60 theta /
+    rho.
+    """
     errors = condon_errors(0.5, 0.01, 45.0, 20.0, 45.0, 20.0)
     assert errors.peak == pytest.approx(0.01, rel=1e-12)
     rho = np.sqrt(2) * 50

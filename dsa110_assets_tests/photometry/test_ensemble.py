@@ -21,7 +21,9 @@ OPTIONS = EnsembleOptions()
 
 
 def nights(seed, sources, epochs, fraction=0.01, gain_sd=0.05, rms=0.005, change=None):
-    """Measurement rows, true fluxes (sources,) and gains (epochs,); `change` maps (source, epoch) to a factor."""
+    """Measurement rows, true fluxes (sources,) and gains (epochs,); `change` maps (source, epoch) to a
+    factor.
+    """
     rng = np.random.default_rng(seed)
     flux = 10 ** rng.uniform(-1.5, 0.7, sources)
     gains = 1 + gain_sd * rng.standard_normal(epochs)
@@ -55,7 +57,8 @@ def nights(seed, sources, epochs, fraction=0.01, gain_sd=0.05, rms=0.005, change
 
 
 def test_gains_are_recovered_within_their_stated_errors() -> None:
-    """C_e against the true gains (one common factor free): pulls of 60 epochs have sd 1 within 4/sqrt(120) = 0.37.
+    """C_e against the true gains (one common factor free): pulls of 60 epochs have sd 1 within 4/sqrt(120) =
+    0.37.
 
     With sigma_C the plain scatter it would be 0.18 (50 references); with C itself unnormalised, 10.
     """
@@ -71,8 +74,8 @@ def test_gains_are_recovered_within_their_stated_errors() -> None:
 def test_residuals_of_steady_sources_have_unit_scatter(sources, epochs, slack) -> None:
     """A 1 % intrinsic error nobody stated is found, and pulls of steady sources come out with rms 1.
 
-    Mean of 8 nights sets: rms of one has error 1/sqrt(2 N_s (N_e - 1)), 6, 3 and 0.8 %; the estimated fraction adds
-    as much again, and for three epochs the prior.
+    Mean of 8 nights sets: rms of one has error 1/sqrt(2 N_s (N_e - 1)), 6, 3 and 0.8 %; the estimated
+    fraction adds as much again, and for three epochs the prior.
     """
     figures = []
     for seed in range(8):
@@ -83,7 +86,9 @@ def test_residuals_of_steady_sources_have_unit_scatter(sources, epochs, slack) -
 
 
 def test_faint_sources_rescale_a_wrong_noise() -> None:
-    """Errors quoted 25 % too small are rescaled by what faint sources scatter; 18 sources x 19 give it to 5 %."""
+    """Errors quoted 25 % too small are rescaled by what faint sources scatter; 18 sources x 19 give it to 5
+    %.
+    """
     rows, _, _ = nights(3, 400, 20)
     rows["flux_err_jy"] *= 0.8
     assert normalise(rows, OPTIONS).attrs["error_scale"] == pytest.approx(1.25, rel=0.15)
@@ -91,10 +96,12 @@ def test_faint_sources_rescale_a_wrong_noise() -> None:
 
 @pytest.mark.parametrize("epochs", [2, 3, 8])
 def test_a_reference_does_not_calibrate_its_own_variation_away(epochs) -> None:
-    """The brightest of eight sources flares by half in one epoch: all of it stays, and the others do not dip."""
+    """The brightest of eight sources flares by half in one epoch: all of it stays, and the others do not
+    dip.
+    """
     rows, flux, _ = nights(5, 40, epochs, gain_sd=0.03)
     bright = int(np.argmax(flux))
-    rows, _, gains = nights(5, 40, epochs, gain_sd=0.03, change={(bright, epochs - 1): 1.5})
+    rows, _, _ = nights(5, 40, epochs, gain_sd=0.03, change={(bright, epochs - 1): 1.5})
     keep = np.argsort(flux)[-8:]
     rows = rows[rows["source_id"].isin([f"s{k:05d}" for k in keep])]
     out = normalise(rows, OPTIONS)
@@ -159,7 +166,9 @@ def test_subsets_corrected_alone_equal_the_whole() -> None:
 
 
 def test_too_few_references_are_said_and_not_invented() -> None:
-    """Two usable sources: correction 1 and the UNNORMALISED bit; one epoch and no rows are no errors either."""
+    """Two usable sources: correction 1 and the UNNORMALISED bit; one epoch and no rows are no errors
+    either.
+    """
     rows, _, _ = nights(10, 40, 3)
     bright = rows.groupby("source_id")["flux_jy"].median().sort_values().index[-2:]
     out = normalise(rows[rows["source_id"].isin(bright)], OPTIONS)

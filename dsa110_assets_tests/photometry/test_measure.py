@@ -75,7 +75,7 @@ def test_rows_of_a_mosaic(night) -> None:
     assert np.isnan(absent["integrated_jy"])
     new = out[out["kind"] == "blind"].sort_values("flux_jy", ascending=False)
     np.testing.assert_allclose(new["flux_jy"], new_flux, atol=5 * 1.2e-3)
-    ra, dec = sky.world(new_x, new_y)
+    _, dec = sky.world(new_x, new_y)
     np.testing.assert_allclose(new["dec_deg"], dec, atol=5 / 3600)
     assert new["source_id"].str.startswith("DSA_J").all()
     assert new["catalogue_flux_jy"].isna().all()

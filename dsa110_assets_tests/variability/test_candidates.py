@@ -13,8 +13,10 @@ OPTIONS = VariabilityOptions()
 
 
 def curves(flux, error, names=None, catalogue=None, ra=None, dec=16.0):
-    """Light-curve rows of a matrix (n_sources, n_epochs), one epoch per sidereal day; NaN entries are no rows."""
-    n, epochs = flux.shape
+    """Light-curve rows of a matrix (n_sources, n_epochs), one epoch per sidereal day; NaN entries are no
+    rows.
+    """
+    n, _ = flux.shape
     error = np.broadcast_to(error, flux.shape)
     names = names or [f"NVSS_{k:04d}" for k in range(n)]
     row, column = np.nonzero(np.isfinite(flux))
@@ -55,7 +57,9 @@ def test_flare_and_dip_are_found_and_nothing_else(epochs) -> None:
 
 
 def test_a_dip_of_most_nights_needs_the_catalogue_to_be_told_from_a_flare() -> None:
-    """Quiet, low, low: three fluxes alone say flare; the catalogue's flux says which level is the quiet one."""
+    """Quiet, low, low: three fluxes alone say flare; the catalogue's flux says which level is the quiet
+    one.
+    """
     flux = steady(np.random.default_rng(1), 30, 3)
     flux[5] = [1.0, 0.5, 0.45]
     alone = find_variables(curves(flux, 0.03), OPTIONS).set_index("source_id")
@@ -72,7 +76,9 @@ def test_a_source_off_both_ways_is_variable() -> None:
 
 
 def test_bright_sources_with_percent_errors_are_not_candidates() -> None:
-    """A 10 Jy source with an unmodelled 3 % scatter is 100 sigma off by its noise; its modulation is not 0.26."""
+    """A 10 Jy source with an unmodelled 3 % scatter is 100 sigma off by its noise; its modulation is not
+    0.26.
+    """
     rng = np.random.default_rng(3)
     flux = 10 * (1 + 0.03 * rng.standard_normal((50, 30)))
     out = find_variables(curves(flux, 0.01), OPTIONS)
@@ -81,7 +87,9 @@ def test_bright_sources_with_percent_errors_are_not_candidates() -> None:
 
 
 def test_insignificant_modulation_is_not_a_candidate() -> None:
-    """Sources at 3 sigma swing by far more than 26 %, by noise: none is a candidate in 20 x 200 (expected 0.2)."""
+    """Sources at 3 sigma swing by far more than 26 %, by noise: none is a candidate in 20 x 200 (expected
+    0.2).
+    """
     rng = np.random.default_rng(4)
     found = 0
     for _ in range(20):
@@ -92,8 +100,9 @@ def test_insignificant_modulation_is_not_a_candidate() -> None:
 
 
 def test_a_new_source_at_a_place_seen_before_is_a_transient() -> None:
-    """Only the last night has it; neighbours prove the place was observed. The same source with no earlier look, or one
-    that a constant flux near the limit explains, is not one."""
+    """Only the last night has it; neighbours prove the place was observed. The same source with no earlier
+    look, or one that a constant flux near the limit explains, is not one.
+    """
     rng = np.random.default_rng(5)
     names = [f"NVSS_{k:04d}" for k in range(30)] + [
         "DSA_J000012.0+160000",
@@ -140,8 +149,9 @@ def test_one_epoch_and_no_rows_are_no_error() -> None:
 
 @pytest.mark.parametrize("epochs", [5, 20, 50])
 def test_false_alarms_stay_below_the_promise_at_any_number_of_epochs(epochs) -> None:
-    """Constant sources only: with a false-discovery rate of 1 %, at most 1 % of whole searches may name one. 60
-    searches of 100 sources: 0.6 expected, 5 has a chance of 4e-4."""
+    """Constant sources only: with a false-discovery rate of 1 %, at most 1 % of whole searches may name one.
+    60 searches of 100 sources: 0.6 expected, 5 has a chance of 4e-4.
+    """
     rng = np.random.default_rng(epochs)
     errors = rng.uniform(0.05, 0.3, (100, 1)) * rng.uniform(0.8, 1.2, (100, epochs))
     table = curves(1 + errors * rng.standard_normal((100, epochs)), errors)
@@ -149,7 +159,9 @@ def test_false_alarms_stay_below_the_promise_at_any_number_of_epochs(epochs) -> 
 
 
 def test_injected_changes_are_recovered_when_they_should_be() -> None:
-    """Halving or adding half at 5 % errors is 7 sigma of a pair: found; changes of 5 % are not, and must not be."""
+    """Halving or adding half at 5 % errors is 7 sigma of a pair: found; changes of 5 % are not, and must not
+    be.
+    """
     rng = np.random.default_rng(9)
     table = curves(steady(rng, 100, 10), 0.05)
     for kind in ("flare", "ese"):

@@ -1,4 +1,6 @@
-"""Metrics against direct sums, and their significance against Monte Carlo and published anchors (traps 31)."""
+"""Metrics against direct sums, and their significance against Monte Carlo and published anchors (traps
+31).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from dsa110_assets.variability.metrics import dense_metrics, pair_metrics, ragge
 
 
 def test_eta_is_reduced_chi_square_by_both_formulas() -> None:
-    """The VAST form N/(N-1)(<wF^2> - <wF>^2/<w>) equals sum (F - Fw)^2/sigma^2/(N-1); 1e-12 where they cancel."""
+    """The VAST form N/(N-1)(<wF^2> - <wF>^2/<w>) equals sum (F - Fw)^2/sigma^2/(N-1); 1e-12 where they
+    cancel.
+    """
     rng = np.random.default_rng(0)
     for n in (2, 3, 10, 200):
         flux, error = 1 + 0.1 * rng.standard_normal(n), rng.uniform(0.05, 0.2, n)
@@ -86,7 +90,9 @@ def test_pair_significance_anchors(n, threshold, expected) -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 10, 50])
 def test_pair_significance_is_the_range_distribution(n) -> None:
-    """scipy's studentised range with infinite freedom integrates the same law another way (its own tolerance 1e-8)."""
+    """scipy's studentised range with infinite freedom integrates the same law another way (its own tolerance
+    1e-8).
+    """
     for vs in (0.5, 2.0, 4.3):
         expected = studentized_range.sf(vs * np.sqrt(2), n, np.inf)
         assert float(significance.p_pair(vs, n)) == pytest.approx(expected, rel=1e-6, abs=1e-10)
@@ -108,8 +114,9 @@ def test_eta_anchors() -> None:
 
 @pytest.mark.parametrize("n", [5, 12, 27, 50])
 def test_p_values_are_uniform_for_constant_sources(n) -> None:
-    """20,000 constant sources: share with p < a is a within 5 binomial errors (exact statistics), and at most that for
-    unequal errors (Tukey-Kramer) and the Sidak bound."""
+    """20,000 constant sources: share with p < a is a within 5 binomial errors (exact statistics), and at most
+    that for unequal errors (Tukey-Kramer) and the Sidak bound.
+    """
     rng = np.random.default_rng(n)
     trials = 20000
     for errors in (np.full((trials, n), 0.1), rng.uniform(0.03, 0.3, (trials, n))):
