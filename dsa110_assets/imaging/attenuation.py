@@ -1,45 +1,99 @@
-"""How much a drifting sky was dimmed: the tile's effective primary beam.
+"""How much a drifting sky is dimmed, on average over a tile and from sample to sample.
 
-The dishes point at hour angle 0 while the tile has one phase centre, so the sky moves through the beam by
-1.3 degrees of right ascension during a tile. A source's flux in the image is the mean of its attenuated fluxes
-over integrations and channels, weighted as the image is.
+The dishes point at hour angle 0 while the tile has one phase centre, so the sky moves through the beam by up to
+1.3 degrees during a tile: a source a degree off axis fades to less than half. Its flux in the image is the mean of
+its attenuated fluxes over integrations and channels, weighted as the image is; what each sample saw of that mean is
+a smooth function of time, frequency and direction, and so a sum of few products of a function of the sample and one
+of the direction.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from astropy.io.fits import Header
 from astropy.wcs import WCS
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline, RectBivariateSpline
+from scipy.interpolate import RectBivariateSpline
 
 from dsa110_assets.telescope import astrometry, beam
 from dsa110_assets.visibilities.types import Visibilities
 
-_COARSE_STEP = 16
-"""Pixels between points where the beam is computed; a cubic spline between them is good to 1e-6."""
-_TABLE_STEP_DEG = 0.02
+_COARSE_DEG = 0.06
+"""Spacing of the points where the beam is computed; cubic splines between them are good to 1e-6."""
+_FREQUENCIES = 16
+"""Frequencies where it is computed; linear between them, good to 1e-5."""
+_FAINTEST = 0.02
+"""Mean response below which the course of the response is not followed: near the null its ratio to the mean runs away."""
 
 
-def effective_beam(
-    vis: Visibilities, weight_time_channel: NDArray[np.float64], header: Header, n_pixels: int
-) -> NDArray[np.float32]:
-    """Weighted mean power response (n_pixels, n_pixels) float32 over integrations and channels.
+@dataclass(frozen=True)
+class Attenuation:
+    """`mean` (ny, nx) float32: the tile's effective primary beam, finite everywhere.
 
-    `weight_time_channel` (time, channel): sums of the imaging weights. Finite everywhere on the image.
+    A sample (time, channel) sees mean * (1 + sum of pattern * ratio) over `terms`, each a pattern (time, channel)
+    float32 and a ratio (ny, nx) float32.
     """
-    coarse = np.arange(-1, n_pixels + 2 * _COARSE_STEP, _COARSE_STEP, dtype=np.float64)
+
+    mean: NDArray[np.float32]
+    terms: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+
+
+def attenuation(
+    vis: Visibilities,
+    weight_time_channel: NDArray[np.float64],
+    header: Header,
+    n_pixels: int,
+    n_terms: int = 0,
+) -> Attenuation:
+    """The attenuation of a square image, with the best `n_terms` terms (singular value decomposition).
+
+    `weight_time_channel` (time, channel): sums of the imaging weights.
+    """
+    coarse, ra, dec = _coarse_grid(header, n_pixels)
+    frequencies, interpolation = _frequency_grid(vis.frequencies_hz)
+    pointings = astrometry.meridian_icrs_rad(vis.times_mjd, vis.pointing_dec_rad)
+    power = np.stack(
+        [
+            beam.power(astrometry.separation_deg(ra, dec, *pointing)[None], frequencies[:, None, None])
+            for pointing in pointings
+        ]
+    ).reshape(vis.times_mjd.size * frequencies.size, ra.size)
+    weights = (weight_time_channel @ interpolation).reshape(-1)
+    mean = weights @ power / weights.sum()
+
+    def full(values: NDArray[np.float64]) -> NDArray[np.float32]:
+        spline = RectBivariateSpline(coarse, coarse, values.reshape(ra.shape), s=0)
+        pixels = np.arange(n_pixels, dtype=np.float64)
+        return np.asarray(spline(pixels, pixels), dtype=np.float32)
+
+    terms = []
+    if n_terms:
+        ratio = np.where(mean > _FAINTEST, power / np.maximum(mean, _FAINTEST) - 1, 0.0)
+        # directions count by the square root of their response: bright ones matter more, but the rim must not be lost
+        left, _, _ = np.linalg.svd(ratio * np.sqrt(mean), full_matrices=False)
+        for column in left.T[:n_terms]:
+            pattern = column.reshape(vis.times_mjd.size, -1) @ interpolation.T
+            terms.append((pattern.astype(np.float32), full(column @ ratio)))
+    return Attenuation(full(mean), tuple(terms))
+
+
+def _coarse_grid(
+    header: Header, n_pixels: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Pixel coordinates of the coarse points along an axis; ICRS (ra, dec) [rad] of all of them."""
+    count = max(8, int(np.ceil(n_pixels * float(header["CDELT2"]) / _COARSE_DEG)))
+    coarse = np.linspace(-1, n_pixels, count)
     columns, rows = np.meshgrid(coarse, coarse)
     ra_deg, dec_deg = WCS(header).celestial.wcs_pix2world(columns, rows, 0)
-    ra, dec = np.deg2rad(ra_deg), np.deg2rad(dec_deg)
-    pointings = astrometry.meridian_icrs_rad(vis.times_mjd, vis.pointing_dec_rad)
-    total = float(weight_time_channel.sum())
-    separations = [astrometry.separation_deg(ra, dec, *pointing) for pointing in pointings]
-    radius = np.arange(0, max(float(s.max()) for s in separations) + 2 * _TABLE_STEP_DEG, _TABLE_STEP_DEG)
-    by_channel = beam.power(radius[:, None], vis.frequencies_hz[None, :])
-    mean = np.zeros_like(ra)
-    for separation, weights in zip(separations, weight_time_channel, strict=True):
-        mean += CubicSpline(radius, by_channel @ (weights / total))(separation)
-    spline = RectBivariateSpline(coarse, coarse, mean, s=0)
-    pixels = np.arange(n_pixels, dtype=np.float64)
-    return np.asarray(spline(pixels, pixels), dtype=np.float32)
+    return coarse, np.deg2rad(ra_deg), np.deg2rad(dec_deg)
+
+
+def _frequency_grid(frequencies_hz: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A few frequencies, and the matrix (channel, frequency) that interpolates linearly from them."""
+    if frequencies_hz.size <= _FREQUENCIES:
+        return frequencies_hz, np.eye(frequencies_hz.size)
+    grid = np.linspace(frequencies_hz[0], frequencies_hz[-1], _FREQUENCIES)
+    matrix = np.stack([np.interp(frequencies_hz, grid, unit) for unit in np.eye(_FREQUENCIES)], axis=-1)
+    return grid, matrix

@@ -24,6 +24,8 @@ _MOST_ACTIVE = 40_000
 _DEEPEST_ROUND = 0.15
 """A round goes from its peak to at least this share of it before all pixels are looked at again."""
 _MOST_ROUNDS = 40
+_MASKED_CYCLES = 2
+"""Major cycles below the auto-mask level; what they leave lies under the noise, and radler stops there too."""
 _DIVERGED = 1.5
 """Growth of the exact residual's peak over the best so far at which the clean ends and the best is kept."""
 
@@ -51,7 +53,9 @@ class Cleaned:
     minor_iterations: int
 
 
-def clean(dirty: Image, wide_psf: Image, residual_of: Callable[[Image], Image], depth: Depth, threads: int) -> Cleaned:
+def clean(
+    dirty: Image, wide_psf: Image, residual_of: Callable[[Image], Image], depth: Depth, threads: int
+) -> Cleaned:
     """CLEAN `dirty` (n, n) with `wide_psf` (2n, 2n), unit peak at pixel (n, n).
 
     `residual_of(model)` is the exact residual of a model. Down to `auto_mask_sigma` anywhere, from there to
@@ -60,10 +64,14 @@ def clean(dirty: Image, wide_psf: Image, residual_of: Callable[[Image], Image], 
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
     model, residual = np.zeros_like(dirty), dirty.copy()
     best = Cleaned(model, residual, 0, 0)
-    masked, used = depth.auto_mask_sigma == 0, 0
+    masked, masked_cycles, used = depth.auto_mask_sigma == 0, 0, 0
     for cycle in range(1, depth.max_major_cycles + 1):
         rms = robust_rms(residual)
-        mask = binary_dilation(model != 0) if masked and depth.auto_mask_sigma else np.ones(dirty.shape, dtype=np.bool_)
+        mask = (
+            binary_dilation(model != 0)
+            if masked and depth.auto_mask_sigma
+            else np.ones(dirty.shape, dtype=np.bool_)
+        )
         final = max((depth.auto_threshold_sigma if masked else depth.auto_mask_sigma) * rms, depth.floor_jy)
         peak = _peak(residual, mask)
         if peak <= final:
@@ -72,7 +80,9 @@ def clean(dirty: Image, wide_psf: Image, residual_of: Callable[[Image], Image], 
             masked = True
             continue
         stop = max(final, (1 - depth.major_gain) * peak)
-        fresh, iterations = _minor_cycle(residual, mask, wide_psf, spectrum, depth, stop, depth.iterations - used, threads)
+        fresh, iterations = _minor_cycle(
+            residual, mask, wide_psf, spectrum, depth, stop, depth.iterations - used, threads
+        )
         used += iterations
         model = model + fresh
         residual = residual_of(model)
@@ -80,7 +90,8 @@ def clean(dirty: Image, wide_psf: Image, residual_of: Callable[[Image], Image], 
         if best.major_cycles and _peak(residual, mask) > _DIVERGED * _peak(best.residual, mask):
             break
         best = now
-        if used >= depth.iterations:
+        masked_cycles += masked and depth.auto_mask_sigma > 0
+        if used >= depth.iterations or masked_cycles == _MASKED_CYCLES:
             break
     return best
 
@@ -109,13 +120,17 @@ def _minor_cycle(
             break
         rows, columns, limit = _active(left, mask, max(stop, _DEEPEST_ROUND * peak))
         fresh = np.zeros(rows.size, dtype=np.float32)
-        used += _loop(left[rows, columns], rows, columns, wide_psf, depth.gain, limit, iterations - used, fresh)
+        used += _loop(
+            left[rows, columns], rows, columns, wide_psf, depth.gain, limit, iterations - used, fresh
+        )
         model[rows, columns] += fresh
         left = residual - _convolved(model, spectrum, threads)
     return model, used
 
 
-def _active(image: Image, mask: NDArray[np.bool_], limit: float) -> tuple[NDArray[np.intp], NDArray[np.intp], float]:
+def _active(
+    image: Image, mask: NDArray[np.bool_], limit: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp], float]:
     """Masked pixels above `limit`, or above the level that leaves no more than `_MOST_ACTIVE`."""
     rows, columns = np.nonzero(mask & (np.abs(image) > limit))
     if rows.size > _MOST_ACTIVE:
@@ -151,4 +166,6 @@ def _convolved(model: Image, spectrum: NDArray[np.complex64], threads: int) -> I
     side = model.shape[0]
     wide = scipy.fft.rfft2(model, s=(2 * side, 2 * side), workers=threads)
     wide *= spectrum
-    return np.asarray(scipy.fft.irfft2(wide, s=(2 * side, 2 * side), workers=threads)[:side, :side], dtype=np.float32)
+    return np.asarray(
+        scipy.fft.irfft2(wide, s=(2 * side, 2 * side), workers=threads)[:side, :side], dtype=np.float32
+    )

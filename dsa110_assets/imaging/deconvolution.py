@@ -50,11 +50,17 @@ def deconvolve(
             floor_jy=floor_jy,
         )
         return clean(dirty, wide_psf, residual_of, depth, threads)
-    return _radler(dirty, wide_psf, residual_of, _settings(options, dirty.shape, pixel_rad, floor_jy, threads), beam_rad)
+    return _radler(
+        dirty, wide_psf, residual_of, _settings(options, dirty.shape, pixel_rad, floor_jy, threads), beam_rad
+    )
 
 
 def _radler(
-    dirty: Image, wide_psf: Image, residual_of: Callable[[Image], Image], settings: radler.Settings, beam_rad: float
+    dirty: Image,
+    wide_psf: Image,
+    residual_of: Callable[[Image], Image],
+    settings: radler.Settings,
+    beam_rad: float,
 ) -> Cleaned:
     quarter = dirty.shape[0] // 2
     psf = np.ascontiguousarray(wide_psf[quarter:-quarter, quarter:-quarter])

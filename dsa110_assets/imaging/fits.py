@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 from astropy.io.fits import Header
+from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
@@ -88,9 +90,11 @@ def _open(path: Path, pixels: bool = True) -> tuple[NDArray[np.floating] | None,
     if not path.exists():
         raise NotFoundError(f"{path}: no such image")
     try:
-        with fits.open(path, memmap=False) as hdus:
+        with path.open("rb") as handle, warnings.catch_warnings():
+            warnings.filterwarnings("error", message="File may have been truncated")
+            hdus = fits.open(handle, memmap=False)
             return (hdus[0].data if pixels else None), hdus[0].header.copy()
-    except (OSError, ValueError, TypeError, fits.VerifyError) as error:
+    except (OSError, ValueError, TypeError, fits.VerifyError, AstropyUserWarning) as error:
         raise BadDataError(f"{path}: not readable as FITS ({error}); image it again") from error
 
 
@@ -105,7 +109,9 @@ def _beam(path: Path, header: Header) -> Beam:
     values = [header.get(keyword) for keyword in ("BMAJ", "BMIN", "BPA")]
     for keyword, value in zip(("BMAJ", "BMIN"), values, strict=False):
         if not isinstance(value, int | float) or not np.isfinite(value) or value <= 0:
-            raise BadDataError(f"{path}: {keyword} is {value}; an image in Jy/beam needs a positive beam in degrees")
+            raise BadDataError(
+                f"{path}: {keyword} is {value}; an image in Jy/beam needs a positive beam in degrees"
+            )
     angle = values[2] if isinstance(values[2], int | float) and np.isfinite(values[2]) else 0.0
     return Beam(float(values[0]), float(values[1]), float(angle))
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import scipy.fft
 from astropy.io.fits import Header
+from numpy.typing import NDArray
 
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.imaging.options import ImagingOptions
@@ -54,16 +55,24 @@ def _fast_even(minimum: int) -> int:
 
 
 def tile_header(
-    vis: Visibilities, n_pixels: int, pixel_rad: float, beam: Beam, frequency_hz: float, bandwidth_hz: float
+    vis: Visibilities, n_pixels: int, pixel_rad: float, beam: Beam, weight_time_channel: NDArray[np.float64]
 ) -> Header:
-    """FITS header of a tile: ICRS, SIN about the phase centre, Jy/beam with its beam, times and frequency."""
+    """FITS header of a tile: ICRS, SIN about the phase centre, Jy/beam with its beam, times and frequency.
+
+    `weight_time_channel`: sums of the imaging weights; channels without any do not count as bandwidth.
+   """
     pixel_deg = math.degrees(pixel_rad)
+    weight = weight_time_channel.sum(axis=0)
+    bandwidth_hz = vis.channel_width_hz * int(np.count_nonzero(weight))
     half = vis.interval_s / 2 / 86400
     moments = {"OBS": vis.times_mjd[0] - half, "AVG": vis.mid_mjd, "END": vis.times_mjd[-1] + half}
     ra_deg, dec_deg = np.rad2deg(vis.phase_centres_rad[0])
     header = Header()
     header["BUNIT"] = ("Jy/beam", "brightness unit")
-    for axis, kind, value, step in ((1, "RA---SIN", ra_deg % 360, -pixel_deg), (2, "DEC--SIN", dec_deg, pixel_deg)):
+    for axis, kind, value, step in (
+        (1, "RA---SIN", ra_deg % 360, -pixel_deg),
+        (2, "DEC--SIN", dec_deg, pixel_deg),
+    ):
         header[f"CTYPE{axis}"] = kind
         header[f"CRVAL{axis}"] = (float(value), "[deg] phase centre")
         header[f"CDELT{axis}"] = (step, "[deg]")
@@ -72,7 +81,7 @@ def tile_header(
     header["RADESYS"] = "ICRS"
     header["EQUINOX"] = 2000.0
     set_beam(header, beam)
-    header["RESTFRQ"] = (frequency_hz, "[Hz] mean frequency by imaging weight")
+    header["RESTFRQ"] = (float(weight @ vis.frequencies_hz / weight.sum()), "[Hz] mean frequency by imaging weight")
     header["BANDWID"] = (bandwidth_hz, "[Hz] bandwidth")
     header["STOKES"] = "I"
     header["TELESCOP"] = site.TELESCOPE_NAME

@@ -69,5 +69,7 @@ class Gridder:
     def to_visibilities(self, image: NDArray[Any]) -> NDArray[Any]:
         """The visibilities (row, channel) of an image (ny, nx) [Jy/pixel]; complex64 (complex128 in double)."""
         return np.asarray(
-            wgridder.dirty2vis(dirty=image.astype(np.float64 if self._double else np.float32, copy=False), **self._geometry)
+            wgridder.dirty2vis(
+                dirty=image.astype(np.float64 if self._double else np.float32, copy=False), **self._geometry
+            )
         )

@@ -17,14 +17,16 @@ _GREYS = 32
 """Few levels compress noise several times better and look the same at this size."""
 
 
-def preview_png(data: NDArray[np.floating], path: Path | None = None, *, low_sigma: float = -3.0, high_sigma: float = 20.0) -> bytes:
+def preview_png(
+    data: NDArray[np.floating], path: Path | None = None, *, low_sigma: float = -3.0, high_sigma: float = 20.0
+) -> bytes:
     """PNG of at most 20 kB of an image (ny, nx), rows from south to north, north up in the picture.
 
     Grey from `low_sigma` to `high_sigma` of the robust rms by arcsinh; blocks keep their brightest pixel, so faint
-    points stay visible; NaN is transparent-like mid blue. Written to `path` if given. Never raises for blank images.
+    points stay visible; NaN is dark blue. Written to `path` if given. Never raises for blank images.
     """
     for side in _SIDES:
-        content = _encode(_shades(_shrink(data, side), robust_rms(data), low_sigma, high_sigma))
+        content = encode_png(shades(_shrink(data, side), robust_rms(data), low_sigma, high_sigma))
         if len(content) <= MAX_BYTES:
             break
     if path is not None:
@@ -41,7 +43,8 @@ def _shrink(data: NDArray[np.floating], side: int) -> NDArray[np.float32]:
     return np.where(np.isfinite(blocks), blocks, np.nan)[::-1]
 
 
-def _shades(data: NDArray[np.float32], rms: float, low_sigma: float, high_sigma: float) -> NDArray[np.uint8]:
+def shades(data: NDArray[np.float32], rms: float, low_sigma: float = -3.0, high_sigma: float = 20.0) -> NDArray[np.uint8]:
+    """Palette indices uint8 of an image: 0 where NaN, else greys by arcsinh between multiples of `rms`."""
     scale = rms if np.isfinite(rms) and rms > 0 else 1.0
     low, high = np.arcsinh(low_sigma), np.arcsinh(high_sigma)
     level = (np.arcsinh(np.nan_to_num(data, nan=0.0) / scale) - low) / (high - low)
@@ -49,10 +52,12 @@ def _shades(data: NDArray[np.float32], rms: float, low_sigma: float, high_sigma:
     return np.where(np.isfinite(data), shade, 0).astype(np.uint8)
 
 
-def _encode(shades: NDArray[np.uint8]) -> bytes:
-    picture = PillowImage.fromarray(shades, mode=None)
+def encode_png(indices: NDArray[np.uint8], *, transparent: bool = False) -> bytes:
+    """PNG of palette indices, first row on top; blank pixels dark blue, or see-through if `transparent`."""
+    picture = PillowImage.fromarray(indices)
+    picture = PillowImage.frombytes("P", picture.size, picture.tobytes())
     greys = np.repeat(np.linspace(0, 255, _GREYS).astype(np.uint8), 3)
     picture.putpalette([40, 50, 90, *greys.tolist()])
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG", optimize=True, **({"transparency": 0} if transparent else {}))
     return buffer.getvalue()

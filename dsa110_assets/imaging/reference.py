@@ -20,7 +20,11 @@ _MIN_RESPONSE = 0.5
 
 
 def reference_figures(
-    image: NDArray[np.float32], primary_beam: NDArray[np.float32], header: Header, rms_jy: float, sky: SkyModel
+    image: NDArray[np.float32],
+    primary_beam: NDArray[np.float32],
+    header: Header,
+    rms_jy: float,
+    sky: SkyModel,
 ) -> dict[str, float]:
     """Medians over the model's isolated sources expected above 10 sigma within the beam's half-power width.
 
@@ -30,7 +34,10 @@ def reference_figures(
     """
     wcs = WCS(header).celestial
     ra, dec = np.asarray(sky.ra_rad), np.asarray(sky.dec_rad)
-    near = astrometry.separation_deg(ra, dec, *np.deg2rad(wcs.wcs.crval)) < 0.75 * image.shape[0] * header["CDELT2"]
+    near = (
+        astrometry.separation_deg(ra, dec, *np.deg2rad(wcs.wcs.crval))
+        < 0.75 * image.shape[0] * header["CDELT2"]
+    )
     expected = np.asarray(sky.flux_at(np.array([header["RESTFRQ"]])))[near, 0]
     ra, dec = ra[near], dec[near]
     x, y = wcs.wcs_world2pix(np.rad2deg(ra), np.rad2deg(dec), 0)

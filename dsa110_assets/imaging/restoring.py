@@ -63,7 +63,9 @@ def fit_beam(psf: NDArray[np.floating], pixel_deg: float) -> Beam:
     regions, _ = label(psf > _LOBE_FLOOR * peak, structure=np.ones((3, 3)))
     rows, columns = np.nonzero(regions == regions[centre])
     if rows.size < 6:
-        raise BadDataError(f"the dirty beam's main lobe has {rows.size} pixels; use pixels finer than {pixel_deg} deg")
+        raise BadDataError(
+            f"the dirty beam's main lobe has {rows.size} pixels; use pixels finer than {pixel_deg} deg"
+        )
     north, east = (rows - centre[0]).astype(float), (centre[1] - columns).astype(float)
     values = psf[rows, columns].astype(np.float64) / peak
     terms = np.stack([east**2, 2 * east * north, north**2], axis=-1)
@@ -72,7 +74,9 @@ def fit_beam(psf: NDArray[np.floating], pixel_deg: float) -> Beam:
     a, b, c = fit.x
     inverse = np.array([[a, b], [b, c]])
     if np.linalg.eigvalsh(inverse)[0] <= 0:
-        raise BadDataError("the dirty beam's main lobe has no elliptical core: the uv coverage is too poor to image")
+        raise BadDataError(
+            "the dirty beam's main lobe has no elliptical core: the uv coverage is too poor to image"
+        )
     return Beam.from_covariance(np.linalg.inv(inverse) * pixel_deg**2)
 
 

@@ -12,10 +12,11 @@ import numpy as np
 from astropy.io.fits import Header
 from numpy.typing import NDArray
 
-from dsa110_assets.imaging.attenuation import effective_beam
+from dsa110_assets.imaging.attenuation import attenuation
 from dsa110_assets.imaging.deconvolution import deconvolve
 from dsa110_assets.imaging.geometry import choose_pixels, tile_header
 from dsa110_assets.imaging.gridding import Gridder
+from dsa110_assets.imaging.measurement import residual_image
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.reference import reference_figures
 from dsa110_assets.imaging.restoring import Beam, fit_beam, restore
@@ -78,20 +79,18 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
         stokes, options.weighting, options.robust, math.radians(options.field_deg), options.min_uv_lambda
     )
     n_pixels, pixel_rad = choose_pixels(weighted, options)
-    gridder = Gridder(stokes.uvw_m, stokes.frequencies_hz, n_pixels, pixel_rad, options.epsilon, threads)
-    total = float(np.sum(weighted.weights, dtype=np.float64))
-    wide = replace(gridder, n_pixels=2 * n_pixels)
-    wide_psf = (wide.to_image(np.ones_like(stokes.data), weighted.weights) / total).astype(np.float32)
     pixel_deg = math.degrees(pixel_rad)
+    gridder = Gridder(stokes.uvw_m, stokes.frequencies_hz, n_pixels, pixel_rad, options.epsilon, threads)
+    wide_psf = _dirty_beam(stokes, weighted, replace(gridder, n_pixels=2 * n_pixels))
     beam = fit_beam(wide_psf, pixel_deg)
-
-    def residual_of(model: Image) -> Image:
-        left = gridder.to_visibilities(model)
-        np.subtract(stokes.data, left, out=left)
-        return np.asarray(gridder.to_image(left, weighted.weights) / total, dtype=np.float32)
-
+    by_time_channel = weighted.weights.reshape(stokes.n_times, -1, stokes.frequencies_hz.size).sum(
+        axis=1, dtype=np.float64
+    )
+    header = tile_header(vis, n_pixels, pixel_rad, beam, by_time_channel)
+    dimming = attenuation(vis, by_time_channel, header, n_pixels, options.drift_terms)
+    residual_of = residual_image(stokes, weighted, gridder, dimming)
     cleaned = deconvolve(
-        (gridder.to_image(stokes.data, weighted.weights) / total).astype(np.float32),
+        residual_of(np.zeros((n_pixels, n_pixels), dtype=np.float32)),
         wide_psf,
         residual_of,
         options,
@@ -100,19 +99,15 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
         threads=threads,
     )
     image = restore(cleaned.model, cleaned.residual, beam, pixel_deg, threads)
-    by_time_channel = weighted.weights.reshape(stokes.n_times, -1, stokes.frequencies_hz.size).sum(axis=1, dtype=np.float64)
-    frequency_hz = float(by_time_channel.sum(axis=0) @ stokes.frequencies_hz / total)
-    bandwidth_hz = vis.channel_width_hz * int(np.count_nonzero(by_time_channel.sum(axis=0)))
-    header = tile_header(vis, n_pixels, pixel_rad, beam, frequency_hz, bandwidth_hz)
-    header["PBLIMIT"] = (options.pblimit, "PB response below which pbcor is blank")
     rms_jy = robust_rms(cleaned.residual)
+    header["PBLIMIT"] = (options.pblimit, "PB response below which pbcor is blank")
     header["RMS"] = (rms_jy, "[Jy/beam] robust, before PB correction")
     tile = TileImage(
         image=image,
         residual=cleaned.residual,
-        psf=wide_psf[n_pixels // 2 : -(n_pixels // 2), n_pixels // 2 : -(n_pixels // 2)].copy(),
+        psf=_middle(wide_psf),
         model=cleaned.model,
-        primary_beam=effective_beam(vis, by_time_channel, header, n_pixels),
+        primary_beam=dimming.mean,
         header=header,
         beam=beam,
         rms_jy=rms_jy,
@@ -130,7 +125,20 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     return tile
 
 
-def _figures(tile: TileImage, vis: Visibilities, stokes: StokesI, weighted: ImagingWeights) -> dict[str, float]:
+def _dirty_beam(stokes: StokesI, weighted: ImagingWeights, gridder: Gridder) -> Image:
+    """Unit peak at the centre; as wide as `gridder` says."""
+    total = float(np.sum(weighted.weights, dtype=np.float64))
+    return np.asarray(gridder.to_image(np.ones_like(stokes.data), weighted.weights) / total, dtype=np.float32)
+
+
+def _middle(wide: Image) -> Image:
+    quarter = wide.shape[0] // 4
+    return wide[quarter : 3 * quarter, quarter : 3 * quarter].copy()
+
+
+def _figures(
+    tile: TileImage, vis: Visibilities, stokes: StokesI, weighted: ImagingWeights
+) -> dict[str, float]:
     peak_jy = float(tile.image.max())
     pixel_deg = float(tile.header["CDELT2"])
     used = int(np.count_nonzero(weighted.weights))

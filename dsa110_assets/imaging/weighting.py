@@ -63,7 +63,9 @@ def imaging_weights(
         factor = 1 / (1 + density * strength)
     weights = np.empty_like(kept)
     _apply(stokes.uvw_m, per_channel / cell, kept, factor, weights)
-    noise = math.sqrt(stokes.variance_scale * float(np.sum(density * factor**2))) / float(np.sum(density * factor))
+    noise = math.sqrt(stokes.variance_scale * float(np.sum(density * factor**2))) / float(
+        np.sum(density * factor)
+    )
     return ImagingWeights(weights, density * factor, cell, noise)
 
 

@@ -61,7 +61,9 @@ class Mosaic:
         return np.nan_to_num(self.noise**-2, nan=0.0)
 
 
-def coadd(tiles: Sequence[TileInput], header: Header | None = None, options: CoaddOptions | None = None) -> Mosaic:
+def coadd(
+    tiles: Sequence[TileInput], header: Header | None = None, options: CoaddOptions | None = None
+) -> Mosaic:
     """Coadd tiles on a grid (that of `common_header` unless given); one tile is in memory at a time.
 
     Tiles given twice count once. Beams that differ by more than `beam_tolerance` are convolved to a common one and
@@ -76,7 +78,9 @@ def coadd(tiles: Sequence[TileInput], header: Header | None = None, options: Coa
     images = [_read_header(tile) for tile in unique]
     beams = [beam for _, beam in images]
     if header is None:
-        header = common_header([found for found, _ in images], options.pixel_arcsec / 3600 or None, options.max_pixels)
+        header = common_header(
+            [found for found, _ in images], options.pixel_arcsec / 3600 or None, options.max_pixels
+        )
     differ = spread(beams)
     target = common_beam(beams) if differ > options.beam_tolerance else None
     shape = int(header["NAXIS2"]), int(header["NAXIS1"])
@@ -119,7 +123,11 @@ def _add(
     values = resample(spline_coefficients(data), x, y, window)
     responses = resample(spline_coefficients(response), x, y, window)
     view = window.slices
-    return bool(_accumulate(values, responses, np.float32(sigma), np.float32(options.pb_cutoff), top[view], bottom[view]))
+    return bool(
+        _accumulate(
+            values, responses, np.float32(sigma), np.float32(options.pb_cutoff), top[view], bottom[view]
+        )
+    )
 
 
 def _prepared(
@@ -162,7 +170,9 @@ def _mean_beam(beams: Sequence[Beam]) -> Beam:
     return Beam.from_covariance(np.mean([beam.covariance for beam in beams], axis=0))
 
 
-def _complete_header(grid: Header, beam: Beam, tiles: tuple[TileInput, ...], sources: Sequence[Header]) -> Header:
+def _complete_header(
+    grid: Header, beam: Beam, tiles: tuple[TileInput, ...], sources: Sequence[Header]
+) -> Header:
     header = grid.copy()
     header["BUNIT"] = ("Jy/beam", "brightness unit")
     set_beam(header, beam)
@@ -170,7 +180,13 @@ def _complete_header(grid: Header, beam: Beam, tiles: tuple[TileInput, ...], sou
     if frequencies:
         header["RESTFRQ"] = (float(np.mean(frequencies)), "[Hz] mean of the tiles")
     first, last = sources[0], sources[-1]
-    for keyword, source in (("TELESCOP", first), ("DATE-OBS", first), ("MJD-OBS", first), ("DATE-END", last), ("MJD-END", last)):
+    for keyword, source in (
+        ("TELESCOP", first),
+        ("DATE-OBS", first),
+        ("MJD-OBS", first),
+        ("DATE-END", last),
+        ("MJD-END", last),
+    ):
         if keyword in source:
             header[keyword] = source[keyword]
     header["TIMESYS"] = "UTC"

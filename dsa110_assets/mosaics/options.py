@@ -16,10 +16,12 @@ class CoaddOptions:
         float, Field(ge=0, le=600, description="pixel size [arcsec]; 0 = the finest of the tiles")
     ] = 0.0
     pb_cutoff: Annotated[
-        float, Field(ge=0.01, lt=1, description="primary-beam response below which a tile's pixel is left out")
+        float,
+        Field(ge=0.01, lt=1, description="primary-beam response below which a tile's pixel is left out"),
     ] = 0.2
     beam_tolerance: Annotated[
-        float, Field(ge=0, le=1, description="largest relative spread of tile beams coadded without convolving")
+        float,
+        Field(ge=0, le=1, description="largest relative spread of tile beams coadded without convolving"),
     ] = 0.02
     max_pixels: Annotated[
         int, Field(ge=10_000, description="most pixels in a mosaic; coarser pixels are taken beyond it")

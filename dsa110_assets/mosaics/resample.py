@@ -17,7 +17,9 @@ from dsa110_assets.mosaics.window import Window
 _STEP = 16
 
 
-def source_coordinates(source: WCS, target: WCS, window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def source_coordinates(
+    source: WCS, target: WCS, window: Window
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Source pixel coordinates (x, y) of every 16th pixel of a window of the target; NaN where not on the source's sky."""
     columns, rows = np.meshgrid(
         np.arange(window.x0, window.x1 + _STEP, _STEP, dtype=np.float64),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from dsa110_assets.telescope import astrometry, band, beam, stations, timegrid
-from dsa110_assets.visibilities.types import Antennas, Visibilities
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
+
+from dsa110_assets.telescope import astrometry, band, beam, stations, timegrid
+from dsa110_assets.visibilities.types import Antennas, Visibilities
 
 START_MJD = 61065.934
 

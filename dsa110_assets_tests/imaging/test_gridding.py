@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dsa110_assets.imaging.gridding import Gridder
 from scipy.constants import speed_of_light
+
+from dsa110_assets.imaging.gridding import Gridder
 
 N_PIXELS = 64
 FREQUENCIES_HZ = np.linspace(1.31e9, 1.5e9, 3)
@@ -31,7 +32,9 @@ def _phase(uvw: np.ndarray, pixel_rad: float) -> np.ndarray:
 
 @pytest.mark.parametrize("field_deg", [4.0, 20.0])
 @pytest.mark.parametrize("epsilon", [1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8])
-def test_image_and_visibilities_agree_with_the_direct_transform_to_epsilon(epsilon: float, field_deg: float) -> None:
+def test_image_and_visibilities_agree_with_the_direct_transform_to_epsilon(
+    epsilon: float, field_deg: float
+) -> None:
     uvw = _uvw()
     pixel_rad = np.deg2rad(field_deg) / N_PIXELS
     rng = np.random.default_rng(5)
@@ -65,6 +68,9 @@ def test_the_transforms_are_adjoint_to_rounding() -> None:
 def test_single_precision_is_used_and_delivers_down_to_its_limit() -> None:
     gridder = Gridder(_uvw(), FREQUENCIES_HZ, N_PIXELS, 1e-3, 1e-5)
     assert gridder.to_visibilities(np.ones((N_PIXELS, N_PIXELS))).dtype == np.complex64
-    assert Gridder(_uvw(), FREQUENCIES_HZ, N_PIXELS, 1e-3, 9e-6).to_visibilities(
-        np.ones((N_PIXELS, N_PIXELS))
-    ).dtype == np.complex128
+    assert (
+        Gridder(_uvw(), FREQUENCIES_HZ, N_PIXELS, 1e-3, 9e-6)
+        .to_visibilities(np.ones((N_PIXELS, N_PIXELS)))
+        .dtype
+        == np.complex128
+    )

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.constants import speed_of_light
+
 from dsa110_assets.errors import BadDataError, SilentWrongnessError
 from dsa110_assets.imaging.gridding import Gridder
 from dsa110_assets.imaging.restoring import fit_beam
 from dsa110_assets.imaging.stokes import stokes_i
 from dsa110_assets.imaging.weighting import curvature_fwhm_rad, imaging_weights, synthesised_beam
 from dsa110_assets.visibilities.types import Visibilities
-from scipy.constants import speed_of_light
-
 from dsa110_assets_tests.imaging.synthetic import observe
 
 FIELD_RAD = np.deg2rad(4.0)
@@ -37,16 +37,22 @@ def _literal(vis: Visibilities, scheme: str, robust: float) -> np.ndarray:
             if v < 0:
                 u, v = -u, -v
             keys[row, channel] = (int(np.floor(u + 0.5)), int(np.floor(v + 0.5)))
-            cells[keys[row, channel]] = cells.get(keys[row, channel], 0.0) + float(stokes.weights[row, channel])
+            cells[keys[row, channel]] = cells.get(keys[row, channel], 0.0) + float(
+                stokes.weights[row, channel]
+            )
     f2 = (5 * 10**-robust) ** 2 / (sum(w * w for w in cells.values()) / sum(cells.values()))
     out = np.zeros(stokes.weights.shape)
     for (row, channel), key in keys.items():
-        factor = {"natural": 1.0, "uniform": 1 / (cells[key] or 1), "briggs": 1 / (1 + cells[key] * f2)}[scheme]
+        factor = {"natural": 1.0, "uniform": 1 / (cells[key] or 1), "briggs": 1 / (1 + cells[key] * f2)}[
+            scheme
+        ]
         out[row, channel] = stokes.weights[row, channel] * factor
     return out
 
 
-@pytest.mark.parametrize(("scheme", "robust"), [("natural", 0), ("uniform", 0), ("briggs", 0.5), ("briggs", -1)])
+@pytest.mark.parametrize(
+    ("scheme", "robust"), [("natural", 0), ("uniform", 0), ("briggs", 0.5), ("briggs", -1)]
+)
 def test_weights_follow_the_definition(noise: Visibilities, scheme: str, robust: float) -> None:
     ours = imaging_weights(stokes_i(noise), scheme, robust, FIELD_RAD).weights  # type: ignore[arg-type]
     # float32 weights: relative rounding of a few 1e-7 in each factor
@@ -58,7 +64,9 @@ def test_a_scaling_of_all_weights_changes_nothing(noise: Visibilities, scheme: s
     one = imaging_weights(stokes_i(noise), scheme, 0.5, FIELD_RAD)  # type: ignore[arg-type]
     scaled = replace(noise, weights=noise.weights * np.float32(1e4))
     other = imaging_weights(stokes_i(scaled), scheme, 0.5, FIELD_RAD)  # type: ignore[arg-type]
-    np.testing.assert_allclose(other.weights / other.weights.sum(), one.weights / one.weights.sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        other.weights / other.weights.sum(), one.weights / one.weights.sum(), rtol=1e-5
+    )
     assert other.noise_jy == pytest.approx(one.noise_jy, rel=1e-5)
 
 

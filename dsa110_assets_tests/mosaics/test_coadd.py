@@ -9,20 +9,28 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+
 from dsa110_assets.errors import BadDataError
 from dsa110_assets.imaging.fits import read_image, write_image
 from dsa110_assets.imaging.peaks import find_peaks
 from dsa110_assets.imaging.restoring import Beam
 from dsa110_assets.imaging.statistics import robust_rms
-from dsa110_assets.mosaics.agreement import overlap_agreement
+from dsa110_assets.mosaics.overlap import overlap_agreement
 from dsa110_assets.mosaics.coadd import Mosaic, TileInput, coadd
 from dsa110_assets.mosaics.grid import common_header
 from dsa110_assets.mosaics.options import CoaddOptions
 from dsa110_assets.mosaics.resample import resample, source_coordinates, spline_coefficients
 from dsa110_assets.mosaics.window import Window
 from dsa110_assets.mosaics.write import write_mosaic
-
-from dsa110_assets_tests.mosaics.tiles import BEAM, PIXEL_DEG, Source, gaussians, make_tiles, response, tile_header
+from dsa110_assets_tests.mosaics.tiles import (
+    BEAM,
+    PIXEL_DEG,
+    Source,
+    gaussians,
+    make_tiles,
+    response,
+    tile_header,
+)
 
 CENTRES = [(150.0, 16.0), (150.6, 16.0), (151.2, 16.05)]
 SOURCES: list[Source] = [(150.31, 16.12, 1.0), (150.62, 15.81, 0.5), (150.9, 16.3, 2.0), (151.0, 15.9, 0.7)]
@@ -56,7 +64,9 @@ def test_parts_of_an_image_add_up_to_it(tmp_path: Path) -> None:
         part = whole.copy()
         part["CRPIX1"] -= x
         part["CRPIX2"] -= y
-        tile = TileInput(tmp_path / f"i{number}", tmp_path / f"p{number}", 1.0 + number, f"t{number}", float(number))
+        tile = TileInput(
+            tmp_path / f"i{number}", tmp_path / f"p{number}", 1.0 + number, f"t{number}", float(number)
+        )
         write_image(data[y : y + 220, x : x + 220], part, tile.image_path)
         write_image(np.ones((220, 220)), part, tile.primary_beam_path)
         tiles.append(tile)
@@ -119,7 +129,9 @@ def test_zero_hours_is_nowhere_special(tmp_path: Path, shift_deg: float) -> None
     moved_sources = [((ra + shift_deg) % 360, dec, flux) for ra, dec, flux in SOURCES]
     other = coadd(make_tiles(rotated, moved_centres, moved_sources))
     assert other.image.shape == one.image.shape
-    assert (other.header["CRVAL1"] - one.header["CRVAL1"] - shift_deg + 180) % 360 - 180 == pytest.approx(0, abs=1e-9)
+    assert (other.header["CRVAL1"] - one.header["CRVAL1"] - shift_deg + 180) % 360 - 180 == pytest.approx(
+        0, abs=1e-9
+    )
     np.testing.assert_allclose(np.nan_to_num(other.image), np.nan_to_num(one.image), atol=2e-4)
 
 
@@ -181,7 +193,9 @@ def test_the_grid_covers_all_and_keeps_scale() -> None:
         x, y = wcs.wcs_world2pix(*WCS(header).wcs_pix2world([0, 599, 0, 599], [0, 0, 599, 599], 0), 0)
         assert np.all((x >= 0) & (x < grid["NAXIS1"]) & (y >= 0) & (y < grid["NAXIS2"]))
     # no cos(dec) lost: the strip is 19.5 deg of RA at dec 54.6, not 19.5 deg of arc
-    assert grid["NAXIS1"] * PIXEL_DEG == pytest.approx(19.5 * np.cos(np.deg2rad(54.573)) + 600 * PIXEL_DEG, rel=0.03)
+    assert grid["NAXIS1"] * PIXEL_DEG == pytest.approx(
+        19.5 * np.cos(np.deg2rad(54.573)) + 600 * PIXEL_DEG, rel=0.03
+    )
     area = WCS(grid).proj_plane_pixel_area().to_value("deg2")
     assert area == pytest.approx(PIXEL_DEG**2, rel=1e-6)
 
@@ -230,7 +244,9 @@ def test_blank_pixels_stay_out(tmp_path: Path) -> None:
 
 
 def test_a_mosaic_on_disk_reads_back(tmp_path: Path) -> None:
-    mosaic = coadd(make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.01] * 3), options=CoaddOptions(threads=1))
+    mosaic = coadd(
+        make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.01] * 3), options=CoaddOptions(threads=1)
+    )
     out = tmp_path / "out"
     out.mkdir()
     written = write_mosaic(mosaic, out, {"PRODUCT": "hour_mosaic-1"})

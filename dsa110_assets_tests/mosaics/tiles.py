@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from astropy.io.fits import Header
 from astropy.wcs import WCS
+from numpy.typing import NDArray
+
 from dsa110_assets.imaging.fits import write_image
 from dsa110_assets.imaging.geometry import set_beam
 from dsa110_assets.imaging.restoring import Beam, convolve
@@ -15,7 +17,6 @@ from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.mosaics.coadd import TileInput
 from dsa110_assets.telescope import astrometry
 from dsa110_assets.telescope import beam as primary_beam
-from numpy.typing import NDArray
 
 PIXEL_DEG = 10 / 3600
 BEAM = Beam(60 / 3600, 40 / 3600, 30.0)
@@ -24,7 +25,10 @@ Source = tuple[float, float, float]
 
 def tile_header(ra_deg: float, dec_deg: float, n_pixels: int, beam: Beam = BEAM) -> Header:
     header = Header()
-    for axis, kind, value, step in ((1, "RA---SIN", ra_deg % 360, -PIXEL_DEG), (2, "DEC--SIN", dec_deg, PIXEL_DEG)):
+    for axis, kind, value, step in (
+        (1, "RA---SIN", ra_deg % 360, -PIXEL_DEG),
+        (2, "DEC--SIN", dec_deg, PIXEL_DEG),
+    ):
         header[f"CTYPE{axis}"], header[f"CRVAL{axis}"], header[f"CDELT{axis}"] = kind, value, step
         header[f"CRPIX{axis}"], header[f"CUNIT{axis}"] = n_pixels // 2 + 1.0, "deg"
     header["RADESYS"] = "ICRS"
@@ -79,7 +83,13 @@ def make_tiles(
             sigma = noise_jy[number]
             white = convolve(rng.standard_normal(image.shape), beam.covariance, PIXEL_DEG)
             image += sigma * white / robust_rms(white[50:-50, 50:-50])
-        tile = TileInput(directory / f"t{number}.fits", directory / f"p{number}.fits", sigma, f"tile-{number}", 61000.0 + number)
+        tile = TileInput(
+            directory / f"t{number}.fits",
+            directory / f"p{number}.fits",
+            sigma,
+            f"tile-{number}",
+            61000.0 + number,
+        )
         write_image(image, header, tile.image_path)
         write_image(attenuation, header, tile.primary_beam_path)
         tiles.append(tile)

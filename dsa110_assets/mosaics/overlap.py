@@ -45,13 +45,17 @@ def overlap_agreement(
     return {
         "overlap_pairs": float(len(ratios)),
         "overlap_flux_ratio": middle,
-        "overlap_flux_scatter": SIGMA_PER_MAD * float(np.median(np.abs(np.array(ratios) - middle))) if ratios else nothing,
+        "overlap_flux_scatter": SIGMA_PER_MAD * float(np.median(np.abs(np.array(ratios) - middle)))
+        if ratios
+        else nothing,
         "overlap_flux_worst": max(worst) if worst else nothing,
         "overlap_offset_arcsec": float(np.median(offsets)) * 3600 if offsets else nothing,
     }
 
 
-def _bright(tile: TileInput, min_snr: float, min_response: float, most: int) -> tuple[NDArray[np.float64], float]:
+def _bright(
+    tile: TileInput, min_snr: float, min_response: float, most: int
+) -> tuple[NDArray[np.float64], float]:
     """(n, 3) ra, dec [rad] and corrected flux [Jy] of a tile's brightest peaks; the beam's minor axis [deg]."""
     image, response = read_image(tile.image_path), read_image(tile.primary_beam_path)
     beam_pixels = max(1, round(image.beam.bmaj_deg / float(image.header["CDELT2"])))
@@ -62,12 +66,16 @@ def _bright(tile: TileInput, min_snr: float, min_response: float, most: int) -> 
     return np.stack([ra, dec, peaks.value[good] / at_peak[good]], axis=-1), image.beam.bmin_deg
 
 
-def _world_rad(header: Header, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _world_rad(
+    header: Header, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     ra, dec = WCS(header).celestial.wcs_pix2world(x, y, 0)
     return np.deg2rad(ra), np.deg2rad(dec)
 
 
-def _matched(first: NDArray[np.float64], second: NDArray[np.float64], radius_deg: float) -> tuple[list[float], list[float]]:
+def _matched(
+    first: NDArray[np.float64], second: NDArray[np.float64], radius_deg: float
+) -> tuple[list[float], list[float]]:
     ratios, offsets = [], []
     for ra, dec, flux in second:
         if first.size == 0:

@@ -1,0 +1,141 @@
+"""FITS out and in: what is written opens in the right place, what is unusable is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+from dsa110_assets.errors import BadDataError, NotFoundError
+from dsa110_assets.imaging.fits import read_header, read_image, write_tile
+from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.imaging.preview import MAX_BYTES, preview_png
+from dsa110_assets.imaging.tile import TileImage, make_tile
+from PIL import Image
+
+from dsa110_assets_tests.imaging.synthetic import observe, position_rad
+
+
+@pytest.fixture(scope="module")
+def tile() -> TileImage:
+    vis = observe([(0.3, 0.2, 1.0)], n_times=3, n_antennas=16, noise_jy=0.5)
+    return make_tile(vis, ImagingOptions(field_deg=4.0, threads=1, pblimit=0.5))
+
+
+@pytest.fixture
+def written(tile: TileImage, tmp_path: Path) -> dict[str, Path]:
+    return write_tile(tile, tmp_path, {"PRODUCT": "tile_image-20260125T2225-v1", "ANCHOR": "PB17:3C138"})
+
+
+def _spoil(path: Path, **cards: object) -> Path:
+    with fits.open(path) as hdus:
+        data, header = hdus[0].data.copy(), hdus[0].header.copy()
+    for keyword, value in cards.items():
+        if value is None:
+            header.remove(keyword)
+        elif keyword == "data":
+            data = value
+        else:
+            header[keyword] = value
+    spoilt = path.with_name("spoilt.fits")
+    fits.PrimaryHDU(data, header).writeto(spoilt, overwrite=True)
+    return spoilt
+
+
+def test_all_files_are_there_and_say_what_they_are(written: dict[str, Path]) -> None:
+    assert set(written) == {
+        "image.fits", "image-pb.fits", "residual.fits", "model.fits", "psf.fits", "primary-beam.fits", "preview.png",
+    }  # fmt: skip
+    for name, path in written.items():
+        if not name.endswith(".fits"):
+            continue
+        with fits.open(path, checksum=True) as hdus:
+            header = hdus[0].header
+            assert header["PRODUCT"] == "tile_image-20260125T2225-v1"
+            assert header["ANCHOR"] == "PB17:3C138"
+            assert header["RADESYS"] == "ICRS"
+            assert header["BMAJ"] > header["BMIN"] > 0
+            assert header["BITPIX"] == -32
+            assert header["DATE-OBS"].startswith("2026-01-25T22:24")
+            assert {"CHECKSUM", "DATASUM", "RESTFRQ", "TELESCOP", "BPA"} <= set(header)
+
+
+def test_the_source_is_where_astropy_reads_it(written: dict[str, Path]) -> None:
+    vis = observe([], n_times=3, n_antennas=16)
+    truth = np.rad2deg(position_rad(vis.phase_centres_rad[0], 0.3, 0.2))
+    image = read_image(written["image.fits"])
+    row, column = np.unravel_index(np.argmax(image.data), image.data.shape)
+    x, y = WCS(image.header).wcs_world2pix(*truth, 0)
+    assert abs(column - x) <= 0.5 + 0.05 * image.beam.bmaj_deg / image.header["CDELT2"]
+    assert abs(row - y) <= 0.5 + 0.05 * image.beam.bmaj_deg / image.header["CDELT2"]
+
+
+def test_the_corrected_image_is_blank_where_the_beam_is_low(written: dict[str, Path]) -> None:
+    image, corrected, beam = (
+        read_image(written[name]).data for name in ("image.fits", "image-pb.fits", "primary-beam.fits")
+    )
+    low = beam < 0.5
+    assert low.any()
+    assert np.all(np.isnan(corrected[low]))
+    np.testing.assert_allclose(corrected[~low] * beam[~low], image[~low], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("keyword", ["BMAJ", "BMIN"])
+@pytest.mark.parametrize("value", [None, 0.0, -1.0, "wide"])
+def test_an_image_without_a_beam_is_refused(written: dict[str, Path], keyword: str, value: object) -> None:
+    with pytest.raises(BadDataError, match=rf"spoilt\.fits: {keyword}"):
+        read_image(_spoil(written["image.fits"], **{keyword: value}))
+    with pytest.raises(BadDataError, match=keyword):
+        read_header(_spoil(written["image.fits"], **{keyword: value}))
+
+
+def test_blank_and_broken_images_are_refused(written: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(BadDataError, match="no pixel is finite"):
+        read_image(_spoil(written["image.fits"], data=np.full((8, 8), np.nan, dtype=np.float32)))
+    with pytest.raises(BadDataError, match="no celestial"):
+        read_image(_spoil(written["image.fits"], CTYPE1="FREQ", CTYPE2="STOKES", CUNIT1="Hz", CUNIT2=""))
+    with pytest.raises(BadDataError, match="two axes"):
+        read_image(_spoil(written["image.fits"], data=np.zeros((3, 8, 8), dtype=np.float32)))
+    with pytest.raises(NotFoundError):
+        read_image(tmp_path / "none.fits")
+    (tmp_path / "text.fits").write_text("no image")
+    with pytest.raises(BadDataError, match="not readable"):
+        read_image(tmp_path / "text.fits")
+    whole = written["image.fits"].read_bytes()
+    (tmp_path / "short.fits").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadDataError, match="not readable"):
+        read_image(tmp_path / "short.fits")
+
+
+def test_one_blank_pixel_stays_blank(written: dict[str, Path]) -> None:
+    data = read_image(written["image.fits"]).data.copy()
+    data[5, 7] = np.nan
+    back = read_image(_spoil(written["image.fits"], data=data))
+    assert np.isnan(back.data[5, 7])
+    assert np.isnan(back.data).sum() == 1
+
+
+def test_images_of_four_axes_read_as_two(written: dict[str, Path]) -> None:
+    data = read_image(written["image.fits"]).data
+    spoilt = _spoil(written["image.fits"], data=data[None, None], CTYPE3="FREQ", CTYPE4="STOKES", CRVAL3=1.4e9)
+    back = read_image(spoilt)
+    assert back.data.shape == data.shape
+    assert WCS(back.header).naxis == 2
+
+
+def test_previews_are_small_and_upright(tile: TileImage, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    data = rng.standard_normal((3000, 2000)).astype(np.float32)
+    data[2800:2820, 100:120] = 100
+    content = preview_png(data, tmp_path / "p.png")
+    assert len(content) <= MAX_BYTES
+    assert (tmp_path / "p.png").read_bytes() == content
+    with Image.open(tmp_path / "p.png") as picture:
+        grey = np.asarray(picture.convert("L")).astype(float)
+    row, column = np.unravel_index(np.argmax(grey), grey.shape)
+    assert row < 0.1 * grey.shape[0]  # north is up
+    assert column < 0.1 * grey.shape[1]
+    assert len(preview_png(np.full((50, 60), np.nan, dtype=np.float32))) <= MAX_BYTES
+    assert len(preview_png(np.zeros((50, 60), dtype=np.float32))) <= MAX_BYTES
