@@ -18,7 +18,8 @@ def test_point_source_errors_are_the_textbook_ones() -> None:
     assert errors.major == pytest.approx(np.sqrt(2) * 45 / rho, rel=1e-12)
     assert errors.along_major == pytest.approx(45 / (np.sqrt(4 * np.log(2)) * rho), rel=1e-12)
     assert errors.along_minor / 20 == pytest.approx(0.6005612 / rho, rel=1e-6)
-    # Condon's eq. for the integrated flux: peak and both axes add, each of relative variance 2/rho^2 = 1/SNR^2.
+    # Condon's eq. for the integrated flux: peak and both axes add, each of relative variance 2/rho^2 =
+    # 1/SNR^2.
     assert errors.integrated == pytest.approx(0.5 * np.sqrt(3) / 50, rel=1e-12)
 
 

@@ -81,7 +81,8 @@ def test_noise_free_flux_is_exact_at_any_sub_pixel_phase(make_sky) -> None:
         sky.add(image, *place, 1.0)
     options = PhotometryOptions(subtract_background=False)
     out = measure_forced(image, np.full(image.shape, 1e-3), sky.header, frame(*sky.world(x, y)), options)
-    # The synthetic Gaussian uses flat pixels; the SIN projection's scale differs by (0.2 deg)^2/2 = 6e-6 of the beam.
+    # The synthetic Gaussian uses flat pixels; the SIN projection's scale differs by (0.2 deg)^2/2 = 6e-6 of
+    # the beam.
     np.testing.assert_allclose(out["flux_jy"], 1.0, atol=1e-4)
 
 
@@ -135,7 +136,8 @@ def test_blend_pulls_carry_the_shared_error(make_sky) -> None:
         pulls.append((out["flux_jy"] - flux) / out["flux_err_jy"])
         errors.append(out["flux_err_jy"] / out["rms_jy"])
     assert abs(np.concatenate(pulls).std() - 1) < 0.10
-    # Natural-weight noise is shared by neighbours as the beam is: a blend costs little (1.10 is the lone source's).
+    # Natural-weight noise is shared by neighbours as the beam is: a blend costs little (1.10 is the lone
+    # source's).
     assert 1.05 < np.mean(errors) < 1.25
 
 
@@ -167,7 +169,8 @@ def test_sources_on_both_sides_of_ra_zero(make_sky, dec) -> None:
         )
         fluxes.append(out["flux_jy"].to_numpy()[np.argsort(shuffled)])
     np.testing.assert_allclose(fluxes[0], fluxes[1], atol=1e-5)
-    # At dec 71.6 local north turns by 0.2 deg / cos(dec) * sin(dec) = 0.6 deg across the field, the synthetic beam does not.
+    # At dec 71.6 local north turns by 0.2 deg / cos(dec) * sin(dec) = 0.6 deg across the field, the
+    # synthetic beam does not.
     np.testing.assert_allclose(fluxes[0], 1.0, atol=5e-3)
 
 
@@ -216,7 +219,8 @@ def test_noise_map_is_scaled_to_the_real_noise(make_sky) -> None:
     image[:, 512:] *= 2
     x, y = np.array([150.0, 870.0]), np.array([512.0, 512.0])
     out = measure_forced(image, np.full(image.shape, 3e-4), sky.header, frame(*sky.world(x, y)), OPTIONS)
-    # A box holds about 500 independent beams: 1.17/sqrt(500) for the MAD, four of them interpolated: 10 % is 4 sigma.
+    # A box holds about 500 independent beams: 1.17/sqrt(500) for the MAD, four of them interpolated: 10 %
+    # is 4 sigma.
     np.testing.assert_allclose(out["rms_jy"], [1e-3, 2e-3], rtol=0.10)
 
 
@@ -236,7 +240,8 @@ def test_dense_neighbours_agree_with_a_direct_least_squares(make_sky) -> None:
     near = kernels >= 2.0 ** (-4 * 0.75**2)
     own = np.where(near, kernels, 0.0).reshape(30, -1)
     expected = np.linalg.solve(own @ kernels.reshape(30, -1).T, own @ image.astype(np.float32).ravel())
-    # Kernel geometry differs by 1e-5 (projection) and by pixels on the aperture's rim; the noise per source is 1e-4.
+    # Kernel geometry differs by 1e-5 (projection) and by pixels on the aperture's rim; the noise per source
+    # is 1e-4.
     np.testing.assert_allclose(out["flux_jy"], expected, atol=2e-4 + 0.01 * 0.1)
 
 
