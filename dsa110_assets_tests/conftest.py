@@ -82,7 +82,8 @@ def postgres_database(postgres_url: str) -> Iterator[str]:
             cursor.execute(statement)
         connection.close()
 
-    execute(f"CREATE DATABASE {name}")
+    # A language's sort order, as a server may well have: nothing may depend on it.
+    execute(f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'")
     yield postgres_url.removesuffix("/postgres") + f"/{name}"
     execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -267,7 +267,7 @@ def one_site(root: Path) -> list[str]:
 
 
 def broad_handlers_log(root: Path) -> list[str]:
-    """`except Exception` stands at a process boundary and logs; one that cleans up and raises again may stand."""
+    """`except Exception` stands at a process boundary and logs; one that cleans up and re-raises may."""
     breaches = []
     for module in modules(root):
         for node in ast.walk(module.tree):
@@ -473,7 +473,8 @@ def hook(event, arguments):
         if writes and str(path) != "/dev/null":
             deeds.append(f"opens {path} for writing")
     elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chdir", "os.symlink",
-                   "subprocess.Popen", "os.posix_spawn", "os.fork", "socket.connect", "socket.bind", "sqlite3.connect"):
+                   "subprocess.Popen", "os.posix_spawn", "os.fork", "socket.connect", "socket.bind",
+                   "sqlite3.connect"):
         deeds.append(f"{event} {arguments}")
 for name in sys.argv[2:]:
     __import__(name)  # other people's import time is theirs

@@ -170,20 +170,34 @@ def release_lock(fd: int) -> None:
     os.close(fd)
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
+_FAILING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
+
+
 @contextmanager
-def typed_errors(what: str) -> Iterator[None]:
-    """Turn the operating system's errors into this package's: disk full, no permission, lost file system."""
+def typed_errors(what: str, *, only_full: bool = False) -> Iterator[None]:
+    """Turn the operating system's errors into this package's: disk full, no permission, lost file system.
+
+    With `only_full`, a full disk alone: for code whose other errors are its own.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"{what}: no space left on the disk ({error}); free some, work resumes by itself"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise ConfigurationError(
-                f"{what}: not permitted ({error}); make it writable or set DSA110_ARCHIVE to a place that is"
-            ) from error
-        if error.errno in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN):
+        if error.errno in _FULL:
+            remedy = "free some, work resumes by itself"
+            raise ResourceError(f"{what}: no space left on the disk ({error}); {remedy}") from error
+        if error.errno in _FORBIDDEN and not only_full:
+            remedy = "make it writable or set DSA110_ARCHIVE to a place that is"
+            raise ConfigurationError(f"{what}: not possible ({error}); {remedy}") from error
+        if error.errno in _FAILING and not only_full:
             raise TransientError(f"{what}: the file system failed ({error})") from error
         raise

@@ -232,11 +232,12 @@ class Index:
         """This package's error for a database's, decided by what can be done about it."""
         cause = str(error.orig).strip()
         text = cause.lower()
-        if (
-            "unable to open" in text
-            or "no such table" in text
-            or "undefinedtable" in type(error.orig).__name__.lower()
-        ):
+        if "unable to open" in text and Path(self.url.database or "").exists():
+            return ConfigurationError(
+                f"The index {self.where} cannot be opened by this user; SQLite needs its directory writable"
+            )
+        kind = type(error.orig).__name__.lower()
+        if "unable to open" in text or "no such table" in text or "undefinedtable" in kind:
             return ConfigurationError(
                 f"The index {self.where} is missing; rebuild it with: dsa110 archive reindex"
             )

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.archive import files, naming, rows
 from dsa110_assets.archive.product import Json, Product, jsonable
-from dsa110_assets.errors import NotFoundError, ResourceError, SilentWrongnessError
+from dsa110_assets.errors import NotFoundError, SilentWrongnessError
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
@@ -83,7 +83,7 @@ def publish(
     with _workspace(place, sidecar["run_id"], inputs, what) as workspace:
         draft = Draft(workspace / "draft")
         files.crash_point("draft_created", asset)
-        with _disk_full_is_typed(what):
+        with files.typed_errors(what, only_full=True):
             yield draft
         files.crash_point("written", asset)
         _judge(draft, what)
@@ -113,19 +113,6 @@ def _workspace(place: Path, run_id: str, inputs: Sequence[str], what: str) -> It
         shutil.rmtree(workspace, ignore_errors=True)  # what stays is the sweep's; nobody reads it
         if lock is not None:
             os.close(lock)
-
-
-@contextmanager
-def _disk_full_is_typed(what: str) -> Iterator[None]:
-    """A full disk while the asset writes is a ResourceError; every other error of the block is its own."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"{what}: no space left on the disk ({error}); free some, work resumes by itself"
-            ) from error
-        raise
 
 
 def _judge(draft: Draft, what: str) -> None:

@@ -42,9 +42,10 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
     same = (products.c.asset == sidecar["asset"]) & (products.c.partition_key == key)
     newest = connection.scalar(sa.select(sa.func.max(products.c.version)).where(same)) or 0
     if newest < sidecar["version"]:
-        connection.execute(
-            products.update().where(same & (products.c.state == "current")).values(state="superseded")
-        )
+        # Only older ones: a newer one may have been committed since `newest` was read. Then the insert below
+        # breaks `one_current_product`, and the transaction runs again and sees it.
+        older = same & (products.c.version < sidecar["version"]) & (products.c.state == "current")
+        connection.execute(products.update().where(older).values(state="superseded"))
     standing = "current" if newest < sidecar["version"] else "superseded"
     texts = {name: json.dumps(sidecar[name], sort_keys=True) for name in ("settings", "engines", "metadata")}
     plain = ("id", "asset", "version", "code_version", "run_id", "size_bytes", "digest", "created_at")

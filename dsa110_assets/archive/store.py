@@ -32,7 +32,8 @@ class Archive:
 
     def __init__(self, root: Path, database_url: str | None = None, *, patience_s: float = 60.0) -> None:
         self.root = Path(root).absolute()
-        marker = files.read_json(self.root / MARKER)
+        with files.typed_errors(f"DSA110_ARCHIVE={self.root}"):
+            marker = files.read_json(self.root / MARKER)
         if not isinstance(marker, dict) or "archive_id" not in marker:
             raise ConfigurationError(
                 f"DSA110_ARCHIVE={self.root}: there is no archive; `dsa110 process` and `dsa110 up` make one"
@@ -47,8 +48,8 @@ class Archive:
         lost (an empty one would hide every product; `dsa110 archive reindex` rebuilds it).
         """
         root = Path(root).absolute()
-        if files.read_json(root / MARKER) is None:
-            with files.typed_errors(f"DSA110_ARCHIVE={root}"):
+        with files.typed_errors(f"DSA110_ARCHIVE={root}"):
+            if files.read_json(root / MARKER) is None:
                 if root.exists() and not root.is_dir():
                     raise ConfigurationError(f"DSA110_ARCHIVE={root}: is a file; name a directory")
                 root.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 import xxhash
 
-from dsa110_assets.archive import files, index
+from dsa110_assets.archive import files, index, rows
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import (
     ConfigurationError,
@@ -248,6 +248,37 @@ def test_concurrent_publishers_get_versions_of_their_own(archive, publish):
     assert all(archive.verify(archive.get(p.id)) == [] for p in made)
 
 
+@pytest.mark.postgres
+def test_a_slower_publisher_does_not_push_a_newer_version_aside(tmp_path, postgres_database, monkeypatch):
+    """Version 1 is indexed after version 2, having looked at the index before version 2 was there."""
+    with Archive.create(tmp_path / "a", postgres_database) as archive:
+        with archive.publish("tile_image", WINDOW, [], **MADE) as draft:
+            (draft.path / "x").write_text("x")
+        first = json.loads((draft.product.path / "product.json").read_text())
+        second = {**first, "id": "tile_image-20260125T2225-v2", "version": 2}
+        archive.index.write(lambda c: c.execute(index.products.delete()))
+        looks = []
+
+        class Slow(sa.engine.Connection):
+            def scalar(self, *args, **kwargs):
+                seen = super().scalar(*args, **kwargs)
+                if not looks:  # the other publisher commits between this look and what follows
+                    looks.append(seen)
+                    archive.index.write(lambda c: rows.insert(c, second, {}))
+                return seen
+
+        def work(connection):
+            connection.__class__ = Slow
+            rows.insert(connection, first, {})
+
+        archive.index.write(work)
+        assert looks == [None]
+        assert [(p.version, p.state) for p in archive.versions("tile_image", WINDOW)] == [
+            (1, "superseded"),
+            (2, "current"),
+        ]
+
+
 def test_changed_files_are_found(archive, publish):
     product = publish("tile_image", text="truth")
     (product.path / "table.lock").write_bytes(b"casacore's own")  # readers of a measurement set write it
@@ -287,6 +318,9 @@ def test_an_archive_is_never_made_by_opening_it(tmp_path):
     file.write_text("")
     with pytest.raises(ConfigurationError, match="is a file"):
         Archive.create(file)
+    for impossible in (file / "below", Path("/proc/none/archive"), tmp_path / ("x" * 300)):
+        with pytest.raises(ConfigurationError, match=r"DSA110_ARCHIVE=.*not possible"):
+            Archive.create(impossible)
 
 
 def test_creating_twice_keeps_everything(archive, publish, engine_url):
