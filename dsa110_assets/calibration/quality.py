@@ -41,10 +41,10 @@ class Thresholds(Protocol):
 def assess(solution: Solution, vis_after: Visibilities, model: NDArray[np.complex64]) -> dict[str, float]:
     """Figures of a solution and of the data it was solved on, corrected by it (`vis_after`).
 
-    Per table ("bandpass_", "gain_") those of `table_figures`. dead_receptors, dead_antennas: among the antennas
+    Per table ("bandpass_", "gain_") those of `table_figures`. dead_receptors, dead_antennas: among those
     in the data. gain_amplitude: median over living receptors, _min and _max their extremes over it.
-    gain_phase_scatter_deg: rms over time about each receptor's mean. closure_phase_deg and closure_amplitude: rms,
-    and rms natural logarithm, of data over model, whose mean is flux_ratio. NaN where nothing is left.
+    gain_phase_scatter_deg: rms over time about each receptor's mean. closure_phase_deg, closure_amplitude:
+    rms and rms of logarithm, of data over model, whose mean is flux_ratio. NaN where nothing is left.
     """
     present = vis_after.active_antennas
     dead = solution.bandpass.dead_receptors

@@ -77,7 +77,8 @@ def test_layout_is_casas(night, tmp_path):
         types = {name: table.getcoldesc(name)["valueType"] for name in table.colnames()}
         assert types == {
             "TIME": "double", "FIELD_ID": "int", "SPECTRAL_WINDOW_ID": "int",
-            "ANTENNA1": "int", "ANTENNA2": "int", "INTERVAL": "double", "SCAN_NUMBER": "int", "OBSERVATION_ID": "int", "CPARAM": "complex",
+            "ANTENNA1": "int", "ANTENNA2": "int", "INTERVAL": "double",
+            "SCAN_NUMBER": "int", "OBSERVATION_ID": "int", "CPARAM": "complex",
             "PARAMERR": "float", "FLAG": "boolean", "SNR": "float", "WEIGHT": "float",
         }  # fmt: skip
         assert table.getcolkeywords("TIME")["MEASINFO"]["Ref"] == "UTC"
