@@ -72,9 +72,7 @@ def flag(vis: Visibilities, options: FlaggingOptions | None = None) -> tuple[Vis
     options = options or FlaggingOptions()
     flags = vis.flags.copy()
     cross = ~vis.is_auto
-    delivered = (
-        np.any(vis.weights[:, cross] > 0, axis=(0, 1, 3)) if cross.any() else np.zeros(flags.shape[2], bool)
-    )
+    delivered = kernels.delivered_channels(vis.weights, cross)
     causes: dict[str, float] = {}
     total = max(int(delivered.sum()) * int(cross.sum()) * flags.shape[0] * N_POLS, 1)
     count = int(kernels.baseline_counts(flags, delivered)[cross].sum())
@@ -108,8 +106,8 @@ def flag(vis: Visibilities, options: FlaggingOptions | None = None) -> tuple[Vis
     report = FlagReport(
         causes=causes,
         dead_receptors=dead,
-        fraction=_mean(flags[:, :, delivered], live & cross[:, None]),
-        fraction_raw=_mean(flags, np.broadcast_to(cross[:, None], live.shape)),
+        fraction=_fraction(flags, delivered, live & cross[:, None]),
+        fraction_raw=_fraction(flags, np.ones_like(delivered), np.broadcast_to(cross[:, None], live.shape)),
     )
     return replace(vis, flags=flags), report
 
@@ -159,10 +157,10 @@ def _live(vis: Visibilities, dead: list[tuple[int, int]]) -> NDArray[np.bool_]:
     return alive[vis.ant1] & alive[vis.ant2]
 
 
-def _mean(flags: NDArray[np.bool_], where: NDArray[np.bool_]) -> float:
-    """Flagged part over (baseline, pol) pairs; 1 when there are none."""
-    per_pair = flags.mean(axis=(0, 2)) if flags.size else np.ones(where.shape)
-    return float(per_pair[where].mean()) if where.any() else 1.0
+def _fraction(flags: NDArray[np.bool_], channels: NDArray[np.bool_], pairs: NDArray[np.bool_]) -> float:
+    """Flagged part over some channels and (baseline, pol) pairs; 1 when there are none."""
+    samples = flags.shape[0] * int(channels.sum()) * int(pairs.sum())
+    return float(kernels.baseline_counts(flags, channels)[pairs].sum() / samples) if samples else 1.0
 
 
 def _aoflagger(vis: Visibilities, flags: NDArray[np.bool_], cross: NDArray[np.bool_]) -> None:

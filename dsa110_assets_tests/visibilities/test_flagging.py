@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dsa110_assets.visibilities import flagging, reader
+from dsa110_assets.visibilities import flag_kernels, flagging, reader
 from dsa110_assets.visibilities.flagging import FlaggingOptions
 
 ONLY = FlaggingOptions(clip_amplitude=0, aoflagger=False, mad_sigma=0, extend_fraction=1)
@@ -207,3 +207,22 @@ def test_nothing_but_missing_data(noisy) -> None:  # type: ignore[no-untyped-def
     flagged, report = flagging.flag(gone)
     assert flagged.flags.all()
     assert report.fraction_raw == 1
+
+
+def test_median_clip_of_many_rows_is_nearly_exact() -> None:
+    """With more rows than are sampled: the threshold is within 3 % of the one from all of them (3 sigma).
+
+    Amplitudes just under the lower and just over the upper edge of that band decide it.
+    """
+    rng = np.random.default_rng(11)
+    data = (rng.normal(size=(24, 1000, 3, 2)) + 1j * rng.normal(size=(24, 1000, 3, 2))).astype(np.complex64)
+    amplitude = np.abs(data).reshape(-1, 3, 2)
+    middle = np.median(amplitude, axis=0)
+    limit = middle + 5 * 1.4826 * np.median(np.abs(amplitude - middle), axis=0)
+    data[0, 0] = 0.97 * limit
+    data[0, 1] = 1.03 * limit
+    flags = np.zeros(data.shape, bool)
+    flag_kernels.median_clip(data, flags, 5.0)
+    assert not flags[0, 0].any()
+    assert flags[0, 1].all()
+    assert flags.mean() < 1e-3
