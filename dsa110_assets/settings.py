@@ -25,11 +25,10 @@ from dsa110_assets.calibration.select import ChooseOptions
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.mosaics.options import CoaddOptions
-from dsa110_assets.photometry.ensemble import EnsembleOptions
-from dsa110_assets.photometry.options import PhotometryOptions
+from dsa110_assets.photometry.options import EnsembleOptions, PhotometryOptions
 from dsa110_assets.telescope.band import N_SUBBANDS
 from dsa110_assets.telescope.timegrid import GROUP_S
-from dsa110_assets.variability.candidates import VariabilityOptions
+from dsa110_assets.variability.options import VariabilityOptions
 from dsa110_assets.visibilities.flagging import FlaggingOptions
 
 PREFIX = "DSA110_"

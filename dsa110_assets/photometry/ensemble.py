@@ -15,16 +15,15 @@ variation away.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy.stats import chi2
 
 from dsa110_assets.photometry.association import merge_discoveries
 from dsa110_assets.photometry.errormodel import ErrorModel, calibrate_errors, group_starts, pulls
+from dsa110_assets.photometry.options import EnsembleOptions
 from dsa110_assets.photometry.quality import Quality
 from dsa110_assets.photometry.robust import baselines, epoch_corrections, left_out
 from dsa110_assets.photometry.transits import one_per_transit
@@ -53,37 +52,6 @@ LIGHT_CURVE_COLUMNS = (
     "mosaic_id",
     "catalogue_flux_jy",
 )
-
-
-@dataclass(frozen=True)
-class EnsembleOptions:
-    """How epochs are brought to one flux scale."""
-
-    reference_snr: Annotated[
-        float, Field(gt=0, description="Median signal-to-noise wanted of a reference source.")
-    ] = 50.0
-    lowest_snr: Annotated[
-        float, Field(gt=0, description="Signal-to-noise down to which references are taken if few.")
-    ] = 10.0
-    min_references: Annotated[
-        int, Field(ge=2, description="References an epoch needs; else its whole night is used.")
-    ] = 3
-    max_references: Annotated[int, Field(ge=3, description="References used per epoch, brightest first.")] = (
-        50
-    )
-    baseline_epochs: Annotated[
-        int, Field(ge=2, description="A reference's baseline is the median of its first epochs.")
-    ] = 10
-    clip_sigma: Annotated[
-        float, Field(gt=1, description="Ratios further than this from the median are left out.")
-    ] = 3.0
-    prior_fraction: Annotated[
-        float, Field(ge=0, description="Fractional error assumed before the ensemble has spoken.")
-    ] = 0.03
-    merge_arcsec: Annotated[
-        float,
-        Field(ge=0, description="New sources found separately within this distance are one source [arcsec]."),
-    ] = 10.0
 
 
 @dataclass(frozen=True)

@@ -54,3 +54,34 @@ class PhotometryOptions:
     max_separation_beams: Annotated[
         float, Field(gt=0, description="Largest separation of an association, in minor-axis beams.")
     ] = 0.75
+
+
+@dataclass(frozen=True)
+class EnsembleOptions:
+    """How epochs are brought to one flux scale."""
+
+    reference_snr: Annotated[
+        float, Field(gt=0, description="Median signal-to-noise wanted of a reference source.")
+    ] = 50.0
+    lowest_snr: Annotated[
+        float, Field(gt=0, description="Signal-to-noise down to which references are taken if few.")
+    ] = 10.0
+    min_references: Annotated[
+        int, Field(ge=2, description="References an epoch needs; else its whole night is used.")
+    ] = 3
+    max_references: Annotated[int, Field(ge=3, description="References used per epoch, brightest first.")] = (
+        50
+    )
+    baseline_epochs: Annotated[
+        int, Field(ge=2, description="A reference's baseline is the median of its first epochs.")
+    ] = 10
+    clip_sigma: Annotated[
+        float, Field(gt=1, description="Ratios further than this from the median are left out.")
+    ] = 3.0
+    prior_fraction: Annotated[
+        float, Field(ge=0, description="Fractional error assumed before the ensemble has spoken.")
+    ] = 0.03
+    merge_arcsec: Annotated[
+        float,
+        Field(ge=0, description="New sources found separately within this distance are one source [arcsec]."),
+    ] = 10.0

@@ -8,18 +8,16 @@ the first.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
 
 from dsa110_assets.photometry.association import NEW_PREFIX
 from dsa110_assets.photometry.errormodel import group_starts
-from dsa110_assets.photometry.quality import Quality
 from dsa110_assets.variability import significance
 from dsa110_assets.variability.metrics import ragged_metrics
+from dsa110_assets.variability.options import VariabilityOptions
 from dsa110_assets.variability.unseen import unseen_before
 
 FloatArray = NDArray[np.float64]
@@ -45,34 +43,6 @@ VARIABLE_COLUMNS = (
     "p_deviation",
     "deviation_fraction",
 )
-
-
-@dataclass(frozen=True)
-class VariabilityOptions:
-    """When a source is a candidate."""
-
-    max_false_discovery_rate: Annotated[
-        float, Field(gt=0, lt=1, description="Expected share of false candidates.")
-    ] = 0.01
-    min_modulation: Annotated[
-        float, Field(ge=0, description="Smallest |m| = 2|a-b|/(a+b) of the most significant pair of epochs.")
-    ] = 0.26
-    baseline_sigma: Annotated[
-        float, Field(gt=0, description="Points this far off the baseline make a flare or a dip.")
-    ] = 3.0
-    neighbour_deg: Annotated[
-        float,
-        Field(
-            gt=0, description="A source this close that was measured shows that a place was observed [deg]."
-        ),
-    ] = 0.5
-    exclude_quality: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Points with any of these quality bits are left out (1 edge, 8 none, 16 confused).",
-        ),
-    ] = int(Quality.EDGE | Quality.NAN | Quality.CONFUSED)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dsa110_assets.photometry.association import NEW_PREFIX
-from dsa110_assets.variability.candidates import VariabilityOptions, find_variables
+from dsa110_assets.variability.candidates import find_variables
+from dsa110_assets.variability.options import VariabilityOptions
 
 FloatArray = NDArray[np.float64]
 KINDS = ("flare", "ese")

@@ -8,12 +8,12 @@ import pytest
 
 from dsa110_assets.photometry.ensemble import (
     LIGHT_CURVE_COLUMNS,
-    EnsembleOptions,
     apply_corrections,
     ensemble_figures,
     fit_corrections,
     normalise,
 )
+from dsa110_assets.photometry.options import EnsembleOptions
 from dsa110_assets.photometry.quality import Quality
 from dsa110_assets.photometry.transits import one_per_transit
 

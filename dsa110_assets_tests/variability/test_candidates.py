@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dsa110_assets.variability.candidates import VARIABLE_COLUMNS, VariabilityOptions, find_variables
+from dsa110_assets.variability.candidates import VARIABLE_COLUMNS, find_variables
 from dsa110_assets.variability.injection import completeness, false_alarm_rate, injection_figures
+from dsa110_assets.variability.options import VariabilityOptions
 
 OPTIONS = VariabilityOptions()
 

@@ -1,0 +1,36 @@
+"""Settings of the search for variables; the single source of their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+
+@dataclass(frozen=True)
+class VariabilityOptions:
+    """When a source is a candidate."""
+
+    max_false_discovery_rate: Annotated[
+        float, Field(gt=0, lt=1, description="Expected share of false candidates.")
+    ] = 0.01
+    min_modulation: Annotated[
+        float, Field(ge=0, description="Smallest |m| = 2|a-b|/(a+b) of the most significant pair of epochs.")
+    ] = 0.26
+    baseline_sigma: Annotated[
+        float, Field(gt=0, description="Points this far off the baseline make a flare or a dip.")
+    ] = 3.0
+    neighbour_deg: Annotated[
+        float,
+        Field(
+            gt=0, description="A source this close that was measured shows that a place was observed [deg]."
+        ),
+    ] = 0.5
+    exclude_quality: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Points with any of these quality bits are left out (1 edge, 8 none, 16 confused).",
+        ),
+    ] = int(Quality.EDGE | Quality.NAN | Quality.CONFUSED)
