@@ -43,8 +43,8 @@ def make_tile(
 ) -> TileImage:
     """Like `tile.make_tile` on the data of a measurement set, by CASA tclean.
 
-    CASA works on a copy below `work_dir`, removed after: it would write into the set. Raises BadDataError with
-    CASA's log if tclean fails, ConfigurationError for a deconvolver CASA does not have, and what `make_tile`
+    CASA works on a copy below `work_dir`, removed after: it would write into the set. Raises BadDataError
+    with CASA's log if tclean fails, ConfigurationError for a deconvolver CASA does not have, and what `make_tile`
     raises.
     """
     if options.deconvolver == "radler-multiscale":
@@ -99,6 +99,8 @@ def _parameters(options: ImagingOptions, scratch: Path, n_pixels: int, pixel_rad
         "vis": str(scratch / "tile.ms"),
         "imagename": str(scratch / "tile"),
         "datacolumn": "data",
+        # cross-correlations only: else autos at the origin count in CASA's weight density and alter the robustness
+        "antenna": "*&*",
         "imsize": [n_pixels, n_pixels],
         "cell": [f"{math.degrees(pixel_rad) * 3600:.9f}arcsec"],
         "stokes": "I",

@@ -51,10 +51,10 @@ def test_same_sky_as_our_own_imager(observation, tmp_path):
         assert away < 0.75 * OPTIONS.pixel_arcsec / 3600
         assert tile.image.max() == pytest.approx(truth_jy, rel=0.03)
     assert theirs.image.max() == pytest.approx(ours.image.max(), rel=0.03)
-    # the same dirty beam; each fits its main lobe in its own way
-    np.testing.assert_allclose(theirs.psf, ours.psf, atol=0.02)
-    assert theirs.beam.bmaj_deg == pytest.approx(ours.beam.bmaj_deg, rel=0.08)
-    assert theirs.beam.bmin_deg == pytest.approx(ours.beam.bmin_deg, rel=0.08)
+    # the same dirty beam, but for which cell of the weight density a few samples fall into
+    assert np.std(theirs.psf - ours.psf) < 0.01
+    assert theirs.beam.bmaj_deg == pytest.approx(ours.beam.bmaj_deg, rel=0.05)
+    assert theirs.beam.bmin_deg == pytest.approx(ours.beam.bmin_deg, rel=0.05)
     # CASA stops at 5 sigma, ours goes on to 1 sigma where components are
     assert theirs.rms_jy == pytest.approx(ours.rms_jy, rel=0.3)
     assert set(theirs.figures) == set(ours.figures)
