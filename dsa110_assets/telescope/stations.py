@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-import astropy.units as u
 import numpy as np
-from astropy.coordinates import EarthLocation
 from numpy.typing import NDArray
 
 from dsa110_assets.telescope import site
@@ -40,6 +38,9 @@ class Stations:
 @cache
 def surveyed() -> Stations:
     """All 117 stations from the packaged survey (WGS84 to ITRF by astropy)."""
+    import astropy.units as u  # here, not above: the settings know the stations and must load at once
+    from astropy.coordinates import EarthLocation
+
     with files("dsa110_assets.telescope").joinpath("data/stations.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))
     names = tuple(row["station"] for row in rows)

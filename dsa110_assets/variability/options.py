@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dsa110_assets.photometry.quality import Quality
+
 
 @dataclass(frozen=True)
 class VariabilityOptions:
