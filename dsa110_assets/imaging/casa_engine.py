@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _STANDARD_GRIDDER_DEG = 0.25
 """Below this side w-terms turn the phase by under 0.1 rad even on the longest baseline: no w-projection."""
+_UNMASKED_SIGMA = 3.0
+"""tclean runs without a mask here, and must not go deeper: it would clean noise."""
 
 
 def make_tile(
@@ -44,8 +46,8 @@ def make_tile(
     """Like `tile.make_tile` on the data of a measurement set, by CASA tclean.
 
     CASA works on a copy below `work_dir`, removed after: it would write into the set. Raises BadDataError
-    with CASA's log if tclean fails, ConfigurationError for a deconvolver CASA does not have, and what `make_tile`
-    raises.
+    with CASA's log if tclean fails, ConfigurationError for a deconvolver CASA does not have, and what
+    `make_tile` raises.
     """
     if options.deconvolver == "radler-multiscale":
         raise ConfigurationError("imaging.deconvolver = radler-multiscale needs imaging_engine = radler")
@@ -93,13 +95,13 @@ def make_tile(
 
 
 def _parameters(options: ImagingOptions, scratch: Path, n_pixels: int, pixel_rad: float) -> dict[str, Any]:
-    """tclean's parameters: stop at `auto_mask_sigma` (CASA has no components-only second stage here)."""
+    """tclean's parameters for `options`."""
     small = options.field_deg < _STANDARD_GRIDDER_DEG
     return {
         "vis": str(scratch / "tile.ms"),
         "imagename": str(scratch / "tile"),
         "datacolumn": "data",
-        # cross-correlations only: else autos at the origin count in CASA's weight density and alter the robustness
+        # cross-correlations only: autos at the origin would count in CASA's Briggs density
         "antenna": "*&*",
         "imsize": [n_pixels, n_pixels],
         "cell": [f"{math.degrees(pixel_rad) * 3600:.9f}arcsec"],
@@ -117,7 +119,7 @@ def _parameters(options: ImagingOptions, scratch: Path, n_pixels: int, pixel_rad
         "cyclefactor": 1.0,
         "nmajor": options.max_major_cycles,
         "threshold": f"{options.threshold_jy:.9f}Jy",
-        "nsigma": options.auto_mask_sigma,
+        "nsigma": max(options.auto_threshold_sigma, _UNMASKED_SIGMA),
         "restoration": True,
         "interactive": False,
         "fullsummary": False,
