@@ -29,7 +29,7 @@ from dsa110_assets.photometry.options import EnsembleOptions, PhotometryOptions
 from dsa110_assets.telescope.band import N_SUBBANDS
 from dsa110_assets.telescope.timegrid import GROUP_S
 from dsa110_assets.variability.options import VariabilityOptions
-from dsa110_assets.visibilities.flagging import FlaggingOptions
+from dsa110_assets.visibilities.options import FlaggingOptions
 
 PREFIX = "DSA110_"
 NOT_SETTINGS = frozenset({"DSA110_CRASH_AT", "DSA110_VENV", "DSA110_DEMO", "DSA110_DB_PASSWORD"})

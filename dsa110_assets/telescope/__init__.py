@@ -1,1 +1,1 @@
-"""What DSA-110 is: stations, band, site, meridian frame, primary beam, time grid. Constants and pure functions."""
+"""What DSA-110 is: stations, band, site, meridian frame, primary beam, time grid."""

@@ -22,7 +22,7 @@ iers.conf.auto_max_age = None
 iers.conf.iers_degraded_accuracy = "warn"
 
 _NORTH_STEP_RAD = 1e-4
-"""Step towards ICRS north when the frame's position angle is measured; 20 arcsec keeps curvature below 1e-8."""
+"""Step towards ICRS north when the frame's position angle is measured; 20 arcsec: curvature below 1e-8."""
 
 
 def utc(times_mjd: ArrayLike) -> Time:
@@ -38,8 +38,10 @@ def apparent_lst_rad(times_mjd: ArrayLike) -> NDArray[np.float64]:
 def icrs_to_apparent_rad(
     ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Apparent (RA, Dec) of date [rad] of ICRS directions [rad] at times [MJD UTC]; the arguments broadcast."""
-    ra, dec, mjd = np.broadcast_arrays(np.asarray(ra_rad, float), np.asarray(dec_rad, float), np.asarray(times_mjd, float))
+    """Apparent (RA, Dec) of date [rad] of ICRS directions [rad] at times [MJD UTC]; they broadcast."""
+    ra, dec, mjd = np.broadcast_arrays(
+        np.asarray(ra_rad, float), np.asarray(dec_rad, float), np.asarray(times_mjd, float)
+    )
     frame = TETE(obstime=utc(mjd), location=site.location())
     place = SkyCoord(ra=ra * u.rad, dec=dec * u.rad, frame=ICRS()).transform_to(frame)
     return np.asarray(place.ra.to_value(u.rad)), np.asarray(place.dec.to_value(u.rad))
@@ -49,7 +51,9 @@ def apparent_to_icrs_rad(
     ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """ICRS (RA, Dec) [rad] of apparent directions [rad] at times [MJD UTC]; the arguments broadcast."""
-    ra, dec, mjd = np.broadcast_arrays(np.asarray(ra_rad, float), np.asarray(dec_rad, float), np.asarray(times_mjd, float))
+    ra, dec, mjd = np.broadcast_arrays(
+        np.asarray(ra_rad, float), np.asarray(dec_rad, float), np.asarray(times_mjd, float)
+    )
     frame = TETE(obstime=utc(mjd), location=site.location())
     place = SkyCoord(ra=ra * u.rad, dec=dec * u.rad, frame=frame).transform_to(ICRS())
     return np.asarray(place.ra.to_value(u.rad)), np.asarray(place.dec.to_value(u.rad))
@@ -69,7 +73,9 @@ def meridian_icrs_rad(times_mjd: ArrayLike, apparent_dec_rad: float) -> NDArray[
     return np.stack([ra, dec], axis=-1)
 
 
-def apparent_uvw_m(positions_m: NDArray[np.float64], hour_angle: ArrayLike, dec_rad: ArrayLike) -> NDArray[np.float64]:
+def apparent_uvw_m(
+    positions_m: NDArray[np.float64], hour_angle: ArrayLike, dec_rad: ArrayLike
+) -> NDArray[np.float64]:
     """Antenna coordinates [m] along (u, v, w) for apparent directions (hour angle, declination) [rad].
 
     `positions_m` (n_ant, 3) are ITRF differences from the site; result (n_directions, n_ant, 3) float64.
@@ -83,23 +89,29 @@ def apparent_uvw_m(positions_m: NDArray[np.float64], hour_angle: ArrayLike, dec_
     z = positions_m[:, 2]
     radial = np.cos(ha) * x - np.sin(ha) * y
     return np.stack(
-        [np.sin(ha) * x + np.cos(ha) * y, -np.sin(dec) * radial + np.cos(dec) * z, np.cos(dec) * radial + np.sin(dec) * z],
+        [
+            np.sin(ha) * x + np.cos(ha) * y,
+            -np.sin(dec) * radial + np.cos(dec) * z,
+            np.cos(dec) * radial + np.sin(dec) * z,
+        ],
         axis=-1,
     )
 
 
 def frame_angle_rad(ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike) -> NDArray[np.float64]:
-    """Position angle [rad], east of apparent north, of ICRS north at ICRS directions [rad] and times [MJD UTC]."""
+    """Position angle [rad], east of apparent north, of ICRS north at ICRS directions and times [MJD UTC]."""
     ra, dec = np.asarray(ra_rad, float), np.asarray(dec_rad, float)
     here_ra, here_dec = icrs_to_apparent_rad(ra, dec, times_mjd)
     there_ra, there_dec = icrs_to_apparent_rad(ra, dec + _NORTH_STEP_RAD, times_mjd)
     delta = there_ra - here_ra
     east = np.cos(there_dec) * np.sin(delta)
     north = np.cos(here_dec) * np.sin(there_dec) - np.sin(here_dec) * np.cos(there_dec) * np.cos(delta)
-    return np.arctan2(east, north)
+    return np.asarray(np.arctan2(east, north))
 
 
-def icrs_uvw_m(positions_m: NDArray[np.float64], phase_centre_rad: ArrayLike, times_mjd: ArrayLike) -> NDArray[np.float64]:
+def icrs_uvw_m(
+    positions_m: NDArray[np.float64], phase_centre_rad: ArrayLike, times_mjd: ArrayLike
+) -> NDArray[np.float64]:
     """Antenna coordinates [m] along (u, v, w) with v towards ICRS north at the phase centre.
 
     `positions_m` (n_ant, 3): ITRF minus site. `phase_centre_rad`: ICRS (ra, dec), shape (2,) for one common
@@ -117,8 +129,10 @@ def icrs_uvw_m(positions_m: NDArray[np.float64], phase_centre_rad: ArrayLike, ti
     return uvw
 
 
-def lmn(ra_rad: ArrayLike, dec_rad: ArrayLike, centre_rad: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Direction cosines (l east, m north, n) of directions about a centre (ra, dec), all in one frame [rad]."""
+def lmn(
+    ra_rad: ArrayLike, dec_rad: ArrayLike, centre_rad: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Direction cosines (l east, m north, n) of directions about a centre (ra, dec), one frame [rad]."""
     ra, dec = np.asarray(ra_rad, dtype=np.float64), np.asarray(dec_rad, dtype=np.float64)
     centre = np.asarray(centre_rad, dtype=np.float64)
     ra0, dec0 = centre[..., 0], centre[..., 1]
@@ -128,13 +142,20 @@ def lmn(ra_rad: ArrayLike, dec_rad: ArrayLike, centre_rad: ArrayLike) -> tuple[N
     return l, m, n
 
 
-def separation_deg(ra1_rad: ArrayLike, dec1_rad: ArrayLike, ra2_rad: ArrayLike, dec2_rad: ArrayLike) -> NDArray[np.float64]:
+def separation_deg(
+    ra1_rad: ArrayLike, dec1_rad: ArrayLike, ra2_rad: ArrayLike, dec2_rad: ArrayLike
+) -> NDArray[np.float64]:
     """Angle [deg] between directions [rad]; stable at all separations (Vincenty)."""
-    ra1, dec1, ra2, dec2 = (np.asarray(value, dtype=np.float64) for value in (ra1_rad, dec1_rad, ra2_rad, dec2_rad))
+    ra1, dec1, ra2, dec2 = (
+        np.asarray(value, dtype=np.float64) for value in (ra1_rad, dec1_rad, ra2_rad, dec2_rad)
+    )
     delta = ra2 - ra1
-    across = np.hypot(np.cos(dec2) * np.sin(delta), np.cos(dec1) * np.sin(dec2) - np.sin(dec1) * np.cos(dec2) * np.cos(delta))
+    across = np.hypot(
+        np.cos(dec2) * np.sin(delta),
+        np.cos(dec1) * np.sin(dec2) - np.sin(dec1) * np.cos(dec2) * np.cos(delta),
+    )
     along = np.sin(dec1) * np.sin(dec2) + np.cos(dec1) * np.cos(dec2) * np.cos(delta)
-    return np.rad2deg(np.arctan2(across, along))
+    return np.asarray(np.rad2deg(np.arctan2(across, along)))
 
 
 def circular_mean_rad(angles_rad: ArrayLike, weights: ArrayLike | None = None) -> float:

@@ -35,7 +35,7 @@ def subband_frequencies_hz(subband: int, n_channels: int = N_CHANNELS) -> NDArra
         raise ValueError(f"subband {subband}: must be 0..{N_SUBBANDS - 1}")
     per_channel = round(channel_width_hz(n_channels) / FINE_CHANNEL_HZ)
     centre = FIRST_FINE_CHANNEL + FINE_PER_SUBBAND * subband + np.arange(n_channels) * per_channel
-    return BAND_TOP_HZ - (centre + (per_channel - 1) / 2) * FINE_CHANNEL_HZ
+    return np.asarray(BAND_TOP_HZ - (centre + (per_channel - 1) / 2) * FINE_CHANNEL_HZ, dtype=np.float64)
 
 
 def band_frequencies_hz(n_subbands: int = N_SUBBANDS, n_channels: int = N_CHANNELS) -> NDArray[np.float64]:
@@ -46,7 +46,10 @@ def band_frequencies_hz(n_subbands: int = N_SUBBANDS, n_channels: int = N_CHANNE
 
 def subband_of(frequency_hz: float) -> int:
     """The subband that contains `frequency_hz`. Raises ValueError outside the band."""
-    subband = int(np.floor((BAND_TOP_HZ - frequency_hz) / FINE_CHANNEL_HZ + 0.5 - FIRST_FINE_CHANNEL) // FINE_PER_SUBBAND)
+    subband = int(
+        np.floor((BAND_TOP_HZ - frequency_hz) / FINE_CHANNEL_HZ + 0.5 - FIRST_FINE_CHANNEL)
+        // FINE_PER_SUBBAND
+    )
     if not 0 <= subband < N_SUBBANDS:
         raise ValueError(f"{frequency_hz / 1e6:.6f} MHz lies outside the band")
     return subband

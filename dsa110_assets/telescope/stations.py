@@ -41,7 +41,7 @@ def surveyed() -> Stations:
     import astropy.units as u  # here, not above: the settings know the stations and must load at once
     from astropy.coordinates import EarthLocation
 
-    with files("dsa110_assets.telescope").joinpath("data/stations.csv").open(newline="") as handle:
+    with files("dsa110_assets.telescope").joinpath("data/stations.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     names = tuple(row["station"] for row in rows)
     position = EarthLocation.from_geodetic(
@@ -49,7 +49,10 @@ def surveyed() -> Stations:
         [float(row["latitude_deg"]) for row in rows] * u.deg,
         [float(row["elevation_m"] or DEFAULT_ELEVATION_M) for row in rows] * u.m,
     )
-    return Stations(names, np.stack([position.x.to_value(u.m), position.y.to_value(u.m), position.z.to_value(u.m)], axis=-1))
+    return Stations(
+        names,
+        np.stack([position.x.to_value(u.m), position.y.to_value(u.m), position.z.to_value(u.m)], axis=-1),
+    )
 
 
 def active_stations() -> tuple[int, ...]:

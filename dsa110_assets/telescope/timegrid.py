@@ -34,7 +34,7 @@ def datetime_to_mjd(moment: datetime) -> float:
 
 
 def observation_key(mjd: float) -> str:
-    """Partition key of the 5-minute window that holds the time `mjd` (a group's: its first integration's centre)."""
+    """Partition key of the 5-minute window that holds `mjd` (a group's: its first integration's centre)."""
     moment = mjd_to_datetime(mjd)
     return moment.replace(minute=moment.minute // 5 * 5).strftime("%Y-%m-%dT%H:%M")
 
@@ -60,7 +60,9 @@ def night_of(key: str) -> str:
 
 
 def parse_key(key: str) -> datetime:
-    """UTC start of the window a partition key names. Raises ValueError, saying the forms, for anything else."""
+    """UTC start of the window a partition key names. Raises ValueError for anything else."""
     if not (_OBSERVATION.fullmatch(key) or _HOUR.fullmatch(key) or _NIGHT.fullmatch(key)):
-        raise ValueError(f"{key!r} is no partition key; use 2026-01-25T22:25 (5-minute grid), 2026-01-25T22:00 or 2026-01-25")
+        raise ValueError(
+            f"{key!r} is no partition key; use 2026-01-25T22:25 (of 5 min), 2026-01-25T22:00 or 2026-01-25"
+        )
     return datetime.fromisoformat(key).replace(tzinfo=UTC)

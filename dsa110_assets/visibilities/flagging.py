@@ -6,45 +6,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from dsa110_assets.visibilities import flag_kernels as kernels
+from dsa110_assets.visibilities.options import FlaggingOptions
 from dsa110_assets.visibilities.types import Visibilities
 
 STRATEGY = "data/flagging.lua"
 N_POLS = 2
-
-
-@dataclass(frozen=True)
-class FlaggingOptions:
-    """How raw visibilities are flagged."""
-
-    clip_amplitude: Annotated[
-        float, Field(ge=0, description="flag cross-correlations above this raw amplitude; 0: no clip")
-    ] = 0.5
-    dead_fraction: Annotated[
-        float,
-        Field(gt=0, le=1, description="a receptor with more than this part of its samples flagged is dead"),
-    ] = 0.95
-    aoflagger: Annotated[
-        bool, Field(description="run AOFlagger's SumThreshold strategy on every cross-correlation")
-    ] = True
-    mad_sigma: Annotated[
-        float,
-        Field(ge=0, description="flag amplitudes this many robust sigma above a channel's median; 0: none"),
-    ] = 7.0
-    extend_fraction: Annotated[
-        float,
-        Field(
-            gt=0,
-            le=1,
-            description="flag a whole spectrum, time series or channel once more than this is flagged",
-        ),
-    ] = 0.5
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsa110_assets.visibilities import flag_kernels, flagging, reader
-from dsa110_assets.visibilities.flagging import FlaggingOptions
+from dsa110_assets.visibilities.options import FlaggingOptions
 
 ONLY = FlaggingOptions(clip_amplitude=0, aoflagger=False, mad_sigma=0, extend_fraction=1)
 """Zeros, autocorrelations and dead receptors only."""
