@@ -117,7 +117,7 @@ def _parameters(options: ImagingOptions, scratch: Path, n_pixels: int, pixel_rad
         "niter": options.clean_iterations,
         "gain": options.clean_gain,
         "cyclefactor": 1.0,
-        "nmajor": options.max_major_cycles,
+        "nmajor": -1,  # CASA's cycles are shorter than ours: their number says nothing here
         "threshold": f"{options.threshold_jy:.9f}Jy",
         "nsigma": max(options.auto_threshold_sigma, _UNMASKED_SIGMA),
         "restoration": True,
