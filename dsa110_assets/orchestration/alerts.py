@@ -70,11 +70,50 @@ def send(alerts: Sequence[Alert], webhook_url: str | None) -> None:
 def _post(url: str, alert: Alert) -> None:
     """`text` is what Slack, Mattermost and the like show; the other fields are for programs."""
     body = json.dumps(
-        {"text": f"{alert.title}\n{alert.text}", "title": alert.title, "severity": alert.severity, "link": alert.link}
+        {
+            "text": f"{alert.title}\n{alert.text}",
+            "title": alert.title,
+            "severity": alert.severity,
+            "link": alert.link,
+        }
     ).encode()
-    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"}, method="POST")
+    request = urllib.request.Request(
+        url, data=body, headers={"Content-Type": "application/json"}, method="POST"
+    )
     try:
         with urllib.request.urlopen(request, timeout=WEBHOOK_TIMEOUT_S):
             return
     except (urllib.error.URLError, OSError) as error:
         raise TransientError(f"the webhook did not take an alert ({error}); it will be sent again") from error
+
+
+@dataclass(frozen=True)
+class CheckSummary:
+    """How often one check passed and failed, and what it said when it last failed."""
+
+    asset: str
+    check: str
+    passed: int
+    failed: int
+    last_failure: str
+
+
+def check_summary(instance: dg.DagsterInstance, limit: int = 100_000) -> list[CheckSummary]:
+    """Every check's outcomes so far, in the order of the graph; checks that never ran are left out."""
+    from dsa110_assets.orchestration import rules
+
+    status = AssetCheckExecutionRecordStatus
+    rows = []
+    for asset, known in rules.RULES.items():
+        for rule in known:
+            key = dg.AssetCheckKey(dg.AssetKey(asset), rule.check)
+            records = instance.event_log_storage.get_asset_check_execution_history(
+                key, limit=limit, status={status.SUCCEEDED, status.FAILED}
+            )
+            failed = sorted((r for r in records if r.status == status.FAILED), key=lambda r: r.id)
+            last = (
+                _alert(f"{asset}:{rule.check}", failed[-1].event).text if failed and failed[-1].event else ""
+            )
+            if records:
+                rows.append(CheckSummary(asset, rule.check, len(records) - len(failed), len(failed), last))
+    return rows

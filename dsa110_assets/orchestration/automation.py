@@ -6,6 +6,7 @@ its hour or night. Older nights belong to `dsa110 process` and to backfills. Wha
 """
 
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -20,7 +21,7 @@ _Condition = dg.AutomationCondition
 _only = dg.AssetSelection.assets
 
 
-def _todo(recent: timedelta) -> dg.AutomationCondition:
+def _todo(recent: timedelta) -> dg.AutomationCondition[Any]:
     return (
         _Condition.in_latest_time_window(recent)
         & _Condition.missing()
@@ -29,7 +30,7 @@ def _todo(recent: timedelta) -> dg.AutomationCondition:
     )
 
 
-def _changed(recent: timedelta) -> dg.AutomationCondition:
+def _changed(recent: timedelta) -> dg.AutomationCondition[Any]:
     """Made before, but what it is made from has been made anew since."""
     return (
         _Condition.in_latest_time_window(recent)
@@ -49,7 +50,9 @@ CATALOGUE = (
 CALTABLES = (
     _Condition.in_latest_time_window(RECENT)
     & _Condition.cron_tick_passed(CALIBRATION_TICK)
-    & _Condition.any_deps_match(_Condition.newly_updated().since_last_handled()).allow(_only("measurement_set"))
+    & _Condition.any_deps_match(_Condition.newly_updated().since_last_handled()).allow(
+        _only("measurement_set")
+    )
     & ~_Condition.any_deps_missing().allow(_only("sky_model", "calibrator_catalog"))
     & ~_Condition.in_progress()
 ).with_label("caltables_when_new_observations")
@@ -63,7 +66,9 @@ _WAITED = (
     & _Condition.any_deps_match(_Condition.newly_updated()).allow(_only("caltables"))
 )
 CALIBRATED_MS = (
-    (_todo(RECENT) | _WAITED) & ~_Condition.any_deps_missing().ignore(_only("caltables")) & ~_Condition.any_deps_in_progress()
+    (_todo(RECENT) | _WAITED)
+    & ~_Condition.any_deps_missing().ignore(_only("caltables"))
+    & ~_Condition.any_deps_in_progress()
 ).with_label("observation_when_flagged")
 """Which tables it gets, and whether they are too old, is for the calibration code to decide and to record."""
 
@@ -71,7 +76,9 @@ TILE_IMAGE = (
     (_todo(RECENT) | _changed(RECENT)) & ~_Condition.any_deps_missing() & ~_Condition.any_deps_in_progress()
 ).with_label("image_when_calibrated")
 
-_seen = _Condition.any_deps_match(~_Condition.missing()).allow(_only("subband_group", "measurement_set", "calibrated_ms"))
+_seen = _Condition.any_deps_match(~_Condition.missing()).allow(
+    _only("subband_group", "measurement_set", "calibrated_ms")
+)
 _settled_without = _Condition.any_deps_match(_Condition.execution_failed())
 _PENDING = _Condition.missing() & _seen & ~_Condition.execution_failed() & ~_settled_without
 """A tile that will come: its observation was taken, and neither it nor anything before it has failed."""
@@ -100,7 +107,7 @@ NIGHT = (
 ).with_label("night_when_over")
 """The night that is still running is the latest window: it is left alone."""
 
-CONDITIONS: dict[str, dg.AutomationCondition] = {
+CONDITIONS: dict[str, dg.AutomationCondition[Any]] = {
     "source_catalog": CATALOGUE,
     "calibrator_catalog": CATALOGUE,
     "sky_model": CATALOGUE,

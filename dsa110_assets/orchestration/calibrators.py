@@ -46,7 +46,9 @@ def _of_strip(members: "Sequence[Product]", dec_deg: float) -> "list[tuple[Produ
     end = max(float(p.metadata["mjd_end"]) for p in members)
     best: dict[str, tuple[Product, Transit]] = {}
     for transit in transits.rank(transits.transits(calibrators.load(), start, end, dec_deg)):
-        holding = [p for p in members if float(p.metadata["mjd_start"]) <= transit.mjd < float(p.metadata["mjd_end"])]
+        holding = [
+            p for p in members if float(p.metadata["mjd_start"]) <= transit.mjd < float(p.metadata["mjd_end"])
+        ]
         if holding:
             best.setdefault(holding[0].id, (holding[0], transit))
     pairs = list(best.values())
@@ -62,7 +64,11 @@ def choose_for(archive: "Archive", settings: "Settings", product: "Product") -> 
 
     everything = registry.sets(archive)
     refused = {one.set_id.partition("/")[2] for one in everything if one.status == registry.REJECTED}
-    offered = [_as_choosable(one) for one in everything if one.status == registry.ACTIVE and one.set_id.partition("/")[2] not in refused]
+    offered = [
+        _as_choosable(one)
+        for one in everything
+        if one.status == registry.ACTIVE and one.set_id.partition("/")[2] not in refused
+    ]
     middle = (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2
     dec_deg = float(product.metadata["pointing_dec_deg"])
     choice = select.choose(
@@ -98,7 +104,9 @@ def _due_transit(mjd: float, dec_deg: float) -> float | None:
     if now - mjd > 2 * VALIDITY_D:
         return None
     solved_by = now - timegrid.HOUR.total_seconds() / 86400
-    coming = transits.transits(calibrators.load(), max(solved_by, mjd - VALIDITY_D), mjd + VALIDITY_D, dec_deg)
+    coming = transits.transits(
+        calibrators.load(), max(solved_by, mjd - VALIDITY_D), mjd + VALIDITY_D, dec_deg
+    )
     steady = [t for t in coming if not t.calibrator.variable] or coming
     return min((t.mjd for t in steady), key=lambda t: abs(t - mjd), default=None)
 
@@ -110,5 +118,5 @@ def set_name(transit: "Transit", product: "Product", fingerprint: str) -> str:
     """
     import xxhash
 
-    key = xxhash.xxh3_64_hexdigest(f"{product.digest}|{fingerprint}")[:8]
+    key = xxhash.xxh3_64_hexdigest(f"{product.digest}|{fingerprint}".encode())[:8]
     return f"{transit.calibrator.name}-{(product.partition or '').replace('-', '').replace(':', '')}-{key}"

@@ -1,11 +1,14 @@
 """How each asset presents itself to Dagster: partitions, dependencies, group, owner, kinds, tags, checks."""
 
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
 
 from dsa110_assets.orchestration import automation, checks, plan, recipes
 from dsa110_assets.orchestration.partitions import HOURS, NIGHTS, OBSERVATIONS, THIS_NIGHT_AND_BEFORE
+from dsa110_assets.orchestration.resources import Platform
 
 OWNER = "team:dsa110"
 _GRIDS: dict[recipes.Grain, dg.TimeWindowPartitionsDefinition | None] = {
@@ -30,28 +33,48 @@ _POOLS = {"tile_image": "imaging", "caltables": "solving"}
 """At most so many at a time as the pool allows: these take most of the machine."""
 
 
-def asset(name: str) -> dict[str, Any]:
-    """Arguments of `dg.asset` for the asset of this name; its docstring is the description."""
+Body = Callable[[dg.AssetExecutionContext, Platform], dg.MaterializeResult[Any] | None]
+
+
+def asset(name: str) -> Callable[[Body], dg.AssetsDefinition]:
+    """Make a body the asset of this name; its docstring is the description.
+
+    The body returns what it made, or None where there was nothing to make it from: the partition then stays
+    unmaterialised and what hangs on it is skipped, without failing the run or a backfill over empty windows.
+    """
     recipe = recipes.RECIPES[name]
-    told: dict[str, Any] = {
-        "name": name,
-        "partitions_def": _GRIDS[recipe.grain],
-        "deps": [_dependency(upstream, name) for upstream in plan.UPSTREAM[name]],
-        "group_name": next(group for group, members in _GROUPS.items() if name in members),
-        "owners": [OWNER],
-        "kinds": _KINDS[name],
-        "tags": {"dsa110/grain": recipe.grain},
-        "code_version": recipe.code_version,
-        "check_specs": checks.specs(name, _GRIDS[recipe.grain]),
-        "output_required": False,
-    }
-    if condition := automation.CONDITIONS.get(name):
-        told["automation_condition"] = condition
-    if name in _POOLS:
-        told["pool"] = _POOLS[name]
-    if name == "caltables":
-        told["freshness_policy"] = checks.CALTABLES_FRESHNESS
-    return told
+
+    def decorate(body: Body) -> dg.AssetsDefinition:
+        spec = dg.AssetSpec(
+            name,
+            deps=[_dependency(upstream, name) for upstream in plan.UPSTREAM[name]],
+            description=inspect.getdoc(body),
+            skippable=True,
+            group_name=next(group for group, members in _GROUPS.items() if name in members),
+            owners=[OWNER],
+            kinds=_KINDS[name],
+            tags={"dsa110/grain": recipe.grain},
+            code_version=recipe.code_version,
+            automation_condition=automation.CONDITIONS.get(name),
+            freshness_policy=checks.CALTABLES_FRESHNESS if name == "caltables" else None,
+        )
+
+        @dg.multi_asset(
+            name=name,
+            specs=[spec],
+            partitions_def=_GRIDS[recipe.grain],
+            check_specs=checks.specs(name, _GRIDS[recipe.grain]),
+            pool=_POOLS.get(name),
+            can_subset=True,  # what makes a check optional as well as its asset
+        )
+        def step(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
+            made = body(context, platform)
+            if made is not None:
+                yield made
+
+        return step
+
+    return decorate
 
 
 def _dependency(upstream: str, downstream: str) -> dg.AssetDep:

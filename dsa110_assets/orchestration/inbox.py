@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dsa110_assets.errors import BadDataError, ConfigurationError, NotFoundError, TransientError
+from dsa110_assets.errors import BadDataError, ConfigurationError, TransientError
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -105,7 +105,10 @@ class Patience:
     def growing(self, file: InboxFile) -> bool:
         """Whether an unreadable file may still be on its way."""
         began_s = datetime.fromisoformat(file.mark).replace(tzinfo=UTC).timestamp()
-        return self.now_s < (began_s if self.by_data else max(file.arrived_s, began_s)) + timegrid.GROUP_S + self.wait_s
+        return (
+            self.now_s
+            < (began_s if self.by_data else max(file.arrived_s, began_s)) + timegrid.GROUP_S + self.wait_s
+        )
 
     @staticmethod
     def _end_s(group: "SubbandGroup") -> float:
@@ -117,7 +120,9 @@ def listing(inbox: Path) -> tuple[list[InboxFile], list[Path]]:
     from dsa110_assets.visibilities.uvh5 import parse_name
 
     if not inbox.is_dir():
-        raise ConfigurationError(f"DSA110_INBOX={inbox}: no such directory; name the directory the subband files arrive in")
+        raise ConfigurationError(
+            f"DSA110_INBOX={inbox}: no such directory; name the directory the subband files arrive in"
+        )
     finished, unfinished = [], []
     for path in sorted(inbox.glob("*.hdf5")):
         try:
@@ -155,7 +160,9 @@ def look(
         bad += rejected
         if fresh & {file.path for file in members}:
             state, reason = patience.state(group, max(file.arrived_s for file in members))
-            candidates.append(Candidate(group, state, reason, tuple(sorted(file.identity for file in members))))
+            candidates.append(
+                Candidate(group, state, reason, tuple(sorted(file.identity for file in members)))
+            )
     waiting = [(path, "is still being written") for path in unfinished]
     waiting += [(file.path, reason) for file, reason in bad if patience.growing(file)]
     return Inbox(
@@ -168,8 +175,8 @@ def look(
     )
 
 
-def find_group(inbox: Path, observation: str) -> "tuple[SubbandGroup, tuple[str, ...]]":
-    """The group of one observation window and the identities of its files. NotFoundError if there is none."""
+def find_group(inbox: Path, observation: str) -> "tuple[SubbandGroup, tuple[str, ...]] | None":
+    """The group of one observation window and the identities of its files; None if there is none."""
     finished, _ = listing(inbox)
     start = timegrid.parse_key(observation)
     for slack in (NAME_SLACK, timedelta(days=1)):
@@ -180,7 +187,7 @@ def find_group(inbox: Path, observation: str) -> "tuple[SubbandGroup, tuple[str,
         for group in _groups(headers):
             if group.observation == observation:
                 return group, tuple(sorted(identities[header.path] for header in group.files.values()))
-    raise NotFoundError(f"no subband files of {observation} in {inbox}; `dsa110 groups` says what is there")
+    return None
 
 
 def now_s() -> float:
@@ -269,7 +276,9 @@ def _groups(headers: "Sequence[SubbandHeader]") -> "list[SubbandGroup]":
     return group_headers(headers) if headers else []
 
 
-def manifest(group: "SubbandGroup", identities: Sequence[str], n_subbands: int, digests: Mapping[Path, str]) -> dict[str, object]:
+def manifest(
+    group: "SubbandGroup", identities: Sequence[str], n_subbands: int, digests: Mapping[Path, str]
+) -> dict[str, object]:
     """What a subband_group product says: files with digests, subbands present and missing, header facts."""
     first = next(iter(group.files.values()))
     return {

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
+from dsa110_assets.orchestration import inbox, plan, policy, publishing, recipes
 from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration import plan, policy, publishing, recipes
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -116,8 +116,16 @@ def process(
         quarantined = plan.put_aside(archive, seen)
         ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
         tally = _Tally()
-        tally.waiting += [plan.Waiting(c.observation, c.reason) for c in seen.candidates if c.state == "waiting" and span.holds(c.observation)]
-        tally.waiting += [plan.Waiting(path.name, reason) for path, reason in seen.waiting if not path.stem.endswith("_incomplete")]
+        tally.waiting += [
+            plan.Waiting(c.observation, c.reason)
+            for c in seen.candidates
+            if c.state == "waiting" and span.holds(c.observation)
+        ]
+        tally.waiting += [
+            plan.Waiting(path.name, reason)
+            for path, reason in seen.waiting
+            if not path.stem.endswith("_incomplete")
+        ]
         runner = _Runner(platform, dagster, tally)
         for grain, assets in wanted:
             keys = plan.partitions(archive, grain, assets[0], span, ready)
@@ -143,15 +151,17 @@ def _dry_run(settings: "Settings", span: plan.Span, through: str | None) -> Proc
     from dsa110_assets.archive.store import MARKER, Archive
 
     if not (settings.archive / MARKER).exists():
-        seen = plan.inbox.look(settings.inbox, plan.patience(settings, by_data=True))
+        seen = inbox.look(settings.inbox, plan.patience(settings, by_data=True))
         keys = [c.observation for c in seen.ready() if span.holds(c.observation)]
         return ProcessReport(planned=tuple(plan.from_nothing(keys, through)), waiting=_waiting(seen))
     archive = Archive(settings.archive, settings.database_url)
     seen = plan.look_at_inbox(archive, settings, by_data=True)
-    return ProcessReport(planned=tuple(plan.forecast(archive, settings, seen, span, through)), waiting=_waiting(seen))
+    return ProcessReport(
+        planned=tuple(plan.forecast(archive, settings, seen, span, through)), waiting=_waiting(seen)
+    )
 
 
-def _waiting(seen: plan.inbox.Inbox) -> tuple[plan.Waiting, ...]:
+def _waiting(seen: inbox.Inbox) -> tuple[plan.Waiting, ...]:
     return tuple(plan.Waiting(c.observation, c.reason) for c in seen.candidates if c.state == "waiting")
 
 
@@ -162,13 +172,17 @@ def _alone(platform: Platform) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise ConfigurationError(f"DSA110_ARCHIVE={platform.archive.root} cannot be written ({error.strerror})") from error
+        raise ConfigurationError(
+            f"DSA110_ARCHIVE={platform.archive.root} cannot be written ({error.strerror})"
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             other = os.pread(descriptor, 64, 0).decode() or "another process"
-            raise ConfigurationError(f"`dsa110 process` already runs on {platform.archive.root} ({other}); wait for it") from None
+            raise ConfigurationError(
+                f"`dsa110 process` already runs on {platform.archive.root} ({other}); wait for it"
+            ) from None
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()}".encode(), 0)
         yield
@@ -191,7 +205,10 @@ class _Runner:
         `fresh` says that the inbox holds files for the partition that its manifest does not name.
         """
         todo = self._todo(assets, partition, fresh)
-        self.tally.up_to_date += len(assets) - len(todo)
+        done = [asset for asset in assets if asset not in todo]
+        self.tally.up_to_date += sum(
+            self.platform.archive.current(asset, partition) is not None for asset in done
+        )
         if todo:
             self._run(todo, partition)
 
@@ -237,7 +254,9 @@ class _Runner:
                     if grain == "catalogue":
                         unknown = self.instance.get_latest_materialization_event(key) is None
                     else:
-                        unknown = product.partition not in known and span.holds_partition(grain, product.partition)
+                        unknown = product.partition not in known and span.holds_partition(
+                            grain, product.partition
+                        )
                     if unknown:
                         self.instance.report_runless_asset_event(_event(product))
 
@@ -256,14 +275,20 @@ def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[
         data = event.step_failure_data
         told = data.user_failure_data
         if told is not None:
-            error_class = str(told.metadata[policy.ERROR_CLASS].value) if policy.ERROR_CLASS in told.metadata else "Failure"
+            error_class = (
+                str(told.metadata[policy.ERROR_CLASS].value)
+                if policy.ERROR_CLASS in told.metadata
+                else "Failure"
+            )
             reason = (told.description or "").removeprefix(f"{error_class}: ")
         else:
             error = data.error
             while error is not None and error.cause is not None:
                 error = error.cause
             error_class = (error.cls_name if error else None) or "Error"
-            reason = " ".join(str(error.message if error else event.message).split()).removeprefix(f"{error_class}: ")
+            reason = " ".join(str(error.message if error else event.message).split()).removeprefix(
+                f"{error_class}: "
+            )
             if error_class != "DagsterAssetCheckFailedError":
                 logging.getLogger(__name__).error("%s %s: %s", event.step_key, partition, error)
         found.append(Failed(str(event.step_key), partition, error_class, reason))

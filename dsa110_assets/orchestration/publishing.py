@@ -6,9 +6,8 @@ nothing is made from a held product, and Dagster's partition-aware blocking chec
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from collections.abc import Iterator
 from functools import cache
 from importlib import metadata as distributions
 from pathlib import Path
@@ -27,7 +26,18 @@ if TYPE_CHECKING:
 FORCE_TAG = "dsa110/force"
 """Run tag that makes an asset anew although it is up to date."""
 PREVIEW_BYTES = 20_000
-_LIBRARIES = ("aoflagger", "astropy", "casatasks", "ducc0", "numba", "numpy", "python-casacore", "radler", "reproject", "scipy")
+_LIBRARIES = (
+    "aoflagger",
+    "astropy",
+    "casatasks",
+    "ducc0",
+    "numba",
+    "numpy",
+    "python-casacore",
+    "radler",
+    "reproject",
+    "scipy",
+)
 Make = Callable[[recipes.Ingredients, "Draft"], Mapping[str, Any]]
 
 
@@ -45,20 +55,30 @@ class Stages:
         self.seconds[f"{name}_s"] = round(time.perf_counter() - began, 3)
 
 
-def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -> dg.MaterializeResult:
+def produce(
+    context: dg.AssetExecutionContext, platform: Platform, make: Make
+) -> dg.MaterializeResult[Any] | None:
     """Make this step's asset for its partition: find inputs, `make` into the draft, judge, publish, report.
 
     `make(ingredients, draft)` writes into `draft.path` and returns the figures. A product that is up to date is
-    reported again, not made again, so that running anything twice changes nothing.
+    reported again, not made again, so that running anything twice changes nothing. None when the partition has
+    nothing to be made from.
     """
     asset = context.asset_key.to_user_string()
     partition = context.partition_key if context.has_partition_key else None
     recipe = recipes.RECIPES[asset]
     with policy.decided(context.retry_number):
         archive, settings = platform.archive, platform.settings
-        ingredients = recipes.ingredients(recipe, archive, settings, partition)
+        ingredients = recipe.find(archive, settings, partition or "")
+        if ingredients is None:
+            context.log.info(f"{asset} {partition}: nothing to make it from")
+            return None
         current = archive.current(asset, partition, check=True)
-        if current and FORCE_TAG not in context.run.tags and recipe.stale(archive, current, settings, ingredients) is None:
+        if (
+            current
+            and FORCE_TAG not in context.run.tags
+            and recipe.stale(archive, current, settings, ingredients) is None
+        ):
             context.log.info(f"{current.id} is up to date")
             return report(current, rules.from_metadata(asset, current.metadata))
         began = time.perf_counter()
@@ -92,17 +112,20 @@ def _gate(context: dg.AssetExecutionContext, recipe: recipes.Recipe, verdicts: l
                 asset_key=context.asset_key,
                 check_name=verdict.check,
                 passed=verdict.passed,
-                metadata=_metadata({**verdict.figures, "partition": context.partition_key, "reason": verdict.reason}),
+                metadata=_metadata(
+                    {**verdict.figures, "partition": context.partition_key, "reason": verdict.reason}
+                ),
                 description=verdict.reason or None,
                 severity=verdict.severity,
             )
         )
     raise SilentWrongnessError(
-        f"{recipe.asset} {context.partition_key}: not published: " + "; ".join(f"{v.check}: {v.reason}" for v in broken)
+        f"{recipe.asset} {context.partition_key}: not published: "
+        + "; ".join(f"{v.check}: {v.reason}" for v in broken)
     )
 
 
-def report(product: "Product", verdicts: list[rules.Verdict]) -> dg.MaterializeResult:
+def report(product: "Product", verdicts: list[rules.Verdict]) -> dg.MaterializeResult[Any]:
     """What Dagster is told about a published product: numbers, path, inputs, preview, and the checks."""
     return dg.MaterializeResult(
         metadata=materialization_metadata(product),
@@ -112,7 +135,9 @@ def report(product: "Product", verdicts: list[rules.Verdict]) -> dg.MaterializeR
                 passed=verdict.passed,
                 severity=verdict.severity,
                 description=verdict.reason or None,
-                metadata=_metadata({**verdict.figures, "partition": product.partition or "", "product": product.id}),
+                metadata=_metadata(
+                    {**verdict.figures, "partition": product.partition or "", "product": product.id}
+                ),
             )
             for verdict in verdicts
         ],

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from dsa110_assets.errors import WaitingError
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -65,11 +64,16 @@ class Recipe:
         """Everything but inputs and code that shaped the product, as it is recorded with it."""
         from dsa110_assets.archive.product import jsonable
 
-        shaped = {name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for name, v in self.shaping(settings).items()}
+        shaped = {
+            name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v
+            for name, v in self.shaping(settings).items()
+        }
         result: dict[str, Any] = jsonable({**shaped, **ingredients.facts})
         return result
 
-    def stale(self, archive: "Archive", product: "Product", settings: "Settings", ingredients: Ingredients) -> str | None:
+    def stale(
+        self, archive: "Archive", product: "Product", settings: "Settings", ingredients: Ingredients
+    ) -> str | None:
         """Why the product is not what would be made now; None if it is. Equal bytes are the same input."""
         if product.code_version != self.code_version:
             return f"made by code version {product.code_version}, now {self.code_version}"
@@ -79,7 +83,9 @@ class Recipe:
             changed = sorted(p.id for p in wanted or made_from)
             return f"inputs changed: {', '.join(changed[:3])}{' …' if len(changed) > 3 else ''}"
         now = self.settings(settings, ingredients)
-        if differing := sorted(k for k in now.keys() | product.settings.keys() if now.get(k) != product.settings.get(k)):
+        if differing := sorted(
+            k for k in now.keys() | product.settings.keys() if now.get(k) != product.settings.get(k)
+        ):
             return f"settings changed: {', '.join(differing)}"
         return None
 
@@ -94,7 +100,9 @@ def usable(archive: "Archive", asset: str, partition: str | None) -> "Product | 
     return None if product is None or product.metadata.get(HELD) else product
 
 
-def all_usable(archive: "Archive", asset: str, since: str | None = None, until: str | None = None) -> "list[Product]":
+def all_usable(
+    archive: "Archive", asset: str, since: str | None = None, until: str | None = None
+) -> "list[Product]":
     """Usable products with partitions from `since` to `until`, both included."""
     return [p for p in archive.products(asset, since, until) if not p.metadata.get(HELD)]
 
@@ -112,7 +120,10 @@ def _of_same_window(*assets: str) -> Find:
 
 def _catalogue_files(archive: "Archive", settings: "Settings", partition: str) -> Ingredients:
     """The imported catalogues are files outside the archive; a changed file is another catalogue."""
-    facts = [f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.exists() else f"{path}:missing" for path in settings.catalogues]
+    facts = [
+        f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.exists() else f"{path}:missing"
+        for path in settings.catalogues
+    ]
     return Ingredients(facts={"catalogues": facts})
 
 
@@ -120,10 +131,13 @@ def _nothing(archive: "Archive", settings: "Settings", partition: str) -> Ingred
     return Ingredients()
 
 
-def _inbox_files(archive: "Archive", settings: "Settings", partition: str) -> Ingredients:
+def _inbox_files(archive: "Archive", settings: "Settings", partition: str) -> Ingredients | None:
     from dsa110_assets.orchestration import inbox
 
-    group, identities = inbox.find_group(settings.inbox, partition)
+    found = inbox.find_group(settings.inbox, partition)
+    if found is None:
+        return None
+    group, identities = found
     return Ingredients(facts={"files": list(identities)}, prepared=group)
 
 
@@ -157,11 +171,20 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
 def _tiles_of_hour(archive: "Archive", settings: "Settings", hour: str) -> Ingredients | None:
     """The hour's tiles and the last two before and first two after it, of the hour's own strip."""
     start = timegrid.parse_key(hour)
-    within = all_usable(archive, "tile_image", hour, _key(start + timegrid.HOUR - timegrid.OBSERVATION_WINDOW))
+    within = all_usable(
+        archive, "tile_image", hour, _key(start + timegrid.HOUR - timegrid.OBSERVATION_WINDOW)
+    )
     if not within:
         return None
-    before = all_usable(archive, "tile_image", _key(start - timegrid.HOUR), _key(start - timegrid.OBSERVATION_WINDOW))
-    after = all_usable(archive, "tile_image", _key(start + timegrid.HOUR), _key(start + 2 * timegrid.HOUR - timegrid.OBSERVATION_WINDOW))
+    before = all_usable(
+        archive, "tile_image", _key(start - timegrid.HOUR), _key(start - timegrid.OBSERVATION_WINDOW)
+    )
+    after = all_usable(
+        archive,
+        "tile_image",
+        _key(start + timegrid.HOUR),
+        _key(start + 2 * timegrid.HOUR - timegrid.OBSERVATION_WINDOW),
+    )
     decs = sorted(_dec(product) for product in within)
     strip = decs[len(decs) // 2]
     tiles = [*before[-NEIGHBOUR_TILES:], *within, *after[:NEIGHBOUR_TILES]]
@@ -185,12 +208,24 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> I
 def _measurements_until(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
     """The night's measurements and all earlier ones: a light curve needs its past."""
     found = all_usable(archive, "source_measurements", None, night)
-    return Ingredients(tuple(found)) if any(p.partition.startswith(night) for p in found if p.partition) else None
+    return (
+        Ingredients(tuple(found))
+        if any(p.partition.startswith(night) for p in found if p.partition)
+        else None
+    )
 
 
 def _night(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
     """Everything the night has to show; its light curves, or at least a tile, must be there."""
-    assets = ("caltables", "tile_image", "hour_mosaic", "source_measurements", "night_mosaic", "light_curves", "variability")
+    assets = (
+        "caltables",
+        "tile_image",
+        "hour_mosaic",
+        "source_measurements",
+        "night_mosaic",
+        "light_curves",
+        "variability",
+    )
     found = [product for asset in assets for product in archive.products(asset, night, night)]
     return Ingredients(tuple(found)) if found else None
 
@@ -235,11 +270,3 @@ ORDER = (
 """All assets, each after everything it is made from."""
 
 RECIPES: dict[str, Recipe] = {recipe.asset: recipe for recipe in ORDER}
-
-
-def ingredients(recipe: Recipe, archive: "Archive", settings: "Settings", partition: str | None) -> Ingredients:
-    """The recipe's ingredients for a partition. Raises WaitingError, saying what lacks, when they are not there."""
-    found = recipe.find(archive, settings, partition or "")
-    if found is None:
-        raise WaitingError(f"{recipe.asset} {partition or ''}: its inputs are not there yet; `dsa110 status` says what lacks")
-    return found

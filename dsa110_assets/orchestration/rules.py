@@ -47,14 +47,18 @@ class Verdict:
 
 def _at_most(name: str, limit: Callable[["Thresholds"], float], unit: str = "") -> Judge:
     def judge(figures: Figures, thresholds: "Thresholds") -> list[str]:
-        return _unless(figures, name, lambda v: v <= limit(thresholds), f"above {limit(thresholds):g}{unit}", unit)
+        return _unless(
+            figures, name, lambda v: v <= limit(thresholds), f"above {limit(thresholds):g}{unit}", unit
+        )
 
     return judge
 
 
 def _at_least(name: str, limit: Callable[["Thresholds"], float], unit: str = "") -> Judge:
     def judge(figures: Figures, thresholds: "Thresholds") -> list[str]:
-        return _unless(figures, name, lambda v: v >= limit(thresholds), f"below {limit(thresholds):g}{unit}", unit)
+        return _unless(
+            figures, name, lambda v: v >= limit(thresholds), f"below {limit(thresholds):g}{unit}", unit
+        )
 
     return judge
 
@@ -63,7 +67,9 @@ def _none_of(name: str) -> Judge:
     return _at_most(name, lambda _: 0)
 
 
-def _unless(figures: Figures, name: str, good: Callable[[float], bool], wrong: str, unit: str = "") -> list[str]:
+def _unless(
+    figures: Figures, name: str, good: Callable[[float], bool], wrong: str, unit: str = ""
+) -> list[str]:
     value = figures.get(name)
     if value is None or not math.isfinite(value):
         return [f"{name} is unknown"]
@@ -98,7 +104,11 @@ def _subbands_known(figures: Figures, _: "Thresholds") -> list[str]:
 
 
 def _solved(figures: Figures, _: "Thresholds") -> list[str]:
-    return [] if figures.get("n_sets") else [f"no transit gave usable tables: {'; '.join(figures.get('refused', []))}"]
+    return (
+        []
+        if figures.get("n_sets")
+        else [f"no transit gave usable tables: {'; '.join(figures.get('refused', []))}"]
+    )
 
 
 def _refused(figures: Figures, _: "Thresholds") -> list[str]:
@@ -122,7 +132,10 @@ def _same_strip(figures: Figures, _: "Thresholds") -> list[str]:
 
 
 def _flux_ratio(figures: Figures, thresholds: "Thresholds") -> list[str]:
-    return _all(_at_least("flux_ratio", lambda t: t.min_flux_ratio), _at_most("flux_ratio", lambda t: t.max_flux_ratio))(figures, thresholds)
+    return _all(
+        _at_least("flux_ratio", lambda t: t.min_flux_ratio),
+        _at_most("flux_ratio", lambda t: t.max_flux_ratio),
+    )(figures, thresholds)
 
 
 def _rms(figures: Figures, thresholds: "Thresholds") -> list[str]:
@@ -146,8 +159,14 @@ def _finite_rms(figures: Figures, _: "Thresholds") -> list[str]:
 
 def _astrometry(limit: Callable[["Thresholds"], float]) -> Judge:
     def judge(figures: Figures, thresholds: "Thresholds") -> list[str]:
-        offset = math.hypot(figures.get("astrometry_ra_arcsec") or 0, figures.get("astrometry_dec_arcsec") or 0)
-        return [] if offset <= limit(thresholds) else [f"sources lie {offset:.2f} arcsec off, more than {limit(thresholds):g}"]
+        offset = math.hypot(
+            figures.get("astrometry_ra_arcsec") or 0, figures.get("astrometry_dec_arcsec") or 0
+        )
+        return (
+            []
+            if offset <= limit(thresholds)
+            else [f"sources lie {offset:.2f} arcsec off, more than {limit(thresholds):g}"]
+        )
 
     return judge
 
@@ -273,7 +292,10 @@ def to_metadata(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The verdicts as a product keeps them: {check: reason}, '' when passed; and how many failed."""
     if not verdicts:
         return {}
-    return {VERDICTS: {v.check: v.reason for v in verdicts}, "n_failed_checks": sum(not v.passed for v in verdicts)}
+    return {
+        VERDICTS: {v.check: v.reason for v in verdicts},
+        "n_failed_checks": sum(not v.passed for v in verdicts),
+    }
 
 
 def from_metadata(asset: str, metadata: Figures) -> list[Verdict]:

@@ -2,27 +2,20 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Set
 from typing import Any
 
 import dagster as dg
-from dagster._core.execution.backfill import BulkActionStatus
 
 from dsa110_assets.errors import ResourceError
-from dsa110_assets.orchestration import alerts, plan
-from dsa110_assets.orchestration.backfill import FOLLOW_TAG
-from dsa110_assets.orchestration.backfill import TAGS as BACKFILL_TAGS
+from dsa110_assets.orchestration import alerts, inbox, plan
 from dsa110_assets.orchestration.process import LANE_TAG
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.telescope import timegrid
 
 REQUESTS_PER_TICK = 50
 HEADERS_PER_TICK = 1600
 """At 5 ms a header a tick stays far from the 60 s a sensor may take; the rest follows in the next one."""
 LIVE = {LANE_TAG: "live", "dagster/priority": "10"}
 """Live observations overtake backfills wherever runs queue."""
-FOLLOWED_BACKFILLS = 50
-_BACKFILL_RUNS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
 _INGEST = dg.AssetSelection.assets("subband_group", "measurement_set")
 
 
@@ -33,7 +26,9 @@ _INGEST = dg.AssetSelection.assets("subband_group", "measurement_set")
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts an observation's run when its subbands are there, or enough of them after the wait.",
 )
-def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
+def inbox_sensor(
+    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+) -> dg.SensorResult:
     """Request a run for every observation that is ready; quarantine, once, what cannot be used.
 
     The cursor is {mark, open}: `mark` the stamp of the oldest file not settled yet, `open` the requested
@@ -46,7 +41,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     settled = plan.settled_files(archive)
     opened = {key: files for key, files in opened.items() if not settled.issuperset(files)}
     requested = {name for files in opened.values() for name in files}
-    seen = plan.inbox.look(
+    seen = inbox.look(
         settings.inbox, plan.patience(settings, by_data=False), settled | requested, HEADERS_PER_TICK
     )
     for told in plan.put_aside(archive, seen):
@@ -75,13 +70,15 @@ def _fingerprint(files: tuple[str, ...]) -> str:
     """The same files always ask for the same run: a request is made once, a late subband makes another."""
     import xxhash
 
-    return xxhash.xxh3_64_hexdigest("\n".join(files))
+    return xxhash.xxh3_64_hexdigest("\n".join(files).encode())
 
 
 def _require_room(platform: Platform) -> None:
     """Pause ingest while the archive's disk is all but full. Raises ResourceError, which the tick shows."""
     free_gb = shutil.disk_usage(platform.archive.root).free / 1e9
-    critical_gb = min(platform.thresholds.disk_critical_gb, shutil.disk_usage(platform.archive.root).total / 1e10)
+    critical_gb = min(
+        platform.thresholds.disk_critical_gb, shutil.disk_usage(platform.archive.root).total / 1e10
+    )
     if free_gb < critical_gb:
         raise ResourceError(
             f"{platform.archive.root}: {free_gb:.1f} GB free, below {critical_gb:.1f} GB; ingest waits: free some, it resumes"
@@ -104,7 +101,9 @@ automation_sensor = dg.AutomationConditionSensorDefinition(
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Sends failed asset checks to the console and the webhook.",
 )
-def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
+def alert_sensor(
+    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+) -> dg.SensorResult:
     """Alert about check failures that are new since the last tick; the cursor moves only once they are sent."""
     assert context.repository_def is not None
     keys = sorted(context.repository_def.asset_graph.asset_check_keys, key=str)
@@ -128,57 +127,13 @@ def failure_sensor(context: dg.RunFailureSensorContext, platform: dg.ResourcePar
         told = event.step_failure_data.user_failure_data
         reasons.append(f"{event.step_key}: {(told.description if told else None) or event.message}")
     alerts.send(
-        [alerts.Alert(f"run failed {partition}".strip(), "; ".join(reasons) or context.failure_event.message or "", "ERROR", run.run_id)],
+        [
+            alerts.Alert(
+                f"run failed {partition}".strip(),
+                "; ".join(reasons) or context.failure_event.message or "",
+                "ERROR",
+                run.run_id,
+            )
+        ],
         platform.settings.webhook_url,
     )
-
-
-@dg.sensor(
-    name="follow_backfills",
-    target=dg.AssetSelection.all(),
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Finishes backfilled nights: asks, a phase at a time, for what their observations lead to.",
-)
-def backfill_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
-    """Once a backfill of `dsa110 backfill` has ended: the next phase of its nights. Each step is tried once.
-
-    The cursor lists the backfills that are followed to their end.
-    """
-    done: list[str] = json.loads(context.cursor or "[]")
-    requests: list[dg.RunRequest] = []
-    for one in context.instance.get_backfills(limit=FOLLOWED_BACKFILLS):
-        nights = one.tags.get(FOLLOW_TAG)
-        if nights is None or one.backfill_id in done or one.status in _BACKFILL_RUNS:
-            continue
-        follow = {FOLLOW_TAG: one.backfill_id}
-        runs = context.instance.get_runs(filters=dg.RunsFilter(tags=follow))
-        if any(not run.is_finished for run in runs):
-            continue
-        tried = {(key.to_user_string(), run.tags.get("dagster/partition")) for run in runs for key in run.asset_selection or ()}
-        first, _, last = nights.partition("..")
-        span = plan.Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT)
-        fresh = redo_requests(platform, span, {**BACKFILL_TAGS, **follow}, tried)
-        requests += fresh
-        if not fresh:
-            done.append(one.backfill_id)
-    reason = None if requests else dg.SkipReason("no backfill has anything left to follow")
-    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps(done[-FOLLOWED_BACKFILLS:]))
-
-
-def redo_requests(
-    platform: Platform, span: plan.Span, tags: Mapping[str, str], tried: Set[tuple[str, str | None]] = frozenset()
-) -> list[dg.RunRequest]:
-    """Runs for what is missing or stale in a span: the first phase with anything to do, without what was tried."""
-    archive, settings = platform.archive, platform.settings
-    for grain, assets in plan.PHASES:
-        requests: list[dg.RunRequest] = []
-        for key in plan.partitions(archive, grain, assets[0], span):
-            todo = plan.first_to_make(archive, settings, assets, key) if span.over(grain, key) else None
-            if todo and (todo[0], key) not in tried:
-                selection = [dg.AssetKey(name) for name in assets[assets.index(todo[0]) :]]
-                told = {**tags, "dsa110/reason": todo[1][:200]}
-                requests.append(dg.RunRequest(partition_key=key, asset_selection=selection, tags=told))
-        if requests:
-            return requests[:REQUESTS_PER_TICK]
-    return []

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 CALIBRATED = "calibrated.ms"
 
 
-@dg.asset(**describe.asset("caltables"))
-def caltables(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("caltables")
+def caltables(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """The night's calibration: bandpass and gains of every calibrator transit, as CASA tables, with validity."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -26,7 +26,13 @@ def caltables(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Plat
         refused: list[solving.Solved] = []
         for product, transit in found.prepared:
             outcome = solving.solve_transit(
-                product, transit, product.path / MEASUREMENT_SET, sky, platform.settings, platform.thresholds, draft.path
+                product,
+                transit,
+                product.path / MEASUREMENT_SET,
+                sky,
+                platform.settings,
+                platform.thresholds,
+                draft.path,
             )
             (refused if outcome.problems else solved).append(outcome)
         for outcome in solved:
@@ -36,8 +42,8 @@ def caltables(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Plat
     return publishing.produce(context, platform, make)
 
 
-@dg.asset(**describe.asset("calibrated_ms"))
-def calibrated_ms(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("calibrated_ms")
+def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """The observation calibrated with the table set nearest in time, averaged, with one phase centre."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -47,7 +53,9 @@ def calibrated_ms(context: dg.AssetExecutionContext, platform: dg.ResourceParam[
         stages, settings, choice = publishing.Stages(), platform.settings, found.prepared
         product = found.only("measurement_set")
         with stages("apply"):
-            vis = solving.apply_set(product.path / MEASUREMENT_SET, choice.set, settings.solve_engine, draft.path.parent)
+            vis = solving.apply_set(
+                product.path / MEASUREMENT_SET, choice.set, settings.solve_engine, draft.path.parent
+            )
         with stages("average"):
             vis = phasing.to_common_centre(averaging.average(vis, settings.average_channels))
             vis = averaging.average(vis, 1, settings.average_times)
@@ -55,7 +63,10 @@ def calibrated_ms(context: dg.AssetExecutionContext, platform: dg.ResourceParam[
             ms.write(vis, draft.path / CALIBRATED, observer_note=f"{product.id} {choice.set.set_id}")
         antennas = frozenset(product.metadata["antennas"])
         return {
-            **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
+            **{
+                name: product.metadata[name]
+                for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")
+            },
             **stages.seconds,
             "caltable_set": choice.set.set_id,
             "caltable_age_h": choice.age_h,

@@ -16,28 +16,38 @@ MERGE_RADIUS_ARCSEC = 15.0
 """Catalogue entries closer than this are one source: the catalogues' beams are 5 to 45 arcsec wide."""
 
 
-@dg.asset(**describe.asset("source_catalog"))
-def source_catalog(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("source_catalog")
+def source_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """Known sources: the configured catalogues, in their order of precedence, and the packaged VLA calibrators."""
 
     def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
         from dsa110_assets.sky import catalogues
 
-        frames = [catalogues.read_catalogue(path) for path in platform.settings.catalogues] + [catalogues.builtin()]
-        merged = catalogues.merge(frames, precedence=[str(frame["catalogue"].iloc[0]) for frame in frames if len(frame)], radius_arcsec=MERGE_RADIUS_ARCSEC)
+        frames = [catalogues.read_catalogue(path) for path in platform.settings.catalogues] + [
+            catalogues.builtin()
+        ]
+        merged = catalogues.merge(
+            frames,
+            precedence=[str(frame["catalogue"].iloc[0]) for frame in frames if len(frame)],
+            radius_arcsec=MERGE_RADIUS_ARCSEC,
+        )
         merged.to_parquet(draft.path / "source_catalog.parquet")
         return {
             "n_sources": len(merged),
             "n_catalogues": len(frames),
             "n_without_flux": int(merged["flux_jy"].isna().sum()),
-            "n_invalid_positions": int((~merged["dec_deg"].between(-90, 90) | ~merged["ra_deg"].between(0, 360)).sum()),
+            "n_invalid_positions": int(
+                (~merged["dec_deg"].between(-90, 90) | ~merged["ra_deg"].between(0, 360)).sum()
+            ),
         }
 
     return publishing.produce(context, platform, make)
 
 
-@dg.asset(**describe.asset("calibrator_catalog"))
-def calibrator_catalog(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("calibrator_catalog")
+def calibrator_catalog(
+    context: dg.AssetExecutionContext, platform: Platform
+) -> dg.MaterializeResult[Any] | None:
     """The VLA calibrator list with its flux anchors; one without a 20 cm flux never sets a flux scale."""
 
     def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -62,8 +72,8 @@ def calibrator_catalog(context: dg.AssetExecutionContext, platform: dg.ResourceP
     return publishing.produce(context, platform, make)
 
 
-@dg.asset(**describe.asset("sky_model"))
-def sky_model(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("sky_model")
+def sky_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """Point sources with spectra, for calibration and for judging images: every known source with a flux."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:

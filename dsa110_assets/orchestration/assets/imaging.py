@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.publish import Draft
 
 
-@dg.asset(**describe.asset("tile_image"))
-def tile_image(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("tile_image")
+def tile_image(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """The observation's image: cleaned, with its residual, primary beam, PSF and primary-beam corrected twin."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -27,14 +27,22 @@ def tile_image(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
             tile = coadding.image(product.path / CALIBRATED, settings, sky, draft.path)
         with stages("write"):
             fits.write_tile(tile, draft.path)
-        passed_on = ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands", "caltable_set", "caltable_age_h", "anchor")
+        passed_on = (
+            "mjd_start",
+            "mjd_end",
+            "pointing_dec_deg",
+            "n_subbands",
+            "caltable_set",
+            "caltable_age_h",
+            "anchor",
+        )
         return {**{name: product.metadata[name] for name in passed_on}, **tile.figures, **stages.seconds}
 
     return publishing.produce(context, platform, make)
 
 
-@dg.asset(**describe.asset("hour_mosaic"))
-def hour_mosaic(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("hour_mosaic")
+def hour_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """The hour's tiles, and the two before and after it, as one image corrected for the primary beam."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -47,8 +55,8 @@ def hour_mosaic(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pl
     return publishing.produce(context, platform, make)
 
 
-@dg.asset(**describe.asset("night_mosaic"))
-def night_mosaic(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("night_mosaic")
+def night_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """The night as one image, with its coverage (MOC) and HiPS tiles: every tile of its hours counts once."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -56,7 +64,9 @@ def night_mosaic(context: dg.AssetExecutionContext, platform: dg.ResourceParam[P
 
         stages = publishing.Stages()
         with stages("coadd"):
-            figures = coadding.mosaic(coadding.tiles_of(platform.archive, found.all("hour_mosaic")), platform.settings, draft.path)
+            figures = coadding.mosaic(
+                coadding.tiles_of(platform.archive, found.all("hour_mosaic")), platform.settings, draft.path
+            )
         with stages("hips"):
             figures |= sky_tiles.write_sky_tiles(draft.path / "mosaic.fits", draft.path)
         night = coadding.windows_completed(platform.archive, "tile_image", context.partition_key)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 MEASUREMENT_SET = "measurement_set.ms"
 
 
-@dg.asset(**describe.asset("subband_group"))
-def subband_group(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("subband_group")
+def subband_group(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """An observation's subband files: which there are, which are missing, their digests and header facts."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -27,7 +27,10 @@ def subband_group(context: dg.AssetExecutionContext, platform: dg.ResourceParam[
         group, settings = found.prepared, platform.settings
         needed = min(settings.min_subbands, settings.subbands)
         digests = {header.path: _digest(header.path) for header in group.files.values()}
-        write_json(draft.path / "manifest.json", inbox.manifest(group, found.facts["files"], settings.subbands, digests))
+        write_json(
+            draft.path / "manifest.json",
+            inbox.manifest(group, found.facts["files"], settings.subbands, digests),
+        )
         first = next(iter(group.files.values()))
         return {
             "mjd_start": group.mjd_start,
@@ -45,8 +48,10 @@ def subband_group(context: dg.AssetExecutionContext, platform: dg.ResourceParam[
     return publishing.produce(context, platform, make)
 
 
-@dg.asset(**describe.asset("measurement_set"))
-def measurement_set(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("measurement_set")
+def measurement_set(
+    context: dg.AssetExecutionContext, platform: Platform
+) -> dg.MaterializeResult[Any] | None:
     """The observation as one flagged measurement set: all subbands in one ascending band."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -56,14 +61,19 @@ def measurement_set(context: dg.AssetExecutionContext, platform: dg.ResourcePara
 
         stages, settings, product = publishing.Stages(), platform.settings, found.only("subband_group")
         with stages("read"):
-            vis = read_group(_unchanged_files(product.path / "manifest.json"), settings.subbands, settings.reader_engine)
+            vis = read_group(
+                _unchanged_files(product.path / "manifest.json"), settings.subbands, settings.reader_engine
+            )
         with stages("flag"):
             vis, flagged = flagging.flag(vis, settings.flagging)
         with stages("write"):
             ms.write(vis, draft.path / MEASUREMENT_SET, observer_note=product.id)
         problems = ms.problems(draft.path / MEASUREMENT_SET)
         return {
-            **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
+            **{
+                name: product.metadata[name]
+                for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")
+            },
             **{f"flagged_{cause}": float(part) for cause, part in flagged.causes.items()},
             **stages.seconds,
             "flag_fraction": float(flagged.fraction),
@@ -97,6 +107,8 @@ def _unchanged_files(manifest: "Path") -> "dict[int, Path]":
     for entry in json.loads(manifest.read_text())["files"]:
         path = Path(entry["path"])
         if not path.is_file() or path.stat().st_size != entry["size_bytes"]:
-            raise BadDataError(f"{path}: gone or changed since its observation was accepted; put it back, then run again")
+            raise BadDataError(
+                f"{path}: gone or changed since its observation was accepted; put it back, then run again"
+            )
         files[int(entry["subband"])] = path
     return files

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.publish import Draft
 
 
-@dg.asset(**describe.asset("night_report"))
-def night_report(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("night_report")
+def night_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """One self-contained HTML page: what was seen, what failed and why, images, checks, candidates."""
 
     def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.publish import Draft
 
 
-@dg.asset(**describe.asset("source_measurements"))
-def source_measurements(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("source_measurements")
+def source_measurements(
+    context: dg.AssetExecutionContext, platform: Platform
+) -> dg.MaterializeResult[Any] | None:
     """Every known source in the hour's mosaic, detected or with its limit, and every new one."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -23,31 +25,45 @@ def source_measurements(context: dg.AssetExecutionContext, platform: dg.Resource
         image, noise = mosaic.path / "mosaic.fits", mosaic.path / "noise.fits"
         known = measuring.known_sources(found.only("source_catalog"), found.all("source_measurements"))
         with stages("measure"):
-            rows = measure.measure_mosaic(image, noise, known, options, context.partition_key, float(mosaic.metadata["mid_mjd"]), mosaic.id)
+            rows = measure.measure_mosaic(
+                image,
+                noise,
+                known,
+                options,
+                context.partition_key,
+                float(mosaic.metadata["mid_mjd"]),
+                mosaic.id,
+            )
         with stages("negative"):
             false = measuring.negative_detections(image, noise, options)
         rows.to_parquet(draft.path / measuring.MEASUREMENTS)
-        return {**measuring.measurement_figures(rows, false), **stages.seconds, "mid_mjd": mosaic.metadata["mid_mjd"]}
+        return {
+            **measuring.measurement_figures(rows, false),
+            **stages.seconds,
+            "mid_mjd": mosaic.metadata["mid_mjd"],
+        }
 
     return publishing.produce(context, platform, make)
 
 
-@dg.asset(**describe.asset("light_curves"))
-def light_curves(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("light_curves")
+def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """Every source's fluxes of this night and all before it, on one scale kept by steady sources."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
         from dsa110_assets.photometry import ensemble
 
-        curves = ensemble.normalise(measuring.measurements(found.all("source_measurements")), platform.settings.ensemble)
+        curves = ensemble.normalise(
+            measuring.measurements(found.all("source_measurements")), platform.settings.ensemble
+        )
         curves.to_parquet(draft.path / measuring.LIGHT_CURVES)
         return {"n_rows": len(curves), "n_hours": len(found.products), **ensemble.ensemble_figures(curves)}
 
     return publishing.produce(context, platform, make)
 
 
-@dg.asset(**describe.asset("variability"))
-def variability(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+@describe.asset("variability")
+def variability(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """Metrics of every light curve, and candidates with their false-discovery rate at the actual number of epochs."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -70,7 +86,9 @@ def variability(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pl
             "n_candidates": len(kinds),
             **{f"n_{kind}": int((kinds == kind).sum()) for kind in ("flare", "ese", "transient", "variable")},
             **figures,
-            **measuring.false_alarm_figures(figures["false_alarm_rate"], tested, options.max_false_discovery_rate),
+            **measuring.false_alarm_figures(
+                figures["false_alarm_rate"], tested, options.max_false_discovery_rate
+            ),
             **stages.seconds,
         }
 

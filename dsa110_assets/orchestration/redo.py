@@ -1,0 +1,116 @@
+"""Doing again: what has become stale, or was left waiting, and what follows a backfill."""
+
+import json
+from collections.abc import Mapping, Set
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster._core.execution.backfill import BulkActionStatus
+
+from dsa110_assets.errors import WaitingError
+from dsa110_assets.orchestration import inbox, jobs, plan, policy
+from dsa110_assets.orchestration.backfill import FOLLOW_TAG
+from dsa110_assets.orchestration.backfill import TAGS as BACKFILL_TAGS
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.sensors import LIVE, REQUESTS_PER_TICK
+from dsa110_assets.telescope import timegrid
+
+FOLLOWED_BACKFILLS = 50
+_BACKFILL_RUNS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
+
+
+@dg.sensor(
+    name="settle",
+    jobs=jobs.JOBS,
+    minimum_interval_seconds=1800,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Remakes, a phase at a time, what has become stale in the last three days.",
+)
+def settle_sensor(
+    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+) -> dg.SensorResult:
+    """Request what is stale or was left waiting: a nearer calibration, a rejected table, a changed setting."""
+    now = datetime.fromtimestamp(inbox.now_s(), UTC)
+    span = plan.Span(now - plan.RECENT, now - plan.SETTLED)
+    requests = redo_requests(platform, span, LIVE, failed_lately(context.instance, now))
+    reason = None if requests else dg.SkipReason("everything of the last three days is up to date")
+    return dg.SensorResult(run_requests=requests, skip_reason=reason)
+
+
+def failed_lately(instance: dg.DagsterInstance, now: datetime) -> set[tuple[str, str | None]]:
+    """(asset, partition) of the last day's failed runs: what failed is for a person, not for the clock.
+
+    Failures that only waited for calibration do not count.
+    """
+    lately = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=now - timedelta(days=1))
+    failed = set()
+    for run in instance.get_runs(filters=lately):
+        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+            event = entry.dagster_event
+            told = event.step_failure_data.user_failure_data if event else None
+            waiting = dg.TextMetadataValue(WaitingError.__name__)
+            if told is None or told.metadata.get(policy.ERROR_CLASS) != waiting:
+                failed.add((str(entry.step_key), run.tags.get("dagster/partition")))
+    return failed
+
+
+@dg.sensor(
+    name="follow_backfills",
+    jobs=jobs.JOBS,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Finishes backfilled nights: asks, a phase at a time, for what their observations lead to.",
+)
+def backfill_sensor(
+    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+) -> dg.SensorResult:
+    """Once a backfill of `dsa110 backfill` has ended: the next phase of its nights. Each step is tried once.
+
+    The cursor lists the backfills that are followed to their end.
+    """
+    done: list[str] = json.loads(context.cursor or "[]")
+    requests: list[dg.RunRequest] = []
+    for one in context.instance.get_backfills(limit=FOLLOWED_BACKFILLS):
+        nights = one.tags.get(FOLLOW_TAG)
+        if nights is None or one.backfill_id in done or one.status in _BACKFILL_RUNS:
+            continue
+        follow = {FOLLOW_TAG: one.backfill_id}
+        runs = context.instance.get_runs(filters=dg.RunsFilter(tags=follow))
+        if any(not run.is_finished for run in runs):
+            continue
+        tried = {
+            (key.to_user_string(), run.tags.get("dagster/partition"))
+            for run in runs
+            for key in run.asset_selection or ()
+        }
+        first, _, last = nights.partition("..")
+        span = plan.Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT)
+        fresh = redo_requests(platform, span, {**BACKFILL_TAGS, **follow}, tried)
+        requests += fresh
+        if not fresh:
+            done.append(one.backfill_id)
+    reason = None if requests else dg.SkipReason("no backfill has anything left to follow")
+    return dg.SensorResult(
+        run_requests=requests, skip_reason=reason, cursor=json.dumps(done[-FOLLOWED_BACKFILLS:])
+    )
+
+
+def redo_requests(
+    platform: Platform,
+    span: plan.Span,
+    tags: Mapping[str, str],
+    tried: Set[tuple[str, str | None]] = frozenset(),
+) -> list[dg.RunRequest]:
+    """Runs for what is missing or stale in a span: the first phase with anything to do, without what was tried."""
+    archive, settings = platform.archive, platform.settings
+    for grain, assets in plan.PHASES:
+        requests: list[dg.RunRequest] = []
+        for key in plan.partitions(archive, grain, assets[0], span):
+            todo = plan.first_to_make(archive, settings, assets, key) if span.over(grain, key) else None
+            if todo and (todo[0], key) not in tried:
+                selection = [dg.AssetKey(name) for name in assets[assets.index(todo[0]) :]]
+                told = {**tags, "dsa110/reason": todo[1][:200]}
+                requests.append(dg.RunRequest(job_name=jobs.name(grain), partition_key=key, asset_selection=selection, tags=told))
+        if requests:
+            return requests[:REQUESTS_PER_TICK]
+    return []

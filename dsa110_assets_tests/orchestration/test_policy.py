@@ -1,0 +1,63 @@
+"""The class of an error decides: retried with growing waits, or failed at once with its reason."""
+
+from __future__ import annotations
+
+import errno
+
+import dagster as dg
+import pytest
+
+from dsa110_assets import errors
+from dsa110_assets.orchestration import policy
+
+RETRIED = {errors.TransientError, errors.ResourceError}
+
+
+def classes() -> list[type[errors.DsaError]]:
+    return errors.DsaError.__subclasses__()
+
+
+def test_every_class_of_the_tree_has_a_treatment() -> None:
+    assert set(policy.TREATMENTS) == set(classes())
+
+
+@pytest.mark.parametrize("cls", classes())
+def test_an_error_is_retried_or_failed_by_its_class(cls: type[errors.DsaError]) -> None:
+    with pytest.raises((dg.RetryRequested, dg.Failure)) as caught, policy.decided():
+        raise cls("the reason")
+    if cls in RETRIED:
+        assert isinstance(caught.value, dg.RetryRequested)
+        assert caught.value.max_retries == policy.TREATMENTS[cls].max_retries > 0
+    else:
+        assert isinstance(caught.value, dg.Failure)
+        assert caught.value.allow_retries is False
+        assert caught.value.metadata[policy.ERROR_CLASS].value == cls.__name__
+        assert "the reason" in (caught.value.description or "")
+
+
+@pytest.mark.parametrize(
+    ("raised", "cls"),
+    [
+        (OSError(errno.ENOSPC, "no space"), errors.ResourceError),
+        (MemoryError("out of memory"), errors.ResourceError),
+        (OSError(errno.EIO, "i/o error"), errors.TransientError),
+        (OSError(errno.ESTALE, "stale handle"), errors.TransientError),
+        (errors.BadDataError("bad"), errors.BadDataError),
+    ],
+)
+def test_system_errors_join_the_tree(raised: OSError | MemoryError | errors.DsaError, cls: type[errors.DsaError]) -> None:
+    assert type(policy.as_dsa_error(raised)) is cls
+
+
+def test_waits_double_and_jitter_stays_within_a_fifth() -> None:
+    rule = policy.TREATMENTS[errors.TransientError]
+    for number in range(rule.max_retries):
+        waits = [policy.wait_s(rule, number) for _ in range(50)]
+        middle = rule.wait_s * 2**number
+        assert all(0.8 * middle <= wait <= 1.2 * middle for wait in waits)
+        assert len(set(waits)) > 1
+
+
+def test_a_fault_of_the_program_is_not_dressed_up() -> None:
+    with pytest.raises(ZeroDivisionError), policy.decided():
+        raise ZeroDivisionError

@@ -1,0 +1,132 @@
+"""Every rule passes on good figures, fails on bad ones, and never passes in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dsa110_assets.orchestration import recipes, rules
+from dsa110_assets.thresholds import Thresholds
+
+GOOD: dict[str, dict[str, Any]] = {
+    "source_catalog": {"n_sources": 10, "n_invalid_positions": 0},
+    "calibrator_catalog": {"n_unknown_flux_used": 0, "n_with_flux": 1041},
+    "sky_model": {"n_sources": 10, "n_left_out": 1},
+    "subband_group": {"n_subbands": 16, "n_subbands_needed": 14, "n_subbands_missing": 0, "n_rejected_files": 0},
+    "measurement_set": {"problems": [], "n_problems": 0, "flag_fraction": 0.1, "flag_fraction_raw": 0.3},
+    "caltables": {"n_sets": 2, "n_transits": 2, "refused": [], "anchor": "PB17:3C138"},
+    "calibrated_ms": {"caltable_age_h": 2.0, "caltable_dec_offset_deg": 0.0, "n_antennas_without_tables": 0},
+    "tile_image": {
+        "rms_jy": 0.002, "rms_over_radiometer": 1.2, "beam_major_arcsec": 45.0, "beam_minor_arcsec": 20.0,
+        "dynamic_range": 500.0, "reference_count": 5.0, "flux_ratio": 1.01, "astrometry_ra_arcsec": 0.2,
+        "astrometry_dec_arcsec": -0.1,
+    },
+    "hour_mosaic": {"measured_over_noise": 1.02, "overlap_pairs": 9.0, "overlap_flux_ratio": 0.99, "windows_completed": 1.0},
+    "source_measurements": {
+        "n_compared": 5, "flux_ratio": 1.0, "n_expected": 9, "completeness": 1.0, "false_detection_rate": 0.0,
+    },
+    "night_mosaic": {"measured_over_noise": 0.98, "overlap_pairs": 0.0, "windows_completed": 0.95},
+    "light_curves": {"n_references_min": 7.0, "n_epochs": 3.0, "residual_rms": 1.0, "n_steady": 200.0},
+    "variability": {"n_injected": 500, "false_alarm_ratio": 1.0},
+    "night_report": {},
+}  # fmt: skip
+
+BAD = [
+    ("source_catalog", "coverage", {"n_sources": 0}),
+    ("source_catalog", "coverage", {"n_invalid_positions": 1}),
+    ("calibrator_catalog", "no_unknown_flux", {"n_unknown_flux_used": 1}),
+    ("sky_model", "coverage", {"n_sources": 0}),
+    ("subband_group", "subbands_known", {"n_subbands": 13}),
+    ("subband_group", "complete", {"n_subbands_missing": 1}),
+    ("subband_group", "headers_agree", {"n_rejected_files": 1}),
+    ("measurement_set", "hard_four", {"problems": ["FIELD: REFERENCE_DIR differs from PHASE_DIR"]}),
+    ("measurement_set", "flag_fraction", {"flag_fraction": 0.51}),
+    ("caltables", "usable", {"n_sets": 0, "refused": ["3C138: median gain SNR 1.0 below 3"]}),
+    ("caltables", "all_transits", {"refused": ["3C138: median gain SNR 1.0 below 3"]}),
+    ("caltables", "flux_anchor", {"anchor": ""}),
+    ("calibrated_ms", "staleness", {"caltable_age_h": 24.1}),
+    ("calibrated_ms", "aging", {"caltable_age_h": 12.1}),
+    ("calibrated_ms", "same_strip", {"caltable_dec_offset_deg": 0.6}),
+    ("calibrated_ms", "same_antennas", {"n_antennas_without_tables": 1}),
+    ("tile_image", "sane", {"rms_jy": 0.0}),
+    ("tile_image", "sane", {"beam_minor_arcsec": 50.0}),
+    ("tile_image", "rms", {"rms_over_radiometer": 3.1}),
+    ("tile_image", "rms", {"rms_over_radiometer": 0.4}),
+    ("tile_image", "dynamic_range", {"dynamic_range": 4.0}),
+    ("tile_image", "flux_ratio", {"flux_ratio": 0.7}),
+    ("tile_image", "astrometry", {"astrometry_ra_arcsec": 5.1}),
+    ("tile_image", "astrometry_drift", {"astrometry_dec_arcsec": -2.1}),
+    ("hour_mosaic", "noise_map", {"measured_over_noise": 1.31}),
+    ("hour_mosaic", "overlap", {"overlap_flux_ratio": 1.11}),
+    ("hour_mosaic", "completeness", {"windows_completed": 0.5}),
+    ("source_measurements", "flux_ratio", {"flux_ratio": 1.21}),
+    ("source_measurements", "completeness", {"completeness": 0.8}),
+    ("source_measurements", "false_detections", {"false_detection_rate": 0.06}),
+    ("night_mosaic", "noise_map", {"measured_over_noise": 0.69}),
+    ("night_mosaic", "overlap", {"overlap_pairs": 4.0, "overlap_flux_ratio": 0.89}),
+    ("night_mosaic", "completeness", {"windows_completed": 0.89}),
+    ("light_curves", "ensemble", {"n_references_min": 2.0}),
+    # 200 sources: three standard errors of an rms are 3 / sqrt(400) = 0.15
+    ("light_curves", "residual_rms", {"residual_rms": 1.21}),
+    ("variability", "false_alarms", {"false_alarm_ratio": 2.1}),
+]
+
+
+def failed(asset: str, figures: dict[str, Any]) -> dict[str, str]:
+    return {v.check: v.reason for v in rules.judge(asset, figures, Thresholds()) if not v.passed}
+
+
+def test_there_are_rules_for_every_asset_and_only_for_those() -> None:
+    assert set(rules.RULES) == set(recipes.RECIPES) == set(GOOD)
+
+
+@pytest.mark.parametrize("asset", GOOD)
+def test_good_figures_pass_every_rule(asset: str) -> None:
+    assert failed(asset, GOOD[asset]) == {}
+
+
+@pytest.mark.parametrize(("asset", "check", "change"), BAD)
+def test_a_bad_figure_fails_its_rule_and_says_why(asset: str, check: str, change: dict[str, Any]) -> None:
+    broken = failed(asset, GOOD[asset] | change)
+    assert check in broken
+    assert broken[check]
+
+
+def test_every_rule_has_a_case_in_which_it_fails() -> None:
+    assert {(asset, check) for asset, check, _ in BAD} == {(a, r.check) for a, known in rules.RULES.items() for r in known}
+
+
+@pytest.mark.parametrize(
+    ("asset", "check", "name"),
+    [
+        ("measurement_set", "flag_fraction", "flag_fraction"),
+        ("measurement_set", "hard_four", "problems"),
+        ("calibrated_ms", "staleness", "caltable_age_h"),
+        ("tile_image", "sane", "rms_jy"),
+        ("tile_image", "rms", "rms_over_radiometer"),
+        ("hour_mosaic", "noise_map", "measured_over_noise"),
+    ],
+)
+def test_a_missing_or_nan_figure_fails(asset: str, check: str, name: str) -> None:
+    assert check in failed(asset, {k: v for k, v in GOOD[asset].items() if k != name})
+    if name != "problems":
+        assert check in failed(asset, GOOD[asset] | {name: float("nan")})
+
+
+def test_a_sky_without_references_proves_nothing_and_fails_nothing() -> None:
+    blind = GOOD["tile_image"] | {"reference_count": 0.0, "flux_ratio": float("nan")}
+    assert failed("tile_image", blind) == {}
+
+
+def test_thresholds_decide() -> None:
+    strict = Thresholds(max_flag_fraction=0.05)
+    verdicts = rules.judge("measurement_set", GOOD["measurement_set"], strict)
+    assert [v.check for v in verdicts if not v.passed] == ["flag_fraction"]
+
+
+def test_verdicts_survive_the_product_record() -> None:
+    figures = GOOD["tile_image"] | {"flux_ratio": 0.5}
+    verdicts = rules.judge("tile_image", figures, Thresholds())
+    again = rules.from_metadata("tile_image", figures | rules.to_metadata(verdicts))
+    assert again == verdicts
