@@ -1,10 +1,10 @@
 """How much a drifting sky is dimmed, on average over a tile and from sample to sample.
 
-The dishes point at hour angle 0 while the tile has one phase centre, so the sky moves through the beam by up to
-1.3 degrees during a tile: a source a degree off axis fades to less than half. Its flux in the image is the mean of
-its attenuated fluxes over integrations and channels, weighted as the image is; what each sample saw of that mean is
-a smooth function of time, frequency and direction, and so a sum of few products of a function of the sample and one
-of the direction.
+The dishes point at hour angle 0 while the tile has one phase centre, so the sky moves through the beam by
+up to 1.3 degrees during a tile: a source a degree off axis fades to less than half. Its flux in the image
+is the mean of its attenuated fluxes over integrations and channels, weighted as the image is; what each
+sample saw of that mean is a smooth function of time, frequency and direction, and so a sum of few
+products of a function of the sample and one of the direction.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from dsa110_assets.visibilities.types import Visibilities
 
 _COARSE_DEG = 0.06
 """Spacing of the points where the beam is computed; cubic splines between them are good to 1e-6."""
-_FREQUENCIES = 16
-"""Frequencies where it is computed; linear between them, good to 1e-5."""
+_FREQUENCIES = 8
+"""Frequencies where it is computed; linear between them, good to 5e-5."""
 _FAINTEST = 0.02
-"""Mean response below which the course of the response is not followed: near the null its ratio to the mean runs away."""
+"""Mean response below which the course of the response is not followed: near the null its ratio to the
+mean runs away."""
 
 
 @dataclass(frozen=True)
 class Attenuation:
     """`mean` (ny, nx) float32: the tile's effective primary beam, finite everywhere.
 
-    A sample (time, channel) sees mean * (1 + sum of pattern * ratio) over `terms`, each a pattern (time, channel)
-    float32 and a ratio (ny, nx) float32.
+    A sample (time, channel) sees mean * (1 + sum of pattern * ratio) over `terms`, each a pattern (time,
+    channel) float32 and a ratio (ny, nx) float32.
     """
 
     mean: NDArray[np.float32]
@@ -47,7 +48,7 @@ def attenuation(
     n_pixels: int,
     n_terms: int = 0,
 ) -> Attenuation:
-    """The attenuation of a square image, with the best `n_terms` terms (singular value decomposition).
+    """The attenuation of a square image, with the best `n_terms` terms (principal components).
 
     `weight_time_channel` (time, channel): sums of the imaging weights.
     """
@@ -71,9 +72,11 @@ def attenuation(
     terms = []
     if n_terms:
         ratio = np.where(mean > _FAINTEST, power / np.maximum(mean, _FAINTEST) - 1, 0.0)
-        # directions count by the square root of their response: bright ones matter more, but the rim must not be lost
-        left, _, _ = np.linalg.svd(ratio * np.sqrt(mean), full_matrices=False)
-        for column in left.T[:n_terms]:
+        # directions count by the square root of their response: bright ones matter more, but the rim must
+        # not be lost
+        weighted = ratio * np.sqrt(mean)
+        _, vectors = np.linalg.eigh(weighted @ weighted.T)
+        for column in vectors.T[::-1][:n_terms]:
             pattern = column.reshape(vis.times_mjd.size, -1) @ interpolation.T
             terms.append((pattern.astype(np.float32), full(column @ ratio)))
     return Attenuation(full(mean), tuple(terms))

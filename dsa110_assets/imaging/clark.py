@@ -1,8 +1,9 @@
 """CLEAN minor cycles after Clark (1980), with a dirty beam twice as wide as the image.
 
-DSA-110 is a T: its dirty beam has straight arms that do not fall off inside the field. A dirty beam no larger than
-the image (radler, WSClean) leaves the far half of a source's arms to be cleaned as if they were sources; one of
-twice the size subtracts every component from every pixel, so minor cycles cannot diverge that way.
+DSA-110 is a T: its dirty beam has straight arms that do not fall off inside the field. A dirty beam no
+larger than the image (radler, WSClean) leaves the far half of a source's arms to be cleaned as if they
+were sources; one of twice the size subtracts every component from every pixel, so minor cycles cannot
+diverge that way.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _DEEPEST_ROUND = 0.15
 """A round goes from its peak to at least this share of it before all pixels are looked at again."""
 _MOST_ROUNDS = 40
 _MASKED_CYCLES = 2
-"""Major cycles below the auto-mask level; what they leave lies under the noise, and radler stops there too."""
+"""Major cycles below the auto-mask level; what they leave lies under the noise, and radler stops there
+too."""
 _DIVERGED = 1.5
 """Growth of the exact residual's peak over the best so far at which the clean ends and the best is kept."""
 

@@ -99,7 +99,8 @@ def _settings(
 
 @contextmanager
 def _output_logged() -> Iterator[None]:
-    """radler reports to the process's standard output, where a caller's JSON may go: into the debug log instead."""
+    """radler reports to the process's standard output, where a caller's JSON may go: into the debug log
+    instead."""
     libc = ctypes.CDLL(None)
     sys.stdout.flush()
     libc.fflush(None)

@@ -69,8 +69,8 @@ def write_image(data: NDArray[np.floating], header: Header, path: Path, cards: C
 def read_image(path: Path) -> FitsImage:
     """Read a FITS image with 2 celestial axes (further axes of length 1 are dropped).
 
-    Blank pixels stay NaN, never 0. Raises NotFoundError if there is no file, BadDataError if it cannot be read,
-    is no such image, has no finite pixel, no celestial coordinates, or no positive BMAJ and BMIN.
+    Blank pixels stay NaN, never 0. Raises NotFoundError if there is no file, BadDataError if it cannot be
+    read, is no such image, has no finite pixel, no celestial coordinates, or no positive BMAJ and BMIN.
     """
     raw, header = _open(path)
     if raw is None or raw.ndim < 2 or raw.size != raw.shape[-1] * raw.shape[-2]:
@@ -82,7 +82,8 @@ def read_image(path: Path) -> FitsImage:
 
 
 def read_header(path: Path) -> tuple[Header, Beam]:
-    """Header and beam of an image without its pixels; the same errors as `read_image` for what they are missing."""
+    """Header and beam of an image without its pixels; the same errors as `read_image` for what they are
+    missing."""
     return _celestial(path, _open(path, pixels=False)[1])
 
 

@@ -22,7 +22,8 @@ _PATCH_PIXELS = 129
 def choose_pixels(weighted: ImagingWeights, options: ImagingOptions) -> tuple[int, float]:
     """(pixels per side, pixel size [rad]): even, quick to Fourier transform, covering `field_deg`.
 
-    With `pixel_arcsec` 0 the beam's minor axis gets `pixels_per_beam` pixels. Raises ConfigurationError beyond
+    With `pixel_arcsec` 0 the beam's minor axis gets `pixels_per_beam` pixels. Raises ConfigurationError
+    beyond
     `max_pixels`.
     """
     if options.pixel_arcsec:
@@ -32,8 +33,9 @@ def choose_pixels(weighted: ImagingWeights, options: ImagingOptions) -> tuple[in
     n_pixels = _fast_even(math.ceil(options.field_deg / pixel_deg))
     if n_pixels > options.max_pixels:
         raise ConfigurationError(
-            f"imaging: a field of {options.field_deg:g} deg at {3600 * pixel_deg:.2f} arcsec needs {n_pixels} pixels a "
-            f"side, more than imaging.max_pixels = {options.max_pixels}; image a smaller field or raise the limit"
+            f"imaging: a field of {options.field_deg:g} deg at {3600 * pixel_deg:.2f} arcsec needs {n_pixels} "
+            f"pixels a side, more than imaging.max_pixels = {options.max_pixels}; "
+            "image a smaller field or raise the limit"
         )
     if not options.pixel_arcsec:
         pixel_deg = options.field_deg / n_pixels
@@ -41,7 +43,8 @@ def choose_pixels(weighted: ImagingWeights, options: ImagingOptions) -> tuple[in
 
 
 def _minor_axis_deg(weighted: ImagingWeights) -> float:
-    """Minor axis of the beam the weights make. The patch starts at the curvature's lower bound and never misses it."""
+    """Minor axis of the beam the weights make. The patch starts at the curvature's lower bound and never
+    misses it."""
     pixel = curvature_fwhm_rad(weighted) / 5
     patch = synthesised_beam(weighted, pixel, _PATCH_PIXELS)
     return fit_beam(patch, math.degrees(pixel)).bmin_deg
@@ -60,7 +63,7 @@ def tile_header(
     """FITS header of a tile: ICRS, SIN about the phase centre, Jy/beam with its beam, times and frequency.
 
     `weight_time_channel`: sums of the imaging weights; channels without any do not count as bandwidth.
-   """
+    """
     pixel_deg = math.degrees(pixel_rad)
     weight = weight_time_channel.sum(axis=0)
     bandwidth_hz = vis.channel_width_hz * int(np.count_nonzero(weight))
@@ -81,7 +84,10 @@ def tile_header(
     header["RADESYS"] = "ICRS"
     header["EQUINOX"] = 2000.0
     set_beam(header, beam)
-    header["RESTFRQ"] = (float(weight @ vis.frequencies_hz / weight.sum()), "[Hz] mean frequency by imaging weight")
+    header["RESTFRQ"] = (
+        float(weight @ vis.frequencies_hz / weight.sum()),
+        "[Hz] mean frequency by imaging weight",
+    )
     header["BANDWID"] = (bandwidth_hz, "[Hz] bandwidth")
     header["STOKES"] = "I"
     header["TELESCOP"] = site.TELESCOPE_NAME

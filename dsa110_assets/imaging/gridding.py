@@ -1,7 +1,8 @@
 """Visibilities to images and back, with w: ducc0's wgridder in the telescope's sign and FITS's orientation.
 
-Images are (ny, nx) with rows towards north and columns towards west (FITS with CDELT1 < 0); the phase centre is
-pixel (ny // 2, nx // 2). V = sum S exp[+2 pi i nu/c (u l + v m + w (n - 1))] exactly: no division by n.
+Images are (ny, nx) with rows towards north and columns towards west (FITS with CDELT1 < 0); the phase
+centre is pixel (ny // 2, nx // 2). V = sum S exp[+2 pi i nu/c (u l + v m + w (n - 1))] exactly: no
+division by n.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Gridder:
 
     @property
     def _geometry(self) -> dict[str, Any]:
-        # ducc0's phase is u x + v y - w (n - 1) and its first axis x. Exchanging u and v makes rows north; the
+        # ducc0's phase is u x + v y - w (n - 1) and its first axis x. Exchanging u and v makes rows north;
+        # the
         # telescope's opposite sense flips u, v; columns towards west flip u back. What remains flipped is v.
         return {
             "uvw": self.uvw_m[:, [1, 0, 2]],
@@ -52,7 +54,8 @@ class Gridder:
         return self.epsilon < _SINGLE_PRECISION_LIMIT
 
     def to_image(self, data: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-        """Adjoint: sum of weight * Re(V exp[-i phase]) per pixel; (ny, nx) float32 (float64 in double precision).
+        """Adjoint: sum of weight * Re(V exp[-i phase]) per pixel; (ny, nx) float32 (float64 in double
+        precision).
 
         `data` and `weights` are (row, channel). Divide by the sum of the weights for Jy/beam.
         """
@@ -67,7 +70,8 @@ class Gridder:
         return np.asarray(image)
 
     def to_visibilities(self, image: NDArray[Any]) -> NDArray[Any]:
-        """The visibilities (row, channel) of an image (ny, nx) [Jy/pixel]; complex64 (complex128 in double)."""
+        """The visibilities (row, channel) of an image (ny, nx) [Jy/pixel]; complex64 (complex128 in
+        double)."""
         return np.asarray(
             wgridder.dirty2vis(
                 dirty=image.astype(np.float64 if self._double else np.float32, copy=False), **self._geometry

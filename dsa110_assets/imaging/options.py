@@ -21,7 +21,7 @@ class ImagingOptions:
         Field(
             ge=2.5,
             le=10,
-            description="pixels across the minor axis when chosen from the beam; off-grid points lose 0.8 % at 4.5, 0.3 % at 6",
+            description="pixels across the beam when it sets them; points lose 0.8 % at 4.5, 0.3 % at 6",
         ),
     ] = 6.0
     max_pixels: Annotated[int, Field(ge=64, le=16384, description="largest side of the image [pixels]")] = (
@@ -68,7 +68,7 @@ class ImagingOptions:
     ] = "clark"
     drift_terms: Annotated[
         int, Field(ge=0, le=8, description="terms that follow sources through the beam; 0 = a static beam")
-    ] = 3
+    ] = 2
     pblimit: Annotated[
         float,
         Field(ge=0.01, lt=1, description="primary-beam response below which the corrected image is blank"),

@@ -21,8 +21,8 @@ class Peaks:
 def find_peaks(image: NDArray[np.floating], threshold: float, distance: int = 3) -> Peaks:
     """Local maxima above `threshold`, the highest within `distance` pixels, refined; brightest first.
 
-    A paraboloid through the log of the 3 x 3 pixels about the peak, exact for a sampled Gaussian. Peaks that touch
-    the edge or a NaN are left out.
+    A paraboloid through the log of the 3 x 3 pixels about the peak, exact for a sampled Gaussian. Peaks
+    that touch the edge or a NaN are left out.
     """
     filled = np.where(np.isfinite(image), image, -np.inf)
     candidate = filled > threshold
@@ -37,7 +37,8 @@ def find_peaks(image: NDArray[np.floating], threshold: float, distance: int = 3)
 
 
 def refine_peak(image: NDArray[np.floating], row: int, column: int) -> tuple[float, float, float] | None:
-    """(x, y, value) of the maximum near a pixel that is one; None if its surroundings are no positive, closed peak."""
+    """(x, y, value) of the maximum near a pixel that is one; None if its surroundings are no positive,
+    closed peak."""
     patch = image[row - 1 : row + 2, column - 1 : column + 2].astype(np.float64)
     if patch.shape != (3, 3) or not np.all(patch > 0):
         return None

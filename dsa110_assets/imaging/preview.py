@@ -22,8 +22,8 @@ def preview_png(
 ) -> bytes:
     """PNG of at most 20 kB of an image (ny, nx), rows from south to north, north up in the picture.
 
-    Grey from `low_sigma` to `high_sigma` of the robust rms by arcsinh; blocks keep their brightest pixel, so faint
-    points stay visible; NaN is dark blue. Written to `path` if given. Never raises for blank images.
+    Grey from `low_sigma` to `high_sigma` of the robust rms by arcsinh; blocks keep their brightest pixel,
+    so faint points stay visible; NaN is dark blue. Written to `path` if given. Never raises for blank images.
     """
     for side in _SIDES:
         content = encode_png(shades(_shrink(data, side), robust_rms(data), low_sigma, high_sigma))
@@ -43,7 +43,9 @@ def _shrink(data: NDArray[np.floating], side: int) -> NDArray[np.float32]:
     return np.where(np.isfinite(blocks), blocks, np.nan)[::-1]
 
 
-def shades(data: NDArray[np.float32], rms: float, low_sigma: float = -3.0, high_sigma: float = 20.0) -> NDArray[np.uint8]:
+def shades(
+    data: NDArray[np.float32], rms: float, low_sigma: float = -3.0, high_sigma: float = 20.0
+) -> NDArray[np.uint8]:
     """Palette indices uint8 of an image: 0 where NaN, else greys by arcsinh between multiples of `rms`."""
     scale = rms if np.isfinite(rms) and rms > 0 else 1.0
     low, high = np.arcsinh(low_sigma), np.arcsinh(high_sigma)

@@ -29,8 +29,8 @@ def reference_figures(
     """Medians over the model's isolated sources expected above 10 sigma within the beam's half-power width.
 
     reference_count; flux_ratio (image over model at the image's frequency) and, in arcseconds east and north,
-    astrometry_ra_arcsec, astrometry_dec_arcsec (image minus model). reference_missing: how many of them have no
-    peak within one beam. NaN where no source counts.
+    astrometry_ra_arcsec, astrometry_dec_arcsec (image minus model). reference_missing: how many of them
+    have no peak within one beam. NaN where no source counts.
     """
     wcs = WCS(header).celestial
     ra, dec = np.asarray(sky.ra_rad), np.asarray(sky.dec_rad)

@@ -20,7 +20,8 @@ _LOBE_FLOOR = 0.35
 
 @dataclass(frozen=True)
 class Beam:
-    """An elliptical Gaussian: full widths at half maximum [deg] and position angle [deg], north through east."""
+    """An elliptical Gaussian: full widths at half maximum [deg] and position angle [deg], north through
+    east."""
 
     bmaj_deg: float
     bmin_deg: float
@@ -42,7 +43,8 @@ class Beam:
 
     @staticmethod
     def from_covariance(covariance: NDArray[np.float64]) -> Beam:
-        """The beam of a (2, 2) covariance [deg^2] of (east, north). Raises ValueError unless positive definite."""
+        """The beam of a (2, 2) covariance [deg^2] of (east, north). Raises ValueError unless positive
+        definite."""
         values, vectors = np.linalg.eigh(covariance)
         if not values[0] > 0:
             raise ValueError("a beam's covariance must be positive definite")
@@ -52,7 +54,8 @@ class Beam:
 
 
 def fit_beam(psf: NDArray[np.floating], pixel_deg: float) -> Beam:
-    """Least-squares Gaussian of unit peak to the main lobe of a dirty beam (ny, nx), rows north, columns west.
+    """Least-squares Gaussian of unit peak to the main lobe of a dirty beam (ny, nx), rows north, columns
+    west.
 
     Raises BadDataError if the peak is not at the centre pixel or the lobe has too few pixels to fit.
     """

@@ -19,10 +19,10 @@ _NOISE_SAMPLES = 200_000
 class StokesI:
     """Cross-correlation rows of Stokes I, time-major.
 
-    data (row, channel) complex64 [Jy]; weights (row, channel) float32, 1/sigma^2 up to a common factor, 0 where
-    nothing is usable; uvw_m (row, 3) float64; frequencies_hz (channel,); n_times integrations of row/n_times
-    baselines each; variance_scale: sigma^2 of a real part [Jy^2] = variance_scale / weight (NaN if no sample
-    has both polarisations).
+    data (row, channel) complex64 [Jy]; weights (row, channel) float32, 1/sigma^2 up to a common factor, 0
+    where nothing is usable; uvw_m (row, 3) float64; frequencies_hz (channel,); n_times integrations of
+    row/n_times baselines each; variance_scale: sigma^2 of a real part [Jy^2] = variance_scale / weight
+    (NaN if no sample has both polarisations).
     """
 
     data: NDArray[np.complex64]
@@ -36,8 +36,9 @@ class StokesI:
 def stokes_i(vis: Visibilities) -> StokesI:
     """Stokes I of all cross-correlations: the weighted mean of XX and YY, each of which measures I.
 
-    Where one polarisation is flagged the other one stands alone, with its own weight. Autocorrelations are left
-    out. Raises SilentWrongnessError unless the data share one phase centre, BadDataError if nothing is usable.
+    Where one polarisation is flagged the other one stands alone, with its own weight. Autocorrelations are
+    left out. Raises SilentWrongnessError unless the data share one phase centre, BadDataError if nothing is
+    usable.
     """
     if not vis.common_phase_centre:
         raise SilentWrongnessError(
@@ -83,11 +84,13 @@ def _combine(data, flags, weights, cross, out, out_weights):  # type: ignore[no-
 def _variance_scale(vis: Visibilities, cross: NDArray[np.intp]) -> float:
     """Noise variance per unit inverse weight, from XX - YY, in which an unpolarised sky cancels.
 
-    |XX - YY|^2 is exponential with mean 2 k (1/w_xx + 1/w_yy); its median, ln 2 of that, ignores interference.
+    |XX - YY|^2 is exponential with mean 2 k (1/w_xx + 1/w_yy); its median, ln 2 of that, ignores
+    interference.
     """
     n_times, _, n_channels, _ = vis.data.shape
     count = n_times * cross.size * n_channels
-    # A stride coprime to the axes would alias with none of them; a fixed-seed draw is simpler and as repeatable.
+    # A stride coprime to the axes would alias with none of them; a fixed-seed draw is simpler and as
+    # repeatable.
     chosen = np.random.default_rng(110).integers(0, count, size=min(count, _NOISE_SAMPLES))
     index = np.unravel_index(chosen, (n_times, cross.size, n_channels))
     at = (index[0], cross[index[1]], index[2])

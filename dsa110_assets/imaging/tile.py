@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from dsa110_assets.sky.model import SkyModel
 
 Image = NDArray[np.float32]
+_BEAM_EPSILON = 1e-3
+"""Accuracy of the dirty beam: major cycles put right what minor cycles do with it."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     n_pixels, pixel_rad = choose_pixels(weighted, options)
     pixel_deg = math.degrees(pixel_rad)
     gridder = Gridder(stokes.uvw_m, stokes.frequencies_hz, n_pixels, pixel_rad, options.epsilon, threads)
-    wide_psf = _dirty_beam(stokes, weighted, replace(gridder, n_pixels=2 * n_pixels))
+    rough = max(options.epsilon, _BEAM_EPSILON)
+    wide_psf = _dirty_beam(stokes, weighted, replace(gridder, n_pixels=2 * n_pixels, epsilon=rough))
     beam = fit_beam(wide_psf, pixel_deg)
     by_time_channel = weighted.weights.reshape(stokes.n_times, -1, stokes.frequencies_hz.size).sum(
         axis=1, dtype=np.float64

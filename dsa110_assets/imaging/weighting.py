@@ -1,8 +1,8 @@
 """Imaging weights: natural, uniform and Briggs, over the weights the visibilities carry.
 
 Briggs (1995), as CASA and WSClean define it: with W_k the sum of visibility weights in uv cell k,
-f^2 = (5 * 10^-R)^2 / (sum W_k^2 / sum w_i), a visibility's weight is w_i / (1 + W_k f^2); uniform is w_i / W_k.
-Cells are 1/field wide and a visibility and its conjugate share one cell.
+f^2 = (5 * 10^-R)^2 / (sum W_k^2 / sum w_i), a visibility's weight is w_i / (1 + W_k f^2); uniform is w_i /
+W_k. Cells are 1/field wide and a visibility and its conjugate share one cell.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class ImagingWeights:
 def imaging_weights(
     stokes: StokesI, scheme: Scheme, robust: float, field_rad: float, min_uv_lambda: float = 0.0
 ) -> ImagingWeights:
-    """Imaging weights of Stokes I rows for a square field [rad]; unchanged (up to a factor) by a scaling of all weights.
+    """Imaging weights of Stokes I rows for a square field [rad]; unchanged (up to a factor) by a scaling
+    of all weights.
 
     Raises BadDataError when `min_uv_lambda` leaves nothing.
     """
@@ -104,8 +105,8 @@ def _apply(uvw, scale, weights, factor, out):  # type: ignore[no-untyped-def]
 def synthesised_beam(weighted: ImagingWeights, pixel_rad: float, n_pixels: int) -> NDArray[np.float64]:
     """The dirty beam's core, (n, n) with its centre at pixel n // 2, from the weights' cells alone.
 
-    Rows are north, columns west as in a FITS image. Direct sum over cells; w is neglected, which is exact near
-    the centre.
+    Rows are north, columns west as in a FITS image. Direct sum over cells; w is neglected, which is exact
+    near the centre.
     """
     offset = (np.arange(n_pixels) - n_pixels // 2) * pixel_rad
     v = np.arange(weighted.cells.shape[0]) * weighted.cell_lambda
@@ -116,7 +117,8 @@ def synthesised_beam(weighted: ImagingWeights, pixel_rad: float, n_pixels: int) 
 
 
 def curvature_fwhm_rad(weighted: ImagingWeights) -> float:
-    """Smallest full width [rad] a Gaussian with the dirty beam's curvature at its peak has: a lower bound of the beam."""
+    """Smallest full width [rad] a Gaussian with the dirty beam's curvature at its peak has: a lower bound
+    of the beam."""
     v, u = np.indices(weighted.cells.shape)
     u = u - (weighted.cells.shape[0] - 1)
     total = weighted.cells.sum()

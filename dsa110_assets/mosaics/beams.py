@@ -23,7 +23,8 @@ def spread(beams: Sequence[Beam]) -> float:
 def common_beam(beams: Sequence[Beam]) -> Beam:
     """The smallest beam of a simple family that all given ones can be convolved to.
 
-    The largest of them if it contains the others, else it grown just enough, else a circle of the largest major axis.
+    The largest of them if it contains the others, else it grown just enough, else a circle of the largest
+    major axis.
     """
     largest = max(beams, key=lambda beam: beam.area_sr)
     for growth in (1.0, 1.02, 1.05, 1.1):
@@ -37,7 +38,8 @@ def common_beam(beams: Sequence[Beam]) -> Beam:
 def to_beam(
     image: NDArray[np.float32], beam: Beam, target: Beam, pixel_deg: float, threads: int
 ) -> NDArray[np.float32]:
-    """An image [Jy/beam of `beam`] convolved to `target`, in Jy per target beam: a point source keeps its peak."""
+    """An image [Jy/beam of `beam`] convolved to `target`, in Jy per target beam: a point source keeps its
+    peak."""
     excess = target.covariance - beam.covariance
     values, vectors = np.linalg.eigh(excess)
     kernel = vectors @ np.diag(np.clip(values, 0, None)) @ vectors.T

@@ -1,7 +1,7 @@
 """Weighted coadds of tiles.
 
-Each tile D (not corrected for its primary beam PB) measures PB * sky with noise sigma, so the least-squares sky is
-M = sum(PB D / sigma^2) / sum(PB^2 / sigma^2), with noise (sum PB^2 / sigma^2)^(-1/2).
+Each tile D (not corrected for its primary beam PB) measures PB * sky with noise sigma, so the
+least-squares sky is M = sum(PB D / sigma^2) / sum(PB^2 / sigma^2), with noise (sum PB^2 / sigma^2)^(-1/2).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from dsa110_assets.mosaics.window import covered
 
 @dataclass(frozen=True)
 class TileInput:
-    """A tile on disk: its image (not PB-corrected), its primary beam on the same pixels, its noise [Jy/beam]."""
+    """A tile on disk: its image (not PB-corrected), its primary beam on the same pixels, its noise
+    [Jy/beam]."""
 
     image_path: Path
     primary_beam_path: Path
@@ -42,11 +43,13 @@ class TileInput:
 
 @dataclass(frozen=True)
 class Mosaic:
-    """`image` [Jy/beam], corrected for the primary beam, and its `noise` map, (ny, nx) float32, NaN where no tile is.
+    """`image` [Jy/beam], corrected for the primary beam, and its `noise` map, (ny, nx) float32, NaN where
+    no tile is.
 
     `tiles` are those that contributed, in time order, each once. `figures`: tiles, area_deg2 (with any tile),
-    rms_jy (lowest 5 % of the noise map), median_noise_jy, measured_over_noise (robust sigma of image / noise: 1 if
-    the noise map is honest), beam_major_arcsec, beam_minor_arcsec, beam_spread, convolved (0 or 1), peak_jy.
+    rms_jy (lowest 5 % of the noise map), median_noise_jy, measured_over_noise (robust sigma of image /
+    noise: 1 if the noise map is honest), beam_major_arcsec, beam_minor_arcsec, beam_spread, convolved (0
+    or 1), peak_jy.
     """
 
     image: NDArray[np.float32]
@@ -66,9 +69,10 @@ def coadd(
 ) -> Mosaic:
     """Coadd tiles on a grid (that of `common_header` unless given); one tile is in memory at a time.
 
-    Tiles given twice count once. Beams that differ by more than `beam_tolerance` are convolved to a common one and
-    the tile's noise is scaled as measured. Raises BadDataError without tiles, for a tile that cannot be read, has
-    no positive noise, or whose primary beam does not match it, and if no tile reaches the grid.
+    Tiles given twice count once. Beams that differ by more than `beam_tolerance` are convolved to a common
+    one and the tile's noise is scaled as measured. Raises BadDataError without tiles, for a tile that
+    cannot be read, has no positive noise, or whose primary beam does not match it, and if no tile reaches
+    the grid.
     """
     options = options or CoaddOptions()
     threads = options.threads or len(os.sched_getaffinity(0))
@@ -113,7 +117,8 @@ def _add(
     image, beam = read_image(tile.image_path), read_image(tile.primary_beam_path)
     if image.data.shape != beam.data.shape:
         raise BadDataError(
-            f"{tile.primary_beam_path}: {beam.data.shape} pixels, but its image has {image.data.shape}; image it again"
+            f"{tile.primary_beam_path}: {beam.data.shape} pixels, but its image has {image.data.shape}; "
+            "image it again"
         )
     window = covered(image.header, grid)
     if window is None:

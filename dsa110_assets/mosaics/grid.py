@@ -22,10 +22,11 @@ def common_header(
 ) -> Header:
     """FITS header (NAXIS1, NAXIS2, ICRS WCS) of a grid that covers all images.
 
-    The centre is the circular mean, so 0 h is no edge. Up to 60 degrees ZEA about the centre (equal areas, and
-    shapes within 1 % over an hour's strip); beyond, the strip in MER (conformal, so beams stay round), true to
-    scale at its middle declination. Pixels: the finest of the images unless `pixel_deg` is given, coarsened if
-    the grid would exceed `max_pixels`. Raises BadDataError without images or beyond the cylinder's reach.
+    The centre is the circular mean, so 0 h is no edge. Up to 60 degrees ZEA about the centre (equal areas,
+    and shapes within 1 % over an hour's strip); beyond, the strip in MER (conformal, so beams stay round),
+    true to scale at its middle declination. Pixels: the finest of the images unless `pixel_deg` is given,
+    coarsened if the grid would exceed `max_pixels`. Raises BadDataError without images or beyond the
+    cylinder's reach.
     """
     if not headers:
         raise BadDataError("a common grid needs at least one image")

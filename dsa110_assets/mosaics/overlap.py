@@ -1,4 +1,5 @@
-"""Do overlapping tiles agree? The same sources, measured in pairs of tiles through different parts of the beam."""
+"""Do overlapping tiles agree? The same sources, measured in pairs of tiles through different parts of the
+beam."""
 
 from __future__ import annotations
 
@@ -20,11 +21,12 @@ from dsa110_assets.telescope import astrometry
 def overlap_agreement(
     tiles: Sequence[TileInput], min_snr: float = 20.0, min_response: float = 0.3, most_sources: int = 50
 ) -> dict[str, float]:
-    """Flux ratios and offsets of bright sources seen in consecutive tiles, both corrected for the primary beam.
+    """Flux ratios and offsets of bright sources seen in consecutive tiles, both corrected for the primary
+    beam.
 
     overlap_pairs; overlap_flux_ratio (median of later over earlier; 1 if the primary beam is right),
-    overlap_flux_scatter (robust sigma of the ratios), overlap_flux_worst (largest |median - 1| of any pair of tiles
-    with at least 3 sources), overlap_offset_arcsec (median distance). NaN where no source counts.
+    overlap_flux_scatter (robust sigma of the ratios), overlap_flux_worst (largest |median - 1| of any pair
+    of tiles with at least 3 sources), overlap_offset_arcsec (median distance). NaN where no source counts.
     """
     unique = sorted({tile.product_id: tile for tile in tiles}.values(), key=lambda tile: tile.mjd)
     ratios: list[float] = []
@@ -56,7 +58,8 @@ def overlap_agreement(
 def _bright(
     tile: TileInput, min_snr: float, min_response: float, most: int
 ) -> tuple[NDArray[np.float64], float]:
-    """(n, 3) ra, dec [rad] and corrected flux [Jy] of a tile's brightest peaks; the beam's minor axis [deg]."""
+    """(n, 3) ra, dec [rad] and corrected flux [Jy] of a tile's brightest peaks; the beam's minor axis
+    [deg]."""
     image, response = read_image(tile.image_path), read_image(tile.primary_beam_path)
     beam_pixels = max(1, round(image.beam.bmaj_deg / float(image.header["CDELT2"])))
     peaks = find_peaks(image.data, min_snr * tile.rms_jy, distance=beam_pixels)

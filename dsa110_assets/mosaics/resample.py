@@ -1,7 +1,8 @@
 """One image onto another grid: cubic B-splines at coordinates interpolated from a coarse grid of exact ones.
 
-Evaluating a WCS for every pixel costs a hundred times the resampling itself (measured: 13.9 s of reproject_interp for
-4096 x 4096); between points 16 pixels apart the mapping is bilinear to far better than a thousandth of a pixel.
+Evaluating a WCS for every pixel costs a hundred times the resampling itself (measured: 13.9 s of
+reproject_interp for 4096 x 4096); between points 16 pixels apart the mapping is bilinear to far better
+than a thousandth of a pixel.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _STEP = 16
 def source_coordinates(
     source: WCS, target: WCS, window: Window
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Source pixel coordinates (x, y) of every 16th pixel of a window of the target; NaN where not on the source's sky."""
+    """Source pixel coordinates (x, y) of every 16th pixel of a window of the target; NaN where not on the
+    source's sky."""
     columns, rows = np.meshgrid(
         np.arange(window.x0, window.x1 + _STEP, _STEP, dtype=np.float64),
         np.arange(window.y0, window.y1 + _STEP, _STEP, dtype=np.float64),
@@ -42,7 +44,8 @@ def spline_coefficients(image: NDArray[np.floating]) -> NDArray[np.float32]:
 def resample(
     coefficients: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64], window: Window
 ) -> NDArray[np.float32]:
-    """Values (window height, width) float32 of a spline at coarse coordinates; NaN outside its pixel centres."""
+    """Values (window height, width) float32 of a spline at coarse coordinates; NaN outside its pixel
+    centres."""
     out = np.empty((window.y1 - window.y0, window.x1 - window.x0), dtype=np.float32)
     _evaluate(coefficients, x, y, out)
     return out

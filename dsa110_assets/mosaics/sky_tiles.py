@@ -1,4 +1,5 @@
-"""A mosaic for sky browsers: its coverage as a MOC, and HiPS tiles (IVOA HiPS 1.0) that Aladin and CARTA-likes open."""
+"""A mosaic for sky browsers: its coverage as a MOC, and HiPS tiles (IVOA HiPS 1.0) that Aladin and
+CARTA-likes open."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ from pathlib import Path
 import astropy.units as u
 import numpy as np
 from astropy.wcs import WCS
-from astropy_healpix import healpix_to_lonlat, lonlat_to_healpix
+from astropy_healpix import (  # type: ignore[import-untyped]
+    healpix_to_lonlat,
+    lonlat_to_healpix,
+)
 from mocpy import MOC
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
@@ -41,12 +45,16 @@ moc_sky_fraction     = {fraction:.9f}
 def write_sky_tiles(mosaic_path: Path, directory: Path, name: str = "continuum") -> dict[str, float]:
     """Write `coverage.moc.fits` and the HiPS directory `hips` beside it; both must be new.
 
-    Tiles are PNG in units of the mosaic's robust noise, see-through where there is no data, from an order whose
-    pixels resolve the mosaic's up to order 3. Returns sky_area_deg2, hips_order, hips_tiles.
+    Tiles are PNG in units of the mosaic's robust noise, see-through where there is no data, from an order
+    whose pixels resolve the mosaic's up to order 3. Returns sky_area_deg2, hips_order, hips_tiles.
     """
     mosaic = read_image(mosaic_path)
     order = _order(mosaic)
-    tiles = {index: tile for index in _touched(mosaic, order) if np.isfinite(tile := _tile(mosaic, order, index)).any()}
+    tiles = {
+        index: tile
+        for index in _touched(mosaic, order)
+        if np.isfinite(tile := _tile(mosaic, order, index)).any()
+    }
     moc = _coverage(tiles, order)
     moc.save(directory / "coverage.moc.fits", format="fits")
     hips = directory / "hips"
@@ -108,7 +116,8 @@ def _halved(tile: NDArray[np.float32]) -> NDArray[np.float32]:
     quads = tile.reshape(_SIDE // 2, 2, _SIDE // 2, 2)
     count = np.isfinite(quads).sum(axis=(1, 3))
     total = np.nan_to_num(quads).sum(axis=(1, 3))
-    return np.divide(total, count, out=np.full(total.shape, np.nan, dtype=np.float32), where=count > 0)
+    blank = np.full(total.shape, np.nan, dtype=np.float32)
+    return np.asarray(np.divide(total, count, out=blank, where=count > 0))
 
 
 def _coverage(tiles: dict[int, NDArray[np.float32]], order: int) -> MOC:

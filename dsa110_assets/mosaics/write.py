@@ -10,7 +10,8 @@ from dsa110_assets.mosaics.coadd import Mosaic
 
 
 def write_mosaic(mosaic: Mosaic, directory: Path, cards: Cards | None = None) -> dict[str, Path]:
-    """Write mosaic.fits, noise.fits, weights.fits and preview.png into an existing directory; paths by file name.
+    """Write mosaic.fits, noise.fits, weights.fits and preview.png into an existing directory; paths by
+    file name.
 
     `weights.fits` holds sum(PB^2 / sigma^2) in 1/Jy^2, so noise = weights^(-1/2) exactly.
     """

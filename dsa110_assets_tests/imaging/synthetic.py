@@ -29,8 +29,8 @@ def observe(
 ) -> Visibilities:
     """Calibrated visibilities about a common phase centre, the middle pointing.
 
-    `sources`: (l east, m north [deg about the phase centre], Jy). `noise_jy`: sigma of a real or imaginary part of
-    one polarisation. No smearing: every sample is evaluated at its centre.
+    `sources`: (l east, m north [deg about the phase centre], Jy). `noise_jy`: sigma of a real or imaginary
+    part of one polarisation. No smearing: every sample is evaluated at its centre.
     """
     rng = np.random.default_rng(seed)
     chosen = _antennas(n_antennas, core_only)

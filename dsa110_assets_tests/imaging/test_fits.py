@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from PIL import Image
+
 from dsa110_assets.errors import BadDataError, NotFoundError
 from dsa110_assets.imaging.fits import read_header, read_image, write_tile
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.preview import MAX_BYTES, preview_png
 from dsa110_assets.imaging.tile import TileImage, make_tile
-from PIL import Image
-
 from dsa110_assets_tests.imaging.synthetic import observe, position_rad
 
 
@@ -46,7 +46,8 @@ def _spoil(path: Path, **cards: object) -> Path:
 
 def test_all_files_are_there_and_say_what_they_are(written: dict[str, Path]) -> None:
     assert set(written) == {
-        "image.fits", "image-pb.fits", "residual.fits", "model.fits", "psf.fits", "primary-beam.fits", "preview.png",
+        "image.fits", "image-pb.fits", "residual.fits", "model.fits", "psf.fits",
+        "primary-beam.fits", "preview.png",
     }  # fmt: skip
     for name, path in written.items():
         if not name.endswith(".fits"):
@@ -119,7 +120,9 @@ def test_one_blank_pixel_stays_blank(written: dict[str, Path]) -> None:
 
 def test_images_of_four_axes_read_as_two(written: dict[str, Path]) -> None:
     data = read_image(written["image.fits"]).data
-    spoilt = _spoil(written["image.fits"], data=data[None, None], CTYPE3="FREQ", CTYPE4="STOKES", CRVAL3=1.4e9)
+    spoilt = _spoil(
+        written["image.fits"], data=data[None, None], CTYPE3="FREQ", CTYPE4="STOKES", CRVAL3=1.4e9
+    )
     back = read_image(spoilt)
     assert back.data.shape == data.shape
     assert WCS(back.header).naxis == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from dsa110_assets.imaging.fits import read_image, write_image
 from dsa110_assets.imaging.peaks import find_peaks
 from dsa110_assets.imaging.restoring import Beam
 from dsa110_assets.imaging.statistics import robust_rms
-from dsa110_assets.mosaics.overlap import overlap_agreement
 from dsa110_assets.mosaics.coadd import Mosaic, TileInput, coadd
 from dsa110_assets.mosaics.grid import common_header
 from dsa110_assets.mosaics.options import CoaddOptions
+from dsa110_assets.mosaics.overlap import overlap_agreement
 from dsa110_assets.mosaics.resample import resample, source_coordinates, spline_coefficients
 from dsa110_assets.mosaics.window import Window
 from dsa110_assets.mosaics.write import write_mosaic
@@ -55,7 +56,8 @@ def test_fluxes_and_places_survive(tmp_path: Path) -> None:
 
 
 def test_parts_of_an_image_add_up_to_it(tmp_path: Path) -> None:
-    """E7: an image cut into overlapping tiles and coadded on its own grid is the image, to float32 rounding."""
+    """E7: an image cut into overlapping tiles and coadded on its own grid is the image, to float32
+    rounding."""
     whole = tile_header(10.0, 40.0, 400)
     rng = np.random.default_rng(2)
     data = rng.standard_normal((400, 400)).astype(np.float32)
@@ -76,7 +78,8 @@ def test_parts_of_an_image_add_up_to_it(tmp_path: Path) -> None:
 
 
 def test_the_formula_pixel_by_pixel(tmp_path: Path) -> None:
-    """M = sum(PB D / s^2) / sum(PB^2 / s^2) and its noise on one common grid, where nothing is interpolated."""
+    """M = sum(PB D / s^2) / sum(PB^2 / s^2) and its noise on one common grid, where nothing is
+    interpolated."""
     header = tile_header(30.0, -5.0, 128)
     rng = np.random.default_rng(1)
     tiles, top, bottom = [], 0.0, 0.0
@@ -99,14 +102,15 @@ def test_the_formula_pixel_by_pixel(tmp_path: Path) -> None:
 
 
 def test_the_noise_map_is_honest(tmp_path: Path) -> None:
-    """Trap 28: of a mosaic of noise alone, the measured sigma equals the map, everywhere and in every zone of it."""
+    """Trap 28: of a mosaic of noise alone, the measured sigma equals the map, everywhere and in every zone
+    of it."""
     mosaic = coadd(make_tiles(tmp_path, CENTRES, [], noise_jy=[1.0, 2.0, 1.5], n_pixels=768))
     pulls = mosaic.image / mosaic.noise
     # some 2e4 beams: sigma is known to 1 %
     assert robust_rms(pulls) == pytest.approx(1.0, abs=0.03)
     assert mosaic.figures["measured_over_noise"] == pytest.approx(1.0, abs=0.03)
     quartiles = np.nanquantile(mosaic.noise, [0, 0.25, 0.5, 0.75, 1])
-    for low, high in zip(quartiles[:-1], quartiles[1:], strict=True):
+    for low, high in pairwise(quartiles):
         zone = (mosaic.noise >= low) & (mosaic.noise <= high)
         assert robust_rms(pulls[zone]) == pytest.approx(1.0, abs=0.06)
 
@@ -154,7 +158,8 @@ def test_overlapping_tiles_agree_and_a_wrong_beam_shows(tmp_path: Path) -> None:
 
 
 def test_different_beams_are_made_one(tmp_path: Path) -> None:
-    """A point source keeps its flux in Jy/beam, and noise stays honest, when tiles of two beams are coadded."""
+    """A point source keeps its flux in Jy/beam, and noise stays honest, when tiles of two beams are
+    coadded."""
     beams = [BEAM, Beam(70 / 3600, 50 / 3600, -20.0), BEAM]
     mosaic = coadd(make_tiles(tmp_path, CENTRES, SOURCES, beams=beams, noise_jy=[0.001] * 3, flat=True))
     assert mosaic.figures["convolved"] == 1
@@ -165,7 +170,8 @@ def test_different_beams_are_made_one(tmp_path: Path) -> None:
 
 
 def test_resampling_agrees_with_reproject(tmp_path: Path) -> None:
-    """The quick resampling against reproject's, which evaluates the WCS at every pixel (bicubic splines too)."""
+    """The quick resampling against reproject's, which evaluates the WCS at every pixel (bicubic splines
+    too)."""
     from reproject import reproject_interp
 
     source = tile_header(150.0, 16.0, 300)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from astropy.coordinates import ICRS
 from astropy.wcs import WCS
+from mocpy import MOC
+from PIL import Image
+
 from dsa110_assets.imaging.fits import write_image
 from dsa110_assets.mosaics import sky_tiles
 from dsa110_assets.mosaics.coadd import coadd
 from dsa110_assets.mosaics.write import write_mosaic
-from mocpy import MOC
-from PIL import Image
-
 from dsa110_assets_tests.mosaics.tiles import gaussians, make_tiles, tile_header
 
 SOURCES = [(359.9, 16.1, 1.0), (0.15, 15.9, 2.0)]
