@@ -1,1 +1,1 @@
-"""Images from visibilities: weighting, gridding, deconvolution, primary beam, FITS. Plain functions over arrays."""
+"""Images from visibilities: weighting, gridding, deconvolution, primary beam, FITS."""

@@ -33,8 +33,8 @@ def choose_pixels(weighted: ImagingWeights, options: ImagingOptions) -> tuple[in
     n_pixels = _fast_even(math.ceil(options.field_deg / pixel_deg))
     if n_pixels > options.max_pixels:
         raise ConfigurationError(
-            f"imaging: a field of {options.field_deg:g} deg at {3600 * pixel_deg:.2f} arcsec needs {n_pixels} "
-            f"pixels a side, more than imaging.max_pixels = {options.max_pixels}; "
+            f"imaging: a field of {options.field_deg:g} deg at {3600 * pixel_deg:.2f} arcsec needs "
+            f"{n_pixels} pixels a side, more than imaging.max_pixels = {options.max_pixels}; "
             "image a smaller field or raise the limit"
         )
     if not options.pixel_arcsec:

@@ -64,7 +64,6 @@ class Gridder:
             wgt=weights.astype(np.float64 if self._double else np.float32, copy=False),
             npix_x=self.n_pixels,
             npix_y=self.n_pixels,
-            double_precision_accumulation=True,
             **self._geometry,
         )
         return np.asarray(image)

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from dsa110_assets.imaging import components
 from dsa110_assets.imaging.attenuation import Attenuation
 from dsa110_assets.imaging.gridding import Gridder
 from dsa110_assets.imaging.stokes import StokesI
@@ -35,9 +36,12 @@ def residual_image(
     def of(model: Image) -> Image:
         if not np.any(model):
             return np.asarray(gridder.to_image(stokes.data, weighted.weights) / total, dtype=np.float32)
-        left = np.asarray(gridder.to_visibilities(model))
-        for pattern, ratio in attenuation.terms:
-            _add_term(left, rough.to_visibilities(model * ratio), pattern)
+        if components.is_quicker(int(np.count_nonzero(model)), gridder):
+            left = components.predict(model, gridder, attenuation, stokes.n_times)
+        else:
+            left = np.asarray(gridder.to_visibilities(model))
+            for pattern, ratio in attenuation.terms:
+                _add_term(left, rough.to_visibilities(model * ratio), pattern)
         np.subtract(stokes.data, left, out=left)
         return np.asarray(gridder.to_image(left, weighted.weights) / total, dtype=np.float32)
 

@@ -20,6 +20,7 @@ from dsa110_assets.imaging.measurement import residual_image
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.reference import reference_figures
 from dsa110_assets.imaging.restoring import Beam, fit_beam, restore
+from dsa110_assets.imaging.slant import flattened
 from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.imaging.stokes import StokesI, stokes_i
 from dsa110_assets.imaging.weighting import ImagingWeights, imaging_weights
@@ -76,7 +77,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     """
     started = time.monotonic()
     threads = options.threads or len(os.sched_getaffinity(0))
-    stokes = stokes_i(vis)
+    stokes, slant = flattened(stokes_i(vis), math.radians(options.field_deg))
     weighted = imaging_weights(
         stokes, options.weighting, options.robust, math.radians(options.field_deg), options.min_uv_lambda
     )
@@ -90,6 +91,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
         axis=1, dtype=np.float64
     )
     header = tile_header(vis, n_pixels, pixel_rad, beam, by_time_channel)
+    header["PV2_1"], header["PV2_2"] = slant.pv
     dimming = attenuation(vis, by_time_channel, header, n_pixels, options.drift_terms)
     residual_of = residual_image(stokes, weighted, gridder, dimming)
     cleaned = deconvolve(

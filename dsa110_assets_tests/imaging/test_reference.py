@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from dsa110_assets.imaging.geometry import set_beam
 from dsa110_assets.imaging.reference import reference_figures
 from dsa110_assets.imaging.restoring import Beam
 from dsa110_assets.sky.model import SkyModel
-
 from dsa110_assets_tests.mosaics.tiles import gaussians, response, tile_header
 
 N_PIXELS = 512
@@ -17,7 +17,9 @@ SOURCES = [(0.1, 16.1, 1.0), (359.8, 15.8, 2.0), (359.9, 16.3, 0.5)]
 
 def _sky(scale: float = 1.0, shift_deg: float = 0.0) -> SkyModel:
     ra, dec, flux = np.array(SOURCES).T
-    return SkyModel(("a", "b", "c"), np.deg2rad(ra), np.deg2rad(dec + shift_deg), flux * scale, np.zeros(3), 1.4e9)
+    return SkyModel(
+        ("a", "b", "c"), np.deg2rad(ra), np.deg2rad(dec + shift_deg), flux * scale, np.zeros(3), 1.4e9
+    )
 
 
 @pytest.mark.parametrize(("scale", "shift_deg"), [(1.0, 0.0), (0.8, 0.0), (1.0, 5 / 3600)])

@@ -1,0 +1,48 @@
+"""The plane an array lies in, and the slanted projection in which its images need almost no w.
+
+Antennas on flat ground have w = a u + b v at any instant, so that u l + v m + w (n - 1) is
+u [l + a (n - 1)] + v [m + b (n - 1)]: an image in l + a (n - 1), m + b (n - 1) needs no w at all. FITS
+calls this projection SIN with PV2_1 = -a, PV2_2 = -b (Calabretta & Greisen 2002, section 5.1.5). What is
+left of w (relief, and the change of a and b during a tile) takes a few planes instead of dozens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dsa110_assets.imaging.stokes import StokesI
+
+
+@dataclass(frozen=True)
+class Slant:
+    """w = a u + b v + what is left. `pv` are FITS's PV2_1, PV2_2."""
+
+    a: float
+    b: float
+
+    @property
+    def pv(self) -> tuple[float, float]:
+        """(PV2_1, PV2_2)."""
+        return -self.a, -self.b
+
+
+def flattened(stokes: StokesI, field_rad: float) -> tuple[StokesI, Slant]:
+    """The rows with the best plane's w taken out, and that plane; unchanged if little w would be saved.
+
+    The gridder takes n from slanted coordinates n', an error in phase of 2 pi w' (n - n'), where w' is what is
+    left: below a hundredth of a turn on the longest baseline at the corner of a 4 degree field.
+    """
+    used = stokes.weights.max(axis=1) > 0
+    u_v, w = stokes.uvw_m[used, :2], stokes.uvw_m[used, 2]
+    (a, b), *_ = np.linalg.lstsq(u_v, w, rcond=None)
+    uvw = stokes.uvw_m.copy()
+    uvw[:, 2] -= uvw[:, :2] @ (a, b)
+    corner = 1 - math.cos(field_rad / math.sqrt(2))
+    shortest_m = 299792458.0 / float(stokes.frequencies_hz.max())
+    turns = np.array([np.abs(w).max(), np.abs(uvw[used, 2]).max()]) * corner / shortest_m
+    if turns[0] < 0.5 or turns[1] > 0.7 * turns[0]:
+        return stokes, Slant(0.0, 0.0)
+    return replace(stokes, uvw_m=uvw), Slant(float(a), float(b))
