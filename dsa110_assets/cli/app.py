@@ -61,6 +61,8 @@ def build() -> typer.Typer:
 
 def run(arguments: Sequence[str] | None) -> int:
     """Run the command tree and turn whatever happens into an exit status (see `cli.main`)."""
+    if not sys.warnoptions:  # libraries' warnings are for whoever asks for them with -W, not for observers
+        logging.captureWarnings(True)
     try:
         status = build()(args=arguments, prog_name="dsa110", standalone_mode=False)
         sys.stdout.flush()

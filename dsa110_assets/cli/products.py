@@ -150,7 +150,8 @@ def _write(curve: Any, rows: dict[str, Any], out: Path) -> None:
 
             table = QTable(curve)
             table["time"] = curve.time.mjd
-            table.meta = {key: str(value) for key, value in curve.meta.items()}
+            names = {"SOURCE": "source_id", "RA_DEG": "ra_deg", "DEC_DEG": "dec_deg", "PRODUCT": "product_id"}
+            table.meta = {card: rows[key] for card, key in names.items()}  # FITS allows eight characters
             table.write(out, format=TABLE_FORMATS[out.suffix], overwrite=True)
         else:
             known = ", ".join([".csv", ".parquet", ".json", *TABLE_FORMATS])

@@ -24,7 +24,8 @@ from types import FrameType
 
 from dsa110_assets.errors import ConfigurationError, ResourceError
 
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+_LIBC = ctypes.CDLL(None)  # opened before any fork: a child may not allocate much between fork and exec
 POLL_S = 0.2
 STOP_DEADLINE_S = 20.0  # Dagster's daemon ends its ticks in a few seconds; a run is interrupted at once
 START_DEADLINE_S = 120.0
@@ -105,8 +106,12 @@ def _raise_stopped(number: int, _frame: FrameType | None) -> None:
 
 
 def _adopt_orphans() -> None:
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, argument: int) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        _LIBC.prctl(option, argument, 0, 0, 0)
 
 
 def _start(service: Service) -> subprocess.Popen[bytes]:
@@ -114,8 +119,13 @@ def _start(service: Service) -> subprocess.Popen[bytes]:
     with service.log_path.open("ab") as log:
         return subprocess.Popen(
             list(service.command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            start_new_session=True, env={**os.environ, **service.environment},
+            start_new_session=True, env={**os.environ, **service.environment}, preexec_fn=_end_with_parent,
         )  # fmt: skip
+
+
+def _end_with_parent() -> None:
+    """In the child, before it becomes the service: have the kernel end it should this process be killed."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _await_ready(

@@ -29,7 +29,7 @@ def product_file(store: Archive, product_id: str, relative: str) -> Path:
         )
     name = PurePosixPath(relative)
     bad = not relative or len(relative) > LONGEST_NAME or not relative.isprintable() or "\\" in relative
-    if bad or name.is_absolute() or any(part in ("..", ".") for part in relative.split("/")):
+    if bad or name.is_absolute() or any(part in ("", "..", ".") for part in relative.split("/")):
         raise NotFoundError("no such file in this product")
     root = Path(product.path).resolve()
     path = root.joinpath(*name.parts)

@@ -48,7 +48,13 @@ def ask(app: Starlette, url: str, method: str = "GET", host: str = "localhost") 
     }  # fmt: skip
     sent: list[dict[str, Any]] = []
 
+    asked = False
+
     async def receive() -> dict[str, Any]:
+        nonlocal asked
+        if asked:  # the client stays until it has its answer
+            await asyncio.Event().wait()
+        asked = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:
