@@ -32,7 +32,8 @@ class Slant:
 def flattened(stokes: StokesI, field_rad: float) -> tuple[StokesI, Slant]:
     """The rows with the best plane's w taken out, and that plane; unchanged if little w would be saved.
 
-    The gridder takes n from slanted coordinates n', an error in phase of 2 pi w' (n - n'), where w' is what is
+    The gridder takes n from slanted coordinates n', an error in phase of 2 pi w' (n - n'), where w' is
+    what is
     left: below a hundredth of a turn on the longest baseline at the corner of a 4 degree field.
     """
     used = stokes.weights.max(axis=1) > 0

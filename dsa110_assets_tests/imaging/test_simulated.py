@@ -21,7 +21,8 @@ from dsa110_assets.visibilities import grouping, phasing, reader, uvh5
 def test_a_simulated_group_images_to_its_sky(tmp_path: Path, start: str) -> None:
     """Fluxes within 1.5 %, positions within a twentieth of the beam, noise as the radiometer has it.
 
-    The sources lie up to 0.7 degree off; at 1.5 MHz and 12.9 s that loses up to 0.5 % in the longest baselines.
+    The sources lie up to 0.7 degree off; at 1.5 MHz and 12.9 s that loses up to 0.5 % on the longest
+    baselines.
     """
     plain = {"population": False, "variables": False, "calibrator": "none", "gain_amplitude": 1.0}
     quiet = {
