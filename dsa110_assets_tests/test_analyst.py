@@ -126,7 +126,7 @@ def test_caltables_of_a_time_without_observation_are_the_nearest_active(tmp_path
     caltable_registry.reject(archive.store, "caltables-20260126-v1/3C138", "swapped antennas")
     assert archive.caltables(at="2026-01-26T10:00").product_id == "caltables-20260125-v1"
     caltable_registry.reject(archive.store, "caltables-20260125-v1/3C138", "also bad")
-    with pytest.raises(NotFoundError, match="caltables-20260125-v1/3C138 .rejected"):
+    with pytest.raises(NotFoundError, match=r"caltables-20260125-v1/3C138 \(rejected"):
         archive.caltables(at="2026-01-26T10:00")
 
 
@@ -234,8 +234,10 @@ def test_neither_dagster_nor_casa_is_imported(small: SmallArchive) -> None:
     code = (
         "import sys, dsa110_assets as dsa\n"
         f"archive = dsa.open_archive({str(small.root)!r})\n"
-        f"archive.products('tile_image'); archive.image({WINDOW!r}).data; archive.light_curve({made.FAINT!r})\n"
-        "bad = {name.partition('.')[0] for name in sys.modules} & {'dagster', 'casatools', 'casatasks', 'casacore'}\n"
+        f"archive.products('tile_image'); archive.image({WINDOW!r}).data\n"
+        f"archive.light_curve({made.FAINT!r})\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "bad = loaded & {'dagster', 'casatools', 'casatasks', 'casacore'}\n"
         "sys.exit(f'imported {bad}' if bad else 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

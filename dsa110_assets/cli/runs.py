@@ -38,10 +38,12 @@ def failed(home: Path, store: Archive) -> list[FailedRun]:
     with open_instance(home) as instance:
         for record in instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.FAILURE]), limit=NEWEST):
             run = record.dagster_run
-            ended_at = datetime.fromtimestamp(record.end_time or record.create_timestamp.timestamp(), UTC)
+            began_s = record.start_time or record.create_timestamp.timestamp()
+            ended_at = datetime.fromtimestamp(record.end_time or began_s, UTC)
+            began_at = datetime.fromtimestamp(began_s, UTC)
             partition = run.tags.get(PARTITION_TAG)
             asked = sorted(key.to_user_string() for key in run.asset_selection or ())
-            lacking = tuple(asset for asset in asked if not _made_since(store, asset, partition, ended_at))
+            lacking = tuple(asset for asset in asked if not _made_since(store, asset, partition, began_at))
             if lacking and (lacking, partition) not in found:
                 found[lacking, partition] = FailedRun(
                     run.run_id, lacking, partition, ended_at, _reason(instance, run.run_id)
@@ -58,12 +60,18 @@ def _reason(instance: DagsterInstance, run_id: str) -> str:
     """What the failed step said, else what the run did."""
     from dagster import DagsterEventType
 
-    for entry in instance.all_logs(
-        run_id, of_type={DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
-    ):
+    kinds = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
+    for entry in instance.all_logs(run_id, of_type=kinds):
         event = entry.dagster_event
-        if event is not None and event.is_step_failure and event.step_failure_data.user_failure_data:
-            return " ".join((event.step_failure_data.user_failure_data.description or "").split())
-        if event is not None and event.message:
-            return " ".join(event.message.split())
+        if event is None:
+            continue
+        if not event.is_step_failure:
+            return " ".join((event.message or "").split())
+        data = event.step_failure_data
+        if data.user_failure_data:
+            return " ".join((data.user_failure_data.description or "").split())
+        error = data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        return " ".join((error.message if error else event.message or "").split())
     return "no reason recorded; see the run in Dagster's web UI"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsa110_assets.analyst_views import Image
 from dsa110_assets.archive.product import Product
@@ -77,7 +78,7 @@ def _drawn(product_id: str, path: Path, rms_jy: float | None) -> bytes:
 
     step = max(1, -(-max(image.data.shape) // LONGEST_SIDE))
     wcs = image.wcs[::step, ::step]
-    pixels, sigma = image.data[::step, ::step], image.rms.value
+    pixels, sigma = binned(image.data, step), image.rms.value
     with _DRAWING:
         figure = Figure(figsize=(8.2, 7), layout="constrained")
         axes = figure.add_subplot(projection=wcs)
@@ -109,6 +110,13 @@ def _drawn(product_id: str, path: Path, rms_jy: float | None) -> bytes:
             )
         figure.colorbar(shown, ax=axes, label="Flux density [mJy/beam]", shrink=0.85)
         return _bytes(figure, "png")
+
+
+def binned(data: NDArray[np.floating[Any]], step: int) -> NDArray[np.floating[Any]]:
+    """Means of step × step pixels; NaN where one of them is. Leaving pixels out instead would lose sources."""
+    ny, nx = (length // step * step for length in data.shape)
+    means: NDArray[np.floating[Any]] = data[:ny, :nx].reshape(ny // step, step, nx // step, step).mean((1, 3))
+    return means
 
 
 def _bytes(figure: Any, kind: str) -> bytes:

@@ -159,15 +159,16 @@ from pathlib import Path
 from dsa110_assets.cli import services
 from dsa110_assets.errors import ResourceError
 stays = services.Service("stays", (sys.executable, "-c", "import time; time.sleep(600)"), Path(sys.argv[1]))
-dies = services.Service("dies", (sys.executable, "-c", "print('no such thing'); raise SystemExit(3)"), Path(sys.argv[2]))
+fails = "print('no such thing'); raise SystemExit(3)"
+dies = services.Service("dies", (sys.executable, "-c", fails), Path(sys.argv[2]))
 try:
     services.run([stays, dies], lambda text: None, lambda: None)
 except ResourceError as error:
     print(error, len(services.descendants(os.getpid())))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a"), str(tmp_path / "b")], capture_output=True, text=True,
-        timeout=STOP_S,
+        [sys.executable, "-c", code, str(tmp_path / "a"), str(tmp_path / "b")], capture_output=True,
+        text=True, timeout=STOP_S,
     )  # fmt: skip
     assert done.stdout.strip().endswith("ends: no such thing 0")
     assert "dies ended with status 3" in done.stdout

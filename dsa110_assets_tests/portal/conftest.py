@@ -39,12 +39,13 @@ Get = Callable[..., Answer]
 
 
 def ask(app: Starlette, url: str, method: str = "GET", host: str = "localhost") -> Answer:
-    """One request through the whole application, as a server hands it over: path unquoted, headers lower-case."""
+    """One request through the whole application, as a server hands it over: with the path unquoted."""
     parts = urlsplit(url)
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
         "path": unquote(parts.path), "raw_path": parts.path.encode(), "query_string": parts.query.encode(),
-        "root_path": "", "headers": [(b"host", host.encode())], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+        "root_path": "", "headers": [(b"host", host.encode())], "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
     }  # fmt: skip
     sent: list[dict[str, Any]] = []
 

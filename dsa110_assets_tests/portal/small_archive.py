@@ -197,7 +197,8 @@ def _points(nights: list[str]) -> pd.DataFrame:
                 rows.append({
                     "source_id": name, "ra_deg": ra, "dec_deg": dec, "epoch": night + suffix, "mjd": mjd,
                     "flux_jy": flux if detected else 0.001, "flux_err_jy": RMS_JY, "raw_flux_jy": 1.02 * flux,
-                    "raw_flux_err_jy": RMS_JY, "rms_jy": RMS_JY, "limit_jy": np.nan if detected else 5 * RMS_JY,
+                    "raw_flux_err_jy": RMS_JY, "rms_jy": RMS_JY,
+                    "limit_jy": np.nan if detected else 5 * RMS_JY,
                     "detected": detected, "correction": 1.02, "correction_err": 0.001, "n_references": 12,
                     "quality": 0, "mosaic_id": f"hour_mosaic-{night.replace('-', '')}T2200-v1",
                 })  # fmt: skip

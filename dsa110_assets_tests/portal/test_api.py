@@ -65,7 +65,8 @@ def test_status_counts(get: Get) -> None:
     ("url", "status"),
     [
         ("/api/products?limit=x", 400), ("/api/products?limit=0", 400), ("/api/products?limit=1e99", 400),
-        ("/api/products?limit=nan", 400), ("/api/products?since=yesterday", 404), ("/api/products?asset=A'--", 404),
+        ("/api/products?limit=nan", 400), ("/api/products?since=yesterday", 404),
+        ("/api/products?asset=A'--", 404),
         ("/api/sources?ra=12&dec=91", 400), ("/api/sources?ra=12", 400), ("/api/sources?ra=foo&dec=1", 400),
         ("/api/sources?ra=1&dec=1&radius=-1", 400), ("/api/lightcurve/nobody", 404),
         ("/api/lineage/tile_image-20260125T2205-v9", 404), ("/api/lineage/../../etc/passwd", 404),

@@ -21,7 +21,8 @@ from dsa110_assets_tests.portal.small_archive import SmallArchive
 
 TILE = "tile_image-20260125T2205-v1"
 ESCAPES = (
-    "../v0001/image.fits", "../../../../index.sqlite", "..%2f..%2f..%2f..%2findex.sqlite", "%2e%2e/product.json",
+    "../v0001/image.fits", "../../../../index.sqlite", "..%2f..%2f..%2f..%2findex.sqlite",
+    "%2e%2e/product.json",
     "/etc/passwd", "%2fetc%2fpasswd", "./image.fits", "image.fits/", "image.fits/..", "", "image.fits%00.png",
     "image%0a.fits", "..%5cindex.sqlite", "x" * 500, "~/.bashrc", "nothing.fits",
 )  # fmt: skip

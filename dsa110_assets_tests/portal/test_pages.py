@@ -1,4 +1,4 @@
-"""The pages: they say what the archive holds, they are well-formed, and every link in them leads somewhere."""
+"""The pages: they say what the archive holds, are well-formed, and every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_image_plot_shows_the_source_where_it_is(get: Get) -> None:
     height, width = picture.shape
     inside = picture[int(0.25 * height) : int(0.75 * height), int(0.25 * width) : int(0.65 * width)]
     rows, columns = np.nonzero(inside < 0.1)
-    # the reference pixel is half a pixel of 64 north and east of the middle; axes take about 0.7 of the picture
+    # the reference pixel is half a pixel of 64 off the middle; axes take about 0.7 of the picture
     assert abs(rows.mean() / inside.shape[0] - 0.5) < 0.1
     assert np.ptp(rows) < 0.05 * height
     assert np.ptp(columns) < 0.05 * width
@@ -130,3 +130,15 @@ def test_night_report_runs_in_a_sandbox(get: Get) -> None:
     assert answer.headers["content-security-policy"].startswith("sandbox")
     assert "Night 2026-01-25" in answer.text
     assert "/files/night_report-20260125-v1/report.html" in get("/nights/2026-01-25").text
+
+
+def test_binning_keeps_the_mean_and_a_source_and_blanks() -> None:
+    from dsa110_assets.portal.plots import binned
+
+    image = np.zeros((9, 8))
+    image[5, 6], image[0, 0] = 16.0, np.nan
+    small = binned(image, 4)
+    assert small.shape == (2, 2)
+    assert np.isnan(small[0, 0])
+    assert small[1, 1] == 1.0  # 16 over 4 x 4 pixels
+    np.testing.assert_array_equal(binned(image, 1), image)
