@@ -148,8 +148,8 @@ def _write(curve: Any, rows: dict[str, Any], out: Path) -> None:
         elif out.suffix in TABLE_FORMATS:
             from astropy.table import QTable
 
-            table = QTable(curve)
-            table["time"] = curve.time.mjd
+            columns = {name: curve[name] for name in curve.colnames if name != "time"}
+            table = QTable({"mjd": curve.time.mjd, **columns})
             names = {"SOURCE": "source_id", "RA_DEG": "ra_deg", "DEC_DEG": "dec_deg", "PRODUCT": "product_id"}
             table.meta = {card: rows[key] for card, key in names.items()}  # FITS allows eight characters
             table.write(out, format=TABLE_FORMATS[out.suffix], overwrite=True)

@@ -107,7 +107,7 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
         calibration=calibration_state(archive, moment, latest),
         next_transit=next_transit(strip, moment),
         disk=disk(archive.root, archive.store.products(state=None), inbox, moment),
-        latest_figures=_figures(by_asset.get("tile_image", [])),
+        latest_figures=_figures(by_asset),
     )
 
 
@@ -254,11 +254,13 @@ def disk(root: Path, products: Sequence[Product], inbox: Path | None, moment: da
     return Disk(str(root), usage.free, usage.total, rate, full_in_days)
 
 
-def _figures(tiles: Sequence[Product]) -> dict[str, float]:
-    """Numbers of the newest image, for the metrics."""
-    if not tiles:
-        return {}
-    return {key: float(value) for key, value in tiles[-1].metadata.items() if _is_number(value)}
+def _figures(by_asset: dict[str, list[Product]]) -> dict[str, float]:
+    """Numbers of the newest calibrated observation and of the newest image, for the metrics."""
+    found: dict[str, float] = {}
+    for asset in ("calibrated_ms", "tile_image"):
+        for product in by_asset.get(asset, [])[-1:]:
+            found |= {key: float(value) for key, value in product.metadata.items() if _is_number(value)}
+    return found
 
 
 def _is_number(value: Any) -> bool:

@@ -113,7 +113,7 @@ def _drawn(product_id: str, path: Path, rms_jy: float | None) -> bytes:
 
 
 def binned(data: NDArray[np.floating[Any]], step: int) -> NDArray[np.floating[Any]]:
-    """Means of step × step pixels; NaN where one of them is. Leaving pixels out instead would lose sources."""
+    """Means of step × step pixels; NaN where one of them is. Leaving pixels out would lose sources."""
     ny, nx = (length // step * step for length in data.shape)
     means: NDArray[np.floating[Any]] = data[:ny, :nx].reshape(ny // step, step, nx // step, step).mean((1, 3))
     return means
