@@ -88,7 +88,7 @@ def produce(
             ingredients.ids,
             settings=recipe.settings(settings, ingredients),
             code_version=recipe.code_version,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             engines=engines(),
         ) as draft:
             draft.metadata.update(make(ingredients, draft))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dsa110_assets.orchestration.process import ProcessReport, process
 from dsa110_assets.settings import Settings
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
@@ -31,6 +32,43 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_this_machine() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith("DSA110_") or n == "DAGSTER_HOME"]:
+            patch.delenv(name)
+        yield
+
+
+def tiny_settings(inbox: Path, place: Path, **more: Any) -> Settings:
+    """Settings for the tiny telescope with archive and Dagster home in `place`: small images, one thread."""
+    from dsa110_assets import settings
+
+    imaging = {"field_deg": 2.0, "pixels_per_beam": 3.0, "max_major_cycles": 3, "clean_iterations": 300, "threads": 1}
+    given: dict[str, Any] = {
+        "inbox": inbox, "archive": place / "archive", "DAGSTER_HOME": place / "home",
+        "subbands": SUBBANDS, "min_subbands": SUBBANDS - 1, "imaging": imaging, **more,
+    }  # fmt: skip
+    return settings.load(**given)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, ProcessReport]:
+    """The tiny run, processed once; do not change its archive, use `processed` for a copy."""
+    settings = tiny_settings(tiny_run, tmp_path_factory.mktemp("finished"))
+    return settings, process(settings)
+
+
+@pytest.fixture
+def processed(finished_run: tuple[Settings, ProcessReport], tmp_path: Path) -> Settings:
+    """A copy of the processed tiny run: its archive and its Dagster."""
+    original, _ = finished_run
+    shutil.copytree(original.archive, tmp_path / "archive", symlinks=True)
+    assert original.dagster_home is not None
+    shutil.copytree(original.dagster_home, tmp_path / "home")
+    return tiny_settings(original.inbox, tmp_path)
+
+
 @pytest.fixture
 def inbox(tiny_run: Path, tmp_path: Path) -> Path:
     """An inbox of its own with the tiny run's files (hard links: nothing writes into a raw file)."""
@@ -42,39 +80,13 @@ def inbox(tiny_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
-    """Settings for the tiny telescope: small images, one thread."""
-    for name in [n for n in os.environ if n.startswith("DSA110_") or n == "DAGSTER_HOME"]:
-        monkeypatch.delenv(name)
-
-    def make(inbox: Path, **more: Any) -> Settings:
-        from dsa110_assets import settings
-
-        imaging = {"field_deg": 2.0, "pixels_per_beam": 3.0, "max_major_cycles": 3, "clean_iterations": 300, "threads": 1}
-        given: dict[str, Any] = {
-            "inbox": inbox, "archive": tmp_path / "archive", "DAGSTER_HOME": tmp_path / "home",
-            "subbands": SUBBANDS, "min_subbands": SUBBANDS - 1, "imaging": imaging, **more,
-        }  # fmt: skip
-        return settings.load(**given)
-
-    return make
+def settings(inbox: Path, tmp_path: Path) -> Settings:
+    """The tiny telescope's settings over an inbox of its own; nothing is processed yet."""
+    return tiny_settings(inbox, tmp_path)
 
 
-@pytest.fixture
-def settings(make_settings: Callable[..., Settings], inbox: Path) -> Settings:
-    """The tiny telescope's settings over its own inbox."""
-    return make_settings(inbox)
-
-
-@pytest.fixture
-def truncate(inbox: Path) -> Iterator[Callable[[Path, int], None]]:
-    """Cut a file short, in a copy: hard links share their bytes with the other tests."""
-
-    def cut(path: Path, size: int) -> None:
-        copy = path.with_suffix(".copy")
-        shutil.copyfile(path, copy)
-        with copy.open("r+b") as handle:
-            handle.truncate(size)
-        copy.replace(path)
-
-    yield cut
+def cut_short(path: Path, size: int) -> None:
+    """Replace a file by its first `size` bytes; a copy, for hard links share their bytes with other tests."""
+    copy = path.with_suffix(".copy")
+    copy.write_bytes(path.read_bytes()[:size])
+    copy.replace(path)

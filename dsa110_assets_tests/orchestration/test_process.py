@@ -6,24 +6,29 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
-from dsa110_assets.archive import caltable_registry
+from dsa110_assets.archive import caltable_registry, quarantine, stale
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.orchestration import process as processing
+from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration import recipes
+from dsa110_assets.orchestration.process import ProcessReport, process
 from dsa110_assets.settings import Settings
+from dsa110_assets_tests.orchestration.conftest import SUBBANDS, cut_short, tiny_settings
 
 OBSERVATIONS = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
-CATALOGUES = {"source_catalog", "calibrator_catalog", "sky_model"}
+AFTER_CALIBRATION = {
+    "calibrated_ms", "tile_image", "hour_mosaic", "source_measurements", "night_mosaic", "light_curves",
+    "variability", "night_report",
+}  # fmt: skip
 
 
-def made(report: processing.ProcessReport) -> set[str]:
-    return {one.asset for one in report.made}
+def made(report: ProcessReport) -> set[tuple[str, str | None]]:
+    return {(one.asset, one.partition) for one in report.made}
 
 
 def contents(archive: Archive) -> dict[tuple[str, str | None], tuple[int, tuple[str, ...]]]:
@@ -31,21 +36,157 @@ def contents(archive: Archive) -> dict[tuple[str, str | None], tuple[int, tuple[
     return {(p.asset, p.partition): (p.version, p.inputs) for p in archive.products()}
 
 
-@pytest.fixture
-def processed(settings: Settings) -> Settings:
-    report = processing.process(settings)
-    assert report.failed == ()
-    assert report.waiting == ()
-    assert made(report) == set(recipes.RECIPES)
-    return settings
+def test_everything_is_made_and_dagster_knows_it(finished_run: tuple[Settings, ProcessReport]) -> None:
+    settings, report = finished_run
+    assert (report.failed, report.waiting, report.quarantined) == ((), (), ())
+    assert {asset for asset, _ in made(report)} == set(recipes.RECIPES)
+    assert [key for asset, key in sorted(made(report), key=str) if asset == "tile_image"] == OBSERVATIONS
+    with instances.open_instance(settings.dagster_home) as dagster:
+        assert dagster.get_materialized_partitions(dg.AssetKey("tile_image")) == set(OBSERVATIONS)
+        event = dagster.get_latest_materialization_event(dg.AssetKey("tile_image"))
+        assert event is not None
+        assert event.asset_materialization is not None
+        told = event.asset_materialization.metadata
+        assert {"rms_jy", "seconds", "caltable_age_h", "path", "inputs", "preview", "product"} <= set(told)
+        assert float(told["rms_jy"].value) > 0  # type: ignore[arg-type]
 
 
-def test_everything_is_made_once_and_a_second_run_makes_nothing(processed: Settings) -> None:
+def test_a_second_run_makes_nothing(processed: Settings) -> None:
     archive = Archive(processed.archive)
     before = contents(archive)
-    assert {partition for asset, partition in before if asset == "tile_image"} == set(OBSERVATIONS)
-    again = processing.process(processed)
+    again = process(processed)
     assert again.ok
     assert again.made == ()
     assert again.up_to_date == len(before)
     assert contents(archive) == before
+
+
+def test_lineage_reaches_the_subband_files(processed: Settings, tiny_run: Path) -> None:
+    archive = Archive(processed.archive)
+    variability = archive.current("variability", "2026-01-25")
+    assert variability is not None
+    leaves = archive.lineage(variability.id).files()
+    assert {Path(leaf.path) for leaf in leaves} == set(tiny_run.glob("*.hdf5"))
+    assert all(leaf.digest for leaf in leaves)
+
+
+def test_a_dry_run_foresees_what_is_made_and_changes_nothing(settings: Settings, finished_run: tuple[Settings, ProcessReport]) -> None:
+    foreseen = process(settings, dry_run=True)
+    assert {(step.asset, step.partition) for step in foreseen.planned} == made(finished_run[1])
+    assert not settings.archive.exists()
+
+
+def test_through_and_since_bound_the_work(settings: Settings) -> None:
+    from datetime import UTC, datetime
+
+    report = process(settings, since=datetime(2026, 1, 25, 22, 30, tzinfo=UTC), through="measurement_set")
+    observed = {key for asset, key in made(report) if asset == "measurement_set"}
+    assert observed == {"2026-01-25T22:30"}
+    assert not {asset for asset, _ in made(report)} & AFTER_CALIBRATION
+
+
+def test_a_rejected_table_makes_just_its_dependents_stale_and_one_run_settles_it(processed: Settings) -> None:
+    archive = Archive(processed.archive)
+    before = contents(archive)
+    (only,) = caltable_registry.sets(archive, "active")
+    caltable_registry.reject(archive, only.set_id, "swapped antennas")
+    assert {one.product.asset for one in stale.stale(archive)} == AFTER_CALIBRATION
+
+    waiting = process(processed)
+    assert not waiting.ok  # no other table is there: the observations wait, visibly, and nothing wrong is made
+    assert {item.what for item in waiting.waiting} == {f"calibrated_ms {key}" for key in OBSERVATIONS}
+    assert not {asset for asset, _ in made(waiting)} & {"caltables", "calibrated_ms", "tile_image"}
+
+    caltable_registry.restore(archive, only.set_id)
+    solved_anew = tiny_settings(processed.inbox, processed.archive.parent, solve={"gain_solint_s": 120.0})
+    report = process(solved_anew)
+    assert report.ok
+    assert {asset for asset, _ in made(report)} == AFTER_CALIBRATION | {"caltables"}
+    after = contents(archive)
+    assert {k for k in before if after[k] == before[k]} == {k for k in before if k[0] not in AFTER_CALIBRATION | {"caltables"}}
+    assert stale.stale(archive) == []
+
+
+def test_a_truncated_group_is_put_aside_and_the_others_are_made(settings: Settings, inbox: Path) -> None:
+    """Two of four subbands of the first group are cut short: two are left, three are needed."""
+    broken = sorted(inbox.glob("2026-01-25T22:20*"))[:2]
+    assert len(broken) == 2
+    for path in broken:
+        cut_short(path, 1000)
+    report = process(settings, through="tile_image")
+    assert report.failed == ()
+    assert {key for asset, key in made(report) if asset == "tile_image"} == set(OBSERVATIONS[1:])
+    archive = Archive(settings.archive)
+    records = quarantine.quarantined(archive)
+    assert set(broken) <= {path for one in records for path in one.paths}
+    assert all(one.reason for one in records)
+    assert len(report.quarantined) == 3  # two files, and the group that is left with too few
+    again = process(settings, through="tile_image")
+    assert (again.quarantined, again.made) == ((), ())
+
+
+def test_a_late_subband_makes_a_new_version_and_what_follows(settings: Settings, inbox: Path, tmp_path: Path) -> None:
+    late = min(inbox.glob("2026-01-25T22:30*_sb03.hdf5"))
+    aside = tmp_path / late.name
+    late.rename(aside)
+    first = process(settings, through="measurement_set")
+    assert ("measurement_set", "2026-01-25T22:30") in made(first)
+    archive = Archive(settings.archive)
+    partial = archive.current("subband_group", "2026-01-25T22:30")
+    assert partial is not None
+    assert partial.metadata["n_subbands"] == SUBBANDS - 1
+    aside.rename(late)
+    second = process(settings, through="measurement_set")
+    assert made(second) == {("subband_group", "2026-01-25T22:30"), ("measurement_set", "2026-01-25T22:30")}
+    complete = archive.current("subband_group", "2026-01-25T22:30")
+    assert complete is not None
+    assert (complete.version, complete.metadata["n_subbands"]) == (2, SUBBANDS)
+
+
+@pytest.mark.parametrize(
+    "point", ["subband_group/indexed", "measurement_set/renamed", "caltables/written", "tile_image/indexed", "light_curves/sealed"]
+)
+def test_killed_anywhere_a_second_run_ends_with_the_same_products(
+    point: str, settings: Settings, finished_run: tuple[Settings, ProcessReport]
+) -> None:
+    """SIGKILL at a named point inside publishing, in a process of its own; then once more, undisturbed."""
+    script = (
+        "import sys; from pathlib import Path; "
+        "from dsa110_assets_tests.orchestration.conftest import tiny_settings; "
+        "from dsa110_assets.orchestration.process import process; "
+        "process(tiny_settings(Path(sys.argv[1]), Path(sys.argv[2])))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script, str(settings.inbox), str(settings.archive.parent)]
+    root = str(Path(__file__).parents[2])
+    killed = subprocess.run(command, env={**os.environ, "DSA110_CRASH_AT": point}, cwd=root, capture_output=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    report = process(settings)
+    assert report.ok
+    archive = Archive(settings.archive)
+    undisturbed = {key: inputs for key, (_, inputs) in contents(Archive(finished_run[0].archive)).items()}
+    assert set(contents(archive)) == set(undisturbed)
+    assert all(archive.verify(product) == [] for product in archive.products())
+    assert process(settings).made == ()
+    with instances.open_instance(settings.dagster_home) as dagster:
+        unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+        assert dagster.get_runs(filters=unfinished) == []
+        for asset, key in undisturbed:
+            known = dagster.get_latest_materialization_event(dg.AssetKey(asset))
+            assert known is not None
+            assert key is None or key in dagster.get_materialized_partitions(dg.AssetKey(asset))
+
+
+def test_two_at_once_are_refused_with_one_sentence(processed: Settings) -> None:
+    import fcntl
+
+    with (processed.archive / ".process.lock").open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ConfigurationError, match="already runs on"):
+            process(processed)
+
+
+def test_a_wrong_inbox_or_asset_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"DSA110_INBOX=.*no such directory"):
+        process(tiny_settings(tmp_path / "nowhere", tmp_path))
+    with pytest.raises(ConfigurationError, match="no such asset"):
+        process(settings, through="tiles")
