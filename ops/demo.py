@@ -84,7 +84,7 @@ def compare(truth: dict[str, Any]) -> None:
         curve = light_curve(archive, source)
         if curve is None:
             continue
-        flux, error = curve["flux"].to_value("Jy"), curve["flux_error"].to_value("Jy")
+        flux, error = curve["flux"].to_value("Jy"), curve["error"].to_value("Jy")
         expected = np.interp(curve.time.mjd, *np.transpose(source["light_curve"]))
         constant = source["kind"] in ("constant", "calibrator")
         if not constant or flux.mean() > 20 * error.mean():
