@@ -26,10 +26,7 @@ def choose_pixels(weighted: ImagingWeights, options: ImagingOptions) -> tuple[in
     beyond
     `max_pixels`.
     """
-    if options.pixel_arcsec:
-        pixel_deg = options.pixel_arcsec / 3600
-    else:
-        pixel_deg = _minor_axis_deg(weighted) / options.pixels_per_beam
+    pixel_deg = options.pixel_arcsec / 3600 or _minor_axis_deg(weighted) / options.pixels_per_beam
     n_pixels = _fast_even(math.ceil(options.field_deg / pixel_deg))
     if n_pixels > options.max_pixels:
         raise ConfigurationError(

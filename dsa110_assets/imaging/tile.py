@@ -12,6 +12,7 @@ import numpy as np
 from astropy.io.fits import Header
 from numpy.typing import NDArray
 
+from dsa110_assets.imaging import outliers
 from dsa110_assets.imaging.attenuation import attenuation
 from dsa110_assets.imaging.deconvolution import deconvolve
 from dsa110_assets.imaging.geometry import choose_pixels, tile_header
@@ -71,8 +72,8 @@ def pb_corrected(image: Image, primary_beam: Image, pblimit: float) -> Image:
 def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None = None) -> TileImage:
     """Image calibrated visibilities with one common phase centre.
 
-    With a sky model the figures also compare its sources with the image; it never shapes the image. Raises
-    SilentWrongnessError without a common phase centre, BadDataError if nothing can be imaged,
+    With a sky model, its sources beyond CLEAN's reach are taken out first (`outliers`), and the figures compare the
+    others with the image. Raises SilentWrongnessError without a common phase centre, BadDataError if nothing can be imaged,
     ConfigurationError if the image would be larger than allowed.
     """
     started = time.monotonic()
@@ -93,6 +94,9 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     header = tile_header(vis, n_pixels, pixel_rad, beam, by_time_channel)
     header["PV2_1"], header["PV2_2"] = slant.pv
     dimming = attenuation(vis, by_time_channel, header, n_pixels, options.drift_terms)
+    taken_out: dict[str, float] = {}
+    if sky is not None:
+        stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming.mean, weighted.noise_jy)
     residual_of = residual_image(stokes, weighted, gridder, dimming)
     cleaned = deconvolve(
         residual_of(np.zeros((n_pixels, n_pixels), dtype=np.float32)),
@@ -121,6 +125,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
             "major_cycles": float(cleaned.major_cycles),
             "minor_iterations": float(cleaned.minor_iterations),
             "field_deg": n_pixels * pixel_deg,
+            **taken_out,
         },
     )
     tile.figures.update(_figures(tile, vis, stokes, weighted))
