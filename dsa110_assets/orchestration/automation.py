@@ -50,9 +50,9 @@ CATALOGUE = (
 CALTABLES = (
     _Condition.in_latest_time_window(RECENT)
     & _Condition.cron_tick_passed(CALIBRATION_TICK)
-    & _Condition.any_deps_match(_Condition.newly_updated().since_last_handled()).allow(
-        _only("measurement_set")
-    )
+    & _Condition.any_deps_match(_Condition.newly_updated())
+    .allow(_only("measurement_set"))
+    .since_last_handled()
     & ~_Condition.any_deps_missing().allow(_only("sky_model", "calibrator_catalog"))
     & ~_Condition.in_progress()
 ).with_label("caltables_when_new_observations")
@@ -91,11 +91,15 @@ HOUR_MOSAIC = (
     & ~_Condition.any_deps_in_progress()
 ).with_label("hour_when_settled")
 
+_HELD = _Condition.any_checks_match(_Condition.check_failed(), blocking_only=True)
+"""A failed blocking check. One that was never evaluated, for the product was reported after a crash, is no failure:
+held products are known to the archive, and nothing is made from them."""
+
 FOLLOWING = (
     (_todo(RECENT_NIGHTS) | _changed(RECENT_NIGHTS))
     & ~_Condition.any_deps_missing()
     & ~_Condition.any_deps_in_progress()
-    & _Condition.all_deps_blocking_checks_passed()
+    & ~_Condition.any_deps_match(_HELD)
 ).with_label("when_inputs_pass")
 
 NIGHT = (

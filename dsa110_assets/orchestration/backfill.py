@@ -1,6 +1,7 @@
 """Historical nights: the windows that are present, launched as Dagster backfills, in the slow lane."""
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -101,18 +102,20 @@ def _launch(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, str
 
     from dsa110_assets.definitions import defs
 
-    made = PartitionBackfill.from_asset_partitions(
-        backfill_id=make_new_backfill_id(),
-        asset_graph=defs.resolve_asset_graph(),
-        partition_names=list(launch.partitions),
-        asset_selection=[dg.AssetKey(name) for name in launch.assets],
-        backfill_timestamp=time.time(),
-        tags={**TAGS, **tags},
-        dynamic_partitions_store=instance,
-        all_partitions=False,
-        title=f"{', '.join(launch.assets)}: {launch.partitions[0]} to {launch.partitions[-1]}",
-        description=None,
-        run_config=None,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Dagster's own, inside the call
+        made = PartitionBackfill.from_asset_partitions(
+            backfill_id=make_new_backfill_id(),
+            asset_graph=defs.resolve_asset_graph(),
+            partition_names=list(launch.partitions),
+            asset_selection=[dg.AssetKey(name) for name in launch.assets],
+            backfill_timestamp=time.time(),
+            tags={**TAGS, **tags},
+            dynamic_partitions_store=instance,
+            all_partitions=False,
+            title=f"{', '.join(launch.assets)}: {launch.partitions[0]} to {launch.partitions[-1]}",
+            description=None,
+            run_config=None,
+        )
     instance.add_backfill(made)
     return replace(launch, backfill_id=made.backfill_id)

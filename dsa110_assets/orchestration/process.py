@@ -64,7 +64,7 @@ class Failed:
 class ProcessReport:
     """What `process` did: made, failed, waiting, put aside, and how many partitions were up to date.
 
-    `planned` is what a dry run would do. `held` are products that failed a blocking check.
+    `planned` is what a dry run would do. A product that failed a blocking check is among `failed`, as 'Held'.
     """
 
     made: tuple[Made, ...] = ()
@@ -206,11 +206,17 @@ class _Runner:
         """
         todo = self._todo(assets, partition, fresh)
         done = [asset for asset in assets if asset not in todo]
-        self.tally.up_to_date += sum(
-            self.platform.archive.current(asset, partition) is not None for asset in done
-        )
+        for asset in done:
+            self._count(self.platform.archive.current(asset, partition))
         if todo:
             self._run(todo, partition)
+
+    def _count(self, product: "Product | None") -> None:
+        """An up-to-date product; a held one is told each time, for what should follow from it is not made."""
+        if product is not None:
+            self.tally.up_to_date += 1
+            if held := product.metadata.get(recipes.HELD):
+                self.tally.failed.append(Failed(product.asset, product.partition, "Held", f"{product.id}: {held}"))
 
     def _todo(self, assets: Sequence[str], partition: str | None, fresh: bool) -> list[str]:
         for number, asset in enumerate(assets):
@@ -242,6 +248,8 @@ class _Runner:
             product = self.platform.archive.current(asset, partition)
             if product is not None and product != before[asset]:
                 self.tally.made.append(Made(product.id, asset, partition, seconds / len(assets)))
+                if held := product.metadata.get(recipes.HELD):
+                    self.tally.failed.append(Failed(asset, partition, "Held", f"{product.id}: {held}"))
         self.tally.failed += _failures(result, partition)
 
     def tell_dagster(self, wanted: Sequence[tuple[recipes.Grain, Sequence[str]]], span: plan.Span) -> None:
@@ -286,10 +294,11 @@ def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[
             while error is not None and error.cause is not None:
                 error = error.cause
             error_class = (error.cls_name if error else None) or "Error"
+            if error_class == "DagsterAssetCheckFailedError":
+                continue  # its product is there, and held: told with its reasons below
             reason = " ".join(str(error.message if error else event.message).split()).removeprefix(
                 f"{error_class}: "
             )
-            if error_class != "DagsterAssetCheckFailedError":
-                logging.getLogger(__name__).error("%s %s: %s", event.step_key, partition, error)
+            logging.getLogger(__name__).error("%s %s: %s", event.step_key, partition, error)
         found.append(Failed(str(event.step_key), partition, error_class, reason))
     return found

@@ -102,6 +102,25 @@ _WORST = {
 """Of several sets the night shows the worst."""
 
 
+def write_transits(directory: Path, outcomes: Sequence[Solved]) -> None:
+    """transits.json: what every transit of the night gave, the refused ones with their reasons."""
+    from dsa110_assets.archive.files import write_json
+    from dsa110_assets.archive.product import jsonable
+
+    told = [
+        {
+            "name": one.name,
+            "measurement_set": one.product.id,
+            "calibrator": one.transit.calibrator.name,
+            "transit_mjd": one.transit.mjd,
+            "problems": list(one.problems),
+            "figures": dict(one.figures),
+        }
+        for one in outcomes
+    ]
+    write_json(directory / "transits.json", jsonable({"transits": told}))
+
+
 def night_figures(solved: Sequence[Solved], refused: Sequence[Solved]) -> dict[str, Any]:
     """The night's figures: how many sets, the worst of each of their numbers, what they rest on, what was refused."""
     figures: dict[str, Any] = {

@@ -44,7 +44,7 @@ def tiny_settings(inbox: Path, place: Path, **more: Any) -> Settings:
     """Settings for the tiny telescope with archive and Dagster home in `place`: small images, one thread."""
     from dsa110_assets import settings
 
-    imaging = {"field_deg": 2.0, "pixels_per_beam": 3.0, "max_major_cycles": 3, "clean_iterations": 300, "threads": 1}
+    imaging = {"field_deg": 2.0, "pixels_per_beam": 2.5, "max_major_cycles": 2, "clean_iterations": 100, "threads": 1}
     given: dict[str, Any] = {
         "inbox": inbox, "archive": place / "archive", "DAGSTER_HOME": place / "home",
         "subbands": SUBBANDS, "min_subbands": SUBBANDS - 1, "imaging": imaging, **more,

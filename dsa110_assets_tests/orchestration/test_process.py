@@ -21,6 +21,7 @@ from dsa110_assets.settings import Settings
 from dsa110_assets_tests.orchestration.conftest import SUBBANDS, cut_short, tiny_settings
 
 OBSERVATIONS = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
+EARLY = {"source_catalog", "calibrator_catalog", "sky_model", "subband_group", "measurement_set"}
 AFTER_CALIBRATION = {
     "calibrated_ms", "tile_image", "hour_mosaic", "source_measurements", "night_mosaic", "light_curves",
     "variability", "night_report",
@@ -143,37 +144,52 @@ def test_a_late_subband_makes_a_new_version_and_what_follows(settings: Settings,
     assert (complete.version, complete.metadata["n_subbands"]) == (2, SUBBANDS)
 
 
-@pytest.mark.parametrize(
-    "point", ["subband_group/indexed", "measurement_set/renamed", "caltables/written", "tile_image/indexed", "light_curves/sealed"]
-)
+KILLS = [
+    ("subband_group/indexed", "measurement_set"),
+    ("measurement_set/renamed", "measurement_set"),
+    ("caltables/written", "caltables"),
+    ("tile_image/indexed", "tile_image"),
+    ("light_curves/sealed", "night_report"),
+]
+
+
+@pytest.mark.parametrize(("point", "through"), KILLS)
 def test_killed_anywhere_a_second_run_ends_with_the_same_products(
-    point: str, settings: Settings, finished_run: tuple[Settings, ProcessReport]
+    point: str, through: str, request: pytest.FixtureRequest, finished_run: tuple[Settings, ProcessReport]
 ) -> None:
-    """SIGKILL at a named point inside publishing, in a process of its own; then once more, undisturbed."""
+    """SIGKILL at a named point inside publishing, in a process of its own; then once more, undisturbed.
+
+    The later points start from a finished archive in which just that product was rejected: sooner there.
+    """
+    asset = point.partition("/")[0]
+    early = through == "measurement_set"
+    settings: Settings = request.getfixturevalue("settings" if early else "processed")
+    if not early:
+        rejected = Archive(settings.archive).products(asset)[0]
+        Archive(settings.archive).reject(rejected.id, "to be made again")
     script = (
         "import sys; from pathlib import Path; "
         "from dsa110_assets_tests.orchestration.conftest import tiny_settings; "
         "from dsa110_assets.orchestration.process import process; "
-        "process(tiny_settings(Path(sys.argv[1]), Path(sys.argv[2])))"
+        "process(tiny_settings(Path(sys.argv[1]), Path(sys.argv[2])), through=sys.argv[3])"
     )
-    command = [sys.executable, "-W", "ignore", "-c", script, str(settings.inbox), str(settings.archive.parent)]
+    command = [sys.executable, "-W", "ignore", "-c", script, str(settings.inbox), str(settings.archive.parent), through]
     root = str(Path(__file__).parents[2])
     killed = subprocess.run(command, env={**os.environ, "DSA110_CRASH_AT": point}, cwd=root, capture_output=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL
-    report = process(settings)
-    assert report.ok
+    assert process(settings, through=through).ok
     archive = Archive(settings.archive)
-    undisturbed = {key: inputs for key, (_, inputs) in contents(Archive(finished_run[0].archive)).items()}
-    assert set(contents(archive)) == set(undisturbed)
-    assert all(archive.verify(product) == [] for product in archive.products())
-    assert process(settings).made == ()
+    wanted = {k for k in contents(Archive(finished_run[0].archive)) if not early or k[0] in EARLY}
+    assert set(contents(archive)) == wanted
+    assert all(archive.verify(product) == [] for product in archive.products(asset))
+    assert process(settings, through=through).made == ()
     with instances.open_instance(settings.dagster_home) as dagster:
         unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
         assert dagster.get_runs(filters=unfinished) == []
-        for asset, key in undisturbed:
-            known = dagster.get_latest_materialization_event(dg.AssetKey(asset))
+        for name, key in wanted:
+            known = dagster.get_latest_materialization_event(dg.AssetKey(name))
             assert known is not None
-            assert key is None or key in dagster.get_materialized_partitions(dg.AssetKey(asset))
+            assert key is None or key in dagster.get_materialized_partitions(dg.AssetKey(name))
 
 
 def test_two_at_once_are_refused_with_one_sentence(processed: Settings) -> None:

@@ -35,6 +35,7 @@ def caltables(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mater
                 draft.path,
             )
             (refused if outcome.problems else solved).append(outcome)
+        solving.write_transits(draft.path, [*solved, *refused])
         for outcome in solved:
             solving.register(draft, outcome)
         return solving.night_figures(solved, refused)

@@ -1,0 +1,110 @@
+"""Backfills: just the windows that are there, in the slow lane, followed to the end a phase at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+from dagster._core.execution.backfill import BulkActionStatus
+
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.orchestration import backfill as backfills
+from dsa110_assets.orchestration import redo
+from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.settings import Settings
+
+KEYS = ("2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30")
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as one:
+        yield one
+
+
+def test_only_windows_with_data_are_launched_behind_live_work(settings: Settings, instance: dg.DagsterInstance) -> None:
+    (launch,) = backfills.backfill(settings, "2026-01-24", "2026-01-26", instance=instance)
+    assert launch.partitions == KEYS
+    (queued,) = instance.get_backfills()
+    assert queued.backfill_id == launch.backfill_id
+    assert queued.status == BulkActionStatus.REQUESTED
+    assert queued.tags["dsa110/lane"] == "backfill"
+    assert int(queued.tags["dagster/priority"]) < 0
+    data = queued.asset_backfill_data
+    assert data is not None
+    for asset in ("subband_group", "measurement_set"):
+        subset = data.target_subset.get_partitions_subset(dg.AssetKey(asset))
+        assert set(subset.get_partition_keys()) == set(KEYS)
+
+
+def test_one_asset_by_hour_or_night(settings: Settings, instance: dg.DagsterInstance) -> None:
+    (hours,) = backfills.backfill(settings, "2026-01-25", "2026-01-25", "hour_mosaic", instance=instance)
+    assert (hours.assets, hours.partitions) == (("hour_mosaic",), ("2026-01-25T22:00",))
+    (nights,) = backfills.backfill(settings, "2026-01-25", "2026-01-25", "caltables", instance=instance)
+    assert nights.partitions == ("2026-01-25",)
+
+
+def test_a_rehearsal_launches_nothing(settings: Settings, instance: dg.DagsterInstance) -> None:
+    (launch,) = backfills.backfill(settings, "2026-01-25", "2026-01-25", dry_run=True, instance=instance)
+    assert launch.backfill_id is None
+    assert launch.partitions == KEYS
+    assert list(instance.get_backfills()) == []
+
+
+@pytest.mark.parametrize(
+    ("nights", "asset", "error", "said"),
+    [
+        (("2026-02-01", "2026-02-02"), None, NotFoundError, "no observation of"),
+        (("2026-02-02", "2026-02-01"), None, ConfigurationError, "before the first"),
+        (("yesterday", "2026-02-01"), None, ConfigurationError, "write 2026-01-25"),
+        (("2026-01-25", "2026-01-25"), "tiles", ConfigurationError, "choose of"),
+        (("2026-01-25", "2026-01-25"), "sky_model", ConfigurationError, "has no nights"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    settings: Settings, instance: dg.DagsterInstance, nights: tuple[str, str], asset: str | None,
+    error: type[Exception], said: str,
+) -> None:  # fmt: skip
+    with pytest.raises(error, match=said):
+        backfills.backfill(settings, *nights, asset, instance=instance)
+
+
+def test_a_finished_backfill_is_followed_phase_by_phase_and_each_step_once(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    (launch,) = backfills.backfill(settings, "2026-01-25", "2026-01-25", instance=instance)
+    platform = Platform(settings)
+
+    def tick(cursor: str | None) -> dg.SensorResult:
+        result = redo.backfill_sensor(dg.build_sensor_context(instance=instance, cursor=cursor), platform=platform)
+        assert isinstance(result, dg.SensorResult)
+        return result
+
+    assert tick(None).run_requests == []  # the backfill itself still runs
+    (queued,) = instance.get_backfills()
+    instance.update_backfill(queued.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+    process(settings, through="measurement_set")  # what the daemon would have run
+    first = tick(None)
+    assert {(r.job_name, r.partition_key) for r in first.run_requests or ()} == {("nights", "2026-01-25")}
+    assert [k.to_user_string() for k in (first.run_requests or ())[0].asset_selection or ()] == ["caltables"]
+    assert (first.run_requests or ())[0].tags[backfills.FOLLOW_TAG] == launch.backfill_id
+    process(settings, through="caltables")
+    second = tick(first.cursor)
+    assert {r.partition_key for r in second.run_requests or ()} == set(KEYS)
+    assert {r.job_name for r in second.run_requests or ()} == {"observations"}
+    process(settings)
+    third = tick(second.cursor)
+    assert third.run_requests == []
+    assert json.loads(third.cursor or "") == [launch.backfill_id]
+
+
+def test_what_failed_under_a_backfill_is_not_tried_for_ever(settings: Settings, instance: dg.DagsterInstance) -> None:
+    process(settings, through="measurement_set")
+    span = redo.plan.Span()
+    requests = redo.redo_requests(Platform(settings), span, {}, {("caltables", "2026-01-25")})
+    assert requests == []
+    assert Archive(settings.archive).products("caltables") == []

@@ -1,0 +1,204 @@
+"""The inbox sensor: asks once for what is ready, waits for what is not, puts aside what never will be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dsa110_assets.archive import quarantine
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import ResourceError
+from dsa110_assets.orchestration import inbox as looking
+from dsa110_assets.orchestration import sensors
+from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.settings import Settings
+from dsa110_assets.thresholds import Thresholds
+from dsa110_assets_tests.orchestration.conftest import SUBBANDS, cut_short, tiny_settings
+
+KEYS = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as one:
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def _roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small test disk is not an emergency."""
+    monkeypatch.setattr(sensors, "_require_room", lambda platform: None)
+
+
+def tick(settings: Settings, instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
+    context = dg.build_sensor_context(instance=instance, cursor=cursor)
+    result = sensors.inbox_sensor(context, platform=Platform(settings))
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def asked(result: dg.SensorResult) -> list[str]:
+    return [str(request.partition_key) for request in result.run_requests or ()]
+
+
+def at(monkeypatch: pytest.MonkeyPatch, seconds_later: float) -> None:
+    began = looking.now_s()
+    monkeypatch.setattr(looking, "now_s", lambda: began + seconds_later)
+
+
+def test_complete_observations_are_asked_for_once_oldest_first(settings: Settings, instance: dg.DagsterInstance) -> None:
+    first = tick(settings, instance)
+    assert asked(first) == KEYS
+    assert len({request.run_key for request in first.run_requests or ()}) == len(KEYS)
+    assert all(request.tags["dsa110/lane"] == "live" for request in first.run_requests or ())
+    second = tick(settings, instance, first.cursor)
+    assert asked(second) == []
+    assert set(json.loads(second.cursor or "")["open"]) == set(KEYS)
+
+
+def test_a_lost_cursor_asks_again_under_the_same_run_keys(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Dagster drops a request whose run key it has seen: nothing runs twice."""
+    keys = [[r.run_key for r in tick(settings, instance).run_requests or ()] for _ in range(2)]
+    assert keys[0] == keys[1]
+
+
+def test_what_was_made_already_is_not_asked_for(processed: Settings, instance: dg.DagsterInstance) -> None:
+    assert asked(tick(processed, instance)) == []
+
+
+def test_a_missing_subband_is_waited_for_and_then_done_without(
+    settings: Settings, inbox: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    min(inbox.glob("2026-01-25T22:25*_sb02.hdf5")).unlink()
+    early = tick(settings, instance)
+    assert asked(early) == [KEYS[0], KEYS[2]]
+    at(monkeypatch, settings.group_wait_s + 1)
+    late = tick(settings, instance, early.cursor)
+    assert asked(late) == [KEYS[1]]
+    assert quarantine.quarantined(Archive(settings.archive)) == []
+
+
+def test_a_subband_after_that_asks_for_another_run(
+    settings: Settings, inbox: Path, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = min(inbox.glob("2026-01-25T22:25*_sb02.hdf5"))
+    aside = tmp_path / late.name
+    late.rename(aside)
+    at(monkeypatch, settings.group_wait_s + 1)
+    first = tick(settings, instance)
+    (partial,) = [r for r in first.run_requests or () if r.partition_key == KEYS[1]]
+    aside.rename(late)
+    second = tick(settings, instance, first.cursor)
+    assert asked(second) == [KEYS[1]]
+    assert (second.run_requests or ())[0].run_key != partial.run_key
+
+
+def test_too_few_subbands_are_quarantined_once_with_the_reason(
+    settings: Settings, inbox: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in list(inbox.glob("2026-01-25T22:25*"))[: SUBBANDS - 1]:
+        path.unlink()
+    waiting = tick(settings, instance)
+    assert quarantine.quarantined(Archive(settings.archive)) == []
+    at(monkeypatch, settings.group_wait_s + 1)
+    cursor = tick(settings, instance, waiting.cursor).cursor
+    (record,) = quarantine.quarantined(Archive(settings.archive))
+    assert record.observation == KEYS[1]
+    assert "1 of 4 subbands" in record.reason
+    tick(settings, instance, cursor)
+    assert quarantine.quarantined(Archive(settings.archive)) == [record]
+
+
+def test_a_truncated_file_may_still_be_growing_then_it_is_quarantined(
+    settings: Settings, inbox: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = min(inbox.glob("2026-01-25T22:25*_sb01.hdf5"))
+    cut_short(broken, 5000)
+    early = tick(settings, instance)
+    assert KEYS[1] not in asked(early)
+    assert quarantine.quarantined(Archive(settings.archive)) == []
+    at(monkeypatch, settings.group_wait_s + 400)  # a group's length, and the wait
+    late = tick(settings, instance, early.cursor)
+    assert asked(late) == [KEYS[1]]
+    (record,) = quarantine.quarantined(Archive(settings.archive))
+    assert record.paths == (broken,)
+
+
+def test_an_unfinished_name_is_never_opened(settings: Settings, inbox: Path, instance: dg.DagsterInstance) -> None:
+    path = min(inbox.glob("2026-01-25T22:25*_sb01.hdf5"))
+    path.rename(path.with_name(path.stem + "_incomplete.hdf5"))
+    assert asked(tick(settings, instance)) == [KEYS[0], KEYS[2]]
+
+
+def test_names_an_hour_off_do_not_matter_header_time_does(
+    settings: Settings, inbox: Path, instance: dg.DagsterInstance
+) -> None:
+    for path in list(inbox.glob("2026-01-25T22:30*")):
+        path.rename(path.with_name(path.name.replace("T22:30", "T21:34")))
+    result = tick(settings, instance)
+    assert asked(result) == KEYS
+
+
+def test_a_tick_asks_for_a_bounded_number_and_the_next_for_the_rest(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "REQUESTS_PER_TICK", 2)
+    first = tick(settings, instance)
+    assert asked(first) == KEYS[:2]
+    assert asked(tick(settings, instance, first.cursor)) == KEYS[2:]
+
+
+def test_known_headers_are_not_opened_again(
+    settings: Settings, inbox: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    min(inbox.glob("2026-01-25T22:25*_sb02.hdf5")).unlink()  # one group stays open
+    opened: list[Path] = []
+    from dsa110_assets.visibilities import uvh5
+
+    original = uvh5.read_header
+    monkeypatch.setattr(uvh5, "read_header", lambda path: opened.append(path) or original(path))
+    cursor = tick(settings, instance).cursor
+    assert len(opened) == len(list(inbox.glob("*.hdf5")))
+    opened.clear()
+    tick(settings, instance, cursor)
+    assert opened == []
+
+
+def test_a_second_copy_of_a_subband_changes_nothing_and_is_put_aside(
+    processed: Settings, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settled group's other files are opened again, for the new one may belong to it."""
+    place = tmp_path / "inbox"
+    shutil.copytree(processed.inbox, place)
+    settings = tiny_settings(place, tmp_path)
+    process(settings, through="subband_group")
+    extra = min(place.glob("2026-01-25T22:25*_sb02.hdf5"))
+    shutil.copy2(extra, extra.with_name(extra.name.replace("T22:25", "T22:26")))
+    at(monkeypatch, settings.group_wait_s + 400)
+    assert asked(tick(settings, instance)) == []
+    assert [one.paths[0].name for one in quarantine.quarantined(Archive(settings.archive))] == [
+        extra.name.replace("T22:25", "T22:26")
+    ]
+
+
+def test_ingest_pauses_while_the_disk_is_full(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    platform = Platform(settings)
+    platform.archive  # noqa: B018  made on first use
+    monkeypatch.setattr(sensors.shutil, "disk_usage", lambda path: (10**13, 10**13 - 10**9, 10**9))
+    monkeypatch.setattr(
+        "dsa110_assets.thresholds.load_thresholds", lambda path: Thresholds(disk_critical_gb=100.0)
+    )
+
+    class Usage:
+        total, free = 10**13, 10**9
+
+    monkeypatch.setattr(sensors.shutil, "disk_usage", lambda path: Usage)
+    with pytest.raises(ResourceError, match="ingest waits"):
+        sensors._require_room(platform)
