@@ -77,9 +77,7 @@ def _post(url: str, alert: Alert) -> None:
             "link": alert.link,
         }
     ).encode()
-    request = urllib.request.Request(
-        url, data=body, headers={"Content-Type": "application/json"}, method="POST"
-    )
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"}, method="POST")
     try:
         with urllib.request.urlopen(request, timeout=WEBHOOK_TIMEOUT_S):
             return
@@ -111,9 +109,7 @@ def check_summary(instance: dg.DagsterInstance, limit: int = 100_000) -> list[Ch
                 key, limit=limit, status={status.SUCCEEDED, status.FAILED}
             )
             failed = sorted((r for r in records if r.status == status.FAILED), key=lambda r: r.id)
-            last = (
-                _alert(f"{asset}:{rule.check}", failed[-1].event).text if failed and failed[-1].event else ""
-            )
+            last = _alert(f"{asset}:{rule.check}", failed[-1].event).text if failed and failed[-1].event else ""
             if records:
                 rows.append(CheckSummary(asset, rule.check, len(records) - len(failed), len(failed), last))
     return rows

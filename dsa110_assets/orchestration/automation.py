@@ -22,12 +22,7 @@ _only = dg.AssetSelection.assets
 
 
 def _todo(recent: timedelta) -> dg.AutomationCondition[Any]:
-    return (
-        _Condition.in_latest_time_window(recent)
-        & _Condition.missing()
-        & ~_Condition.execution_failed()
-        & ~_Condition.in_progress()
-    )
+    return _Condition.in_latest_time_window(recent) & _Condition.missing() & ~_Condition.execution_failed() & ~_Condition.in_progress()
 
 
 def _changed(recent: timedelta) -> dg.AutomationCondition[Any]:
@@ -50,9 +45,7 @@ CATALOGUE = (
 CALTABLES = (
     _Condition.in_latest_time_window(RECENT)
     & _Condition.cron_tick_passed(CALIBRATION_TICK)
-    & _Condition.any_deps_match(_Condition.newly_updated())
-    .allow(_only("measurement_set"))
-    .since_last_handled()
+    & _Condition.any_deps_match(_Condition.newly_updated()).allow(_only("measurement_set")).since_last_handled()
     & ~_Condition.any_deps_missing().allow(_only("sky_model", "calibrator_catalog"))
     & ~_Condition.in_progress()
 ).with_label("caltables_when_new_observations")
@@ -66,19 +59,15 @@ _WAITED = (
     & _Condition.any_deps_match(_Condition.newly_updated()).allow(_only("caltables"))
 )
 CALIBRATED_MS = (
-    (_todo(RECENT) | _WAITED)
-    & ~_Condition.any_deps_missing().ignore(_only("caltables"))
-    & ~_Condition.any_deps_in_progress()
+    (_todo(RECENT) | _WAITED) & ~_Condition.any_deps_missing().ignore(_only("caltables")) & ~_Condition.any_deps_in_progress()
 ).with_label("observation_when_flagged")
 """Which tables it gets, and whether they are too old, is for the calibration code to decide and to record."""
 
-TILE_IMAGE = (
-    (_todo(RECENT) | _changed(RECENT)) & ~_Condition.any_deps_missing() & ~_Condition.any_deps_in_progress()
-).with_label("image_when_calibrated")
-
-_seen = _Condition.any_deps_match(~_Condition.missing()).allow(
-    _only("subband_group", "measurement_set", "calibrated_ms")
+TILE_IMAGE = ((_todo(RECENT) | _changed(RECENT)) & ~_Condition.any_deps_missing() & ~_Condition.any_deps_in_progress()).with_label(
+    "image_when_calibrated"
 )
+
+_seen = _Condition.any_deps_match(~_Condition.missing()).allow(_only("subband_group", "measurement_set", "calibrated_ms"))
 _settled_without = _Condition.any_deps_match(_Condition.execution_failed())
 _PENDING = _Condition.missing() & _seen & ~_Condition.execution_failed() & ~_settled_without
 """A tile that will come: its observation was taken, and neither it nor anything before it has failed."""

@@ -43,9 +43,7 @@ def nights(first: str, last: str) -> list[str]:
     return [(start + timedelta(days=n)).isoformat() for n in range((end - start).days + 1)]
 
 
-def present(
-    archive: "Archive", settings: "Settings", wanted: Sequence[str], grain: recipes.Grain
-) -> list[str]:
+def present(archive: "Archive", settings: "Settings", wanted: Sequence[str], grain: recipes.Grain) -> list[str]:
     """The partitions of these nights that have data: in the inbox, or accepted before.
 
     A range that contained an empty window would end as failed, and what hangs on it would never run.
@@ -85,9 +83,7 @@ def backfill(
     assets = (asset,) if asset else plan.PHASES[1][1]
     keys = present(archive, settings, wanted, recipes.RECIPES[assets[0]].grain)
     if not keys:
-        raise NotFoundError(
-            f"no observation of {first}..{last} in {settings.inbox} or the archive; `dsa110 groups` says what is there"
-        )
+        raise NotFoundError(f"no observation of {first}..{last} in {settings.inbox} or the archive; `dsa110 groups` says what is there")
     launch = Launch(None, assets, tuple(keys))
     if dry_run:
         return [launch]

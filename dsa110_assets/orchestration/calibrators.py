@@ -46,9 +46,7 @@ def _of_strip(members: "Sequence[Product]", dec_deg: float) -> "list[tuple[Produ
     end = max(float(p.metadata["mjd_end"]) for p in members)
     best: dict[str, tuple[Product, Transit]] = {}
     for transit in transits.rank(transits.transits(calibrators.load(), start, end, dec_deg)):
-        holding = [
-            p for p in members if float(p.metadata["mjd_start"]) <= transit.mjd < float(p.metadata["mjd_end"])
-        ]
+        holding = [p for p in members if float(p.metadata["mjd_start"]) <= transit.mjd < float(p.metadata["mjd_end"])]
         if holding:
             best.setdefault(holding[0].id, (holding[0], transit))
     pairs = list(best.values())
@@ -64,11 +62,7 @@ def choose_for(archive: "Archive", settings: "Settings", product: "Product") -> 
 
     everything = registry.sets(archive)
     refused = {one.set_id.partition("/")[2] for one in everything if one.status == registry.REJECTED}
-    offered = [
-        _as_choosable(one)
-        for one in everything
-        if one.status == registry.ACTIVE and one.set_id.partition("/")[2] not in refused
-    ]
+    offered = [_as_choosable(one) for one in everything if one.status == registry.ACTIVE and one.set_id.partition("/")[2] not in refused]
     middle = (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2
     dec_deg = float(product.metadata["pointing_dec_deg"])
     choice = select.choose(
@@ -104,9 +98,7 @@ def _due_transit(mjd: float, dec_deg: float) -> float | None:
     if now - mjd > 2 * VALIDITY_D:
         return None
     solved_by = now - timegrid.HOUR.total_seconds() / 86400
-    coming = transits.transits(
-        calibrators.load(), max(solved_by, mjd - VALIDITY_D), mjd + VALIDITY_D, dec_deg
-    )
+    coming = transits.transits(calibrators.load(), max(solved_by, mjd - VALIDITY_D), mjd + VALIDITY_D, dec_deg)
     steady = [t for t in coming if not t.calibrator.variable] or coming
     return min((t.mjd for t in steady), key=lambda t: abs(t - mjd), default=None)
 

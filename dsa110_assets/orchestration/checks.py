@@ -12,9 +12,7 @@ import dagster as dg
 
 from dsa110_assets.orchestration import rules
 
-CALTABLES_FRESHNESS = dg.FreshnessPolicy.time_window(
-    fail_window=timedelta(hours=48), warn_window=timedelta(hours=26)
-)
+CALTABLES_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26))
 """A sign of life: no night's tables at all for a day. How old the tables of an observation are is its own check."""
 
 

@@ -62,11 +62,7 @@ def mosaic(tiles: "Sequence[Product]", settings: "Settings", directory: Path) ->
 
 def windows_completed(archive: "Archive", asset: str, window: str) -> dict[str, float]:
     """Share of the observations taken in an hour or night (its key, or the key's beginning) that got this far."""
-    taken = [
-        p
-        for p in archive.products("subband_group", window[:10], window[:10])
-        if (p.partition or "").startswith(window)
-    ]
+    taken = [p for p in archive.products("subband_group", window[:10], window[:10]) if (p.partition or "").startswith(window)]
     done = {p.partition for p in archive.products(asset, window[:10], window[:10])}
     return {
         "n_observations": len(taken),

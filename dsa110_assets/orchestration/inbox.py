@@ -105,10 +105,7 @@ class Patience:
     def growing(self, file: InboxFile) -> bool:
         """Whether an unreadable file may still be on its way."""
         began_s = datetime.fromisoformat(file.mark).replace(tzinfo=UTC).timestamp()
-        return (
-            self.now_s
-            < (began_s if self.by_data else max(file.arrived_s, began_s)) + timegrid.GROUP_S + self.wait_s
-        )
+        return self.now_s < (began_s if self.by_data else max(file.arrived_s, began_s)) + timegrid.GROUP_S + self.wait_s
 
     @staticmethod
     def _end_s(group: "SubbandGroup") -> float:
@@ -120,9 +117,7 @@ def listing(inbox: Path) -> tuple[list[InboxFile], list[Path]]:
     from dsa110_assets.visibilities.uvh5 import parse_name
 
     if not inbox.is_dir():
-        raise ConfigurationError(
-            f"DSA110_INBOX={inbox}: no such directory; name the directory the subband files arrive in"
-        )
+        raise ConfigurationError(f"DSA110_INBOX={inbox}: no such directory; name the directory the subband files arrive in")
     finished, unfinished = [], []
     for path in sorted(inbox.glob("*.hdf5")):
         try:
@@ -139,9 +134,7 @@ def listing(inbox: Path) -> tuple[list[InboxFile], list[Path]]:
     return finished, unfinished
 
 
-def look(
-    inbox: Path, patience: Patience, settled: frozenset[str] = frozenset(), max_files: int | None = None
-) -> Inbox:
+def look(inbox: Path, patience: Patience, settled: frozenset[str] = frozenset(), max_files: int | None = None) -> Inbox:
     """Group what is open in the inbox. `settled` are identities of files that need no second look.
 
     With `max_files` only so many of the oldest open files are opened (`more` says that there are others).
@@ -160,9 +153,7 @@ def look(
         bad += rejected
         if fresh & {file.path for file in members}:
             state, reason = patience.state(group, max(file.arrived_s for file in members))
-            candidates.append(
-                Candidate(group, state, reason, tuple(sorted(file.identity for file in members)))
-            )
+            candidates.append(Candidate(group, state, reason, tuple(sorted(file.identity for file in members))))
     waiting = [(path, "is still being written") for path in unfinished]
     waiting += [(file.path, reason) for file, reason in bad if patience.growing(file)]
     return Inbox(
@@ -276,9 +267,7 @@ def _groups(headers: "Sequence[SubbandHeader]") -> "list[SubbandGroup]":
     return group_headers(headers) if headers else []
 
 
-def manifest(
-    group: "SubbandGroup", identities: Sequence[str], n_subbands: int, digests: Mapping[Path, str]
-) -> dict[str, object]:
+def manifest(group: "SubbandGroup", identities: Sequence[str], n_subbands: int, digests: Mapping[Path, str]) -> dict[str, object]:
     """What a subband_group product says: files with digests, subbands present and missing, header facts."""
     first = next(iter(group.files.values()))
     return {

@@ -20,20 +20,14 @@ def prepare_home(home: Path | None) -> Path:
     Raises ConfigurationError when it is not set or cannot be written.
     """
     if home is None:
-        raise ConfigurationError(
-            "DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state"
-        )
+        raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
     name = "dagster.postgres.yaml" if os.environ.get(POSTGRES_VARIABLE) else "dagster.yaml"
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "dagster.yaml").exists():
-            (home / "dagster.yaml").write_bytes(
-                files("dsa110_assets.orchestration").joinpath(name).read_bytes()
-            )
+            (home / "dagster.yaml").write_bytes(files("dsa110_assets.orchestration").joinpath(name).read_bytes())
     except OSError as error:
-        raise ConfigurationError(
-            f"DAGSTER_HOME={home} cannot be written ({error.strerror}); name another directory"
-        ) from error
+        raise ConfigurationError(f"DAGSTER_HOME={home} cannot be written ({error.strerror}); name another directory") from error
     return home
 
 
@@ -50,9 +44,7 @@ def launcher() -> str:
 def close_orphans(instance: dg.DagsterInstance) -> list[str]:
     """Fail the runs whose process on this host was killed: nobody else would ever end them. Returns their ids."""
     closed = []
-    unfinished = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
-    )
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED])
     for run in instance.get_runs(filters=unfinished):
         host, _, pid = run.tags.get(LAUNCHER_TAG, "").rpartition("/")
         if host == socket.gethostname() and pid.isdigit() and not Path("/proc", pid).exists():

@@ -18,8 +18,6 @@ def name(grain: recipes.Grain) -> str:
 
 
 JOBS = [
-    dg.define_asset_job(
-        name(grain), selection=dg.AssetSelection.assets(*(r.asset for r in recipes.ORDER if r.grain == grain))
-    )
+    dg.define_asset_job(name(grain), selection=dg.AssetSelection.assets(*(r.asset for r in recipes.ORDER if r.grain == grain)))
     for grain in _NAMES
 ]

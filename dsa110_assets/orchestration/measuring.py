@@ -28,11 +28,7 @@ def known_sources(catalogue: "Product", earlier: "Sequence[Product]") -> "pd.Dat
     if not found:
         return known
     columns = ["source_id", "ra_deg", "dec_deg", "ra_err_arcsec", "dec_err_arcsec"]
-    new = (
-        pd.concat([table[[*columns, "mjd"]] for table in found])
-        .sort_values("mjd", kind="stable")
-        .drop_duplicates("source_id")
-    )
+    new = pd.concat([table[[*columns, "mjd"]] for table in found]).sort_values("mjd", kind="stable").drop_duplicates("source_id")
     return pd.concat([known, new[columns]], ignore_index=True)
 
 
@@ -57,9 +53,7 @@ def measurement_figures(rows: "pd.DataFrame", false_detections: int) -> dict[str
         "n_new": int((rows["kind"] == "blind").sum()),
         "n_compared": int(compared.sum()),
         "flux_ratio": float(np.median(ratio)) if ratio.size else float("nan"),
-        "flux_ratio_scatter": float(1.4826 * np.median(np.abs(ratio - np.median(ratio))))
-        if ratio.size
-        else float("nan"),
+        "flux_ratio_scatter": float(1.4826 * np.median(np.abs(ratio - np.median(ratio)))) if ratio.size else float("nan"),
         "n_expected": int(expected.sum()),
         "completeness": float(detected[expected].mean()) if expected.any() else float("nan"),
         "n_false_detections": false_detections,
@@ -84,9 +78,7 @@ def measurements(products: "Sequence[Product]") -> "pd.DataFrame":
     return pd.concat([pd.read_parquet(p.path / MEASUREMENTS) for p in products], ignore_index=True)
 
 
-def false_alarm_figures(
-    rate: float, n_tested: int, max_false_discovery_rate: float, trials: int = 5
-) -> dict[str, Any]:
+def false_alarm_figures(rate: float, n_tested: int, max_false_discovery_rate: float, trials: int = 5) -> dict[str, Any]:
     """The measured false-alarm rate against what the false-discovery rate allows.
 
     With no true variable, Benjamini-Hochberg lets a night have any false candidate at most that often, which is

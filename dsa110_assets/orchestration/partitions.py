@@ -23,18 +23,12 @@ def season_start() -> str:
 
 START = season_start()
 
-OBSERVATIONS = dg.TimeWindowPartitionsDefinition(
-    start=f"{START}T00:00", cron_schedule="*/5 * * * *", fmt="%Y-%m-%dT%H:%M", timezone="UTC"
-)
+OBSERVATIONS = dg.TimeWindowPartitionsDefinition(start=f"{START}T00:00", cron_schedule="*/5 * * * *", fmt="%Y-%m-%dT%H:%M", timezone="UTC")
 """5-minute windows: groups start at least 309 s apart, so no window holds two, and 8 or 9 a day are empty."""
 
-HOURS = dg.TimeWindowPartitionsDefinition(
-    start=f"{START}T00:00", cron_schedule="0 * * * *", fmt="%Y-%m-%dT%H:%M", timezone="UTC"
-)
+HOURS = dg.TimeWindowPartitionsDefinition(start=f"{START}T00:00", cron_schedule="0 * * * *", fmt="%Y-%m-%dT%H:%M", timezone="UTC")
 
-NIGHTS = dg.TimeWindowPartitionsDefinition(
-    start=START, cron_schedule="0 0 * * *", fmt="%Y-%m-%d", timezone="UTC", end_offset=1
-)
+NIGHTS = dg.TimeWindowPartitionsDefinition(start=START, cron_schedule="0 0 * * *", fmt="%Y-%m-%d", timezone="UTC", end_offset=1)
 """UTC days; the running one exists already, or tonight's calibration would have no partition to go to."""
 
 HOUR_AND_NEIGHBOURS = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=1)

@@ -60,16 +60,12 @@ class Span:
             return True
         start = timegrid.parse_key(key)
         length = timegrid.NIGHT if len(key) == 10 else timegrid.OBSERVATION_WINDOW
-        return (self.since is None or start + length > self.since) and (
-            self.until is None or start < self.until
-        )
+        return (self.since is None or start + length > self.since) and (self.until is None or start < self.until)
 
     def holds_hour(self, key: str) -> bool:
         """Whether an hour overlaps the span; hour keys look like observation keys."""
         start = timegrid.parse_key(key)
-        return (self.since is None or start + timegrid.HOUR > self.since) and (
-            self.until is None or start < self.until
-        )
+        return (self.since is None or start + timegrid.HOUR > self.since) and (self.until is None or start < self.until)
 
     def over(self, grain: recipes.Grain, key: str | None) -> bool:
         """Whether the partition's window ends within the span."""
@@ -91,9 +87,7 @@ def phases(through: str | None = None) -> tuple[tuple[recipes.Grain, tuple[str, 
     if through is None:
         return PHASES
     if through not in recipes.RECIPES:
-        raise ConfigurationError(
-            f"--through {through}: no such asset; there are {', '.join(recipes.RECIPES)}"
-        )
+        raise ConfigurationError(f"--through {through}: no such asset; there are {', '.join(recipes.RECIPES)}")
     kept = []
     for grain, assets in PHASES:
         if through in assets:
@@ -111,9 +105,7 @@ def reason_to_make(archive: "Archive", settings: "Settings", asset: str, partiti
     recipe = recipes.RECIPES[asset]
     product = archive.current(asset, partition, check=True)
     if asset == "subband_group" and product is not None and product.code_version == recipe.code_version:
-        return (
-            None  # whether its files changed is for the look at the inbox to say, which opens only new ones
-        )
+        return None  # whether its files changed is for the look at the inbox to say, which opens only new ones
     ingredients = recipe.find(archive, settings, partition or "")
     if ingredients is None:
         return None  # nothing to make it from; where raw files are gone, what was made of them stays
@@ -122,9 +114,7 @@ def reason_to_make(archive: "Archive", settings: "Settings", asset: str, partiti
     return recipe.stale(archive, product, settings, ingredients)
 
 
-def first_to_make(
-    archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None
-) -> tuple[str, str] | None:
+def first_to_make(archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None) -> tuple[str, str] | None:
     """The first of these assets that is to be made, and why; None if all are up to date or cannot be made."""
     for asset in assets:
         try:
@@ -136,18 +126,14 @@ def first_to_make(
     return None
 
 
-def look_at_inbox(
-    archive: "Archive", settings: "Settings", *, by_data: bool, max_files: int | None = None
-) -> inbox.Inbox:
+def look_at_inbox(archive: "Archive", settings: "Settings", *, by_data: bool, max_files: int | None = None) -> inbox.Inbox:
     """The inbox, without what is settled: named by a current manifest or quarantined, and unchanged since."""
     return inbox.look(settings.inbox, patience(settings, by_data=by_data), settled_files(archive), max_files)
 
 
 def patience(settings: "Settings", *, by_data: bool) -> inbox.Patience:
     """How long groups wait, from the settings."""
-    return inbox.Patience(
-        settings.subbands, settings.min_subbands, settings.group_wait_s, inbox.now_s(), by_data
-    )
+    return inbox.Patience(settings.subbands, settings.min_subbands, settings.group_wait_s, inbox.now_s(), by_data)
 
 
 def settled_files(archive: "Archive") -> frozenset[str]:
@@ -175,9 +161,7 @@ def put_aside(archive: "Archive", seen: inbox.Inbox) -> list[str]:
     return told
 
 
-def partitions(
-    archive: "Archive", grain: recipes.Grain, asset: str, span: Span, ready: Sequence[str] = ()
-) -> list[str | None]:
+def partitions(archive: "Archive", grain: recipes.Grain, asset: str, span: Span, ready: Sequence[str] = ()) -> list[str | None]:
     """The partitions of this grain that have anything to be made from, oldest first.
 
     `ready` are observations that the look at the inbox found ready.
@@ -194,16 +178,12 @@ def partitions(
     return list(inside)
 
 
-def forecast(
-    archive: "Archive", settings: "Settings", seen: inbox.Inbox, span: Span, through: str | None
-) -> Iterator[Step]:
+def forecast(archive: "Archive", settings: "Settings", seen: inbox.Inbox, span: Span, through: str | None) -> Iterator[Step]:
     """What `process` would do, without doing it: what is missing or stale now, and what follows from making it."""
     ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
     coming: set[tuple[str, str | None]] = set()
     for grain, assets in phases(through):
-        observations = sorted(
-            {*ready, *(k for k in partitions(archive, "observation", "subband_group", span) if k)}
-        )
+        observations = sorted({*ready, *(k for k in partitions(archive, "observation", "subband_group", span) if k)})
         for partition in _of_grain(grain, observations):
             for asset in assets:
                 reason = _foreseen(archive, settings, asset, partition, coming, ready)
@@ -224,11 +204,7 @@ def _of_grain(grain: recipes.Grain, observations: Sequence[str]) -> list[str | N
         return [None]
     if grain == "observation":
         return list(observations)
-    return list(
-        dict.fromkeys(
-            (timegrid.hour_of if grain == "hour" else timegrid.night_of)(key) for key in observations
-        )
-    )
+    return list(dict.fromkeys((timegrid.hour_of if grain == "hour" else timegrid.night_of)(key) for key in observations))
 
 
 def _foreseen(
@@ -241,9 +217,7 @@ def _foreseen(
 ) -> str | None:
     if asset == "subband_group" and partition in ready:
         return "missing" if archive.current(asset, partition) is None else "its files changed"
-    earlier = asset == "light_curves" and any(
-        a == "source_measurements" and k and partition and k[:10] < partition for a, k in coming
-    )
+    earlier = asset == "light_curves" and any(a == "source_measurements" and k and partition and k[:10] < partition for a, k in coming)
     if earlier or any(_feeds(made, partition) for made in coming if made[0] in UPSTREAM[asset]):
         return "what it is made from will be made"
     try:
@@ -284,9 +258,7 @@ def _feeds(made: tuple[str, str | None], partition: str | None) -> bool:
 def span(since: datetime | None = None, until: datetime | None = None) -> Span:
     """The span of a request; `until` before `since` is refused with ConfigurationError."""
     if since is not None and until is not None and until <= since:
-        raise ConfigurationError(
-            f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}"
-        )
+        raise ConfigurationError(f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}")
     return Span(since, until)
 
 

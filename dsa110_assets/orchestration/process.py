@@ -117,15 +117,9 @@ def process(
         ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
         tally = _Tally()
         tally.waiting += [
-            plan.Waiting(c.observation, c.reason)
-            for c in seen.candidates
-            if c.state == "waiting" and span.holds(c.observation)
+            plan.Waiting(c.observation, c.reason) for c in seen.candidates if c.state == "waiting" and span.holds(c.observation)
         ]
-        tally.waiting += [
-            plan.Waiting(path.name, reason)
-            for path, reason in seen.waiting
-            if not path.stem.endswith("_incomplete")
-        ]
+        tally.waiting += [plan.Waiting(path.name, reason) for path, reason in seen.waiting if not path.stem.endswith("_incomplete")]
         runner = _Runner(platform, dagster, tally)
         for grain, assets in wanted:
             keys = plan.partitions(archive, grain, assets[0], span, ready)
@@ -156,9 +150,7 @@ def _dry_run(settings: "Settings", span: plan.Span, through: str | None) -> Proc
         return ProcessReport(planned=tuple(plan.from_nothing(keys, through)), waiting=_waiting(seen))
     archive = Archive(settings.archive, settings.database_url)
     seen = plan.look_at_inbox(archive, settings, by_data=True)
-    return ProcessReport(
-        planned=tuple(plan.forecast(archive, settings, seen, span, through)), waiting=_waiting(seen)
-    )
+    return ProcessReport(planned=tuple(plan.forecast(archive, settings, seen, span, through)), waiting=_waiting(seen))
 
 
 def _waiting(seen: inbox.Inbox) -> tuple[plan.Waiting, ...]:
@@ -172,17 +164,13 @@ def _alone(platform: Platform) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise ConfigurationError(
-            f"DSA110_ARCHIVE={platform.archive.root} cannot be written ({error.strerror})"
-        ) from error
+        raise ConfigurationError(f"DSA110_ARCHIVE={platform.archive.root} cannot be written ({error.strerror})") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             other = os.pread(descriptor, 64, 0).decode() or "another process"
-            raise ConfigurationError(
-                f"`dsa110 process` already runs on {platform.archive.root} ({other}); wait for it"
-            ) from None
+            raise ConfigurationError(f"`dsa110 process` already runs on {platform.archive.root} ({other}); wait for it") from None
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()}".encode(), 0)
         yield
@@ -262,9 +250,7 @@ class _Runner:
                     if grain == "catalogue":
                         unknown = self.instance.get_latest_materialization_event(key) is None
                     else:
-                        unknown = product.partition not in known and span.holds_partition(
-                            grain, product.partition
-                        )
+                        unknown = product.partition not in known and span.holds_partition(grain, product.partition)
                     if unknown:
                         self.instance.report_runless_asset_event(_event(product))
 
@@ -283,11 +269,7 @@ def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[
         data = event.step_failure_data
         told = data.user_failure_data
         if told is not None:
-            error_class = (
-                str(told.metadata[policy.ERROR_CLASS].value)
-                if policy.ERROR_CLASS in told.metadata
-                else "Failure"
-            )
+            error_class = str(told.metadata[policy.ERROR_CLASS].value) if policy.ERROR_CLASS in told.metadata else "Failure"
             reason = (told.description or "").removeprefix(f"{error_class}: ")
         else:
             error = data.error
@@ -296,9 +278,7 @@ def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[
             error_class = (error.cls_name if error else None) or "Error"
             if error_class == "DagsterAssetCheckFailedError":
                 continue  # its product is there, and held: told with its reasons below
-            reason = " ".join(str(error.message if error else event.message).split()).removeprefix(
-                f"{error_class}: "
-            )
+            reason = " ".join(str(error.message if error else event.message).split()).removeprefix(f"{error_class}: ")
             logging.getLogger(__name__).error("%s %s: %s", event.step_key, partition, error)
         found.append(Failed(str(event.step_key), partition, error_class, reason))
     return found

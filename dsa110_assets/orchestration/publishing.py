@@ -55,9 +55,7 @@ class Stages:
         self.seconds[f"{name}_s"] = round(time.perf_counter() - began, 3)
 
 
-def produce(
-    context: dg.AssetExecutionContext, platform: Platform, make: Make
-) -> dg.MaterializeResult[Any] | None:
+def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -> dg.MaterializeResult[Any] | None:
     """Make this step's asset for its partition: find inputs, `make` into the draft, judge, publish, report.
 
     `make(ingredients, draft)` writes into `draft.path` and returns the figures. A product that is up to date is
@@ -74,11 +72,7 @@ def produce(
             context.log.info(f"{asset} {partition}: nothing to make it from")
             return None
         current = archive.current(asset, partition, check=True)
-        if (
-            current
-            and FORCE_TAG not in context.run.tags
-            and recipe.stale(archive, current, settings, ingredients) is None
-        ):
+        if current and FORCE_TAG not in context.run.tags and recipe.stale(archive, current, settings, ingredients) is None:
             context.log.info(f"{current.id} is up to date")
             return report(current, rules.from_metadata(asset, current.metadata))
         began = time.perf_counter()
@@ -112,16 +106,13 @@ def _gate(context: dg.AssetExecutionContext, recipe: recipes.Recipe, verdicts: l
                 asset_key=context.asset_key,
                 check_name=verdict.check,
                 passed=verdict.passed,
-                metadata=_metadata(
-                    {**verdict.figures, "partition": context.partition_key, "reason": verdict.reason}
-                ),
+                metadata=_metadata({**verdict.figures, "partition": context.partition_key, "reason": verdict.reason}),
                 description=verdict.reason or None,
                 severity=verdict.severity,
             )
         )
     raise SilentWrongnessError(
-        f"{recipe.asset} {context.partition_key}: not published: "
-        + "; ".join(f"{v.check}: {v.reason}" for v in broken)
+        f"{recipe.asset} {context.partition_key}: not published: " + "; ".join(f"{v.check}: {v.reason}" for v in broken)
     )
 
 
@@ -135,9 +126,7 @@ def report(product: "Product", verdicts: list[rules.Verdict]) -> dg.MaterializeR
                 passed=verdict.passed,
                 severity=verdict.severity,
                 description=verdict.reason or None,
-                metadata=_metadata(
-                    {**verdict.figures, "partition": product.partition or "", "product": product.id}
-                ),
+                metadata=_metadata({**verdict.figures, "partition": product.partition or "", "product": product.id}),
             )
             for verdict in verdicts
         ],

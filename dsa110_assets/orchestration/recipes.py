@@ -64,16 +64,11 @@ class Recipe:
         """Everything but inputs and code that shaped the product, as it is recorded with it."""
         from dsa110_assets.archive.product import jsonable
 
-        shaped = {
-            name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v
-            for name, v in self.shaping(settings).items()
-        }
+        shaped = {name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for name, v in self.shaping(settings).items()}
         result: dict[str, Any] = jsonable({**shaped, **ingredients.facts})
         return result
 
-    def stale(
-        self, archive: "Archive", product: "Product", settings: "Settings", ingredients: Ingredients
-    ) -> str | None:
+    def stale(self, archive: "Archive", product: "Product", settings: "Settings", ingredients: Ingredients) -> str | None:
         """Why the product is not what would be made now; None if it is. Equal bytes are the same input."""
         if product.code_version != self.code_version:
             return f"made by code version {product.code_version}, now {self.code_version}"
@@ -83,9 +78,7 @@ class Recipe:
             changed = sorted(p.id for p in wanted or made_from)
             return f"inputs changed: {', '.join(changed[:3])}{' …' if len(changed) > 3 else ''}"
         now = self.settings(settings, ingredients)
-        if differing := sorted(
-            k for k in now.keys() | product.settings.keys() if now.get(k) != product.settings.get(k)
-        ):
+        if differing := sorted(k for k in now.keys() | product.settings.keys() if now.get(k) != product.settings.get(k)):
             return f"settings changed: {', '.join(differing)}"
         return None
 
@@ -100,9 +93,7 @@ def usable(archive: "Archive", asset: str, partition: str | None) -> "Product | 
     return None if product is None or product.metadata.get(HELD) else product
 
 
-def all_usable(
-    archive: "Archive", asset: str, since: str | None = None, until: str | None = None
-) -> "list[Product]":
+def all_usable(archive: "Archive", asset: str, since: str | None = None, until: str | None = None) -> "list[Product]":
     """Usable products with partitions from `since` to `until`, both included."""
     return [p for p in archive.products(asset, since, until) if not p.metadata.get(HELD)]
 
@@ -121,8 +112,7 @@ def _of_same_window(*assets: str) -> Find:
 def _catalogue_files(archive: "Archive", settings: "Settings", partition: str) -> Ingredients:
     """The imported catalogues are files outside the archive; a changed file is another catalogue."""
     facts = [
-        f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.exists() else f"{path}:missing"
-        for path in settings.catalogues
+        f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.exists() else f"{path}:missing" for path in settings.catalogues
     ]
     return Ingredients(facts={"catalogues": facts})
 
@@ -171,14 +161,10 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
 def _tiles_of_hour(archive: "Archive", settings: "Settings", hour: str) -> Ingredients | None:
     """The hour's tiles and the last two before and first two after it, of the hour's own strip."""
     start = timegrid.parse_key(hour)
-    within = all_usable(
-        archive, "tile_image", hour, _key(start + timegrid.HOUR - timegrid.OBSERVATION_WINDOW)
-    )
+    within = all_usable(archive, "tile_image", hour, _key(start + timegrid.HOUR - timegrid.OBSERVATION_WINDOW))
     if not within:
         return None
-    before = all_usable(
-        archive, "tile_image", _key(start - timegrid.HOUR), _key(start - timegrid.OBSERVATION_WINDOW)
-    )
+    before = all_usable(archive, "tile_image", _key(start - timegrid.HOUR), _key(start - timegrid.OBSERVATION_WINDOW))
     after = all_usable(
         archive,
         "tile_image",
@@ -208,11 +194,7 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> I
 def _measurements_until(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
     """The night's measurements and all earlier ones: a light curve needs its past."""
     found = all_usable(archive, "source_measurements", None, night)
-    return (
-        Ingredients(tuple(found))
-        if any(p.partition.startswith(night) for p in found if p.partition)
-        else None
-    )
+    return Ingredients(tuple(found)) if any(p.partition.startswith(night) for p in found if p.partition) else None
 
 
 def _night(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
@@ -248,25 +230,34 @@ ORDER = (
     Recipe("sky_model", "catalogue", "1", _of_same_window("source_catalog")),
     Recipe("subband_group", "observation", "1", _inbox_files, lambda s: {"subbands": s.subbands}),
     Recipe(
-        "measurement_set", "observation", "1", _of_same_window("subband_group"),
+        "measurement_set",
+        "observation",
+        "1",
+        _of_same_window("subband_group"),
         lambda s: {"flagging": s.flagging, "reader_engine": s.reader_engine},
     ),
     Recipe("caltables", "night", "1", _transit_sets, lambda s: {"solve": s.solve, "solve_engine": s.solve_engine}),
     Recipe("calibrated_ms", "observation", "1", _chosen_tables, lambda s: {"solve_engine": s.solve_engine, **_averaging(s)}),
     Recipe(
-        "tile_image", "observation", "1", _of_same_window("calibrated_ms", "sky_model"),
+        "tile_image",
+        "observation",
+        "1",
+        _of_same_window("calibrated_ms", "sky_model"),
         lambda s: {"imaging": s.imaging, "imaging_engine": s.imaging_engine},
     ),
     Recipe("hour_mosaic", "hour", "1", _tiles_of_hour, lambda s: {"coadd": s.coadd}),
     Recipe(
-        "source_measurements", "hour", "1", _mosaic_and_known,
+        "source_measurements",
+        "hour",
+        "1",
+        _mosaic_and_known,
         lambda s: {"photometry": s.photometry},
     ),
     Recipe("night_mosaic", "night", "1", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
     Recipe("light_curves", "night", "1", _measurements_until, lambda s: {"ensemble": s.ensemble}),
     Recipe("variability", "night", "1", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
     Recipe("night_report", "night", "1", _night),
-)  # fmt: skip
+)
 """All assets, each after everything it is made from."""
 
 RECIPES: dict[str, Recipe] = {recipe.asset: recipe for recipe in ORDER}

@@ -26,9 +26,7 @@ _BACKFILL_RUNS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkAc
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Remakes, a phase at a time, what has become stale in the last three days.",
 )
-def settle_sensor(
-    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
-) -> dg.SensorResult:
+def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Request what is stale or was left waiting: a nearer calibration, a rejected table, a changed setting."""
     now = datetime.fromtimestamp(inbox.now_s(), UTC)
     span = plan.Span(now - plan.RECENT, now - plan.SETTLED)
@@ -61,9 +59,7 @@ def failed_lately(instance: dg.DagsterInstance, now: datetime) -> set[tuple[str,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Finishes backfilled nights: asks, a phase at a time, for what their observations lead to.",
 )
-def backfill_sensor(
-    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
-) -> dg.SensorResult:
+def backfill_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Once a backfill of `dsa110 backfill` has ended: the next phase of its nights. Each step is tried once.
 
     The cursor lists the backfills that are followed to their end.
@@ -78,11 +74,7 @@ def backfill_sensor(
         runs = context.instance.get_runs(filters=dg.RunsFilter(tags=follow))
         if any(not run.is_finished for run in runs):
             continue
-        tried = {
-            (key.to_user_string(), run.tags.get("dagster/partition"))
-            for run in runs
-            for key in run.asset_selection or ()
-        }
+        tried = {(key.to_user_string(), run.tags.get("dagster/partition")) for run in runs for key in run.asset_selection or ()}
         first, _, last = nights.partition("..")
         span = plan.Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT)
         fresh = redo_requests(platform, span, {**BACKFILL_TAGS, **follow}, tried)
@@ -90,9 +82,7 @@ def backfill_sensor(
         if not fresh:
             done.append(one.backfill_id)
     reason = None if requests else dg.SkipReason("no backfill has anything left to follow")
-    return dg.SensorResult(
-        run_requests=requests, skip_reason=reason, cursor=json.dumps(done[-FOLLOWED_BACKFILLS:])
-    )
+    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps(done[-FOLLOWED_BACKFILLS:]))
 
 
 def redo_requests(

@@ -67,9 +67,7 @@ def failures_of(instance: dg.DagsterInstance, partitions: Sequence[str]) -> list
     found = []
     for partition in partitions:
         runs = instance.get_runs(
-            filters=dg.RunsFilter(
-                tags={"dagster/partition": partition}, statuses=[dg.DagsterRunStatus.FAILURE]
-            ),
+            filters=dg.RunsFilter(tags={"dagster/partition": partition}, statuses=[dg.DagsterRunStatus.FAILURE]),
             limit=1,
         )
         for run in runs:
@@ -85,11 +83,7 @@ def failures_of(instance: dg.DagsterInstance, partitions: Sequence[str]) -> list
 def unfinished(archive: "Archive", night: str) -> list[str]:
     """The night's observations that were accepted and have no image."""
     done = {p.partition for p in archive.products("tile_image", night, night)}
-    return [
-        p.partition
-        for p in archive.products("subband_group", night, night)
-        if p.partition and p.partition not in done
-    ]
+    return [p.partition for p in archive.products("subband_group", night, night) if p.partition and p.partition not in done]
 
 
 def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Failure]) -> dict[str, Any]:
@@ -120,16 +114,8 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
         "candidates": candidates,
         "curves": drawn,
     }
-    template = (
-        files("dsa110_assets.orchestration")
-        .joinpath("templates/night_report.html")
-        .read_text(encoding="utf-8")
-    )
-    page = (
-        jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-        .from_string(template)
-        .render(told)
-    )
+    template = files("dsa110_assets.orchestration").joinpath("templates/night_report.html").read_text(encoding="utf-8")
+    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template).render(told)
     (directory / "night_report.html").write_text(page, encoding="utf-8")
     return {
         "n_observations": len(products["subband_group"]),
@@ -143,9 +129,7 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
 
 
 def _of_night(one: Any, night: str) -> bool:
-    return bool(
-        (one.observation or "").startswith(night) or any(path.name.startswith(night) for path in one.paths)
-    )
+    return bool((one.observation or "").startswith(night) or any(path.name.startswith(night) for path in one.paths))
 
 
 def _observation(group: "Product", products: "Mapping[str, list[Product]]") -> dict[str, Any]:
@@ -166,11 +150,7 @@ def _summary(products: "Mapping[str, list[Product]]") -> list[dict[str, Any]]:
     return [
         {
             "product": product,
-            "figures": [
-                (name, _shown(product.metadata[name]))
-                for name in names
-                if product.metadata.get(name) not in (None, [])
-            ],
+            "figures": [(name, _shown(product.metadata[name])) for name in names if product.metadata.get(name) not in (None, [])],
             "held": product.metadata.get(recipes.HELD, ""),
         }
         for asset, names in _NIGHT_FIGURES.items()
@@ -205,14 +185,9 @@ def _candidates(products: "Mapping[str, list[Product]]") -> tuple[list[dict[str,
     curves = pd.read_parquet(products["light_curves"][0].path / measuring.LIGHT_CURVES)
     rows = [
         {name: _shown(value) for name, value in row.items()}
-        for row in chosen[
-            ["source_id", "kind", "ra_deg", "dec_deg", "n_epochs", "mean_flux_jy", "eta", "v", "q_value"]
-        ].to_dict("records")
+        for row in chosen[["source_id", "kind", "ra_deg", "dec_deg", "n_epochs", "mean_flux_jy", "eta", "v", "q_value"]].to_dict("records")
     ]
-    drawn = [
-        {"source_id": name, "svg": _drawing(curves[curves["source_id"] == name])}
-        for name in chosen["source_id"].head(CURVES)
-    ]
+    drawn = [{"source_id": name, "svg": _drawing(curves[curves["source_id"] == name])} for name in chosen["source_id"].head(CURVES)]
     return rows, drawn
 
 
@@ -230,12 +205,12 @@ def _drawing(curve: "pd.DataFrame") -> str:
         x = 40 + (CURVE_WIDTH - 50) * ((mjd - first) / (last - first) if last > first else 0.5)
         y, low, high = (CURVE_HEIGHT - 20) * (1 - flux / top) + 5, (flux - error) / top, (flux + error) / top
         y1, y2 = (CURVE_HEIGHT - 20) * (1 - low) + 5, (CURVE_HEIGHT - 20) * (1 - high) + 5
-        marks.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/><circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
-        )
+        marks.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/><circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
     label = f"{escape(str(curve['source_id'].iloc[0]))}: {top / 1.05:.3g} Jy at the top, MJD {first:.2f} to {last:.2f}"
     axis = f'<path d="M40 5V{CURVE_HEIGHT - 15}H{CURVE_WIDTH - 5}"/><text x="2" y="14">{top / 1.05:.2g} Jy</text>'
-    axis += f'<text x="40" y="{CURVE_HEIGHT - 2}">MJD {first:.2f}</text><text x="{CURVE_WIDTH - 80}" y="{CURVE_HEIGHT - 2}">{last:.2f}</text>'
+    axis += (
+        f'<text x="40" y="{CURVE_HEIGHT - 2}">MJD {first:.2f}</text><text x="{CURVE_WIDTH - 80}" y="{CURVE_HEIGHT - 2}">{last:.2f}</text>'
+    )
     return f'<svg viewBox="0 0 {CURVE_WIDTH} {CURVE_HEIGHT}" role="img" aria-label="{label}">{axis}{"".join(marks)}</svg>'
 
 

@@ -26,9 +26,7 @@ _INGEST = dg.AssetSelection.assets("subband_group", "measurement_set")
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts an observation's run when its subbands are there, or enough of them after the wait.",
 )
-def inbox_sensor(
-    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
-) -> dg.SensorResult:
+def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Request a run for every observation that is ready; quarantine, once, what cannot be used.
 
     The cursor is {mark, open}: `mark` the stamp of the oldest file not settled yet, `open` the requested
@@ -41,9 +39,7 @@ def inbox_sensor(
     settled = plan.settled_files(archive)
     opened = {key: files for key, files in opened.items() if not settled.issuperset(files)}
     requested = {name for files in opened.values() for name in files}
-    seen = inbox.look(
-        settings.inbox, plan.patience(settings, by_data=False), settled | requested, HEADERS_PER_TICK
-    )
+    seen = inbox.look(settings.inbox, plan.patience(settings, by_data=False), settled | requested, HEADERS_PER_TICK)
     for told in plan.put_aside(archive, seen):
         context.log.warning("quarantined: %s", told)
     ready = seen.ready()[:REQUESTS_PER_TICK]
@@ -76,9 +72,7 @@ def _fingerprint(files: tuple[str, ...]) -> str:
 def _require_room(platform: Platform) -> None:
     """Pause ingest while the archive's disk is all but full. Raises ResourceError, which the tick shows."""
     free_gb = shutil.disk_usage(platform.archive.root).free / 1e9
-    critical_gb = min(
-        platform.thresholds.disk_critical_gb, shutil.disk_usage(platform.archive.root).total / 1e10
-    )
+    critical_gb = min(platform.thresholds.disk_critical_gb, shutil.disk_usage(platform.archive.root).total / 1e10)
     if free_gb < critical_gb:
         raise ResourceError(
             f"{platform.archive.root}: {free_gb:.1f} GB free, below {critical_gb:.1f} GB; ingest waits: free some, it resumes"
@@ -101,9 +95,7 @@ automation_sensor = dg.AutomationConditionSensorDefinition(
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Sends failed asset checks to the console and the webhook.",
 )
-def alert_sensor(
-    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
-) -> dg.SensorResult:
+def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Alert about check failures that are new since the last tick; the cursor moves only once they are sent."""
     assert context.repository_def is not None
     keys = sorted(context.repository_def.asset_graph.asset_check_keys, key=str)

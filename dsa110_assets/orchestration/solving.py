@@ -46,12 +46,12 @@ def solve_transit(
     from dsa110_assets.calibration import caltables, night, quality
     from dsa110_assets.visibilities import measurement_set
 
-    fingerprint = f"{recipes.RECIPES['caltables'].code_version}|{settings.solve_engine}|{json.dumps(asdict(settings.solve), sort_keys=True)}"
+    fingerprint = (
+        f"{recipes.RECIPES['caltables'].code_version}|{settings.solve_engine}|{json.dumps(asdict(settings.solve), sort_keys=True)}"
+    )
     name = calibrators.set_name(transit, product, fingerprint)
     try:
-        solution = night.calibrate_transit(
-            measurement_set.read(ms_path), sky, transit, settings.solve, **_engine(settings, directory)
-        )
+        solution = night.calibrate_transit(measurement_set.read(ms_path), sky, transit, settings.solve, **_engine(settings, directory))
     except BadDataError as error:
         return Solved(name, product, transit, (), {}, (str(error),))
     problems = tuple(quality.problems(solution.report, thresholds))
@@ -89,8 +89,7 @@ def register(draft: "Draft", solved: Solved) -> None:
         antennas=solved.product.metadata["antennas"],
         calibrator=solved.transit.calibrator.name,
         anchor=solved.transit.calibrator.anchor,
-        figures=_numbers(solved.figures)
-        | {"measurement_set": solved.product.id, "refant": solved.figures["refant"]},
+        figures=_numbers(solved.figures) | {"measurement_set": solved.product.id, "refant": solved.figures["refant"]},
     )
 
 
@@ -139,11 +138,7 @@ def night_figures(solved: Sequence[Solved], refused: Sequence[Solved]) -> dict[s
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in figures.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    return {name: float(value) for name, value in figures.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
 def apply_set(ms_path: Path, chosen: "CaltableSet", engine: str, work_dir: Path) -> "Visibilities":

@@ -116,34 +116,22 @@ def test_a_failed_check_reaches_the_webhook_and_the_console(
     assert len(hook.posts) == 1
 
 
-def test_a_webhook_that_refuses_keeps_the_cursor_so_nothing_is_lost(
-    instance: dg.DagsterInstance, hook: Hook, tmp_path: Path
-) -> None:
+def test_a_webhook_that_refuses_keeps_the_cursor_so_nothing_is_lost(instance: dg.DagsterInstance, hook: Hook, tmp_path: Path) -> None:
     platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url))
     repository = build(platform).get_repository_def()
-    cursor = sensors.alert_sensor(
-        dg.build_sensor_context(instance=instance, repository_def=repository), platform=platform
-    ).cursor  # type: ignore[union-attr]
+    cursor = sensors.alert_sensor(dg.build_sensor_context(instance=instance, repository_def=repository), platform=platform).cursor  # type: ignore[union-attr]
     evaluate(instance, passed=False)
     hook.status = 503
     with pytest.raises(TransientError, match="will be sent again"):
-        sensors.alert_sensor(
-            dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository), platform=platform
-        )
+        sensors.alert_sensor(dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository), platform=platform)
     hook.status = 200
-    sensors.alert_sensor(
-        dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository), platform=platform
-    )
+    sensors.alert_sensor(dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository), platform=platform)
     assert len(hook.posts) == 1
 
 
-def test_a_failed_run_reaches_the_webhook_with_the_steps_own_words(
-    instance: dg.DagsterInstance, hook: Hook, tmp_path: Path
-) -> None:
+def test_a_failed_run_reaches_the_webhook_with_the_steps_own_words(instance: dg.DagsterInstance, hook: Hook, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("what,is,this\n1,2,3\n")
-    platform = Platform(
-        tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url, catalogues=(tmp_path / "bad.csv",))
-    )
+    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url, catalogues=(tmp_path / "bad.csv",)))
     job = build(platform).resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(
         run_config=QUIET, instance=instance, asset_selection=[dg.AssetKey("source_catalog")], raise_on_error=False

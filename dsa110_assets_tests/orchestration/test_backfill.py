@@ -73,9 +73,7 @@ def test_what_cannot_be_is_said(
         backfills.backfill(settings, *nights, asset, instance=instance)
 
 
-def test_a_finished_backfill_is_followed_phase_by_phase_and_each_step_once(
-    settings: Settings, instance: dg.DagsterInstance
-) -> None:
+def test_a_finished_backfill_is_followed_phase_by_phase_and_each_step_once(settings: Settings, instance: dg.DagsterInstance) -> None:
     (launch,) = backfills.backfill(settings, "2026-01-25", "2026-01-25", instance=instance)
     platform = Platform(settings)
 

@@ -128,6 +128,6 @@ def test_the_night_report_stands_alone_and_tells_the_night(processed: Settings) 
     for key in (BAD, *GOOD):
         assert key in page
     assert page.count("data:image/png;base64,") >= 5  # three tiles, the hour and the night
-    assert "src=\"http" not in page
-    assert "href=\"http" not in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
     assert product.metadata["n_failures"] == 0

@@ -136,9 +136,7 @@ def test_an_unfinished_name_is_never_opened(settings: Settings, inbox: Path, ins
     assert asked(tick(settings, instance)) == [KEYS[0], KEYS[2]]
 
 
-def test_names_an_hour_off_do_not_matter_header_time_does(
-    settings: Settings, inbox: Path, instance: dg.DagsterInstance
-) -> None:
+def test_names_an_hour_off_do_not_matter_header_time_does(settings: Settings, inbox: Path, instance: dg.DagsterInstance) -> None:
     for path in list(inbox.glob("2026-01-25T22:30*")):
         path.rename(path.with_name(path.name.replace("T22:30", "T21:34")))
     result = tick(settings, instance)
@@ -182,9 +180,7 @@ def test_a_second_copy_of_a_subband_changes_nothing_and_is_put_aside(
     shutil.copy2(extra, extra.with_name(extra.name.replace("T22:25", "T22:26")))
     at(monkeypatch, settings.group_wait_s + 400)
     assert asked(tick(settings, instance)) == []
-    assert [one.paths[0].name for one in quarantine.quarantined(Archive(settings.archive))] == [
-        extra.name.replace("T22:25", "T22:26")
-    ]
+    assert [one.paths[0].name for one in quarantine.quarantined(Archive(settings.archive))] == [extra.name.replace("T22:25", "T22:26")]
 
 
 def test_ingest_pauses_while_the_disk_is_full(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,9 +188,7 @@ def test_ingest_pauses_while_the_disk_is_full(settings: Settings, monkeypatch: p
     platform = Platform(settings)
     platform.archive  # noqa: B018  made on first use
     monkeypatch.setattr(sensors.shutil, "disk_usage", lambda path: (10**13, 10**13 - 10**9, 10**9))
-    monkeypatch.setattr(
-        "dsa110_assets.thresholds.load_thresholds", lambda path: Thresholds(disk_critical_gb=100.0)
-    )
+    monkeypatch.setattr("dsa110_assets.thresholds.load_thresholds", lambda path: Thresholds(disk_critical_gb=100.0))
 
     class Usage:
         total, free = 10**13, 10**9

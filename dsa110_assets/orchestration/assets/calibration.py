@@ -54,9 +54,7 @@ def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
         stages, settings, choice = publishing.Stages(), platform.settings, found.prepared
         product = found.only("measurement_set")
         with stages("apply"):
-            vis = solving.apply_set(
-                product.path / MEASUREMENT_SET, choice.set, settings.solve_engine, draft.path.parent
-            )
+            vis = solving.apply_set(product.path / MEASUREMENT_SET, choice.set, settings.solve_engine, draft.path.parent)
         with stages("average"):
             vis = phasing.to_common_centre(averaging.average(vis, settings.average_channels))
             vis = averaging.average(vis, 1, settings.average_times)
@@ -64,10 +62,7 @@ def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
             ms.write(vis, draft.path / CALIBRATED, observer_note=f"{product.id} {choice.set.set_id}")
         antennas = frozenset(product.metadata["antennas"])
         return {
-            **{
-                name: product.metadata[name]
-                for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")
-            },
+            **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
             **stages.seconds,
             "caltable_set": choice.set.set_id,
             "caltable_age_h": choice.age_h,

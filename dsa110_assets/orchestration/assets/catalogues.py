@@ -23,9 +23,7 @@ def source_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
         from dsa110_assets.sky import catalogues
 
-        frames = [catalogues.read_catalogue(path) for path in platform.settings.catalogues] + [
-            catalogues.builtin()
-        ]
+        frames = [catalogues.read_catalogue(path) for path in platform.settings.catalogues] + [catalogues.builtin()]
         merged = catalogues.merge(
             frames,
             precedence=[str(frame["catalogue"].iloc[0]) for frame in frames if len(frame)],
@@ -36,18 +34,14 @@ def source_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.
             "n_sources": len(merged),
             "n_catalogues": len(frames),
             "n_without_flux": int(merged["flux_jy"].isna().sum()),
-            "n_invalid_positions": int(
-                (~merged["dec_deg"].between(-90, 90) | ~merged["ra_deg"].between(0, 360)).sum()
-            ),
+            "n_invalid_positions": int((~merged["dec_deg"].between(-90, 90) | ~merged["ra_deg"].between(0, 360)).sum()),
         }
 
     return publishing.produce(context, platform, make)
 
 
 @describe.asset("calibrator_catalog")
-def calibrator_catalog(
-    context: dg.AssetExecutionContext, platform: Platform
-) -> dg.MaterializeResult[Any] | None:
+def calibrator_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """The VLA calibrator list with its flux anchors; one without a 20 cm flux never sets a flux scale."""
 
     def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:

@@ -64,9 +64,7 @@ def night_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
 
         stages = publishing.Stages()
         with stages("coadd"):
-            figures = coadding.mosaic(
-                coadding.tiles_of(platform.archive, found.all("hour_mosaic")), platform.settings, draft.path
-            )
+            figures = coadding.mosaic(coadding.tiles_of(platform.archive, found.all("hour_mosaic")), platform.settings, draft.path)
         with stages("hips"):
             figures |= sky_tiles.write_sky_tiles(draft.path / "mosaic.fits", draft.path)
         night = coadding.windows_completed(platform.archive, "tile_image", context.partition_key)

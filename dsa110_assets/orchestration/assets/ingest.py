@@ -49,9 +49,7 @@ def subband_group(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
 
 
 @describe.asset("measurement_set")
-def measurement_set(
-    context: dg.AssetExecutionContext, platform: Platform
-) -> dg.MaterializeResult[Any] | None:
+def measurement_set(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """The observation as one flagged measurement set: all subbands in one ascending band."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -61,19 +59,14 @@ def measurement_set(
 
         stages, settings, product = publishing.Stages(), platform.settings, found.only("subband_group")
         with stages("read"):
-            vis = read_group(
-                _unchanged_files(product.path / "manifest.json"), settings.subbands, settings.reader_engine
-            )
+            vis = read_group(_unchanged_files(product.path / "manifest.json"), settings.subbands, settings.reader_engine)
         with stages("flag"):
             vis, flagged = flagging.flag(vis, settings.flagging)
         with stages("write"):
             ms.write(vis, draft.path / MEASUREMENT_SET, observer_note=product.id)
         problems = ms.problems(draft.path / MEASUREMENT_SET)
         return {
-            **{
-                name: product.metadata[name]
-                for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")
-            },
+            **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
             **{f"flagged_{cause}": float(part) for cause, part in flagged.causes.items()},
             **stages.seconds,
             "flag_fraction": float(flagged.fraction),
@@ -107,8 +100,6 @@ def _unchanged_files(manifest: "Path") -> "dict[int, Path]":
     for entry in json.loads(manifest.read_text())["files"]:
         path = Path(entry["path"])
         if not path.is_file() or path.stat().st_size != entry["size_bytes"]:
-            raise BadDataError(
-                f"{path}: gone or changed since its observation was accepted; put it back, then run again"
-            )
+            raise BadDataError(f"{path}: gone or changed since its observation was accepted; put it back, then run again")
         files[int(entry["subband"])] = path
     return files

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 
 @describe.asset("source_measurements")
-def source_measurements(
-    context: dg.AssetExecutionContext, platform: Platform
-) -> dg.MaterializeResult[Any] | None:
+def source_measurements(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """Every known source in the hour's mosaic, detected or with its limit, and every new one."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
@@ -53,9 +51,7 @@ def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
         from dsa110_assets.photometry import ensemble
 
-        curves = ensemble.normalise(
-            measuring.measurements(found.all("source_measurements")), platform.settings.ensemble
-        )
+        curves = ensemble.normalise(measuring.measurements(found.all("source_measurements")), platform.settings.ensemble)
         curves.to_parquet(draft.path / measuring.LIGHT_CURVES)
         return {"n_rows": len(curves), "n_hours": len(found.products), **ensemble.ensemble_figures(curves)}
 
@@ -86,9 +82,7 @@ def variability(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             "n_candidates": len(kinds),
             **{f"n_{kind}": int((kinds == kind).sum()) for kind in ("flare", "ese", "transient", "variable")},
             **figures,
-            **measuring.false_alarm_figures(
-                figures["false_alarm_rate"], tested, options.max_false_discovery_rate
-            ),
+            **measuring.false_alarm_figures(figures["false_alarm_rate"], tested, options.max_false_discovery_rate),
             **stages.seconds,
         }
 
