@@ -31,7 +31,7 @@ mean runs away."""
 
 @dataclass(frozen=True)
 class Attenuation:
-    """`mean` (ny, nx) float32: the tile's effective primary beam, finite everywhere.
+    """`mean` (ny, nx) float32: the tile's effective primary beam (and mean spectrum), finite everywhere.
 
     A sample (time, channel) sees mean * (1 + sum of pattern * ratio) over `terms`, each a pattern (time,
     channel) float32 and a ratio (ny, nx) float32.
@@ -47,10 +47,12 @@ def attenuation(
     header: Header,
     n_pixels: int,
     n_terms: int = 0,
+    spectral_index: float = 0.0,
 ) -> Attenuation:
     """The attenuation of a square image, with the best `n_terms` terms (principal components).
 
-    `weight_time_channel` (time, channel): sums of the imaging weights.
+    `weight_time_channel` (time, channel): sums of the imaging weights. `spectral_index`: what sources typically have;
+    their flux at the header's RESTFRQ times `mean` is what the image shows, and the terms follow their spectra too.
     """
     coarse, ra, dec = _coarse_grid(header, n_pixels)
     frequencies, interpolation = _frequency_grid(vis.frequencies_hz)
@@ -60,7 +62,9 @@ def attenuation(
             beam.power(astrometry.separation_deg(ra, dec, *pointing)[None], frequencies[:, None, None])
             for pointing in pointings
         ]
-    ).reshape(vis.times_mjd.size * frequencies.size, ra.size)
+    )
+    power *= ((frequencies / float(header["RESTFRQ"])) ** spectral_index)[:, None, None]
+    power = power.reshape(vis.times_mjd.size * frequencies.size, ra.size)
     weights = (weight_time_channel @ interpolation).reshape(-1)
     mean = weights @ power / weights.sum()
 

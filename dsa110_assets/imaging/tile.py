@@ -93,7 +93,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     )
     header = tile_header(vis, n_pixels, pixel_rad, beam, by_time_channel)
     header["PV2_1"], header["PV2_2"] = slant.pv
-    dimming = attenuation(vis, by_time_channel, header, n_pixels, options.drift_terms)
+    dimming = attenuation(vis, by_time_channel, header, n_pixels, options.drift_terms, options.spectral_index)
     taken_out: dict[str, float] = {}
     if sky is not None:
         stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming.mean, weighted.noise_jy)

@@ -10,7 +10,7 @@ from dsa110_assets.imaging.tile import TileImage, make_tile
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets_tests.imaging.synthetic import observe, position_rad
 
-FIELD = ImagingOptions(field_deg=2.0, threads=1)
+FIELD = ImagingOptions(field_deg=2.0, threads=1, spectral_index=0.0)
 WITHIN, BEYOND = (0.2, 0.1, 1.0), (1.9, -0.3, 20.0)
 NOISE_JY = 2.0
 

@@ -17,7 +17,8 @@ from dsa110_assets.telescope import astrometry
 from dsa110_assets.telescope import beam as primary_beam
 from dsa110_assets_tests.imaging.synthetic import START_MJD, observe, position_rad
 
-STATIC = ImagingOptions(field_deg=2.5, threads=1, drift_terms=0)
+STATIC = ImagingOptions(field_deg=2.5, threads=1, drift_terms=0, spectral_index=0.0)
+"""`observe` makes flat spectra."""
 """For skies simulated without a primary beam: there is no drift through it to follow."""
 
 
@@ -217,3 +218,16 @@ def test_multiscale_recovers_an_extended_source() -> None:
     assert tile.model[near].sum() == pytest.approx(1.0, abs=0.1)
     # most of it in components wider than a pixel: no single pixel holds more than a twentieth
     assert np.abs(tile.model).max() < 0.05
+
+
+def test_a_typical_spectrum_leaves_no_wide_band_sidelobes() -> None:
+    """A source with S ~ nu^-0.7: with its index known to the imager the noise-free residual falls at least fivefold.
+
+    Over the band its flux runs from +5 to -5 % of the mean; unmodelled, that stays in the sidelobes.
+    """
+    vis = observe([(0.4, 0.3, 1.0)], n_times=8, primary_beam=True)
+    spectrum = (vis.frequencies_hz / vis.frequencies_hz.mean()) ** -0.7
+    steep = replace(vis, data=(vis.data * spectrum[:, None]).astype(np.complex64))
+    options = replace(STATIC, drift_terms=2, threshold_jy=1e-4)
+    flat, known = (make_tile(steep, replace(options, spectral_index=index)).rms_jy for index in (0.0, -0.7))
+    assert known < flat / 5
