@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dsa110_assets.photometry.association import NEW_PREFIX
 from dsa110_assets.photometry.errormodel import group_starts
+from dsa110_assets.telescope import astrometry
 from dsa110_assets.variability import significance
 from dsa110_assets.variability.metrics import ragged_metrics
 from dsa110_assets.variability.options import VariabilityOptions
@@ -61,9 +62,7 @@ def _curves(light_curves: pd.DataFrame, options: VariabilityOptions) -> _Curves:
     usable &= (light_curves["quality"].to_numpy(np.int64) & options.exclude_quality) == 0
     rows = light_curves[usable].sort_values(["source_id", "mjd"], kind="stable").reset_index(drop=True)
     starts = group_starts(pd.factorize(rows["source_id"])[0].astype(np.int64))
-    return _Curves(
-        rows, rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64), starts
-    )
+    return _Curves(rows, rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64), starts)
 
 
 def _baseline(flux: FloatArray, error: FloatArray, catalogue_jy: float) -> tuple[float, float]:
@@ -76,8 +75,8 @@ def _baseline(flux: FloatArray, error: FloatArray, catalogue_jy: float) -> tuple
 def _kind(flux: FloatArray, error: FloatArray, catalogue_jy: float, sigma: float) -> str:
     """'flare' if the excursions from the baseline go up, 'ese' if down, 'variable' if both or neither.
 
-    A side wins if it carries four times the other's chi^2 in at most half of the epochs: a source that is off
-    its baseline more often than on it has none.
+    A side wins if it carries four times the other's chi^2 and its excursions comparable with the largest lie in
+    at most half of the epochs: a source that is off its baseline more often than on it has none.
     """
     if flux.size < 3 and not np.isfinite(catalogue_jy):
         return "variable"
@@ -85,12 +84,30 @@ def _kind(flux: FloatArray, error: FloatArray, catalogue_jy: float, sigma: float
     off = (flux - centre) / np.hypot(error, centre_err)
     up, down = off[off > sigma], off[off < -sigma]
     power_up, power_down = float(np.sum(up**2)), float(np.sum(down**2))
-    if power_up > 4 * power_down and up.size <= max(flux.size / 2, 1):
+    if power_up > 4 * power_down and _main(up) <= max(flux.size / 2, 1):
         return "flare"
     most = flux.size if flux.size < 5 and np.isfinite(catalogue_jy) else max(flux.size / 2, 1)
-    if power_down > 4 * power_up and down.size <= most:
+    if power_down > 4 * power_up and _main(down) <= most:
         return "ese"
     return "variable"
+
+
+def _main(off: FloatArray) -> int:
+    """How many excursions are comparable with the largest: the tail of a flare is not the flare."""
+    return int(np.count_nonzero(np.abs(off) > 0.25 * np.abs(off).max(initial=0)))
+
+
+def _artefacts(curves: _Curves, new: NDArray[np.bool_], options: VariabilityOptions) -> NDArray[np.bool_]:
+    """New sources so faint beside a bright neighbour that its sidelobes explain them."""
+    first = curves.rows.iloc[curves.starts[:-1]]
+    ra, dec = np.deg2rad(first["ra_deg"].to_numpy(np.float64)), np.deg2rad(first["dec_deg"].to_numpy(np.float64))
+    peak = np.maximum.reduceat(curves.flux, curves.starts[:-1])
+    doubtful = np.zeros(peak.size, dtype=bool)
+    for k in np.flatnonzero(new):
+        bright = np.flatnonzero(peak * options.artefact_fraction > peak[k])
+        away = astrometry.separation_deg(ra[k], dec[k], ra[bright], dec[bright])
+        doubtful[k] = bool(np.any(away <= options.artefact_radius_deg))
+    return doubtful
 
 
 def _table(curves: _Curves) -> pd.DataFrame:
@@ -132,7 +149,7 @@ def find_variables(light_curves: pd.DataFrame, options: VariabilityOptions) -> p
     `light_curves`: LIGHT_CURVE_COLUMNS; catalogue_flux_jy, if there, is the quiet level's witness when epochs
     are few. NaN fluxes, and points with an excluded quality bit, are left out. `kind` is '' for what is not a
     candidate, else 'flare', 'ese', 'transient' (a new source that was not there in an earlier epoch of the
-    same place) or 'variable'. One-epoch sources have NaN metrics and no q_value, unless they are new and
+    same place) or 'variable'. A new source that a bright neighbour's sidelobes explain is no candidate. One-epoch sources have NaN metrics and no q_value, unless they are new and
     unseen before. mean_flux_jy is the weighted mean.
     """
     curves = _curves(light_curves, options)
@@ -146,19 +163,15 @@ def find_variables(light_curves: pd.DataFrame, options: VariabilityOptions) -> p
     for name, values in (("vs_max", unseen.vs), ("m_max", unseen.m), ("p_pair", unseen.p)):
         out[name] = np.where(better, values, out[name])
     out["q_value"] = significance.q_values(out.pop("p"))
-    catalogue = curves.rows.get("catalogue_flux_jy", pd.Series(np.nan, index=curves.rows.index)).to_numpy(
-        np.float64
+    catalogue = curves.rows.get("catalogue_flux_jy", pd.Series(np.nan, index=curves.rows.index)).to_numpy(np.float64)
+    chosen = (
+        ~_artefacts(curves, new, options) & (out["q_value"] <= options.max_false_discovery_rate) & (out["m_max"] >= options.min_modulation)
     )
-    chosen = (out["q_value"] <= options.max_false_discovery_rate) & (out["m_max"] >= options.min_modulation)
     kinds = [""] * len(out)
     for k in np.flatnonzero(chosen.to_numpy()):
         own = slice(curves.starts[k], curves.starts[k + 1])
-        kinds[k] = _kind(
-            curves.flux[own], curves.error[own], catalogue[curves.starts[k]], options.baseline_sigma
-        )
+        kinds[k] = _kind(curves.flux[own], curves.error[own], catalogue[curves.starts[k]], options.baseline_sigma)
         if new[k] and (np.isfinite(unseen.p[k]) or not curves.rows["detected"].to_numpy(bool)[own][0]):
             kinds[k] = "transient"
     out["kind"] = kinds
-    return out.sort_values(["q_value", "source_id"], kind="stable", na_position="last")[
-        list(VARIABLE_COLUMNS)
-    ].reset_index(drop=True)
+    return out.sort_values(["q_value", "source_id"], kind="stable", na_position="last")[list(VARIABLE_COLUMNS)].reset_index(drop=True)

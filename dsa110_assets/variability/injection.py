@@ -30,19 +30,13 @@ def _constant(light_curves: pd.DataFrame, rng: np.random.Generator) -> pd.DataFr
     return out
 
 
-def _inject(
-    constant: pd.DataFrame, kind: str, amplitude: float, share: float, rng: np.random.Generator
-) -> tuple[pd.DataFrame, set[str]]:
+def _inject(constant: pd.DataFrame, kind: str, amplitude: float, share: float, rng: np.random.Generator) -> tuple[pd.DataFrame, set[str]]:
     """Change one epoch of a random share of the sources with two or more: up by `amplitude` (flare) or down
     (ese).
     """
     count = constant.groupby("source_id")["mjd"].size()
     eligible = count.index[count >= 2].to_numpy(object)
-    chosen = (
-        rng.choice(eligible, max(1, round(share * eligible.size)), replace=False)
-        if eligible.size
-        else eligible
-    )
+    chosen = rng.choice(eligible, max(1, round(share * eligible.size)), replace=False) if eligible.size else eligible
     out = constant.reset_index(drop=True)
     flux = out["flux_jy"].to_numpy(np.float64).copy()
     sign = 1.0 if kind == "flare" else -1.0
@@ -54,9 +48,7 @@ def _inject(
     return out.assign(flux_jy=flux), set(rows_of)
 
 
-def false_alarm_rate(
-    light_curves: pd.DataFrame, options: VariabilityOptions, trials: int, seed: int
-) -> float:
+def false_alarm_rate(light_curves: pd.DataFrame, options: VariabilityOptions, trials: int, seed: int) -> float:
     """Share of constant sources called candidates, over `trials` noise realisations in the measured errors.
 
     NaN if no source has two epochs.
@@ -114,7 +106,5 @@ def injection_figures(
         "injected_amplitude": amplitude,
     }
     for kind in KINDS:
-        figures[f"completeness_{kind}"] = completeness(
-            light_curves, options, kind, amplitude, trials, seed, 20.0
-        )
+        figures[f"completeness_{kind}"] = completeness(light_curves, options, kind, amplitude, trials, seed, 20.0)
     return figures

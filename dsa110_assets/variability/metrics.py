@@ -104,10 +104,7 @@ def _all(flux: FloatArray, error: FloatArray, starts: IntArray) -> tuple[IntArra
     out = np.full((8, n_sources), np.nan)
     for k in range(n_sources):
         low, high = starts[k], starts[k + 1]
-        good = (
-            np.flatnonzero(np.isfinite(flux[low:high]) & np.isfinite(error[low:high]) & (error[low:high] > 0))
-            + low
-        )
+        good = np.flatnonzero(np.isfinite(flux[low:high]) & np.isfinite(error[low:high]) & (error[low:high] > 0)) + low
         count[k] = good.size
         if good.size == 0:
             continue
@@ -138,9 +135,7 @@ def dense_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray) -> Metrics:
     return ragged_metrics(np.ravel(flux_jy), np.ravel(flux_err_jy), starts)
 
 
-def pair_metrics(
-    a_jy: FloatArray, a_err_jy: FloatArray, b_jy: FloatArray, b_err_jy: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def pair_metrics(a_jy: FloatArray, a_err_jy: FloatArray, b_jy: FloatArray, b_err_jy: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Two-epoch Vs = (a - b)/sqrt(sigma_a^2 + sigma_b^2) and m = 2 (a - b)/(a + b), signed; the arguments
     broadcast.
     """

@@ -14,21 +14,22 @@ from dsa110_assets.photometry.quality import Quality
 class VariabilityOptions:
     """When a source is a candidate."""
 
-    max_false_discovery_rate: Annotated[
-        float, Field(gt=0, lt=1, description="Expected share of false candidates.")
-    ] = 0.01
-    min_modulation: Annotated[
-        float, Field(ge=0, description="Smallest |m| = 2|a-b|/(a+b) of the most significant pair of epochs.")
-    ] = 0.26
-    baseline_sigma: Annotated[
-        float, Field(gt=0, description="Points this far off the baseline make a flare or a dip.")
-    ] = 3.0
+    max_false_discovery_rate: Annotated[float, Field(gt=0, lt=1, description="Expected share of false candidates.")] = 0.01
+    min_modulation: Annotated[float, Field(ge=0, description="Smallest |m| = 2|a-b|/(a+b) of the most significant pair of epochs.")] = 0.26
+    baseline_sigma: Annotated[float, Field(gt=0, description="Points this far off the baseline make a flare or a dip.")] = 3.0
     neighbour_deg: Annotated[
         float,
-        Field(
-            gt=0, description="A source this close that was measured shows that a place was observed [deg]."
-        ),
+        Field(gt=0, description="A source this close that was measured shows that a place was observed [deg]."),
     ] = 0.5
+    artefact_fraction: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="A new source fainter than this part of a bright neighbour may be what is left of its sidelobes.",
+        ),
+    ] = 0.015
+    artefact_radius_deg: Annotated[float, Field(gt=0, description="How far a bright source's sidelobes are taken to matter [deg].")] = 1.5
     exclude_quality: Annotated[
         int,
         Field(

@@ -80,11 +80,7 @@ def p_deviation(deviation: ArrayLike, n: ArrayLike) -> FloatArray:
     points.
     """
     value, count = np.broadcast_arrays(np.asarray(deviation, np.float64), np.asarray(n, np.float64))
-    each = (
-        np.vectorize(math.erfc, otypes=[float])(np.abs(value) / math.sqrt(2.0))
-        if value.size
-        else np.zeros(value.shape)
-    )
+    each = np.vectorize(math.erfc, otypes=[float])(np.abs(value) / math.sqrt(2.0)) if value.size else np.zeros(value.shape)
     tries = np.where(count == 2, 1.0, count)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(count >= 2, -np.expm1(tries * np.log1p(-each)), np.nan)

@@ -52,9 +52,7 @@ def unseen_before(rows: pd.DataFrame, starts: IntArray, new: IntArray, neighbour
     places = unit_vectors(rows["ra_deg"].to_numpy()[first], rows["dec_deg"].to_numpy()[first])
     tree = cKDTree(places)
     for k in new:
-        near = [
-            q for q in tree.query_ball_point(places[k], 2 * np.sin(np.deg2rad(neighbour_deg) / 2)) if q != k
-        ]
+        near = [q for q in tree.query_ball_point(places[k], 2 * np.sin(np.deg2rad(neighbour_deg) / 2)) if q != k]
         near.sort(key=lambda q: float(np.sum((places[q] - places[k]) ** 2)))
         looks: dict[int, float] = {}
         for q in near:

@@ -171,3 +171,20 @@ def test_injected_changes_are_recovered_when_they_should_be() -> None:
     figures = injection_figures(table, OPTIONS, trials=2)
     assert figures["false_alarm_rate"] < 0.02
     assert np.isnan(figures["completeness_flare"]) or figures["completeness_flare"] > 0.8
+
+
+def test_what_a_bright_neighbour_explains_is_no_candidate() -> None:
+    """A new 20 mJy source comes and goes: a transient alone, a sidelobe beside 2 Jy (1.5 % of it: 30 mJy)."""
+    flux = np.array([[2.0, 2.0, 2.0], [0.5, 0.5, 0.5], [0.001, 0.02, 0.02]])
+    names = ["NVSS_bright", "NVSS_other", "DSA_J002000.0+160000"]
+    for neighbour_deg, kind in ((1.0, ""), (3.0, "transient")):
+        table = curves(flux, 0.001, names, ra=np.array([5.0 - neighbour_deg, 4.8, 5.0]))
+        found = find_variables(table, OPTIONS).set_index("source_id")["kind"]
+        assert found["DSA_J002000.0+160000"] == kind
+
+
+def test_a_flare_with_a_tail_is_a_flare() -> None:
+    """Three nights: quiet, 2.5 times as bright, and a tenth above quiet, which the catalogue knows."""
+    flux = np.array([[0.99, 2.45, 1.09], [1.0, 1.0, 1.0]])
+    found = find_variables(curves(flux, 0.01, catalogue=np.array([0.994, 1.0])), OPTIONS).set_index("source_id")["kind"]
+    assert list(found[["NVSS_0000", "NVSS_0001"]]) == ["flare", ""]
