@@ -63,9 +63,18 @@ CALIBRATED_MS = (
 ).with_label("observation_when_flagged")
 """Which tables it gets, and whether they are too old, is for the calibration code to decide and to record."""
 
-TILE_IMAGE = ((_todo(RECENT) | _changed(RECENT)) & ~_Condition.any_deps_missing() & ~_Condition.any_deps_in_progress()).with_label(
-    "image_when_calibrated"
+_HELD_UP = (
+    _Condition.in_latest_time_window(RECENT)
+    & _Condition.missing()
+    & _Condition.execution_failed()
+    & ~_Condition.in_progress()
+    & _Condition.any_deps_match(_Condition.newly_updated() | _Condition.will_be_requested()).allow(_only("calibrated_ms"))
 )
+"""Its run ended before its turn came, and what it waited for is there now or comes with it."""
+
+TILE_IMAGE = (
+    (_todo(RECENT) | _changed(RECENT) | _HELD_UP) & ~_Condition.any_deps_missing() & ~_Condition.any_deps_in_progress()
+).with_label("image_when_calibrated")
 
 _seen = _Condition.any_deps_match(~_Condition.missing()).allow(_only("subband_group", "measurement_set", "calibrated_ms"))
 _settled_without = _Condition.any_deps_match(_Condition.execution_failed())

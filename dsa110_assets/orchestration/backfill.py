@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dsa110_assets.errors import ConfigurationError, NotFoundError
-from dsa110_assets.orchestration import plan, recipes
+from dsa110_assets.orchestration import graph, plan, recipes
+from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -96,13 +97,11 @@ def _launch(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, str
     from dagster._core.execution.backfill import PartitionBackfill
     from dagster._core.utils import make_new_backfill_id
 
-    from dsa110_assets.definitions import defs
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Dagster's own, inside the call
         made = PartitionBackfill.from_asset_partitions(
             backfill_id=make_new_backfill_id(),
-            asset_graph=defs.resolve_asset_graph(),
+            asset_graph=graph.over(Platform()).resolve_asset_graph(),
             partition_names=list(launch.partitions),
             asset_selection=[dg.AssetKey(name) for name in launch.assets],
             backfill_timestamp=time.time(),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
-from dsa110_assets.orchestration import inbox, plan, policy, publishing, recipes
+from dsa110_assets.orchestration import graph, inbox, plan, policy, publishing, recipes
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 LANE_TAG = "dsa110/lane"
+INTERRUPTED = "DagsterExecutionInterruptedError"
+"""What Dagster makes of SIGINT and SIGTERM while it runs a step."""
 
 
 @dataclass(frozen=True)
@@ -182,10 +184,8 @@ class _Runner:
     """Runs partitions through Dagster in this process, and keeps the tally."""
 
     def __init__(self, platform: Platform, instance: dg.DagsterInstance, tally: _Tally) -> None:
-        from dsa110_assets.definitions import build
-
         self.platform, self.instance, self.tally = platform, instance, tally
-        self.job = build(platform).resolve_implicit_global_asset_job_def()
+        self.job = graph.over(platform).resolve_implicit_global_asset_job_def()
 
     def bring_up_to_date(self, assets: Sequence[str], partition: str | None, *, fresh: bool) -> None:
         """Run, in one run, from the first of these assets that is missing or stale to the last of them.
@@ -238,7 +238,10 @@ class _Runner:
                 self.tally.made.append(Made(product.id, asset, partition, seconds / len(assets)))
                 if held := product.metadata.get(recipes.HELD):
                     self.tally.failed.append(Failed(asset, partition, "Held", f"{product.id}: {held}"))
-        self.tally.failed += _failures(result, partition)
+        failures = _failures(result, partition)
+        if any(failed.error_class == INTERRUPTED for failed in failures):
+            raise KeyboardInterrupt  # Dagster catches the signal to end its run; the work as a whole ends too
+        self.tally.failed += failures
 
     def tell_dagster(self, wanted: Sequence[tuple[recipes.Grain, Sequence[str]]], span: plan.Span) -> None:
         """Report products Dagster does not know of: a kill between index row and event, or a new DAGSTER_HOME."""
@@ -279,6 +282,7 @@ def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[
             if error_class == "DagsterAssetCheckFailedError":
                 continue  # its product is there, and held: told with its reasons below
             reason = " ".join(str(error.message if error else event.message).split()).removeprefix(f"{error_class}: ")
-            logging.getLogger(__name__).error("%s %s: %s", event.step_key, partition, error)
+            if error_class != INTERRUPTED:
+                logging.getLogger(__name__).error("%s %s: %s", event.step_key, partition, error)
         found.append(Failed(str(event.step_key), partition, error_class, reason))
     return found

@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from dsa110_assets.errors import ResourceError
-from dsa110_assets.orchestration import alerts, inbox, plan
+from dsa110_assets.errors import ResourceError, WaitingError
+from dsa110_assets.orchestration import alerts, inbox, plan, policy
 from dsa110_assets.orchestration.process import LANE_TAG
 from dsa110_assets.orchestration.resources import Platform
 
@@ -113,19 +113,12 @@ def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
 def failure_sensor(context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Platform]) -> None:
     """Alert about a run that failed, with the steps' own words."""
     run, partition = context.dagster_run, context.dagster_run.tags.get("dagster/partition", "")
-    events = context.get_step_failure_events()
-    reasons = []
-    for event in events:
+    reasons, waiting = [], True
+    for event in context.get_step_failure_events():
         told = event.step_failure_data.user_failure_data
         reasons.append(f"{event.step_key}: {(told.description if told else None) or event.message}")
-    alerts.send(
-        [
-            alerts.Alert(
-                f"run failed {partition}".strip(),
-                "; ".join(reasons) or context.failure_event.message or "",
-                "ERROR",
-                run.run_id,
-            )
-        ],
-        platform.settings.webhook_url,
-    )
+        waiting &= told is not None and told.metadata.get(policy.ERROR_CLASS) == dg.TextMetadataValue(WaitingError.__name__)
+    what = "run waits" if reasons and waiting else "run failed"
+    text = "; ".join(reasons) or context.failure_event.message or ""
+    alert = alerts.Alert(f"{what} {partition}".strip(), text, "WARN" if what == "run waits" else "ERROR", run.run_id)
+    alerts.send([alert], platform.settings.webhook_url)

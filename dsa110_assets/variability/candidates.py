@@ -150,8 +150,8 @@ def find_variables(light_curves: pd.DataFrame, options: VariabilityOptions) -> p
     are few. NaN fluxes, and points with an excluded quality bit, are left out. `kind` is '' for what is not a
     candidate, else 'flare', 'ese', 'transient' (a new source that was not there in an earlier epoch of the
     same place) or 'variable'.
-    A new source that a bright neighbour's sidelobes explain is no candidate. One-epoch sources have NaN metrics and no q_value, unless they are new and
-    unseen before. mean_flux_jy is the weighted mean.
+    A new source that a bright neighbour's sidelobes explain is no candidate.
+    One-epoch sources have NaN metrics and no q_value, unless they are new and unseen before. mean_flux_jy is the weighted mean.
     """
     curves = _curves(light_curves, options)
     if not len(curves.rows):

@@ -13,9 +13,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dsa110_assets.definitions import build
 from dsa110_assets.errors import TransientError
-from dsa110_assets.orchestration import alerts, sensors
+from dsa110_assets.orchestration import alerts, graph, sensors
 from dsa110_assets.orchestration.process import QUIET
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets_tests.orchestration.conftest import tiny_settings
@@ -97,7 +96,7 @@ def test_a_failed_check_reaches_the_webhook_and_the_console(
     instance: dg.DagsterInstance, hook: Hook, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url))
-    repository = build(platform).get_repository_def()
+    repository = graph.over(platform).get_repository_def()
 
     def tick(cursor: str | None) -> dg.SensorResult:
         context = dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository)
@@ -118,7 +117,7 @@ def test_a_failed_check_reaches_the_webhook_and_the_console(
 
 def test_a_webhook_that_refuses_keeps_the_cursor_so_nothing_is_lost(instance: dg.DagsterInstance, hook: Hook, tmp_path: Path) -> None:
     platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url))
-    repository = build(platform).get_repository_def()
+    repository = graph.over(platform).get_repository_def()
     cursor = sensors.alert_sensor(dg.build_sensor_context(instance=instance, repository_def=repository), platform=platform).cursor  # type: ignore[union-attr]
     evaluate(instance, passed=False)
     hook.status = 503
@@ -132,7 +131,7 @@ def test_a_webhook_that_refuses_keeps_the_cursor_so_nothing_is_lost(instance: dg
 def test_a_failed_run_reaches_the_webhook_with_the_steps_own_words(instance: dg.DagsterInstance, hook: Hook, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("what,is,this\n1,2,3\n")
     platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url, catalogues=(tmp_path / "bad.csv",)))
-    job = build(platform).resolve_implicit_global_asset_job_def()
+    job = graph.over(platform).resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(
         run_config=QUIET, instance=instance, asset_selection=[dg.AssetKey("source_catalog")], raise_on_error=False
     )

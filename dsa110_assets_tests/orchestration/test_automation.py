@@ -59,11 +59,11 @@ class Scene:
                 asked[name] = set(partitions)
         return asked
 
-    def fail(self, asset: str, partition: str) -> None:
+    def fail(self, partition: str, *assets: str) -> None:
         """A run that tried and failed."""
         job = defs.resolve_implicit_global_asset_job_def()
         result = job.execute_in_process(
-            run_config=QUIET, instance=self.instance, partition_key=partition, asset_selection=[dg.AssetKey(asset)],
+            run_config=QUIET, instance=self.instance, partition_key=partition, asset_selection=[dg.AssetKey(asset) for asset in assets],
             raise_on_error=False,
         )  # fmt: skip
         assert not result.success  # there are no settings here
@@ -140,7 +140,7 @@ def test_a_failed_observation_does_not_hold_up_its_hour_and_is_not_asked_for_aga
     scene.make("subband_group", PRESENT[-1])
     scene.make("measurement_set", PRESENT[-1])
     assert scene.tick(5)["calibrated_ms"] == {PRESENT[-1]}
-    scene.fail("calibrated_ms", PRESENT[-1])
+    scene.fail(PRESENT[-1], "calibrated_ms")
     asked = scene.tick(20)
     assert asked["hour_mosaic"] == {HOUR}
     assert "calibrated_ms" not in asked
@@ -150,10 +150,11 @@ def test_an_observation_that_waited_is_asked_for_once_tables_come(scene: Scene) 
     scene.make("subband_group", PRESENT[0])
     scene.make("measurement_set", PRESENT[0])
     scene.tick()
-    scene.fail("calibrated_ms", PRESENT[0])
-    assert "calibrated_ms" not in scene.tick()
+    scene.fail(PRESENT[0], "calibrated_ms", "tile_image")
+    assert scene.tick() == {}
     scene.make("caltables", "2026-03-10")
-    assert scene.tick()["calibrated_ms"] == {PRESENT[0]}
+    asked = scene.tick()
+    assert asked["calibrated_ms"] == asked["tile_image"] == {PRESENT[0]}
 
 
 def test_a_late_tile_makes_the_hour_again(scene: Scene) -> None:

@@ -78,13 +78,13 @@ def test_an_hour_that_breaks_a_blocking_rule_is_held_and_nothing_is_made_from_it
 
 
 def test_a_run_asked_for_by_hand_makes_nothing_that_is_up_to_date(processed: Settings) -> None:
-    from dsa110_assets.definitions import build
+    from dsa110_assets.orchestration import graph
     from dsa110_assets.orchestration.process import QUIET
     from dsa110_assets.orchestration.publishing import FORCE_TAG
     from dsa110_assets.orchestration.resources import Platform
 
     archive = Archive(processed.archive)
-    job = build(Platform(processed)).resolve_implicit_global_asset_job_def()
+    job = graph.over(Platform(processed)).resolve_implicit_global_asset_job_def()
 
     def run(**tags: str) -> int:
         with instances.open_instance(processed.dagster_home) as dagster:
@@ -102,11 +102,11 @@ def test_a_run_asked_for_by_hand_makes_nothing_that_is_up_to_date(processed: Set
 
 
 def test_windows_without_data_end_well_and_make_nothing(processed: Settings) -> None:
-    from dsa110_assets.definitions import build
+    from dsa110_assets.orchestration import graph
     from dsa110_assets.orchestration.process import QUIET
     from dsa110_assets.orchestration.resources import Platform
 
-    job = build(Platform(processed)).resolve_implicit_global_asset_job_def()
+    job = graph.over(Platform(processed)).resolve_implicit_global_asset_job_def()
     for key, assets in (
         ("2026-01-25T10:00", ("subband_group", "measurement_set")),
         ("2026-01-24", ("caltables",)),
