@@ -1,0 +1,33 @@
+"""What the fault tests measured: lines of JSON for `ops/reliability`, which puts them into its table."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+FOLDER_VARIABLE = "RELIABILITY_FIGURES"
+"""Names the folder the lines go to. Without it nothing is written: a test run leaves no trace."""
+
+
+def record_figure(row: int, name: str, value: float | int | str) -> None:
+    """Say that fault test `row` (1 to 26 of ops/RELIABILITY.md) measured `name`; units belong into the name.
+
+    A name that several tests record appears once in the table: numbers from least to greatest.
+    """
+    if not 1 <= row <= 26:
+        raise ValueError(f"there is no row {row}: they go from 1 to 26")
+    write_line({"row": row, "name": name, "value": value})
+
+
+def record_outcome(row: int, test: str, outcome: str, seconds: float) -> None:
+    """Say how a test of `row` ended (passed, failed, skipped) and how long it took."""
+    write_line({"row": row, "test": test, "outcome": outcome, "seconds": seconds})
+
+
+def write_line(fields: dict[str, object]) -> None:
+    """One line in this process's file of the folder; nothing without a folder."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder:
+        with (Path(folder) / f"{os.getpid()}.jsonl").open("a") as handle:
+            handle.write(json.dumps(fields) + "\n")
