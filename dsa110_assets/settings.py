@@ -1,7 +1,6 @@
 """Every setting: typed, with a default, a range and one line of help. Read from DSA110_* by `load()`.
 
-Nested settings belong to the science stages; their option classes are the single source of the defaults:
-Nested settings belong to the science stages; their option classes are the one source of the defaults:
+Nested settings belong to the science stages; their option classes are the one source of the defaults.
 """
 
 from __future__ import annotations
@@ -105,7 +104,7 @@ class Settings(BaseSettings):
     solve_engine: Annotated[
         Literal["own", "casa"], Field(description="who solves and applies calibration")
     ] = "own"
-    imaging_engine: Annotated[Literal["radler", "casa"], Field(description="who makes images")] = "radler"
+    imaging_engine: Annotated[Literal["own", "casa"], Field(description="who makes images")] = "own"
     average_channels: Annotated[
         int, Field(ge=1, le=384, description="channels averaged into one in calibrated_ms; 1 = none")
     ] = 1

@@ -67,10 +67,7 @@ class Thresholds(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    calibration_fresh_h: Annotated[Hours, Field(description="caltables up to this age are fresh")] = 6.0
-    calibration_aging_h: Annotated[Hours, Field(description="up to this age they are aging: a warning")] = (
-        12.0
-    )
+    calibration_aging_h: Annotated[Hours, Field(description="caltables older than this are a warning")] = 12.0
     calibration_stale_h: Annotated[Hours, Field(description="beyond this age the staleness check fails")] = (
         24.0
     )
@@ -153,7 +150,6 @@ class Thresholds(BaseModel):
 
 
 _ORDERED = (
-    ("calibration_fresh_h", "calibration_aging_h"),
     ("calibration_aging_h", "calibration_stale_h"),
     ("min_gain_amplitude", "max_gain_amplitude"),
     ("min_rms_ratio", "max_rms_ratio"),

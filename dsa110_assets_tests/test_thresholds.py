@@ -23,7 +23,7 @@ def test_without_a_file_the_defaults_hold(tmp_path):
         ('max_tile_rms_jy = "5 mJy"', "max_tile_rms_jy", 0.005),
         ('max_tile_rms_jy = "5e3 uJy"', "max_tile_rms_jy", 0.005),
         ('astrometry_warn_arcsec = "0.025 arcmin"', "astrometry_warn_arcsec", 1.5),
-        ('calibration_fresh_h = "300 min"', "calibration_fresh_h", 5.0),
+        ('calibration_aging_h = "300 min"', "calibration_aging_h", 5.0),
         ('disk_warn_gb = "1.5 TB"', "disk_warn_gb", 1500.0),
         ('superseded_days = "2 week"', "superseded_days", 14.0),
     ],

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 
 from dsa110_assets.archive import naming
 from dsa110_assets.archive.index import caltable_sets, products
+from dsa110_assets.calibration.select import CaltableSet
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError
 
 if TYPE_CHECKING:
@@ -27,23 +28,11 @@ ACTIVE, REJECTED, SUPERSEDED = "active", "rejected", "superseded"
 
 
 @dataclass(frozen=True)
-class RegisteredSet:
-    """One solved set of caltables. Times are MJD UTC; `status` is active, rejected or superseded.
-
-    `paths` are the tables in the order in which they apply; `figures` are the numbers of its quality.
-    A set is superseded or rejected also when its whole product is.
+class RegisteredSet(CaltableSet):
+    """A set as it is registered: its product, why it was rejected (None if it was not), and the numbers of its
+    quality. A set is superseded or rejected also when its whole product is.
     """
 
-    set_id: str
-    paths: tuple[Path, ...]
-    mid_mjd: float
-    valid_start_mjd: float
-    valid_end_mjd: float
-    dec_deg: float
-    antennas: frozenset[str]
-    calibrator: str
-    anchor: str
-    status: str
     product_id: str
     reason: str | None
     figures: Mapping[str, Any]

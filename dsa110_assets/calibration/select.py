@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from dsa110_assets.errors import WaitingError
-
-Staleness = Literal["fresh", "aging", "stale", "critical"]
 
 
 @dataclass(frozen=True)
@@ -20,21 +19,17 @@ class ChooseOptions:
     max_dec_offset_deg: Annotated[
         float, Field(gt=0, le=0.5, description="largest declination difference of one strip [deg]")
     ] = 0.5
-    fresh_h: Annotated[float, Field(gt=0, description="tables up to this age are fresh [h]")] = 6.0
-    aging_h: Annotated[float, Field(gt=0, description="then aging, up to this age [h]")] = 12.0
-    stale_h: Annotated[
-        float, Field(gt=0, description="then stale, up to this age; older is critical [h]")
-    ] = 24.0
     max_age_days: Annotated[float, Field(gt=0, description="older tables are never applied [d]")] = 30.0
 
 
 @dataclass(frozen=True)
 class CaltableSet:
-    """A set of caltables solved together. `antennas`: names of all antennas the solved data had, dead or not;
-    `dec_deg` the apparent pointing declination; `anchor` what its flux scale rests on."""
+    """A set of caltables solved together; times are MJD UTC. `paths` are its tables in the order in which they
+    apply; `antennas` the names of all antennas the solved data had, dead or not; `dec_deg` the apparent pointing
+    declination; `anchor` what its flux scale rests on; `status` active, rejected or superseded."""
 
     set_id: str
-    paths: tuple[str, ...]
+    paths: tuple[Path, ...]
     mid_mjd: float
     valid_start_mjd: float
     valid_end_mjd: float
@@ -54,15 +49,6 @@ class Choice:
     age_h: float
     fallback: bool
     reason: str
-
-
-def staleness(age_h: float, options: ChooseOptions) -> Staleness:
-    """Class of a table's age [h, either direction]."""
-    if age_h <= options.fresh_h:
-        return "fresh"
-    if age_h <= options.aging_h:
-        return "aging"
-    return "stale" if age_h <= options.stale_h else "critical"
 
 
 def choose(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dsa110_assets.sky.calibrators import Calibrator
+from dsa110_assets.sky.calibrators import LIST_NAME, Calibrator
 from dsa110_assets.telescope import astrometry, beam
 from dsa110_assets.telescope.timegrid import SIDEREAL_RATIO
 
@@ -107,14 +107,32 @@ def transits(
 
 
 def rank(candidates: Sequence[Transit]) -> list[Transit]:
-    """Best transit first: flux standards, then list calibrators, variable sources last; bright ones first.
+    """Best transit first: flux standards, list calibrators, other catalogues' sources, variable sources last.
 
-    Within a class by apparent flux at 1.4 GHz. Calibrators without a flux are dropped, never guessed.
+    Within a class by apparent flux at 1.4 GHz, bright ones first. Calibrators without a flux are dropped, never
+    guessed.
     """
 
     def order(transit: Transit) -> tuple[int, float]:
-        calibrator = transit.calibrator
-        trust = 2 if calibrator.variable else 0 if calibrator.standard else 1
-        return trust, -transit.apparent_flux_jy
+        return _doubt(transit.calibrator), -transit.apparent_flux_jy
 
     return sorted((t for t in candidates if has_flux(t.calibrator)), key=order)
+
+
+def most_trusted(candidates: Sequence[Transit]) -> list[Transit]:
+    """Those whose flux is trusted most, in the same order: standards and steady list calibrators; else sources of
+    other catalogues; else variable ones."""
+    classes = [max(_doubt(transit.calibrator), _LISTED) for transit in candidates]
+    return [transit for transit, doubt in zip(candidates, classes, strict=True) if doubt == min(classes)]
+
+
+_STANDARD, _LISTED, _CATALOGUED, _VARIABLE = range(4)
+
+
+def _doubt(calibrator: Calibrator) -> int:
+    """How little a calibrator's flux is to be trusted."""
+    if calibrator.variable:
+        return _VARIABLE
+    if calibrator.standard:
+        return _STANDARD
+    return _LISTED if calibrator.catalogue == LIST_NAME else _CATALOGUED

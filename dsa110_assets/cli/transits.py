@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from dsa110_assets.cli import console
 from dsa110_assets.cli.app import app
 from dsa110_assets.cli.times import parse_date
 from dsa110_assets.errors import DsaError
+
+if TYPE_CHECKING:
+    from dsa110_assets.analyst import AnalystArchive
 
 
 @app.command(epilog="Example: dsa110 transits --date 2026-01-25 --calibrator 3C286 --json")
@@ -24,11 +29,11 @@ def transits(
 
     Without --dec and without data to take the pointing from, the primary flux standards are listed.
     """
-    from dsa110_assets.portal.overview import transits_of_night
+    from dsa110_assets.portal import overview
 
-    night = parse_date(date).isoformat()
-    strip = dec if dec is not None else _latest_strip()
-    rows = transits_of_night(night, strip, calibrator)[:limit]
+    night, archive = parse_date(date).isoformat(), _archive()
+    strip = dec if dec is not None or archive is None else overview.pointing_dec_deg(archive)
+    rows = overview.transits_of_night(night, strip, calibrator, overview.known_calibrators(archive))[:limit]
     if as_json:
         console.emit_json([row.as_json() for row in rows])
         return
@@ -54,12 +59,11 @@ def transits(
     )
 
 
-def _latest_strip() -> float | None:
-    """The declination of the newest data; None without an archive, for transits need none."""
+def _archive() -> AnalystArchive | None:
+    """The archive; None if there is none, for transits need none."""
     from dsa110_assets.analyst import open_archive
-    from dsa110_assets.portal.overview import pointing_dec_deg
 
     try:
-        return pointing_dec_deg(open_archive())
+        return open_archive()
     except DsaError:
         return None

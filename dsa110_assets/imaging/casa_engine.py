@@ -27,7 +27,7 @@ from dsa110_assets.imaging.reference import reference_figures
 from dsa110_assets.imaging.restoring import Beam
 from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.imaging.stokes import stokes_i
-from dsa110_assets.imaging.tile import TileImage, _figures
+from dsa110_assets.imaging.tile import TileImage, tile_figures
 from dsa110_assets.imaging.weighting import imaging_weights
 from dsa110_assets.visibilities import measurement_set
 
@@ -50,7 +50,7 @@ def make_tile(
     `make_tile` raises.
     """
     if options.deconvolver == "radler-multiscale":
-        raise ConfigurationError("imaging.deconvolver = radler-multiscale needs imaging_engine = radler")
+        raise ConfigurationError("imaging.deconvolver = radler-multiscale needs imaging_engine = own")
     started = time.monotonic()
     vis = measurement_set.read(ms_path)
     stokes = stokes_i(vis)
@@ -87,7 +87,7 @@ def make_tile(
             "field_deg": n_pixels * math.degrees(pixel_rad),
         },
     )
-    tile.figures.update(_figures(tile, vis, stokes, weighted))
+    tile.figures.update(tile_figures(tile, vis, stokes, weighted))
     if sky is not None:
         tile.figures.update(reference_figures(tile.image, tile.primary_beam, header, rms_jy, sky))
     tile.figures["seconds"] = time.monotonic() - started

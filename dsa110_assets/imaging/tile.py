@@ -128,7 +128,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
             **taken_out,
         },
     )
-    tile.figures.update(_figures(tile, vis, stokes, weighted))
+    tile.figures.update(tile_figures(tile, vis, stokes, weighted))
     if sky is not None:
         tile.figures.update(reference_figures(image, tile.primary_beam, header, rms_jy, sky))
     tile.figures["seconds"] = time.monotonic() - started
@@ -146,9 +146,10 @@ def _middle(wide: Image) -> Image:
     return wide[quarter : 3 * quarter, quarter : 3 * quarter].copy()
 
 
-def _figures(
+def tile_figures(
     tile: TileImage, vis: Visibilities, stokes: StokesI, weighted: ImagingWeights
 ) -> dict[str, float]:
+    """The figures of an image that hold whoever made it: noise, radiometer, peak, beam, size."""
     peak_jy = float(tile.image.max())
     pixel_deg = float(tile.header["CDELT2"])
     used = int(np.count_nonzero(weighted.weights))

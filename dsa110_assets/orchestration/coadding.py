@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
+    from dsa110_assets.imaging.fits import Cards
     from dsa110_assets.imaging.tile import TileImage
     from dsa110_assets.mosaics.coadd import TileInput
     from dsa110_assets.settings import Settings
@@ -42,13 +43,18 @@ def tile_inputs(tiles: "Sequence[Product]") -> "list[TileInput]":
     ]
 
 
-def mosaic(tiles: "Sequence[Product]", settings: "Settings", directory: Path) -> dict[str, Any]:
-    """Coadd tiles into `directory`; returns the figures, with how well neighbouring tiles agree."""
+def anchor(tiles: "Sequence[Product]") -> str:
+    """What the flux scale of these tiles rests on."""
+    return ", ".join(sorted({str(p.metadata["anchor"]) for p in tiles}))
+
+
+def mosaic(tiles: "Sequence[Product]", settings: "Settings", directory: Path, cards: "Cards") -> dict[str, Any]:
+    """Coadd tiles into `directory`, with `cards` in the headers; returns the figures, with how well neighbours agree."""
     from dsa110_assets.mosaics import coadd, overlap, write
 
     inputs = tile_inputs(tiles)
     made = coadd.coadd(inputs, None, settings.coadd)
-    write.write_mosaic(made, directory)
+    write.write_mosaic(made, directory, cards)
     times = [_middle(p) for p in tiles]
     return {
         **made.figures,
@@ -56,7 +62,7 @@ def mosaic(tiles: "Sequence[Product]", settings: "Settings", directory: Path) ->
         "n_tiles": len(made.tiles),
         "mid_mjd": sum(times) / len(times),
         "pointing_dec_deg": float(tiles[len(tiles) // 2].metadata["pointing_dec_deg"]),
-        "anchor": ", ".join(sorted({str(p.metadata["anchor"]) for p in tiles})),
+        "anchor": anchor(tiles),
     }
 
 

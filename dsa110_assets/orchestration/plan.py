@@ -227,7 +227,7 @@ def _foreseen(
 
 
 UPSTREAM: dict[str, tuple[str, ...]] = {
-    "source_catalog": (), "calibrator_catalog": (), "sky_model": ("source_catalog",), "subband_group": (),
+    "source_catalog": (), "calibrator_catalog": ("source_catalog",), "sky_model": ("source_catalog",), "subband_group": (),
     "measurement_set": ("subband_group",),
     "caltables": ("measurement_set", "sky_model", "calibrator_catalog"),
     "calibrated_ms": ("measurement_set", "caltables"),

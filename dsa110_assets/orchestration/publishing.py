@@ -149,6 +149,25 @@ def materialization_metadata(product: "Product") -> dict[str, Any]:
     return told
 
 
+def fits_cards(context: dg.AssetExecutionContext, found: recipes.Ingredients, anchor: str) -> dict[str, str]:
+    """What an image's FITS headers say of its origin: the product, its inputs, code version, run and flux anchor.
+
+    The product is named without its version, which only publishing decides; with the run it is unmistakable.
+    """
+    from dsa110_assets import __version__
+    from dsa110_assets.archive import naming
+
+    asset = context.asset_key.to_user_string()
+    return {
+        "ORIGIN": f"dsa110_assets {__version__}",
+        "PRODUCT": f"{asset}-{naming.compact(context.partition_key)}",
+        "CODEVER": recipes.RECIPES[asset].code_version,
+        "RUNID": context.run.run_id,
+        "ANCHOR": anchor,
+        **{f"INPUT{number:03d}": product_id for number, product_id in enumerate(found.ids, start=1)},
+    }
+
+
 def data_uri(png: Path) -> str:
     """A PNG as a data: URI, so that pages and events hold their pictures themselves."""
     from base64 import b64encode

@@ -117,10 +117,6 @@ def _catalogue_files(archive: "Archive", settings: "Settings", partition: str) -
     return Ingredients(facts={"catalogues": facts})
 
 
-def _nothing(archive: "Archive", settings: "Settings", partition: str) -> Ingredients:
-    return Ingredients()
-
-
 def _inbox_files(archive: "Archive", settings: "Settings", partition: str) -> Ingredients | None:
     from dsa110_assets.orchestration import inbox
 
@@ -135,15 +131,14 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> Ingre
     """The measurement sets in which a calibrator transits that night, with the transit of each."""
     from dsa110_assets.orchestration import calibrators
 
-    sets = all_usable(archive, "measurement_set", night, night)
-    observed = calibrators.observed_transits(sets, settings)
-    sky = usable(archive, "sky_model", None)
-    if not observed or sky is None:
+    sky, catalog = usable(archive, "sky_model", None), usable(archive, "calibrator_catalog", None)
+    if sky is None or catalog is None:
         return None
-    sources = usable(archive, "calibrator_catalog", None)
+    observed = calibrators.observed_transits(all_usable(archive, "measurement_set", night, night), calibrators.known(archive))
+    if not observed:
+        return None
     facts = {"transits": [f"{transit.calibrator.name}@{product.partition}" for product, transit in observed]}
-    products = tuple(product for product, _ in observed)
-    return Ingredients((*products, sky, *([sources] if sources else [])), facts, prepared=observed)
+    return Ingredients((*(product for product, _ in observed), sky, catalog), facts, prepared=observed)
 
 
 def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> Ingredients | None:
@@ -226,7 +221,7 @@ def _averaging(settings: "Settings") -> dict[str, Any]:
 
 ORDER = (
     Recipe("source_catalog", "catalogue", "1", _catalogue_files),
-    Recipe("calibrator_catalog", "catalogue", "1", _nothing),
+    Recipe("calibrator_catalog", "catalogue", "2", _of_same_window("source_catalog")),
     Recipe("sky_model", "catalogue", "1", _of_same_window("source_catalog")),
     Recipe("subband_group", "observation", "1", _inbox_files, lambda s: {"subbands": s.subbands}),
     Recipe(

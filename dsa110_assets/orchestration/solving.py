@@ -148,7 +148,7 @@ def apply_set(ms_path: Path, chosen: "CaltableSet", engine: str, work_dir: Path)
     from dsa110_assets.visibilities import measurement_set
 
     vis = measurement_set.read(ms_path)
-    tables = [caltables.read(Path(path)) for path in chosen.paths]
+    tables = [caltables.read(path) for path in chosen.paths]
     if engine == "own":
         return own_engine.apply(vis, tables, in_place=True)
     from dsa110_assets.calibration import casa_engine

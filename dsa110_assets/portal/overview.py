@@ -105,7 +105,7 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
         held=[{"product_id": p.id, "reason": p.metadata[HELD]} for p in everything if p.metadata.get(HELD)],
         pointing_dec_deg=strip,
         calibration=calibration_state(archive, moment, latest),
-        next_transit=next_transit(strip, moment),
+        next_transit=next_transit(strip, moment, known_calibrators(archive)),
         disk=disk(archive.root, archive.store.products(state=None), inbox, moment),
         latest_figures=_figures(by_asset),
     )
@@ -170,41 +170,56 @@ def pointing_dec_deg(archive: AnalystArchive) -> float | None:
     return None
 
 
+def known_calibrators(archive: AnalystArchive | None) -> Sequence[Calibrator]:
+    """The archive's own calibrators; the packaged list where there is no archive, or none published yet."""
+    from dsa110_assets.orchestration import calibrators
+    from dsa110_assets.sky.calibrators import load
+
+    return (calibrators.known(archive.store) if archive is not None else ()) or load()
+
+
 def transits_of_night(
-    night: str, strip_dec_deg: float | None, calibrator: str | None = None
+    night: str, strip_dec_deg: float | None, calibrator: str | None, known: Sequence[Calibrator]
 ) -> list[TransitRow]:
     """Transits of a UTC night by time of day, for a named calibrator, a strip's, or else the flux standards.
 
     Raises NotFoundError for an unknown calibrator, naming the nearest.
     """
     start = timegrid.datetime_to_mjd(timegrid.parse_key(night))
-    return _transits(start, start + 1.0, strip_dec_deg, calibrator)
+    return _transits(start, start + 1.0, strip_dec_deg, calibrator, known)
 
 
-def next_transit(strip_dec_deg: float | None, moment: datetime) -> dict[str, Any] | None:
+def next_transit(
+    strip_dec_deg: float | None, moment: datetime, known: Sequence[Calibrator]
+) -> dict[str, Any] | None:
     """The next transit of a calibrator of the strip within a sidereal day; None while no strip is known."""
     if strip_dec_deg is None:
         return None
     start = timegrid.datetime_to_mjd(moment)
-    rows = _transits(start, start + 1.0, strip_dec_deg, None)
+    rows = _transits(start, start + 1.0, strip_dec_deg, None, known)
     return min(rows, key=lambda row: row.mjd).as_json() if rows else None
 
 
-def _transits(start: float, end: float, strip_dec_deg: float | None, name: str | None) -> list[TransitRow]:
+def _transits(
+    start: float, end: float, strip_dec_deg: float | None, name: str | None, known: Sequence[Calibrator]
+) -> list[TransitRow]:
     from dsa110_assets.calibration import transits
     from dsa110_assets.sky import calibrators
 
     if name is None and strip_dec_deg is not None:
-        found = transits.transits(calibrators.load(), start, end, strip_dec_deg)
+        found = transits.transits(known, start, end, strip_dec_deg)
         return [_row(t.calibrator, t.mjd, t.dec_offset_deg, t.primary_beam) for t in transits.rank(found)]
-    wanted = [calibrators.find(name)] if name else [one for one in calibrators.load() if one.standard]
+    if name is None:
+        wanted = [one for one in known if one.standard]
+    else:
+        wanted = [one for one in known if one.name == name] or [calibrators.find(name)]
     rows: list[TransitRow] = []
     for one in wanted:
         # a sidereal day is shorter than a day: the last transit before `end` may be the second
         for near in (start, end):
             mjd = transits.transit_mjd(one.ra_deg, one.dec_deg, near)
-            known = [row.mjd for row in rows if row.calibrator == one.name]
-            if start <= mjd < end and all(abs(mjd - other) > SAME_TRANSIT_D for other in known):
+            there = [row.mjd for row in rows if row.calibrator == one.name]
+            if start <= mjd < end and all(abs(mjd - other) > SAME_TRANSIT_D for other in there):
                 rows.append(_row(one, mjd, *_offset(one, mjd, strip_dec_deg)))
     return sorted(rows, key=lambda row: row.mjd)
 

@@ -1,4 +1,4 @@
-"""Calibrators: the VLA list, with the Perley-Butler 2017 standards marked in it."""
+"""Calibrators: what one is, and the VLA list with the Perley-Butler 2017 standards marked in it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from dsa110_assets.sky import flux_scale
 LIST_FREQUENCY_HZ = 1.4e9
 """Where the list's 20 cm fluxes are taken to be measured."""
 LIST_SPECTRAL_INDEX = -0.7
+LIST_NAME = "VLA"
+"""The list's name as a catalogue."""
 
 STANDARD_NAMES: dict[str, str] = {
     "0137+331": "3C48",
@@ -52,7 +54,8 @@ class Calibrator:
     configuration A.
 
     `position_code` A, B, C, T is the list's: better than 2 mas, 10 mas, 0.1", or worse. `standard` is the
-    Perley-Butler name or None.
+    Perley-Butler name or None. `catalogue` says whose flux it is, `index` its spectral index where it is no
+    standard.
     """
 
     name: str
@@ -64,10 +67,11 @@ class Calibrator:
     quality: str
     standard: str | None
     variable: bool
+    catalogue: str = LIST_NAME
+    index: float = LIST_SPECTRAL_INDEX
 
     def flux_jy(self, frequency_hz: ArrayLike) -> NDArray[np.float64]:
-        """Flux density [Jy] at frequencies [Hz], same shape: the standard's polynomial, else the list's flux,
-        index -0.7.
+        """Flux density [Jy] at frequencies [Hz], same shape: the standard's polynomial, else a power law.
 
         Raises ConfigurationError where the list gives no flux: there is no default.
         """
@@ -79,20 +83,22 @@ class Calibrator:
                 f"standard ({', '.join(flux_scale.standards())})"
             )
         ratio = np.asarray(frequency_hz, dtype=np.float64) / LIST_FREQUENCY_HZ
-        return np.asarray(self.flux_20cm_jy * ratio**LIST_SPECTRAL_INDEX)
+        return np.asarray(self.flux_20cm_jy * ratio**self.index)
 
     @property
     def spectral_index(self) -> float:
-        """d log S / d log nu at 1.4 GHz: the standard's slope, else -0.7."""
+        """d log S / d log nu at 1.4 GHz: the standard's slope, else `index`."""
         if not self.standard:
-            return LIST_SPECTRAL_INDEX
+            return self.index
         slope = np.polynomial.Polynomial(flux_scale.coefficients(self.standard)).deriv()
         return float(slope(np.log10(LIST_FREQUENCY_HZ / 1e9)))
 
     @property
     def anchor(self) -> str:
-        """What the absolute scale rests on: 'PB17:3C138' or 'VLA:2253+161'."""
-        return f"PB17:{self.standard}" if self.standard else f"VLA:{self.name}"
+        """What the absolute scale rests on: 'PB17:3C138', 'VLA:2253+161' or 'catalogue:NVSS J051202+151648'."""
+        if self.standard:
+            return f"PB17:{self.standard}"
+        return f"VLA:{self.name}" if self.catalogue == LIST_NAME else f"catalogue:{self.name}"
 
 
 @cache

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.sky import calibrators
-from dsa110_assets.sky.calibrators import LIST_FREQUENCY_HZ, LIST_SPECTRAL_INDEX
+from dsa110_assets.sky.calibrators import LIST_FREQUENCY_HZ, LIST_NAME, LIST_SPECTRAL_INDEX
 from dsa110_assets.sky.names import position_name
 
 COLUMNS = (
@@ -116,8 +116,8 @@ def merge(frames: Sequence[pd.DataFrame], precedence: Sequence[str], radius_arcs
     for part in parts:
         fresh = part
         if kept:
-            known = cKDTree(np.concatenate([_unit_vectors(other) for other in kept]))
-            distance, _ = known.query(_unit_vectors(part), distance_upper_bound=chord)
+            known = cKDTree(np.concatenate([unit_vectors(other) for other in kept]))
+            distance, _ = known.query(unit_vectors(part), distance_upper_bound=chord)
             fresh = part[~np.isfinite(distance)]
         if len(fresh):
             kept.append(fresh)
@@ -140,7 +140,7 @@ def builtin() -> pd.DataFrame:
             "flux_jy": [float(c.flux_jy(LIST_FREQUENCY_HZ)) for c in known],
             "frequency_hz": LIST_FREQUENCY_HZ,
             "spectral_index": [c.spectral_index for c in known],
-            "catalogue": "VLA",
+            "catalogue": LIST_NAME,
         }
     )
 
@@ -250,7 +250,8 @@ def _unique(names: list[str]) -> list[str]:
     return unique
 
 
-def _unit_vectors(frame: pd.DataFrame) -> NDArray[np.float64]:
+def unit_vectors(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Positions (ra_deg, dec_deg) as unit vectors (n, 3)."""
     ra, dec = (
         np.deg2rad(frame["ra_deg"].to_numpy(np.float64)),
         np.deg2rad(frame["dec_deg"].to_numpy(np.float64)),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
 
-from dsa110_assets.calibration.select import CaltableSet, ChooseOptions, choose, staleness
+from dsa110_assets.calibration.select import CaltableSet, ChooseOptions, choose
 from dsa110_assets.errors import WaitingError
 
 ANTENNAS = frozenset({"1", "2", "103"})
@@ -17,7 +18,7 @@ MJD = 61065.9
 def a_set(set_id, mid_mjd, **changes):
     first = CaltableSet(
         set_id,
-        (f"{set_id}.b",),
+        (Path(f"{set_id}.b"),),
         mid_mjd,
         mid_mjd - 0.5,
         mid_mjd + 0.5,
@@ -77,7 +78,6 @@ def test_fallback_is_named_and_bounded():
     choice = chosen(old)
     assert choice.fallback
     assert "last known good" in choice.reason
-    assert staleness(choice.age_h, ChooseOptions()) == "critical"
     with pytest.raises(WaitingError, match="30 days"):
         chosen(a_set("older", MJD - 31))
     with pytest.raises(WaitingError, match="none registered"):
@@ -97,22 +97,6 @@ def test_waits_for_a_transit_that_is_due():
         chosen(old, due_transit_mjd=MJD + 0.5)
     assert chosen(old, due_transit_mjd=MJD + 4).fallback
     assert not chosen(a_set("fresh", MJD - 0.3), due_transit_mjd=MJD + 0.1).fallback
-
-
-@pytest.mark.parametrize(
-    ("age_h", "expected"),
-    [
-        (0, "fresh"),
-        (6, "fresh"),
-        (6.01, "aging"),
-        (12, "aging"),
-        (12.01, "stale"),
-        (24, "stale"),
-        (24.01, "critical"),
-    ],
-)
-def test_staleness(age_h, expected):
-    assert staleness(age_h, ChooseOptions()) == expected
 
 
 def test_ties_are_broken_the_same_way_every_time():

@@ -8,7 +8,7 @@ import pytest
 from astropy.coordinates import AltAz, SkyCoord
 from scipy.optimize import brentq
 
-from dsa110_assets.calibration.transits import Transit, rank, transit_mjd, transits
+from dsa110_assets.calibration.transits import Transit, most_trusted, rank, transit_mjd, transits
 from dsa110_assets.sky import calibrators
 from dsa110_assets.telescope import astrometry, beam, site
 
@@ -74,8 +74,8 @@ def test_a_window_edge_belongs_to_one_window():
     assert transits([source], mjd, mjd, 16.27) == []
 
 
-def made(name, flux, *, standard=None, variable=False):
-    return calibrators.Calibrator(name, None, 100.0, 16.0, flux, "A", "P", standard, variable)
+def made(name, flux, *, standard=None, variable=False, catalogue="VLA"):
+    return calibrators.Calibrator(name, None, 100.0, 16.0, flux, "A", "P", standard, variable, catalogue)
 
 
 def test_no_flux_never_calibrates():
@@ -89,10 +89,15 @@ def test_no_flux_never_calibrates():
 
 
 def test_rank_prefers_trust_over_brightness():
-    """Standards, then list calibrators by apparent flux, then variables, however bright."""
+    """Standards, list calibrators by apparent flux, other catalogues, and variables last, however bright."""
     standard = Transit(made("3C138", 8.5, standard="3C138"), 61065.5, 0.5, 0.7)
     bright = Transit(made("0700+160", 9.0), 61065.6, 0.0, 1.0)
     offset = Transit(made("0800+160", 12.0), 61065.6, 1.0, 0.6)
     blazar = Transit(made("2253+161", 12.6, variable=True), 61065.9, 0.0, 1.0)
-    assert rank([blazar, offset, bright, standard]) == [standard, bright, offset, blazar]
+    survey = Transit(made("NVSS J070000+160000", 11.0, catalogue="NVSS"), 61065.7, 0.0, 1.0)
+    assert rank([blazar, survey, offset, bright, standard]) == [standard, bright, offset, survey, blazar]
     assert rank([blazar]) == [blazar]
+    assert most_trusted([blazar, survey, offset, standard]) == [offset, standard]
+    assert most_trusted([blazar, survey]) == [survey]
+    assert most_trusted([blazar]) == [blazar]
+    assert most_trusted([]) == []

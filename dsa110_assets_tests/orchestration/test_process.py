@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from astropy.io import fits
 
 from dsa110_assets.archive import caltable_registry, quarantine, stale
 from dsa110_assets.archive.store import Archive
@@ -50,6 +51,17 @@ def test_everything_is_made_and_dagster_knows_it(finished_run: tuple[Settings, P
         told = event.asset_materialization.metadata
         assert {"rms_jy", "seconds", "caltable_age_h", "path", "inputs", "preview", "product"} <= set(told)
         assert float(told["rms_jy"].value) > 0  # type: ignore[arg-type]
+
+
+def test_fits_headers_say_where_an_image_is_from(finished_run: tuple[Settings, ProcessReport]) -> None:
+    """A file taken out of the archive still names its product, inputs, run and flux scale."""
+    archive = Archive(finished_run[0].archive)
+    for asset, name in (("tile_image", "image.fits"), ("hour_mosaic", "mosaic.fits"), ("night_mosaic", "weights.fits")):
+        product = archive.products(asset)[0]
+        header = fits.getheader(product.path / name)
+        assert product.id.startswith(f"{header['PRODUCT']}-v")
+        assert (header["RUNID"], header["CODEVER"], header["ANCHOR"]) == (product.run_id, product.code_version, "VLA:2253+161")
+        assert tuple(header["INPUT*"].values()) == product.inputs
 
 
 def test_a_second_run_makes_nothing(processed: Settings) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets.orchestration import describe, publishing, recipes
+from dsa110_assets.orchestration import calibrators, describe, publishing, recipes
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -42,24 +42,26 @@ def source_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 
 @describe.asset("calibrator_catalog")
 def calibrator_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
-    """The VLA calibrator list with its flux anchors; one without a 20 cm flux never sets a flux scale."""
+    """The VLA calibrator list and bright lone sources of the imported catalogues, with their flux anchors.
 
-    def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dataclasses import asdict
+    One without a flux near 20 cm never sets a flux scale.
+    """
 
+    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
         import pandas as pd
 
         from dsa110_assets.calibration.transits import has_flux
-        from dsa110_assets.sky import calibrators
+        from dsa110_assets.sky import calibrator_catalog as catalog
+        from dsa110_assets.sky.calibrators import LIST_NAME
 
-        listed = calibrators.load()
-        usable = [c for c in listed if has_flux(c)]
-        rows = [{**asdict(c), "anchor": c.anchor if has_flux(c) else None} for c in listed]
-        pd.DataFrame(rows).to_parquet(draft.path / "calibrator_catalog.parquet")
+        known = catalog.of_sources(pd.read_parquet(found.only("source_catalog").path / "source_catalog.parquet"))
+        usable = [c for c in known if has_flux(c)]
+        catalog.to_frame(known).to_parquet(draft.path / calibrators.CATALOG_FILE)
         return {
-            "n_calibrators": len(listed),
+            "n_calibrators": len(known),
             "n_with_flux": len(usable),
-            "n_standards": sum(c.standard is not None for c in listed),
+            "n_standards": sum(c.standard is not None for c in known),
+            "n_of_catalogues": sum(c.catalogue != LIST_NAME for c in known),
             "n_unknown_flux_used": sum(not float(c.flux_jy(1.4e9)) > 0 for c in usable),
         }
 

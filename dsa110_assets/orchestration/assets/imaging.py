@@ -26,7 +26,7 @@ def tile_image(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
         with stages("image"):
             tile = coadding.image(product.path / CALIBRATED, settings, sky, draft.path)
         with stages("write"):
-            fits.write_tile(tile, draft.path)
+            fits.write_tile(tile, draft.path, publishing.fits_cards(context, found, product.metadata["anchor"]))
         passed_on = (
             "mjd_start",
             "mjd_end",
@@ -47,8 +47,11 @@ def hour_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
         stages = publishing.Stages()
+        tiles = found.all("tile_image")
         with stages("coadd"):
-            figures = coadding.mosaic(found.all("tile_image"), platform.settings, draft.path)
+            figures = coadding.mosaic(
+                tiles, platform.settings, draft.path, publishing.fits_cards(context, found, coadding.anchor(tiles))
+            )
         hour = coadding.windows_completed(platform.archive, "tile_image", context.partition_key[:13])
         return {**figures, **hour, **stages.seconds}
 
@@ -63,8 +66,11 @@ def night_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
         from dsa110_assets.mosaics import sky_tiles
 
         stages = publishing.Stages()
+        tiles = coadding.tiles_of(platform.archive, found.all("hour_mosaic"))
         with stages("coadd"):
-            figures = coadding.mosaic(coadding.tiles_of(platform.archive, found.all("hour_mosaic")), platform.settings, draft.path)
+            figures = coadding.mosaic(
+                tiles, platform.settings, draft.path, publishing.fits_cards(context, found, coadding.anchor(tiles))
+            )
         with stages("hips"):
             figures |= sky_tiles.write_sky_tiles(draft.path / "mosaic.fits", draft.path)
         night = coadding.windows_completed(platform.archive, "tile_image", context.partition_key)

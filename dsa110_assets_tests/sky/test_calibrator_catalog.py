@@ -1,0 +1,83 @@
+"""Which catalogue sources may set a flux scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dsa110_assets.sky import calibrator_catalog, calibrators, catalogues
+
+GOOD = {
+    "source_id": "NVSS J010000+713000", "name": "NVSS J010000+713000", "ra_deg": 15.0, "dec_deg": 71.5,
+    "flux_jy": 8.0, "frequency_hz": 1.4e9, "spectral_index": -0.9, "catalogue": "NVSS",
+}  # fmt: skip
+
+
+def sources(*rows):
+    return catalogues.merge([pd.DataFrame([GOOD | row for row in rows]), catalogues.builtin()], ["NVSS"], 15.0)
+
+
+def added(*rows):
+    known = calibrator_catalog.of_sources(sources(*rows))
+    assert known[: len(calibrators.load())] == calibrators.load()
+    return known[len(calibrators.load()) :]
+
+
+def test_a_bright_lone_source_of_known_flux_is_a_calibrator():
+    (one,) = added({})
+    assert (one.anchor, one.catalogue, one.variable, one.standard) == ("catalogue:NVSS J010000+713000", "NVSS", False, None)
+    # a power law: 8 Jy (1.3/1.4)^-0.9
+    assert float(one.flux_jy(1.3e9)) == pytest.approx(8 * (1.3 / 1.4) ** -0.9)
+    assert one.spectral_index == -0.9
+
+
+def test_flux_is_brought_to_20_cm():
+    """RACS-mid measures at 1367.5 MHz: 8 Jy there with index -0.9 are 7.83 Jy at 1.4 GHz."""
+    (one,) = added({"frequency_hz": 1367.5e6})
+    assert one.flux_20cm_jy == pytest.approx(8 * (1.4 / 1.3675) ** -0.9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"flux_jy": np.nan},
+        {"flux_jy": 1.9},
+        {"frequency_hz": 147.5e6},  # TGSS: at 1.4 GHz an extrapolation
+        {"frequency_hz": 3e9},  # VLASS: likewise
+    ],
+)
+def test_what_sets_no_flux_scale(wrong):
+    assert added(wrong) == ()
+
+
+def test_one_of_a_close_pair_is_none():
+    """A second component 90 arcsec away with 10 % of the flux; with 1 % it does not matter."""
+    twin = {"name": "b", "source_id": "b", "dec_deg": GOOD["dec_deg"] + 90 / 3600}
+    assert added({}, twin | {"flux_jy": 0.8}) == ()
+    assert [one.name for one in added({}, twin | {"flux_jy": 0.08})] == [GOOD["name"]]
+
+
+def test_the_list_goes_first_but_an_unknown_flux_is_filled_in():
+    """A catalogue's entry of a listed calibrator with a flux adds nothing; of one without, it is the flux."""
+    listed = calibrators.find("3C138")
+    assert added({"ra_deg": listed.ra_deg, "dec_deg": listed.dec_deg + 20 / 3600}) == ()
+    builtin = catalogues.builtin()
+    without = next(
+        c for c in calibrators.load()
+        if c.flux_20cm_jy is None and not c.standard
+        and np.hypot((builtin["ra_deg"] - c.ra_deg) * np.cos(np.deg2rad(c.dec_deg)), builtin["dec_deg"] - c.dec_deg).min() > 0.1
+    )  # fmt: skip
+    (one,) = added({"ra_deg": without.ra_deg, "dec_deg": without.dec_deg})
+    assert one.alias == without.name
+    assert one.anchor == f"catalogue:{GOOD['name']}"
+
+
+def test_the_table_gives_the_same_calibrators_back(tmp_path):
+    known = calibrator_catalog.of_sources(sources({}))
+    frame = calibrator_catalog.to_frame(known)
+    frame.to_parquet(tmp_path / "c.parquet")
+    assert calibrator_catalog.from_frame(pd.read_parquet(tmp_path / "c.parquet")) == known
+    unknown = frame["flux_20cm_jy"].isna() & frame["standard"].isna()
+    assert unknown.sum() > 500
+    assert frame.loc[unknown, "anchor"].isna().all()
