@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from dsa110_assets.calibration import quality
 from dsa110_assets.calibration import solve as own_engine
-from dsa110_assets.calibration.apply import apply
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.solve import Solution
 from dsa110_assets.calibration.transits import Transit
@@ -32,14 +31,14 @@ def calibrate_transit(
     sky: SkyModel,
     transit: Transit,
     options: SolveOptions,
-    engine: Engine = own_engine.solve,
+    engine: Engine | None = None,
 ) -> Solution:
     """Solve the calibrator transit in flagged visibilities `vis`, with the sources of `sky` in its field.
 
     Integrations with less than `options.min_primary_beam` on the calibrator are left out. The model is
     predicted per integration in vis's own frame, at full resolution. The report gains the flux anchor,
     whether it is provisional (a variable source), the integrations used, and all figures of `quality.assess`.
-    `engine(vis, model, options, field_name=...)` solves. Raises BadDataError if no integration qualifies, and
+    `engine(vis, model, options, field_name=...)` solves instead of our own. Raises BadDataError if no integration qualifies, and
     ConfigurationError for a calibrator without a flux.
     """
     calibrator = transit.calibrator
@@ -53,8 +52,13 @@ def calibrate_transit(
     # a source drifts through the beam once: the integrations inside are a run
     used = at_times(vis, slice(int(inside[0]), int(inside[-1]) + 1))
     model = predict(used, field_of(used, calibrator, sky, options.model_sources))
-    solution = engine(used, model, options, field_name=calibrator.alias or calibrator.name)
-    figures = quality.assess(solution, apply(used, solution.tables), model)
+    sums = own_engine.sums_for(used, model, options)
+    name = calibrator.alias or calibrator.name
+    if engine is None:
+        solution = own_engine.solve_sums(used, sums, options, field_name=name)
+    else:
+        solution = engine(used, model, options, field_name=name)
+    figures = quality.assess(solution, used, sums)
     report = {
         **solution.report,
         **figures,

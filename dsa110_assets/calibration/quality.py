@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 from typing import Protocol
 
 import numpy as np
+from numba import njit, prange
 from numpy.typing import NDArray
 
+from dsa110_assets.calibration.apply import total_gains
 from dsa110_assets.calibration.gains import Gains
-from dsa110_assets.calibration.reduction import Sums, reduce
+from dsa110_assets.calibration.reduction import Sums
 from dsa110_assets.calibration.solve import Solution
 from dsa110_assets.visibilities.types import Visibilities
 
 _CLOSURE_ANTENNAS = 12
 """Closure is measured on this many antennas: 220 triangles, 495 quadrangles per polarisation."""
+_PARTS = 8
+"""Baseline ranges summed side by side; each baseline's sum is one thread's, whatever their number."""
 
 
 class Thresholds(Protocol):
@@ -38,19 +43,21 @@ class Thresholds(Protocol):
     def max_closure_phase_deg(self) -> float: ...
 
 
-def assess(solution: Solution, vis_after: Visibilities, model: NDArray[np.complex64]) -> dict[str, float]:
-    """Figures of a solution and of the data it was solved on, corrected by it (`vis_after`).
+def assess(solution: Solution, vis: Visibilities, sums: Sums) -> dict[str, float]:
+    """Figures of a solution and of the data `vis` it was solved on, corrected by it.
+
+    `sums` are those of `vis` against its model; corrected as wholes, with the gains at their intervals' centres.
 
     Per table ("bandpass_", "gain_") those of `table_figures`. dead_receptors, dead_antennas: among those
     in the data. gain_amplitude: median over living receptors, _min and _max their extremes over it.
     gain_phase_scatter_deg: rms over time about each receptor's mean. closure_phase_deg, closure_amplitude:
     rms and rms of logarithm, of data over model, whose mean is flux_ratio. NaN where nothing is left.
     """
-    present = vis_after.active_antennas
+    present = vis.active_antennas
     dead = solution.bandpass.dead_receptors
-    sums = reduce(vis_after, model, math.inf)
-    phase_deg, log_amplitude = _closure(sums, dead)
-    power = float(sums.d.sum(dtype=np.float64))
+    top, bottom = _corrected(solution, vis, sums)
+    phase_deg, log_amplitude = _closure(sums, top, bottom, dead)
+    power = float(bottom.sum())
     return {
         **table_figures("bandpass", solution.bandpass),
         **table_figures("gain", solution.gains),
@@ -61,7 +68,7 @@ def assess(solution: Solution, vis_after: Visibilities, model: NDArray[np.comple
         "n_antennas": float(present.size),
         "closure_phase_deg": phase_deg,
         "closure_amplitude": log_amplitude,
-        "flux_ratio": float(sums.r.sum(dtype=np.complex128).real) / power if power > 0 else math.nan,
+        "flux_ratio": float(top.sum().real) / power if power > 0 else math.nan,
         "reduced_chi2": float(solution.report.get("reduced_chi2", math.nan)),
     }
 
@@ -103,14 +110,46 @@ def _phase_scatter_deg(gains: Gains) -> float:
     return float(np.rad2deg(np.sqrt(np.mean(about**2)))) if about.size else math.nan
 
 
-def _closure(sums: Sums, dead: NDArray[np.bool_]) -> tuple[float, float]:
+def _corrected(
+    solution: Solution, vis: Visibilities, sums: Sums
+) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+    """sum w V conj(M) and sum w |M|^2 (pol, baseline) of corrected data, w being the corrected weights.
+
+    V / z with weight w |z|^2, z = g_i conj(g_j), turns r into r conj(z) and d into d |z|^2.
+    """
+    gains, good = total_gains(replace(vis, times_mjd=sums.times_mjd), solution.tables)
+    gains = np.ascontiguousarray(np.where(good, gains, 0).transpose(0, 3, 2, 1))
+    shape = sums.r.shape
+    gains = np.broadcast_to(gains, (shape[0], shape[1], shape[2], gains.shape[3]))
+    top, bottom = np.zeros((shape[1], shape[3]), complex), np.zeros((shape[1], shape[3]))
+    _collect(sums.r, sums.d, gains, sums.ant1, sums.ant2, top, bottom)
+    return top, bottom
+
+
+@njit(cache=True, parallel=True)
+def _collect(r, d, gains, ant1, ant2, top, bottom):  # type: ignore[no-untyped-def]
+    n_int, n_pol, n_chan, n_base = r.shape
+    for part in prange(_PARTS):
+        first, last = part * n_base // _PARTS, (part + 1) * n_base // _PARTS
+        for s in range(n_int):
+            for p in range(n_pol):
+                for c in range(n_chan):
+                    for b in range(first, last):
+                        z = gains[s, p, c, ant1[b]] * np.conj(gains[s, p, c, ant2[b]])
+                        top[p, b] += r[s, p, c, b] * np.conj(z)
+                        bottom[p, b] += d[s, p, c, b] * (z.real * z.real + z.imag * z.imag)
+
+
+def _closure(
+    sums: Sums, top: NDArray[np.complex128], bottom: NDArray[np.float64], dead: NDArray[np.bool_]
+) -> tuple[float, float]:
     """(rms closure phase [deg], rms log closure amplitude) of data over model, on up to 12 antennas."""
     phases: list[float] = []
     amplitudes: list[float] = []
+    ratios = np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0)
     for pol in range(2):
-        ratio = _ratio(sums, pol)
         edge: dict[tuple[int, int], complex] = {}
-        for i, j, r in zip(sums.ant1, sums.ant2, ratio, strict=True):
+        for i, j, r in zip(sums.ant1, sums.ant2, ratios[pol], strict=True):
             if r != 0:
                 edge[int(i), int(j)] = complex(r)
                 edge[int(j), int(i)] = complex(r).conjugate()
@@ -126,13 +165,6 @@ def _closure(sums: Sums, dead: NDArray[np.bool_]) -> tuple[float, float]:
             if {(a, b), (c, d), (a, c), (b, d)} <= edge.keys():
                 amplitudes.append(math.log(abs(edge[a, b] * edge[c, d]) / abs(edge[a, c] * edge[b, d])))
     return math.degrees(_rms(phases)), _rms(amplitudes)
-
-
-def _ratio(sums: Sums, pol: int) -> NDArray[np.complex128]:
-    """sum w V conj(M) / sum w |M|^2 per baseline, over times and channels; 0 without data."""
-    top = sums.r[:, pol].sum(axis=(0, 1), dtype=np.complex128)
-    bottom = sums.d[:, pol].sum(axis=(0, 1), dtype=np.float64)
-    return np.asarray(np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0))
 
 
 def _rms(values: list[float]) -> float:

@@ -50,13 +50,24 @@ def solve(
     one of the chain; the choice and what was passed over are in the report. Raises BadDataError if nothing
     can be solved.
     """
-    sums = reduce(vis, model, options.gain_solint_s, (options.min_uv_wavelengths, options.max_uv_wavelengths))
+    return solve_sums(vis, sums_for(vis, model, options), options, field_name=field_name)
+
+
+def sums_for(vis: Visibilities, model: NDArray[np.complex64], options: SolveOptions) -> Sums:
+    """What `solve_sums` needs of the data: reduced over the options' intervals and uv range."""
+    return reduce(
+        vis, model, options.gain_solint_s, (options.min_uv_wavelengths, options.max_uv_wavelengths)
+    )
+
+
+def solve_sums(vis: Visibilities, sums: Sums, options: SolveOptions, *, field_name: str = "") -> Solution:
+    """`solve` from sums at hand; of `vis` only the axes are used."""
     if not (sums.d > 0).any():
         raise BadDataError(
             "no unflagged cross-correlation has a model; look at flags and calibrator position"
         )
     n_ant = len(vis.antennas.names)
-    state, rounds = alternate(sums, n_ant, options)
+    state, rounds, converged = alternate(sums, n_ant, options)
     chi2, variance_b, variance_g = _noise(sums, state)
     b_snr, b_ok = _significance(
         state.b, state.b_ok, state.b_information, variance_b[..., None], options.min_snr_bandpass
@@ -86,6 +97,7 @@ def solve(
         "refant": vis.antennas.names[refant],
         "refants_passed_over": passed,
         "rounds": rounds,
+        "converged": converged,
         "iterations": state.iterations,
         "unconverged_fits": state.unconverged,
         "reduced_chi2": float(chi2),

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from dsa110_assets.calibration import quality
-from dsa110_assets.calibration.apply import apply
 from dsa110_assets.calibration.gains import Gains
-from dsa110_assets.calibration.solve import SolveOptions, solve
+from dsa110_assets.calibration.solve import SolveOptions, solve, sums_for
 from dsa110_assets.thresholds import Thresholds
 
 LIMITS = Thresholds()
@@ -51,7 +50,7 @@ def test_a_missing_subband_is_not_a_flag_fraction():
 def assessed(obs, options=SolveOptions(gain_solint_s=25.0), model=None):  # noqa: B008  frozen
     model = obs.model if model is None else model
     solution = solve(obs.vis, model, options)
-    return quality.assess(solution, apply(obs.vis, solution.tables), model)
+    return quality.assess(solution, obs.vis, sums_for(obs.vis, model, options))
 
 
 def test_a_good_solution_passes(observation):

@@ -1,0 +1,58 @@
+"""Calibrating and averaging a full-scale group into calibrated_ms, beside CASA applycal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import derived
+from common import Contender, Data, Row, compare
+
+
+def rows(data: Data, repeats: int) -> list[Row]:
+    raw, tables = str(derived.raw_set(data)), [str(path) for path in derived.table_set(data)]
+    stage = "calibrate and average"
+    return compare(
+        [
+            Contender(stage, "dsa110_assets", apply_own, {"ms": raw, "tables": tables, "out": str(data.scratch / "calibrated.ms")},
+                      "whole process: reading, applying, averaging as set, one phase centre, written"),
+            Contender(stage, "CASA applycal", apply_casa, {"ms": raw, "tables": tables, "work": str(data.scratch)},
+                      "starting CASA counted, copying the set not; no averaging; writes CORRECTED_DATA", peer=True, most=1),
+        ],
+        repeats,
+    )  # fmt: skip
+
+
+def apply_own(ms: str, tables: list[str], out: str) -> dict[str, Any]:
+    import shutil
+
+    from dsa110_assets.calibration import apply, caltables
+    from dsa110_assets.settings import Settings
+    from dsa110_assets.visibilities import averaging, measurement_set, phasing
+
+    fields = Settings.model_fields
+    shutil.rmtree(out, ignore_errors=True)
+    vis = apply.apply(measurement_set.read(Path(ms)), [caltables.read(Path(path)) for path in tables], in_place=True)
+    vis = phasing.to_common_centre(averaging.average(vis, fields["average_channels"].default))
+    measurement_set.write(averaging.average(vis, 1, fields["average_times"].default), Path(out))
+    return {}
+
+
+def apply_casa(ms: str, tables: list[str], work: str) -> dict[str, Any]:
+    import shutil
+    import time
+
+    from dsa110_assets import casa
+
+    copy = Path(work) / "applycal.ms"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(ms, copy)
+    parameters = {
+        "vis": str(copy), "gaintable": tables, "calwt": True, "applymode": "calflag", "flagbackup": False,
+        "interp": ["nearest,nearestflag" if Path(path).name.startswith("B") else "linear" for path in tables],
+    }  # fmt: skip
+    began = time.perf_counter()
+    casa.run_task("applycal", parameters, work_dir=Path(work))
+    took = time.perf_counter() - began
+    shutil.rmtree(copy)
+    return {"wall_s": took}

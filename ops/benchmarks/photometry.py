@@ -1,0 +1,88 @@
+"""Forced fluxes of 100,000 positions on an hour mosaic, beside the same sum as a loop in Python over numpy windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import derived
+import mosaic
+from common import Contender, Data, Row, compare
+
+POSITIONS = 100_000
+SAMPLE = 2000
+
+
+def rows(data: Data, repeats: int) -> list[Row]:
+    made = derived.once(data.scratch / "hour-mosaic", mosaic.own_mosaic, folder=str(mosaic.tiles(data)))
+    stage, arguments = f"forced photometry of {POSITIONS:,} positions", {"folder": str(made), "tiles": str(mosaic.tiles(data))}
+    return compare(
+        [
+            Contender(stage, "dsa110_assets, measuring", own, {**arguments, "whole": False}, "warm: images read, imports and JIT cache loaded; noise and errors included"),
+            Contender(stage, "dsa110_assets, whole process", own, {**arguments, "whole": True}, "imports, reading, measuring"),
+            Contender(stage, "numpy loop, one position at a time", peer, arguments, f"extrapolated from {SAMPLE:,}; flux only", peer=True, most=1),
+        ],
+        repeats,
+    )  # fmt: skip
+
+
+def scene(folder: str, tiles: str) -> tuple[Any, Any, Any, Any]:
+    """Mosaic, noise, header and positions: the sources of the tiles, then random places with data."""
+    import json
+
+    import numpy as np
+    import pandas as pd
+    from astropy.wcs import WCS
+
+    from dsa110_assets.photometry import measure
+
+    image, header = measure.read_plane(Path(folder) / "mosaic.fits")
+    noise, _ = measure.read_plane(Path(folder) / "noise.fits")
+    rng = np.random.default_rng(5)
+    sources = np.array(json.loads((Path(tiles) / "sources.json").read_text()))
+    filled = np.flatnonzero(np.isfinite(image.ravel()))
+    places = rng.choice(filled, POSITIONS - len(sources))
+    ra, dec = WCS(header).celestial.wcs_pix2world(places % image.shape[1], places // image.shape[1], 0)
+    positions = {"ra_deg": np.r_[sources[:, 0], ra], "dec_deg": np.r_[sources[:, 1], dec]}
+    return image, noise, header, pd.DataFrame(positions)
+
+
+def own(folder: str, tiles: str, whole: bool) -> dict[str, Any]:
+    import time
+
+    import numpy as np
+
+    from dsa110_assets.photometry import forced
+    from dsa110_assets.photometry.options import PhotometryOptions
+
+    image, noise, header, positions = scene(folder, tiles)
+    if not whole:
+        forced.measure_forced(image[:2000, :2000], noise[:2000, :2000], header, positions[:100], PhotometryOptions())
+    began = time.perf_counter()
+    found = forced.measure_forced(image, noise, header, positions, PhotometryOptions())
+    took = time.perf_counter() - began
+    pull = (found["flux_jy"] / found["flux_err_jy"]).to_numpy()[2000:]
+    figures = {"robust sd of empty places / error": float(1.4826 * np.nanmedian(np.abs(pull - np.nanmedian(pull))))}
+    return figures if whole else {**figures, "wall_s": took}
+
+
+def peer(folder: str, tiles: str) -> dict[str, Any]:
+    import time
+
+    import numpy as np
+
+    from dsa110_assets.photometry.geometry import Geometry
+
+    image, noise, header, positions = scene(folder, tiles)
+    geometry = Geometry.from_header(header, (image.shape[0], image.shape[1]))
+    a, b, c = geometry.central_form()
+    x, y = geometry.to_pixels(positions["ra_deg"].to_numpy(), positions["dec_deg"].to_numpy())
+    began, reach = time.perf_counter(), 10
+    for n in range(SAMPLE):
+        i, j = round(float(x[n])), round(float(y[n]))
+        near = slice(max(j - reach, 0), j + reach + 1), slice(max(i - reach, 0), i + reach + 1)
+        v, u = np.mgrid[near]
+        kernel = np.exp(-0.5 * (a * (u - x[n]) ** 2 + 2 * b * (u - x[n]) * (v - y[n]) + c * (v - y[n]) ** 2))[: image[near].shape[0], : image[near].shape[1]]
+        weight = kernel / noise[near] ** 2
+        np.nansum(weight * image[near]) / np.nansum(weight * kernel)
+    return {"wall_s": (time.perf_counter() - began) * POSITIONS / SAMPLE}
