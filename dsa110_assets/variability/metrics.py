@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
@@ -59,28 +59,41 @@ def _moments(flux: FloatArray, error: FloatArray) -> tuple[float, float, float, 
 def _largest_pair(flux: FloatArray, error: FloatArray) -> tuple[float, float]:
     """Largest |Vs| of all pairs and the |m| of that pair, without visiting pairs that cannot win.
 
-    With points sorted by flux, a pair's Vs is at most its difference over the smallest errors there are, so
-    both loops stop early: about N log N for equal errors, and exact for any.
+    The pair of the extremes sets a mark. A point can be the upper one of a better pair only if it would beat the
+    mark against the lowest flux with the smallest error there is, and likewise the lower one; few points can. With
+    those sorted by flux both loops stop early. Exact for any errors.
     """
-    order = np.argsort(flux)
-    n, least = flux.size, float(error.min())
-    best, modulation = -1.0, np.nan
-    for i in range(n - 1, 0, -1):
-        high = order[i]
-        bound = np.sqrt(error[high] ** 2 + least**2)
-        if (flux[high] - flux[order[0]]) / (np.sqrt(2.0) * least) <= best:
-            break
-        for j in range(i):
-            low = order[j]
-            difference = flux[high] - flux[low]
+    least = float(error.min())
+    top, bottom = np.argmax(flux), np.argmin(flux)
+    difference = flux[top] - flux[bottom]
+    best = difference / np.sqrt(error[top] ** 2 + error[bottom] ** 2)
+    total = flux[top] + flux[bottom]
+    modulation = abs(2 * difference / total) if total != 0 else np.inf
+    high, low = _contenders(flux, error, flux[bottom], least, best), _contenders(-flux, error, -flux[top], least, best)
+    for i in high:
+        bound = np.sqrt(error[i] ** 2 + least**2)
+        for j in low:
+            difference = flux[i] - flux[j]
             if difference / bound <= best:
                 break
-            value = difference / np.sqrt(error[high] ** 2 + error[low] ** 2)
+            value = difference / np.sqrt(error[i] ** 2 + error[j] ** 2)
             if value > best:
                 best = value
-                total = flux[high] + flux[low]
+                total = flux[i] + flux[j]
                 modulation = abs(2 * difference / total) if total != 0 else np.inf
     return best, modulation
+
+
+@njit(cache=True)
+def _contenders(flux: FloatArray, error: FloatArray, lowest: float, least: float, mark: float) -> IntArray:
+    """Points that may be the upper of a pair that beats `mark`, highest flux first."""
+    chosen = np.empty(flux.size, np.int64)
+    n = 0
+    for k in range(flux.size):
+        if flux[k] - lowest > mark * np.sqrt(error[k] ** 2 + least**2):
+            chosen[n] = k
+            n += 1
+    return chosen[:n][np.argsort(-flux[chosen[:n]])]
 
 
 @njit(cache=True)
@@ -97,24 +110,29 @@ def _deviation(flux: FloatArray, error: FloatArray) -> tuple[float, int]:
     return best, where
 
 
-@njit(cache=True)
+@njit(cache=True, parallel=True)
 def _all(flux: FloatArray, error: FloatArray, starts: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
     n_sources = starts.size - 1
     count, where = np.zeros(n_sources, np.int64), np.full(n_sources, -1)
     out = np.full((8, n_sources), np.nan)
-    for k in range(n_sources):
-        low, high = starts[k], starts[k + 1]
-        good = np.flatnonzero(np.isfinite(flux[low:high]) & np.isfinite(error[low:high]) & (error[low:high] > 0)) + low
-        count[k] = good.size
-        if good.size == 0:
-            continue
-        f, e = flux[good], error[good]
-        out[0, k], out[1, k], out[2, k], out[3, k], out[4, k] = _moments(f, e)
-        if good.size > 1:
-            out[5, k], out[6, k] = _largest_pair(f, e)
-            out[7, k], best = _deviation(f, e)
-            where[k] = good[best]
+    for k in prange(n_sources):
+        count[k], where[k] = _one(flux, error, starts[k], starts[k + 1], out[:, k])
     return count, out, where
+
+
+@njit(cache=True)
+def _one(flux: FloatArray, error: FloatArray, low: int, high: int, out: FloatArray) -> tuple[int, int]:
+    """Metrics of rows low:high into `out`; number of usable points, and the row of the most deviant (-1)."""
+    good = np.flatnonzero(np.isfinite(flux[low:high]) & np.isfinite(error[low:high]) & (error[low:high] > 0)) + low
+    if good.size == 0:
+        return 0, -1
+    f, e = flux[good], error[good]
+    out[0], out[1], out[2], out[3], out[4] = _moments(f, e)
+    if good.size < 2:
+        return 1, -1
+    out[5], out[6] = _largest_pair(f, e)
+    out[7], best = _deviation(f, e)
+    return good.size, good[best]
 
 
 def ragged_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray, starts: IntArray) -> Metrics:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2
 
@@ -53,10 +53,10 @@ def _range_tail(span: float, n: int) -> float:
     return min(n * total * width / math.sqrt(2 * math.pi), 1.0)
 
 
-@njit(cache=True)
+@njit(cache=True, parallel=True)
 def _pair_tails(vs: FloatArray, n: IntArray) -> FloatArray:
     out = np.full(vs.size, np.nan)
-    for k in range(vs.size):
+    for k in prange(vs.size):
         if n[k] >= 2 and np.isfinite(vs[k]):
             out[k] = _range_tail(max(vs[k], 0.0) * math.sqrt(2.0), n[k])
     return out

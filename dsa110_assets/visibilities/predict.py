@@ -82,21 +82,20 @@ def _sinc(x):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _smeared(rate, flux, frequencies_hz, out):  # type: ignore[no-untyped-def]
-    """flux sinc(rate nu) per channel, float32."""
-    if abs(rate) * frequencies_hz[-1] > _SMALL_TURNS:
+def _smeared(rate, across, flux, frequencies_hz, squares, out):  # type: ignore[no-untyped-def]
+    """across flux sinc(rate nu) per channel, float32; `squares` are nu^2 over that of the last channel."""
+    most = rate * frequencies_hz[-1]
+    if abs(most) > _SMALL_TURNS:
         for k in range(flux.size):
-            out[k] = flux[k] * _sinc(rate * frequencies_hz[k])
+            out[k] = flux[k] * np.float32(across * _sinc(rate * frequencies_hz[k]))
         return
-    scale = (np.pi * rate) ** 2
+    scale, size = np.float32((np.pi * most) ** 2), np.float32(across)
+    one, c2, c4, c6 = np.float32(1), np.float32(1 / 6), np.float32(1 / 20), np.float32(1 / 42)
+    c8, c10, c12 = np.float32(1 / 72), np.float32(1 / 110), np.float32(1 / 156)
     for k in range(flux.size):
-        y = np.float32(scale * (frequencies_hz[k] * frequencies_hz[k]))
-        square = np.float32(1) - y * np.float32(1 / 156)
-        square = np.float32(1) - y * np.float32(1 / 110) * square
-        square = np.float32(1) - y * np.float32(1 / 72) * square
-        square = np.float32(1) - y * np.float32(1 / 42) * square
-        square = np.float32(1) - y * np.float32(1 / 20) * square
-        out[k] = flux[k] * (np.float32(1) - y * np.float32(1 / 6) * square)
+        y = scale * squares[k]
+        series = one - c8 * y * (one - c10 * y * (one - c12 * y))
+        out[k] = size * flux[k] * (one - c2 * y * (one - c4 * y * (one - c6 * y * series)))
 
 
 @numba.njit(cache=True)
@@ -116,10 +115,11 @@ def _add_source(delay, step_hz, frequencies_hz, amplitude, real, imaginary):  # 
     start = complex(np.cos(angle), np.sin(angle))
     for first in range(0, amplitude.size, _LANES):
         c, s = np.float32(start.real), np.float32(start.imag)
+        # views, as their indices need no check for being negative
+        a, x, y = amplitude[first:], real[first:], imaginary[first:]
         for lane in range(_LANES):
-            a = amplitude[first + lane]
-            real[first + lane] += a * (c * lane_real[lane] - s * lane_imaginary[lane])
-            imaginary[first + lane] += a * (c * lane_imaginary[lane] + s * lane_real[lane])
+            x[lane] += a[lane] * (c * lane_real[lane] - s * lane_imaginary[lane])
+            y[lane] += a[lane] * (c * lane_imaginary[lane] + s * lane_real[lane])
         start *= block
 
 
@@ -129,16 +129,15 @@ def _accumulate(delay_s, turns_band, turns_per_hz, flux, frequencies_hz, ant1, a
     n_sources, n_channels = flux.shape
     step_hz = frequencies_hz[1] - frequencies_hz[0] if n_channels > 1 else 0.0
     padded = -(-n_channels // _LANES) * _LANES
+    squares = ((frequencies_hz / frequencies_hz[-1]) ** 2).astype(np.float32)
     for b in numba.prange(ant1.size):
         i, j = ant1[b], ant2[b]
         real, imaginary = np.zeros(padded, np.float32), np.zeros(padded, np.float32)
         amplitude = np.zeros(padded, np.float32)
         for s in range(n_sources):
             delay = 2 * np.pi * (delay_s[s, j] - delay_s[s, i])
-            _smeared(turns_per_hz[s, j] - turns_per_hz[s, i], flux[s], frequencies_hz, amplitude)
-            across = np.float32(_sinc(turns_band[s, j] - turns_band[s, i]))
-            for k in range(n_channels):
-                amplitude[k] *= across
+            across = _sinc(turns_band[s, j] - turns_band[s, i])
+            _smeared(turns_per_hz[s, j] - turns_per_hz[s, i], across, flux[s], frequencies_hz, squares, amplitude)
             _add_source(delay, step_hz, frequencies_hz, amplitude, real, imaginary)
         for k in range(n_channels):
             model[b, k] = complex(real[k], imaginary[k])

@@ -67,7 +67,7 @@ def make_tiles(out: str, number: int, pixels: int = 0) -> dict[str, Any]:
     form = np.linalg.inv(point.covariance)
     rng = np.random.default_rng(3)
     step = STEP_DEG / math.cos(math.radians(DEC_DEG))
-    ra = 75 + rng.uniform(-1.5, step * (number - 1) / 1 + 1.5, SOURCES)
+    ra = 75 + rng.uniform(-1.5, step * (number - 1) + 1.5, SOURCES)
     dec = DEC_DEG + rng.uniform(-1.6, 1.6, SOURCES)
     flux = 0.05 * rng.pareto(1.2, SOURCES).clip(0, 50) + 0.05
     y, x = np.mgrid[:pixels, :pixels]
@@ -148,6 +148,7 @@ def fluxes(folder: str, mosaic: str) -> dict[str, Any]:
     import json
 
     import numpy as np
+    import pandas as pd
     from scipy.spatial import cKDTree
 
     from dsa110_assets.photometry import forced, measure
@@ -159,9 +160,9 @@ def fluxes(folder: str, mosaic: str) -> dict[str, Any]:
     inside = (away > 0.06) & (np.abs(dec - DEC_DEG) < 1.0) & (ra > 75) & (ra < 75 + (TILES - 1) * STEP_DEG)
     chosen = np.flatnonzero(inside)[np.argsort(-flux[inside])[:20]]
     image, header = measure.read_plane(Path(mosaic))
-    import pandas as pd
-
     noise = np.where(np.isfinite(image), np.float32(NOISE_JY), np.nan)
-    found = forced.measure_forced(image, noise, header, pd.DataFrame({"ra_deg": ra[chosen], "dec_deg": dec[chosen]}), PhotometryOptions())
+    places = pd.DataFrame({"ra_deg": ra[chosen], "dec_deg": dec[chosen]})
+    found = forced.measure_forced(image, noise, header, places, PhotometryOptions())
     ratio = found["flux_jy"].to_numpy() / flux[chosen]
-    return {"flux ratio median": float(np.median(ratio)), "flux worst %": 100 * float(np.abs(ratio - 1).max()), "brightest Jy": float(flux[chosen].max()), "faintest Jy": float(flux[chosen].min())}
+    worst = 100 * float(np.abs(ratio - 1).max())
+    return {"flux ratio median": float(np.median(ratio)), "flux worst %": worst, "faintest Jy": float(flux[chosen].min())}

@@ -18,9 +18,11 @@ def rows(data: Data, repeats: int) -> list[Row]:
     stage, arguments = f"forced photometry of {POSITIONS:,} positions", {"folder": str(made), "tiles": str(mosaic.tiles(data))}
     return compare(
         [
-            Contender(stage, "dsa110_assets, measuring", own, {**arguments, "whole": False}, "warm: images read, imports and JIT cache loaded; noise and errors included"),
+            Contender(stage, "dsa110_assets, measuring", own, {**arguments, "whole": False},
+                      "warm: images read, imports and JIT cache loaded; the mosaic's noise and the errors included"),
             Contender(stage, "dsa110_assets, whole process", own, {**arguments, "whole": True}, "imports, reading, measuring"),
-            Contender(stage, "numpy loop, one position at a time", peer, arguments, f"extrapolated from {SAMPLE:,}; flux only", peer=True, most=1),
+            Contender(stage, "numpy loop, one position at a time", peer, arguments, f"extrapolated from {SAMPLE:,}; flux only",
+                      peer=True, most=1),
         ],
         repeats,
     )  # fmt: skip
@@ -81,8 +83,8 @@ def peer(folder: str, tiles: str) -> dict[str, Any]:
     for n in range(SAMPLE):
         i, j = round(float(x[n])), round(float(y[n]))
         near = slice(max(j - reach, 0), j + reach + 1), slice(max(i - reach, 0), i + reach + 1)
-        v, u = np.mgrid[near]
-        kernel = np.exp(-0.5 * (a * (u - x[n]) ** 2 + 2 * b * (u - x[n]) * (v - y[n]) + c * (v - y[n]) ** 2))[: image[near].shape[0], : image[near].shape[1]]
+        v, u = np.mgrid[near[0].start : min(near[0].stop, image.shape[0]), near[1].start : min(near[1].stop, image.shape[1])]
+        kernel = np.exp(-0.5 * (a * (u - x[n]) ** 2 + 2 * b * (u - x[n]) * (v - y[n]) + c * (v - y[n]) ** 2))
         weight = kernel / noise[near] ** 2
         np.nansum(weight * image[near]) / np.nansum(weight * kernel)
     return {"wall_s": (time.perf_counter() - began) * POSITIONS / SAMPLE}
