@@ -78,7 +78,7 @@ def _start(sums: Sums, n_ant: int, options: SolveOptions) -> State:
 
 
 def _channels(sums: Sums, keep: slice) -> Sums:
-    r, d = (np.ascontiguousarray(a[:, :, keep]) for a in (sums.r, sums.d))
+    r, d = np.ascontiguousarray(sums.r[:, :, keep]), np.ascontiguousarray(sums.d[:, :, keep])
     return replace(sums, r=r, d=d, energy=sums.energy[:, :, keep], count=sums.count[:, :, keep])
 
 
