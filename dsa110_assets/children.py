@@ -6,15 +6,31 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsa110_assets.errors import ConfigurationError, ResourceError, TransientError
+from dsa110_assets.errors import ConfigurationError, OverrunError, ResourceError, TransientError
 
 GRACE_S = 5.0
 """Between SIGTERM and SIGKILL."""
+_WATCH = """
+import os, select, signal, sys
+parent, child = map(int, sys.argv[1:])
+try:
+    watched = os.pidfd_open(parent)
+except ProcessLookupError:
+    watched = None
+if watched is not None and os.getppid() == parent:
+    select.select([watched], [], [])
+try:
+    os.killpg(child, signal.SIGKILL)
+except ProcessLookupError:
+    pass
+"""
+"""Ends the child's group should this process be killed outright, which leaves it no time to do so itself."""
 _TAIL_BYTES = 8192
 _TAIL_LINES = 12
 
@@ -63,11 +79,12 @@ def run(
     """Run `command` to its end in a session of its own; stdout and stderr go to `log_path`.
 
     `env` is the child's whole environment (default: this process's). On every way out, also an exception in
-    the caller's thread, the child's whole process group is gone: SIGTERM, then SIGKILL after GRACE_S.
+    the caller's thread or the death of this process, the child's whole process group is gone: SIGTERM, then
+    SIGKILL after GRACE_S.
 
     Raises ConfigurationError if the program cannot be started, ResourceError if the child was killed by
-    SIGKILL (the kernel's out-of-memory killer), TransientError on overrun or any other signal. An exit
-    status other than 0 is returned; see `Completed.require_success`.
+    SIGKILL (the kernel's out-of-memory killer), OverrunError on overrun and TransientError on any other signal.
+    An exit status other than 0 is returned; see `Completed.require_success`.
     """
     arguments = tuple(os.fspath(part) for part in command)
     log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,17 +102,23 @@ def run(
             )
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"cannot start {arguments[0]}: {error}; is it installed?") from error
-    overrun = True
+    overrun, watch = True, None
     try:
+        watch = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WATCH, str(os.getpid()), str(child.pid)], start_new_session=True
+        )
         overrun = not _ended(child.pid, deadline_s)
     finally:
         # the leader is not reaped yet, so its process group id cannot belong to anyone else
         _kill_group(child.pid, gently=overrun)
+        if watch is not None:
+            watch.kill()
+            watch.wait()
         returncode = child.wait()
     elapsed_s = time.monotonic() - started
     cause = f"; log {log_path}:\n{log_tail(log_path)}"
     if overrun:
-        raise TransientError(f"{arguments[0]} overran its deadline of {deadline_s:g} s and was killed{cause}")
+        raise OverrunError(f"{arguments[0]} overran its deadline of {deadline_s:g} s and was killed{cause}")
     if returncode == -signal.SIGKILL:
         raise ResourceError(f"{arguments[0]} was killed (SIGKILL): memory is short{cause}")
     if returncode < 0:

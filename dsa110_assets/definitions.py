@@ -26,6 +26,7 @@ defs = dg.Definitions(
         redo.backfill_sensor,
         sensors.alert_sensor,
         sensors.failure_sensor,
+        sensors.orphan_sensor,
     ],
     jobs=jobs.JOBS,
     resources={"platform": Platform()},

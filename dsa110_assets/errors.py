@@ -6,6 +6,8 @@ Dagster's retries and failures is made in one place, `orchestration/policy.py`.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class DsaError(Exception):
     """Base of every error this package raises on purpose."""
@@ -13,6 +15,10 @@ class DsaError(Exception):
 
 class TransientError(DsaError):
     """Something outside failed for now (I/O, database, crashed child): retried with back-off and jitter."""
+
+
+class OverrunError(TransientError):
+    """A child hung and was killed at its deadline: tried once more, then its observation is quarantined."""
 
 
 class ResourceError(DsaError):
@@ -24,7 +30,11 @@ class WaitingError(DsaError):
 
 
 class BadDataError(DsaError):
-    """The data cannot be used: quarantined with this reason, never retried."""
+    """The data cannot be used: quarantined with this reason, never retried. `path`: the one file at fault, if known."""
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class ConfigurationError(DsaError):

@@ -34,7 +34,7 @@ PREFIX = "DSA110_"
 NOT_SETTINGS = frozenset({"DSA110_CRASH_AT", "DSA110_VENV", "DSA110_DEMO", "DSA110_DB_PASSWORD"})
 """Other variables of this project: read by its tests and by the scripts in ops/."""
 _MASK = "********"
-SECRETS = frozenset({"database_url", "webhook_url"})
+SECRETS = frozenset({"database_url", "token", "webhook_url"})
 """Settings that may hold a password or a token: never printed."""
 
 
@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     group_wait_s: Annotated[
         float, Field(ge=0, le=86400, description="how long an incomplete group waits for late subbands [s]")
     ] = 2 * GROUP_S
+    still_s: Annotated[
+        float, Field(ge=0, le=3600, description="how long a file must stay as it is before it is opened [s]")
+    ] = 5.0
     catalogues: Annotated[
         tuple[Path, ...],
         NoDecode,
@@ -95,6 +98,10 @@ class Settings(BaseSettings):
     host: Annotated[str, Field(min_length=1, description="address the web servers listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="port of Dagster's web server")] = 3000
     portal_port: Annotated[int, Field(ge=1, le=65535, description="port of the portal")] = 3001
+    token: Annotated[
+        str | None,
+        Field(repr=False, min_length=16, description="what opens Dagster's web server where others reach it (unset: read-only there)"),
+    ] = None
     webhook_url: Annotated[
         str | None, Field(repr=False, description="where alerts are posted as JSON (unset: console only)")
     ] = None
@@ -130,6 +137,11 @@ class Settings(BaseSettings):
                 else [p for p in value.split(os.pathsep) if p]
             )
         return value
+
+    @field_validator("token", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        return value or None
 
     @field_validator("inbox", "archive", "dagster_home", "thresholds", mode="after")
     @classmethod

@@ -57,7 +57,7 @@ def quarantine(
     members = sorted(Path(p).absolute() for p in ([paths] if isinstance(paths, Path) else paths))
     stamps = [_stamp(path) for path in members]
     lines = [f"{path}|{size}|{mtime}" for path, (size, mtime) in zip(members, stamps, strict=True)]
-    key = xxhash.xxh3_64_hexdigest("\0".join(lines).encode())
+    key = xxhash.xxh3_64_hexdigest("\0".join(lines).encode(errors="surrogateescape"))
     known = _find(archive, key)
     if known is not None and known.released_at is None and known.reason == reason:
         return known
@@ -76,23 +76,31 @@ def quarantine(
     return one
 
 
-def quarantined(archive: Archive, *, released: bool = False) -> list[Quarantined]:
-    """What is quarantined now, oldest first; with `released`, also what was and is no more."""
+def quarantined(archive: Archive, *, released: bool = False, observation: str | None = None) -> list[Quarantined]:
+    """What is quarantined now, oldest first; with `released`, also what was and is no more.
+
+    With `observation`, only groups put aside as a whole under that partition.
+    """
     query = sa.select(table.c.contents)
     if not released:
         query = query.where(~table.c.released)
     found = archive.index.read(lambda c: [_from_json(json.loads(text)) for text in c.scalars(query)])
-    return sorted(found, key=lambda one: (one.at, one.key))
+    wanted = (one for one in found if observation is None or one.observation == observation)
+    return sorted(wanted, key=lambda one: (one.at, one.key))
 
 
 def release(archive: Archive, key_or_path: str | Path) -> list[Quarantined]:
-    """Let the files of a record (by key), or all records of a file (by path), be tried again.
+    """Let the files of a record (by key or observation), or all records of a file (by path or name), be tried again.
 
     Raises NotFoundError, saying how many there are, when nothing is quarantined under that name.
     """
     wanted = str(key_or_path)
     there = quarantined(archive)
-    matching = [one for one in there if one.key == wanted or Path(wanted).absolute() in one.paths]
+    matching = [
+        one
+        for one in there
+        if wanted in (one.key, one.observation) or Path(wanted).absolute() in one.paths or wanted in {path.name for path in one.paths}
+    ]
     if not matching:
         raise NotFoundError(
             f"{wanted} is not quarantined; {len(there)} records are (dsa110 groups lists them)"

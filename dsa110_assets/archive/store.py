@@ -118,7 +118,7 @@ class Archive:
         """The product of an id, or the one a path lies in. Raises NotFoundError."""
         if naming.is_id(str(id_or_path)):
             return self.get(str(id_or_path))
-        path = Path(id_or_path)
+        path = Path(str(id_or_path).replace("\0", "\N{SYMBOL FOR NULL}"))  # which no path can hold
         for candidate in (path.absolute(), path.resolve(), self.root / path):
             for root in (self.root, self.root.resolve()):
                 name = (

@@ -48,7 +48,7 @@ def groups(
         Path | None, typer.Argument(help="Directory of subband files; default: the setting `inbox`.")
     ] = None,
     release: str | None = typer.Option(
-        None, help="Let a quarantined file or record (path or key) be tried again."
+        None, help="Let a quarantined file, observation or record (its key) be tried again."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
 ) -> None:
@@ -82,25 +82,32 @@ def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow
     from dsa110_assets.orchestration import inbox as looking
     from dsa110_assets.orchestration import plan
 
-    seen = looking.look(configured.inbox, plan.patience(configured, by_data=True))
+    refused = looking.known(archive).refused if archive else frozenset()
+    seen = looking.look(configured.inbox, plan.patience(configured, by_data=True), looking.Known(refused=refused))
     records = quarantined(archive) if archive else []
     taken = {p.partition: p.id for p in archive.products("subband_group")} if archive else {}
     rows = [
         _row(candidate, configured.subbands, taken.get(candidate.observation))
         for candidate in seen.candidates
     ]
-    files = [FileRow(str(file.path), "quarantined", reason) for file, reason in seen.unusable]
-    files += [FileRow(str(path), "waiting", reason) for path, reason in seen.waiting]
+    files = [FileRow(_shown(path), "quarantined", reason) for path, reason in seen.unusable]
+    files += [FileRow(_shown(path), "waiting", reason) for path, reason in seen.waiting]
     listed = {file.path for file in files} | {
-        str(header.path) for candidate in seen.candidates for header in candidate.group.files.values()
+        _shown(header.path) for candidate in seen.candidates for header in candidate.group.files.values()
     }
     files += [
-        FileRow(str(path), "quarantined", record.reason)
+        FileRow(_shown(path), "quarantined", record.reason)
         for record in records
         for path in record.paths
-        if str(path) not in listed and path.parent == configured.inbox
+        if _shown(path) not in listed and path.parent == configured.inbox and record.holds_for(path)
     ]
     return rows, sorted(files, key=lambda file: file.path)
+
+
+def _shown(path: Path) -> str:
+    """A path as it can be shown: anybody may have put the file there, under any name."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _row(candidate: Candidate, subbands: int, product_id: str | None) -> GroupRow:

@@ -13,6 +13,7 @@ from dsa110_assets.cli.home import with_dagster_home
 from dsa110_assets.errors import ConfigurationError
 
 LOCATION = "dsa110_assets"
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @app.command(epilog="Example: dsa110 up --port 3000 --portal-port 3001")
@@ -44,6 +45,12 @@ def up(
     assert home is not None
 
     def on_ready() -> None:
+        if bind not in LOOPBACK:
+            console.warn(
+                f"{bind} can be reached by others: Dagster asks for DSA110_TOKEN (open it with /?token=...)"
+                if configured.token
+                else f"{bind} can be reached by others, and DSA110_TOKEN is not set: Dagster is read-only"
+            )
         console.say(
             f"Dagster  http://{bind}:{web_port}\nPortal   http://{bind}:{pages_port}\nCtrl-C stops both."
         )
@@ -74,8 +81,8 @@ def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[se
         ),
         services.Service(
             "web server",
-            (python, "-m", "dagster_webserver", "--host", host, "--port", str(web_port), "--workspace",
-             str(workspace)),
+            (python, "-m", "dagster_webserver" if host in LOOPBACK else "dsa110_assets.portal.door", "--host", host,
+             "--port", str(web_port), "--workspace", str(workspace)),
             logs / "webserver.log", ready_url=f"http://{shown}:{web_port}/server_info",
             environment=environment,
         ),

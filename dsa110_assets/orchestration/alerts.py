@@ -6,11 +6,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from dsa110_assets.archive.quarantine import quarantined
 from dsa110_assets.errors import TransientError
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.quarantine import Quarantined
+    from dsa110_assets.archive.store import Archive
 
 log = logging.getLogger(__name__)
 WEBHOOK_TIMEOUT_S = 10.0
@@ -28,8 +34,8 @@ class Alert:
 
 
 def failed_checks(
-    instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey], cursor: Mapping[str, int]
-) -> tuple[list[Alert], dict[str, int]]:
+    instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey], cursor: Mapping[str, Any]
+) -> tuple[list[Alert], dict[str, Any]]:
     """Check failures newer than the cursor, oldest first, and the new cursor.
 
     The cursor maps 'asset:check' to the last event seen. A check that is not in it yet starts from its newest
@@ -57,6 +63,29 @@ def _alert(name: str, event: dg.EventLogEntry) -> Alert:
     figures = ", ".join(f"{key} {value}" for key, value in metadata.items() if key != "reason")
     text = " · ".join(part for part in (evaluation.description or "", figures) if part)
     return Alert(f"check {name} failed {where}".strip(), text, evaluation.severity.value)
+
+
+def put_aside(archive: "Archive", since: str | None) -> tuple[list[Alert], str]:
+    """Quarantines newer than `since` (an ISO time), oldest first, and the newest's time; None starts from now."""
+    records = quarantined(archive)
+    newest = max([record.at.isoformat() for record in records], default=since or "")
+    new = [] if since is None else [record for record in records if record.at.isoformat() > since]
+    return [Alert(f"quarantined {_names(record)}", record.reason, "WARN") for record in new], newest
+
+
+def _names(record: "Quarantined") -> str:
+    if record.observation is not None:
+        return record.observation
+    return ", ".join(ascii(path.name)[1:-1] for path in record.paths)
+
+
+def disk_changes(shortage: str | None, before: str | None) -> tuple[list[Alert], str]:
+    """An alert when the disk has become short, one when it is no more, and the state to compare with next time."""
+    if shortage and not before:
+        return [Alert("ingest pauses: the disk is full", shortage, "ERROR")], shortage
+    if before and not shortage:
+        return [Alert("ingest resumes", "there is room on the disk again", "WARN")], ""
+    return [], shortage or ""
 
 
 def send(alerts: Sequence[Alert], webhook_url: str | None) -> None:

@@ -2,7 +2,7 @@
 
 Names only say which files are worth opening together; groups are formed by header time. A file that an
 observation's manifest already names, unchanged, is settled and not opened again unless a new file may belong
-to its group.
+to its group. A file that still changes is not opened at all.
 """
 
 import bisect
@@ -14,15 +14,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dsa110_assets.archive import quarantine
 from dsa110_assets.errors import BadDataError, ConfigurationError, TransientError
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
     from dsa110_assets.visibilities.grouping import SubbandGroup
     from dsa110_assets.visibilities.uvh5 import SubbandHeader
 
 NAME_SLACK = timedelta(minutes=15)
 """Names precede the data by up to 283 s in practice, 523 s at worst."""
+NAME_SKEW = timedelta(minutes=75)
+"""A node whose clock is an hour wrong, and the usual slack."""
 CACHED_HEADERS = 4096
 State = Literal["ready", "waiting", "unusable"]
 
@@ -42,6 +46,30 @@ class InboxFile:
         """What must stay the same for the file to count as unchanged."""
         return f"{self.path.name}:{self.size_bytes}:{self.mtime_ns}"
 
+    @property
+    def key(self) -> str:
+        """The identity, told apart from that of other inboxes."""
+        return f"{self.path.parent}/{self.identity}"
+
+    @property
+    def named_at(self) -> datetime:
+        """UTC of the name's stamp; of a name that has none, when the file arrived."""
+        from dsa110_assets.visibilities.uvh5 import stamp_time
+
+        try:
+            return stamp_time(self.mark, self.path)
+        except BadDataError:
+            return datetime.fromtimestamp(self.arrived_s, UTC)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Identities of files that were judged before: `used` by a manifest or put aside with their whole group, and
+    `refused` one by one. Used ones count again when others of their group come; refused ones never do."""
+
+    used: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -60,14 +88,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Inbox:
-    """One look at the inbox. `unusable` are files with their reason; `settled` counts those done before."""
+    """One look at the inbox. `unusable` and `waiting` are files with their reason; `changing` of those that wait
+    changed a moment ago; `settled` counts those done before."""
 
     candidates: tuple[Candidate, ...]
-    unusable: tuple[tuple[InboxFile, str], ...]
+    unusable: tuple[tuple[Path, str], ...]
     waiting: tuple[tuple[Path, str], ...]
+    changing: int
     settled: int
     more: bool
-    oldest_open: str | None
 
     def ready(self) -> list[Candidate]:
         """Observations that can run now, oldest first."""
@@ -79,12 +108,14 @@ class Patience:
     """How long a group waits for late subbands, how many suffice then, and what time it is [unix s].
 
     `by_data` counts the wait from the end of the data (a batch run over files that are all there); otherwise
-    from the last change of any of its files (a live inbox, where old data may still be being copied).
+    from the last change of any of its files (a live inbox, where old data may still be being copied). A file must
+    have stayed as it is for `still_s`: by the file server's clock, or, live, from one look to another by our own.
     """
 
     subbands: int
     min_subbands: int
     wait_s: float
+    still_s: float
     now_s: float
     by_data: bool
 
@@ -104,81 +135,154 @@ class Patience:
 
     def growing(self, file: InboxFile) -> bool:
         """Whether an unreadable file may still be on its way."""
-        began_s = datetime.fromisoformat(file.mark).replace(tzinfo=UTC).timestamp()
-        return self.now_s < (began_s if self.by_data else max(file.arrived_s, began_s)) + timegrid.GROUP_S + self.wait_s
+        began_s = file.named_at.timestamp() if self.by_data else file.arrived_s
+        return self.now_s < began_s + timegrid.GROUP_S + self.wait_s
+
+    def changing(self, files: "Sequence[InboxFile]") -> set[Path]:
+        """Which of the files changed too short a time ago to be opened."""
+        if not self.still_s:
+            return set()
+        if self.by_data:
+            return {file.path for file in files if abs(self.now_s - file.mtime_ns / 1e9) < self.still_s}
+        now = time.monotonic()
+        first = {file.key: _first_seen.get(file.key, now) for file in files}
+        _first_seen.clear()
+        _first_seen.update(first)
+        return {file.path for file in files if now - first[file.key] < self.still_s}
 
     @staticmethod
     def _end_s(group: "SubbandGroup") -> float:
         return timegrid.mjd_to_datetime(group.mjd_start).timestamp() + timegrid.GROUP_S
 
 
-def listing(inbox: Path) -> tuple[list[InboxFile], list[Path]]:
-    """(finished subband files by name, files still being written). ConfigurationError if there is no inbox."""
+@dataclass(frozen=True)
+class Listing:
+    """The inbox by names alone: `finished` subband files, those still being `written`, and the `misnamed` with reason."""
+
+    finished: tuple[InboxFile, ...]
+    written: tuple[Path, ...]
+    misnamed: tuple[tuple[InboxFile, str], ...]
+
+
+def listing(inbox: Path) -> Listing:
+    """Every *.hdf5 of the inbox itself; links are not followed. ConfigurationError if there is no inbox."""
     from dsa110_assets.visibilities.uvh5 import parse_name
 
     if not inbox.is_dir():
         raise ConfigurationError(f"DSA110_INBOX={inbox}: no such directory; name the directory the subband files arrive in")
-    finished, unfinished = [], []
+    finished, written, misnamed = [], [], []
     for path in sorted(inbox.glob("*.hdf5")):
         try:
-            stamp, _ = parse_name(path)
-            datetime.fromisoformat(stamp)
-            facts = path.stat()
-        except (BadDataError, ValueError):
-            unfinished.append(path)
+            facts = path.lstat()
         except FileNotFoundError:
             continue
+        file = InboxFile(path, path.name[:19], facts.st_size, facts.st_mtime_ns, max(facts.st_mtime, facts.st_ctime))
+        try:
+            parse_name(path)
+        except BadDataError as error:
+            if path.stem.endswith("_incomplete"):
+                written.append(path)
+            else:
+                misnamed.append((file, str(error)))
         else:
-            arrived_s = max(facts.st_mtime, facts.st_ctime)
-            finished.append(InboxFile(path, stamp, facts.st_size, facts.st_mtime_ns, arrived_s))
-    return finished, unfinished
+            finished.append(file)
+    return Listing(tuple(finished), tuple(written), tuple(misnamed))
 
 
-def look(inbox: Path, patience: Patience, settled: frozenset[str] = frozenset(), max_files: int | None = None) -> Inbox:
-    """Group what is open in the inbox. `settled` are identities of files that need no second look.
+def look(inbox: Path, patience: Patience, known: Known = Known(), max_files: int | None = None) -> Inbox:
+    """Group what is open in the inbox: what is not `known`, and what is known and near it.
 
     With `max_files` only so many of the oldest open files are opened (`more` says that there are others).
     """
-    finished, unfinished = listing(inbox)
-    open_files = [file for file in finished if file.identity not in settled]
-    chosen = open_files if max_files is None else open_files[:max_files]
-    near = _near(finished, chosen)
-    headers, unreadable = _headers(near)
-    by_path = {file.path: file for file in near}
+    names = listing(inbox)
+    usable = [file for file in names.finished if file.identity not in known.refused]
+    open_files = [file for file in usable if file.identity not in known.used]
+    changing = patience.changing(open_files)
+    still = [file for file in open_files if file.path not in changing]
+    chosen = still if max_files is None else still[:max_files]
+    data_times = {timegrid.mjd_to_datetime(header.mjd_start) for header in _headers(chosen)[0]}
+    near = _near([file for file in usable if file.path not in changing], {file.named_at for file in chosen} | data_times)
+    headers, unreadable, away = _headers(near)
+    by_path = {file.path: file for file in usable}
     fresh = {file.path for file in chosen}
-    candidates, bad = [], [(file, reason) for file, reason in unreadable if file.path in fresh]
-    for group in _groups(headers):
-        members = [by_path[header.path] for header in group.files.values()]
-        rejected = [(by_path[path], reason) for path, reason in group.rejected if path in fresh]
-        bad += rejected
-        if fresh & {file.path for file in members}:
-            state, reason = patience.state(group, max(file.arrived_s for file in members))
+    taken = {file.path for file in usable if file.identity in known.used}
+    candidates = []
+    bad = [(file, reason) for file, reason in unreadable if file.path in fresh]
+    bad += [(file, reason) for file, reason in names.misnamed if file.identity not in known.refused]
+    waiting = [(path, "is still being written") for path in names.written]
+    for group in _groups(headers, taken):
+        members = [by_path[path] for path in _paths(group)]
+        rejected = [(by_path[path], reason) for path, reason in group.rejected]
+        if not fresh & {file.path for file in (*members, *(file for file, _ in rejected))}:
+            continue
+        state, reason = patience.state(group, max((file.arrived_s for file in members), default=0.0))
+        if fresh & set(_paths(group)):
             candidates.append(Candidate(group, state, reason, tuple(sorted(file.identity for file in members))))
-    waiting = [(path, "is still being written") for path in unfinished]
+        if state == "waiting":  # who is in the minority is known once the others are there
+            waiting += [(file.path, reason) for file, reason in rejected]
+        else:
+            bad += rejected
+    waiting += [(path, f"changed less than {patience.still_s:g} s ago") for path in sorted(changing)]
+    waiting += [(file.path, reason) for file, reason in away]
     waiting += [(file.path, reason) for file, reason in bad if patience.growing(file)]
     return Inbox(
         candidates=tuple(candidates),
-        unusable=tuple((file, reason) for file, reason in bad if not patience.growing(file)),
+        unusable=tuple((file.path, reason) for file, reason in bad if not patience.growing(file)),
         waiting=tuple(waiting),
-        settled=len(finished) - len(open_files),
-        more=len(chosen) < len(open_files),
-        oldest_open=min((file.mark for file in open_files), default=None),
+        changing=len(changing),
+        settled=len(names.finished) - len(open_files),
+        more=len(chosen) < len(still),
     )
 
 
-def find_group(inbox: Path, observation: str) -> "tuple[SubbandGroup, tuple[str, ...]] | None":
-    """The group of one observation window and the identities of its files; None if there is none."""
-    finished, _ = listing(inbox)
+def find_group(
+    inbox: Path, observation: str, n_subbands: int, known: Known, own: frozenset[str]
+) -> "tuple[SubbandGroup, tuple[str, ...]] | None":
+    """The group of one observation window and the identities of its files; None if there is none.
+
+    `own` are identities that its manifest names already. While subbands are missing, files whose names are
+    further off are opened too, unless another observation has them: a node's clock may be an hour wrong.
+    """
+    usable = [file for file in listing(inbox).finished if file.identity not in known.refused]
     start = timegrid.parse_key(observation)
-    for slack in (NAME_SLACK, timedelta(days=1)):
+    taken = {file.path for file in usable if file.identity in known.used}
+    found = None
+    for slack in (NAME_SLACK, NAME_SKEW, timedelta(days=1)):
         low, high = _mark(start - slack), _mark(start + timegrid.OBSERVATION_WINDOW + slack)
-        near = [file for file in finished if low <= file.mark <= high]
-        headers, _ = _headers(near)
+        close = _mark(start - NAME_SLACK), _mark(start + timegrid.OBSERVATION_WINDOW + NAME_SLACK)
+        near = [
+            file
+            for file in usable
+            if file.identity in own or (low <= file.mark <= high and (close[0] <= file.mark <= close[1] or file.path not in taken))
+        ]
         identities = {file.path: file.identity for file in near}
-        for group in _groups(headers):
-            if group.observation == observation:
-                return group, tuple(sorted(identities[header.path] for header in group.files.values()))
-    return None
+        for group in _groups(_headers(near)[0], taken):
+            if group.observation == observation and group.files:
+                found = group, tuple(sorted(identities[path] for path in _paths(group)))
+        if found and (found[0].complete(n_subbands) or slack == NAME_SKEW):
+            break
+    return found
+
+
+def _paths(group: "SubbandGroup") -> list[Path]:
+    return [header.path for header in group.files.values()]
+
+
+def known(archive: "Archive", since: str | None = None, until: str | None = None) -> Known:
+    """What was judged before, of the observations from `since` to `until` (or all).
+
+    A manifest that names a file refused since is no judgement any more: its other files are looked at again.
+    """
+    refused: set[str] = set()
+    used: set[str] = set()
+    for one in quarantine.quarantined(archive):
+        stamps = zip(one.paths, one.sizes_bytes, one.mtimes_ns, strict=True)
+        (refused if one.observation is None else used).update(f"{path.name}:{size}:{mtime}" for path, size, mtime in stamps)
+    for product in archive.products("subband_group", since, until):
+        files = product.settings.get("files", ())
+        if refused.isdisjoint(files):
+            used.update(files)
+    return Known(frozenset(used), frozenset(refused))
 
 
 def now_s() -> float:
@@ -190,12 +294,10 @@ def _mark(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _near(finished: Sequence[InboxFile], chosen: Sequence[InboxFile]) -> list[InboxFile]:
-    """The chosen files and every other whose name is close enough in time to share their group."""
-    marks = sorted({file.mark for file in chosen})
+def _near(finished: Sequence[InboxFile], moments: set[datetime]) -> list[InboxFile]:
+    """The files whose names are close enough to one of these times to belong to what was observed then."""
     windows: list[tuple[str, str]] = []
-    for mark in marks:
-        moment = datetime.fromisoformat(mark)
+    for moment in sorted(moments):
         low, high = _mark(moment - NAME_SLACK), _mark(moment + NAME_SLACK)
         if windows and low <= windows[-1][1]:
             windows[-1] = (windows[-1][0], high)
@@ -210,37 +312,34 @@ def _near(finished: Sequence[InboxFile], chosen: Sequence[InboxFile]) -> list[In
     return [file for file in finished if close(file.mark)]
 
 
-_cache: "OrderedDict[str, SubbandHeader | str]" = OrderedDict()
+_cache: "OrderedDict[str, SubbandHeader]" = OrderedDict()
+_first_seen: dict[str, float] = {}
+"""When each open file was first seen as it is now [s, monotonic]: no clock of a file server or a person's is in it."""
+_Reasons = list[tuple[InboxFile, str]]
 
 
-def _headers(files: Iterable[InboxFile]) -> "tuple[list[SubbandHeader], list[tuple[InboxFile, str]]]":
-    """Headers of the readable files, and the others with the reason; each unchanged file is opened once."""
-    headers, unreadable = [], []
-    for file in files:
-        key = f"{file.path.parent}/{file.identity}"
-        if key not in _cache:
-            try:
-                _cache[key] = _read(file.path)
-            except TransientError as error:
-                unreadable.append((file, str(error)))
-                continue
-            while len(_cache) > CACHED_HEADERS:
-                _cache.popitem(last=False)
-        found = _cache[key]
-        if isinstance(found, str):
-            unreadable.append((file, found))
-        else:
-            headers.append(found)
-    return headers, unreadable
+def _headers(files: Iterable[InboxFile]) -> "tuple[list[SubbandHeader], _Reasons, _Reasons]":
+    """Headers of the readable files, the unreadable, and those that cannot be opened for now, each with the reason.
 
-
-def _read(path: Path) -> "SubbandHeader | str":
+    A readable file that stays as it is is opened once.
+    """
     from dsa110_assets.visibilities.uvh5 import read_header
 
-    try:
-        return _shared(read_header(path))
-    except BadDataError as error:
-        return str(error)
+    headers, unreadable, away = [], [], []
+    for file in files:
+        if file.key not in _cache:
+            try:
+                _cache[file.key] = _shared(read_header(file.path))
+            except BadDataError as error:
+                unreadable.append((file, str(error)))
+                continue
+            except TransientError as error:
+                away.append((file, str(error)))
+                continue
+        headers.append(_cache[file.key])
+        while len(_cache) > CACHED_HEADERS:
+            _cache.popitem(last=False)
+    return headers, unreadable, away
 
 
 _arrays: dict[tuple[str, bytes], object] = {}
@@ -261,10 +360,10 @@ def _shared(header: "SubbandHeader") -> "SubbandHeader":
     return replace(header, **shared)  # type: ignore[arg-type]
 
 
-def _groups(headers: "Sequence[SubbandHeader]") -> "list[SubbandGroup]":
+def _groups(headers: "Sequence[SubbandHeader]", taken: "set[Path]") -> "list[SubbandGroup]":
     from dsa110_assets.visibilities.grouping import group_headers
 
-    return group_headers(headers) if headers else []
+    return group_headers(headers, taken) if headers else []
 
 
 def manifest(group: "SubbandGroup", identities: Sequence[str], n_subbands: int, digests: Mapping[Path, str]) -> dict[str, object]:

@@ -6,11 +6,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from dsa110_assets.errors import ConfigurationError
 
 LAUNCHER_TAG = "dsa110/launcher"
-"""Names the process that runs a run in-process: '<host>/<pid>'."""
+"""Names the process that runs a run: '<host>/<pid>/<its start>'."""
 POSTGRES_VARIABLE = "DAGSTER_PG_URL"
 
 
@@ -38,16 +39,38 @@ def open_instance(home: Path | None) -> dg.DagsterInstance:
 
 def launcher() -> str:
     """This process, as LAUNCHER_TAG has it."""
-    return f"{socket.gethostname()}/{os.getpid()}"
+    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
+
+
+def claim(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Write into a run's tags that this process runs it."""
+    if run.tags.get(LAUNCHER_TAG) != launcher():
+        instance.add_run_tags(run.run_id, {LAUNCHER_TAG: launcher()})
 
 
 def close_orphans(instance: dg.DagsterInstance) -> list[str]:
-    """Fail the runs whose process on this host was killed: nobody else would ever end them. Returns their ids."""
+    """Fail the runs whose process on this host was killed: nobody else would ever end them. Returns their ids.
+
+    Dagster's retries start such a run again, where the platform is up; `dsa110 process` makes what is missing.
+    """
     closed = []
-    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED])
-    for run in instance.get_runs(filters=unfinished):
-        host, _, pid = run.tags.get(LAUNCHER_TAG, "").rpartition("/")
-        if host == socket.gethostname() and pid.isdigit() and not Path("/proc", pid).exists():
-            instance.report_run_failed(run, "its process was killed; `dsa110 process` makes what is missing")
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(IN_PROGRESS_RUN_STATUSES))):
+        host, _, process = run.tags.get(LAUNCHER_TAG, "").partition("/")
+        pid, _, started = process.partition("/")
+        if host == socket.gethostname() and pid.isdigit() and _started(int(pid)) != started:
+            instance.report_run_failed(run, "its process was killed")
             closed.append(run.run_id)
     return closed
+
+
+def _started(pid: int) -> str:
+    """When a process started, as '<boot>.<ticks since>': process numbers are used again, also after a reboot.
+
+    '' if there is none, or none but a zombie.
+    """
+    try:
+        fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else f"{boot}.{fields[19]}"

@@ -5,6 +5,7 @@ give; calibration by night; calibrated observations; hours; nights. Within a pha
 once those before it are done, so the archive itself, not a guess, says what is next.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -126,39 +127,66 @@ def first_to_make(archive: "Archive", settings: "Settings", assets: Sequence[str
     return None
 
 
-def look_at_inbox(archive: "Archive", settings: "Settings", *, by_data: bool, max_files: int | None = None) -> inbox.Inbox:
+def look_at_inbox(archive: "Archive", settings: "Settings", *, by_data: bool) -> inbox.Inbox:
     """The inbox, without what is settled: named by a current manifest or quarantined, and unchanged since."""
-    return inbox.look(settings.inbox, patience(settings, by_data=by_data), settled_files(archive), max_files)
+    return inbox.look(settings.inbox, patience(settings, by_data=by_data), inbox.known(archive))
+
+
+def clear_inbox(archive: "Archive", settings: "Settings") -> tuple[inbox.Inbox, list[str]]:
+    """The inbox for a batch run, once what changed a moment ago has come to rest and what cannot be used is put aside;
+    and what was said about each of these."""
+    told: list[str] = []
+    seen = look_at_inbox(archive, settings, by_data=True)
+    if seen.changing:
+        time.sleep(settings.still_s)
+        seen = look_at_inbox(archive, settings, by_data=True)
+    for _ in range(CLEARINGS):
+        now = put_aside(archive, seen)
+        if not now:
+            break
+        told += now
+        seen = look_at_inbox(archive, settings, by_data=True)
+    return seen, told
 
 
 def patience(settings: "Settings", *, by_data: bool) -> inbox.Patience:
     """How long groups wait, from the settings."""
-    return inbox.Patience(settings.subbands, settings.min_subbands, settings.group_wait_s, inbox.now_s(), by_data)
-
-
-def settled_files(archive: "Archive") -> frozenset[str]:
-    """Identities of files that need no second look."""
-    used = {name for p in archive.products("subband_group") for name in p.settings.get("files", ())}
-    refused = {
-        f"{path.name}:{size}:{mtime}"
-        for one in quarantine.quarantined(archive)
-        for path, size, mtime in zip(one.paths, one.sizes_bytes, one.mtimes_ns, strict=True)
-    }
-    return frozenset(used | refused)
+    return inbox.Patience(
+        settings.subbands, settings.min_subbands, settings.group_wait_s, settings.still_s, inbox.now_s(), by_data
+    )
 
 
 def put_aside(archive: "Archive", seen: inbox.Inbox) -> list[str]:
-    """Quarantine what cannot be used, each once, with its reason; returns what was said about each."""
+    """Quarantine what cannot be used, each once, with its reason; returns what was said about each.
+
+    A group that was too small and is another one now leaves its old record.
+    """
     told = []
-    for file, reason in seen.unusable:
-        quarantine.quarantine(archive, file.path, reason)
-        told.append(f"{file.path.name}: {reason}")
+    for path, reason in seen.unusable:
+        quarantine.quarantine(archive, path, reason)
+        told.append(f"{ascii(path.name)[1:-1]}: {reason}")
     for candidate in seen.candidates:
+        if candidate.state == "waiting":
+            continue
+        aside = None
         if candidate.state == "unusable":
             paths = [header.path for header in candidate.group.files.values()]
-            quarantine.quarantine(archive, paths, candidate.reason, candidate.observation)
+            aside = quarantine.quarantine(archive, paths, candidate.reason, candidate.observation)
             told.append(f"{candidate.observation}: {candidate.reason}")
+        for old in quarantine.quarantined(archive, observation=candidate.observation):
+            if aside is None or old.key != aside.key:
+                quarantine.release(archive, old.key)
     return told
+
+
+def set_aside(archive: "Archive") -> dict[str, str]:
+    """Observations that were accepted and quarantined since as a whole, with the reason and the way back."""
+    accepted = {product.partition for product in archive.products("subband_group")}
+    return {
+        one.observation: f"quarantined: {one.reason}; `dsa110 groups --release {one.key}` tries again"
+        for one in quarantine.quarantined(archive)
+        if one.observation is not None and one.observation in accepted
+    }
 
 
 def partitions(archive: "Archive", grain: recipes.Grain, asset: str, span: Span, ready: Sequence[str] = ()) -> list[str | None]:
@@ -262,6 +290,8 @@ def span(since: datetime | None = None, until: datetime | None = None) -> Span:
     return Span(since, until)
 
 
+CLEARINGS = 4
+"""A file put aside can leave its group too small; after these looks only a file that still grows could change anything."""
 SETTLED = timedelta(hours=2)
 """What is younger belongs to the automation, which may be at it."""
 RECENT = timedelta(days=3)

@@ -24,6 +24,7 @@ class Treatment:
 
 TREATMENTS: dict[type[errors.DsaError], Treatment] = {
     errors.TransientError: Treatment(max_retries=3, wait_s=2.0),
+    errors.OverrunError: Treatment(max_retries=1, wait_s=2.0),
     errors.ResourceError: Treatment(max_retries=3, wait_s=30.0),
     errors.WaitingError: Treatment(max_retries=0, wait_s=0.0),
     errors.BadDataError: Treatment(max_retries=0, wait_s=0.0),
@@ -59,16 +60,24 @@ def wait_s(rule: Treatment, retry_number: int) -> float:
 
 @contextmanager
 def decided(retry_number: int = 0) -> Iterator[None]:
-    """Turn the errors of our tree, and operating-system errors, into Dagster's RetryRequested or Failure."""
+    """Turn the errors of our tree, and operating-system errors, into Dagster's RetryRequested, or Failure at the last.
+
+    The failure's metadata carry the class of the error, its reason and the number of attempts.
+    """
     try:
         yield
     except (errors.DsaError, OSError, MemoryError) as raised:
         error = as_dsa_error(raised)
         rule = treatment(error)
-        if rule.max_retries:
+        if retry_number < rule.max_retries:
             raise dg.RetryRequested(rule.max_retries, wait_s(rule, retry_number)) from error
         raise dg.Failure(
             description=f"{type(error).__name__}: {error}",
-            metadata={ERROR_CLASS: type(error).__name__, "reason": str(error)},
+            metadata={ERROR_CLASS: type(error).__name__, "reason": str(error), "attempts": retry_number + 1},
             allow_retries=False,
         ) from error
+
+
+def last_attempt(error: errors.DsaError, retry_number: int) -> bool:
+    """Whether an error in this attempt ends the step."""
+    return retry_number >= treatment(error).max_retries

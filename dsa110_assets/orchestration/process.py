@@ -114,8 +114,7 @@ def process(
         dagster = instance or instances.open_instance(settings.dagster_home)
         instances.close_orphans(dagster)
         archive = platform.archive
-        seen = plan.look_at_inbox(archive, settings, by_data=True)
-        quarantined = plan.put_aside(archive, seen)
+        seen, quarantined = plan.clear_inbox(archive, settings)
         ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
         tally = _Tally()
         tally.waiting += [
@@ -185,6 +184,7 @@ class _Runner:
 
     def __init__(self, platform: Platform, instance: dg.DagsterInstance, tally: _Tally) -> None:
         self.platform, self.instance, self.tally = platform, instance, tally
+        self.set_aside = plan.set_aside(platform.archive)
         self.job = graph.over(platform).resolve_implicit_global_asset_job_def()
 
     def bring_up_to_date(self, assets: Sequence[str], partition: str | None, *, fresh: bool) -> None:
@@ -192,6 +192,9 @@ class _Runner:
 
         `fresh` says that the inbox holds files for the partition that its manifest does not name.
         """
+        if partition is not None and partition in self.set_aside and recipes.RECIPES[assets[0]].grain == "observation" and not fresh:
+            self.tally.waiting.append(plan.Waiting(partition, self.set_aside[partition]))
+            return
         todo = self._todo(assets, partition, fresh)
         done = [asset for asset in assets if asset not in todo]
         for asset in done:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets.errors import SilentWrongnessError
-from dsa110_assets.orchestration import policy, recipes, rules
+from dsa110_assets.archive import quarantine
+from dsa110_assets.errors import OverrunError, SilentWrongnessError
+from dsa110_assets.orchestration import instance, policy, recipes, room, rules
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
     asset = context.asset_key.to_user_string()
     partition = context.partition_key if context.has_partition_key else None
     recipe = recipes.RECIPES[asset]
-    with policy.decided(context.retry_number):
+    instance.claim(context.instance, context.run)
+    with policy.decided(context.retry_number), _set_aside_if_hung(context, platform, partition):
         archive, settings = platform.archive, platform.settings
         ingredients = recipe.find(archive, settings, partition or "")
         if ingredients is None:
@@ -75,6 +77,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         if current and FORCE_TAG not in context.run.tags and recipe.stale(archive, current, settings, ingredients) is None:
             context.log.info(f"{current.id} is up to date")
             return report(current, rules.from_metadata(asset, current.metadata))
+        room.require(platform, asset, ingredients)
         began = time.perf_counter()
         with archive.publish(
             asset,
@@ -93,6 +96,28 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             if broken := [v for v in verdicts if v.hard and not v.passed]:
                 draft.metadata[recipes.HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
         return report(draft.product, verdicts)
+
+
+@contextmanager
+def _set_aside_if_hung(context: dg.AssetExecutionContext, platform: Platform, partition: str | None) -> Iterator[None]:
+    """An observation whose child hung to the last attempt is quarantined: it would hang whoever comes next."""
+    try:
+        yield
+    except OverrunError as error:
+        files = subband_files(platform, partition)
+        if files and policy.last_attempt(error, context.retry_number):
+            reason = f"{context.asset_key.to_user_string()}: {str(error).splitlines()[0]}"
+            quarantine.quarantine(platform.archive, files, reason, partition)
+        raise
+
+
+def subband_files(platform: Platform, partition: str | None) -> list[Path]:
+    """The raw files of an observation, as its manifest names them; [] for hours and nights."""
+    from dsa110_assets.archive.files import read_json
+
+    product = platform.archive.current("subband_group", partition) if partition else None
+    manifest = read_json(product.path / "manifest.json") if product else None
+    return [Path(entry["path"]) for entry in manifest["files"]] if manifest else []
 
 
 def _gate(context: dg.AssetExecutionContext, recipe: recipes.Recipe, verdicts: list[rules.Verdict]) -> None:

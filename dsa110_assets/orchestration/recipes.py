@@ -120,7 +120,11 @@ def _catalogue_files(archive: "Archive", settings: "Settings", partition: str) -
 def _inbox_files(archive: "Archive", settings: "Settings", partition: str) -> Ingredients | None:
     from dsa110_assets.orchestration import inbox
 
-    found = inbox.find_group(settings.inbox, partition)
+    start = timegrid.parse_key(partition)
+    around = (_key(start + sign * inbox.NAME_SKEW) for sign in (-1, 1))
+    current = archive.current("subband_group", partition)
+    own = frozenset(current.settings.get("files", ()) if current else ())
+    found = inbox.find_group(settings.inbox, partition, settings.subbands, inbox.known(archive, *around), own)
     if found is None:
         return None
     group, identities = found

@@ -1,13 +1,15 @@
 """Sensors: the inbox, the automation of the graph, and the alerts."""
 
 import json
-import shutil
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from dsa110_assets.errors import ResourceError, WaitingError
-from dsa110_assets.orchestration import alerts, inbox, plan, policy
+from dsa110_assets.errors import WaitingError
+from dsa110_assets.orchestration import alerts, inbox, plan, policy, room
+from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import LANE_TAG
 from dsa110_assets.orchestration.resources import Platform
 
@@ -16,6 +18,9 @@ HEADERS_PER_TICK = 1600
 """At 5 ms a header a tick stays far from the 60 s a sensor may take; the rest follows in the next one."""
 LIVE = {LANE_TAG: "live", "dagster/priority": "10"}
 """Live observations overtake backfills wherever runs queue."""
+REQUEST_TAG = "dsa110/request"
+"""Names the observation and files a run was asked for."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 1800.0
 _INGEST = dg.AssetSelection.assets("subband_group", "measurement_set")
 
 
@@ -29,54 +34,69 @@ _INGEST = dg.AssetSelection.assets("subband_group", "measurement_set")
 def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Request a run for every observation that is ready; quarantine, once, what cannot be used.
 
-    The cursor is {mark, open}: `mark` the stamp of the oldest file not settled yet, `open` the requested
-    observations whose manifest is not published yet, with the files they were requested for.
+    The cursor is {open}: observations whose run is under way, with the files it was requested for. A request whose
+    run ended without a manifest of these files, for whatever reason, is made again, later and later.
     """
-    settings, archive = platform.settings, platform.archive
-    _require_room(platform)
-    cursor: dict[str, Any] = json.loads(context.cursor or "{}")
-    opened: dict[str, list[str]] = cursor.get("open", {})
-    settled = plan.settled_files(archive)
-    opened = {key: files for key, files in opened.items() if not settled.issuperset(files)}
+    settings, archive, instance = platform.settings, platform.archive, context.instance
+    room.require_disk(platform)
+    known, flying = inbox.known(archive), _in_flight(instance)
+    cursor: dict[str, dict[str, list[str]]] = json.loads(context.cursor or "{}")
+    opened = {
+        key: files
+        for key, files in cursor.get("open", {}).items()
+        if not known.used.issuperset(files) and _request(key, files) in flying
+    }
     requested = {name for files in opened.values() for name in files}
-    seen = inbox.look(settings.inbox, plan.patience(settings, by_data=False), settled | requested, HEADERS_PER_TICK)
+    seen = inbox.look(
+        settings.inbox, plan.patience(settings, by_data=False), replace(known, used=known.used | requested), HEADERS_PER_TICK
+    )
     for told in plan.put_aside(archive, seen):
         context.log.warning("quarantined: %s", told)
-    ready = seen.ready()[:REQUESTS_PER_TICK]
-    requests = []
-    for candidate in ready:
-        opened[candidate.observation] = list(candidate.files)
-        requests.append(
-            dg.RunRequest(
-                run_key=f"{candidate.observation}:{_fingerprint(candidate.files)}",
-                partition_key=candidate.observation,
-                tags={**LIVE, "dsa110/group": f"{candidate.group.mjd_start:.8f}"},
-            )
-        )
     waiting = [f"{c.observation}: {c.reason}" for c in seen.candidates if c.state == "waiting"]
+    requests: list[dg.RunRequest] = []
+    for candidate in seen.ready():
+        request = _request(candidate.observation, candidate.files)
+        past = [] if request in flying else instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: request}))
+        pause_s = _pause_s(past, inbox.now_s())
+        if pause_s > 0:
+            waiting.append(f"{candidate.observation}: its run ended without a manifest; asked again in {pause_s:.0f} s")
+        elif request in flying or len(requests) < REQUESTS_PER_TICK:
+            opened[candidate.observation] = list(candidate.files)
+            if request not in flying:
+                requests.append(_run_request(candidate, request, len(past)))
     reason = None if requests else dg.SkipReason("; ".join(waiting) or "nothing new in the inbox")
-    return dg.SensorResult(
-        run_requests=requests,
-        skip_reason=reason,
-        cursor=json.dumps({"mark": seen.oldest_open or cursor.get("mark"), "open": opened}),
+    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps({"open": opened}))
+
+
+def _request(observation: str, files: Sequence[str]) -> str:
+    """Names what is asked for: the same files always ask for the same, a late subband for something else."""
+    import xxhash
+
+    digest = xxhash.xxh3_64_hexdigest("\n".join(files).encode(errors="surrogateescape"))
+    return f"{observation}:{digest}"
+
+
+def _run_request(candidate: inbox.Candidate, request: str, attempt: int) -> dg.RunRequest:
+    """Dagster drops a request whose run key it has seen: nothing runs twice, so a new attempt needs another key."""
+    return dg.RunRequest(
+        run_key=f"{request}:{attempt}",
+        partition_key=candidate.observation,
+        tags={**LIVE, "dsa110/group": f"{candidate.group.mjd_start:.8f}", REQUEST_TAG: request},
     )
 
 
-def _fingerprint(files: tuple[str, ...]) -> str:
-    """The same files always ask for the same run: a request is made once, a late subband makes another."""
-    import xxhash
-
-    return xxhash.xxh3_64_hexdigest("\n".join(files).encode())
+def _in_flight(instance: dg.DagsterInstance) -> set[str]:
+    """Requests whose runs have not ended."""
+    return {run.tags.get(REQUEST_TAG, "") for run in instance.get_runs(dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES)))}
 
 
-def _require_room(platform: Platform) -> None:
-    """Pause ingest while the archive's disk is all but full. Raises ResourceError, which the tick shows."""
-    free_gb = shutil.disk_usage(platform.archive.root).free / 1e9
-    critical_gb = min(platform.thresholds.disk_critical_gb, shutil.disk_usage(platform.archive.root).total / 1e10)
-    if free_gb < critical_gb:
-        raise ResourceError(
-            f"{platform.archive.root}: {free_gb:.1f} GB free, below {critical_gb:.1f} GB; ingest waits: free some, it resumes"
-        )
+def _pause_s(past: Sequence[dg.RunRecord], now_s: float) -> float:
+    """Seconds until a request whose runs ended is made again; 0 at once. A quick failure must not become a storm."""
+    if not past:
+        return 0.0
+    ended_s: float = max(record.end_time or record.update_timestamp.timestamp() for record in past)
+    pause_s = min(FIRST_PAUSE_S * 2.0 ** (len(past) - 1), LONGEST_PAUSE_S)
+    return max(0.0, ended_s + pause_s - now_s)
 
 
 automation_sensor = dg.AutomationConditionSensorDefinition(
@@ -93,15 +113,30 @@ automation_sensor = dg.AutomationConditionSensorDefinition(
     name="alerts",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Sends failed asset checks to the console and the webhook.",
+    description="Sends failed checks, new quarantines and a full disk to the console and the webhook.",
 )
 def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
-    """Alert about check failures that are new since the last tick; the cursor moves only once they are sent."""
+    """Alert about what is new since the last tick; the cursor moves only once it is sent."""
     assert context.repository_def is not None
     keys = sorted(context.repository_def.asset_graph.asset_check_keys, key=str)
-    found, cursor = alerts.failed_checks(context.instance, keys, json.loads(context.cursor or "{}"))
+    before = json.loads(context.cursor or "{}")
+    found, cursor = alerts.failed_checks(context.instance, keys, before)
+    aside, cursor["quarantine"] = alerts.put_aside(platform.archive, before.get("quarantine"))
+    disk, cursor["disk"] = alerts.disk_changes(room.disk_shortage(platform), before.get("disk"))
+    found += [*aside, *disk]
     alerts.send(found, platform.settings.webhook_url)
     return dg.SensorResult(skip_reason=dg.SkipReason(f"{len(found)} alerts"), cursor=json.dumps(cursor))
+
+
+@dg.sensor(
+    name="orphaned_runs",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Ends runs whose process is gone, so that they are tried again and give back their place.",
+)
+def orphan_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Fail orphaned runs; Dagster's own monitoring would let them hold their places for hours."""
+    return dg.SkipReason(f"{len(instances.close_orphans(context.instance))} runs ended that had lost their process")
 
 
 @dg.run_failure_sensor(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import filecmp
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from dsa110_assets.errors import TransientError
 from dsa110_assets.telescope import band, timegrid
 from dsa110_assets.visibilities.uvh5 import SubbandHeader
 
 SAME_TIME_S = 1.0
 """All subbands of a group carry the same bits; a second is far below the 309 s between groups."""
+SAME_START_S = 1e-3
+"""A file that starts at another millisecond followed another clock: its fringes are not where the others' are."""
 SAME_DEC_RAD = np.deg2rad(0.01)
 SAME_POSITION_M = 0.01
 
@@ -23,8 +26,8 @@ SAME_POSITION_M = 0.01
 class SubbandGroup:
     """The subbands of one observation.
 
-    mjd_start: centre of the first integration [MJD UTC, d]; files: subband -> header, all with the same axes;
-    rejected: (path, reason) of files of the same observation that are not used.
+    mjd_start: centre of the first integration [MJD UTC, d]; files: subband -> header, all with the same axes, none
+    when each subband is in dispute; rejected: (path, reason) of files of the same observation that are not used.
     """
 
     mjd_start: float
@@ -38,13 +41,13 @@ class SubbandGroup:
 
     @property
     def pointing_dec_deg(self) -> float:
-        """Apparent declination the dishes point at [deg]."""
-        return float(np.rad2deg(next(iter(self.files.values())).pointing_dec_rad))
+        """Apparent declination the dishes point at [deg]; NaN without files."""
+        return next((float(np.rad2deg(header.pointing_dec_rad)) for header in self.files.values()), np.nan)
 
     @property
     def n_times(self) -> int:
-        """Integrations in each file."""
-        return int(next(iter(self.files.values())).times_mjd.size)
+        """Integrations in each file; 0 without files."""
+        return next((int(header.times_mjd.size) for header in self.files.values()), 0)
 
     def missing(self, n_subbands: int = band.N_SUBBANDS) -> tuple[int, ...]:
         """Subbands of 0..n_subbands-1 that are not there."""
@@ -55,11 +58,13 @@ class SubbandGroup:
         return not self.missing(n_subbands)
 
 
-def group_headers(headers: Iterable[SubbandHeader]) -> list[SubbandGroup]:
+def group_headers(headers: Iterable[SubbandHeader], taken: Set[Path] = frozenset()) -> list[SubbandGroup]:
     """Group headers by their data time; ascending in time, the same whatever the order of the headers.
 
     A file that disagrees with most of its group, repeats a subband, or belongs to the emptier of two groups
     in one 5-minute window is rejected with its reason: every path is in exactly one group, used or rejected.
+    Of files with the same bytes one is used, of those `taken` before if any; where a subband's files differ
+    in their bytes nobody can say which is right, and none is. Raises TransientError when they cannot be compared.
     """
     unique = {header.path: header for header in headers}
     ordered = sorted(unique.values(), key=lambda header: (header.mjd_start, header.subband, str(header.path)))
@@ -71,12 +76,12 @@ def group_headers(headers: Iterable[SubbandHeader]) -> list[SubbandGroup]:
             clusters.append([header])
     windows: dict[str, list[SubbandGroup]] = defaultdict(list)
     for cluster in clusters:
-        group = _one_group(cluster)
+        group = _one_group(cluster, taken)
         windows[group.observation].append(group)
     return sorted((_one_window(groups) for groups in windows.values()), key=lambda group: group.mjd_start)
 
 
-def _one_group(cluster: list[SubbandHeader]) -> SubbandGroup:
+def _one_group(cluster: list[SubbandHeader], taken: Set[Path]) -> SubbandGroup:
     agreeing, rejected = _agreeing(cluster)
     stamp = Counter(header.name_stamp for header in agreeing).most_common(1)[0][0]
     by_subband: dict[int, list[SubbandHeader]] = defaultdict(list)
@@ -84,10 +89,16 @@ def _one_group(cluster: list[SubbandHeader]) -> SubbandGroup:
         by_subband[header.subband].append(header)
     files: dict[int, SubbandHeader] = {}
     for subband, candidates in sorted(by_subband.items()):
-        candidates.sort(key=lambda header: (header.name_stamp != stamp, str(header.path)))
-        files[subband] = candidates[0]
-        rejected += [(other.path, _duplicate_reason(other, candidates[0])) for other in candidates[1:]]
-    return SubbandGroup(next(iter(files.values())).mjd_start, files, tuple(rejected))
+        candidates.sort(key=lambda header: (header.path not in taken, header.name_stamp != stamp, str(header.path)))
+        first, *others = candidates
+        disputing = next((other for other in others if not _same_bytes(other, first)), None)
+        if disputing is None:
+            files[subband] = first
+            rejected += [(other.path, f"repeats {first.path.name}, with the same bytes") for other in others]
+        else:
+            told = f"subband {subband} came with other bytes in {{}}; none of them is used"
+            rejected += [(h.path, told.format((disputing if h is first else first).path.name)) for h in candidates]
+    return SubbandGroup(agreeing[0].mjd_start, files, tuple(rejected))
 
 
 def _agreeing(cluster: list[SubbandHeader]) -> tuple[list[SubbandHeader], list[tuple[Path, str]]]:
@@ -109,6 +120,8 @@ def _agreeing(cluster: list[SubbandHeader]) -> tuple[list[SubbandHeader], list[t
 
 def _difference(a: SubbandHeader, b: SubbandHeader) -> str | None:
     """The first respect in which two headers of one group disagree, or None."""
+    if abs(a.mjd_start - b.mjd_start) * 86400 > SAME_START_S:
+        return f"its start time ({timegrid.mjd_to_datetime(a.mjd_start):%H:%M:%S.%f})"
     if a.times_mjd.size != b.times_mjd.size:
         return f"its number of integrations ({a.times_mjd.size})"
     if a.n_channels != b.n_channels:
@@ -131,12 +144,11 @@ def baseline_set(header: SubbandHeader) -> tuple[tuple[str, ...], bytes]:
     return header.antenna_names, np.stack([low[order], high[order]]).tobytes()
 
 
-def _duplicate_reason(other: SubbandHeader, kept: SubbandHeader) -> str:
+def _same_bytes(a: SubbandHeader, b: SubbandHeader) -> bool:
     try:
-        same = other.size_bytes == kept.size_bytes and filecmp.cmp(other.path, kept.path, shallow=False)
-    except OSError:
-        same = False
-    return f"repeats subband {kept.subband} of {kept.path.name}, with {'the same' if same else 'other'} bytes"
+        return a.size_bytes == b.size_bytes and filecmp.cmp(a.path, b.path, shallow=False)
+    except OSError as error:
+        raise TransientError(f"{a.path.name} and {b.path.name} cannot be compared ({error})") from error
 
 
 def _one_window(groups: list[SubbandGroup]) -> SubbandGroup:

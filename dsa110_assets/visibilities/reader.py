@@ -132,7 +132,7 @@ def _load_direct(
                     weights[t],
                 )
     except OSError as error:
-        raise BadDataError(f"{header.path}: data cannot be read ({error}); copy it again") from error
+        raise BadDataError(f"{header.path}: data cannot be read ({error}); copy it again", header.path) from error
 
 
 @numba.njit(cache=True)

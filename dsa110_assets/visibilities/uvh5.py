@@ -6,9 +6,13 @@ are refused, and only named datasets are visited, so neither a hostile nor a hal
 
 from __future__ import annotations
 
+import errno
+import math
+import os
 import re
+import stat
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,8 @@ JD_MJD = 2400000.5
 MAX_ANTENNAS = 256
 MAX_INTEGRATIONS = 4 * timegrid.INTEGRATIONS_PER_FILE
 MAX_ROWS = MAX_ANTENNAS * (MAX_ANTENNAS + 1) // 2 * timegrid.INTEGRATIONS_PER_FILE
+MAX_SAMPLES = 2 * MAX_ROWS * 48
+"""Of one subband: 256 antennas, the correlator's 48 channels, two polarisations: 606 MB."""
 FREQUENCY_TOLERANCE_HZ = band.FINE_CHANNEL_HZ / 10
 """A frequency axis half a fine channel off (a known simulator fault) is refused; float rounding is not."""
 SITE_TOLERANCE_M = 20.0
@@ -86,8 +92,20 @@ def parse_name(path: Path) -> tuple[str, int]:
     match = NAME.fullmatch(path.name)
     if match is None or int(match["subband"]) >= band.N_SUBBANDS:
         reason = "is still being written" if "_incomplete" in path.name else "is no subband file name"
-        raise BadDataError(f"{path}: the name {reason}; expected YYYY-MM-DDTHH:MM:SS_sb00.hdf5 .. _sb15.hdf5")
+        told = ascii(path.name)[:80]  # a name may hold line breaks, and what no terminal or log should see
+        raise BadDataError(f"the name {told} {reason}; expected YYYY-MM-DDTHH:MM:SS_sb00.hdf5 .. _sb15.hdf5", path)
+    stamp_time(match["stamp"], path)
     return match["stamp"], int(match["subband"])
+
+
+def stamp_time(stamp: str, path: Path) -> datetime:
+    """UTC of a name's stamp; a leap second's 60 is the next minute's 0. BadDataError if it is no time."""
+    leap = stamp.endswith(":60")
+    try:
+        moment = datetime.fromisoformat(f"{stamp[:-2]}59" if leap else stamp).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise BadDataError(f"{path}: {stamp!r} is no time", path) from error
+    return moment + timedelta(seconds=leap)
 
 
 def read_header(path: Path) -> SubbandHeader:
@@ -103,22 +121,33 @@ def read_header(path: Path) -> SubbandHeader:
     try:
         with h5py.File(path, "r") as file:
             return _read(file, path, size, stamp, subband)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise BadDataError(
-            f"{path}: not a readable UVH5 file of {size} bytes ({error}); copy it again"
-        ) from error
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            raise TransientError(f"{path}: cannot be read now ({error})") from error
+        raise BadDataError(f"{path}: not a readable UVH5 file of {size} bytes ({error}); copy it again", path) from error
+
+
+_PASSING = frozenset({errno.EAGAIN, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE})
+"""What says nothing about the data: a writer still holds its lock, permission or the file server is lost for now."""
 
 
 def _size(path: Path) -> int:
+    """Size of a plain file [bytes]. A link could lead out of the inbox, a pipe would never answer."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as handle:
-            handle.read(8)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise BadDataError(f"{path}: a link or a device; only plain files are read", path) from error
         raise TransientError(f"{path}: cannot be opened ({error})") from error
-    if size == 0:
-        raise BadDataError(f"{path}: 0 bytes; the correlator never wrote it")
-    return size
+    try:
+        facts = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        raise BadDataError(f"{path}: not a plain file", path)
+    if facts.st_size == 0:
+        raise BadDataError(f"{path}: 0 bytes; the correlator never wrote it", path)
+    return facts.st_size
 
 
 def _read(file: Any, path: Path, size: int, stamp: str, subband: int) -> SubbandHeader:
@@ -169,7 +198,7 @@ def _read(file: Any, path: Path, size: int, stamp: str, subband: int) -> Subband
         antenna_diameters_m=_diameters(header, n_antennas, path),
         pol_index=(pols.index(XX), pols.index(YY)),
         applied_delays_ns=_delays(header, path),
-        has_fs_table=hdf5.has(header, "extra_keywords/fs_table"),
+        has_fs_table=hdf5.has(header, "extra_keywords/fs_table", path),
     )
 
 
@@ -229,10 +258,7 @@ def _check_frequencies(frequencies_hz: NDArray[np.float64], subband: int, path: 
 
 
 def _check_clock(mjd: float, stamp: str, path: Path) -> None:
-    try:
-        named = timegrid.datetime_to_mjd(datetime.fromisoformat(stamp).replace(tzinfo=UTC))
-    except ValueError as error:
-        raise BadDataError(f"{path}: {stamp!r} is no time") from error
+    named = timegrid.datetime_to_mjd(stamp_time(stamp, path))
     hdf5.require(
         abs(mjd - named) < NAME_TOLERANCE_D,
         path,
@@ -255,6 +281,8 @@ def _check_site(header: Any, path: Path) -> None:
 
 def _check_payload(file: Any, shape: tuple[int, ...], path: Path) -> None:
     data = hdf5.member(file, "Data", h5py.Group, path)
+    samples = math.prod(shape)
+    hdf5.require(samples <= MAX_SAMPLES, path, f"its shape {shape} claims {samples} samples, limit {MAX_SAMPLES}")
     for name, kinds in (("visdata", "c"), ("flags", "b"), ("nsamples", "f")):
         dataset = hdf5.dataset(data, name, path, shape)
         hdf5.require(
@@ -262,19 +290,15 @@ def _check_payload(file: Any, shape: tuple[int, ...], path: Path) -> None:
             path,
             f"{name} has type {dataset.dtype}",
         )
-        stored = dataset.id.get_storage_size()
-        hdf5.require(
-            dataset.compression is not None or stored >= dataset.size * dataset.dtype.itemsize,
-            path,
-            f"{name} holds {stored} bytes of {dataset.size * dataset.dtype.itemsize}: not completely written",
-        )
+        absent = hdf5.missing_bytes(dataset)
+        hdf5.require(not absent, path, f"{name} lacks {absent} bytes of its data: not completely written")
 
 
 def _pointing(header: Any, n_rows: int, path: Path) -> float:
     """Apparent pointing declination: a scalar as written, or one value per row as newer pyuvdata writes."""
     where = (
         "phase_center_app_dec"
-        if hdf5.has(header, "phase_center_app_dec")
+        if hdf5.has(header, "phase_center_app_dec", path)
         else "extra_keywords/phase_center_dec"
     )
     values = hdf5.vector(header, where, n_rows, path)
@@ -294,7 +318,7 @@ def _names(header: Any, n_antennas: int, path: Path) -> tuple[str, ...]:
 
 
 def _diameters(header: Any, n_antennas: int, path: Path) -> NDArray[np.float64]:
-    if not hdf5.has(header, "antenna_diameters"):
+    if not hdf5.has(header, "antenna_diameters", path):
         return np.full(n_antennas, stations.DISH_DIAMETER_M)
     return np.broadcast_to(hdf5.vector(header, "antenna_diameters", n_antennas, path), (n_antennas,)).astype(
         np.float64
@@ -303,7 +327,7 @@ def _diameters(header: Any, n_antennas: int, path: Path) -> NDArray[np.float64]:
 
 def _delays(header: Any, path: Path) -> NDArray[np.int64] | None:
     """Cable delays (antenna, 2) [ns]; 0 marks an inactive input. None if absent or of an unknown form."""
-    if not hdf5.has(header, "extra_keywords/applied_delays_ns"):
+    if not hdf5.has(header, "extra_keywords/applied_delays_ns", path):
         return None
     value = hdf5.dataset(header, "extra_keywords/applied_delays_ns", path, ())[()]
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)

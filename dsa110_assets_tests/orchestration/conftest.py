@@ -47,7 +47,7 @@ def tiny_settings(inbox: Path, place: Path, **more: Any) -> Settings:
     imaging = {"field_deg": 2.0, "pixels_per_beam": 2.5, "max_major_cycles": 2, "clean_iterations": 100, "threads": 1}
     given: dict[str, Any] = {
         "inbox": inbox, "archive": place / "archive", "DAGSTER_HOME": place / "home",
-        "subbands": SUBBANDS, "min_subbands": SUBBANDS - 1, "imaging": imaging, **more,
+        "subbands": SUBBANDS, "min_subbands": SUBBANDS - 1, "still_s": 0, "imaging": imaging, **more,
     }  # fmt: skip
     return settings.load(**given)
 

@@ -10,11 +10,12 @@ import pytest
 from dsa110_assets import errors
 from dsa110_assets.orchestration import policy
 
-RETRIED = {errors.TransientError, errors.ResourceError}
+RETRIED = {errors.TransientError, errors.OverrunError, errors.ResourceError}
 
 
 def classes() -> list[type[errors.DsaError]]:
-    return errors.DsaError.__subclasses__()
+    found = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.DsaError)]
+    return [cls for cls in found if cls is not errors.DsaError]
 
 
 def test_every_class_of_the_tree_has_a_treatment() -> None:
@@ -33,6 +34,16 @@ def test_an_error_is_retried_or_failed_by_its_class(cls: type[errors.DsaError]) 
         assert caught.value.allow_retries is False
         assert caught.value.metadata[policy.ERROR_CLASS].value == cls.__name__
         assert "the reason" in (caught.value.description or "")
+
+
+@pytest.mark.parametrize("cls", sorted(RETRIED, key=str))
+def test_the_last_attempt_fails_with_its_class_reason_and_number(cls: type[errors.DsaError]) -> None:
+    last = policy.TREATMENTS[cls].max_retries
+    assert [policy.last_attempt(cls("x"), number) for number in (last - 1, last)] == [False, True]
+    with pytest.raises(dg.Failure) as caught, policy.decided(last):
+        raise cls("the reason")
+    told = {key: value.value for key, value in caught.value.metadata.items()}
+    assert told == {policy.ERROR_CLASS: cls.__name__, "reason": "the reason", "attempts": last + 1}
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,10 @@ from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ResourceError
 from dsa110_assets.orchestration import inbox as looking
-from dsa110_assets.orchestration import sensors
+from dsa110_assets.orchestration import room, sensors
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.settings import Settings
-from dsa110_assets.thresholds import Thresholds
 from dsa110_assets_tests.orchestration.conftest import SUBBANDS, cut_short, tiny_settings
 
 KEYS = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
@@ -33,13 +32,27 @@ def instance() -> Iterator[dg.DagsterInstance]:
 @pytest.fixture(autouse=True)
 def _roomy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small test disk is not an emergency."""
-    monkeypatch.setattr(sensors, "_require_room", lambda platform: None)
+    monkeypatch.setattr(room, "require_disk", lambda platform: None)
 
 
 def tick(settings: Settings, instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
     context = dg.build_sensor_context(instance=instance, cursor=cursor)
     result = sensors.inbox_sensor(context, platform=Platform(settings))
     assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def launched(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> None:
+    """What Dagster's daemon makes of a request."""
+    tags = {**request.tags, "dagster/run_key": str(request.run_key), "dagster/partition": str(request.partition_key)}
+    run = dg.DagsterRun(job_name="ingest", tags=tags, status=status)
+    instance.add_run(run)
+
+
+def launch(instance: dg.DagsterInstance, result: dg.SensorResult) -> dg.SensorResult:
+    """What the daemon does after a tick; nothing of it is done yet."""
+    for request in result.run_requests or ():
+        launched(instance, request)
     return result
 
 
@@ -57,15 +70,41 @@ def test_complete_observations_are_asked_for_once_oldest_first(settings: Setting
     assert asked(first) == KEYS
     assert len({request.run_key for request in first.run_requests or ()}) == len(KEYS)
     assert all(request.tags["dsa110/lane"] == "live" for request in first.run_requests or ())
+    assert set(json.loads(first.cursor or "")["open"]) == set(KEYS)
+    launch(instance, first)
     second = tick(settings, instance, first.cursor)
     assert asked(second) == []
     assert set(json.loads(second.cursor or "")["open"]) == set(KEYS)
+    assert asked(tick(settings, instance)) == []  # nor when the cursor is lost
 
 
 def test_a_lost_cursor_asks_again_under_the_same_run_keys(settings: Settings, instance: dg.DagsterInstance) -> None:
     """Dagster drops a request whose run key it has seen: nothing runs twice."""
     keys = [[r.run_key for r in tick(settings, instance).run_requests or ()] for _ in range(2)]
     assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS])
+def test_a_run_that_ended_without_its_manifest_is_asked_for_again_later_and_later(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, status: dg.DagsterRunStatus
+) -> None:
+    """A run key used once is never the last word: killed, failed or cancelled, with or without the cursor."""
+    keys, began_s, result = set(), looking.now_s(), tick(settings, instance)
+    for attempt in range(3):
+        assert asked(result) == KEYS
+        for request in result.run_requests or ():
+            launched(instance, request, status)
+        keys |= {request.run_key for request in result.run_requests or ()}
+        cursor = result.cursor if attempt else None
+        pause_s = sensors.FIRST_PAUSE_S * 2**attempt
+        monkeypatch.setattr(looking, "now_s", lambda now_s=began_s + pause_s * 0.8: now_s)
+        early = tick(settings, instance, cursor)
+        assert asked(early) == []
+        assert early.skip_reason is not None
+        assert "asked again in" in str(early.skip_reason.skip_message)
+        monkeypatch.setattr(looking, "now_s", lambda now_s=began_s + pause_s + 60: now_s)  # the turns so far took less
+        result = tick(settings, instance, cursor)
+    assert len(keys) == 3 * len(KEYS)
 
 
 def test_what_was_made_already_is_not_asked_for(processed: Settings, instance: dg.DagsterInstance) -> None:
@@ -76,7 +115,7 @@ def test_a_missing_subband_is_waited_for_and_then_done_without(
     settings: Settings, inbox: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     min(inbox.glob("2026-01-25T22:25*_sb02.hdf5")).unlink()
-    early = tick(settings, instance)
+    early = launch(instance, tick(settings, instance))
     assert asked(early) == [KEYS[0], KEYS[2]]
     at(monkeypatch, settings.group_wait_s + 1)
     late = tick(settings, instance, early.cursor)
@@ -91,7 +130,7 @@ def test_a_subband_after_that_asks_for_another_run(
     aside = tmp_path / late.name
     late.rename(aside)
     at(monkeypatch, settings.group_wait_s + 1)
-    first = tick(settings, instance)
+    first = launch(instance, tick(settings, instance))
     (partial,) = [r for r in first.run_requests or () if r.partition_key == KEYS[1]]
     aside.rename(late)
     second = tick(settings, instance, first.cursor)
@@ -120,7 +159,7 @@ def test_a_truncated_file_may_still_be_growing_then_it_is_quarantined(
 ) -> None:
     broken = min(inbox.glob("2026-01-25T22:25*_sb01.hdf5"))
     cut_short(broken, 5000)
-    early = tick(settings, instance)
+    early = launch(instance, tick(settings, instance))
     assert KEYS[1] not in asked(early)
     assert quarantine.quarantined(Archive(settings.archive)) == []
     at(monkeypatch, settings.group_wait_s + 400)  # a group's length, and the wait
@@ -149,6 +188,7 @@ def test_a_tick_asks_for_a_bounded_number_and_the_next_for_the_rest(
     monkeypatch.setattr(sensors, "REQUESTS_PER_TICK", 2)
     first = tick(settings, instance)
     assert asked(first) == KEYS[:2]
+    launch(instance, first)
     assert asked(tick(settings, instance, first.cursor)) == KEYS[2:]
 
 
@@ -183,16 +223,19 @@ def test_a_second_copy_of_a_subband_changes_nothing_and_is_put_aside(
     assert [one.paths[0].name for one in quarantine.quarantined(Archive(settings.archive))] == [extra.name.replace("T22:25", "T22:26")]
 
 
-def test_ingest_pauses_while_the_disk_is_full(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+class Usage:
+    """What shutil.disk_usage tells of a disk with one of 10,000 GB free."""
+
+    total, used, free = 10**13, 10**13 - 10**9, 10**9
+
+
+def test_ingest_pauses_while_the_disk_is_full_and_resumes(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.undo()
-    platform = Platform(settings)
-    platform.archive  # noqa: B018  made on first use
-    monkeypatch.setattr(sensors.shutil, "disk_usage", lambda path: (10**13, 10**13 - 10**9, 10**9))
-    monkeypatch.setattr("dsa110_assets.thresholds.load_thresholds", lambda path: Thresholds(disk_critical_gb=100.0))
-
-    class Usage:
-        total, free = 10**13, 10**9
-
-    monkeypatch.setattr(sensors.shutil, "disk_usage", lambda path: Usage)
-    with pytest.raises(ResourceError, match="ingest waits"):
-        sensors._require_room(platform)
+    with monkeypatch.context() as full:
+        full.setattr(room.shutil, "disk_usage", lambda path: Usage)
+        with pytest.raises(ResourceError, match="ingest waits"):
+            tick(settings, instance)
+    monkeypatch.setattr(room, "disk_shortage", lambda platform: None)
+    assert asked(tick(settings, instance)) == KEYS

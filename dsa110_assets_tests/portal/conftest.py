@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from dsa110_assets.portal.app import create_app
 from dsa110_assets_tests.portal import small_archive
@@ -38,13 +38,15 @@ class Answer:
 Get = Callable[..., Answer]
 
 
-def ask(app: Starlette, url: str, method: str = "GET", host: str = "localhost") -> Answer:
+def ask(
+    app: ASGIApp, url: str, method: str = "GET", host: str = "localhost", headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> Answer:
     """One request through the whole application, as a server hands it over: with the path unquoted."""
     parts = urlsplit(url)
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
         "path": unquote(parts.path), "raw_path": parts.path.encode(), "query_string": parts.query.encode(),
-        "root_path": "", "headers": [(b"host", host.encode())], "client": ("127.0.0.1", 1),
+        "root_path": "", "headers": [(b"host", host.encode()), *headers], "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
     }  # fmt: skip
     sent: list[dict[str, Any]] = []
@@ -62,8 +64,8 @@ def ask(app: Starlette, url: str, method: str = "GET", host: str = "localhost") 
         sent.append(message)
 
     asyncio.run(app(scope, receive, send))
-    headers = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
-    return Answer(sent[0]["status"], headers, b"".join(part.get("body", b"") for part in sent[1:]))
+    told = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], told, b"".join(part.get("body", b"") for part in sent[1:]))
 
 
 @pytest.fixture(scope="session")

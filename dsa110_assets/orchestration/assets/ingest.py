@@ -1,11 +1,13 @@
 """From subband files to a measurement set."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets.errors import BadDataError
+from dsa110_assets.archive import quarantine
+from dsa110_assets.errors import BadDataError, TransientError
 from dsa110_assets.orchestration import describe, inbox, publishing, recipes
 from dsa110_assets.orchestration.resources import Platform
 
@@ -58,7 +60,7 @@ def measurement_set(context: dg.AssetExecutionContext, platform: Platform) -> dg
         from dsa110_assets.visibilities.reader import read_group
 
         stages, settings, product = publishing.Stages(), platform.settings, found.only("subband_group")
-        with stages("read"):
+        with stages("read"), _quarantining(platform):
             vis = read_group(_unchanged_files(product.path / "manifest.json"), settings.subbands, settings.reader_engine)
         with stages("flag"):
             vis, flagged = flagging.flag(vis, settings.flagging)
@@ -80,6 +82,17 @@ def measurement_set(context: dg.AssetExecutionContext, platform: Platform) -> dg
     return publishing.produce(context, platform, make)
 
 
+@contextmanager
+def _quarantining(platform: Platform) -> Iterator[None]:
+    """A file whose header was good and whose data are not is put aside; its group is then made of the others."""
+    try:
+        yield
+    except BadDataError as error:
+        if error.path is not None:
+            quarantine.quarantine(platform.archive, error.path, str(error))
+        raise
+
+
 def _digest(path: "Path") -> str:
     """xxh3_128 of a file's bytes; they stay in the page cache for the reader that comes next."""
     import xxhash
@@ -92,14 +105,19 @@ def _digest(path: "Path") -> str:
 
 
 def _unchanged_files(manifest: "Path") -> "dict[int, Path]":
-    """{subband: file} of a manifest. Raises BadDataError when a file is gone or no longer the one it names."""
+    """{subband: file} of a manifest. Raises TransientError when a file is gone, BadDataError when it is another."""
     import json
     from pathlib import Path
 
     files: dict[int, Path] = {}
-    for entry in json.loads(manifest.read_text())["files"]:
+    told = json.loads(manifest.read_text())
+    for entry in told["files"]:
         path = Path(entry["path"])
-        if not path.is_file() or path.stat().st_size != entry["size_bytes"]:
-            raise BadDataError(f"{path}: gone or changed since its observation was accepted; put it back, then run again")
+        try:
+            facts = path.lstat()
+        except OSError as error:
+            raise TransientError(f"{path}: gone since its observation was accepted ({error}); put it back, then run again") from error
+        if f"{path.name}:{facts.st_size}:{facts.st_mtime_ns}" not in told["identities"]:
+            raise BadDataError(f"{path}: changed since its observation was accepted; the look at the inbox takes it up as it is now")
         files[int(entry["subband"])] = path
     return files

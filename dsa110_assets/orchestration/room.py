@@ -1,0 +1,82 @@
+"""Room to work in: disk and memory are looked at before a stage starts, not when it has failed half-way."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsa110_assets.errors import ResourceError
+
+if TYPE_CHECKING:
+    from dsa110_assets.orchestration.recipes import Ingredients
+    from dsa110_assets.orchestration.resources import Platform
+
+SMALL_DISK_PART = 0.1
+"""A disk smaller than ten times the threshold is full when less than this part of it is free."""
+DISK_PER_INPUT = {"measurement_set": 1.2, "calibrated_ms": 1.2}
+"""Bytes written per byte of the inputs (measured 0.91 at full scale): all other products are small beside visibilities."""
+MEMORY_PER_INPUT = {"measurement_set": 2.0, "calibrated_ms": 3.0, "tile_image": 3.0}
+"""Peak memory per byte of the inputs: 1.4 measured for the first at full scale; the others hold a copy more."""
+
+
+def disk_shortage(platform: "Platform") -> str | None:
+    """Why ingest pauses: the archive's disk is all but full; None while there is room."""
+    usage = shutil.disk_usage(platform.archive.root)
+    critical_gb = min(platform.thresholds.disk_critical_gb, usage.total / 1e9 * SMALL_DISK_PART)
+    if usage.free / 1e9 >= critical_gb:
+        return None
+    return f"{platform.archive.root}: {usage.free / 1e9:.1f} GB free, below {critical_gb:.1f} GB; ingest waits: free some, it resumes"
+
+
+def require_disk(platform: "Platform") -> None:
+    """Raise ResourceError while the archive's disk is all but full."""
+    if shortage := disk_shortage(platform):
+        raise ResourceError(shortage)
+
+
+def require(platform: "Platform", asset: str, ingredients: "Ingredients") -> None:
+    """Raise ResourceError unless disk and memory suffice to make `asset` from these ingredients."""
+    require_disk(platform)
+    size = input_bytes(ingredients)
+    disk, free = DISK_PER_INPUT.get(asset, 0.0) * size, shutil.disk_usage(platform.archive.root).free
+    if disk > free:
+        raise ResourceError(f"{asset}: needs {disk / 1e9:.1f} GB on disk, {free / 1e9:.1f} GB are free; free some, work resumes")
+    memory, available = MEMORY_PER_INPUT.get(asset, 0.0) * size, available_memory_bytes(platform.settings.memory_limit_gib)
+    if memory > available:
+        raise ResourceError(
+            f"{asset}: needs about {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available; "
+            "work resumes when others have ended; run fewer at a time, or raise DSA110_MEMORY_LIMIT_GIB"
+        )
+
+
+def input_bytes(ingredients: "Ingredients") -> float:
+    """Bytes of visibilities a stage reads: its inputs', and for a manifest those of the files it names."""
+    return sum(max(p.size_bytes, float(p.metadata.get("size_gb", 0.0)) * 1e9) for p in ingredients.products)
+
+
+def available_memory_bytes(limit_gib: float | None) -> float:
+    """Memory that can still be had: of the machine, of the container, and within the setting's limit."""
+    found = [_meminfo_bytes()]
+    limit, used = (_cgroup_bytes(name) for name in ("memory.max", "memory.current"))
+    if limit is not None and used is not None:
+        found.append(limit - used)
+    if limit_gib is not None:
+        found.append(limit_gib * 2**30)
+    return min(found)
+
+
+def _meminfo_bytes() -> float:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return float(value.split()[0]) * 1024
+    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _cgroup_bytes(name: str) -> float | None:
+    """A figure of this process's control group (version 2); None without one or without a limit."""
+    try:
+        text = Path("/sys/fs/cgroup", name).read_text().strip()
+    except OSError:
+        return None
+    return float(text) if text.isdigit() else None

@@ -1,0 +1,94 @@
+"""Dagster's web interface behind a token: `python -m dsa110_assets.portal.door`, for servers that others can reach.
+
+Dagster knows no users: whoever reaches its page may launch and delete. Where that is more than this machine, every
+request must carry the token of the settings; without a token set, the interface is read-only for everybody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import os
+import sys
+from http.cookies import SimpleCookie
+from urllib.parse import parse_qs
+
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+COOKIE = "dsa110_token"
+OPEN = frozenset({"/server_info"})
+"""Says that the server answers, and its version: what `dsa110 up` waits for."""
+
+
+class TokenDoor:
+    """Lets requests pass that carry the token: as `Authorization: Bearer`, or in the cookie that ?token= sets."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self.app, self.token = app, token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or scope["path"] in OPEN or self._carries(scope):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await self._answer(scope)(scope, receive, send)
+
+    def _carries(self, scope: Scope) -> bool:
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        kind, _, bearer = headers.get(b"authorization", "").partition(" ")
+        cookie = SimpleCookie(headers.get(b"cookie", "")).get(COOKIE)
+        return (kind.lower() == "bearer" and self._is(bearer)) or (cookie is not None and self._is(cookie.value))
+
+    def _is(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), self.token)
+
+    def _answer(self, scope: Scope) -> Response:
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if scope["method"] == "GET" and self._is(given):
+            answer: Response = RedirectResponse(scope["path"], 303)
+            answer.set_cookie(COOKIE, given, httponly=True, samesite="strict", max_age=86400)
+            return answer
+        return JSONResponse({"error": "this needs the token of DSA110_TOKEN: open /?token=... once"}, 401)
+
+
+def main() -> int:
+    """Serve Dagster's web interface on an address that others can reach."""
+    from dsa110_assets import settings
+    from dsa110_assets.errors import DsaError
+
+    parser = argparse.ArgumentParser(prog="python -m dsa110_assets.portal.door", description=main.__doc__)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--workspace", required=True)
+    asked = parser.parse_args()
+    try:
+        token = settings.load().token
+    except DsaError as error:
+        print(f"web server: {error}", file=sys.stderr)
+        return 1
+    _serve(asked.host, asked.port, asked.workspace, token)
+    return 0
+
+
+def _serve(host: str, port: int, workspace: str, token: str | None) -> None:
+    import dagster as dg
+    import uvicorn
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.load_target import WorkspaceFileTarget
+    from dagster_webserver.app import create_app_from_workspace_process_context
+
+    target = WorkspaceFileTarget([os.path.abspath(workspace)])
+    with (
+        dg.DagsterInstance.get() as instance,
+        WorkspaceProcessContext(instance, target, read_only=token is None) as context,
+    ):
+        app: ASGIApp = create_app_from_workspace_process_context(context, path_prefix="")
+        uvicorn.run(
+            app if token is None else TokenDoor(app, token), host=host, port=port, log_level="warning", access_log=False
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

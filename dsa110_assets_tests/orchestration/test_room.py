@@ -1,0 +1,106 @@
+"""Disk and memory are looked at before a stage starts; runs whose process is gone are ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import dagster as dg
+import pytest
+
+from dsa110_assets.errors import ResourceError
+from dsa110_assets.orchestration import alerts, policy, room
+from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.recipes import Ingredients
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.settings import Settings
+from dsa110_assets_tests.orchestration.conftest import tiny_settings
+
+
+def ingredients(size_gb: float) -> Ingredients:
+    """A manifest of files of so many GB."""
+    product = SimpleNamespace(size_bytes=1000, metadata={"size_gb": size_gb})
+    return Ingredients(products=(product,))  # type: ignore[arg-type]
+
+
+def test_a_stage_that_does_not_fit_into_memory_does_not_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = Platform(settings)
+    monkeypatch.setattr(room, "require_disk", lambda platform: None)
+    available_gb = room.available_memory_bytes(None) / 1e9
+    room.require(platform, "measurement_set", ingredients(0.01))
+    factor = room.MEMORY_PER_INPUT["measurement_set"]
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(total=1e18, free=1e18))
+    with pytest.raises(ResourceError, match="GB of memory"):
+        room.require(platform, "measurement_set", ingredients(available_gb * 1.2 / factor))
+    room.require(platform, "night_report", ingredients(available_gb * 10))
+
+
+def test_the_settings_limit_counts(settings: Settings, tmp_path: Path) -> None:
+    assert room.available_memory_bytes(0.5) == 0.5 * 2**30
+    assert room.available_memory_bytes(None) > 0.5 * 2**30
+
+
+def test_a_stage_that_does_not_fit_on_the_disk_does_not_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "require_disk", lambda platform: None)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(total=1e12, free=2e9))
+    with pytest.raises(ResourceError, match="GB on disk"):
+        room.require(Platform(settings), "measurement_set", ingredients(2.3))
+
+
+def test_a_full_disk_is_told_by_process_and_work_resumes(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retried, then failed with its class; nothing half made; the next run, with room, makes it."""
+    monkeypatch.setitem(policy.TREATMENTS, ResourceError, policy.Treatment(max_retries=1, wait_s=0.01))
+    with monkeypatch.context() as full:
+        full.setattr(room, "disk_shortage", lambda platform: "no room")
+        report = process(settings, through="calibrator_catalog")
+        assert {failed.error_class for failed in report.failed} == {"ResourceError"}
+        assert report.made == ()
+    monkeypatch.setattr(room, "disk_shortage", lambda platform: None)
+    assert process(settings, through="calibrator_catalog").ok
+
+
+def test_a_pause_and_its_end_are_told_once() -> None:
+    told, state = alerts.disk_changes("1 GB free", None)
+    assert [alert.severity for alert in told] == ["ERROR"]
+    told, state = alerts.disk_changes("1 GB free", state)
+    assert told == []
+    told, state = alerts.disk_changes(None, state)
+    assert [alert.title for alert in told] == ["ingest resumes"]
+    assert alerts.disk_changes(None, state) == ([], "")
+
+
+def run_of(tag: str | None, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> dg.DagsterRun:
+    return dg.DagsterRun(job_name="j", status=status, tags={instances.LAUNCHER_TAG: tag} if tag else {})
+
+
+def test_runs_without_their_process_are_ended_and_no_others() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    host = instances.launcher().partition("/")[0]
+    alive = f"{host}/{child.pid}/{instances._started(child.pid)}"
+    with dg.DagsterInstance.ephemeral() as instance:
+        killed, reused, elsewhere, unknown, mine, ended = (
+            run_of(alive), run_of(f"{host}/{os.getpid()}/another boot"), run_of("elsewhere/1/x"), run_of(None),
+            run_of(instances.launcher()), run_of(f"{host}/{child.pid}/x", dg.DagsterRunStatus.SUCCESS),
+        )  # fmt: skip
+        for one in (killed, reused, elsewhere, unknown, mine, ended):
+            instance.add_run(one)
+        assert instances.close_orphans(instance) == [reused.run_id]
+        child.kill()  # a zombie runs nothing, though it still has its number
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert instances.close_orphans(instance) == [killed.run_id]
+        child.communicate()
+        assert instances.close_orphans(instance) == []
+        failed = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        assert {run.run_id for run in failed} == {killed.run_id, reused.run_id}
+
+
+def test_every_run_says_which_process_runs_it(settings: Settings, tmp_path: Path) -> None:
+    assert process(tiny_settings(settings.inbox, tmp_path), through="calibrator_catalog").ok
+    with instances.open_instance(settings.dagster_home) as instance:
+        assert {run.tags.get(instances.LAUNCHER_TAG) for run in instance.get_runs()} == {instances.launcher()}

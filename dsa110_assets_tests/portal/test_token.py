@@ -1,0 +1,137 @@
+"""Dagster's web interface where others reach it: nothing without the token, read-only when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from dsa110_assets.cli import up
+from dsa110_assets.cli.services import free_port
+from dsa110_assets.portal.door import COOKIE, TokenDoor
+from dsa110_assets_tests.portal.conftest import ask
+from dsa110_assets_tests.portal.small_archive import SmallArchive
+
+TOKEN = "a-token-of-some-length"
+
+
+def door() -> TokenDoor:
+    async def inside(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("inside")
+
+    return TokenDoor(Starlette(routes=[Route("/{path:path}", inside, methods=["GET", "POST"])]), TOKEN)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        ((b"authorization", b"Bearer wrong"),),
+        ((b"authorization", b"Bearer "),),
+        ((b"authorization", f"Basic {TOKEN}".encode()),),
+        ((b"authorization", b"Bearer \xff\xfe"),),
+        ((b"cookie", b"dsa110_token="),),
+        ((b"cookie", f"other={TOKEN}".encode()),),
+        ((b"cookie", b"; ; =;\x7f"),),
+    ],
+)
+def test_without_the_token_nothing_is_answered(method: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    answer = ask(door(), "/graphql", method=method, headers=headers)
+    assert answer.status == 401
+    assert TOKEN not in answer.text
+
+
+@pytest.mark.parametrize("headers", [((b"authorization", f"Bearer {TOKEN}".encode()),), ((b"cookie", f"a=b; {COOKIE}={TOKEN}".encode()),)])
+def test_with_it_everything_is(headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    assert ask(door(), "/graphql", method="POST", headers=headers).text == "inside"
+
+
+def test_the_address_with_the_token_sets_a_cookie_no_script_and_no_other_site_can_use() -> None:
+    answer = ask(door(), f"/runs?token={TOKEN}")
+    assert (answer.status, answer.headers["location"]) == (303, "/runs")
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert ask(door(), "/runs?token=wrong").status == 401
+    assert ask(door(), f"/runs?token={TOKEN}", method="POST").status == 401
+
+
+def test_a_websocket_needs_it_too() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    asyncio.run(door()({"type": "websocket", "path": "/graphql", "headers": [], "query_string": b""}, receive, send))
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(("host", "module"), [("127.0.0.1", "dagster_webserver"), ("0.0.0.0", "dsa110_assets.portal.door")])
+def test_up_puts_the_door_before_what_others_can_reach(tmp_path: Path, host: str, module: str) -> None:
+    (server,) = [one for one in up._services(tmp_path, host, 3000, 3001) if one.name == "web server"]
+    assert server.command[2] == module
+
+
+LAUNCH = "mutation { terminateRuns(runIds: [\"x\"]) { __typename ... on TerminateRunsResult { terminateRunResults { __typename } } } }"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_the_real_server_changes_nothing_without_a_token(small: SmallArchive, tmp_path: Path, token: str | None) -> None:
+    port, home = free_port(), tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "workspace.yaml").write_text("load_from: []\n")
+    environment = {**os.environ, **small.environment, "DAGSTER_HOME": str(home), **({"DSA110_TOKEN": token} if token else {})}
+    command = [sys.executable, "-m", "dsa110_assets.portal.door", "--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen([*command, "--workspace", str(tmp_path / "workspace.yaml")], env=environment, stdout=log, stderr=log)
+    try:
+        while (_get(port, "/server_info") or (0, ""))[0] != 200:
+            assert server.poll() is None, (tmp_path / "log").read_text()
+        if token is None:
+            assert "UnauthorizedError" in _mutate(port)[1]
+        else:
+            assert _mutate(port)[0] == 401
+            assert "UnauthorizedError" not in _mutate(port, TOKEN)[1]
+            assert _mutate(port, TOKEN)[0] == 200
+    finally:
+        server.terminate()
+        server.wait(60)
+    assert TOKEN not in (tmp_path / "log").read_text()
+
+
+def _mutate(port: int, token: str | None = None) -> tuple[int, str]:
+    headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", json.dumps({"query": LAUNCH}).encode(), headers)
+    return _open(request) or (0, "")
+
+
+def _get(port: int, path: str) -> tuple[int, str] | None:
+    return _open(urllib.request.Request(f"http://127.0.0.1:{port}{path}"))
+
+
+def _open(request: urllib.request.Request) -> tuple[int, str] | None:
+    """(status, body); None while nobody listens."""
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return None
