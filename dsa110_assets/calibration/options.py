@@ -36,9 +36,11 @@ class SolveOptions:
     model_sources: Annotated[
         int,
         Field(
-            ge=0, le=10_000, description="field sources in the model beside the calibrator, brightest first"
+            ge=0,
+            le=10_000,
+            description="field sources in the model beside the calibrator, brightest first; gains absorb part of the others",
         ),
-    ] = 30
+    ] = 100
     tolerance: Annotated[float, Field(gt=0, lt=1e-2, description="relative change that ends iterations")] = (
         1e-8
     )
