@@ -67,9 +67,7 @@ def make_tile(
         )
         images = {name: _plane(scratch / f"tile.{name}") for name in ("image", "residual", "psf", "model")}
         beam = _restoring_beam(scratch / "tile.image")
-    by_time_channel = weighted.weights.reshape(stokes.n_times, -1, stokes.frequencies_hz.size).sum(
-        axis=1, dtype=np.float64
-    )
+    by_time_channel = stokes.spread(weighted.weights)
     header = tile_header(vis, n_pixels, pixel_rad, beam, by_time_channel)
     rms_jy = robust_rms(images["residual"])
     header["PBLIMIT"] = (options.pblimit, "PB response below which pbcor is blank")

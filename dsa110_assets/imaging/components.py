@@ -1,72 +1,71 @@
-"""Visibilities of a model of few pixels, summed directly: quicker than gridding up to hundreds of them."""
+"""Visibilities of a few points of the sky, summed directly: exact, and quicker than gridding up to hundreds of them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
-from scipy.constants import speed_of_light
 
-from dsa110_assets.imaging.attenuation import Attenuation
-from dsa110_assets.imaging.gridding import Gridder
-
-_MOST_TERMS = 5e8
-"""Components x visibilities up to which a direct sum (1 ns each) beats degridding the model and its terms."""
-_UNEVEN = 1e-9
-"""Relative unevenness of channels above which phases cannot be stepped from one to the next."""
+# minimax is not needed: Taylor series of sin and cos of 2 pi x, |x| <= 1/4, cut off below 1e-7
+_SIN = [(-1.0) ** k * (2 * np.pi) ** (2 * k + 1) / float(np.prod(np.arange(1.0, 2 * k + 2))) for k in range(7)]
+_COS = [(-1.0) ** k * (2 * np.pi) ** (2 * k) / float(np.prod(np.arange(1.0, 2 * k + 1))) for k in range(7)]
+_S0, _S1, _S2, _S3, _S4, _S5, _S6 = (np.float32(c) for c in _SIN)
+_C0, _C1, _C2, _C3, _C4, _C5, _C6 = (np.float32(c) for c in _COS)
 
 
-def is_quicker(n_components: int, gridder: Gridder) -> bool:
-    """Whether `predict` is the quicker way, and possible: channels must be evenly spaced."""
-    frequencies = gridder.frequencies_hz
-    if n_components * gridder.uvw_m.shape[0] * frequencies.size > _MOST_TERMS:
-        return False
-    steps = np.diff(frequencies)
-    return steps.size == 0 or float(np.ptp(steps)) <= _UNEVEN * float(frequencies[0])
+def lmn_of_pixels(
+    rows: NDArray[np.floating] | NDArray[np.intp],
+    columns: NDArray[np.floating] | NDArray[np.intp],
+    n_pixels: int,
+    pixel_rad: float,
+) -> NDArray[np.float64]:
+    """(3, point): l, m, n - 1 of 0-based pixel coordinates of an image of n_pixels a side, in the image's projection."""
+    middle = n_pixels // 2
+    l, m = (middle - columns) * pixel_rad, (rows - middle) * pixel_rad
+    squared = l * l + m * m
+    return np.stack([l, m, -squared / (1 + np.sqrt(1 - squared))])
 
 
 def predict(
-    model: NDArray[np.float32], gridder: Gridder, attenuation: Attenuation, n_times: int
+    uvw: NDArray[np.float64],
+    lmn: NDArray[np.float64],
+    flux_jy: NDArray[np.floating],
+    terms: Sequence[tuple[NDArray[np.float32], NDArray[np.floating]]] = (),
 ) -> NDArray[np.complex64]:
-    """Visibilities (row, channel) complex64 of a model [Jy/pixel], each sample dimmed as `attenuation` says.
+    """Visibilities (sample,) complex64 of points, at uvw (sample, 3) [wavelengths] and lmn (3, point).
 
-    The same sum that `gridder` approximates, to single precision.
+    Sample k sees a point of `flux_jy` times 1 + the sum of pattern[k] * ratio[point] over `terms`. Single precision
+    but for the phases.
     """
-    rows, columns = np.nonzero(model)
-    middle = model.shape[0] // 2
-    l, m = (middle - columns) * gridder.pixel_rad, (rows - middle) * gridder.pixel_rad
-    lmn = np.stack([l, m, np.sqrt(1 - l * l - m * m) - 1])
-    channels = gridder.frequencies_hz.size
-    seen = np.ones((n_times, channels, rows.size), dtype=np.float32)
-    for pattern, ratio in attenuation.terms:
-        seen += pattern[:, :, None] * ratio[rows, columns]
-    seen *= model[rows, columns]
-    first = 2 * np.pi * gridder.frequencies_hz[0] / speed_of_light
-    step = (
-        2 * np.pi * (gridder.frequencies_hz[1] - gridder.frequencies_hz[0]) / speed_of_light
-        if channels > 1
-        else 0.0
-    )
-    out = np.empty((gridder.uvw_m.shape[0], channels), dtype=np.complex64)
-    _sum(gridder.uvw_m, lmn, first, step, seen, out)
+    ratios = np.array([ratio for _, ratio in terms], dtype=np.float32).reshape(len(terms), flux_jy.size)
+    patterns = np.array([pattern for pattern, _ in terms], dtype=np.float32).reshape(len(terms), uvw.shape[0])
+    out = np.empty(uvw.shape[0], dtype=np.complex64)
+    _sum(uvw, np.ascontiguousarray(lmn), flux_jy.astype(np.float32), patterns, ratios * flux_jy.astype(np.float32), out)
     return out
 
 
 @njit(cache=True, parallel=True, fastmath=True)
-def _sum(uvw, lmn, first, step, seen, out):  # type: ignore[no-untyped-def]
-    n_sources = lmn.shape[1]
-    rows_per_time = uvw.shape[0] // seen.shape[0]
-    for row in prange(uvw.shape[0]):
-        time = row // rows_per_time
-        path = uvw[row, 0] * lmn[0] + uvw[row, 1] * lmn[1] + uvw[row, 2] * lmn[2]
-        real, imag = np.cos(first * path), np.sin(first * path)
-        turn_real, turn_imag = np.cos(step * path), np.sin(step * path)
-        for channel in range(out.shape[1]):
-            total_real, total_imag = 0.0, 0.0
-            for k in range(n_sources):
-                total_real += seen[time, channel, k] * real[k]
-                total_imag += seen[time, channel, k] * imag[k]
-                turned = real[k] * turn_real[k] - imag[k] * turn_imag[k]
-                imag[k] = real[k] * turn_imag[k] + imag[k] * turn_real[k]
-                real[k] = turned
-            out[row, channel] = complex(total_real, total_imag)
+def _sum(uvw, lmn, flux, patterns, ratios, out):  # type: ignore[no-untyped-def]
+    n_points = flux.size
+    l, m, n = lmn[0], lmn[1], lmn[2]
+    for k in prange(uvw.shape[0]):
+        u, v, w = uvw[k, 0], uvw[k, 1], uvw[k, 2]
+        seen = flux.copy()
+        for term in range(patterns.shape[0]):
+            pattern, ratio = patterns[term, k], ratios[term]
+            for p in range(n_points):
+                seen[p] += pattern * ratio[p]
+        real, imag = np.float32(0), np.float32(0)
+        for p in range(n_points):
+            turns = u * l[p] + v * m[p] + w * n[p]
+            x = np.float32(turns - np.floor(turns + 0.5))
+            folded = np.float32(0.25) - abs(x)
+            q = folded * folded
+            # cos(2 pi x) = sin(2 pi folded), |sin(2 pi x)| = cos(2 pi folded)
+            cosine = folded * (_S0 + q * (_S1 + q * (_S2 + q * (_S3 + q * (_S4 + q * (_S5 + q * _S6))))))
+            sine = _C0 + q * (_C1 + q * (_C2 + q * (_C3 + q * (_C4 + q * (_C5 + q * _C6)))))
+            real += seen[p] * cosine
+            imag += seen[p] * (sine if x >= 0 else -sine)
+        out[k] = complex(real, imag)

@@ -37,6 +37,14 @@ class ImagingOptions:
     min_uv_lambda: Annotated[
         float, Field(ge=0, description="leave out baselines shorter than this [wavelengths]")
     ] = 0.0
+    smearing: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.1,
+            description="most of a source's amplitude that averaging may take on any baseline at the edge of the field; 0 = none",
+        ),
+    ] = 0.01
     epsilon: Annotated[
         float,
         Field(ge=1e-12, le=1e-2, description="relative accuracy of gridding; below 1e-5 computes in double"),

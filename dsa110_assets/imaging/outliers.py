@@ -13,7 +13,10 @@ from astropy.io.fits import Header
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
-from dsa110_assets.imaging.stokes import StokesI
+from dsa110_assets.imaging import components
+from dsa110_assets.imaging.attenuation import Attenuation
+from dsa110_assets.imaging.components import lmn_of_pixels
+from dsa110_assets.imaging.stokes import StokesI, averaged
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry, beam
 from dsa110_assets.visibilities.predict import predict
@@ -36,7 +39,7 @@ def subtract(
     stokes: StokesI,
     sky: SkyModel,
     header: Header,
-    primary_beam: NDArray[np.float32],
+    dimming: Attenuation,
     faintest_jy: float,
 ) -> tuple[StokesI, dict[str, float]]:
     """`stokes` without the known sources out of CLEAN's reach, and figures of what was taken out.
@@ -45,11 +48,13 @@ def subtract(
     the data by weighted least squares (one real factor a source, as sidelobes of the real beam are known only roughly);
     a source that the data do not show at 5 sigma stays untouched. Figures: outliers, outliers_jy.
     """
-    sources, field = _split(vis, sky, header, primary_beam, faintest_jy)
+    sources, field = _split(vis, sky, header, dimming.mean, faintest_jy)
     taken, total_jy = 0, 0.0
     if len(sources):
-        parts = [sources.select(np.array([i])) for i in range(len(sources))] + ([field] if len(field) else [])
-        models = np.stack([_rows(vis, part) for part in parts])
+        alone = [sources.select(np.array([i])) for i in range(len(sources))]
+        models = [averaged(vis, stokes, predict(vis, source)) for source in alone]
+        if len(field):
+            models.append(_field_model(stokes, field, header, dimming))
         factors, errors = _fit(models, stokes)
         left = stokes.data.copy()
         for model, factor, error in zip(models[: len(sources)], factors, errors, strict=False):
@@ -69,11 +74,11 @@ def _split(
     near = sky.within(float(middle[0]), float(middle[1]), RADIUS_DEG)
     if not len(near):
         return near, near
-    column, row = WCS(header).celestial.world_to_pixel_values(np.rad2deg(near.ra_rad), np.rad2deg(near.dec_rad))
+    row, column = _pixels(near, header)
     inside = np.isfinite(column) & np.isfinite(row)  # a projection may not reach that far
     inside[inside] &= _within(row[inside], primary_beam.shape[0]) & _within(column[inside], primary_beam.shape[1])
     response = np.zeros(len(near))
-    response[inside] = primary_beam[np.rint(row[inside]).astype(int), np.rint(column[inside]).astype(int)]
+    response[inside] = _nearest(primary_beam, row[inside], column[inside])
     pointings = astrometry.meridian_icrs_rad(vis.times_mjd, vis.pointing_dec_rad)
     angle = astrometry.separation_deg(near.ra_rad[:, None], near.dec_rad[:, None], pointings[:, 0], pointings[:, 1])
     middle_hz = float(np.mean(vis.frequencies_hz))
@@ -84,20 +89,36 @@ def _split(
     return near.select(order[beyond][:MOST]), near.select(order[~beyond][:FIELD_SOURCES])
 
 
+def _pixels(sources: SkyModel, header: Header) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """0-based (row, column) of sources; NaN where the projection does not reach."""
+    column, row = WCS(header).celestial.world_to_pixel_values(np.rad2deg(sources.ra_rad), np.rad2deg(sources.dec_rad))
+    return np.asarray(row), np.asarray(column)
+
+
+def _nearest(image: NDArray[np.float32], row: NDArray[np.float64], column: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.asarray(image[np.rint(row).astype(int), np.rint(column).astype(int)])
+
+
+def _field_model(stokes: StokesI, field: SkyModel, header: Header, dimming: Attenuation) -> NDArray[np.complex64]:
+    """Sources within the image as the samples see them: dimmed as `dimming` says, unsmeared."""
+    row, column = _pixels(field, header)
+    flux = field.flux_at(np.array([header["RESTFRQ"]]))[:, 0] * _nearest(dimming.mean, row, column)
+    terms = [(stokes.cell_means(pattern), _nearest(ratio, row, column)) for pattern, ratio in dimming.terms]
+    lmn = lmn_of_pixels(row, column, dimming.mean.shape[0], np.deg2rad(header["CDELT2"]))
+    return components.predict(stokes.uvw, lmn, flux, terms)
+
+
 def _within(pixel: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
     return np.asarray((pixel >= 0) & (pixel <= size - 1))
 
 
-def _rows(vis: Visibilities, sources: SkyModel) -> NDArray[np.complex64]:
-    """The prediction of sources as rows of `StokesI`."""
-    cross = predict(vis, sources)[:, ~vis.is_auto]
-    return cross.reshape(-1, cross.shape[-1])
-
-
-def _fit(models: NDArray[np.complex64], stokes: StokesI) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _fit(models: list[NDArray[np.complex64]], stokes: StokesI) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """One real factor per model, and its standard error, by weighted least squares."""
-    weighted = models.conj() * stokes.weights
-    normal = np.array([[float(np.sum((w * m).real, dtype=np.float64)) for m in models] for w in weighted])
-    right = np.array([float(np.sum((w * stokes.data).real, dtype=np.float64)) for w in weighted])
+    normal, right = np.zeros((len(models), len(models))), np.zeros(len(models))
+    for i, model in enumerate(models):
+        weighted = model * stokes.weights
+        right[i] = np.vdot(weighted, stokes.data).real
+        for j in range(i + 1):
+            normal[i, j] = normal[j, i] = np.vdot(weighted, models[j]).real
     inverse = np.linalg.pinv(normal)
     return inverse @ right, np.sqrt(np.diag(inverse) * stokes.variance_scale)

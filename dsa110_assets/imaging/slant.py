@@ -15,6 +15,9 @@ import numpy as np
 
 from dsa110_assets.imaging.stokes import StokesI
 
+_W_CLASSES = np.geomspace(0.5, 64, 15)
+"""[wavelengths] What is left of w is sorted into such classes; within one, samples keep their order."""
+
 
 @dataclass(frozen=True)
 class Slant:
@@ -28,22 +31,27 @@ class Slant:
         """(PV2_1, PV2_2)."""
         return -self.a, -self.b
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether a plane was taken out, so that little w is left."""
+        return self.a != 0 or self.b != 0
+
 
 def flattened(stokes: StokesI, field_rad: float) -> tuple[StokesI, Slant]:
-    """The rows with the best plane's w taken out, and that plane; unchanged if little w would be saved.
+    """The samples with the best plane's w taken out, and that plane; unchanged if little w would be saved.
 
     The gridder takes n from slanted coordinates n', an error in phase of 2 pi w' (n - n'), where w' is
     what is
     left: below a hundredth of a turn on the longest baseline at the corner of a 4 degree field.
     """
-    used = stokes.weights.max(axis=1) > 0
-    u_v, w = stokes.uvw_m[used, :2], stokes.uvw_m[used, 2]
-    (a, b), *_ = np.linalg.lstsq(u_v, w, rcond=None)
-    uvw = stokes.uvw_m.copy()
-    uvw[:, 2] -= uvw[:, :2] @ (a, b)
+    u_v, w = stokes.uvw[:, :2], stokes.uvw[:, 2]
+    a, b = np.linalg.solve(u_v.T @ u_v, u_v.T @ w)
+    uvw = stokes.uvw.copy()
+    uvw[:, 2] -= u_v @ (a, b)
     corner = 1 - math.cos(field_rad / math.sqrt(2))
-    shortest_m = 299792458.0 / float(stokes.frequencies_hz.max())
-    turns = np.array([np.abs(w).max(), np.abs(uvw[used, 2]).max()]) * corner / shortest_m
+    turns = np.array([np.abs(w).max(), np.abs(uvw[:, 2]).max()]) * corner
     if turns[0] < 0.5 or turns[1] > 0.7 * turns[0]:
         return stokes, Slant(0.0, 0.0)
-    return replace(stokes, uvw_m=uvw), Slant(float(a), float(b))
+    # those with most w first: the gridder's series then takes the fewest samples in its higher orders
+    order = np.argsort(-np.digitize(np.abs(uvw[:, 2]), _W_CLASSES), kind="stable")
+    return replace(stokes, uvw=uvw).select(order), Slant(float(a), float(b))

@@ -1,14 +1,16 @@
-"""From (XX, YY) visibilities to the rows of Stokes I that are gridded."""
+"""From (XX, YY) visibilities to the samples of Stokes I that are gridded."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_assets.errors import BadDataError, SilentWrongnessError
+from dsa110_assets.imaging.cells import cells_per_baseline
 from dsa110_assets.visibilities.types import Visibilities
 
 _NOISE_SAMPLES = 200_000
@@ -17,68 +19,179 @@ _NOISE_SAMPLES = 200_000
 
 @dataclass(frozen=True)
 class StokesI:
-    """Cross-correlation rows of Stokes I, time-major.
+    """Cross-correlation samples of Stokes I, each the weighted mean of a cell of one baseline's integrations
+    and channels; cells without any weight are left out.
 
-    data (row, channel) complex64 [Jy]; weights (row, channel) float32, 1/sigma^2 up to a common factor, 0
-    where nothing is usable; uvw_m (row, 3) float64; frequencies_hz (channel,); n_times integrations of
-    row/n_times baselines each; variance_scale: sigma^2 of a real part [Jy^2] = variance_scale / weight
-    (NaN if no sample has both polarisations).
+    data (sample,) complex64 [Jy]; weights (sample,) float32, 1/sigma^2 up to a common factor; uvw (sample, 3)
+    float64 [wavelengths], the weighted mean over the cell; bounds (sample, 4) int32: first integration and the
+    one past the last, the same of channels; baselines (sample,) int32: index into the visibilities' baselines;
+    by_time_channel (time, channel) float64: sums of unflagged weights over baselines; n_visibilities: unflagged
+    (time, baseline, channel) that went in; typical_weight: their median, before averaging; variance_scale: sigma^2 of a real part [Jy^2] =
+    variance_scale / weight (NaN if no sample has both polarisations).
     """
 
     data: NDArray[np.complex64]
     weights: NDArray[np.float32]
-    uvw_m: NDArray[np.float64]
-    frequencies_hz: NDArray[np.float64]
-    n_times: int
+    uvw: NDArray[np.float64]
+    bounds: NDArray[np.int32]
+    baselines: NDArray[np.int32]
+    by_time_channel: NDArray[np.float64]
+    n_visibilities: int
+    typical_weight: float
     variance_scale: float
 
+    def select(self, order: NDArray[np.intp]) -> StokesI:
+        """These samples, in this order."""
+        names = ("data", "weights", "uvw", "bounds", "baselines")
+        return replace(self, **{name: getattr(self, name)[order] for name in names})
 
-def stokes_i(vis: Visibilities) -> StokesI:
+    def cell_means(self, of_time_channel: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(sample,) float32: the mean over each cell of a (time, channel) array, weighted as most baselines are."""
+        return np.asarray(_cell_means(self.bounds, self.by_time_channel, of_time_channel.astype(np.float64)))
+
+    def spread(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(time, channel) float64: sums of per-sample weights, laid out over their cells."""
+        return np.asarray(_spread(self.bounds, self.by_time_channel, weights))
+
+
+def stokes_i(vis: Visibilities, reach_rad: float = 0.0, loss: float = 0.0) -> StokesI:
     """Stokes I of all cross-correlations: the weighted mean of XX and YY, each of which measures I.
 
     Where one polarisation is flagged the other one stands alone, with its own weight. Autocorrelations are
-    left out. Raises SilentWrongnessError unless the data share one phase centre, BadDataError if nothing is
-    usable.
+    left out. Samples are averaged as far as a source `reach_rad` from the phase centre loses no more than
+    `loss` of its amplitude. Raises SilentWrongnessError unless the data share one phase centre, BadDataError
+    if nothing is usable.
     """
     if not vis.common_phase_centre:
         raise SilentWrongnessError(
             "imaging needs one common phase centre for all integrations; phasing.to_common_centre makes one"
         )
     cross = np.flatnonzero(~vis.is_auto)
-    n_times, _, n_channels, _ = vis.data.shape
-    data = np.empty((n_times, cross.size, n_channels), dtype=np.complex64)
-    weights = np.empty(data.shape, dtype=np.float32)
-    _combine(vis.data, vis.flags, vis.weights, cross, data, weights)
-    if not np.any(weights > 0):
+    cells_t, cells_c = cells_per_baseline(vis, cross, reach_rad, loss)
+    first = np.concatenate([[0], np.cumsum(cells_t * cells_c)])
+    data, weights = np.empty(first[-1], dtype=np.complex64), np.empty(first[-1], dtype=np.float32)
+    uvw, bounds = np.empty((first[-1], 3)), np.empty((first[-1], 4), dtype=np.int32)
+    per_metre = vis.frequencies_hz / speed_of_light
+    counts = np.empty(first[-1], dtype=np.int32)
+    _combine(
+        vis.data, vis.flags, vis.weights, vis.uvw_m, per_metre, cross, cells_t, cells_c, first,
+        data, weights, uvw, bounds, counts,
+    )  # fmt: skip
+    used = weights > 0
+    if not used.any():
         raise BadDataError("no unflagged cross-correlation has a positive weight: there is nothing to image")
-    rows = n_times * cross.size
     return StokesI(
-        data=data.reshape(rows, n_channels),
-        weights=weights.reshape(rows, n_channels),
-        uvw_m=np.ascontiguousarray(vis.uvw_m[:, cross].reshape(rows, 3)),
-        frequencies_hz=np.asarray(vis.frequencies_hz, dtype=np.float64),
-        n_times=n_times,
+        data=data[used],
+        weights=weights[used],
+        uvw=uvw[used],
+        bounds=bounds[used],
+        baselines=np.repeat(cross, np.diff(first)).astype(np.int32)[used],
+        by_time_channel=_sum_over_baselines(vis.flags, vis.weights, cross),
+        n_visibilities=int(counts.sum()),
+        typical_weight=float(np.median(weights[used] / counts[used])),
         variance_scale=_variance_scale(vis, cross),
     )
 
 
 @njit(cache=True, parallel=True)
-def _combine(data, flags, weights, cross, out, out_weights):  # type: ignore[no-untyped-def]
+def _combine(  # type: ignore[no-untyped-def]
+    data, flags, weights, uvw_m, per_metre, cross, cells_t, cells_c, first, out, out_weights, uvw, bounds, counts
+):
     n_times, _, n_channels, _ = data.shape
-    for row in prange(n_times * cross.size):
-        time = row // cross.size
-        index = row % cross.size
+    for index in prange(cross.size):
         baseline = cross[index]
-        for channel in range(n_channels):
-            total = np.float32(0)
-            value = np.complex64(0)
-            for pol in range(2):
-                weight = weights[time, baseline, channel, pol]
-                if not flags[time, baseline, channel, pol] and weight > 0:
-                    total += weight
-                    value += weight * data[time, baseline, channel, pol]
-            out_weights[time, index, channel] = total
-            out[time, index, channel] = value / total if total > 0 else np.complex64(0)
+        for cell in range(cells_t[index] * cells_c[index]):
+            i, j = cell // cells_c[index], cell % cells_c[index]
+            t0, t1 = i * n_times // cells_t[index], (i + 1) * n_times // cells_t[index]
+            c0, c1 = j * n_channels // cells_c[index], (j + 1) * n_channels // cells_c[index]
+            real, imag, total, u, v, w, count = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0
+            for time in range(t0, t1):
+                scale = 0.0
+                for channel in range(c0, c1):
+                    here = 0.0
+                    for pol in range(2):
+                        weight = weights[time, baseline, channel, pol]
+                        if not flags[time, baseline, channel, pol] and weight > 0:
+                            here += weight
+                            value = data[time, baseline, channel, pol]
+                            real += weight * value.real
+                            imag += weight * value.imag
+                    if here > 0:
+                        count += 1
+                        total += here
+                        scale += here * per_metre[channel]
+                u += scale * uvw_m[time, baseline, 0]
+                v += scale * uvw_m[time, baseline, 1]
+                w += scale * uvw_m[time, baseline, 2]
+            k = first[index] + cell
+            bounds[k, 0], bounds[k, 1], bounds[k, 2], bounds[k, 3] = t0, t1, c0, c1
+            out_weights[k], counts[k] = total, count
+            if total > 0:
+                out[k] = complex(real / total, imag / total)
+                uvw[k, 0], uvw[k, 1], uvw[k, 2] = u / total, v / total, w / total
+
+
+def averaged(vis: Visibilities, stokes: StokesI, model: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """A prediction for `vis`, (time, baseline, channel), averaged as its samples were: (sample,) complex64."""
+    return np.asarray(_averaged(model, vis.flags, vis.weights, stokes.bounds, stokes.baselines))
+
+
+@njit(cache=True, parallel=True)
+def _averaged(model, flags, weights, bounds, baselines):  # type: ignore[no-untyped-def]
+    out = np.empty(baselines.size, dtype=np.complex64)
+    for k in prange(baselines.size):
+        real, imag, total = 0.0, 0.0, 0.0
+        baseline = baselines[k]
+        for time in range(bounds[k, 0], bounds[k, 1]):
+            for channel in range(bounds[k, 2], bounds[k, 3]):
+                for pol in range(2):
+                    weight = weights[time, baseline, channel, pol]
+                    if not flags[time, baseline, channel, pol] and weight > 0:
+                        total += weight
+                        real += weight * model[time, baseline, channel].real
+                        imag += weight * model[time, baseline, channel].imag
+        out[k] = complex(real / total, imag / total)
+    return out
+
+
+@njit(cache=True, parallel=True)
+def _sum_over_baselines(flags, weights, cross):  # type: ignore[no-untyped-def]
+    n_times, _, n_channels, n_pols = flags.shape
+    total = np.zeros((n_times, n_channels))
+    for time in prange(n_times):
+        for baseline in cross:
+            for channel in range(n_channels):
+                for pol in range(n_pols):
+                    if not flags[time, baseline, channel, pol]:
+                        total[time, channel] += weights[time, baseline, channel, pol]
+    return total
+
+
+@njit(cache=True, parallel=True)
+def _cell_means(bounds, weights, values):  # type: ignore[no-untyped-def]
+    out = np.empty(bounds.shape[0], dtype=np.float32)
+    for k in prange(bounds.shape[0]):
+        total, weight = 0.0, 0.0
+        for time in range(bounds[k, 0], bounds[k, 1]):
+            for channel in range(bounds[k, 2], bounds[k, 3]):
+                total += weights[time, channel] * values[time, channel]
+                weight += weights[time, channel]
+        out[k] = total / weight
+    return out
+
+
+@njit(cache=True)
+def _spread(bounds, shares, weights):  # type: ignore[no-untyped-def]
+    out = np.zeros(shares.shape)
+    for k in range(bounds.shape[0]):
+        total = 0.0
+        for time in range(bounds[k, 0], bounds[k, 1]):
+            for channel in range(bounds[k, 2], bounds[k, 3]):
+                total += shares[time, channel]
+        for time in range(bounds[k, 0], bounds[k, 1]):
+            for channel in range(bounds[k, 2], bounds[k, 3]):
+                out[time, channel] += weights[k] * shares[time, channel] / total
+    return out
 
 
 def _variance_scale(vis: Visibilities, cross: NDArray[np.intp]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.float32]
 _BEAM_EPSILON = 1e-3
-"""Accuracy of the dirty beam: major cycles put right what minor cycles do with it."""
+"""Accuracy of the dirty beam: major cycles put right what minor cycles do with it (and where the array is flat, that
+it leaves out the little w there is)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class TileImage:
     `figures` are plain numbers: rms_jy, radiometer_jy (thermal noise expected from XX - YY and the weights),
     rms_over_radiometer, sefd_jy (system equivalent flux density that noise implies), peak_jy, dynamic_range,
     beam_major_arcsec, beam_minor_arcsec, beam_pa_deg, psf_sidelobe, clean_jy, major_cycles, minor_iterations,
-    n_pixels, pixel_arcsec, field_deg, visibilities_used, seconds and, with a sky model, those of `reference`.
+    n_pixels, pixel_arcsec, field_deg, visibilities_used, samples_gridded (after averaging), seconds and, with a sky model, those of `reference`.
     """
 
     image: Image
@@ -78,25 +79,24 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     """
     started = time.monotonic()
     threads = options.threads or len(os.sched_getaffinity(0))
-    stokes, slant = flattened(stokes_i(vis), math.radians(options.field_deg))
+    field_rad = math.radians(options.field_deg)
+    stokes, slant = flattened(stokes_i(vis, field_rad / 2, options.smearing), field_rad)
     weighted = imaging_weights(
-        stokes, options.weighting, options.robust, math.radians(options.field_deg), options.min_uv_lambda
+        stokes, options.weighting, options.robust, field_rad, options.min_uv_lambda
     )
     n_pixels, pixel_rad = choose_pixels(weighted, options)
     pixel_deg = math.degrees(pixel_rad)
-    gridder = Gridder(stokes.uvw_m, stokes.frequencies_hz, n_pixels, pixel_rad, options.epsilon, threads)
+    gridder = Gridder(stokes.uvw, n_pixels, pixel_rad, options.epsilon, threads)
     rough = max(options.epsilon, _BEAM_EPSILON)
-    wide_psf = _dirty_beam(stokes, weighted, replace(gridder, n_pixels=2 * n_pixels, epsilon=rough))
+    wide_psf = _dirty_beam(weighted, Gridder(stokes.uvw, 2 * n_pixels, pixel_rad, rough, threads, flat=slant.is_flat))
     beam = fit_beam(wide_psf, pixel_deg)
-    by_time_channel = weighted.weights.reshape(stokes.n_times, -1, stokes.frequencies_hz.size).sum(
-        axis=1, dtype=np.float64
-    )
+    by_time_channel = stokes.spread(weighted.weights)
     header = tile_header(vis, n_pixels, pixel_rad, beam, by_time_channel)
     header["PV2_1"], header["PV2_2"] = slant.pv
     dimming = attenuation(vis, by_time_channel, header, n_pixels, options.drift_terms, options.spectral_index)
     taken_out: dict[str, float] = {}
     if sky is not None:
-        stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming.mean, weighted.noise_jy)
+        stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming, weighted.noise_jy)
     residual_of = residual_image(stokes, weighted, gridder, dimming)
     cleaned = deconvolve(
         residual_of(np.zeros((n_pixels, n_pixels), dtype=np.float32)),
@@ -135,10 +135,11 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     return tile
 
 
-def _dirty_beam(stokes: StokesI, weighted: ImagingWeights, gridder: Gridder) -> Image:
+def _dirty_beam(weighted: ImagingWeights, gridder: Gridder) -> Image:
     """Unit peak at the centre; as wide as `gridder` says."""
     total = float(np.sum(weighted.weights, dtype=np.float64))
-    return np.asarray(gridder.to_image(np.ones_like(stokes.data), weighted.weights) / total, dtype=np.float32)
+    ones = np.ones(weighted.weights.shape, dtype=np.complex64)
+    return np.asarray(gridder.to_image(ones, weighted.weights) / total, dtype=np.float32)
 
 
 def _middle(wide: Image) -> Image:
@@ -152,7 +153,6 @@ def tile_figures(
     """The figures of an image that hold whoever made it: noise, radiometer, peak, beam, size."""
     peak_jy = float(tile.image.max())
     pixel_deg = float(tile.header["CDELT2"])
-    used = int(np.count_nonzero(weighted.weights))
     return {
         "rms_jy": tile.rms_jy,
         "radiometer_jy": weighted.noise_jy,
@@ -167,7 +167,8 @@ def tile_figures(
         "clean_jy": float(tile.model.sum(dtype=np.float64)),
         "n_pixels": float(tile.image.shape[0]),
         "pixel_arcsec": 3600 * pixel_deg,
-        "visibilities_used": float(used),
+        "visibilities_used": float(stokes.n_visibilities),
+        "samples_gridded": float(stokes.weights.size),
     }
 
 
@@ -176,8 +177,7 @@ def _implied_sefd_jy(vis: Visibilities, stokes: StokesI) -> float:
 
     sigma of a real part = SEFD / sqrt(2 dnu t); Stokes I of two equal polarisations has it over sqrt 2.
     """
-    weight = stokes.weights[stokes.weights > 0]
-    sigma_i = math.sqrt(stokes.variance_scale / float(np.median(weight)))
+    sigma_i = math.sqrt(stokes.variance_scale / stokes.typical_weight)
     return sigma_i * math.sqrt(2) * math.sqrt(2 * vis.channel_width_hz * vis.interval_s)
 
 

@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
-from scipy.constants import speed_of_light
 
 from dsa110_assets.errors import BadDataError
 from dsa110_assets.imaging.stokes import StokesI
@@ -24,7 +23,7 @@ Scheme = Literal["natural", "uniform", "briggs"]
 
 @dataclass(frozen=True)
 class ImagingWeights:
-    """`weights` (row, channel) float32; `cells` (v, u) float64: their sum in each uv cell of `cell_lambda`.
+    """`weights` (sample,) float32; `cells` (v, u) float64: their sum in each uv cell of `cell_lambda`.
 
     `cells` covers the half plane v >= 0 in its rows; column n_u // 2 is u = 0.
     `noise_jy`: expected thermal rms of the image; NaN if the visibilities do not tell.
@@ -39,22 +38,21 @@ class ImagingWeights:
 def imaging_weights(
     stokes: StokesI, scheme: Scheme, robust: float, field_rad: float, min_uv_lambda: float = 0.0
 ) -> ImagingWeights:
-    """Imaging weights of Stokes I rows for a square field [rad]; unchanged (up to a factor) by a scaling
+    """Imaging weights of Stokes I samples for a square field [rad]; unchanged (up to a factor) by a scaling
     of all weights.
 
     Raises BadDataError when `min_uv_lambda` leaves nothing.
     """
     cell = 1 / field_rad
-    per_channel = stokes.frequencies_hz / speed_of_light
     kept = stokes.weights
     if min_uv_lambda > 0:
-        length = np.hypot(stokes.uvw_m[:, 0], stokes.uvw_m[:, 1])
-        kept = np.where(length[:, None] * per_channel[None, :] >= min_uv_lambda, kept, np.float32(0))
+        length = np.hypot(stokes.uvw[:, 0], stokes.uvw[:, 1])
+        kept = np.where(length >= min_uv_lambda, kept, np.float32(0))
         if not np.any(kept > 0):
             raise BadDataError(f"no visibility is longer than min_uv_lambda = {min_uv_lambda:g} wavelengths")
-    half = math.ceil(float(np.abs(stokes.uvw_m[:, :2]).max()) * per_channel.max() / cell) + 1
+    half = math.ceil(float(np.abs(stokes.uvw[:, :2]).max()) / cell) + 1
     density = np.zeros((half + 1, 2 * half + 1))
-    _accumulate(stokes.uvw_m, per_channel / cell, kept, density)
+    _accumulate(stokes.uvw, 1 / cell, kept, density)
     if scheme == "natural":
         factor = np.ones_like(density)
     elif scheme == "uniform":
@@ -63,7 +61,7 @@ def imaging_weights(
         strength = (5 * 10**-robust) ** 2 / (np.sum(density**2) / np.sum(density))
         factor = 1 / (1 + density * strength)
     weights = np.empty_like(kept)
-    _apply(stokes.uvw_m, per_channel / cell, kept, factor, weights)
+    _apply(stokes.uvw, 1 / cell, kept, factor, weights)
     noise = math.sqrt(stokes.variance_scale * float(np.sum(density * factor**2))) / float(
         np.sum(density * factor)
     )
@@ -81,25 +79,21 @@ def _cell(u, v, half):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _accumulate(uvw, scale, weights, density):  # type: ignore[no-untyped-def]
     half = density.shape[0] - 1
-    for row in range(uvw.shape[0]):
-        for channel in range(scale.size):
-            weight = weights[row, channel]
-            if weight > 0:
-                i, j = _cell(uvw[row, 0] * scale[channel], uvw[row, 1] * scale[channel], half)
-                density[i, j] += weight
+    for k in range(weights.size):
+        if weights[k] > 0:
+            i, j = _cell(uvw[k, 0] * scale, uvw[k, 1] * scale, half)
+            density[i, j] += weights[k]
 
 
 @njit(cache=True, parallel=True)
 def _apply(uvw, scale, weights, factor, out):  # type: ignore[no-untyped-def]
     half = factor.shape[0] - 1
-    for row in prange(uvw.shape[0]):
-        for channel in range(scale.size):
-            weight = weights[row, channel]
-            if weight > 0:
-                i, j = _cell(uvw[row, 0] * scale[channel], uvw[row, 1] * scale[channel], half)
-                out[row, channel] = weight * factor[i, j]
-            else:
-                out[row, channel] = 0
+    for k in prange(weights.size):
+        if weights[k] > 0:
+            i, j = _cell(uvw[k, 0] * scale, uvw[k, 1] * scale, half)
+            out[k] = weights[k] * factor[i, j]
+        else:
+            out[k] = 0
 
 
 def synthesised_beam(weighted: ImagingWeights, pixel_rad: float, n_pixels: int) -> NDArray[np.float64]:

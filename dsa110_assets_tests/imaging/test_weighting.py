@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.constants import speed_of_light
 
 from dsa110_assets.errors import BadDataError, SilentWrongnessError
 from dsa110_assets.imaging.gridding import Gridder
@@ -30,24 +29,17 @@ def noise() -> Visibilities:
 def _literal(vis: Visibilities, scheme: str, robust: float) -> np.ndarray:
     stokes = stokes_i(vis)
     cells: dict[tuple[int, int], float] = {}
-    keys = {}
-    for row in range(stokes.weights.shape[0]):
-        for channel, frequency in enumerate(stokes.frequencies_hz):
-            u, v = stokes.uvw_m[row, :2] * frequency / speed_of_light * FIELD_RAD
-            if v < 0:
-                u, v = -u, -v
-            keys[row, channel] = (int(np.floor(u + 0.5)), int(np.floor(v + 0.5)))
-            cells[keys[row, channel]] = cells.get(keys[row, channel], 0.0) + float(
-                stokes.weights[row, channel]
-            )
+    keys = []
+    for (u, v), weight in zip(stokes.uvw[:, :2] * FIELD_RAD, stokes.weights, strict=True):
+        if v < 0:
+            u, v = -u, -v
+        keys.append((int(np.floor(u + 0.5)), int(np.floor(v + 0.5))))
+        cells[keys[-1]] = cells.get(keys[-1], 0.0) + float(weight)
     f2 = (5 * 10**-robust) ** 2 / (sum(w * w for w in cells.values()) / sum(cells.values()))
-    out = np.zeros(stokes.weights.shape)
-    for (row, channel), key in keys.items():
-        factor = {"natural": 1.0, "uniform": 1 / (cells[key] or 1), "briggs": 1 / (1 + cells[key] * f2)}[
-            scheme
-        ]
-        out[row, channel] = stokes.weights[row, channel] * factor
-    return out
+    factor = {
+        key: {"natural": 1.0, "uniform": 1 / weight, "briggs": 1 / (1 + weight * f2)}[scheme] for key, weight in cells.items()
+    }
+    return np.array([weight * factor[key] for weight, key in zip(stokes.weights, keys, strict=True)])
 
 
 @pytest.mark.parametrize(
@@ -83,9 +75,7 @@ def test_the_beam_from_cells_is_the_gridded_beam() -> None:
     weighted = imaging_weights(stokes, "briggs", 0.5, FIELD_RAD)
     pixel = curvature_fwhm_rad(weighted) / 5
     quick = fit_beam(synthesised_beam(weighted, pixel, 129), np.rad2deg(pixel))
-    image = Gridder(stokes.uvw_m, stokes.frequencies_hz, 512, pixel, 1e-4).to_image(
-        np.ones_like(stokes.data), weighted.weights
-    )
+    image = Gridder(stokes.uvw, 512, pixel, 1e-4).to_image(np.ones_like(stokes.data), weighted.weights)
     exact = fit_beam(image / weighted.weights.sum(), np.rad2deg(pixel))
     # cells are 1/field wide, so the quick beam differs by the field's taper: well below 1 % near the centre
     assert quick.bmaj_deg == pytest.approx(exact.bmaj_deg, rel=0.01)
@@ -96,7 +86,7 @@ def test_the_beam_from_cells_is_the_gridded_beam() -> None:
 def test_short_baselines_can_be_left_out(noise: Visibilities) -> None:
     stokes = stokes_i(noise)
     weighted = imaging_weights(stokes, "natural", 0, FIELD_RAD, min_uv_lambda=500)
-    length = np.hypot(*stokes.uvw_m[:, :2].T)[:, None] * stokes.frequencies_hz / speed_of_light
+    length = np.hypot(*stokes.uvw[:, :2].T)
     assert np.all((weighted.weights > 0) == ((length >= 500) & (stokes.weights > 0)))
     with pytest.raises(BadDataError, match="min_uv_lambda"):
         imaging_weights(stokes, "natural", 0, FIELD_RAD, min_uv_lambda=1e6)
@@ -112,13 +102,13 @@ def test_stokes_i_takes_what_is_there(noise: Visibilities) -> None:
     flags[1, :, 1, :] = True
     stokes = stokes_i(replace(vis, data=data, flags=flags, weights=weights))
     cross = int((~vis.is_auto).sum())
-    got = stokes.data.reshape(2, cross, 2)
-    np.testing.assert_allclose(got[0, :, 0], 0.8 * 3, rtol=1e-6)  # YY alone
-    np.testing.assert_allclose(got[0, :, 1], (1.2 + 3 * 0.8) / 4 * 3, rtol=1e-6)  # weighted mean
-    weight = stokes.weights.reshape(2, cross, 2)
-    assert np.all(weight[0, :, 0] == 3)
-    assert np.all(weight[0, :, 1] == 4)
-    assert np.all(weight[1, :, 1] == 0)
+    assert stokes.weights.size == 3 * cross  # of 2 integrations x 2 channels, one has nothing
+    assert stokes.n_visibilities == 3 * cross
+    first, second, third = ((stokes.bounds[:, 0] == time) & (stokes.bounds[:, 2] == channel) for time, channel in ((0, 0), (0, 1), (1, 0)))
+    np.testing.assert_allclose(stokes.data[first], 0.8 * 3, rtol=1e-6)  # YY alone
+    np.testing.assert_allclose(stokes.data[second], (1.2 + 3 * 0.8) / 4 * 3, rtol=1e-6)  # weighted mean
+    assert np.all(stokes.weights[first] == 3)
+    assert np.all(stokes.weights[second | third] == 4)
 
 
 def test_what_cannot_be_imaged_is_refused(noise: Visibilities) -> None:
