@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from ducc0 import wgridder
+from numba import njit, prange
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
@@ -86,13 +87,13 @@ class Gridder:
         return np.asarray(-squared / (1 + np.sqrt(1 - squared)) - self._mean_height, dtype=np.float32)
 
     @cached_property
-    def _turn(self) -> NDArray[np.complex64]:
-        """(sample,): the phase of w at the field's mean n - 1."""
-        return np.asarray(np.exp(2j * np.pi * self._mean_height * self.uvw[:, 2]), dtype=np.complex64)
-
-    @cached_property
-    def _slope(self) -> NDArray[np.complex64]:
-        return np.asarray(2j * np.pi * self.uvw[:, 2], dtype=np.complex64)
+    def _factors(self) -> list[NDArray[np.complex64]]:
+        """For each order of the series what its samples are multiplied by; the zeroth holds the mean n - 1."""
+        turns = 2 * np.pi * self.uvw[:, 2]
+        factors = [np.exp(1j * self._mean_height * turns).astype(np.complex64)]
+        for order, count in enumerate(self.w_terms[1:], start=1):
+            factors.append((factors[-1][:count] * (1j * turns[:count] / order)).astype(np.complex64))
+        return factors
 
     @cached_property
     def _uvw(self) -> NDArray[np.float64]:
@@ -125,11 +126,9 @@ class Gridder:
         weights = weights.astype(np.float64 if self._double else np.float32, copy=False)
         if self.flat or not self.w_terms:
             return self._to_plane(data, weights)
-        data = data * self._turn.conj()
-        image = self._to_plane(data, weights)
-        for order, count in enumerate(self.w_terms[1:], start=1):
-            data = data[:count] * (self._slope[:count].conj() / np.float32(order))
-            image += self._to_plane(data, weights[:count]) * self._height**order
+        image = self._to_plane(_turned_back(data, self._factors[0]), weights)
+        for order, factor in enumerate(self._factors[1:], start=1):
+            image += self._to_plane(_turned_back(data, factor), weights[: factor.size]) * self._height**order
         return image
 
     def to_visibilities(self, image: NDArray[Any]) -> NDArray[Any]:
@@ -138,11 +137,9 @@ class Gridder:
         total = self._from_plane(image, self.uvw.shape[0])
         if self.flat or not self.w_terms:
             return total
-        factor = self._turn
-        total *= factor
-        for order, count in enumerate(self.w_terms[1:], start=1):
-            factor = factor[:count] * (self._slope[:count] / np.float32(order))
-            total[:count] += factor * self._from_plane(image * self._height**order, count)
+        total *= self._factors[0]
+        for order, factor in enumerate(self._factors[1:], start=1):
+            _add(total, self._from_plane(image * self._height**order, factor.size), factor)
         return total
 
     def _to_plane(self, data: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
@@ -159,3 +156,17 @@ class Gridder:
 
     def _from_plane(self, image: NDArray[Any], count: int) -> NDArray[Any]:
         return np.asarray(wgridder.dirty2vis(dirty=image, uvw=self._uvw[:count], **self._geometry))[:, 0]
+
+
+@njit(cache=True, parallel=True)
+def _turned_back(data, factor):  # type: ignore[no-untyped-def]
+    out = np.empty(factor.size, dtype=np.complex64)
+    for k in prange(factor.size):
+        out[k] = data[k] * np.conj(factor[k])
+    return out
+
+
+@njit(cache=True, parallel=True)
+def _add(total, term, factor):  # type: ignore[no-untyped-def]
+    for k in prange(factor.size):
+        total[k] += factor[k] * term[k]

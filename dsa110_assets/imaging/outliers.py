@@ -32,6 +32,8 @@ FIELD_SOURCES = 40
 """Sources within reach that are fitted along, as one model with one factor, so that their sidelobes are not taken
 for an outlier's flux. They are not taken out: CLEAN does that."""
 SIGNIFICANT = 5.0
+FAINTEST_NOISE = 5.0
+"""Apparent brightness, in expected rms of the image, below which a source's sidelobes (some per cent) drown in it."""
 
 
 def subtract(
@@ -40,15 +42,15 @@ def subtract(
     sky: SkyModel,
     header: Header,
     dimming: Attenuation,
-    faintest_jy: float,
+    noise_jy: float,
 ) -> tuple[StokesI, dict[str, float]]:
     """`stokes` without the known sources out of CLEAN's reach, and figures of what was taken out.
 
-    Sources whose apparent flux reaches `faintest_jy` [Jy] at any time count. Their predictions are scaled jointly to
+    Sources whose apparent flux ever reaches 5 times `noise_jy`, the expected rms, count. Their predictions are scaled jointly to
     the data by weighted least squares (one real factor a source, as sidelobes of the real beam are known only roughly);
     a source that the data do not show at 5 sigma stays untouched. Figures: outliers, outliers_jy.
     """
-    sources, field = _split(vis, sky, header, dimming.mean, faintest_jy)
+    sources, field = _split(vis, sky, header, dimming.mean, FAINTEST_NOISE * noise_jy)
     taken, total_jy = 0, 0.0
     if len(sources):
         alone = [sources.select(np.array([i])) for i in range(len(sources))]

@@ -44,7 +44,8 @@ class TileImage:
     `figures` are plain numbers: rms_jy, radiometer_jy (thermal noise expected from XX - YY and the weights),
     rms_over_radiometer, sefd_jy (system equivalent flux density that noise implies), peak_jy, dynamic_range,
     beam_major_arcsec, beam_minor_arcsec, beam_pa_deg, psf_sidelobe, clean_jy, major_cycles, minor_iterations,
-    n_pixels, pixel_arcsec, field_deg, visibilities_used, samples_gridded (after averaging), seconds and, with a sky model, those of `reference`.
+    n_pixels, pixel_arcsec, field_deg, visibilities_used,
+    samples_gridded (after averaging), seconds and, with a sky model, those of `reference`.
     """
 
     image: Image

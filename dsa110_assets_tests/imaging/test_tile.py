@@ -139,15 +139,15 @@ def test_flux_through_the_drifting_beam_is_recovered(dec_deg: float) -> None:
     sources = [(0.0, 0.0, 1.0), (1.0, -0.2, 1.0), (-0.6, 0.9, 1.0)]
     vis = observe(sources, n_times=24, dec_deg=dec_deg, primary_beam=True)
     tile = make_tile(vis, replace(STATIC, field_deg=3.0, drift_terms=2))
-    centre = vis.phase_centres_rad[0]
+    centre, off_static = vis.phase_centres_rad[0], []
     for east, north, flux in sources:
         ra, dec = position_rad(centre, east, north)
         x, y = (int(np.rint(p)) for p in WCS(tile.header).wcs_world2pix(np.rad2deg(ra), np.rad2deg(dec), 0))
         _, peak = _nearest(tile, centre, east, north)
         assert peak / tile.primary_beam[y, x] == pytest.approx(flux, rel=0.015)
-        if dec_deg < 20 and east:
-            static = primary_beam.power(np.hypot(east, north), tile.header["RESTFRQ"])
-            assert abs(tile.primary_beam[y, x] / static - 1) > 0.01
+        static = primary_beam.power(np.hypot(east, north), tile.header["RESTFRQ"])
+        off_static.append(abs(tile.primary_beam[y, x] / static - 1))
+    assert dec_deg > 20 or max(off_static) > 0.03
 
 
 def test_the_effective_beam_is_the_mean_of_the_drift() -> None:
@@ -231,3 +231,11 @@ def test_a_typical_spectrum_leaves_no_wide_band_sidelobes() -> None:
     options = replace(STATIC, drift_terms=2, threshold_jy=1e-4)
     flat, known = (make_tile(steep, replace(options, spectral_index=index)).rms_jy for index in (0.0, -0.7))
     assert known < flat / 5
+
+
+def test_the_number_of_threads_changes_rounding_only() -> None:
+    """The gridder adds up in another order: 1e-7 of sums of 1 Jy, a few times over, and CLEAN's course with it."""
+    vis = observe([(0.3, 0.2, 1.0), (-0.5, 0.1, 0.2)], n_antennas=12, n_times=4, noise_jy=0.5)
+    one, two = (make_tile(vis, replace(STATIC, threads=n)) for n in (1, 2))
+    np.testing.assert_allclose(two.image, one.image, atol=2e-5)
+    assert one.rms_jy / 50 > 2e-5
