@@ -267,10 +267,9 @@ def disk_full(disk: Path) -> Iterator[None]:
     """Not a byte left on the archive's file system."""
     filler = disk / "filler"
     try:
-        with filler.open("wb") as handle, contextlib.suppress(OSError):
+        with filler.open("wb", buffering=0) as handle, contextlib.suppress(OSError):
             while True:
                 handle.write(b"\0" * 65536)
-                handle.flush()
         yield
     finally:
         filler.unlink()
@@ -415,8 +414,8 @@ def difference(asset: str, ours: Path, theirs: Path) -> float:
     from astropy.io import fits
 
     if asset in ("tile_image", "hour_mosaic", "night_mosaic"):
-        name = next(path.name for path in sorted(theirs.glob("*.fits")) if "weight" not in path.name)
-        arrays = [np.nan_to_num(fits.getdata(place / name)) for place in (ours, theirs)]
+        names = [path.name for path in sorted(theirs.glob("*.fits")) if "moc" not in path.name]
+        arrays = [np.concatenate([np.nan_to_num(fits.getdata(place / name)).ravel() for name in names]) for place in (ours, theirs)]
     elif asset in ("source_measurements", "light_curves"):
         import pandas as pd
 

@@ -11,7 +11,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dsa110_assets.errors import ConfigurationError
 
 LAUNCHER_TAG = "dsa110/launcher"
-"""Names the process that runs a run: '<host>/<pid>/<its start>'."""
+"""Names the process that runs a run: '<host>/<pid>/<its start>/<run>'; a retry inherits its parent's tags."""
 POSTGRES_VARIABLE = "DAGSTER_PG_URL"
 
 
@@ -37,15 +37,15 @@ def open_instance(home: Path | None) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_config(str(prepare_home(home)))
 
 
-def launcher() -> str:
-    """This process, as LAUNCHER_TAG has it."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
+def launcher(run_id: str) -> str:
+    """This process as the one that runs a run, as LAUNCHER_TAG has it."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}/{run_id}"
 
 
 def claim(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     """Write into a run's tags that this process runs it."""
-    if run.tags.get(LAUNCHER_TAG) != launcher():
-        instance.add_run_tags(run.run_id, {LAUNCHER_TAG: launcher()})
+    if run.tags.get(LAUNCHER_TAG) != launcher(run.run_id):
+        instance.add_run_tags(run.run_id, {LAUNCHER_TAG: launcher(run.run_id)})
 
 
 def close_orphans(instance: dg.DagsterInstance) -> list[str]:
@@ -55,9 +55,9 @@ def close_orphans(instance: dg.DagsterInstance) -> list[str]:
     """
     closed = []
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(IN_PROGRESS_RUN_STATUSES))):
-        host, _, process = run.tags.get(LAUNCHER_TAG, "").partition("/")
-        pid, _, started = process.partition("/")
-        if host == socket.gethostname() and pid.isdigit() and _started(int(pid)) != started:
+        host, pid, started, run_id = (*run.tags.get(LAUNCHER_TAG, "").split("/"), "", "", "", "")[:4]
+        claimed = host == socket.gethostname() and run_id == run.run_id
+        if claimed and pid.isdigit() and _started(int(pid)) != started:
             instance.report_run_failed(run, "its process was killed")
             closed.append(run.run_id)
     return closed

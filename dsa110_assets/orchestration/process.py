@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -225,14 +226,15 @@ class _Runner:
 
     def _run(self, assets: Sequence[str], partition: str | None) -> None:
         before = {a: self.platform.archive.current(a, partition) for a in assets}
-        began = time.monotonic()
+        began, run_id = time.monotonic(), str(uuid.uuid4())
         result = self.job.execute_in_process(
             run_config=QUIET,
             instance=self.instance,
             partition_key=partition,
             asset_selection=[dg.AssetKey(asset) for asset in assets],
             raise_on_error=False,
-            tags={LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher()},
+            run_id=run_id,
+            tags={LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher(run_id)},
         )
         seconds = time.monotonic() - began
         for asset in assets:

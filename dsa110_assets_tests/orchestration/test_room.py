@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,19 +77,20 @@ def test_a_pause_and_its_end_are_told_once() -> None:
 
 
 def run_of(tag: str | None, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> dg.DagsterRun:
-    return dg.DagsterRun(job_name="j", status=status, tags={instances.LAUNCHER_TAG: tag} if tag else {})
+    """A run whose tag ends in its own id, unless it names another."""
+    run_id = str(uuid.uuid4())
+    tags = {} if tag is None else {instances.LAUNCHER_TAG: f"{tag}/{run_id}" if tag.count("/") == 2 else tag}
+    return dg.DagsterRun(job_name="j", run_id=run_id, status=status, tags=tags)
 
 
 def test_runs_without_their_process_are_ended_and_no_others() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    host = instances.launcher().partition("/")[0]
+    host, own = instances.launcher("").partition("/")[0], instances.launcher("").rpartition("/")[0]
     alive = f"{host}/{child.pid}/{instances._started(child.pid)}"
     with dg.DagsterInstance.ephemeral() as instance:
-        killed, reused, elsewhere, unknown, mine, ended = (
-            run_of(alive), run_of(f"{host}/{os.getpid()}/another boot"), run_of("elsewhere/1/x"), run_of(None),
-            run_of(instances.launcher()), run_of(f"{host}/{child.pid}/x", dg.DagsterRunStatus.SUCCESS),
-        )  # fmt: skip
-        for one in (killed, reused, elsewhere, unknown, mine, ended):
+        killed, reused, ended = run_of(alive), run_of(f"{host}/{os.getpid()}/another boot"), run_of(alive, dg.DagsterRunStatus.SUCCESS)
+        retried = run_of(f"{host}/{os.getpid()}/another boot/{reused.run_id}")
+        for one in (killed, reused, ended, retried, run_of("elsewhere/1/x"), run_of(None), run_of(own), run_of(f"{host}/1")):
             instance.add_run(one)
         assert instances.close_orphans(instance) == [reused.run_id]
         child.kill()  # a zombie runs nothing, though it still has its number
@@ -103,4 +105,4 @@ def test_runs_without_their_process_are_ended_and_no_others() -> None:
 def test_every_run_says_which_process_runs_it(settings: Settings, tmp_path: Path) -> None:
     assert process(tiny_settings(settings.inbox, tmp_path), through="calibrator_catalog").ok
     with instances.open_instance(settings.dagster_home) as instance:
-        assert {run.tags.get(instances.LAUNCHER_TAG) for run in instance.get_runs()} == {instances.launcher()}
+        assert all(run.tags.get(instances.LAUNCHER_TAG) == instances.launcher(run.run_id) for run in instance.get_runs())
