@@ -60,6 +60,8 @@ def _reason(instance: DagsterInstance, run_id: str) -> str:
     """What the failed step said, else what the run did."""
     from dagster import DagsterEventType
 
+    from dsa110_assets.orchestration import policy
+
     kinds = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
     for entry in instance.all_logs(run_id, of_type=kinds):
         event = entry.dagster_event
@@ -67,11 +69,5 @@ def _reason(instance: DagsterInstance, run_id: str) -> str:
             continue
         if not event.is_step_failure:
             return " ".join((event.message or "").split())
-        data = event.step_failure_data
-        if data.user_failure_data:
-            return " ".join((data.user_failure_data.description or "").split())
-        error = data.error
-        while error is not None and error.cause is not None:
-            error = error.cause
-        return " ".join((error.message if error else event.message or "").split())
+        return ": ".join(policy.failure(event.step_failure_data))
     return "no reason recorded; see the run in Dagster's web UI"

@@ -14,6 +14,10 @@ from dsa110_assets.errors import ConfigurationError
 
 LOCATION = "dsa110_assets"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+LOGS = "service-logs"
+"""Not `logs`: what lies there Dagster takes for its telemetry, uploads and deletes, even with telemetry off."""
+QUIET = {"DAGSTER_DISABLE_TELEMETRY": "1"}
+"""The setting in dagster.yaml stops the recording; this stops the uploader."""
 
 
 @app.command(epilog="Example: dsa110 up --port 3000 --portal-port 3001")
@@ -63,20 +67,18 @@ def up(
 def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[services.Service]:
     """Code server first: the other two read the definitions from it, so they are loaded once."""
     code_port = services.free_port()
-    python, logs = sys.executable, home / "logs"
+    python, logs = sys.executable, home / LOGS
     workspace = home / "workspace.yaml"
     workspace.write_text(
         "load_from:\n  - grpc_server:\n"
         f"      host: 127.0.0.1\n      port: {code_port}\n      location_name: {LOCATION}\n"
     )
     shown = "127.0.0.1" if host == "0.0.0.0" else host
-    environment = {"DAGSTER_HOME": str(home)}
+    environment = {"DAGSTER_HOME": str(home), **QUIET}
     return [
         services.Service(
             "code server",
-            (python, "-m", "dagster", "code-server", "start", "--host", "127.0.0.1", "--port", str(code_port),
-             "--module-name", "dsa110_assets.definitions", "--location-name", LOCATION,
-             "--use-python-environment-entry-point"),
+            (python, "-m", "dsa110_assets.orchestration.code_server", "--port", str(code_port)),
             logs / "code-server.log", ready_port=code_port, environment=environment,
         ),
         services.Service(
@@ -87,7 +89,7 @@ def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[se
             environment=environment,
         ),
         services.Service(
-            "daemon", (python, "-m", "dagster._daemon", "run", "--workspace", str(workspace)),
+            "daemon", (python, "-m", "dsa110_assets.orchestration.daemon", "--workspace", str(workspace)),
             logs / "daemon.log", environment=environment,
         ),
         services.Service(

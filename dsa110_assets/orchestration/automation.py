@@ -35,6 +35,11 @@ def _changed(recent: timedelta) -> dg.AutomationCondition[Any]:
     )
 
 
+def _latched(moment: dg.AutomationCondition[Any]) -> dg.AutomationCondition[Any]:
+    """From this moment on, until asked for: a tick that finds something in progress is not lost."""
+    return moment.since_last_handled()
+
+
 CATALOGUE = (
     (_Condition.missing() | _Condition.any_deps_updated().since_last_handled())
     & ~_Condition.execution_failed()
@@ -83,7 +88,7 @@ _PENDING = _Condition.missing() & _seen & ~_Condition.execution_failed() & ~_set
 
 HOUR_MOSAIC = (
     (_todo(RECENT) | _changed(RECENT))
-    & _Condition.cron_tick_passed(HOUR_SETTLED)
+    & _latched(_Condition.cron_tick_passed(HOUR_SETTLED))
     & _Condition.any_deps_match(~_Condition.missing())
     & ~_Condition.any_deps_match(_PENDING)
     & ~_Condition.any_deps_in_progress()
@@ -102,8 +107,7 @@ FOLLOWING = (
 
 NIGHT = (
     (_todo(RECENT_NIGHTS) | _changed(RECENT_NIGHTS))
-    & ~_Condition.in_latest_time_window()
-    & _Condition.cron_tick_passed(NIGHT_SETTLED)
+    & _latched(_Condition.cron_tick_passed(NIGHT_SETTLED) & ~_Condition.in_latest_time_window())
     & _Condition.any_deps_match(~_Condition.missing())
     & ~_Condition.any_deps_in_progress()
 ).with_label("night_when_over")

@@ -5,10 +5,14 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from dsa110_assets import errors
+
+if TYPE_CHECKING:
+    from dagster._core.execution.plan.objects import StepFailureData
 
 ERROR_CLASS = "error_class"
 """Metadata key of a failure that carries the class of the error, for the alerts and for `process`."""
@@ -56,6 +60,19 @@ def treatment(error: errors.DsaError) -> Treatment:
 def wait_s(rule: Treatment, retry_number: int) -> float:
     """Seconds until retry `retry_number` (0-based): doubling from the first wait, with +-20 % of jitter."""
     return float(rule.wait_s * 2**retry_number * _JITTER.uniform(0.8, 1.2))
+
+
+def failure(data: "StepFailureData") -> tuple[str, str]:
+    """The class of the error that failed a step, and its reason in the words of whoever raised it."""
+    told = data.user_failure_data
+    if told is not None:
+        error_class = str(told.metadata[ERROR_CLASS].value) if ERROR_CLASS in told.metadata else "Failure"
+        return error_class, (told.description or "").removeprefix(f"{error_class}: ")
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    error_class = (error.cls_name if error else None) or "Error"
+    return error_class, " ".join((error.message if error else "").split()).removeprefix(f"{error_class}: ")
 
 
 @contextmanager

@@ -275,19 +275,10 @@ def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[
         if not event.is_step_failure:
             continue
         data = event.step_failure_data
-        told = data.user_failure_data
-        if told is not None:
-            error_class = str(told.metadata[policy.ERROR_CLASS].value) if policy.ERROR_CLASS in told.metadata else "Failure"
-            reason = (told.description or "").removeprefix(f"{error_class}: ")
-        else:
-            error = data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            error_class = (error.cls_name if error else None) or "Error"
-            if error_class == "DagsterAssetCheckFailedError":
-                continue  # its product is there, and held: told with its reasons below
-            reason = " ".join(str(error.message if error else event.message).split()).removeprefix(f"{error_class}: ")
-            if error_class != INTERRUPTED:
-                logging.getLogger(__name__).error("%s %s: %s", event.step_key, partition, error)
+        error_class, reason = policy.failure(data)
+        if error_class == "DagsterAssetCheckFailedError":
+            continue  # its product is there, and held: told with its reasons below
+        if data.user_failure_data is None and error_class != INTERRUPTED:
+            logging.getLogger(__name__).error("%s %s: %s", event.step_key, partition, data.error)
         found.append(Failed(str(event.step_key), partition, error_class, reason))
     return found

@@ -5,6 +5,8 @@ published. Hour and night products are published first, as evidence, but a broke
 nothing is made from a held product, and Dagster's partition-aware blocking check fails their run.
 """
 
+import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import xxhash
 
 from dsa110_assets.archive import quarantine
 from dsa110_assets.errors import OverrunError, SilentWrongnessError
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 FORCE_TAG = "dsa110/force"
 """Run tag that makes an asset anew although it is up to date."""
 PREVIEW_BYTES = 20_000
+LOCKS = 256
 _LIBRARIES = (
     "aoflagger",
     "astropy",
@@ -67,7 +71,11 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
     partition = context.partition_key if context.has_partition_key else None
     recipe = recipes.RECIPES[asset]
     instance.claim(context.instance, context.run)
-    with policy.decided(context.retry_number), _set_aside_if_hung(context, platform, partition):
+    with (
+        policy.decided(context.retry_number),
+        _set_aside_if_hung(context, platform, partition),
+        _alone(platform.archive.root, f"{asset} {partition}"),
+    ):
         archive, settings = platform.archive, platform.settings
         ingredients = recipe.find(archive, settings, partition or "")
         if ingredients is None:
@@ -118,6 +126,22 @@ def subband_files(platform: Platform, partition: str | None) -> list[Path]:
     product = platform.archive.current("subband_group", partition) if partition else None
     manifest = read_json(product.path / "manifest.json") if product else None
     return [Path(entry["path"]) for entry in manifest["files"]] if manifest else []
+
+
+@contextmanager
+def _alone(root: Path, what: str) -> Iterator[None]:
+    """One process at a time makes a partition of an asset, whoever asked twice; the other then finds it up to date.
+
+    The lock is one of a fixed number of files, so that they do not pile up, and dies with its process.
+    """
+    places = root / ".locks"
+    places.mkdir(exist_ok=True)
+    descriptor = os.open(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _gate(context: dg.AssetExecutionContext, recipe: recipes.Recipe, verdicts: list[rules.Verdict]) -> None:

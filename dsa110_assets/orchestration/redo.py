@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from dsa110_assets.errors import WaitingError
 from dsa110_assets.orchestration import inbox, jobs, plan, policy
@@ -30,7 +31,8 @@ def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
     """Request what is stale or was left waiting: a nearer calibration, a rejected table, a changed setting."""
     now = datetime.fromtimestamp(inbox.now_s(), UTC)
     span = plan.Span(now - plan.RECENT, now - plan.SETTLED)
-    requests = redo_requests(platform, span, LIVE, failed_lately(context.instance, now))
+    left_alone = failed_lately(context.instance, now) | in_hand(context.instance)
+    requests = redo_requests(platform, span, LIVE, left_alone)
     reason = None if requests else dg.SkipReason("everything of the last three days is up to date")
     return dg.SensorResult(run_requests=requests, skip_reason=reason)
 
@@ -45,11 +47,15 @@ def failed_lately(instance: dg.DagsterInstance, now: datetime) -> set[tuple[str,
     for run in instance.get_runs(filters=lately):
         for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
             event = entry.dagster_event
-            told = event.step_failure_data.user_failure_data if event else None
-            waiting = dg.TextMetadataValue(WaitingError.__name__)
-            if told is None or told.metadata.get(policy.ERROR_CLASS) != waiting:
+            if event is None or policy.failure(event.step_failure_data)[0] != WaitingError.__name__:
                 failed.add((str(entry.step_key), run.tags.get("dagster/partition")))
     return failed
+
+
+def in_hand(instance: dg.DagsterInstance) -> set[tuple[str, str | None]]:
+    """(asset, partition) of the runs that are queued or running: asked for already, by automation or a person."""
+    unfinished = instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    return {(key.to_user_string(), run.tags.get("dagster/partition")) for run in unfinished for key in run.asset_selection or ()}
 
 
 @dg.sensor(
@@ -75,6 +81,7 @@ def backfill_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePa
         if any(not run.is_finished for run in runs):
             continue
         tried = {(key.to_user_string(), run.tags.get("dagster/partition")) for run in runs for key in run.asset_selection or ()}
+        tried |= in_hand(context.instance)
         first, _, last = nights.partition("..")
         span = plan.Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT)
         fresh = redo_requests(platform, span, {**BACKFILL_TAGS, **follow}, tried)
@@ -91,13 +98,16 @@ def redo_requests(
     tags: Mapping[str, str],
     tried: Set[tuple[str, str | None]] = frozenset(),
 ) -> list[dg.RunRequest]:
-    """Runs for what is missing or stale in a span: the first phase with anything to do, without what was tried."""
+    """Runs for what is missing or stale in a span: the first phase with anything to do, without what was tried.
+
+    A catalogue that was never made is left to automation, which asks for it at the same moment.
+    """
     archive, settings = platform.archive, platform.settings
     for grain, assets in plan.PHASES:
         requests: list[dg.RunRequest] = []
         for key in plan.partitions(archive, grain, assets[0], span):
             todo = plan.first_to_make(archive, settings, assets, key) if span.over(grain, key) else None
-            if todo and (todo[0], key) not in tried:
+            if todo and (todo[0], key) not in tried and (grain != "catalogue" or archive.current(todo[0]) is not None):
                 selection = [dg.AssetKey(name) for name in assets[assets.index(todo[0]) :]]
                 told = {**tags, "dsa110/reason": todo[1][:200]}
                 requests.append(dg.RunRequest(job_name=jobs.name(grain), partition_key=key, asset_selection=selection, tags=told))

@@ -27,7 +27,7 @@ _INGEST = dg.AssetSelection.assets("subband_group", "measurement_set")
 @dg.sensor(
     name="inbox",
     target=_INGEST,
-    minimum_interval_seconds=15,
+    minimum_interval_seconds=3,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts an observation's run when its subbands are there, or enough of them after the wait.",
 )
@@ -150,9 +150,9 @@ def failure_sensor(context: dg.RunFailureSensorContext, platform: dg.ResourcePar
     run, partition = context.dagster_run, context.dagster_run.tags.get("dagster/partition", "")
     reasons, waiting = [], True
     for event in context.get_step_failure_events():
-        told = event.step_failure_data.user_failure_data
-        reasons.append(f"{event.step_key}: {(told.description if told else None) or event.message}")
-        waiting &= told is not None and told.metadata.get(policy.ERROR_CLASS) == dg.TextMetadataValue(WaitingError.__name__)
+        error_class, reason = policy.failure(event.step_failure_data)
+        reasons.append(f"{event.step_key}: {error_class}: {reason}")
+        waiting &= error_class == WaitingError.__name__
     what = "run waits" if reasons and waiting else "run failed"
     text = "; ".join(reasons) or context.failure_event.message or ""
     alert = alerts.Alert(f"{what} {partition}".strip(), text, "WARN" if what == "run waits" else "ERROR", run.run_id)

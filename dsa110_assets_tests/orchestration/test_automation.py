@@ -170,6 +170,15 @@ def test_a_late_tile_makes_the_hour_again(scene: Scene) -> None:
     assert asked == {HOUR}
 
 
+def test_a_tile_that_comes_after_the_tick_is_not_waited_for_till_the_next(scene: Scene) -> None:
+    calibrated(scene, *PRESENT)
+    scene.make("tile_image", *PRESENT[:-1])
+    scene.tick(5)
+    assert "hour_mosaic" not in scene.tick(20)
+    scene.make("tile_image", PRESENT[-1])
+    assert scene.tick(1)["hour_mosaic"] == {HOUR}
+
+
 def test_an_hour_without_a_tile_is_never_asked_for(scene: Scene) -> None:
     scene.tick(20)
     assert scene.tick(60) == {}

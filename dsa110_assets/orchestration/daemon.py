@@ -1,0 +1,57 @@
+"""Dagster's daemon, alone: a second one on the same DAGSTER_HOME would submit the same runs again.
+
+Dagster itself only logs that another daemon is sending heartbeats. The lock is held by the daemon's process and
+dies with it, so a daemon that was killed is followed at once.
+"""
+
+import argparse
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dsa110_assets.errors import ConfigurationError
+
+LOCK = "daemon.lock"
+
+
+@contextmanager
+def the_only_one(home: Path) -> Iterator[None]:
+    """Hold the daemon's lock of a Dagster home. Raises ConfigurationError, naming the holder, if it is taken."""
+    descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 64, 0).decode() or "another process"
+            raise ConfigurationError(f"DAGSTER_HOME={home}: its daemon runs already ({holder}); stop that first") from None
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()} on {os.uname().nodename}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def main() -> int:
+    """Run the daemon until a signal ends it; 1, with one sentence on stderr, if there is one already."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workspace", type=Path, required=True, help="workspace.yaml that names the code server")
+    given = parser.parse_args()
+    try:
+        home = os.environ.get("DAGSTER_HOME")
+        if not home:
+            raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
+        with the_only_one(Path(home)):
+            from dagster._daemon.cli import run_command
+
+            run_command.main(["--workspace", str(given.workspace)], standalone_mode=False)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""Imports what the steps of the graph import, so that a run forked from here has it already: see code_server.
+
+Nothing is opened by importing this, and the only threads are pools of libraries that know how to be forked
+(OpenBLAS, jemalloc). CASA stays out, as everywhere.
+"""
+
+import pkgutil
+from importlib import import_module
+
+import dsa110_assets.definitions  # noqa: F401
+from dsa110_assets import archive, calibration, imaging, mosaics, photometry, sky, telescope, variability, visibilities
+
+LIBRARIES = ("casacore.tables", "aoflagger", "ducc0", "radler", "reproject", "mocpy", "matplotlib", "pyarrow.parquet", "PIL.Image")
+"""What the science imports inside its functions."""
+
+for _package in (telescope, sky, visibilities, calibration, imaging, mosaics, photometry, variability, archive):
+    for _module in pkgutil.walk_packages(_package.__path__, f"{_package.__name__}."):
+        import_module(_module.name)
+for _library in LIBRARIES:
+    import_module(_library)
