@@ -17,6 +17,8 @@ MEASUREMENTS, LIGHT_CURVES, VARIABILITY = (
 COMPARED_SNR = 20.0
 """Sources above this are compared with the catalogue: their own noise is below 5 %."""
 EXPECTED_SNR = 10.0
+INJECTED_ROWS = 200_000
+"""Light-curve points the false-alarm rate is measured on: enough sources for it, and no more however long the history."""
 
 
 def known_sources(catalogue: "Product", earlier: "Sequence[Product]") -> "pd.DataFrame":

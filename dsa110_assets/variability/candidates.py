@@ -8,18 +8,22 @@ the first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from dsa110_assets.photometry.association import NEW_PREFIX
 from dsa110_assets.photometry.errormodel import group_starts
+from dsa110_assets.photometry.geometry import unit_vectors
 from dsa110_assets.telescope import astrometry
 from dsa110_assets.variability import significance
+from dsa110_assets.variability.curves import InMemory, LightCurves
 from dsa110_assets.variability.metrics import ragged_metrics
 from dsa110_assets.variability.options import VariabilityOptions
-from dsa110_assets.variability.unseen import unseen_before
+from dsa110_assets.variability.unseen import Unseen, unseen_before
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -60,9 +64,19 @@ def _curves(light_curves: pd.DataFrame, options: VariabilityOptions) -> _Curves:
     flux, error = (light_curves[c].to_numpy(np.float64) for c in ("flux_jy", "flux_err_jy"))
     usable = np.isfinite(flux) & (error > 0)
     usable &= (light_curves["quality"].to_numpy(np.int64) & options.exclude_quality) == 0
-    rows = light_curves[usable].sort_values(["source_id", "mjd"], kind="stable").reset_index(drop=True)
-    starts = group_starts(pd.factorize(rows["source_id"])[0].astype(np.int64))
-    return _Curves(rows, rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64), starts)
+    rows = light_curves if usable.all() else light_curves[usable]
+    source = pd.factorize(rows["source_id"])[0].astype(np.int64)
+    if not _in_order(source, rows["mjd"].to_numpy(np.float64)):
+        rows = rows.sort_values(["source_id", "mjd"], kind="stable")
+        source = pd.factorize(rows["source_id"])[0].astype(np.int64)
+    rows = rows.reset_index(drop=True)
+    return _Curves(rows, rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64), group_starts(source))
+
+
+def _in_order(source: IntArray, mjd: FloatArray) -> bool:
+    """Whether each source's rows are together and in order of time; `source` numbers them by first appearance."""
+    step = np.diff(source)
+    return bool(np.all((step == 1) | ((step == 0) & (np.diff(mjd) >= 0))))
 
 
 def _baseline(flux: FloatArray, error: FloatArray, catalogue_jy: float) -> tuple[float, float]:
@@ -97,17 +111,35 @@ def _main(off: FloatArray) -> int:
     return int(np.count_nonzero(np.abs(off) > 0.25 * np.abs(off).max(initial=0)))
 
 
-def _artefacts(curves: _Curves, new: NDArray[np.bool_], options: VariabilityOptions) -> NDArray[np.bool_]:
+def _artefacts(table: pd.DataFrame, new: NDArray[np.bool_], options: VariabilityOptions) -> NDArray[np.bool_]:
     """New sources so faint beside a bright neighbour that its sidelobes explain them."""
-    first = curves.rows.iloc[curves.starts[:-1]]
-    ra, dec = np.deg2rad(first["ra_deg"].to_numpy(np.float64)), np.deg2rad(first["dec_deg"].to_numpy(np.float64))
-    peak = np.maximum.reduceat(curves.flux, curves.starts[:-1])
+    ra, dec = (np.deg2rad(table[name].to_numpy(np.float64)) for name in ("ra_deg", "dec_deg"))
+    peak = table["peak"].to_numpy(np.float64)
     doubtful = np.zeros(peak.size, dtype=bool)
     for k in np.flatnonzero(new):
         bright = np.flatnonzero(peak * options.artefact_fraction > peak[k])
         away = astrometry.separation_deg(ra[k], dec[k], ra[bright], dec[bright])
         doubtful[k] = bool(np.any(away <= options.artefact_radius_deg))
     return doubtful
+
+
+def _unseen(table: pd.DataFrame, curves: LightCurves, new: NDArray[np.bool_], options: VariabilityOptions) -> Unseen:
+    """`unseen_before` of the new sources, from their rows and their neighbours'; NaN for all others."""
+    out = Unseen(*(np.full(len(table), np.nan) for _ in range(3)))
+    if not new.any():
+        return out
+    names = table["source_id"].to_numpy(object)
+    places = unit_vectors(table["ra_deg"].to_numpy(np.float64), table["dec_deg"].to_numpy(np.float64))
+    reach = 2 * np.sin(np.deg2rad(options.neighbour_deg) / 2) * (1 + 1e-9)
+    around = {k for near in cKDTree(places).query_ball_point(places[new], reach) for k in near}
+    some = _curves(curves.of(names[sorted(around)]), options)
+    place = {name: k for k, name in enumerate(some.rows["source_id"].to_numpy(object)[some.starts[:-1]])}
+    wanted = np.flatnonzero(new)
+    own = np.array([place[name] for name in names[wanted]])
+    found = unseen_before(some.rows, some.starts, own, options.neighbour_deg)
+    for into, values in zip(out, found, strict=True):
+        into[wanted] = values[own]
+    return out
 
 
 def _table(curves: _Curves) -> pd.DataFrame:
@@ -119,7 +151,7 @@ def _table(curves: _Curves) -> pd.DataFrame:
     several = metrics.deviation_row >= 0
     out = pd.DataFrame(
         {
-            "source_id": first["source_id"].to_numpy(),
+            "source_id": first["source_id"].astype(object).to_numpy(),
             "ra_deg": first["ra_deg"].to_numpy(),
             "dec_deg": first["dec_deg"].to_numpy(),
             "n_epochs": metrics.n,
@@ -131,6 +163,7 @@ def _table(curves: _Curves) -> pd.DataFrame:
             "first_mjd": first["mjd"].to_numpy(),
             "last_mjd": last["mjd"].to_numpy(),
             "deviation": metrics.deviation,
+            "peak": np.maximum.reduceat(curves.flux, starts[:-1]),
         }
     )
     out["p_eta"] = significance.p_eta(metrics.eta, metrics.n)
@@ -143,36 +176,49 @@ def _table(curves: _Curves) -> pd.DataFrame:
 
 
 def find_variables(light_curves: pd.DataFrame, options: VariabilityOptions) -> pd.DataFrame:
+    """`search` in one table, in any order: LIGHT_CURVE_COLUMNS; catalogue_flux_jy may be missing."""
+    return search(InMemory(light_curves), options)
+
+
+def search(light_curves: LightCurves, options: VariabilityOptions) -> pd.DataFrame:
     """Metrics, p-values and kind of every source with a usable flux: VARIABLE_COLUMNS, smallest q_value
     first.
 
-    `light_curves`: LIGHT_CURVE_COLUMNS; catalogue_flux_jy, if there, is the quiet level's witness when epochs
+    One batch of light curves is in memory at a time, and then only the rows of new sources, of their neighbours and
+    of candidates. catalogue_flux_jy, if there, is the quiet level's witness when epochs
     are few. NaN fluxes, and points with an excluded quality bit, are left out. `kind` is '' for what is not a
     candidate, else 'flare', 'ese', 'transient' (a new source that was not there in an earlier epoch of the
     same place) or 'variable'.
     A new source that a bright neighbour's sidelobes explain is no candidate.
     One-epoch sources have NaN metrics and no q_value, unless they are new and unseen before. mean_flux_jy is the weighted mean.
     """
-    curves = _curves(light_curves, options)
-    if not len(curves.rows):
+    tables = [_table(curves) for batch in light_curves.batches() if len((curves := _curves(batch, options)).rows)]
+    if not tables:
         return pd.DataFrame(columns=list(VARIABLE_COLUMNS))
-    out = _table(curves)
+    out = pd.concat(tables, ignore_index=True)
     new = out["source_id"].astype(str).str.startswith(NEW_PREFIX).to_numpy()
-    unseen = unseen_before(curves.rows, curves.starts, np.flatnonzero(new), options.neighbour_deg)
+    unseen = _unseen(out, light_curves, new, options)
     out["p"] = np.where(np.isfinite(unseen.p), significance.combine(out["p"], unseen.p), out["p"])
     better = np.isfinite(unseen.p) & ~(out["p_pair"] <= unseen.p)
     for name, values in (("vs_max", unseen.vs), ("m_max", unseen.m), ("p_pair", unseen.p)):
         out[name] = np.where(better, values, out[name])
     out["q_value"] = significance.q_values(out.pop("p"))
-    catalogue = curves.rows.get("catalogue_flux_jy", pd.Series(np.nan, index=curves.rows.index)).to_numpy(np.float64)
     chosen = (
-        ~_artefacts(curves, new, options) & (out["q_value"] <= options.max_false_discovery_rate) & (out["m_max"] >= options.min_modulation)
-    )
-    kinds = [""] * len(out)
-    for k in np.flatnonzero(chosen.to_numpy()):
-        own = slice(curves.starts[k], curves.starts[k + 1])
-        kinds[k] = _kind(curves.flux[own], curves.error[own], catalogue[curves.starts[k]], options.baseline_sigma)
-        if new[k] and (np.isfinite(unseen.p[k]) or not curves.rows["detected"].to_numpy(bool)[own][0]):
-            kinds[k] = "transient"
-    out["kind"] = kinds
+        ~_artefacts(out, new, options) & (out["q_value"] <= options.max_false_discovery_rate) & (out["m_max"] >= options.min_modulation)
+    ).to_numpy()
+    appeared = dict(zip(out["source_id"][new], np.isfinite(unseen.p[new]), strict=True))
+    kinds = _kinds(_curves(light_curves.of(out["source_id"][chosen].tolist()), options), appeared, options)
+    out["kind"] = out["source_id"].map(kinds).fillna("").to_numpy(object)
     return out.sort_values(["q_value", "source_id"], kind="stable", na_position="last")[list(VARIABLE_COLUMNS)].reset_index(drop=True)
+
+
+def _kinds(curves: _Curves, appeared: dict[str, bool], options: VariabilityOptions) -> dict[str, str]:
+    """The kind of each of these candidates; `appeared` tells of new sources whether an earlier look missed them."""
+    catalogue = curves.rows.get("catalogue_flux_jy", pd.Series(np.nan, index=curves.rows.index)).to_numpy(np.float64)
+    kinds = {}
+    for low, high in pairwise(curves.starts):
+        name, own = str(curves.rows["source_id"].iloc[low]), slice(low, high)
+        kinds[name] = _kind(curves.flux[own], curves.error[own], catalogue[low], options.baseline_sigma)
+        if name in appeared and (appeared[name] or not bool(curves.rows["detected"].iloc[low])):
+            kinds[name] = "transient"
+    return kinds

@@ -21,7 +21,7 @@ import derived
 import goals
 
 HERE = Path(__file__).resolve().parent
-STAGES = ("visibilities", "solve", "apply", "imaging", "mosaic", "photometry", "group", "scaling")
+STAGES = ("visibilities", "solve", "apply", "imaging", "mosaic", "photometry", "lightcurves", "group", "orchestration", "scaling")
 """In order of the work; each is a file here with `rows`."""
 BEGIN, END = "<!-- figures: renewed by ops/benchmarks/all -->", "<!-- end of figures -->"
 

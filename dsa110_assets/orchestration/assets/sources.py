@@ -63,18 +63,18 @@ def variability(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     """Metrics of every light curve, and candidates with their false-discovery rate at the actual number of epochs."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        import pandas as pd
-
-        from dsa110_assets.variability import candidates, injection
+        from dsa110_assets.variability import candidates, curves, injection
 
         stages, options = publishing.Stages(), platform.settings.variability
-        curves = pd.read_parquet(found.only("light_curves").path / measuring.LIGHT_CURVES)
+        light_curves = curves.OnDisk(found.only("light_curves").path / measuring.LIGHT_CURVES)
         with stages("search"):
-            table = candidates.find_variables(curves, options)
+            table = candidates.search(light_curves, options)
         table.to_parquet(draft.path / measuring.VARIABILITY)
         with stages("inject"):
-            figures = injection.injection_figures(curves, options)
+            trial = curves.sample(light_curves, measuring.INJECTED_ROWS)
+            figures = injection.injection_figures(trial, options)
         tested = int((table["n_epochs"] >= 2).sum())
+        injected = min(tested, int((trial["source_id"].value_counts() >= 2).sum()))
         kinds = table.loc[table["kind"] != "", "kind"]
         return {
             "n_sources": len(table),
@@ -82,7 +82,7 @@ def variability(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             "n_candidates": len(kinds),
             **{f"n_{kind}": int((kinds == kind).sum()) for kind in ("flare", "ese", "transient", "variable")},
             **figures,
-            **measuring.false_alarm_figures(figures["false_alarm_rate"], tested, options.max_false_discovery_rate),
+            **measuring.false_alarm_figures(figures["false_alarm_rate"], injected, options.max_false_discovery_rate),
             **stages.seconds,
         }
 

@@ -1,0 +1,77 @@
+"""Light curves in batches from disk give what one table in memory gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dsa110_assets.errors import BadDataError
+from dsa110_assets.photometry.association import NEW_PREFIX
+from dsa110_assets.variability import curves
+from dsa110_assets.variability.candidates import find_variables, search
+from dsa110_assets.variability.options import VariabilityOptions
+
+OPTIONS = VariabilityOptions()
+
+
+def light_curves() -> pd.DataFrame:
+    """Forty sources of 20 epochs; one flares, one dips, one is new, late and bright, one has a NaN."""
+    rng = np.random.default_rng(4)
+    flux = 1 + 0.05 * rng.standard_normal((40, 20))
+    flux[7, 9] += 1.0
+    flux[11, 3] -= 0.6
+    names = [f"NVSS_{k:04d}" for k in range(40)]
+    names[20] = f"{NEW_PREFIX}0520+1616"
+    source, epoch = np.divmod(np.arange(800), 20)
+    rows = pd.DataFrame(
+        {
+            "source_id": np.array(names, object)[source],
+            "ra_deg": 80 + 0.2 * source,
+            "dec_deg": 16.0,
+            "mjd": 61000 + 0.99727 * epoch,
+            "flux_jy": flux.ravel(),
+            "flux_err_jy": 0.05,
+            "rms_jy": 0.045,
+            "detected": True,
+            "quality": 0,
+            "catalogue_flux_jy": np.nan,
+        }
+    )
+    rows.loc[30, "flux_jy"] = np.nan
+    rows = rows[(source != 20) | (epoch > 12)]
+    return rows.sort_values(["source_id", "mjd"]).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("batch_rows", [7, 20, 21, 10_000])
+def test_batches_from_disk_find_what_one_table_finds(tmp_path: Path, batch_rows: int) -> None:
+    """Also where batches are shorter than a source, end with one, or hold everything; exactly the same numbers."""
+    rows = light_curves()
+    rows.to_parquet(tmp_path / "curves.parquet", row_group_size=33)
+    shuffled = rows.sample(frac=1, random_state=1)
+    expected = find_variables(shuffled, OPTIONS)
+    found = search(curves.OnDisk(tmp_path / "curves.parquet", batch_rows), OPTIONS)
+    pd.testing.assert_frame_equal(found, expected)
+    kinds = found.set_index("source_id")["kind"]
+    assert kinds["NVSS_0007"] == "flare"
+    assert kinds[f"{NEW_PREFIX}0520+1616"] == "transient"
+
+
+def test_a_source_torn_apart_is_refused(tmp_path: Path) -> None:
+    rows = light_curves()
+    pd.concat([rows[100:], rows[:100], rows[100:101]]).to_parquet(tmp_path / "curves.parquet")
+    with pytest.raises(BadDataError, match="not together"):
+        search(curves.OnDisk(tmp_path / "curves.parquet", 50), OPTIONS)
+
+
+def test_a_sample_holds_whole_sources(tmp_path: Path) -> None:
+    rows = light_curves()
+    rows.to_parquet(tmp_path / "curves.parquet")
+    stored = curves.OnDisk(tmp_path / "curves.parquet", 50)
+    pd.testing.assert_frame_equal(curves.sample(stored, 10_000), rows)
+    some = curves.sample(stored, 200)
+    assert 100 <= len(some) <= 200
+    whole = rows.groupby("source_id").size()
+    assert (some.groupby("source_id").size() == whole[some["source_id"].unique()]).all()
