@@ -208,7 +208,7 @@ def search(light_curves: LightCurves, options: VariabilityOptions) -> pd.DataFra
     ).to_numpy()
     appeared = dict(zip(out["source_id"][new], np.isfinite(unseen.p[new]), strict=True))
     kinds = _kinds(_curves(light_curves.of(out["source_id"][chosen].tolist()), options), appeared, options)
-    out["kind"] = out["source_id"].map(kinds).fillna("").to_numpy(object)
+    out["kind"] = [kinds.get(name, "") for name in out["source_id"]]
     return out.sort_values(["q_value", "source_id"], kind="stable", na_position="last")[list(VARIABLE_COLUMNS)].reset_index(drop=True)
 
 
