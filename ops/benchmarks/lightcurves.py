@@ -29,7 +29,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
             ],
             min(repeats, 3),
         ),
-        *compare([Contender("a tenth of those epochs", "dsa110_assets", search, {"folder": short}, "peak memory beside that of all epochs: what grows with the history")]),
+        *compare([Contender("a tenth of those epochs", "dsa110_assets", search, {"folder": short}, "for its memory beside that of all")]),
     ]
 
 
