@@ -25,7 +25,7 @@ from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.mosaics.beams import common_beam, spread, to_beam
 from dsa110_assets.mosaics.grid import common_header
 from dsa110_assets.mosaics.options import CoaddOptions
-from dsa110_assets.mosaics.resample import resample, source_coordinates, spline_coefficients
+from dsa110_assets.mosaics.resample import resample, resample_smooth, source_coordinates, spline_coefficients
 from dsa110_assets.mosaics.window import covered
 
 
@@ -126,7 +126,7 @@ def _add(
     data, response, sigma = _prepared(image, beam.data, tile.rms_jy, target, threads)
     x, y = source_coordinates(WCS(image.header).celestial, WCS(grid).celestial, window)
     values = resample(spline_coefficients(data), x, y, window)
-    responses = resample(spline_coefficients(response), x, y, window)
+    responses = resample_smooth(response, x, y, window)
     view = window.slices
     return bool(
         _accumulate(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from scipy import ndimage
 
 from dsa110_assets.errors import BadDataError
 from dsa110_assets.imaging.fits import read_image, write_image
@@ -265,3 +266,11 @@ def test_a_mosaic_on_disk_reads_back(tmp_path: Path) -> None:
     seen = weights > 0
     np.testing.assert_allclose(noise[seen] ** -2.0, weights[seen], rtol=1e-5)
     assert written["preview.png"].stat().st_size <= 20_000
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (7, 5), (33, 70)])
+def test_spline_coefficients_are_those_of_scipy(shape: tuple[int, int]) -> None:
+    """Mirrored edges, also of images smaller than the filter's reach; float32 rounding of sums of gain 36."""
+    image = np.random.default_rng(6).standard_normal(shape).astype(np.float32)
+    expected = ndimage.spline_filter(image, order=3, output=np.float64, mode="mirror")
+    np.testing.assert_allclose(spline_coefficients(image), expected, atol=36 * 6e-8 * np.abs(expected).max())
