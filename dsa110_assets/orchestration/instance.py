@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from dsa110_assets.errors import ConfigurationError
 
@@ -54,7 +54,7 @@ def close_orphans(instance: dg.DagsterInstance) -> list[str]:
     Dagster's retries start such a run again, where the platform is up; `dsa110 process` makes what is missing.
     """
     closed = []
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(IN_PROGRESS_RUN_STATUSES))):
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES))):
         host, pid, started, run_id = (*run.tags.get(LAUNCHER_TAG, "").split("/"), "", "", "", "")[:4]
         claimed = host == socket.gethostname() and run_id == run.run_id
         if claimed and pid.isdigit() and _started(int(pid)) != started:

@@ -61,7 +61,7 @@ def flux_jy(files: dict[int, Path], source: FixedSource) -> tuple[float, float]:
     peak = refine_peak(tile.image, round(y), round(x))
     assert peak is not None
     scale = (tile.header["RESTFRQ"] / 1.4e9) ** INDEX
-    return peak[2] / tile.primary_beam[round(y), round(x)] / scale, float(used.sum() * vis.channel_width_hz / 1e6)
+    return float(peak[2] / tile.primary_beam[round(y), round(x)] / scale), float(used.sum() * vis.channel_width_hz / 1e6)
 
 
 @pytest.mark.row(10)

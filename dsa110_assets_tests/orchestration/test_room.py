@@ -90,16 +90,17 @@ def test_runs_without_their_process_are_ended_and_no_others() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         killed, reused, ended = run_of(alive), run_of(f"{host}/{os.getpid()}/another boot"), run_of(alive, dg.DagsterRunStatus.SUCCESS)
         retried = run_of(f"{host}/{os.getpid()}/another boot/{reused.run_id}")
-        for one in (killed, reused, ended, retried, run_of("elsewhere/1/x"), run_of(None), run_of(own), run_of(f"{host}/1")):
+        unborn = run_of(f"{host}/{os.getpid()}/another boot", dg.DagsterRunStatus.NOT_STARTED)
+        for one in (killed, reused, unborn, ended, retried, run_of("elsewhere/1/x"), run_of(None), run_of(own), run_of(f"{host}/1")):
             instance.add_run(one)
-        assert instances.close_orphans(instance) == [reused.run_id]
+        assert set(instances.close_orphans(instance)) == {reused.run_id, unborn.run_id}
         child.kill()  # a zombie runs nothing, though it still has its number
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert instances.close_orphans(instance) == [killed.run_id]
         child.communicate()
         assert instances.close_orphans(instance) == []
         failed = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
-        assert {run.run_id for run in failed} == {killed.run_id, reused.run_id}
+        assert {run.run_id for run in failed} == {killed.run_id, reused.run_id, unborn.run_id}
 
 
 def test_every_run_says_which_process_runs_it(settings: Settings, tmp_path: Path) -> None:
