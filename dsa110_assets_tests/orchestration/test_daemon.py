@@ -1,0 +1,38 @@
+"""One daemon for each Dagster home, and no run asked for that is in hand already."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dsa110_assets.cli import up
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration import daemon, redo
+
+
+def test_a_second_daemon_is_refused_and_the_next_one_is_not(tmp_path: Path) -> None:
+    refused = pytest.raises(ConfigurationError, match=r"runs already \(pid \d+ on")
+    with daemon.the_only_one(tmp_path), refused, daemon.the_only_one(tmp_path):
+        pass
+    with daemon.the_only_one(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(("status", "left_alone"), [("STARTING", True), ("STARTED", True), ("SUCCESS", False), ("FAILURE", False)])
+def test_what_is_queued_or_running_is_in_hand(status: str, left_alone: bool) -> None:
+    run = dg.DagsterRun(
+        job_name="nights", run_id=str(uuid.uuid4()), status=dg.DagsterRunStatus(status), tags={"dagster/partition": "2026-01-25"},
+        asset_selection=frozenset({dg.AssetKey("caltables")}),
+    )  # fmt: skip
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_run(run)
+        assert (("caltables", "2026-01-25") in redo.in_hand(instance)) is left_alone
+
+
+def test_no_service_logs_where_dagsters_telemetry_collects(tmp_path: Path) -> None:
+    for service in up._services(tmp_path, "127.0.0.1", 3000, 3001):
+        assert service.log_path.parent != tmp_path / "logs"
+        assert service.environment["DAGSTER_DISABLE_TELEMETRY"] == "1"
