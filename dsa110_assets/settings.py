@@ -64,9 +64,6 @@ class Settings(BaseSettings):
         Path | None,
         Field(description="thresholds in TOML, re-read when changed (unset: thresholds.toml in the archive)"),
     ] = None
-    backups: Annotated[
-        Path | None, Field(description="directory of the daily backups, best on another disk (unset: beside the archive)")
-    ] = None
     start: Annotated[
         date, Field(description="first night of the partitions: a constant of the season, never today")
     ] = date(2026, 1, 1)
@@ -95,9 +92,8 @@ class Settings(BaseSettings):
         ),
     ] = ()
     memory_limit_gib: Annotated[
-        float | None,
-        Field(gt=0, le=1e5, description="memory one stage may plan with [GiB] (unset: what the machine has)"),
-    ] = None
+        float, Field(gt=0, le=1e5, description="memory an observation's steps keep to [GiB]; with less they take longer")
+    ] = 6.0
     host: Annotated[str, Field(min_length=1, description="address the web servers listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="port of Dagster's web server")] = 3000
     portal_port: Annotated[int, Field(ge=1, le=65535, description="port of the portal")] = 3001
@@ -146,7 +142,7 @@ class Settings(BaseSettings):
     def _empty_is_unset(cls, value: Any) -> Any:
         return value or None
 
-    @field_validator("inbox", "archive", "dagster_home", "thresholds", "backups", mode="after")
+    @field_validator("inbox", "archive", "dagster_home", "thresholds", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -186,11 +182,6 @@ class Settings(BaseSettings):
     def thresholds_path(self) -> Path:
         """The thresholds file, which need not exist."""
         return self.thresholds or self.archive / "thresholds.toml"
-
-    @property
-    def backups_path(self) -> Path:
-        """The directory of the backups, which need not exist."""
-        return self.backups or self.archive.with_name(f"{self.archive.name}-backups")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ _GROUPS = {
 }
 _KINDS = {
     "source_catalog": {"parquet"}, "sky_model": {"parquet"}, "calibrator_catalog": {"parquet"},
-    "subband_group": {"hdf5"}, "measurement_set": {"casacore", "aoflagger"}, "caltables": {"casacore", "numba"},
+    "subband_group": {"hdf5"}, "measurement_set": {"casacore", "numba"}, "caltables": {"casacore", "numba"},
     "calibrated_ms": {"casacore", "numba"}, "tile_image": {"fits", "ducc"}, "hour_mosaic": {"fits"},
     "night_mosaic": {"fits", "hips"}, "source_measurements": {"parquet"}, "light_curves": {"parquet"},
     "variability": {"parquet"}, "night_report": {"html"},

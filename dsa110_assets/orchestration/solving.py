@@ -13,12 +13,12 @@ from dsa110_assets.orchestration import calibrators, recipes
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.publish import Draft
+    from dsa110_assets.calibration.calibrated import Calibrated
     from dsa110_assets.calibration.select import CaltableSet
     from dsa110_assets.calibration.transits import Transit
     from dsa110_assets.settings import Settings
     from dsa110_assets.sky.model import SkyModel
     from dsa110_assets.thresholds import Thresholds
-    from dsa110_assets.visibilities.types import Visibilities
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,16 @@ def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
-def apply_set(ms_path: Path, chosen: "CaltableSet", engine: str, work_dir: Path) -> "Visibilities":
-    """The measurement set's visibilities, calibrated by a set's tables."""
-    from dsa110_assets.calibration import apply as own_engine
-    from dsa110_assets.calibration import caltables
+def calibrate(ms_path: Path, chosen: "CaltableSet", settings: "Settings", path: Path, note: str) -> "Calibrated":
+    """Write the measurement set at `ms_path`, corrected by a set's tables and averaged as set, to `path`."""
+    from dsa110_assets.calibration import calibrated, caltables
+
+    tables = [caltables.read(table) for table in chosen.paths]
+    averaging = {"channels": settings.average_channels, "times": settings.average_times}
+    if settings.solve_engine == "own":
+        return calibrated.calibrate_set(ms_path, tables, path, **averaging, observer_note=note)
+    from dsa110_assets.calibration import casa_engine
     from dsa110_assets.visibilities import measurement_set
 
-    vis = measurement_set.read(ms_path)
-    tables = [caltables.read(path) for path in chosen.paths]
-    if engine == "own":
-        return own_engine.apply(vis, tables, in_place=True)
-    from dsa110_assets.calibration import casa_engine
-
-    return casa_engine.apply(vis, tables, work_dir=work_dir)
+    vis = casa_engine.apply(measurement_set.read(ms_path), tables, work_dir=path.parent.parent)
+    return calibrated.write_averaged(vis, path, **averaging, observer_note=note)

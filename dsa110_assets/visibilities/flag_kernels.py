@@ -17,28 +17,29 @@ SIGMA_FLOOR = 0.1
 
 
 @numba.njit(cache=True, parallel=True)
-def flag_zeros(data, flags):  # type: ignore[no-untyped-def]
-    """Flag samples that are exactly zero."""
-    n_times, n_baselines, n_channels, n_pols = data.shape
-    for row in numba.prange(n_times * n_baselines):
-        t, b = row // n_baselines, row % n_baselines
-        for k in range(n_channels):
-            for p in range(n_pols):
-                if data[t, b, k, p] == 0:
-                    flags[t, b, k, p] = True
+def screen(data, flags, delivered, cross, limit):  # type: ignore[no-untyped-def]
+    """Flag exact zeros, cross-correlations (baseline,) of an amplitude above `limit`, and all autocorrelations.
 
-
-@numba.njit(cache=True, parallel=True)
-def clip(data, flags, limit):  # type: ignore[no-untyped-def]
-    """Flag samples of larger amplitude than `limit`."""
+    Returns (baseline, 3): samples of delivered channels that were flagged, are zero, are too high; each counted once.
+    """
     n_times, n_baselines, n_channels, n_pols = data.shape
-    for row in numba.prange(n_times * n_baselines):
-        t, b = row // n_baselines, row % n_baselines
-        for k in range(n_channels):
-            for p in range(n_pols):
-                value = data[t, b, k, p]
-                if value.real**2 + value.imag**2 > limit * limit:
-                    flags[t, b, k, p] = True
+    counts = np.zeros((n_baselines, 3), np.int64)
+    most = np.float32(limit) * np.float32(limit)
+    for b in numba.prange(n_baselines):
+        for t in range(n_times):
+            for k in range(n_channels):
+                for p in range(n_pols):
+                    value = data[t, b, k, p]
+                    power = value.real * value.real + value.imag * value.imag
+                    zero, high = value == 0, power > most and cross[b]
+                    if delivered[k]:
+                        given = flags[t, b, k, p]
+                        counts[b, 0] += given
+                        counts[b, 1] += zero and not given
+                        counts[b, 2] += high and not given
+                    if zero or high or not cross[b]:
+                        flags[t, b, k, p] = True
+    return counts
 
 
 @numba.njit(cache=True, parallel=True)

@@ -1,5 +1,5 @@
-"""Flagging: zeros, autocorrelations, clip, dead receptors, AOFlagger, median clip, extension; in that
-order.
+"""Flagging: zeros, autocorrelations, clip, interference on each baseline, dead receptors, interference seen by
+antennas, extension; in that order.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.visibilities import flag_kernels as kernels
+from dsa110_assets.visibilities import stacking, sumthreshold
 from dsa110_assets.visibilities.options import FlaggingOptions
+from dsa110_assets.visibilities.stacking import Stack
 from dsa110_assets.visibilities.types import Visibilities
 
 STRATEGY = "data/flagging.lua"
 N_POLS = 2
+ETA = 0.2
+_BLOCKS, _NARROWEST_BLOCK = 48, 4
+"""Backgrounds are of a 48th of the band each (3.9 MHz), but at least 4 channels."""
+_WIDEST, _FEWEST = 24, 8
+"""Windows along frequency reach a 24th of the band (8 MHz), but at least 8 channels: the sky varies over more."""
 
 
 @dataclass(frozen=True)
@@ -40,47 +47,95 @@ def flag(vis: Visibilities, options: FlaggingOptions | None = None) -> tuple[Vis
     autocorrelations are flagged as they must not be imaged, and keep their data. Existing flags stay.
     Deterministic.
     """
-    options = options or FlaggingOptions()
+    delivered = kernels.delivered_channels(vis.weights, ~vis.is_auto)
+    flagger = Flagger(vis, delivered, options or FlaggingOptions())
     flags = vis.flags.copy()
-    cross = ~vis.is_auto
-    delivered = kernels.delivered_channels(vis.weights, cross)
-    causes: dict[str, float] = {}
-    total = max(int(delivered.sum()) * int(cross.sum()) * flags.shape[0] * N_POLS, 1)
-    count = int(kernels.baseline_counts(flags, delivered)[cross].sum())
-    causes["file"] = count / total
+    flagger.block(np.arange(vis.ant1.size), vis.data, flags)
+    return replace(vis, flags=flags), flagger.finish(flags)
 
-    def note(cause: str) -> None:
-        nonlocal count
-        after = int(kernels.baseline_counts(flags, delivered)[cross].sum())
-        causes[cause] = (after - count) / total
-        count = after
 
-    kernels.flag_zeros(vis.data, flags)
-    note("zeros")
-    flags[:, ~cross] = True
-    if options.clip_amplitude:
-        kernels.clip(vis.data, flags, options.clip_amplitude)
-    note("clip")
-    dead = _flag_dead(vis, flags, delivered, options.dead_fraction)
-    note("dead")
-    if options.aoflagger:
-        _aoflagger(vis, flags, cross)
-        note("aoflagger")
-    if options.mad_sigma:
-        kernels.median_clip(vis.data, flags, options.mad_sigma)
-        note("median")
-    kernels.extend(flags, cross, delivered, options.extend_fraction)
-    note("extend")
-    dead = sorted(set(dead) | set(_flag_dead(vis, flags, delivered, options.dead_fraction)))
-    note("dead_after")
-    live = _live(vis, dead)
-    report = FlagReport(
-        causes=causes,
-        dead_receptors=dead,
-        fraction=_fraction(flags, delivered, live & cross[:, None]),
-        fraction_raw=_fraction(flags, np.ones_like(delivered), np.broadcast_to(cross[:, None], live.shape)),
-    )
-    return replace(vis, flags=flags), report
+class Flagger:
+    """Flags an observation some baselines at a time: every `block` once, then `finish`. Blocks do not change the result.
+
+    Of `frame` only the geometry counts; delivered (channel,) is False for absent subbands. An engine that compares
+    baselines' samples (`whole`) wants all of them in one block.
+    """
+
+    def __init__(self, frame: Visibilities, delivered: NDArray[np.bool_], options: FlaggingOptions) -> None:
+        self._frame, self._delivered, self._options = frame, delivered, options
+        self._cross = ~frame.is_auto
+        n_times, _, n_channels, _ = frame.data.shape
+        self._samples = max(int(delivered.sum()) * int(self._cross.sum()) * n_times * N_POLS, 1)
+        self._causes = dict.fromkeys(("file", "zeros", "clip"), 0)
+        self._place = np.zeros(len(frame.antennas.names), np.int32)
+        self._place[frame.active_antennas] = np.arange(frame.active_antennas.size)
+        self._windows = max(n_channels // _WIDEST, _FEWEST)
+        self._stack = Stack(frame.active_antennas.size, n_channels, n_times) if options.engine == "own" else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all baselines must come in one block."""
+        return self._stack is None and bool(self._options.mad_sigma)
+
+    def block(self, baselines: NDArray[np.int64], data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> None:
+        """Flag (time, len(baselines), channel, pol) of some baselines, in place; autocorrelations and zeros too."""
+        options, cross = self._options, self._cross[baselines]
+        counts = kernels.screen(data, flags, self._delivered, cross, options.clip_amplitude or np.inf)
+        for cause, number in zip(("file", "zeros", "clip"), counts[cross].sum(axis=0), strict=True):
+            self._causes[cause] += int(number)
+        before = self._count(flags, cross)
+        if self._stack is not None:
+            ends = self._place[self._frame.ant1[baselines]], self._place[self._frame.ant2[baselines]]
+            excess = np.empty((baselines.size, data.shape[2], data.shape[0]), np.int8)
+            sumthreshold.flag_blocks(
+                data,
+                flags,
+                ~cross,
+                max(data.shape[2] // _BLOCKS, _NARROWEST_BLOCK),
+                np.float32(options.threshold_sigma),
+                np.float32(options.mad_sigma),
+                self._windows,
+                np.float32(ETA),
+                excess,
+            )
+            self._stack.add(excess, *ends)
+            before = self._note("sumthreshold", flags, cross, before)
+        elif options.engine == "aoflagger":
+            _aoflagger(data, flags, cross)
+            before = self._note("aoflagger", flags, cross, before)
+        if self.whole:
+            kernels.median_clip(data, flags, options.mad_sigma)
+            self._note("median", flags, cross, before)
+
+    def finish(self, flags: NDArray[np.bool_]) -> FlagReport:
+        """What takes all baselines: dead receptors, interference seen by antennas, extension; `flags` in place."""
+        vis, options, delivered, cross = self._frame, self._options, self._delivered, self._cross
+        before = self._count(flags, cross)
+        dead = _flag_dead(vis, flags, delivered, options.dead_fraction)
+        before = self._note("dead", flags, cross, before)
+        if self._stack is not None:
+            hits = self._stack.hits(options.threshold_sigma, self._windows, ETA)
+            stacking.flag(flags, self._place[vis.ant1], self._place[vis.ant2], hits)
+            before = self._note("antennas", flags, cross, before)
+        kernels.extend(flags, cross, delivered, options.extend_fraction)
+        before = self._note("extend", flags, cross, before)
+        dead = sorted(set(dead) | set(_flag_dead(vis, flags, delivered, options.dead_fraction)))
+        self._note("dead_after", flags, cross, before)
+        live = _live(vis, dead)
+        return FlagReport(
+            causes={cause: number / self._samples for cause, number in self._causes.items()},
+            dead_receptors=dead,
+            fraction=_fraction(flags, delivered, live & cross[:, None]),
+            fraction_raw=_fraction(flags, np.ones_like(delivered), np.broadcast_to(cross[:, None], live.shape)),
+        )
+
+    def _count(self, flags: NDArray[np.bool_], cross: NDArray[np.bool_]) -> int:
+        return int(kernels.baseline_counts(flags, self._delivered)[cross].sum())
+
+    def _note(self, cause: str, flags: NDArray[np.bool_], cross: NDArray[np.bool_], before: int) -> int:
+        after = self._count(flags, cross)
+        self._causes[cause] = self._causes.get(cause, 0) + after - before
+        return after
 
 
 def _flag_dead(
@@ -134,11 +189,11 @@ def _fraction(flags: NDArray[np.bool_], channels: NDArray[np.bool_], pairs: NDAr
     return float(kernels.baseline_counts(flags, channels)[pairs].sum() / samples) if samples else 1.0
 
 
-def _aoflagger(vis: Visibilities, flags: NDArray[np.bool_], cross: NDArray[np.bool_]) -> None:
+def _aoflagger(data: NDArray[np.complex64], flags: NDArray[np.bool_], cross: NDArray[np.bool_]) -> None:
     """Run the packaged strategy on every cross-correlation that has unflagged data, XX and YY together."""
     import aoflagger
 
-    n_times, _, n_channels, _ = vis.data.shape
+    n_times, _, n_channels, _ = data.shape
     flagger = aoflagger.AOFlagger()
     images = flagger.make_image_set(n_times, n_channels, 2 * N_POLS, 2 * N_POLS)
     mask = flagger.make_flag_mask(n_times, n_channels, False)
@@ -151,7 +206,7 @@ def _aoflagger(vis: Visibilities, flags: NDArray[np.bool_], cross: NDArray[np.bo
         # AOFlagger has one mask for all images: a sample is judged where either polarisation is good.
         mask.set_buffer(np.ascontiguousarray(before.all(axis=2).T))
         for pol in range(N_POLS):
-            values = np.where(before[..., pol], 0, vis.data[:, baseline, :, pol]).T
+            values = np.where(before[..., pol], 0, data[:, baseline, :, pol]).T
             images.set_image_buffer(2 * pol, np.ascontiguousarray(values.real, dtype=np.float64))
             images.set_image_buffer(2 * pol + 1, np.ascontiguousarray(values.imag, dtype=np.float64))
         flags[:, baseline] |= strategy.run(images, mask).get_buffer().T[..., None]

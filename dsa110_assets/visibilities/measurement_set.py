@@ -10,6 +10,11 @@ the main table's keyword DSA110; a set that lost it in someone else's task is re
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +23,13 @@ import numpy as np
 from casacore import tables
 from numpy.typing import NDArray
 
-from dsa110_assets.errors import BadDataError
+from dsa110_assets.errors import BadDataError, DsaError
 from dsa110_assets.telescope import astrometry, site
-from dsa110_assets.visibilities import ms_subtables
+from dsa110_assets.visibilities import ms_columns, ms_subtables
 from dsa110_assets.visibilities.types import Antennas, Visibilities
 
 DAY_S = 86400.0
 KEYWORD = "DSA110"
-_TILE_BYTES = 1 << 20
 _COLUMNS_CONSTANT = (
     "ARRAY_ID",
     "DATA_DESC_ID",
@@ -48,18 +52,89 @@ def write(
     Stokes I [Jy], becomes MODEL_DATA of XX = YY = I. `observer_note` goes into HISTORY. Raises
     FileExistsError; ValueError for a model of another shape.
     """
-    path = Path(path)
-    if path.exists():
-        raise FileExistsError(f"{path} exists; a measurement set is written once")
     if model is not None and model.shape != vis.data.shape[:3]:
         raise ValueError(f"model has shape {model.shape}, visibilities {vis.data.shape[:3]}")
-    main = tables.default_ms(str(path), *_description(vis, model is not None))
-    try:
-        _write_main(main, vis, model)
-        main.putkeyword(KEYWORD, _record(vis))
-    finally:
-        main.close()
-    ms_subtables.write(vis, path, observer_note)
+    new = NewSet(vis, path, uniform_weights(vis.weights), with_model=model is not None)
+    conjugate = np.empty(vis.data.shape[1:], np.complex64)
+    with new.column("DATA") as column:
+        for t in range(vis.times_mjd.size):
+            column.put(t * vis.ant1.size, np.conjugate(vis.data[t], out=conjugate))
+    if model is not None:
+        with new.column("MODEL_DATA") as column:
+            for t in range(vis.times_mjd.size):
+                conjugate[:] = np.conjugate(model[t])[..., None]
+                column.put(t * vis.ant1.size, conjugate)
+    if not new.uniform:
+        with new.column("WEIGHT_SPECTRUM") as column:
+            for t in range(vis.times_mjd.size):
+                column.put(t * vis.ant1.size, np.ascontiguousarray(vis.weights[t]))
+    new.finish(vis.flags, mean_weights(vis.weights, vis.flags), observer_note)
+
+
+class NewSet:
+    """A measurement set being written: made with its geometry at once, then its columns, then `finish`.
+
+    `frame` is a Visibilities of which only the geometry counts. `weights` (channel, pol) are every row's
+    WEIGHT_SPECTRUM; None if rows differ. Raises FileExistsError.
+    """
+
+    def __init__(self, frame: Visibilities, path: Path, weights: NDArray[np.float32] | None, *, with_model: bool = False) -> None:
+        self.frame, self.path = frame, Path(path)
+        if self.path.exists():
+            raise FileExistsError(f"{self.path} exists; a measurement set is written once")
+        self.uniform = weights is not None
+        main = tables.default_ms(str(self.path), *_description(frame.frequencies_hz.size, with_model, self.uniform))
+        try:
+            main.addrows(1)
+            if weights is not None:
+                main.putcell("WEIGHT_SPECTRUM", 0, weights)  # the rows to come repeat the last one's
+            main.addrows(frame.times_mjd.size * frame.ant1.size - 1)
+            _write_geometry(main, frame)
+            main.putkeyword(KEYWORD, _record(frame))
+        finally:
+            main.close()
+
+    @contextmanager
+    def column(self, name: str) -> Iterator[ms_columns.TiledColumn]:
+        """The file of DATA, MODEL_DATA, FLAG or WEIGHT_SPECTRUM, to put rows of the set's own sign into: row = time x
+        number of baselines + baseline."""
+        with tables.table(str(self.path), ack=False) as main:
+            found = ms_columns.find(main, self.path, name)
+        if found is None:
+            raise DsaError(f"{self.path}: casacore did not lay out {name} in tiles of whole rows; report its version")
+        with found.opened(os.O_WRONLY) as column:
+            yield column
+
+    def finish(self, flags: NDArray[np.bool_], weight: NDArray[np.float32], observer_note: str) -> None:
+        """Write flags (time, baseline, channel, pol) and WEIGHT (time, baseline, pol; see mean_weights), and the subtables."""
+        n_times, n_baselines = flags.shape[:2]
+        with self.column("FLAG") as column:
+            step = 8 // math.gcd(n_baselines, 8)  # so many integrations of bits end with a byte
+            for t in range(0, n_times, step):
+                column.put(t * n_baselines, np.ascontiguousarray(flags[t : t + step]))
+        # CASA's own convention for "no weight" is SIGMA = -1.
+        sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), -1).astype(np.float32)
+        with tables.table(str(self.path), ack=False, readonly=False) as main:
+            main.putcol("WEIGHT", weight.reshape(-1, 2))
+            main.putcol("SIGMA", sigma.reshape(-1, 2))
+            main.putcol("FLAG_ROW", flags.all(axis=(2, 3)).reshape(-1))
+        ms_subtables.write(self.frame, self.path, observer_note)
+
+
+def uniform_weights(weights: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """The weights (channel, pol) that every row of (time, baseline, channel, pol) has; None if rows differ."""
+    first = np.ascontiguousarray(weights[0, 0])
+    return first if all(_all_equal(part, first) for part in weights) else None
+
+
+@numba.njit(cache=True)
+def _all_equal(rows, first):  # type: ignore[no-untyped-def]
+    for row in range(rows.shape[0]):
+        for k in range(rows.shape[1]):
+            for p in range(rows.shape[2]):
+                if rows[row, k, p] != first[k, p]:
+                    return False
+    return True
 
 
 def read(path: Path, column: str = "DATA") -> Visibilities:
@@ -68,14 +143,56 @@ def read(path: Path, column: str = "DATA") -> Visibilities:
     Raises BadDataError, naming what is wrong, unless it holds one spectral window, XX and YY, and every
     baseline at every time once.
     """
+    with opened(path, column) as stored:
+        shape = stored.frame.data.shape
+        data, flags, weights = np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(shape, np.float32)
+        stored.load(0, data, flags, weights)
+        return replace(stored.frame, data=data, flags=flags, weights=weights)
+
+
+@contextmanager
+def opened(path: Path, column: str = "DATA") -> Iterator[StoredSet]:
+    """A measurement set whose samples are loaded some integrations at a time; as `read`."""
     path = Path(path)
     if not (path / "table.dat").is_file():
         raise BadDataError(f"{path}: not a measurement set")
     try:
         with tables.table(str(path), ack=False) as main:
-            return _read(main, path, column)
+            yield _read(main, path, column)
     except RuntimeError as error:
         raise BadDataError(f"{path}: casacore cannot read it ({error})") from error
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSet:
+    """frame: a Visibilities whose data, flags and weights are constants without memory; the rest is where they are."""
+
+    frame: Visibilities
+    _main: Any
+    _column: str
+    _order: NDArray[np.int64] | None
+    _places: dict[str, ms_columns.TiledColumn]
+
+    def load(self, first_time: int, data: NDArray[np.complex64], flags: NDArray[np.bool_], weights: NDArray[np.float32]) -> None:
+        """Fill (time, baseline, channel, pol) arrays, C-contiguous, with the integrations from `first_time` on."""
+        n_baselines = self.frame.ant1.size
+        first, n_rows = first_time * n_baselines, data.shape[0] * n_baselines
+        named: list[tuple[str, NDArray[Any]]] = [(self._column, data), ("FLAG", flags)]
+        if spectra := "WEIGHT_SPECTRUM" in self._main.colnames() and self._main.iscelldefined("WEIGHT_SPECTRUM", 0):
+            named.append(("WEIGHT_SPECTRUM", weights))
+        source = self._main if self._order is None else self._main.selectrows(self._order)
+        for name, cube in named:
+            place = self._places.get(name)
+            # bits start a byte at every eighth row only
+            if place is not None and place.dtype == cube.dtype and (name != "FLAG" or first % 8 == 0):
+                with place.opened(os.O_RDONLY):
+                    place.get(first, cube)
+            else:
+                for t in range(data.shape[0]):
+                    source.getcolnp(name, cube[t], first + t * n_baselines, n_baselines)
+        if not spectra:
+            weights[:] = source.getcol("WEIGHT", first, n_rows).reshape(-1, n_baselines, 1, 2)
+        _conjugate(data.view(np.uint64).reshape(-1))
 
 
 def problems(path: Path) -> list[str]:
@@ -146,43 +263,28 @@ def _main_problems(main: Any, path: Path, phase: NDArray[np.float64]) -> list[st
     return found
 
 
-def _description(vis: Visibilities, with_model: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Main table description and storage: fixed-shape tiled columns of whole rows, about 1 MiB a tile."""
-    n_channels = vis.frequencies_hz.size
+def _description(n_channels: int, with_model: bool, uniform: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Main table description and storage: a file of its own for each big column."""
     description = tables.required_ms_desc("MAIN")
     for name in ("TIME", "TIME_CENTROID", "INTERVAL", "EXPOSURE", "FIELD_ID", *_COLUMNS_CONSTANT):
         description[name].update(dataManagerType="IncrementalStMan", dataManagerGroup="constant")
-    tiled = {
-        "DATA": ("complex", [n_channels, 2], 8),
-        "FLAG": ("boolean", [n_channels, 2], 1),
-        "WEIGHT_SPECTRUM": ("float", [n_channels, 2], 4),
-        "UVW": ("double", [3], 8),
-        "WEIGHT": ("float", [2], 4),
-        "SIGMA": ("float", [2], 4),
-    }
-    if with_model:
-        tiled["MODEL_DATA"] = tiled["DATA"]
-    storage: dict[str, Any] = {}
-    for name, (value_type, shape, size) in tiled.items():
-        column = tables.makearrcoldesc(
-            name,
-            0,
-            valuetype=value_type,
-            shape=shape,
-            options=5,
-            datamanagertype="TiledColumnStMan",
-            datamanagergroup=name,
-        )["desc"]
+    spectrum = [n_channels, 2]
+    columns = {name: ms_columns.tiled(name, "complex", spectrum, 8) for name in ("DATA", *["MODEL_DATA"] * with_model)}
+    columns["FLAG"] = ms_columns.tiled("FLAG", "boolean", spectrum, 1)
+    columns["UVW"] = ms_columns.tiled("UVW", "double", [3], 8)
+    columns |= {name: ms_columns.tiled(name, "float", [2], 4) for name in ("WEIGHT", "SIGMA")}
+    if uniform:
+        columns["WEIGHT_SPECTRUM"] = ms_columns.constant("WEIGHT_SPECTRUM", "float", spectrum), {}
+    else:
+        columns["WEIGHT_SPECTRUM"] = ms_columns.tiled("WEIGHT_SPECTRUM", "float", spectrum, 4)
+    for name, (column, _) in columns.items():
         description[name] = column | {"keywords": description.get(name, {}).get("keywords", {})}
-        rows = int(np.clip(_TILE_BYTES // (int(np.prod(shape)) * size), 8, 4096))
-        storage[name] = {"DEFAULTTILESHAPE": np.array([*shape[::-1], rows], dtype=np.int32)}
-    return description, tables.makedminfo(description, storage)
+    return description, tables.makedminfo(description, {name: storage for name, (_, storage) in columns.items() if storage})
 
 
-def _write_main(main: Any, vis: Visibilities, model: NDArray[np.complex64] | None) -> None:
-    n_times, n_baselines, n_channels, _ = vis.data.shape
+def _write_geometry(main: Any, vis: Visibilities) -> None:
+    n_times, n_baselines = vis.times_mjd.size, vis.ant1.size
     n_rows = n_times * n_baselines
-    main.addrows(n_rows)
     seconds = np.repeat(vis.times_mjd * DAY_S, n_baselines)
     for name, values in (
         ("TIME", seconds),
@@ -197,40 +299,28 @@ def _write_main(main: Any, vis: Visibilities, model: NDArray[np.complex64] | Non
         *((name, np.zeros(n_rows, np.int32)) for name in _COLUMNS_CONSTANT if name != "SCAN_NUMBER"),
     ):
         main.putcol(name, values)
-    conjugate = np.empty((n_baselines, n_channels, 2), np.complex64)
-    for t in range(n_times):
-        start = t * n_baselines
-        main.putcol("DATA", np.conjugate(vis.data[t], out=conjugate), start, n_baselines)
-        if model is not None:
-            np.conjugate(model[t][..., None], out=conjugate)
-            main.putcol("MODEL_DATA", conjugate, start, n_baselines)
-        main.putcol("FLAG", vis.flags[t], start, n_baselines)
-        main.putcol("WEIGHT_SPECTRUM", vis.weights[t], start, n_baselines)
-        weight, all_flagged = row_weights(vis.weights[t], vis.flags[t])
-        main.putcol("WEIGHT", weight, start, n_baselines)
-        # CASA's own convention for "no weight" is SIGMA = -1.
-        sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), -1).astype(np.float32)
-        main.putcol("SIGMA", sigma, start, n_baselines)
-        main.putcol("FLAG_ROW", all_flagged, start, n_baselines)
 
 
 @numba.njit(cache=True, parallel=True)
-def row_weights(weights, flags):  # type: ignore[no-untyped-def]
-    """(WEIGHT (row, pol): mean weight of a row's unflagged channels, 0 if none; FLAG_ROW (row,))."""
-    n_rows, n_channels, n_pols = weights.shape
-    mean = np.zeros((n_rows, n_pols), np.float32)
-    row_flag = np.ones(n_rows, np.bool_)
-    for row in numba.prange(n_rows):
+def mean_weights(weights, flags):  # type: ignore[no-untyped-def]
+    """(time, baseline, pol) float32: mean weight of the unflagged channels, 0 if none.
+
+    weights (time, baseline or 1, channel, pol): of one baseline if all have the same.
+    """
+    n_times, n_baselines, n_channels, n_pols = flags.shape
+    step = 1 if weights.shape[1] == n_baselines else 0
+    mean = np.zeros((n_times, n_baselines, n_pols), np.float32)
+    for row in numba.prange(n_times * n_baselines):
+        t, b = row // n_baselines, row % n_baselines
         for p in range(n_pols):
             total, count = 0.0, 0
             for k in range(n_channels):
-                if not flags[row, k, p]:
-                    total += weights[row, k, p]
+                if not flags[t, b, k, p]:
+                    total += weights[t, b * step, k, p]
                     count += 1
             if count:
-                mean[row, p] = total / count
-                row_flag[row] = False
-    return mean, row_flag
+                mean[t, b, p] = total / count
+    return mean
 
 
 def field_ids(vis: Visibilities) -> NDArray[np.int32]:
@@ -260,7 +350,7 @@ def _times(seconds: NDArray[np.float64], record: dict[str, Any]) -> NDArray[np.f
     return exact if exact.shape == mjd.shape and np.all(np.abs(exact - mjd) * DAY_S < 1e-5) else mjd
 
 
-def _read(main: Any, path: Path, column: str) -> Visibilities:
+def _read(main: Any, path: Path, column: str) -> StoredSet:
     if column not in main.colnames():
         raise BadDataError(
             f"{path}: no column {column}; it has {[c for c in main.colnames() if 'DATA' in c]}"
@@ -280,7 +370,7 @@ def _read(main: Any, path: Path, column: str) -> Visibilities:
     )
     if not regular or not np.array_equal(inverse[order], np.repeat(np.arange(n_times), n_baselines)):
         raise BadDataError(f"{path}: baselines differ between times")
-    data, flags, weights = _cubes(main, column, order, (n_times, n_baselines, window.frequencies_hz.size, 2))
+    shape = n_times, n_baselines, window.frequencies_hz.size, 2
     times = _times(seconds, record)
     first_rows = order[::n_baselines]
     with tables.table(f"{path}::FIELD", ack=False) as field:
@@ -290,10 +380,10 @@ def _read(main: Any, path: Path, column: str) -> Visibilities:
     if relative.shape == antennas.relative_m.shape and np.max(np.abs(relative - antennas.relative_m)) < 1e-6:
         antennas = Antennas(antennas.names, relative, antennas.diameters_m)
     dec = record.get("pointing_dec_rad")
-    return Visibilities(
-        data=data,
-        flags=flags,
-        weights=weights,
+    frame = Visibilities(
+        data=np.broadcast_to(np.complex64(0), shape),
+        flags=np.broadcast_to(np.bool_(False), shape),
+        weights=np.broadcast_to(np.float32(1), shape),
         ant1=ant1.astype(np.int32),
         ant2=ant2.astype(np.int32),
         times_mjd=times,
@@ -308,32 +398,14 @@ def _read(main: Any, path: Path, column: str) -> Visibilities:
             int(s) for s in np.atleast_1d(record.get("subbands_missing", np.zeros(0, int)))
         ),
     )
+    if not np.array_equal(order, np.arange(order.size)):
+        return StoredSet(frame, main, column, order, {})
+    places = {name: ms_columns.find(main, path, name) for name in (column, "FLAG", "WEIGHT_SPECTRUM") if name in main.colnames()}
+    return StoredSet(frame, main, column, None, {name: place for name, place in places.items() if place is not None})
 
 
-def _cubes(
-    main: Any, column: str, order: NDArray[np.int64], shape: tuple[int, int, int, int]
-) -> tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]:
-    """Data (our sign), flags and weights on the grid, read one integration at a time straight into place."""
-    n_times, n_baselines = shape[:2]
-    data, flags, weights = (
-        np.empty(shape, np.complex64),
-        np.empty(shape, np.bool_),
-        np.empty(shape, np.float32),
-    )
-    spectrum = (
-        "WEIGHT_SPECTRUM"
-        if "WEIGHT_SPECTRUM" in main.colnames() and main.iscelldefined("WEIGHT_SPECTRUM", 0)
-        else ""
-    )
-    in_order = np.array_equal(order, np.arange(order.size))
-    source = main if in_order else main.selectrows(order)
-    for t in range(n_times):
-        start = t * n_baselines
-        source.getcolnp(column, data[t], start, n_baselines)
-        np.conjugate(data[t], out=data[t])
-        source.getcolnp("FLAG", flags[t], start, n_baselines)
-        if spectrum:
-            source.getcolnp(spectrum, weights[t], start, n_baselines)
-        else:
-            weights[t] = source.getcol("WEIGHT", start, n_baselines)[:, None, :]
-    return data, flags, weights
+@numba.njit(cache=True, parallel=True)
+def _conjugate(bits):  # type: ignore[no-untyped-def]
+    """Conjugate complex64 in place, given as little-endian 64 bits: the imaginary part's sign is the highest."""
+    for k in numba.prange(bits.size):
+        bits[k] ^= np.uint64(1) << np.uint64(63)

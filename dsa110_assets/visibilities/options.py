@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,12 +19,15 @@ class FlaggingOptions:
         float,
         Field(gt=0, le=1, description="a receptor with more than this part of its samples flagged is dead"),
     ] = 0.95
-    aoflagger: Annotated[
-        bool, Field(description="run AOFlagger's SumThreshold strategy on every cross-correlation")
-    ] = True
+    engine: Annotated[
+        Literal["own", "aoflagger", "none"], Field(description="who finds interference: own SumThreshold kernels, AOFlagger")
+    ] = "own"
+    threshold_sigma: Annotated[
+        float, Field(ge=3, le=100, description="own engine: first threshold of SumThreshold, in standard deviations")
+    ] = 6.0
     mad_sigma: Annotated[
         float,
-        Field(ge=0, description="flag amplitudes this many robust sigma above a channel's median; 0: none"),
+        Field(ge=0, description="flag single amplitudes this many robust sigma above the usual; 0: none"),
     ] = 7.0
     extend_fraction: Annotated[
         float,

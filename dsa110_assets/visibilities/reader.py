@@ -8,11 +8,14 @@ float32 and belong to one fixed date.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +23,15 @@ from numpy.typing import NDArray
 from dsa110_assets.errors import BadDataError, DsaError
 from dsa110_assets.telescope import astrometry, band
 from dsa110_assets.visibilities.grouping import SAME_TIME_S, baseline_set
+from dsa110_assets.visibilities.samples import Samples
 from dsa110_assets.visibilities.types import Antennas, Visibilities
 from dsa110_assets.visibilities.uvh5 import SubbandHeader, read_header
 
 Engine = Literal["direct", "pyuvdata"]
+_THREADS = 2 * (os.cpu_count() or 1)
+"""Reading waits for the disk as much as it computes."""
+_SIGN, _EXPONENT = np.int64(-(2**63)), np.int64(0x7F800000)
+"""Of a complex64 as a little-endian int64: the imaginary part's sign; a float32's exponent bits."""
 
 
 def read_group(
@@ -36,30 +44,111 @@ def read_group(
     Weights of good samples are 1: the file's nsamples are a constant whatever was lost. `engine="pyuvdata"`
     reads through pyuvdata, for comparison. Raises BadDataError when there is no file or files disagree.
     """
+    group = open_group(files, n_subbands)
+    shape = group.frame.data.shape
+    data, flags, weights = np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(shape, np.float32)
+    if engine == "direct":
+        group.load(np.arange(shape[1]), data, flags, weights)
+    else:
+        for subband, header in group.headers.items():
+            part = np.s_[:, :, group.channels(subband)]
+            _load_pyuvdata(header, data[part], flags[part], weights[part])
+        group.blank_missing(data, flags, weights)
+    return replace(group.frame, data=data, flags=flags, weights=weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """An observation whose headers were read and agree, and whose samples can be loaded, some baselines at a time.
+
+    headers {subband: header}; frame: a Visibilities whose data (0), flags (False) and weights (1; 0 in absent
+    subbands) are read-only constants that take no memory.
+    """
+
+    headers: Mapping[int, SubbandHeader]
+    frame: Visibilities
+
+    @cached_property
+    def _samples(self) -> Mapping[int, Samples]:
+        """Where each subband's samples are: asked once, used by every block."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return dict(zip(self.headers, pool.map(lambda header: Samples(header.path), self.headers.values()), strict=True))
+
+    def channels(self, subband: int) -> slice:
+        """Where a subband's channels are in the ascending band."""
+        n = next(iter(self.headers.values())).n_channels
+        low = self.frame.frequencies_hz.size - (subband + 1) * n
+        return slice(low, low + n)
+
+    def blocks(self, limit_bytes: float) -> list[NDArray[np.int64]]:
+        """The baselines (indices into the frame's, ascending) in blocks whose samples and flags fit into `limit_bytes`.
+
+        What lies together in the files is in one block. One baseline is the least.
+        """
+        header = next(iter(self.headers.values()))
+        _, _, place, _ = _canonical(header)
+        n_times, _, n_channels, n_pols = self.frame.data.shape
+        per_baseline = n_times * n_channels * n_pols * (8 + 1)
+        n = max(int(limit_bytes // per_baseline), 1)
+        count = -(-place.size // n)
+        return [np.sort(part) for part in np.array_split(place, count)]
+
+    def load(
+        self,
+        baselines: NDArray[np.int64],
+        data: NDArray[np.complex64],
+        flags: NDArray[np.bool_],
+        weights: NDArray[np.float32] | None = None,
+        *,
+        conjugate: bool = False,
+    ) -> int:
+        """Fill (time, len(baselines), channel, pol) arrays with some of the frame's baselines, as read_group says.
+
+        `conjugate`: the other sign convention. Returns how many samples of delivered subbands were not finite.
+        """
+        unweighted = np.empty((0, 0, 0, 0), np.float32)
+
+        def one(subband: int) -> int:
+            part = np.s_[:, :, self.channels(subband)]
+            to = unweighted if weights is None else weights[part]
+            return _load(self.headers[subband], self._samples[subband], baselines, data[part], flags[part], to, conjugate)
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            bad = sum(pool.map(one, self.headers))
+        self.blank_missing(data, flags, weights)
+        return bad
+
+    def blank_missing(
+        self, data: NDArray[np.complex64], flags: NDArray[np.bool_], weights: NDArray[np.float32] | None
+    ) -> None:
+        """Absent subbands: zeros, flagged, of weight 0."""
+        for subband in self.frame.subbands_missing:
+            part = np.s_[:, :, self.channels(subband)]
+            data[part], flags[part] = 0, True
+            if weights is not None:
+                weights[part] = 0
+
+
+def open_group(files: Mapping[int, Path], n_subbands: int = band.N_SUBBANDS) -> Group:
+    """The headers of an observation's subband files {subband: path}, checked against each other, and their frame.
+
+    Raises BadDataError when there is no file or files disagree.
+    """
     headers = {subband: read_header(Path(path)) for subband, path in sorted(files.items())}
     _check(headers, n_subbands)
     first = next(iter(headers.values()))
-    n_channels, n_times = first.n_channels, first.times_mjd.size
+    n_channels, missing = first.n_channels, tuple(s for s in range(n_subbands) if s not in headers)
     ant1, ant2, _, _ = _canonical(first)
-    shape = (n_times, ant1.size, n_subbands * n_channels, 2)
-    data = np.empty(shape, np.complex64)
-    flags = np.empty(shape, np.bool_)
-    weights = np.empty(shape, np.float32)
-    load = _load_direct if engine == "direct" else _load_pyuvdata
-    for subband in range(n_subbands):
-        low = (n_subbands - 1 - subband) * n_channels
-        part = np.s_[:, :, low : low + n_channels]
-        if subband in headers:
-            load(headers[subband], data[part], flags[part], weights[part])
-        else:
-            data[part], flags[part], weights[part] = 0, True, 0
+    shape = (first.times_mjd.size, ant1.size, n_subbands * n_channels, 2)
+    present = ~np.isin(np.arange(n_subbands)[::-1], missing)
+    weights = np.repeat(present, n_channels).astype(np.float32)
     dec = first.pointing_dec_rad
     centres = astrometry.meridian_icrs_rad(first.times_mjd, dec)
     antenna_uvw = astrometry.icrs_uvw_m(first.antenna_positions_m, centres, first.times_mjd)
-    return Visibilities(
-        data=data,
-        flags=flags,
-        weights=weights,
+    frame = Visibilities(
+        data=np.broadcast_to(np.complex64(0), shape),
+        flags=np.broadcast_to(np.bool_(False), shape),
+        weights=np.broadcast_to(weights[:, None], shape),
         ant1=ant1,
         ant2=ant2,
         times_mjd=first.times_mjd,
@@ -70,8 +159,9 @@ def read_group(
         phase_centres_rad=centres,
         pointing_dec_rad=dec,
         antennas=Antennas(first.antenna_names, first.antenna_positions_m, first.antenna_diameters_m),
-        subbands_missing=tuple(s for s in range(n_subbands) if s not in headers),
+        subbands_missing=missing,
     )
+    return Group(headers, frame)
 
 
 def _check(headers: Mapping[int, SubbandHeader], n_subbands: int) -> None:
@@ -105,55 +195,81 @@ def _canonical(
     return low[order], high[order], place, reversed_
 
 
-def _load_direct(
-    header: SubbandHeader, data: NDArray[Any], flags: NDArray[Any], weights: NDArray[Any]
-) -> None:
+def _load(
+    header: SubbandHeader,
+    samples: Samples,
+    baselines: NDArray[np.int64],
+    data: NDArray[Any],
+    flags: NDArray[Any],
+    weights: NDArray[Any],
+    conjugate: bool,
+) -> int:
+    """One subband's share of Group.load: rows that follow each other in the file are read together."""
     _, _, place, reversed_ = _canonical(header)
+    to = np.full(place.size, -1)
+    to[baselines] = np.arange(baselines.size)
+    rows = np.flatnonzero(to[place] >= 0)
+    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+    runs = [(int(rows[a]), int(rows[b - 1]) + 1) for a, b in zip(starts, np.append(starts[1:], rows.size), strict=True)]
+    n_pols, longest, bad = header.n_pols, max(high - low for low, high in runs), 0
+    raw = np.empty((longest, header.n_channels, n_pols), np.complex64)
+    raw_flags = np.empty(raw.shape, np.bool_)
     descending = _descending(header)
-    n_baselines = place.size
-    try:
-        with h5py.File(header.path, "r", rdcc_nbytes=64 << 20, rdcc_nslots=20011) as file:
-            visdata, file_flags = file["Data/visdata"], file["Data/flags"]
-            raw = np.empty((n_baselines, 1, header.n_channels, visdata.shape[3]), np.complex64)
-            raw_flags = np.empty(raw.shape, np.bool_)
-            for t in range(header.times_mjd.size):
-                rows = np.s_[t * n_baselines : (t + 1) * n_baselines]
-                visdata.read_direct(raw, rows)
-                file_flags.read_direct(raw_flags, rows)
-                _scatter(
-                    raw[:, 0],
-                    raw_flags[:, 0],
-                    place,
-                    reversed_,
+    with samples:
+        for t in range(header.times_mjd.size):
+            for low, high in runs:
+                n = high - low
+                samples.read(t * place.size + low, raw[:n], raw_flags[:n])
+                bad += _scatter(
+                    raw[:n].view(np.int64),
+                    raw_flags[:n].view(np.uint8),
+                    to[place[low:high]],
+                    np.where(reversed_[low:high] != conjugate, _SIGN, 0),
                     descending,
                     *header.pol_index,
-                    data[t],
-                    flags[t],
-                    weights[t],
+                    data[t].view(np.int64),
+                    flags[t].view(np.uint8),
+                    weights[t] if weights.size else weights[:0].reshape(0, 0, 0),
                 )
-    except OSError as error:
-        raise BadDataError(f"{header.path}: data cannot be read ({error}); copy it again", header.path) from error
+    return bad
 
 
-@numba.njit(cache=True)
-def _scatter(raw, raw_flags, place, reversed_, descending, pol_x, pol_y, data, flags, weights):  # type: ignore[no-untyped-def]
-    """Put one integration's rows (baseline, channel, pol) in place: order, direction, conjugation, NaN."""
+@numba.njit(cache=True, nogil=True)
+def _scatter(raw, raw_flags, place, flip, descending, pol_x, pol_y, data, flags, weights):  # type: ignore[no-untyped-def]
+    """Put rows (baseline, channel, pol) in place: order, direction, conjugation. Returns how many were not finite.
+
+    raw and data are complex64 seen as int64 and flags bool seen as uint8, which compile to moves of whole words;
+    `flip` (row,) is the sign bit of the imaginary part where a row is to be conjugated, else 0.
+    """
     n_rows, n_channels = raw.shape[0], raw.shape[1]
+    bad = 0
     for row in range(n_rows):
-        to = place[row]
+        to, sign, wrong = place[row], flip[row], 0
+        first, step = (n_channels - 1, -1) if descending else (0, 1)
         for k in range(n_channels):
-            channel = n_channels - 1 - k if descending else k
-            for p in range(2):
-                pol = pol_x if p == 0 else pol_y
-                value = raw[row, k, pol]
-                bad = not (np.isfinite(value.real) and np.isfinite(value.imag))
-                if bad:
-                    value = np.complex64(0)
-                elif reversed_[row]:
-                    value = np.conj(value)
-                data[to, channel, p] = value
-                flags[to, channel, p] = bad or raw_flags[row, k, pol]
-                weights[to, channel, p] = 0.0 if bad else 1.0
+            channel = first + step * k
+            x, y = raw[row, k, pol_x], raw[row, k, pol_y]
+            wrong += _not_finite(x) + _not_finite(y)
+            data[to, channel, 0], data[to, channel, 1] = x ^ sign, y ^ sign
+            flags[to, channel, 0], flags[to, channel, 1] = raw_flags[row, k, pol_x], raw_flags[row, k, pol_y]
+        if weights.size:
+            weights[to] = np.float32(1)
+        if wrong:
+            bad += wrong
+            for k in range(n_channels):
+                for p in range(2):
+                    if _not_finite(data[to, k, p]):
+                        data[to, k, p], flags[to, k, p] = 0, 1
+                        if weights.size:
+                            weights[to, k, p] = np.float32(0)
+    return bad
+
+
+@numba.njit(cache=True, inline="always")
+def _not_finite(bits):  # type: ignore[no-untyped-def]
+    """1 if a part of a complex64, given as its 64 bits, is NaN or infinite (exponent all ones), else 0."""
+    real, imaginary = bits & _EXPONENT, (bits >> 32) & _EXPONENT
+    return int(real == _EXPONENT) | int(imaginary == _EXPONENT)
 
 
 def _load_pyuvdata(

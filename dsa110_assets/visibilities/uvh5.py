@@ -48,7 +48,7 @@ class SubbandHeader:
     mjd_start is the centre of the first integration [MJD UTC, d]. ant1 and ant2 (baseline,) int32 index
     `antenna_names` in the file's row order of one integration; ant1 > ant2 occurs. frequencies_hz (channel,)
     float64 in file order. antenna_positions_m (antenna, 3) float64, ITRF minus the site's. pointing_dec_rad
-    is apparent. pol_index are the places of XX and YY on the polarisation axis.
+    is apparent. n_pols is the length of the polarisation axis, pol_index are the places of XX and YY on the polarisation axis.
     """
 
     path: Path
@@ -65,6 +65,7 @@ class SubbandHeader:
     antenna_names: tuple[str, ...]
     antenna_positions_m: NDArray[np.float64]
     antenna_diameters_m: NDArray[np.float64]
+    n_pols: int
     pol_index: tuple[int, int]
     applied_delays_ns: NDArray[np.int64] | None
     has_fs_table: bool
@@ -196,6 +197,7 @@ def _read(file: Any, path: Path, size: int, stamp: str, subband: int) -> Subband
         antenna_names=_names(header, n_antennas, path),
         antenna_positions_m=positions,
         antenna_diameters_m=_diameters(header, n_antennas, path),
+        n_pols=len(pols),
         pol_index=(pols.index(XX), pols.index(YY)),
         applied_delays_ns=_delays(header, path),
         has_fs_table=hdf5.has(header, "extra_keywords/fs_table", path),

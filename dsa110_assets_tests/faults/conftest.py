@@ -7,11 +7,14 @@ from collections.abc import Generator
 import pytest
 
 from dsa110_assets_tests.faults.figures import record_outcome
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_settings(no_settings_of_this_machine: None) -> None:
-    return
+from dsa110_assets_tests.orchestration.conftest import (  # noqa: F401  the tiny telescope's fixtures
+    _no_settings_of_this_machine,
+    finished_run,
+    inbox,
+    processed,
+    settings,
+    tiny_run,
+)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,15 +26,12 @@ def rows(data: Data, repeats: int) -> list[Row]:
 def apply_own(ms: str, tables: list[str], out: str) -> dict[str, Any]:
     import shutil
 
-    from dsa110_assets.calibration import apply, caltables
+    from dsa110_assets.calibration import calibrated, caltables
     from dsa110_assets.settings import Settings
-    from dsa110_assets.visibilities import averaging, measurement_set, phasing
 
-    fields = Settings.model_fields
+    averaging = {name: Settings.model_fields[f"average_{name}"].default for name in ("channels", "times")}
     shutil.rmtree(out, ignore_errors=True)
-    vis = apply.apply(measurement_set.read(Path(ms)), [caltables.read(Path(path)) for path in tables], in_place=True)
-    vis = phasing.to_common_centre(averaging.average(vis, fields["average_channels"].default))
-    measurement_set.write(averaging.average(vis, 1, fields["average_times"].default), Path(out))
+    calibrated.calibrate_set(Path(ms), [caltables.read(Path(path)) for path in tables], Path(out), **averaging)
     return {}
 
 

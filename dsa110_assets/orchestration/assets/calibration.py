@@ -48,18 +48,11 @@ def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
     """The observation calibrated with the table set nearest in time, averaged, with one phase centre."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.visibilities import averaging, phasing
-        from dsa110_assets.visibilities import measurement_set as ms
-
         stages, settings, choice = publishing.Stages(), platform.settings, found.prepared
         product = found.only("measurement_set")
-        with stages("apply"):
-            vis = solving.apply_set(product.path / MEASUREMENT_SET, choice.set, settings.solve_engine, draft.path.parent)
-        with stages("average"):
-            vis = phasing.to_common_centre(averaging.average(vis, settings.average_channels))
-            vis = averaging.average(vis, 1, settings.average_times)
-        with stages("write"):
-            ms.write(vis, draft.path / CALIBRATED, observer_note=f"{product.id} {choice.set.set_id}")
+        with stages("calibrate"):
+            note = f"{product.id} {choice.set.set_id}"
+            made = solving.calibrate(product.path / MEASUREMENT_SET, choice.set, settings, draft.path / CALIBRATED, note)
         antennas = frozenset(product.metadata["antennas"])
         return {
             **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
@@ -72,9 +65,9 @@ def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
             "n_antennas_without_tables": len(antennas - choice.set.antennas),
             "calibrator": choice.set.calibrator,
             "anchor": choice.set.anchor,
-            "flag_fraction": float(vis.flags[:, ~vis.is_auto].mean()),
-            "n_channels": int(vis.frequencies_hz.size),
-            "n_times": int(vis.times_mjd.size),
+            "flag_fraction": made.flag_fraction,
+            "n_channels": int(made.frame.frequencies_hz.size),
+            "n_times": int(made.frame.times_mjd.size),
         }
 
     return publishing.produce(context, platform, make)

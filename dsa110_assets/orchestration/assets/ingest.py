@@ -55,17 +55,20 @@ def measurement_set(context: dg.AssetExecutionContext, platform: Platform) -> dg
     """The observation as one flagged measurement set: all subbands in one ascending band."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.visibilities import flagging
         from dsa110_assets.visibilities import measurement_set as ms
-        from dsa110_assets.visibilities.reader import read_group
+        from dsa110_assets.visibilities.ingest import ingest
 
         stages, settings, product = publishing.Stages(), platform.settings, found.only("subband_group")
-        with stages("read"), _quarantining(platform):
-            vis = read_group(_unchanged_files(product.path / "manifest.json"), settings.subbands, settings.reader_engine)
-        with stages("flag"):
-            vis, flagged = flagging.flag(vis, settings.flagging)
-        with stages("write"):
-            ms.write(vis, draft.path / MEASUREMENT_SET, observer_note=product.id)
+        with stages("ingest"), _quarantining(platform):
+            frame, flagged = ingest(
+                _unchanged_files(product.path / "manifest.json"),
+                draft.path / MEASUREMENT_SET,
+                n_subbands=settings.subbands,
+                options=settings.flagging,
+                engine=settings.reader_engine,
+                memory_bytes=settings.memory_limit_gib * 2**30,
+                observer_note=product.id,
+            )
         problems = ms.problems(draft.path / MEASUREMENT_SET)
         return {
             **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
@@ -74,7 +77,7 @@ def measurement_set(context: dg.AssetExecutionContext, platform: Platform) -> dg
             "flag_fraction": float(flagged.fraction),
             "flag_fraction_raw": float(flagged.fraction_raw),
             "n_dead_receptors": len(flagged.dead_receptors),
-            "antennas": [vis.antennas.names[i] for i in vis.active_antennas],
+            "antennas": [frame.antennas.names[i] for i in frame.active_antennas],
             "problems": problems,
             "n_problems": len(problems),
         }

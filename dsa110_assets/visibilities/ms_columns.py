@@ -1,0 +1,118 @@
+"""The big columns of a measurement set's main table, as casacore's tiled storage manager lays them out on disk.
+
+A TiledColumnStMan column of fixed-shape cells in tiles of whole rows is one file of the cells in row order, padded
+to a whole tile; booleans are bits, lowest first. casacore makes the table, and its files are then filled (and
+read) here without its copies, which the tests compare with what casacore itself writes, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from casacore import tables
+from numpy.typing import NDArray
+
+TILE_BYTES = 1 << 20
+_MIN_ROWS, _MAX_ROWS = 8, 4096
+
+
+def tiled(name: str, value_type: str, shape: Sequence[int], item_bytes: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(column description, storage specification) of a column in tiles of whole rows, about 1 MiB each.
+
+    `shape` is a cell's as numpy has it. Rows per tile are a multiple of 8, so that bits fill bytes.
+    """
+    column = tables.makearrcoldesc(
+        name, 0, valuetype=value_type, shape=list(shape), options=5, datamanagertype="TiledColumnStMan", datamanagergroup=name
+    )["desc"]
+    rows = int(np.clip(TILE_BYTES // (int(np.prod(shape)) * item_bytes), _MIN_ROWS, _MAX_ROWS)) // 8 * 8
+    return column, {"DEFAULTTILESHAPE": np.array([*list(shape)[::-1], rows], dtype=np.int32)}
+
+
+def constant(name: str, value_type: str, shape: Sequence[int]) -> dict[str, Any]:
+    """Description of a column whose cell is stored once while the rows repeat it (IncrementalStMan)."""
+    description: dict[str, Any] = tables.makearrcoldesc(
+        name, 0, valuetype=value_type, shape=list(shape), options=5, datamanagertype="IncrementalStMan", datamanagergroup=name
+    )["desc"]
+    return description
+
+
+class TiledColumn:
+    """A tiled column's file: `put` and `get` rows, of `cell` items each, inside an `opened` block."""
+
+    def __init__(self, path: Path, n_rows: int, cell: int, dtype: np.dtype[Any]) -> None:
+        self.path, self.n_rows, self.cell, self.dtype = path, n_rows, cell, dtype
+
+    @contextmanager
+    def opened(self, flags: int) -> Iterator[TiledColumn]:
+        """Open the file with os.O_RDONLY or os.O_WRONLY."""
+        self._fd = os.open(self.path, flags)
+        try:
+            yield self
+        finally:
+            os.close(self._fd)
+
+    def put(self, first_row: int, values: NDArray[Any]) -> None:
+        """Write whole rows, C-contiguous and of the column's dtype. Bits: first row and count multiples of 8 or to the end."""
+        if self.dtype == np.bool_:
+            values = np.packbits(values.view(np.uint8).reshape(-1), bitorder="little")
+        view, offset = values.data.cast("B"), self._offset(first_row)
+        while view.nbytes:
+            n = os.pwrite(self._fd, view, offset)
+            view, offset = view[n:], offset + n
+
+    def get(self, first_row: int, out: NDArray[Any]) -> None:
+        """Read whole rows into `out`, C-contiguous and of the column's dtype (bits as for `put`). EOFError at the end."""
+        bits = self.dtype == np.bool_
+        raw = np.empty(-(-out.size // 8), np.uint8) if bits else out
+        view, offset = raw.data.cast("B"), self._offset(first_row)
+        while view.nbytes:
+            n = os.preadv(self._fd, [view], offset)
+            if n == 0:
+                raise EOFError(f"{self.path} ends {view.nbytes} bytes too early")
+            view, offset = view[n:], offset + n
+        if bits:
+            out.reshape(-1).view(np.uint8)[:] = np.unpackbits(raw, count=out.size, bitorder="little")
+
+    def _offset(self, first_row: int) -> int:
+        items = first_row * self.cell
+        return items // 8 if self.dtype == np.bool_ else items * self.dtype.itemsize
+
+
+def find(main: Any, path: Path, column: str) -> TiledColumn | None:
+    """The file of a column of the table at `path`, or None unless it is laid out as `tiled` has it.
+
+    Byte order and place are verified on the first and last cells against what casacore reads.
+    """
+    manager = next((m for m in main.getdminfo().values() if column in m["COLUMNS"]), None)
+    if manager is None or manager["TYPE"] != "TiledColumnStMan" or list(manager["COLUMNS"]) != [column]:
+        return None
+    cubes = list(manager["SPEC"]["HYPERCUBES"].values())
+    n_rows, file = main.nrows(), path / f"table.f{manager['SEQNR']}_TSM0"
+    if len(cubes) != 1 or not n_rows or not file.is_file():
+        return None
+    cube, tile = [[int(n) for n in cubes[0][key]] for key in ("CubeShape", "TileShape")]
+    first = np.asarray(main.getcell(column, 0))
+    if cube != [*first.shape[::-1], n_rows] or tile[:-1] != cube[:-1] or (first.dtype == np.bool_ and tile[-1] % 8):
+        return None
+    found = TiledColumn(file, n_rows, first.size, first.dtype)
+    return found if _agrees(found, main, column) else None
+
+
+def _agrees(found: TiledColumn, main: Any, column: str) -> bool:
+    ends = sorted({0, (found.n_rows - 1) // 8 * 8})  # where bits start a byte
+    try:
+        with found.opened(os.O_RDONLY):
+            for row in ends:
+                cells = np.asarray(main.getcol(column, row, min(8, found.n_rows - row)))
+                read = np.empty_like(cells)
+                found.get(row, read)
+                if read.tobytes() != cells.tobytes():
+                    return False
+    except EOFError:
+        return False
+    return True

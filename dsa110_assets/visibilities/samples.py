@@ -1,0 +1,116 @@
+"""Reading rows of a subband file's samples: straight from where HDF5 keeps them, or through HDF5.
+
+The telescope writes chunks of 12 KB without a filter, most of them one behind the other. Their places are asked
+once; a run of them is then one system call, which any number of threads may make. A file laid out otherwise
+(compressed, chunks that split a spectrum) is read by HDF5 itself.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_assets.errors import BadDataError
+
+
+class Samples:
+    """Data/visdata and Data/flags of one file whose header has been checked. Reads inside its `with` block."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with h5py.File(path, "r") as file:
+                self._visdata, self._flags = _Rows(file, "Data/visdata"), _Rows(file, "Data/flags")
+        except (OSError, KeyError) as error:
+            raise self._unreadable(error) from error
+
+    def __enter__(self) -> Samples:
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY)
+            self._file = None if self._visdata.plain and self._flags.plain else h5py.File(self.path, "r")
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self._fd)
+        if self._file is not None:
+            self._file.close()
+
+    def read(self, first_row: int, data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> None:
+        """Fill data and flags (row, channel, pol), C-contiguous, with the rows from `first_row` on.
+
+        Raises BadDataError when the file ends too early or cannot be read.
+        """
+        try:
+            self._visdata.read(self._fd, self._file, first_row, data)
+            self._flags.read(self._fd, self._file, first_row, flags)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> BadDataError:
+        return BadDataError(f"{self.path}: data cannot be read ({error}); copy it again", self.path)
+
+
+class _Rows:
+    """Rows of one dataset (row, 1, channel, pol): `runs` (first row, end row, byte offset), ascending, if plain."""
+
+    def __init__(self, file: h5py.File, name: str) -> None:
+        dataset = file[name]
+        self._name = name
+        self._row_bytes = int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize
+        self._runs = _runs(dataset, self._row_bytes) if dataset.dtype in (np.complex64, np.bool_) else None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the rows' bytes lie in the file as they do in memory."""
+        return self._runs is not None
+
+    def read(self, fd: int, file: h5py.File | None, first_row: int, out: NDArray[Any]) -> None:
+        """Fill `out` (row, channel, pol) from `first_row` on, through HDF5 if the rows are not plain."""
+        end_row = first_row + out.shape[0]
+        if self._runs is None:
+            assert file is not None, "a dataset that is not plain needs its file open"
+            file[self._name].read_direct(out[:, None], np.s_[first_row:end_row])
+            return
+        where = int(np.searchsorted(self._runs[:, 1], first_row, side="right"))
+        while first_row < end_row:
+            low, high, offset = (int(value) for value in self._runs[where])
+            n = min(high, end_row) - first_row
+            _fill(fd, out[out.shape[0] - (end_row - first_row) :][:n], offset + (first_row - low) * self._row_bytes)
+            first_row, where = first_row + n, where + 1
+
+
+def _runs(dataset: Any, row_bytes: int) -> NDArray[np.int64] | None:
+    """Where rows lie: (run, 3) of first row, end row, byte offset; None if a row's bytes are not as in memory."""
+    n_rows = dataset.shape[0]
+    if dataset.chunks is None:
+        offset = dataset.id.get_offset()
+        return None if offset is None or dataset.external else np.array([[0, n_rows, offset]])
+    if dataset.id.get_create_plist().get_nfilters() or dataset.chunks[1:] != dataset.shape[1:]:
+        return None
+    found: list[tuple[int, int]] = []
+    dataset.id.chunk_iter(lambda chunk: found.append((chunk.chunk_offset[0], chunk.byte_offset)))
+    places = np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
+    firsts, offsets, per_chunk = places[:, 0], places[:, 1], dataset.chunks[0]
+    if not np.array_equal(firsts, np.arange(0, n_rows, per_chunk)):
+        return None  # a chunk that was never written has HDF5's fill value, and no place
+    starts = np.flatnonzero(np.diff(offsets, prepend=-1) != per_chunk * row_bytes)
+    ends = np.append(firsts[starts[1:]], n_rows)
+    return np.stack([firsts[starts], ends, offsets[starts]], axis=1)
+
+
+def _fill(fd: int, out: NDArray[Any], offset: int) -> None:
+    """Read bytes at `offset` until `out` is full. Raises OSError at the end of the file."""
+    view = out.data.cast("B")
+    while view.nbytes:
+        n = os.preadv(fd, [view], offset)
+        if n == 0:
+            raise OSError(f"the file ends {view.nbytes} bytes too early")
+        view, offset = view[n:], offset + n

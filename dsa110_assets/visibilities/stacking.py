@@ -1,0 +1,153 @@
+"""Interference too weak for one baseline: what an antenna sees, from the excesses of all its baselines together.
+
+A transmitter that an antenna sees is in all its baselines to others that see it, washed out on the long ones to
+less than their noise. The mean excess of an antenna's baselines finds it; a baseline is then flagged where both its
+antennas saw something, and every baseline where nearly all antennas did. The sky has no such sharp edges: what an
+antenna sees is compared with its own median over time (bursts) and over neighbouring channels (carriers).
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_assets.visibilities import sumthreshold
+
+EVERYWHERE = 0.8
+"""From this part of the live antennas on, a (channel, time) is flagged on all baselines."""
+_NEIGHBOURS, _MOMENTS = 4, 2
+"""Channels and integrations on either side that make up what is usual."""
+_MEDIAN_LOSS = 1.2533
+"""Standard deviation of a median over that of a mean, for many Gaussian samples."""
+_MAD_TO_SIGMA = 1.4826
+_LONGEST_CARRIER = 4
+"""Channels: what is wider and stays on is taken for a bandpass, not for a carrier."""
+
+
+class Stack:
+    """Sums of excesses (see sumthreshold.flag_blocks) over each antenna's baselines, exact in any order."""
+
+    def __init__(self, n_antennas: int, n_channels: int, n_times: int) -> None:
+        self._sums = np.zeros((n_antennas, n_channels, n_times), np.int32)
+        self._numbers = np.zeros(self._sums.shape, np.int32)
+
+    def add(self, excess: NDArray[np.int8], ant1: NDArray[np.int32], ant2: NDArray[np.int32]) -> None:
+        """Add baselines (baseline, channel, time)."""
+        _add(excess, ant1, ant2, self._sums, self._numbers)
+
+    def hits(self, first: float, windows: int, eta: float) -> NDArray[np.uint8]:
+        """(antenna, channel, time) 1 where an antenna sees interference; `first`, `windows`, `eta` as for baselines."""
+        hits = np.zeros(self._sums.shape, np.uint8)
+        _search(self._sums, self._numbers, np.float32(first), windows, np.float32(eta), hits)
+        live = (self._numbers > 0).any(axis=(1, 2))
+        everywhere = hits[live].sum(axis=0) > EVERYWHERE * max(int(live.sum()), 1)
+        hits[:, everywhere] = 1
+        return hits
+
+
+@numba.njit(cache=True, parallel=True)
+def _add(excess, ant1, ant2, sums, numbers):  # type: ignore[no-untyped-def]
+    """Channels in parallel: every thread adds all baselines to its own cells."""
+    for k in numba.prange(excess.shape[1]):
+        for b in range(excess.shape[0]):
+            i, j = ant1[b], ant2[b]
+            for t in range(excess.shape[2]):
+                value = np.int32(excess[b, k, t])
+                there = np.int32(value != sumthreshold.ABSENT)
+                value *= there
+                sums[i, k, t] += value
+                sums[j, k, t] += value
+                numbers[i, k, t] += there
+                numbers[j, k, t] += there
+
+
+@numba.njit(cache=True, parallel=True)
+def _search(sums, numbers, first, windows, eta, hits):  # type: ignore[no-untyped-def]
+    n_antennas, n_channels, n_times = sums.shape
+    for a in numba.prange(n_antennas):
+        if not numbers[a].any():
+            continue
+        mean = np.zeros((n_channels, n_times), np.float32)
+        there = np.zeros((n_channels, n_times), np.uint8)
+        sharp = np.zeros((n_channels, n_times), np.float32)
+        level = np.zeros((n_channels, 1), np.float32)
+        seen = np.zeros((n_channels, 1), np.uint8)
+        for k in range(n_channels):
+            for t in range(n_times):
+                if numbers[a, k, t]:
+                    mean[k, t] = sums[a, k, t] / (sumthreshold.STEP * np.sqrt(np.float32(numbers[a, k, t])))
+                    there[k, t] = 1
+            if there[k].any():
+                level[k, 0] = np.median(mean[k][there[k] > 0])
+                seen[k, 0] = 1
+            for t in range(n_times):
+                if there[k, t]:
+                    low = min(max(t - _MOMENTS, 0), max(n_times - 2 * _MOMENTS - 1, 0))
+                    high = min(low + 2 * _MOMENTS + 1, n_times)
+                    sharp[k, t] = mean[k, t] - np.median(mean[k, low:high][there[k, low:high] > 0])
+        _windows(sharp, there, first, windows, np.float32(1), hits[a])
+        carrier = np.zeros((n_channels, 1), np.uint8)
+        narrow = np.zeros((n_channels, 1), np.float32)
+        for k in range(n_channels):
+            if seen[k, 0]:
+                low, high = max(k - _NEIGHBOURS, 0), min(k + _NEIGHBOURS + 1, n_channels)
+                narrow[k, 0] = level[k, 0] - np.median(level[low:high, 0][seen[low:high, 0] > 0])
+        _windows(narrow, seen, first, _LONGEST_CARRIER, np.float32(_MEDIAN_LOSS / np.sqrt(n_times)), carrier)
+        for k in range(n_channels):
+            if carrier[k, 0]:
+                hits[a, k] = 1
+        sumthreshold.extend(hits[a], eta)
+
+
+@numba.njit(cache=True)
+def _windows(values, there, first, windows, noise, hit):  # type: ignore[no-untyped-def]
+    """Mark windows of 1 to `windows` channels whose mean is `first` sigma above 0; `values` (channel, time) is used up.
+
+    Sigma is the robust scatter of the windows' own means, for the sky's changes go together over many channels, but
+    at least what independent samples of scatter `noise` give.
+    """
+    n_channels, n_times = values.shape
+    scores = np.empty((n_channels, n_times), np.float32)
+    sizes = np.empty(n_channels * n_times, np.float32)
+    width = 1
+    while width <= min(windows, n_channels):
+        n = 0
+        for t in range(n_times):
+            total, count = np.float32(0), 0
+            for k in range(n_channels):
+                total += values[k, t]
+                count += there[k, t]
+                if k >= width:
+                    total -= values[k - width, t]
+                    count -= there[k - width, t]
+                scores[k, t] = 0
+                if k >= width - 1 and 2 * count >= width:
+                    scores[k, t] = total / (noise * np.sqrt(np.float32(count)))
+                    sizes[n] = abs(scores[k, t])
+                    n += 1
+        if n:
+            limit = first * max(np.float32(_MAD_TO_SIGMA) * np.float32(np.median(sizes[:n])), np.float32(1))
+            for k in range(width - 1, n_channels):
+                for t in range(n_times):
+                    if scores[k, t] > limit:
+                        for inside in range(k - width + 1, k + 1):
+                            hit[inside, t] = 1
+            for k in range(n_channels):
+                for t in range(n_times):
+                    if hit[k, t]:
+                        values[k, t], there[k, t] = 0, 0
+        width *= 2
+
+
+@numba.njit(cache=True, parallel=True)
+def flag(flags, ant1, ant2, hits):  # type: ignore[no-untyped-def]
+    """Flag (time, baseline, channel, pol) in place where both antennas have hits (antenna, channel, time)."""
+    n_times, n_baselines, n_channels, n_pols = flags.shape
+    for b in numba.prange(n_baselines):
+        one, other = hits[ant1[b]], hits[ant2[b]]
+        for k in range(n_channels):
+            for t in range(n_times):
+                if one[k, t] and other[k, t]:
+                    for p in range(n_pols):
+                        flags[t, b, k, p] = True
