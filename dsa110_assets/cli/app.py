@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -64,7 +67,8 @@ def run(arguments: Sequence[str] | None) -> int:
     if not sys.warnoptions:  # libraries' warnings are for whoever asks for them with -W, not for observers
         logging.captureWarnings(True)
     try:
-        status = build()(args=arguments, prog_name="dsa110", standalone_mode=False)
+        with _sigterm_interrupts():
+            status = build()(args=arguments, prog_name="dsa110", standalone_mode=False)
         sys.stdout.flush()
     except _USAGE_ERROR as error:
         return _usage(error)
@@ -80,6 +84,19 @@ def run(arguments: Sequence[str] | None) -> int:
     except Exception as error:  # noqa: BLE001  the process boundary: nothing may end in a bare traceback
         return _fault(error)
     return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: with a sentence, locks and drafts tidied away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _usage(error: Exception) -> int:

@@ -121,13 +121,13 @@ def progress_bar(label: str) -> Iterator[Progress]:
 
 
 class _TenthLines:
-    """Progress for logs: a line whenever another tenth of the work is done."""
+    """Progress for logs: a line whenever another tenth of the work, or of its next phase, is done."""
 
     def __init__(self, label: str) -> None:
         self.label, self.tenth = label, -1
 
     def __call__(self, done: int, total: int, label: str = "", /) -> None:
         tenth = 10 * done // total if total else 0
-        if tenth > self.tenth:
+        if tenth != self.tenth:  # less than before: the next phase has begun
             self.tenth = tenth
             warn(f"{label or self.label}: {done} of {total}")

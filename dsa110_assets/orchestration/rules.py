@@ -217,9 +217,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "light_curves": (
         Rule(
             "ensemble",
-            "enough reference sources normalise every epoch",
-            ("n_references_min", "n_epochs"),
-            judges.at_least("n_references_min", lambda t: t.min_references),
+            "enough reference sources normalise every epoch that can be compared with another",
+            ("n_references_min", "n_comparable_epochs", "n_epochs", "ensemble_note"),
+            judges.if_known("n_comparable_epochs", judges.at_least("n_references_min", lambda t: t.min_references)),
             severity=WARN,
         ),
         Rule(

@@ -241,6 +241,8 @@ def ensemble_figures(light_curves: pd.DataFrame) -> dict[str, float]:
     """What to report of a normalisation: references per epoch, size of the corrections, residuals of steady
     sources.
 
+    References are counted over the epochs that share a source with another epoch (n_comparable_epochs): one that
+    shares none, as the first of a strip, defines the scale and has nothing to be normalised against.
     residual_rms is sqrt(sum chi^2 / sum(N - 1)) over sources that do not vary (p > 0.001): 1 when errors are
     right; residual_sd is the robust scatter of all sources' pulls. NaN without a source of two epochs.
     """
@@ -248,13 +250,18 @@ def ensemble_figures(light_curves: pd.DataFrame) -> dict[str, float]:
     usable = usable[(usable["quality"].to_numpy(np.int64) & _UNFIT) == 0]
     by_epoch = light_curves.groupby("epoch", observed=True)
     corrections = by_epoch["correction"].median()
+    shared = usable.groupby("source_id", observed=True)["epoch"].transform("nunique") > 1
+    comparable = usable.loc[shared, "epoch"].unique()
+    references = by_epoch["n_references"].max()
+    counted = references[references.index.isin(comparable)]
     figures = {
         "n_epochs": float(len(corrections)),
         "n_sources": float(light_curves["source_id"].nunique()),
-        "n_references_min": float(by_epoch["n_references"].max().min()) if len(corrections) else 0.0,
-        "n_references_median": float(by_epoch["n_references"].max().median()) if len(corrections) else 0.0,
+        "n_comparable_epochs": float(len(counted)),
+        "n_references_min": float(counted.min()) if len(counted) else 0.0,
+        "n_references_median": float(counted.median()) if len(counted) else 0.0,
         "correction_max_percent": float(100 * (corrections - 1).abs().max()) if len(corrections) else np.nan,
-        "n_unnormalised_epochs": float((by_epoch["n_references"].max() == 0).sum()),
+        "n_unnormalised_epochs": float((references == 0).sum()),
         "fractional_error": float(light_curves.attrs.get("fractional_error", np.nan)),
         "error_scale": float(light_curves.attrs.get("error_scale", np.nan)),
     }

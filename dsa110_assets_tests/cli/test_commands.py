@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -157,6 +158,30 @@ def test_faults_leave_their_traceback_in_the_log(
     log = (tmp_path / "state" / "dsa110" / "dsa110.log").read_text()
     assert "Traceback" in log
     assert "in broken" in log
+
+
+def test_sigterm_ends_a_command_with_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A service manager's stop, between two runs of Dagster: told like Ctrl-C, and the old handler is back after."""
+    from dsa110_assets.cli import app
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(app, "build", lambda: lambda **_: os.kill(os.getpid(), signal.SIGTERM))
+    assert app.run(["process"]) == 130
+    assert capsys.readouterr().err.startswith("dsa110: interrupted; what was published stays")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_progress_without_a_terminal_goes_on_after_the_first_phase(capsys: pytest.CaptureFixture[str]) -> None:
+    """Phases of different length, as `dsa110 process` has: each is heard of, at tenths."""
+    from dsa110_assets.cli import console
+
+    with console.progress_bar("looking") as bar:
+        for total in (1, 30):
+            for done in range(total + 1):
+                bar(done, total, f"phase of {total}")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == ["phase of 1: 0 of 1", "phase of 1: 1 of 1", "phase of 30: 0 of 30"]
+    assert len(lines) == 2 + 11
 
 
 def test_a_reader_that_has_enough_is_no_fault(small: SmallArchive) -> None:

@@ -27,7 +27,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "n_compared": 5, "flux_ratio": 1.0, "n_expected": 9, "completeness": 1.0, "false_detection_rate": 0.0,
     },
     "night_mosaic": {"measured_over_noise": 0.98, "overlap_pairs": 0.0, "windows_completed": 0.95},
-    "light_curves": {"n_references_min": 7.0, "n_epochs": 3.0, "residual_rms": 1.0, "n_steady": 200.0},
+    "light_curves": {"n_references_min": 7.0, "n_epochs": 3.0, "n_comparable_epochs": 3.0, "residual_rms": 1.0, "n_steady": 200.0},
     "variability": {"n_injected": 500, "false_alarm_ratio": 1.0},
     "night_report": {},
 }  # fmt: skip

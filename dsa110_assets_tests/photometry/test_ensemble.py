@@ -181,6 +181,23 @@ def test_too_few_references_are_said_and_not_invented() -> None:
     assert normalise(rows.iloc[:0], OPTIONS).empty
 
 
+def test_a_first_epoch_has_nothing_to_be_normalised_against() -> None:
+    """Alone, or beside three epochs of another part of the sky, it is no epoch that lacks references."""
+    rows, _, _ = nights(10, 40, 3)
+    first = rows[rows["epoch"] == rows["epoch"].iloc[0]]
+    assert ensemble_figures(normalise(first, OPTIONS))["n_comparable_epochs"] == 0
+    elsewhere = first.assign(
+        source_id="new-" + first["source_id"], ra_deg=first["ra_deg"] + 40, mjd=first["mjd"] + 100, epoch="2026-12-01T22:00"
+    )
+    figures = ensemble_figures(normalise(pd.concat([rows, elsewhere], ignore_index=True), OPTIONS))
+    assert (figures["n_epochs"], figures["n_comparable_epochs"], figures["n_unnormalised_epochs"]) == (4, 3, 1)
+    assert figures["n_references_min"] >= OPTIONS.min_references
+    # two usable sources in each of three epochs: those can be compared, and do lack references
+    bright = rows.groupby("source_id")["flux_jy"].median().sort_values().index[-2:]
+    poor = ensemble_figures(normalise(rows[rows["source_id"].isin(bright)], OPTIONS))
+    assert (poor["n_comparable_epochs"], poor["n_references_min"]) == (3, 0)
+
+
 def test_an_hour_without_references_takes_its_night() -> None:
     """The second hour of each night has faint sources only; its correction is the first hour's."""
     rows, flux, _ = nights(11, 60, 5)

@@ -53,7 +53,9 @@ def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
 
         curves = ensemble.normalise(measuring.measurements(found.all("source_measurements")), platform.settings.ensemble)
         curves.to_parquet(draft.path / measuring.LIGHT_CURVES)
-        return {"n_rows": len(curves), "n_hours": len(found.products), **ensemble.ensemble_figures(curves)}
+        figures = ensemble.ensemble_figures(curves)
+        first = {} if figures["n_comparable_epochs"] else {"ensemble_note": "first epoch: nothing to normalise against"}
+        return {"n_rows": len(curves), "n_hours": len(found.products), **figures, **first}
 
     return publishing.produce(context, platform, make)
 
