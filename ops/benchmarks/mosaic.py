@@ -6,6 +6,7 @@ A tile is 4 degrees of 3 mJy noise and point sources under the primary beam, a s
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,8 @@ def inputs(folder: str, number: int = TILES) -> Any:
 def own_mosaic(folder: str, out: str) -> dict[str, Any]:
     from dsa110_assets.mosaics import coadd, write
 
-    os.makedirs(out, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    os.makedirs(out)
     write.write_mosaic(coadd.coadd(inputs(folder)), Path(out))
     return {}
 
