@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from common import Data, run
+
+COMMAND = (sys.executable, "-c", "from dsa110_assets.cli import main; raise SystemExit(main())")
+"""`dsa110` of this tree, whether installed or not."""
 
 
 def once(path: Path, function: Callable[..., dict[str, Any]], **arguments: Any) -> Path:

@@ -25,7 +25,6 @@ def whole(inbox: str, place: str) -> dict[str, Any]:
     """Process the inbox into a fresh archive; seconds of each asset as the command reports them."""
     import shutil
     import subprocess
-    import sys
     import time
 
     shutil.rmtree(place, ignore_errors=True)
@@ -36,7 +35,7 @@ def whole(inbox: str, place: str) -> dict[str, Any]:
     }  # fmt: skip
     began = time.perf_counter()
     told = subprocess.run(
-        [sys.executable, "-m", "dsa110_assets.cli", "process", inbox, "--through", "source_measurements", "--json"],
+        [*derived.COMMAND, "process", inbox, "--through", "source_measurements", "--json"],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     took = time.perf_counter() - began

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import derived
 from common import Contender, Data, Row, compare
 
 ARRIVAL, OVERHEAD = "last subband to first step", "overhead of a run"
@@ -30,7 +31,6 @@ def live(place: str) -> dict[str, Any]:
     import signal
     import socket
     import subprocess
-    import sys
     import time
 
     from dsa110_assets.simulator import simulate
@@ -50,7 +50,7 @@ def live(place: str) -> dict[str, Any]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports.append(str(free.getsockname()[1]))
-    command = [sys.executable, "-m", "dsa110_assets.cli", "up", "--port", ports[0], "--portal-port", ports[1]]
+    command = [*derived.COMMAND, "up", "--port", ports[0], "--portal-port", ports[1]]
     with (root / "up.log").open("w") as log:
         up = subprocess.Popen(command, stdout=log, stderr=log)
     try:
@@ -76,7 +76,9 @@ def _times(arrived: float, up: Any) -> dict[str, Any]:
         ended: list[Any] = []
 
         def first_run_over() -> bool:
-            ended[:] = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]))
+            over = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]))
+            # the catalogues are made before, of their own accord
+            ended[:] = [record for record in over if record.create_timestamp.timestamp() > arrived]
             return bool(ended)
 
         _until(first_run_over, 300, "the group's first run is over", up)
