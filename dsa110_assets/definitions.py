@@ -14,7 +14,7 @@ Loading this touches no disk and needs no setting: a step that needs one says so
 
 import dagster as dg
 
-from dsa110_assets.orchestration import graph, jobs, redo, sensors
+from dsa110_assets.orchestration import graph, housekeeping, jobs, redo, sensors
 from dsa110_assets.orchestration.resources import Platform
 
 defs = dg.Definitions(
@@ -28,7 +28,8 @@ defs = dg.Definitions(
         sensors.failure_sensor,
         sensors.orphan_sensor,
     ],
-    jobs=jobs.JOBS,
+    jobs=[*jobs.JOBS, *housekeeping.JOBS],
+    schedules=housekeeping.SCHEDULES,
     resources={"platform": Platform()},
     executor=dg.in_process_executor,
 )

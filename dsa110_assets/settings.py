@@ -64,6 +64,9 @@ class Settings(BaseSettings):
         Path | None,
         Field(description="thresholds in TOML, re-read when changed (unset: thresholds.toml in the archive)"),
     ] = None
+    backups: Annotated[
+        Path | None, Field(description="directory of the daily backups, best on another disk (unset: beside the archive)")
+    ] = None
     start: Annotated[
         date, Field(description="first night of the partitions: a constant of the season, never today")
     ] = date(2026, 1, 1)
@@ -142,7 +145,7 @@ class Settings(BaseSettings):
     def _empty_is_unset(cls, value: Any) -> Any:
         return value or None
 
-    @field_validator("inbox", "archive", "dagster_home", "thresholds", mode="after")
+    @field_validator("inbox", "archive", "dagster_home", "thresholds", "backups", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -182,6 +185,11 @@ class Settings(BaseSettings):
     def thresholds_path(self) -> Path:
         """The thresholds file, which need not exist."""
         return self.thresholds or self.archive / "thresholds.toml"
+
+    @property
+    def backups_path(self) -> Path:
+        """The directory of the backups, which need not exist."""
+        return self.backups or self.archive.with_name(f"{self.archive.name}-backups")
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,9 @@ class Thresholds(BaseModel):
     max_closure_phase_deg: Annotated[
         float, Field(gt=0, le=180, description="largest rms closure phase after calibration [deg]")
     ] = 30.0
+    min_receptor_flux_ratio: Annotated[
+        Fraction, Field(description="least flux one receptor sees of the calibrator's model after calibration")
+    ] = 0.5
     min_dynamic_range: Annotated[Ratio, Field(description="least peak over rms of a tile")] = 5.0
     max_rms_ratio: Annotated[Ratio, Field(description="largest rms of a tile over the radiometer's")] = 3.0
     min_rms_ratio: Annotated[

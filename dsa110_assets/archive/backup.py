@@ -1,9 +1,10 @@
-"""Backup and restore of what cannot be computed again: the index, caltables, states and quarantine records.
+"""Backup and restore of what cannot be computed again: the index, caltables, states, quarantine, Dagster's history.
 
     <destination>/backup-20260125T223000/
         archive.json  manifest.json            whose it is; digest of every file
         index.sqlite | index.dump              SQLite's online backup, or pg_dump's custom format
         files/                                 caltables, state files, quarantine records, as in the archive
+        dagster/                               Dagster's databases (or dagster.dump), as in its home directory
 
 A backup is written under a temporary name, verified, and only then renamed: one that has its name is whole.
 After a restore, `integrity.sweep` adopts the products the snapshot did not know yet.
@@ -14,24 +15,28 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import xxhash
-from sqlalchemy.engine import URL
 
-from dsa110_assets import children
-from dsa110_assets.archive import files, naming, quarantine
+from dsa110_assets.archive import databases, files, naming, quarantine
+from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.archive.store import MARKER, Archive
-from dsa110_assets.errors import ConfigurationError, NotFoundError, SilentWrongnessError
+from dsa110_assets.errors import NotFoundError, SilentWrongnessError
 
 _NAME = re.compile(r"backup-\d{8}T\d{6}(-\d+)?")
-_DUMP_DEADLINE_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Dagster:
+    """Where Dagster keeps its history: its home directory, and the URL of its PostgreSQL database if it has one."""
+
+    home: Path
+    url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,10 @@ class Backup:
     caltables: int
 
 
-def backup(archive: Archive, destination: Path, *, keep: int, now: datetime | None = None) -> Backup:
-    """Make a verified backup in `destination` and remove all but the newest `keep`.
+def backup(
+    archive: Archive, destination: Path, *, keep: int, dagster: Dagster | None = None, now: datetime | None = None
+) -> Backup:
+    """Make a verified backup in `destination`, of Dagster's history too if told where, and keep the newest `keep`.
 
     Raises SilentWrongnessError if the copy differs from what it was made of or a caltable is damaged,
     ConfigurationError if it cannot be written or a program is missing, ResourceError on a full disk.
@@ -57,13 +64,15 @@ def backup(archive: Archive, destination: Path, *, keep: int, now: datetime | No
         temporary.mkdir(parents=True)
         try:
             shutil.copy2(archive.root / MARKER, temporary / MARKER)
-            _dump(archive, temporary)
+            archive.index.read(lambda _: None)  # a clear error where it is missing or damaged
+            databases.dump(archive.index.url, temporary, "index")
+            if dagster is not None:
+                _dump_dagster(dagster, temporary)
             caltables = _copy_files(archive, temporary / "files")
             digests = dict(_digests(temporary))
             files.write_json(
                 temporary / "manifest.json", {"at": at.isoformat(), "files": digests, "caltables": caltables}
             )
-            _check_index(archive, temporary)
             sealed = files.seal(temporary, durable=True)
             path = _free_name(destination, at)
             os.rename(temporary, path)
@@ -95,12 +104,13 @@ def verify_backup(path: Path) -> list[str]:
     return [f"{path / name}: missing or changed" for name in names if expected.get(name) != found.get(name)]
 
 
-def restore(path: Path, root: Path, database_url: str | None = None) -> None:
+def restore(path: Path, root: Path, database_url: str | None = None, dagster: Dagster | None = None) -> None:
     """Bring index, caltables, states and quarantine records back from the backup at `path` into `root`.
 
-    The index becomes the backup's; files that are there and whole are left as they are. Run
-    `integrity.sweep` afterwards. Raises NotFoundError (no backup), SilentWrongnessError (damaged, or of
-    another archive), ConfigurationError (not writable).
+    With `dagster`, its history too: nothing of the platform may run then. The index becomes the backup's; files
+    that are there and whole are left as they are. Run `integrity.sweep(everywhere=True)` afterwards. Raises
+    NotFoundError (no backup), SilentWrongnessError (damaged, or of another archive), ConfigurationError (not
+    writable, or of the other kind of database).
     """
     if not _NAME.fullmatch(path.name) or not path.is_dir():
         raise NotFoundError(f"{path} is no backup; they are called backup-20260125T223000")
@@ -114,92 +124,36 @@ def restore(path: Path, root: Path, database_url: str | None = None) -> None:
         if here is None:
             files.write_json(root / MARKER, marker)
         archive = Archive(root, database_url)
-        _load(archive, path)
+        databases.load(archive.index.url, path, "index")
+        if dagster is not None:
+            _load_dagster(dagster, path)
         _bring_back(path / "files", archive.root)
 
 
-def _dump(archive: Archive, directory: Path) -> None:
-    """A consistent snapshot of the index, taken while it is in use."""
-    url = archive.index.url
-    if url.get_backend_name() == "sqlite":
-        assert url.database is not None
-        archive.index.read(lambda _: None)  # a clear error where it is missing or damaged
-        with (
-            closing(sqlite3.connect(url.database)) as source,
-            closing(sqlite3.connect(directory / "index.sqlite")) as copy,
-        ):
-            source.backup(copy)
-            copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole without its -wal
-        return
-    _postgres(
-        ["pg_dump", "--format=custom", "--no-owner", f"--file={directory / 'index.dump'}"], url, directory
-    )
+def _dump_dagster(dagster: Dagster, directory: Path) -> None:
+    """Snapshots of Dagster's databases, and its configuration."""
+    if dagster.url is not None:
+        databases.dump(normalise_url(dagster.url), directory, "dagster")
+    for source in sorted(dagster.home.rglob("*.db")) if dagster.url is None else ():
+        databases.dump_sqlite(source, directory / "dagster" / source.relative_to(dagster.home))
+    if (dagster.home / "dagster.yaml").exists():
+        (directory / "dagster").mkdir(exist_ok=True)
+        shutil.copy2(dagster.home / "dagster.yaml", directory / "dagster" / "dagster.yaml")
 
 
-def _load(archive: Archive, path: Path) -> None:
-    """Put a snapshot in the index's place."""
-    url = archive.index.url
-    if url.get_backend_name() == "sqlite":
-        if not (path / "index.sqlite").exists():
-            raise ConfigurationError(f"backup {path} is of PostgreSQL; set DSA110_DATABASE_URL")
-        assert url.database is not None
-        target = Path(url.database)
-        fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        shutil.copy2(path / "index.sqlite", fresh)
-        with closing(sqlite3.connect(fresh)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-        for suffix in ("-wal", "-shm"):
-            Path(f"{target}{suffix}").unlink(missing_ok=True)
-        os.rename(fresh, target)
-        files.fsync_directory(target.parent)
-        return
-    if not (path / "index.dump").exists():
-        raise ConfigurationError(
-            f"backup {path} is of SQLite; unset DSA110_DATABASE_URL, or use: dsa110 archive reindex"
-        )
-    options = ["--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error"]
-    assert url.database is not None
-    _postgres(
-        ["pg_restore", *options, f"--dbname={url.database}", str(path / "index.dump")], url, archive.root
-    )
-
-
-def _check_index(archive: Archive, directory: Path) -> None:
-    """Make sure that the snapshot can be read. Raises SilentWrongnessError."""
-    snapshot = directory / "index.sqlite"
-    if snapshot.exists():
-        with closing(sqlite3.connect(f"file:{snapshot}?mode=ro", uri=True)) as connection:
-            verdict = connection.execute("PRAGMA integrity_check").fetchone()[0]
-            known = connection.execute("SELECT count(*) FROM products").fetchone()[0]
-        if verdict != "ok":
-            raise SilentWrongnessError(
-                f"the snapshot of the index is damaged ({verdict}); the disk may be failing"
-            )
-        if not known and archive.products(state=None):
-            raise SilentWrongnessError("the snapshot of the index is empty, the index is not")
-        return
-    log_path = directory.with_name(f"{directory.name}.log")
-    listed = children.run(
-        ["pg_restore", "--list", str(directory / "index.dump")],
-        deadline_s=_DUMP_DEADLINE_S,
-        log_path=log_path,
-    )
-    listed.require_success()
-    complete = "TABLE DATA public products" in log_path.read_text(errors="replace")
-    log_path.unlink()
-    if not complete:
-        raise SilentWrongnessError("the snapshot of the index has no products table")
-
-
-def _postgres(command: Sequence[str], url: URL, directory: Path) -> None:
-    """Run one of PostgreSQL's programs on the index; the password travels in the child's environment only."""
-    settings = {"PGHOST": url.host, "PGPORT": url.port, "PGUSER": url.username, "PGPASSWORD": url.password}
-    given = {name: str(value) for name, value in settings.items() if value is not None}
-    environment = {**os.environ, **given, "PGDATABASE": url.database or ""}
-    log_path = directory / f".{command[0]}.log"
-    done = children.run(command, deadline_s=_DUMP_DEADLINE_S, log_path=log_path, env=environment)
-    done.require_success()
-    log_path.unlink()
+def _load_dagster(dagster: Dagster, path: Path) -> None:
+    """Put Dagster's databases and configuration back, those of the backup alone: its state is one whole."""
+    if dagster.url is not None:
+        databases.load(normalise_url(dagster.url), path, "dagster")
+    for old in sorted(dagster.home.rglob("*.db")) if dagster.url is None else ():
+        for part in (old, Path(f"{old}-wal"), Path(f"{old}-shm")):
+            part.unlink(missing_ok=True)
+    for snapshot in sorted((path / "dagster").rglob("*.db")):
+        databases.load_sqlite(snapshot, dagster.home / snapshot.relative_to(path / "dagster"))
+    configuration = path / "dagster" / "dagster.yaml"
+    if configuration.exists() and not (dagster.home / "dagster.yaml").exists():
+        dagster.home.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(configuration, dagster.home / "dagster.yaml")
 
 
 def _copy_files(archive: Archive, target: Path) -> int:

@@ -17,14 +17,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import xxhash
 
 from dsa110_assets.archive.naming import SIDECAR
-from dsa110_assets.errors import ConfigurationError, ResourceError, SilentWrongnessError, TransientError
+from dsa110_assets.errors import ConfigurationError, DsaError, ResourceError, SilentWrongnessError, TransientError
 
-CRASH_POINTS = ("draft_created", "written", "validated", "sealed", "sidecar_written", "renamed", "indexed")
+CRASH_POINTS = (
+    "draft_created",
+    "written",
+    "validated",
+    "sealed",
+    "sidecar_written",
+    "renamed",
+    "durable",
+    "row_written",
+    "indexed",
+    "published",
+)
+"""Places in publishing, in their order: from `renamed` on the product is whole on disk, at `indexed` it has its row."""
 UNSEALED = frozenset({SIDECAR, "table.lock"})
 """Left out of digest and size: the sidecar holds them, and casacore may write table.lock while reading."""
 _CHUNK = 4 << 20
@@ -170,6 +183,33 @@ def release_lock(fd: int) -> None:
     os.close(fd)
 
 
+class FullDisk:
+    """Turns whatever a writer raises into ResourceError when the disk below `place` is full.
+
+    casacore raises a RuntimeError of its own, astropy an OSError without a number: only the disk tells.
+    """
+
+    def __init__(self, what: str, place: Path) -> None:
+        self._what, self._place = what, place
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, DsaError) and _free_bytes(self._place) < _ALL_BUT_FULL_BYTES:
+            raise ResourceError(f"{self._what}: no space left on the disk ({error}); free some, work resumes by itself") from error
+
+
+def _free_bytes(place: Path) -> float:
+    """Free space of the disk below `place`; infinite when the place itself is gone: then that is not what failed."""
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return float("inf")
+
+
+_ALL_BUT_FULL_BYTES = 1 << 20
+"""A writer that fails with less than this left failed for want of space: it writes blocks of up to so much."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (
     errno.EACCES,

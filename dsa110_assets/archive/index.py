@@ -62,6 +62,15 @@ one_current = sa.Index(
     sqlite_where=products.c.state == "current",
     postgresql_where=products.c.state == "current",
 )
+no_longer_current = sa.Index(
+    "products_no_longer_current",
+    products.c.state,
+    sqlite_where=products.c.state != "current",
+    postgresql_where=products.c.state != "current",
+)
+pinned = sa.Index(
+    "pinned_products", products.c.pinned, sqlite_where=products.c.pinned, postgresql_where=products.c.pinned
+)
 product_inputs = sa.Table(
     "product_inputs",
     metadata,
@@ -151,6 +160,16 @@ class Index:
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one write transaction: all of it or nothing. It may run again after a failure."""
         return self._patiently(work, writes=True)
+
+    def exclusively(self, work: Callable[[Connection], T]) -> T:
+        """As `write`, and no other transaction changes a product meanwhile: what `work` reads stays true."""
+
+        def alone(connection: Connection) -> T:
+            if connection.dialect.name == "postgresql":  # SQLite has one writer at a time anyway
+                connection.execute(sa.text("LOCK TABLE products IN SHARE ROW EXCLUSIVE MODE"))
+            return work(connection)
+
+        return self.write(alone)
 
     def create(self) -> None:
         """Make the tables where they are missing, and note whose index this is."""

@@ -7,14 +7,15 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from dsa110_assets.archive import files, naming, quarantine, rows
+from dsa110_assets.archive import claims, files, naming, quarantine, retention, rows
 from dsa110_assets.archive.index import metadata
 from dsa110_assets.archive.product import Json, Product
 from dsa110_assets.archive.store import Archive
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TEMPORARY_AGE_S = 60.0
-"""A publisher makes its directory and locks it within this time."""
+"""Temporary directories without a claim (of a restore, of a removal) may be in use while younger than this."""
 
 
 @dataclass(frozen=True)
@@ -65,25 +66,48 @@ def verify(archive: Archive, chosen: list[Product] | None = None) -> Iterator[Pr
             yield Problem(product, tuple(problems))
 
 
-def sweep(archive: Archive, *, min_age_s: float = TEMPORARY_AGE_S) -> Swept:
+def give_up(archive: Archive, damaged: list[Problem]) -> list[Product]:
+    """Reject the damaged products that are current, so that they are made again; returns them as they are now.
+
+    The damaged files stay to be looked at, until retention takes them.
+    """
+    return [
+        archive.reject(one.product.id, f"damaged: {'; '.join(one.problems)}") for one in damaged if one.product.state == "current"
+    ]
+
+
+def sweep(archive: Archive, *, everywhere: bool = False, min_age_s: float = TEMPORARY_AGE_S) -> Swept:
     """Converge after crashes: adopt whole orphans, remove what nobody writes. Safe beside publishers.
 
-    Temporary directories go when their publisher is dead (its lock is free) and they are older than
-    `min_age_s`. A renamed product without a row is adopted if its digest holds, and removed if not. A removal
-    that retention began is completed. Directories that are none of the archive's are left and reported.
+    Looks where dead processes' claims point, whatever the archive's size; with `everywhere` (after a restore, a
+    reindex, a power cut) at every directory. A temporary directory goes when no living claim is its own; without
+    any claim, when it is older than `min_age_s`. A renamed product without a row is adopted if its digest holds,
+    and removed if not. A removal that retention began is completed. What is not the archive's is left and reported.
     """
     done = Swept()
-    known = {p.path: p for p in archive.products(state=None)}
-    for place in _places(archive.root):
-        for entry in sorted(os.scandir(place), key=lambda e: e.name):
-            path = Path(entry.path)
-            if entry.name.startswith(".tmp-") and entry.is_dir(follow_symlinks=False):
-                _sweep_temporary(path, min_age_s, done)
-            elif entry.name.startswith(".v") and ".state.json." in entry.name:
-                _remove_old_file(path, min_age_s, done)
-            elif _is_version(archive.root, path) and entry.is_dir(follow_symlinks=False):
-                _sweep_version(archive, path, known.get(path), done)
+    for name in claims.unfinished(archive.root):
+        _sweep_claim(archive, name, min_age_s, done)
+    if everywhere:
+        known = archive.index.read(rows.removed_by_id)
+        for place in _places(archive.root):
+            _sweep_place(archive, place, known, min_age_s, done)
+        for told in quarantine.sidecars(archive.root):
+            archive.index.write(partial(quarantine.store, contents=told))
     return done
+
+
+def settle(archive: Archive, asset: str, partition: str | None) -> Swept:
+    """The sweep of one asset's partition: what a killed run left there is adopted or removed before the next begins."""
+    done = Swept()
+    _settle(archive, naming.family(asset, partition), TEMPORARY_AGE_S, done)
+    return done
+
+
+def _settle(archive: Archive, place: PurePosixPath, min_age_s: float, done: Swept, mine: str = "") -> None:
+    if (archive.root / place).is_dir():
+        asset, partition = naming.parse_family(place)
+        known = archive.index.read(lambda c: rows.removed_by_id(c, asset, partition))
+        _sweep_place(archive, archive.root / place, known, min_age_s, done, mine)
 
 
 def reindex(root: Path, database_url: str | None = None) -> Reindexed:
@@ -172,7 +196,7 @@ def _believe(root: Path, path: Path) -> tuple[Json, str]:
 def _places(root: Path) -> Iterator[Path]:
     """Directories that hold, or may hold, versions: `<asset>` and `<asset>/night=.../partition=...`."""
     for asset in sorted(root.iterdir()):
-        if asset.is_dir() and not asset.is_symlink() and asset.name != quarantine.DIRECTORY:
+        if asset.is_dir() and not asset.is_symlink() and naming.is_asset(asset.name) and asset.name != quarantine.DIRECTORY:
             yield asset
             yield from sorted(path for path in asset.glob("night=*/partition=*") if path.is_dir())
 
@@ -182,20 +206,46 @@ def _is_version(root: Path, path: Path) -> bool:
     return name is not None and root / name.directory == path
 
 
-def _sweep_temporary(path: Path, min_age_s: float, done: Swept) -> None:
-    """Remove a temporary directory whose publisher is dead."""
-    try:
-        if time.time() - path.stat().st_mtime < min_age_s:
+def _sweep_claim(archive: Archive, name: str, min_age_s: float, done: Swept) -> None:
+    """Settle the place a dead claim points to, and withdraw the claim."""
+    path = archive.root / claims.DIRECTORY / name
+    if name.startswith("."):  # killed before it had its name, or about to get it
+        _remove_old_file(path, max(min_age_s, 1.0), done)
+        return
+    with claims.inherited(archive.root, name) as mine:
+        if not mine:
+            done.left[path] = "is being worked on"
             return
-        lock = files.take_lock(path / "lock")
+        for place in (files.read_json(path) or {}).get("places", ()):
+            _settle(archive, PurePosixPath(place), min_age_s, done, name)
+
+
+def _sweep_place(archive: Archive, place: Path, known: Mapping[str, bool], min_age_s: float, done: Swept, mine: str = "") -> None:
+    """One asset's partition: temporaries, versions without a row, states. `mine` is the dead claim taken over."""
+    for entry in sorted(os.scandir(place), key=lambda e: e.name):
+        path = Path(entry.path)
+        if entry.name.startswith(".tmp-") and entry.is_dir(follow_symlinks=False):
+            _sweep_temporary(archive.root, path, min_age_s, done, mine)
+        elif entry.name.startswith(".v") and ".state.json." in entry.name:
+            _remove_old_file(path, min_age_s, done)
+        elif entry.name.startswith("v") and entry.name.endswith(".state.json"):
+            _sweep_record(archive, path, known, done)
+        elif _is_version(archive.root, path) and entry.is_dir(follow_symlinks=False):
+            _sweep_version(archive, path, known, done)
+
+
+def _sweep_temporary(root: Path, path: Path, min_age_s: float, done: Swept, mine: str) -> None:
+    """Remove a temporary directory whose publisher is dead."""
+    claim = path.name.removeprefix(".tmp-")
+    try:
+        young = time.time() - path.stat().st_mtime < min_age_s
     except FileNotFoundError:  # its publisher has just finished
         return
-    if lock is None:
+    if claim != mine and claims.alive(root, claim):
         done.left[path] = "is being written"
-        return
-    shutil.rmtree(path, ignore_errors=True)
-    files.release_lock(lock)
-    done.removed.append(path)
+    elif not young or (root / claims.DIRECTORY / claim).exists():  # a claim that is not alive: killed
+        shutil.rmtree(path, ignore_errors=True)
+        done.removed.append(path)
 
 
 def _remove_old_file(path: Path, min_age_s: float, done: Swept) -> None:
@@ -206,16 +256,32 @@ def _remove_old_file(path: Path, min_age_s: float, done: Swept) -> None:
             done.removed.append(path)
 
 
-def _sweep_version(archive: Archive, path: Path, product: Product | None, done: Swept) -> None:
+def _sweep_record(archive: Archive, path: Path, known: Mapping[str, bool], done: Swept) -> None:
+    """A product whose data are gone and whose record stays: its row may be of a time before retention took them."""
+    state = files.read_json(path) or {}
+    if not state.get("record") or path.with_name(path.name.removesuffix(".state.json")).exists():
+        return
+    product_id = state["record"]["id"]
+    if product_id not in known:
+        archive.index.write(lambda c: rows.insert(c, state["record"], state))
+        done.adopted.append(product_id)
+    elif not known[product_id]:
+        archive.index.write(lambda c: rows.apply_state(c, product_id, state))
+        archive.index.write(lambda c: rows.set_removed(c, [product_id], True))
+
+
+def _sweep_version(archive: Archive, path: Path, known: Mapping[str, bool], done: Swept) -> None:
     """Adopt an orphan, complete a removal, bring the row in line with the state file."""
-    state = files.read_json(path.with_name(f"{path.name}.state.json")) or {}
-    if product is not None:
-        if state.get("removed_at"):
-            archive.index.write(lambda c: rows.apply_state(c, product.id, state))
-            files.remove_tree(path)
+    told = files.read_json(path.with_name(f"{path.name}.state.json"))
+    state = told or {}
+    name = naming.parse_directory(path.relative_to(archive.root))
+    assert name is not None
+    if name.id in known:
+        if known[name.id]:  # its row says that retention has taken it
+            retention.take_data(archive, archive.get(name.id))
             done.removed.append(path)
-        elif state:
-            archive.index.write(lambda c: rows.apply_state(c, product.id, state))
+        elif told is not None:
+            archive.index.write(lambda c: rows.apply_state(c, name.id, state))
         return
     sidecar, why = _believe(archive.root, path)
     if not sidecar and not (path / naming.SIDECAR).exists():

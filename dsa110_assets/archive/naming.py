@@ -50,6 +50,11 @@ def check_asset(asset: str) -> str:
     return asset
 
 
+def is_asset(name: str) -> bool:
+    """Whether `name` is a well-formed asset name."""
+    return _ASSET.fullmatch(name) is not None
+
+
 def check_partition(partition: str | None) -> str | None:
     """`partition` itself if it is None or a partition key. Raises NotFoundError otherwise."""
     if partition is None:
@@ -86,6 +91,15 @@ def family(asset: str, partition: str | None) -> PurePosixPath:
     assert partition is not None
     night = timegrid.night_of(partition)
     return PurePosixPath(asset, f"night={night}", f"partition={compact(partition)}")
+
+
+def parse_family(relative: PurePosixPath) -> tuple[str, str | None]:
+    """Asset and partition of a family's directory, relative to the root. Raises NotFoundError if it is none."""
+    asset, *below = relative.parts or ("",)
+    partition = expand(below[-1].removeprefix("partition=")) if below else None
+    if family(asset, partition) != relative:
+        raise NotFoundError(f"{relative} is no directory of an asset's partition")
+    return asset, partition
 
 
 def parse_id(product_id: str) -> ProductName:

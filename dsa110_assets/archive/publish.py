@@ -1,39 +1,37 @@
 """The one publish function: write beside the final place, validate, seal, rename, index.
 
-    <family>/.tmp-<run>-<random>/lock       held by the publisher; free again when it dies
-    <family>/.tmp-<run>-<random>/inputs.json  what it is made from: retention keeps that meanwhile
+    <root>/.open/<run>-<random>             the publisher's claim: where it works and what from (claims.py)
     <family>/.tmp-<run>-<random>/draft/     what the asset writes into; renamed to
     <family>/v0001/                         the product, with product.json inside
 
 The rename decides which version a publisher gets: renaming onto an existing product fails, and the next
 number is tried. The index row, written after it in one transaction, decides that the product exists. Killed
-in between, it is an orphan: whole, invisible, and adopted by `integrity.sweep`.
+in between, it is an orphan: whole, invisible, and adopted by `integrity.sweep`, which the claim leads there.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from dsa110_assets.archive import files, naming, rows
+from dsa110_assets.archive import claims, files, naming, rows
 from dsa110_assets.archive.product import Json, Product, jsonable
-from dsa110_assets.errors import NotFoundError, SilentWrongnessError
+from dsa110_assets.errors import NotFoundError, SilentWrongnessError, TransientError
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
     from dsa110_assets.archive.store import Archive
 
-INPUTS = "inputs.json"
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+:-]{0,80}")
 Validator = Callable[[Path], Sequence[str] | None]
 
@@ -68,11 +66,8 @@ def publish(
 ) -> Iterator[Draft]:
     """Publish what the block writes into `draft.path`; see Archive.publish for arguments and errors."""
     what = f"Publishing {asset}" + (f" {partition}" if partition else "")
-    place = archive.root / naming.family(asset, partition)
+    place = naming.family(asset, partition)
     inputs = tuple(dict.fromkeys(inputs))
-    known = archive.index.read(lambda c: rows.by_ids(c, archive.root, inputs))
-    if unknown := [i for i in inputs if i not in known]:
-        raise NotFoundError(f"{what}: its input {unknown[0]} is not in the archive")
     sidecar = {
         "format": 1,
         "asset": asset,
@@ -80,10 +75,15 @@ def publish(
         "inputs": list(inputs),
         **jsonable(provenance),
     }
-    with _workspace(place, sidecar["run_id"], inputs, what) as workspace:
+    with _workspace(archive.root, place, sidecar["run_id"], inputs, what) as workspace:
+        known = archive.index.read(lambda c: rows.by_ids(c, archive.root, inputs))  # claimed before: they stay
+        if unknown := [i for i in inputs if i not in known]:
+            raise NotFoundError(f"{what}: its input {unknown[0]} is not in the archive")
+        if gone := [i for i in inputs if known[i].removed]:
+            raise TransientError(f"{what}: retention has just removed its input {gone[0]}; inputs are found anew")
         draft = Draft(workspace / "draft")
         files.crash_point("draft_created", asset)
-        with files.typed_errors(what, only_full=True):
+        with files.FullDisk(what, archive.root), files.typed_errors(what, only_full=True):
             yield draft
         files.crash_point("written", asset)
         _judge(draft, what)
@@ -91,28 +91,28 @@ def publish(
         with files.typed_errors(what):
             sidecar = _seal(archive, draft, sidecar)
             _rename(archive, draft, sidecar)
-        files.crash_point("renamed", asset)
-        archive.index.write(lambda c: rows.insert(c, sidecar, {}))
+        archive.index.write(lambda c: _commit(c, sidecar))
         files.crash_point("indexed", asset)
+    files.crash_point("published", asset)
     draft._product = archive.get(sidecar["id"])
 
 
+def _commit(connection: Connection, sidecar: Json) -> None:
+    """The row, in its transaction."""
+    rows.insert(connection, sidecar, {})
+    files.crash_point("row_written", sidecar["asset"])
+
+
 @contextmanager
-def _workspace(place: Path, run_id: str, inputs: Sequence[str], what: str) -> Iterator[Path]:
-    """A locked directory beside the product's place, gone again at the end whatever happens."""
-    workspace = place / f".tmp-{naming.token(run_id)}-{uuid.uuid4().hex[:12]}"
-    lock = None
-    try:
+def _workspace(root: Path, place: PurePosixPath, run_id: str, inputs: Sequence[str], what: str) -> Iterator[Path]:
+    """A claimed directory beside the product's place, gone again at the end whatever happens."""
+    with ExitStack() as at_the_end:
         with files.typed_errors(what):
-            workspace.mkdir(parents=True)
-            lock = files.take_lock(workspace / "lock")
-            (workspace / INPUTS).write_text(json.dumps(inputs))
-            (workspace / "draft").mkdir()
+            claim = at_the_end.enter_context(claims.claim(root, [place], inputs, naming.token(run_id)))
+            workspace = root / place / f".tmp-{claim.name}"
+            at_the_end.callback(shutil.rmtree, workspace, ignore_errors=True)  # what stays is the sweep's
+            (workspace / "draft").mkdir(parents=True)
         yield workspace
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)  # what stays is the sweep's; nobody reads it
-        if lock is not None:
-            os.close(lock)
 
 
 def _judge(draft: Draft, what: str) -> None:
@@ -166,14 +166,10 @@ def _rename(archive: Archive, draft: Draft, sidecar: Json) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
+            files.crash_point("renamed", asset)
             files.fsync_up(place, archive.root)
+            files.crash_point("durable", asset)
             return
-
-
-def inputs_in_use(root: Path) -> set[str]:
-    """Ids of the products that publications begun and not ended (nor swept) are made from."""
-    workspaces = [*root.glob("*/.tmp-*"), *root.glob("*/night=*/partition=*/.tmp-*")]
-    return {i for workspace in workspaces for i in files.read_json(workspace / INPUTS) or []}
 
 
 def versions_on_disk(place: Path) -> list[int]:

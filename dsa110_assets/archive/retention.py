@@ -10,14 +10,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dsa110_assets.archive import files, naming
+from dsa110_assets.archive import claims, files, naming, rows, stale
+from dsa110_assets.archive.index import products
 from dsa110_assets.archive.product import Product, record
-from dsa110_assets.archive.publish import inputs_in_use
-from dsa110_assets.archive.stale import stale
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy.engine import Connection
+
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.thresholds import Thresholds
 
@@ -42,28 +46,14 @@ def plan(
 
     `consumers` names, for each asset, the assets that are always made from it (measurement_set ->
     calibrated_ms): a product without an up-to-date current product of each is an unfinished one's input.
-    Kept in any case: pinned products and all they were made from; inputs of running publications and of stale
+    Kept in any case: pinned products and all they were made from; what running work reads; inputs of stale
     products; subband_groups; assets with no time in `retention_days`. Ages count from publication.
     """
-    everything = archive.products(state=None)
-    by_id = {p.id: p for p in everything}
-    pinned = _with_ancestors(by_id, [p.id for p in everything if p.pinned])
-    stale_ids = {s.product.id for s in stale(archive)}
-    needed = {i for p in everything if p.id in stale_ids for i in p.inputs} | inputs_in_use(archive.root)
-    fresh_users: dict[str, set[str]] = {}
-    for p in everything:
-        if p.state == "current" and p.id not in stale_ids:
-            for i in p.inputs:
-                fresh_users.setdefault(i, set()).add(p.asset)
-    decisions = []
-    for product in everything:
-        if not product.removed:
-            keep = _must_stay(product, pinned, needed)
-            unfinished = [
-                a for a in consumers.get(product.asset, ()) if a not in fresh_users.get(product.id, set())
-            ]
-            decisions.append(keep or _by_age(product, thresholds, unfinished, now))
-    return decisions
+
+    def work(connection: Connection) -> list[Decision]:
+        return _decide(connection, archive.root, rows.select(connection, archive.root, ~products.c.removed), thresholds, consumers, now)
+
+    return archive.index.read(work)
 
 
 def retain(
@@ -74,59 +64,118 @@ def retain(
     dry_run: bool,
     now: datetime | None = None,
 ) -> list[Decision]:
-    """Carry out the plan, or with `dry_run` only return it. What is pinned meanwhile stays."""
+    """Carry out the plan, or with `dry_run` only return it.
+
+    What goes is decided again and marked in one transaction that no other writer can overlap, a batch at a time:
+    whatever is pinned, rejected or made from a product before its mark keeps it. The data go after that.
+    """
     moment = now or datetime.now(UTC)
     decisions = plan(archive, thresholds, consumers, moment)
     if dry_run:
         return decisions
-    for decision in decisions:
-        if decision.remove and not archive.get(decision.product.id).pinned:
-            remove(archive, decision.product)
-            log.info("removed the data of %s: %s", decision.product.id, decision.reason)
-    return decisions
+    wanted = [decision.product.id for decision in decisions if decision.remove]
+    gone: dict[str, Decision] = {}
+    for chunk in rows.chunks(wanted):
+        with claims.claim(archive.root, [naming.parse_id(i).directory.parent for i in chunk], name="retention"):
+            mark = partial(_mark, root=archive.root, ids=chunk, thresholds=thresholds, consumers=consumers, now=moment)
+            marked = archive.index.exclusively(mark)
+            gone |= {d.product.id: d for d in marked if _finish(archive, d.product)}
+    kept = plan(archive, thresholds, consumers, moment) if len(gone) < len(wanted) else decisions
+    return [gone.get(d.product.id, d) for d in kept]
 
 
-def remove(archive: Archive, product: Product) -> None:
-    """Remove a product's data and keep its record. Killed in between, `integrity.sweep` completes it."""
-    sidecar = files.read_json(product.path / naming.SIDECAR) or record(product)
-    gone = {"removed_at": datetime.now(UTC).isoformat(), "record": sidecar}
-    archive.change_state(product.id, lambda state: state | gone)
+def remove(archive: Archive, product: Product) -> bool:
+    """Remove a product's data and keep its record; False, and nothing changed, if running work reads it.
+
+    Killed in between, `integrity.sweep` completes it.
+    """
+    with claims.claim(archive.root, [naming.parse_id(product.id).directory.parent], name="retention"):
+        archive.index.write(lambda c: rows.set_removed(c, [product.id], True))
+        return _finish(archive, product)
+
+
+def take_data(archive: Archive, product: Product) -> None:
+    """Complete a removal whose row is written: the record into the state file, then the files."""
+    if not archive.state(product.id).get("removed_at"):
+        sidecar = files.read_json(product.path / naming.SIDECAR) or record(product)
+        gone = {"removed_at": datetime.now(UTC).isoformat(), "record": sidecar}
+        archive.change_state(product.id, lambda state: state | gone)
     with files.typed_errors(f"Removing {product.path}"):
         files.remove_tree(product.path)
 
 
-def _must_stay(product: Product, pinned: set[str], needed: set[str]) -> Decision | None:
-    """The decision for a product that stays whatever its age; None if its age decides."""
-    if product.asset in NEVER:
-        return Decision(product, False, "lineage ends here")
+def _mark(
+    connection: Connection,
+    root: Path,
+    ids: Sequence[str],
+    thresholds: Thresholds,
+    consumers: Mapping[str, Sequence[str]],
+    now: datetime,
+) -> list[Decision]:
+    """Decide about these products again and write the rows of those that go, in one exclusive transaction."""
+    there = [p for p in rows.by_ids(connection, root, ids).values() if not p.removed]
+    going = [d for d in _decide(connection, root, there, thresholds, consumers, now) if d.remove]
+    rows.set_removed(connection, [d.product.id for d in going], True)
+    return going
+
+
+def _finish(archive: Archive, product: Product) -> bool:
+    """Take the data of a product whose row says so; back out if work that has begun meanwhile reads it.
+
+    That work claimed the product before it read the row, and the row was written before the claims are read
+    here: one of the two sees the other.
+    """
+    if product.id in claims.read_now(archive.root):
+        archive.index.write(lambda c: rows.set_removed(c, [product.id], False))
+        return False
+    take_data(archive, product)
+    return True
+
+
+def _decide(
+    connection: Connection,
+    root: Path,
+    there: Sequence[Product],
+    thresholds: Thresholds,
+    consumers: Mapping[str, Sequence[str]],
+    now: datetime,
+) -> list[Decision]:
+    """A decision for each of `there`. The graph is asked only about those whose age lets them go."""
+    by_age = [_by_age(product, thresholds, now) for product in there]
+    old = [decision.product for decision in by_age if decision.remove]
+    if not old:
+        return by_age
+    outdated = [one.product for one in stale.find(connection, root)]
+    needed = {i for p in outdated for i in p.inputs} | claims.read_now(root)
+    pinned = rows.ancestors(connection, rows.pinned(connection))
+    users = rows.current_users(connection, [p.id for p in old], {p.id for p in outdated})
+    decided = {p.id: _must_stay(p, pinned, needed, consumers.get(p.asset, ()), users.get(p.id, set())) for p in old}
+    return [decided.get(decision.product.id) or decision for decision in by_age]
+
+
+def _must_stay(
+    product: Product, pinned: set[str], needed: set[str], consumers: Sequence[str], users: set[str]
+) -> Decision | None:
+    """The decision for an old product that stays nevertheless; None if it goes."""
     if product.id in pinned:
         return Decision(product, False, "pinned" if product.pinned else "a pinned product was made from it")
     if product.id in needed:
         return Decision(product, False, "needed by an unfinished product")
+    if product.state == "current" and (unfinished := [asset for asset in consumers if asset not in users]):
+        return Decision(product, False, f"no up-to-date {unfinished[0]} was made from it yet")
     return None
 
 
-def _by_age(product: Product, thresholds: Thresholds, unfinished: Sequence[str], now: datetime) -> Decision:
+def _by_age(product: Product, thresholds: Thresholds, now: datetime) -> Decision:
     age_days = (now - product.created_at).total_seconds() / 86400
+    if product.asset in NEVER:
+        return Decision(product, False, "lineage ends here")
     if product.state != "current":
         limit, why = thresholds.superseded_days, product.state
     elif product.asset not in thresholds.retention_days:
         return Decision(product, False, f"{product.asset} is kept for ever")
-    elif unfinished:
-        return Decision(product, False, f"no up-to-date {unfinished[0]} was made from it yet")
     else:
         limit, why = thresholds.retention_days[product.asset], "everything was made from it"
     if age_days < limit:
         return Decision(product, False, f"{age_days:.1f} days old, kept for {limit:g}")
     return Decision(product, True, f"{age_days:.1f} days old, kept for {limit:g}; {why}")
-
-
-def _with_ancestors(by_id: Mapping[str, Product], ids: Sequence[str]) -> set[str]:
-    found: set[str] = set()
-    queue = list(ids)
-    while queue:
-        one = queue.pop()
-        if one not in found:
-            found.add(one)
-            queue += by_id[one].inputs if one in by_id else ()
-    return found

@@ -7,7 +7,7 @@ superseded unless rejected. Rejecting a product does not bring an older one back
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,8 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
 
 
 def apply_state(connection: Connection, product_id: str, state: Json) -> None:
-    """Make a product's row say what its state file says (all but removal of a rejection, which is never)."""
-    values: dict[str, Any] = {"pinned": bool(state.get("pinned")), "removed": bool(state.get("removed_at"))}
+    """Make a product's row say what its state file says. What was rejected stays so; the row of a removal comes first."""
+    values: dict[str, Any] = {"pinned": bool(state.get("pinned"))}
     if state.get("rejected"):
         values |= {"state": "rejected", "reason": state["rejected"]}
     connection.execute(products.update().where(products.c.id == product_id).values(values))
@@ -108,21 +108,74 @@ def select(connection: Connection, root: Path, *conditions: sa.ColumnElement[boo
     return [_product(root, row, inputs.get(row.id, ())) for row in rows]
 
 
+def removed_by_id(connection: Connection, asset: str | None = None, partition: str | None = None) -> dict[str, bool]:
+    """Whether the data were removed, of all versions of one asset's partition; without an asset, of all there are."""
+    query = sa.select(products.c.id, products.c.removed)
+    if asset is not None:
+        query = query.where(products.c.asset == asset, products.c.partition_key == (partition or ""))
+    return {row.id: row.removed for row in connection.execute(query)}
+
+
 def by_ids(connection: Connection, root: Path, ids: Iterable[str]) -> dict[str, Product]:
     """The products of these ids; ids the index does not know are left out."""
+    return {p.id: p for chunk in chunks(ids) for p in select(connection, root, products.c.id.in_(chunk))}
+
+
+def chunks(ids: Iterable[str]) -> list[list[str]]:
+    """Distinct ids in portions for one IN (...)."""
     wanted = sorted(set(ids))
-    chunks = [wanted[i : i + _MANY] for i in range(0, len(wanted), _MANY)]
-    return {p.id: p for chunk in chunks for p in select(connection, root, products.c.id.in_(chunk))}
+    return [wanted[i : i + _MANY] for i in range(0, len(wanted), _MANY)]
+
+
+def decode(text: str) -> Json:
+    """A column of JSON."""
+    contents: Json = json.loads(text)
+    return contents
 
 
 def inputs_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Input ids of each product, in their order."""
     found: dict[str, list[str]] = {}
-    for i in range(0, len(ids), _MANY):
-        query = sa.select(product_inputs).where(product_inputs.c.product_id.in_(ids[i : i + _MANY]))
+    for chunk in chunks(ids):
+        query = sa.select(product_inputs).where(product_inputs.c.product_id.in_(chunk))
         for row in connection.execute(query.order_by(product_inputs.c.product_id, product_inputs.c.position)):
             found.setdefault(row.product_id, []).append(row.input_id)
     return {product_id: tuple(inputs) for product_id, inputs in found.items()}
+
+
+def set_removed(connection: Connection, ids: Iterable[str], removed: bool) -> None:
+    """Say in the rows whether retention has taken these products' data."""
+    for chunk in chunks(ids):
+        connection.execute(products.update().where(products.c.id.in_(chunk)).values(removed=removed))
+
+
+def pinned(connection: Connection) -> list[str]:
+    """Ids of the pinned products."""
+    return list(connection.scalars(sa.select(products.c.id).where(products.c.pinned)))
+
+
+def ancestors(connection: Connection, ids: Iterable[str]) -> set[str]:
+    """These products and all they were made from."""
+    found, fresh = set(ids), set(ids)
+    while fresh:
+        fresh = {i for inputs in inputs_of(connection, sorted(fresh)).values() for i in inputs} - found
+        found |= fresh
+    return found
+
+
+def current_users(connection: Connection, ids: Iterable[str], but: Collection[str]) -> dict[str, set[str]]:
+    """For each of these products, the assets of the current products made from it, leaving out the products `but`."""
+    found: dict[str, set[str]] = {}
+    for chunk in chunks(ids):
+        query = (
+            sa.select(product_inputs.c.input_id, products.c.asset, products.c.id)
+            .join(products, products.c.id == product_inputs.c.product_id)
+            .where(product_inputs.c.input_id.in_(chunk), products.c.state == "current")
+        )
+        for row in connection.execute(query):
+            if row.id not in but:
+                found.setdefault(row.input_id, set()).add(row.asset)
+    return found
 
 
 def highest_version(connection: Connection, asset: str, partition: str | None) -> int:
@@ -140,14 +193,14 @@ def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product:
         version=row.version,
         path=root / name.directory,
         inputs=inputs,
-        settings=json.loads(row.settings),
+        settings=decode(row.settings),
         code_version=row.code_version,
-        engines=json.loads(row.engines),
+        engines=decode(row.engines),
         run_id=row.run_id,
         size_bytes=row.size_bytes,
         digest=row.digest,
         created_at=datetime.fromisoformat(row.created_at),
-        metadata=json.loads(row.metadata),
+        metadata=decode(row.metadata),
         state=row.state,
         reason=row.reason,
         pinned=row.pinned,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from dsa110_assets.archive import rows
-from dsa110_assets.archive.index import caltable_sets
+from dsa110_assets.archive.index import caltable_sets, product_inputs, products
 from dsa110_assets.archive.product import Product
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy.engine import Connection
 
     from dsa110_assets.archive.store import Archive
@@ -31,58 +33,88 @@ def stale(archive: Archive) -> list[Stale]:
 
     A product is stale if an input was rejected, was superseded by a version with other bytes, or is itself
     stale; or if the caltable set it names in `metadata['caltable_set']` was rejected. An input whose data
-    retention removed is not a reason: it was right when it was used.
+    retention removed is not a reason: it was right when it was used. The work grows with what is rejected,
+    replaced or stale, not with the archive.
     """
+    return archive.index.read(lambda c: find(c, archive.root))
 
-    def work(connection: Connection) -> tuple[dict[str, Product], dict[str, str]]:
-        everything = {p.id: p for p in rows.select(connection, archive.root)}
-        query = sa.select(caltable_sets.c.set_id, caltable_sets.c.rejected).where(
-            caltable_sets.c.rejected.is_not(None)
+
+def find(connection: Connection, root: Path) -> list[Stale]:
+    """As `stale`, within a transaction."""
+    causes: dict[str, list[str]] = {}
+    for dependent, reason in (*_replaced(connection), *_rejected_sets(connection)):
+        causes.setdefault(dependent, []).append(reason)
+    found = rows.by_ids(connection, root, causes)
+    fresh = list(found)
+    while fresh:  # what is made from something stale is stale
+        further = _current_dependents(connection, fresh)
+        for dependent, source in further:
+            causes.setdefault(dependent, []).append(f"{source} is stale")
+        new = rows.by_ids(connection, root, {dependent for dependent, _ in further} - found.keys())
+        found |= new
+        fresh = list(new)
+    return [Stale(found[i], tuple(dict.fromkeys(causes[i]))) for i in _inputs_first(found)]
+
+
+def _replaced(connection: Connection) -> list[tuple[str, str]]:
+    """(current product, why it is stale) for each input that was rejected, or replaced by other bytes."""
+    dependent, other = products.alias(), products.alias()
+    same = (other.c.asset == products.c.asset) & (other.c.partition_key == products.c.partition_key)
+    newest = sa.select(sa.func.max(other.c.version)).where(same).scalar_subquery()
+    latest = products.alias()
+    query = (
+        sa.select(dependent.c.id, products.c.id, products.c.state, products.c.reason, latest.c.id)
+        .join(product_inputs, product_inputs.c.input_id == products.c.id)
+        .join(dependent, dependent.c.id == product_inputs.c.product_id)
+        .join(latest, (latest.c.asset == products.c.asset) & (latest.c.partition_key == products.c.partition_key))
+        .where(products.c.state != "current", dependent.c.state == "current", latest.c.version == newest)
+        .where((products.c.state == "rejected") | (latest.c.digest != products.c.digest))
+        .order_by(dependent.c.id, product_inputs.c.position)
+    )
+    return [
+        (product_id, f"{input_id} was rejected: {reason}" if state == "rejected" else f"{input_id} was replaced by {latest_id}")
+        for product_id, input_id, state, reason, latest_id in connection.execute(query)
+    ]
+
+
+def _rejected_sets(connection: Connection) -> list[tuple[str, str]]:
+    """(current product, why it is stale) for what was made with a rejected caltable set: its product is an input."""
+    query = (
+        sa.select(products.c.id, products.c.metadata, caltable_sets.c.set_id, caltable_sets.c.rejected)
+        .join(product_inputs, product_inputs.c.product_id == products.c.id)
+        .join(caltable_sets, caltable_sets.c.product_id == product_inputs.c.input_id)
+        .where(caltable_sets.c.rejected.is_not(None), products.c.state == "current")
+        .order_by(products.c.id, caltable_sets.c.set_id)
+    )
+    return [
+        (row.id, f"caltable set {row.set_id} was rejected: {row.rejected}")
+        for row in connection.execute(query)
+        if rows.decode(row.metadata).get("caltable_set") == row.set_id
+    ]
+
+
+def _current_dependents(connection: Connection, ids: Iterable[str]) -> list[tuple[str, str]]:
+    """(current product, the one of `ids` it was made from)."""
+    found: list[tuple[str, str]] = []
+    for chunk in rows.chunks(ids):
+        query = (
+            sa.select(products.c.id, product_inputs.c.input_id)
+            .join(product_inputs, product_inputs.c.product_id == products.c.id)
+            .where(product_inputs.c.input_id.in_(chunk), products.c.state == "current")
         )
-        return everything, {row.set_id: row.rejected for row in connection.execute(query)}
-
-    everything, rejected_sets = archive.index.read(work)
-    newest = {(p.asset, p.partition): p for p in sorted(everything.values(), key=lambda p: p.version)}
-    found: dict[str, tuple[str, ...]] = {}
-    order = _inputs_first(everything)
-    for product in order:
-        if product.state == "current":
-            found[product.id] = _reasons(product, everything, newest, rejected_sets, found)
-    return [Stale(p, found[p.id]) for p in order if found.get(p.id)]
+        found += [(row.id, row.input_id) for row in connection.execute(query)]
+    return sorted(found)
 
 
-def _reasons(
-    product: Product,
-    everything: Mapping[str, Product],
-    newest: Mapping[tuple[str, str | None], Product],
-    rejected_sets: Mapping[str, str],
-    found: Mapping[str, tuple[str, ...]],
-) -> tuple[str, ...]:
-    reasons = []
-    for one in (everything[i] for i in product.inputs if i in everything):
-        latest = newest[one.asset, one.partition]
-        if one.state == "rejected":
-            reasons.append(f"{one.id} was rejected: {one.reason}")
-        elif latest.version > one.version and latest.digest != one.digest:
-            reasons.append(f"{one.id} was replaced by {latest.id}")
-        elif found.get(one.id):
-            reasons.append(f"{one.id} is stale")
-    caltable_set = product.metadata.get("caltable_set")
-    if isinstance(caltable_set, str) and caltable_set in rejected_sets:
-        reasons.append(f"caltable set {caltable_set} was rejected: {rejected_sets[caltable_set]}")
-    return tuple(reasons)
-
-
-def _inputs_first(everything: Mapping[str, Product]) -> list[Product]:
-    """All products, each after its inputs (no recursion: chains of nights grow long)."""
-    placed: dict[str, Product] = {}
-    for start in everything.values():
+def _inputs_first(found: Mapping[str, Product]) -> list[str]:
+    """These products, each after those it is made from (no recursion: chains of nights grow long)."""
+    placed: dict[str, None] = {}
+    for start in sorted(found, key=lambda i: (found[i].partition or "", found[i].asset, found[i].version)):
         stack = [start]
         while stack:
-            top = stack[-1]
-            pending = [everything[i] for i in top.inputs if i in everything and i not in placed]
+            pending = [i for i in found[stack[-1]].inputs if i in found and i not in placed]
             if pending:
                 stack += pending
             else:
-                placed.setdefault(top.id, stack.pop())
-    return list(placed.values())
+                placed.setdefault(stack.pop())
+    return list(placed)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 
-from dsa110_assets.archive import files, naming, rows, windows
+from dsa110_assets.archive import claims, files, naming, rows, windows
 from dsa110_assets.archive import lineage as _lineage
 from dsa110_assets.archive import publish as _publish
 from dsa110_assets.archive.index import Index, normalise_url, products
@@ -175,6 +175,17 @@ class Archive:
         """Let retention judge a product again."""
         return self.change_state(product_id, lambda state: state | {"pinned": None})
 
+    @contextmanager
+    def hold(self, *product_ids: str) -> Iterator[None]:
+        """Keep products from retention while the block reads them. Raises NotFoundError if their data are gone."""
+        with ExitStack() as held:
+            with files.typed_errors(f"Reading from {self.root}"):
+                held.enter_context(claims.claim(self.root, reads=product_ids))
+            for product_id in product_ids:
+                if self.get(product_id).removed:
+                    raise NotFoundError(f"{product_id}: retention has removed its data; its record stays")
+            yield
+
     def verify(self, product: Product) -> list[str]:
         """What is wrong with a product's files ; [] if every byte is as published."""
         if product.removed:
@@ -209,7 +220,7 @@ class Archive:
             files.write_json(state_path(self.root, product_id), {k: v for k, v in state.items() if v})
             rows.apply_state(connection, product_id, state)
 
-        with files.typed_errors(f"{product_id}: its state file {directory}.state.json"):
+        with files.typed_errors(f"{product_id}: its state file {directory}.state.json"), claims.claim(self.root, [directory.parent]):
             self.index.write(work)
         return self.get(product_id)
 

@@ -41,6 +41,8 @@ class Thresholds(Protocol):
     def max_gain_amplitude(self) -> float: ...
     @property
     def max_closure_phase_deg(self) -> float: ...
+    @property
+    def min_receptor_flux_ratio(self) -> float: ...
 
 
 def assess(solution: Solution, vis: Visibilities, sums: Sums) -> dict[str, float]:
@@ -51,7 +53,8 @@ def assess(solution: Solution, vis: Visibilities, sums: Sums) -> dict[str, float
     Per table ("bandpass_", "gain_") those of `table_figures`. dead_receptors, dead_antennas: among those
     in the data. gain_amplitude: median over living receptors, _min and _max their extremes over it.
     gain_phase_scatter_deg: rms over time about each receptor's mean. closure_phase_deg, closure_amplitude:
-    rms and rms of logarithm, of data over model, whose mean is flux_ratio. NaN where nothing is left.
+    rms and rms of logarithm, of data over model, whose mean is flux_ratio; receptor_flux_ratio_min is the least
+    of one receptor's baselines. NaN where nothing is left.
     """
     present = vis.active_antennas
     dead = solution.bandpass.dead_receptors
@@ -66,6 +69,7 @@ def assess(solution: Solution, vis: Visibilities, sums: Sums) -> dict[str, float
         "dead_receptors": float(dead[present].sum()),
         "dead_antennas": float(dead[present].all(axis=1).sum()),
         "n_antennas": float(present.size),
+        "receptor_flux_ratio_min": _worst_receptor(sums, top.real, bottom, ~dead),
         "closure_phase_deg": phase_deg,
         "closure_amplitude": log_amplitude,
         "flux_ratio": float(top.sum().real) / power if power > 0 else math.nan,
@@ -140,6 +144,24 @@ def _collect(r, d, gains, ant1, ant2, top, bottom):  # type: ignore[no-untyped-d
                         bottom[p, b] += d[s, p, c, b] * (z.real * z.real + z.imag * z.imag)
 
 
+def _worst_receptor(
+    sums: Sums, top: NDArray[np.float64], bottom: NDArray[np.float64], alive: NDArray[np.bool_]
+) -> float:
+    """Least sum of w Re(V conj M) over sum of w |M|^2 on the baselines of one living receptor; NaN if one has none.
+
+    Least squares makes it 1 for every receptor that was solved, whatever the noise: its normal equation says just
+    this. Another receptor's gains leave its phases random, and the ratio near 0.
+    """
+    ratios = []
+    for pol in range(2):
+        shares = [np.bincount(ends, part[pol], alive.shape[0]) for part in (top, bottom) for ends in (sums.ant1, sums.ant2)]
+        seen, expected = shares[0] + shares[1], shares[2] + shares[3]
+        present = np.union1d(sums.ant1, sums.ant2)
+        of = present[alive[present, pol]]
+        ratios += [float(seen[a] / expected[a]) if expected[a] > 0 else math.nan for a in of]
+    return float(np.min(ratios)) if ratios else math.nan
+
+
 def _closure(
     sums: Sums, top: NDArray[np.complex128], bottom: NDArray[np.float64], dead: NDArray[np.bool_]
 ) -> tuple[float, float]:
@@ -189,6 +211,11 @@ def problems(figures: Mapping[str, float], thresholds: Thresholds) -> list[str]:
     if not most <= thresholds.max_gain_amplitude:
         found.append(
             f"a receptor's gain is {most:.1f} times the median, limit {thresholds.max_gain_amplitude:g}"
+        )
+    if not figures["receptor_flux_ratio_min"] >= thresholds.min_receptor_flux_ratio:
+        found.append(
+            f"calibrated by it, a receptor sees {figures['receptor_flux_ratio_min']:.2f} of the model, "
+            f"limit {thresholds.min_receptor_flux_ratio:g}: its gains are another's, or none"
         )
     if not figures["closure_phase_deg"] <= thresholds.max_closure_phase_deg:
         found.append(

@@ -17,15 +17,6 @@ if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
 JSON_HELP = "Print JSON, and nothing else, on standard output."
-CONSUMERS = {
-    "measurement_set": ("calibrated_ms",),
-    "calibrated_ms": ("tile_image",),
-    "tile_image": ("hour_mosaic",),
-    "hour_mosaic": ("source_measurements",),
-    "source_measurements": ("light_curves",),
-    "light_curves": ("variability",),
-}
-"""What is always made from each asset: until it is, retention keeps its input."""
 commands = typer.Typer(
     help="The archive: verify, reindex, backup, restore, retain, pin, unpin.", no_args_is_help=True
 )
@@ -35,6 +26,7 @@ app.add_typer(commands, name="archive")
 @commands.command(epilog="Example: dsa110 archive verify --asset tile_image")
 def verify(
     asset: str | None = typer.Option(None, help="Only products of this asset."),
+    rebuild: bool = typer.Option(False, "--rebuild", help="Reject what is damaged: the next `dsa110 process` makes it again."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
     """Read every byte of every product and compare with its digest; exit status 1 if any differs."""
@@ -55,8 +47,12 @@ def verify(
         for one in found:
             console.say(f"{one.product.id}: {'; '.join(one.problems)}")
         console.say(f"{len(chosen)} products verified, {len(found)} damaged")
+    if found and rebuild:
+        again = [product.id for product in integrity.give_up(store, found)]
+        console.warn(f"{len(again)} damaged products will be made again by: dsa110 process")
+    elif found:
+        console.warn("to make what is damaged again: dsa110 archive verify --rebuild, then: dsa110 process")
     if found:
-        console.warn("reject a damaged product's version or delete its directory, then: dsa110 process")
         raise typer.Exit(EXIT_UNDONE)
 
 
@@ -70,7 +66,7 @@ def reindex() -> None:
     configured = settings.load()
     done = integrity.reindex(configured.archive, configured.database_url)
     with Archive(configured.archive, configured.database_url) as store:
-        swept = integrity.sweep(store)
+        swept = integrity.sweep(store, everywhere=True)
     console.say(f"{done.products} products and {done.quarantined} quarantine records indexed")
     for path in swept.removed:
         console.say(f"removed {path}, left over from a crash")
@@ -89,13 +85,14 @@ def backup(
         None, min=1, help="How many to keep there; default: threshold `keep_backups`."
     ),
 ) -> None:
-    """Save the index, caltables, states and quarantine: all that cannot be computed again. Verified."""
+    """Save the index, caltables, states, quarantine and Dagster's history: all that cannot be computed again."""
     from dsa110_assets.archive import backup as backups
+    from dsa110_assets.orchestration import housekeeping
     from dsa110_assets.thresholds import load_thresholds
 
     configured, store = _open()
     kept = keep or load_thresholds(configured.thresholds_path).keep_backups
-    made = backups.backup(store, destination or _backups(configured), keep=kept)
+    made = backups.backup(store, destination or configured.backups_path, keep=kept, dagster=housekeeping.dagster_of(configured))
     console.say(f"{made.path}: {console.size_text(made.size_bytes)}, {made.caltables} caltable products")
 
 
@@ -105,21 +102,25 @@ def restore(
         Path | None, typer.Argument(help="A backup, or a directory of them: its newest is taken.")
     ] = None,
 ) -> None:
-    """Bring index, caltables, states and quarantine back; newer products on disk are adopted."""
+    """Bring index, caltables, states, quarantine and Dagster's history back; newer products on disk are adopted.
+
+    Nothing of the platform may run meanwhile.
+    """
     from dsa110_assets import settings
     from dsa110_assets.archive import backup as backups
     from dsa110_assets.archive import integrity
     from dsa110_assets.archive.store import Archive
+    from dsa110_assets.orchestration import housekeeping
 
     configured = settings.load()
-    place = source or _backups(configured)
+    place = source or configured.backups_path
     there = backups.backups(place)
     chosen = there[-1].path if there else place
     if source is None and not there:
         raise NotFoundError(f"there is no backup in {place}; name one: dsa110 archive restore PATH")
-    backups.restore(chosen.absolute(), configured.archive, configured.database_url)
+    backups.restore(chosen.absolute(), configured.archive, configured.database_url, housekeeping.dagster_of(configured))
     with Archive(configured.archive, configured.database_url) as store:
-        swept = integrity.sweep(store)
+        swept = integrity.sweep(store, everywhere=True)
         count = len(store.products(state=None))
     console.say(f"restored {chosen}: {count} products, {len(swept.adopted)} of them newer than the backup")
 
@@ -131,6 +132,7 @@ def retain(
 ) -> None:
     """Remove data that are no longer needed, and say why each product goes or stays. Records stay."""
     from dsa110_assets.archive import retention
+    from dsa110_assets.orchestration.housekeeping import CONSUMERS
     from dsa110_assets.thresholds import load_thresholds
 
     configured, store = _open()
@@ -174,10 +176,6 @@ def _open() -> tuple[Settings, Archive]:
 
     configured = settings.load()
     return configured, Archive(configured.archive, configured.database_url)
-
-
-def _backups(configured: Settings) -> Path:
-    return configured.archive.with_name(f"{configured.archive.name}-backups")
 
 
 def _kind(reason: str) -> str:

@@ -106,6 +106,8 @@ def process(
     Returns the report; raises ConfigurationError for what makes any work impossible (no inbox, unwritable
     archive, another `process` on the same archive). A dry run changes nothing and lists the steps.
     """
+    from dsa110_assets.archive import integrity
+
     began = time.monotonic()
     span, wanted = plan.span(since, until), plan.phases(through)
     if dry_run:
@@ -115,6 +117,7 @@ def process(
         dagster = instance or instances.open_instance(settings.dagster_home)
         instances.close_orphans(dagster)
         archive = platform.archive
+        integrity.sweep(archive)
         seen, quarantined = plan.clear_inbox(archive, settings)
         ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
         tally = _Tally()

@@ -67,6 +67,8 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
     reported again, not made again, so that running anything twice changes nothing. None when the partition has
     nothing to be made from.
     """
+    from dsa110_assets.archive import integrity
+
     asset = context.asset_key.to_user_string()
     partition = context.partition_key if context.has_partition_key else None
     recipe = recipes.RECIPES[asset]
@@ -77,6 +79,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         _alone(platform.archive.root, f"{asset} {partition}"),
     ):
         archive, settings = platform.archive, platform.settings
+        integrity.settle(archive, asset, partition)
         ingredients = recipe.find(archive, settings, partition or "")
         if ingredients is None:
             context.log.info(f"{asset} {partition}: nothing to make it from")

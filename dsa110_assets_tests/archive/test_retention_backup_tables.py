@@ -140,7 +140,7 @@ def test_a_backup_restores_everything_lost(archive, engine_url, publish, tmp_pat
     assert archive.products(state=None) == before
     assert archive.verify(archive.get(tables_.id)) == []
     assert len(quarantine.quarantined(archive)) == 1
-    assert integrity.sweep(archive, min_age_s=0).adopted == [later.id]  # what the snapshot could not know
+    assert integrity.sweep(archive, everywhere=True).adopted == [later.id]  # what the snapshot could not know
     assert archive.get(later.id) == later
 
 

@@ -105,3 +105,19 @@ def test_nothing_left_is_wrong(observation):
     figures = assessed(obs)
     for name in ("closure_phase_deg", "gain_amplitude_min", "bandpass_snr", "gain_flag_fraction"):
         assert quality.problems({**figures, name: float("nan")}, LIMITS)
+
+
+def test_every_receptor_sees_the_model_unless_its_gains_are_anothers(observation):
+    """1 by the normal equation of least squares, to the solver's tolerance; phases at random leave 1 / sqrt(11) at most."""
+    obs = observation(noise=0.05, n_subbands=4)
+    options = SolveOptions(gain_solint_s=np.inf, min_snr_bandpass=0, min_snr_gain=0)
+    sums = sums_for(obs.vis, obs.model, options)
+    good = solve(obs.vis, obs.model, options)
+    assert quality.assess(good, obs.vis, sums)["receptor_flux_ratio_min"] == pytest.approx(1, abs=0.02)
+    alive = np.flatnonzero(~good.bandpass.dead_receptors.any(axis=1))[[1, 5]]
+    order = np.arange(len(good.bandpass.antenna_names))
+    order[alive] = alive[::-1]
+    bad = replace(good, bandpass=replace(good.bandpass, values=good.bandpass.values[:, order]))
+    figures = quality.assess(bad, obs.vis, sums)
+    assert figures["receptor_flux_ratio_min"] < 0.4
+    assert any("another's" in p for p in quality.problems(figures, LIMITS))

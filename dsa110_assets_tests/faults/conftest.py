@@ -7,14 +7,11 @@ from collections.abc import Generator
 import pytest
 
 from dsa110_assets_tests.faults.figures import record_outcome
-from dsa110_assets_tests.orchestration.conftest import (  # noqa: F401  the tiny telescope's fixtures
-    _no_settings_of_this_machine,
-    finished_run,
-    inbox,
-    processed,
-    settings,
-    tiny_run,
-)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings(no_settings_of_this_machine: None) -> None:
+    return
 
 
 @pytest.hookimpl(wrapper=True)

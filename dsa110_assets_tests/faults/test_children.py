@@ -23,7 +23,7 @@ from dsa110_assets.orchestration.process import process
 from dsa110_assets.visibilities import measurement_set, reader
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.test_files import GROUP, one_group
-from dsa110_assets_tests.orchestration.conftest import SUBBANDS, tiny_settings
+from dsa110_assets_tests.tiny import SUBBANDS, tiny_settings
 
 MARK = "RELIABILITY_FAMILY"
 DRIVER = """

@@ -21,7 +21,7 @@ from dsa110_assets.orchestration import inbox as looking
 from dsa110_assets.orchestration import plan
 from dsa110_assets.visibilities import uvh5
 from dsa110_assets_tests.faults.figures import record_figure
-from dsa110_assets_tests.orchestration.conftest import SUBBANDS, tiny_settings
+from dsa110_assets_tests.tiny import SUBBANDS, tiny_settings
 
 GROUP = "2026-01-25T22:25"
 OFFSETS = 20

@@ -25,7 +25,7 @@ from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.visibilities import grouping, uvh5
 from dsa110_assets_tests.faults.figures import record_figure
-from dsa110_assets_tests.orchestration.conftest import OPTIONS, SUBBANDS, tiny_settings
+from dsa110_assets_tests.tiny import OPTIONS, SUBBANDS, tiny_settings
 from dsa110_assets_tests.visibilities.conftest import Observation
 
 GROUP = "2026-01-25T22:25"

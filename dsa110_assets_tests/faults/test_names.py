@@ -18,8 +18,8 @@ from dsa110_assets.settings import Settings
 from dsa110_assets.visibilities import uvh5
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.test_files import OpenWatch
-from dsa110_assets_tests.orchestration.conftest import SUBBANDS
 from dsa110_assets_tests.portal.conftest import ask
+from dsa110_assets_tests.tiny import SUBBANDS
 
 STRANGE = (
     "2026-01-25T22:25:00_sb00.hdf5\n.hdf5", "\n_sb01.hdf5", "..\\sb02.hdf5", "x" * 250 + ".hdf5", "\x1b[31m_sb03.hdf5",

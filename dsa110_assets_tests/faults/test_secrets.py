@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dsa110_assets_tests.faults.test_files import one_group
-from dsa110_assets_tests.orchestration.conftest import SUBBANDS
+from dsa110_assets_tests.tiny import SUBBANDS
 
 SECRET = "s3cret-of-the-database"
 TOKEN = "t0ken-of-the-webhook-and-the-door"

@@ -1,92 +1,10 @@
-"""A tiny telescope for plumbing: 8 antennas, 4 subbands of 4 channels, real numerics end to end in seconds."""
+"""Everything of orchestration is tested without the settings of this machine."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
-
-from dsa110_assets.orchestration.process import ProcessReport, process
-from dsa110_assets.settings import Settings
-from dsa110_assets.simulator.options import SimulationOptions
-from dsa110_assets.simulator.simulate import simulate
-
-SUBBANDS = 4
-OPTIONS: dict[str, Any] = {
-    "start": "2026-01-25T22:20:00", "groups": 3, "antennas": 8, "channels": 4, "subbands": SUBBANDS, "seed": 3,
-    "noise_scale": 0.2, "rfi_tones": 0, "rfi_bursts": 0.0, "dead_antennas": 0, "dead_receptors": 0,
-    "restart_every": 0, "source_density": 0.3, "flux_min_jy": 0.2,
-}  # fmt: skip
-"""3C454.3 transits at 22:26:05, in the second group of 22:20, 22:25 and 22:30."""
-
-
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three groups around a calibrator transit; do not write into it."""
-    out = tmp_path_factory.mktemp("tiny")
-    simulate(out, SimulationOptions(**OPTIONS))
-    return out
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_settings_of_this_machine() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [n for n in os.environ if n.startswith("DSA110_") or n == "DAGSTER_HOME"]:
-            patch.delenv(name)
-        yield
-
-
-def tiny_settings(inbox: Path, place: Path, **more: Any) -> Settings:
-    """Settings for the tiny telescope with archive and Dagster home in `place`: small images, one thread."""
-    from dsa110_assets import settings
-
-    imaging = {"field_deg": 2.0, "pixels_per_beam": 2.5, "max_major_cycles": 2, "clean_iterations": 100, "threads": 1}
-    given: dict[str, Any] = {
-        "inbox": inbox, "archive": place / "archive", "DAGSTER_HOME": place / "home",
-        "subbands": SUBBANDS, "min_subbands": SUBBANDS - 1, "still_s": 0, "imaging": imaging, **more,
-    }  # fmt: skip
-    return settings.load(**given)
-
-
-@pytest.fixture(scope="session")
-def finished_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, ProcessReport]:
-    """The tiny run, processed once; do not change its archive, use `processed` for a copy."""
-    settings = tiny_settings(tiny_run, tmp_path_factory.mktemp("finished"))
-    return settings, process(settings)
-
-
-@pytest.fixture
-def processed(finished_run: tuple[Settings, ProcessReport], tmp_path: Path) -> Settings:
-    """A copy of the processed tiny run: its archive and its Dagster."""
-    original, _ = finished_run
-    shutil.copytree(original.archive, tmp_path / "archive", symlinks=True)
-    assert original.dagster_home is not None
-    shutil.copytree(original.dagster_home, tmp_path / "home")
-    return tiny_settings(original.inbox, tmp_path)
-
-
-@pytest.fixture
-def inbox(tiny_run: Path, tmp_path: Path) -> Path:
-    """An inbox of its own with the tiny run's files (hard links: nothing writes into a raw file)."""
-    place = tmp_path / "inbox"
-    place.mkdir()
-    for path in tiny_run.glob("*.hdf5"):
-        os.link(path, place / path.name)
-    return place
-
-
-@pytest.fixture
-def settings(inbox: Path, tmp_path: Path) -> Settings:
-    """The tiny telescope's settings over an inbox of its own; nothing is processed yet."""
-    return tiny_settings(inbox, tmp_path)
-
-
-def cut_short(path: Path, size: int) -> None:
-    """Replace a file by its first `size` bytes; a copy, for hard links share their bytes with other tests."""
-    copy = path.with_suffix(".copy")
-    copy.write_bytes(path.read_bytes()[:size])
-    copy.replace(path)
+def _no_settings(no_settings_of_this_machine: None) -> None:
+    return

@@ -17,7 +17,7 @@ from dsa110_assets.errors import TransientError
 from dsa110_assets.orchestration import alerts, graph, sensors
 from dsa110_assets.orchestration.process import QUIET
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets_tests.orchestration.conftest import tiny_settings
+from dsa110_assets_tests.tiny import tiny_settings
 
 KEY = dg.AssetKey("measurement_set")
 CHECK = dg.AssetCheckKey(KEY, "flag_fraction")

@@ -15,7 +15,7 @@ from dsa110_assets.orchestration.process import process
 from dsa110_assets.portal import overview
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
-from dsa110_assets_tests.orchestration.conftest import OPTIONS, tiny_settings
+from dsa110_assets_tests.tiny import OPTIONS, tiny_settings
 
 
 def test_a_catalogue_source_calibrates_where_the_list_has_none(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration import recipes
 from dsa110_assets.orchestration.process import ProcessReport, process
 from dsa110_assets.settings import Settings
-from dsa110_assets_tests.orchestration.conftest import SUBBANDS, cut_short, tiny_settings
+from dsa110_assets_tests.tiny import SUBBANDS, cut_short, tiny_settings
 
 OBSERVATIONS = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
 EARLY = {"source_catalog", "calibrator_catalog", "sky_model", "subband_group", "measurement_set"}
@@ -181,7 +181,7 @@ def test_killed_anywhere_a_second_run_ends_with_the_same_products(
         Archive(settings.archive).reject(rejected.id, "to be made again")
     script = (
         "import sys; from pathlib import Path; "
-        "from dsa110_assets_tests.orchestration.conftest import tiny_settings; "
+        "from dsa110_assets_tests.tiny import tiny_settings; "
         "from dsa110_assets.orchestration.process import process; "
         "process(tiny_settings(Path(sys.argv[1]), Path(sys.argv[2])), through=sys.argv[3])"
     )

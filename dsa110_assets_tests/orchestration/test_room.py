@@ -19,7 +19,7 @@ from dsa110_assets.orchestration.process import process
 from dsa110_assets.orchestration.recipes import Ingredients
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.settings import Settings
-from dsa110_assets_tests.orchestration.conftest import tiny_settings
+from dsa110_assets_tests.tiny import tiny_settings
 
 
 def ingredients(size_gb: float) -> Ingredients:

@@ -18,7 +18,7 @@ from dsa110_assets.orchestration import room, sensors
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.settings import Settings
-from dsa110_assets_tests.orchestration.conftest import SUBBANDS, cut_short, tiny_settings
+from dsa110_assets_tests.tiny import SUBBANDS, cut_short, tiny_settings
 
 KEYS = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
 

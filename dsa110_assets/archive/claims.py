@@ -1,0 +1,113 @@
+"""Claims: what is being changed or read right now, so that a crash leaves word of where to look.
+
+    <root>/.open/<name>     {"places": ["<asset>/night=.../partition=..."], "reads": [product ids]}
+
+A claim is made before anything else is touched and withdrawn once everything is done; after a failure it stays. Its
+file is locked by its process: free means dead or failed. `integrity.sweep` looks only where such claims point;
+retention keeps what a claim reads.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dsa110_assets.archive import files
+
+DIRECTORY = ".open"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Whose work it is (`name`), the directories of assets' partitions it changes, the products it reads."""
+
+    name: str
+    places: tuple[PurePosixPath, ...]
+    reads: tuple[str, ...]
+
+
+@contextmanager
+def claim(root: Path, places: Sequence[PurePosixPath] = (), reads: Sequence[str] = (), name: str = "claim") -> Iterator[Claim]:
+    """Claim places and what is read for the time of the block. Where it fails or is killed, the claim stays, unlocked."""
+    made = Claim(f"{name}-{uuid.uuid4().hex[:12]}", tuple(places), tuple(reads))
+    folder = root / DIRECTORY
+    folder.mkdir(exist_ok=True)
+    fresh = folder / f".{made.name}"
+    descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before it has its name: a named one is never unlocked and alive
+        os.write(descriptor, json.dumps({"places": [str(p) for p in made.places], "reads": made.reads}).encode())
+        os.fsync(descriptor)
+        os.rename(fresh, folder / made.name)
+        files.fsync_directory(folder)
+        yield made
+        (folder / made.name).unlink(missing_ok=True)
+    finally:
+        fresh.unlink(missing_ok=True)  # it has its name, unless the disk was full
+        os.close(descriptor)
+
+
+def claims(root: Path) -> list[Claim]:
+    """Every claim, of the living and of the dead."""
+    folder = root / DIRECTORY
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = [(name, files.read_json(folder / name)) for name in names if not name.startswith(".")]
+    return [
+        Claim(name, tuple(PurePosixPath(place) for place in told["places"]), tuple(told["reads"]))
+        for name, told in found
+        if isinstance(told, dict)
+    ]
+
+
+def read_now(root: Path) -> set[str]:
+    """Ids of the products that work begun and not ended (nor swept) reads."""
+    return {product_id for one in claims(root) for product_id in one.reads}
+
+
+def alive(root: Path, name: str) -> bool:
+    """Whether the process of this claim still works on it."""
+    descriptor = _take(root / DIRECTORY / name)
+    if descriptor is None:
+        return (root / DIRECTORY / name).exists()
+    os.close(descriptor)
+    return False
+
+
+@contextmanager
+def inherited(root: Path, name: str) -> Iterator[bool]:
+    """Take over a dead claim for the block, and withdraw it at its end; False when its process is alive."""
+    path = root / DIRECTORY / name
+    descriptor = _take(path)
+    try:
+        yield descriptor is not None
+        if descriptor is not None:
+            path.unlink(missing_ok=True)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def unfinished(root: Path) -> list[str]:
+    """Names of all claims, also of those killed before they had their name."""
+    folder = root / DIRECTORY
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def _take(path: Path) -> int | None:
+    """Lock a claim's file; None when it is gone or its process lives."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,87 @@
+"""Snapshots of databases while they are in use, and back: SQLite's online backup, PostgreSQL's own programs.
+
+A snapshot of `name` in a directory is `name.sqlite`, or `name.dump` in pg_dump's custom format.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from dsa110_assets import children
+from dsa110_assets.archive import files
+from dsa110_assets.errors import ConfigurationError, SilentWrongnessError
+
+_DEADLINE_S = 3600.0
+
+
+def dump(url: URL, directory: Path, name: str) -> None:
+    """A consistent, verified snapshot of a database. Raises SilentWrongnessError if it cannot be read back."""
+    if url.get_backend_name() == "sqlite":
+        assert url.database is not None
+        dump_sqlite(Path(url.database), directory / f"{name}.sqlite")
+        return
+    target = directory / f"{name}.dump"
+    _postgres(["pg_dump", "--format=custom", "--no-owner", f"--file={target}"], url, directory)
+    _postgres(["pg_restore", "--file=/dev/null", str(target)], url, directory)  # reads and unpacks every row
+
+
+def load(url: URL, directory: Path, name: str) -> None:
+    """Put a snapshot in a database's place. ConfigurationError if it is of the other kind."""
+    kinds = {"sqlite": f"{name}.sqlite", "postgresql": f"{name}.dump"}
+    snapshot = directory / kinds[url.get_backend_name()]
+    if not snapshot.exists():
+        other = "PostgreSQL" if url.get_backend_name() == "sqlite" else "SQLite"
+        variable = {"index": "DSA110_DATABASE_URL", "dagster": "DAGSTER_PG_URL"}[name]
+        remedy = f"{'set' if other == 'PostgreSQL' else 'unset'} {variable}"
+        raise ConfigurationError(f"backup {directory}: its {name} is of {other}; {remedy}, or start afresh: dsa110 archive reindex")
+    assert url.database is not None
+    if url.get_backend_name() == "sqlite":
+        load_sqlite(snapshot, Path(url.database))
+        return
+    options = ["--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error"]
+    _postgres(["pg_restore", *options, f"--dbname={url.database}", str(snapshot)], url, directory.parent)
+
+
+def dump_sqlite(source: Path, target: Path) -> None:
+    """A snapshot of one SQLite file, also while others write. SilentWrongnessError if it comes out damaged."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as opened,
+        closing(sqlite3.connect(target)) as copy,
+    ):
+        opened.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole without its -wal
+        verdict = copy.execute("PRAGMA integrity_check").fetchone()[0]
+    if verdict != "ok":
+        raise SilentWrongnessError(f"the snapshot of {source} is damaged ({verdict}); the disk may be failing")
+
+
+def load_sqlite(snapshot: Path, target: Path) -> None:
+    """Put a snapshot in an SQLite file's place; nobody may have it open."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    shutil.copy2(snapshot, fresh)
+    with closing(sqlite3.connect(fresh)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    for suffix in ("-wal", "-shm"):
+        Path(f"{target}{suffix}").unlink(missing_ok=True)
+    os.rename(fresh, target)
+    files.fsync_directory(target.parent)
+
+
+def _postgres(command: Sequence[str], url: URL, directory: Path) -> None:
+    """Run one of PostgreSQL's programs on a database; the password travels in the child's environment only."""
+    settings = {"PGHOST": url.host, "PGPORT": url.port, "PGUSER": url.username, "PGPASSWORD": url.password}
+    given = {name: str(value) for name, value in settings.items() if value is not None}
+    environment = {**os.environ, **given, "PGDATABASE": url.database or ""}
+    log_path = directory / f".{command[0]}.log"
+    children.run(command, deadline_s=_DEADLINE_S, log_path=log_path, env=environment).require_success()
+    log_path.unlink()

@@ -1,0 +1,77 @@
+"""What runs every hour must not grow with the archive: the sweep, staleness, retention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from dsa110_assets.archive import integrity, rows
+from dsa110_assets.archive.stale import stale
+from dsa110_assets.archive.store import Archive
+
+N_WINDOWS = 500
+
+
+def sidecar(asset: str, number: int, inputs: list[str]) -> dict[str, Any]:
+    window = f"2026-01-{2 + number // 288:02d}T{number % 288 // 12:02d}:{number % 12 * 5:02d}"
+    return {
+        "id": f"{asset}-{window.replace('-', '').replace(':', '')}-v1", "asset": asset, "partition": window, "version": 1,
+        "inputs": inputs, "settings": {}, "engines": {}, "metadata": {}, "code_version": "1", "run_id": "r", "size_bytes": 1,
+        "digest": "d", "created_at": "2026-01-01T00:00:00.000000+00:00",
+    }  # fmt: skip
+
+
+def fill(archive: Archive) -> None:
+    """Rows alone, as of N_WINDOWS observations up to the image."""
+
+    def work(connection: sa.Connection) -> None:
+        for number in range(N_WINDOWS):
+            made: list[str] = []
+            for asset in ("subband_group", "measurement_set", "tile_image"):
+                told = sidecar(asset, number, made[-1:])
+                rows.insert(connection, told, {})
+                made.append(told["id"])
+
+    archive.index.write(work)
+
+
+@contextmanager
+def counted(archive: Archive) -> Iterator[list[int]]:
+    """How many rows every statement of the block gave."""
+    given: list[int] = []
+    archive.products("none")
+    engine = archive.index._engine
+    assert engine is not None
+
+    def after(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        given.append(cursor.rowcount)
+
+    event.listen(engine, "after_cursor_execute", after)
+    yield given
+    event.remove(engine, "after_cursor_execute", after)
+
+
+def test_staleness_asks_as_often_in_a_large_archive(archive: Archive) -> None:
+    """One rejected product of 1500: what follows from it is found by as many statements as in an archive of three."""
+    fill(archive)
+    archive.index.write(lambda c: rows.apply_state(c, "subband_group-20260102T0000-v1", {"rejected": "bad"}))
+    with counted(archive) as statements:
+        found = stale(archive)
+    assert [one.product.asset for one in found] == ["measurement_set", "tile_image"]
+    assert len(statements) <= 10
+
+
+def test_the_sweep_looks_only_where_claims_point(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(archive)
+    with pytest.raises(ZeroDivisionError), archive.publish("tile_image", None, [], settings={}, code_version="1", run_id="r"):
+        raise ZeroDivisionError
+    monkeypatch.setattr(integrity, "_places", lambda root: pytest.fail("the whole archive was listed"))
+    with counted(archive) as statements:
+        integrity.sweep(archive)
+    assert len(statements) <= 2
+    assert integrity.claims.unfinished(archive.root) == []

@@ -1,0 +1,72 @@
+"""Rows 1 and 2: killed at every named point of every asset, everything converges to what an undisturbed run makes."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from dsa110_assets.archive import claims, files, integrity, naming
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.orchestration import recipes
+from dsa110_assets.orchestration.process import ProcessReport
+from dsa110_assets.settings import Settings
+from dsa110_assets_tests.faults import killing
+from dsa110_assets_tests.faults.figures import record_figure
+
+SIGNALS = ("SIGKILL", "SIGTERM")
+ON_DISK = ("renamed", "durable", "row_written")
+"""Killed at these, the product is whole and has no row: the orphan of row 2."""
+WITH_ROW = ("indexed", "published")
+
+
+def leftovers(archive: Archive) -> list[str]:
+    """What a crash may leave: claims, temporaries, versions without a row."""
+    known = {product.path for product in archive.products(state=None)}
+    found = [*archive.root.glob(f"{claims.DIRECTORY}/*"), *archive.root.glob("*/.tmp-*"), *archive.root.glob("*/*/*/.tmp-*")]
+    versions = [*archive.root.glob("*/v*"), *archive.root.glob("*/night=*/partition=*/v*")]
+    return [str(path) for path in (*found, *(path for path in versions if path.is_dir() and path not in known))]
+
+
+@pytest.mark.row(1, 2)
+def test_every_asset_at_every_point(finished_run: tuple[Settings, ProcessReport], engine_url: str | None, tmp_path: Path) -> None:
+    """The tiny night's own products are published again by processes that die; then once more, undisturbed.
+
+    The signals take turns, the other way round on the other database: together they cover every pair.
+    """
+    original = Archive(finished_run[0].archive)
+    examples = {asset: original.products(asset)[0] for asset in recipes.RECIPES}
+    killed = torn = left = duplicates = 0
+    turn = 0 if engine_url is None else 1
+    with Archive.create(tmp_path / "archive", engine_url) as archive, killing.publishers(archive.root, engine_url) as publishers:
+        for asset, example in examples.items():
+            wanted = {naming.parse_id(i).asset for i in example.inputs}
+            inputs = [p.id for p in archive.products() if p.asset in wanted]
+            for point in files.CRASH_POINTS:
+                turn += 1
+                name = SIGNALS[turn % 2]
+                before = len(archive.versions(asset, example.partition))
+                status = publishers.publish(example, inputs, f"{asset}/{point}:{name}")
+                assert status == -signal.Signals[name], f"{asset}/{point}:{name}"
+                killed += 1
+                visible = archive.versions(asset, example.partition)
+                torn += sum(bool(archive.verify(p)) for p in visible[before:])
+                assert len(visible) - before == (point in WITH_ROW)
+                swept = integrity.sweep(archive)
+                assert len(swept.adopted) == (point in ON_DISK), f"{asset}/{point}:{name}"
+                if point not in (*ON_DISK, *WITH_ROW):
+                    assert publishers.publish(example, inputs) == 0
+                after = archive.versions(asset, example.partition)
+                left += len(leftovers(archive))
+                duplicates += len(after) - before - 1
+                assert (after[-1].digest, after[-1].size_bytes) == (example.digest, example.size_bytes)
+                assert after[-1].inputs == tuple(inputs)
+                assert [p.state for p in after[:-1]] == ["superseded"] * before
+            for old in archive.versions(asset, example.partition)[:-1]:  # the disk is not the test's to fill
+                files.remove_tree(old.path)
+    record_figure(1, "kills survived (points x signals x assets x databases)", killed)
+    record_figure(1, "torn products", torn)
+    record_figure(2, "orphans after the sweep", left)
+    record_figure(2, "duplicates", duplicates)
+    assert (torn, left, duplicates) == (0, 0, 0)

@@ -1,0 +1,185 @@
+"""Row 14, and the recovery table of ops/runbook.md: what is lost comes back, and the work goes on from there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from dsa110_assets.archive import backup, caltable_registry, integrity, quarantine, retention
+from dsa110_assets.archive.index import metadata
+from dsa110_assets.archive.product import Product
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.cli import main
+from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration.process import process
+from dsa110_assets.settings import Settings
+from dsa110_assets_tests.faults import killing
+from dsa110_assets_tests.faults.figures import record_figure
+
+SET = {
+    "mid_mjd": 61065.9, "valid_start_mjd": 61065.8, "valid_end_mjd": 61066.0, "dec_deg": 16.27,
+    "antennas": ["1", "2"], "anchor": "PB17",
+}  # fmt: skip
+
+
+def publish(archive: Archive, asset: str, partition: str | None, *inputs: Product, text: str = "x", sets: tuple[str, ...] = ()) -> Product:
+    with archive.publish(asset, partition, [p.id for p in inputs], settings={}, code_version="1", run_id="r") as draft:
+        (draft.path / "data.txt").write_text(text)
+        for name in sets:
+            caltable_registry.register(draft, name, [draft.path / "data.txt"], calibrator=name, **SET)
+    return draft.product
+
+
+def every_row(archive: Archive) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of all tables but the one that says whose index it is."""
+
+    def work(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:
+        tables = [table for table in metadata.sorted_tables if table.name != "meta"]
+        return {table.name: sorted((tuple(row) for row in connection.execute(sa.select(table))), key=str) for table in tables}
+
+    return archive.index.read(work)
+
+
+def lose_index(archive: Archive, url: str | None) -> None:
+    if url is None:
+        archive.close()
+        for file in archive.root.glob("index.sqlite*"):
+            file.unlink()
+    else:
+        archive.index.write(lambda c: [c.execute(sa.text(f"DROP TABLE {t.name} CASCADE")) for t in metadata.sorted_tables])
+
+
+@pytest.mark.row(14)
+def test_a_backup_of_yesterday_and_the_disk_of_today_give_every_row(tmp_path: Path, engine_url: str | None) -> None:
+    """After the backup: new products and versions, rejections taken and given, a pin taken back, a removal, quarantine."""
+    files = [tmp_path / f"sb{number:02d}.hdf5" for number in range(3)]
+    for file in files:
+        file.touch()
+    with Archive.create(tmp_path / "archive", engine_url) as archive:
+        group = publish(archive, "subband_group", "2026-01-25T22:25")
+        tables = publish(archive, "caltables", "2026-01-25", group, sets=("3C138", "3C48"))
+        old = [publish(archive, "measurement_set", f"2026-01-25T22:{minute:02d}", group) for minute in range(0, 50, 5)]
+        images = [publish(archive, "tile_image", p.partition, p, tables) for p in old]
+        archive.pin(images[0].id, "cited")
+        archive.reject(images[1].id, "bad")
+        caltable_registry.reject(archive, f"{tables.id}/3C48", "swapped")
+        quarantine.quarantine(archive, files[0], "is empty")
+        quarantine.quarantine(archive, files[1], "is empty")
+        made = backup.backup(archive, tmp_path / "backups", keep=3, now=datetime.now(UTC) - timedelta(days=1))
+        backed_up = sum(map(len, every_row(archive).values()))
+
+        for image in images[2:]:
+            publish(archive, "tile_image", image.partition, tables, text="made again")
+        publish(archive, "caltables", "2026-01-26", group, sets=("3C147",))
+        archive.unpin(images[0].id)
+        archive.reject(images[3].id, "bad too")
+        caltable_registry.restore(archive, f"{tables.id}/3C48")
+        caltable_registry.reject(archive, f"{tables.id}/3C138", "wrong strip")
+        assert retention.remove(archive, old[4])
+        assert retention.remove(archive, publish(archive, "measurement_set", "2026-01-26T22:00", group))
+        quarantine.release(archive, files[1])
+        quarantine.quarantine(archive, files[2], "is empty")
+        wanted = every_row(archive)
+
+        lose_index(archive, engine_url)
+        began = time.monotonic()
+        backup.restore(made.path, archive.root, engine_url)
+        with Archive(archive.root, engine_url) as again:
+            swept = integrity.sweep(again, everywhere=True)
+            minutes = (time.monotonic() - began) / 60
+            found = every_row(again)
+        assert swept.removed == []
+        recovered = sum(row in wanted[name] for name, rows in found.items() for row in rows)
+        total = sum(map(len, wanted.values()))
+        assert found == wanted
+    record_figure(14, "rows in the backup / rows recovered", f"{backed_up} / {recovered}")
+    record_figure(14, "rows recovered %", 100.0 * recovered / total)
+    record_figure(14, "minutes", round(minutes, 4))
+
+
+def run(settings: Settings, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """`dsa110` in this process, on these settings."""
+    for name, value in killing.environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert main(list(arguments)) == 0
+
+
+def events(settings: Settings) -> dict[str, set[str]]:
+    with instances.open_instance(settings.dagster_home) as dagster:
+        return {asset: dagster.get_materialized_partitions(dg.AssetKey(asset)) for asset in ("tile_image", "hour_mosaic", "light_curves")}
+
+
+@pytest.mark.row(14)
+@pytest.mark.parametrize("lost", ["index", "index without a backup", "dagster", "caltables", "everything but products and backup"])
+def test_what_the_runbook_says(processed: Settings, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    """After the remedy of the runbook `dsa110 process` finds nothing to do, and Dagster knows every product."""
+    assert processed.dagster_home is not None
+    with Archive(processed.archive) as archive:
+        wanted = every_row(archive)
+    known = events(processed)
+    run(processed, monkeypatch, "archive", "backup")
+    if lost.startswith(("index", "everything")):
+        for file in processed.archive.glob("index.sqlite*"):
+            file.unlink()
+    if lost == "dagster" or lost.startswith("everything"):
+        shutil.rmtree(processed.dagster_home)
+    if lost == "caltables":
+        shutil.rmtree(processed.archive / "caltables")
+    if lost == "index without a backup":
+        run(processed, monkeypatch, "archive", "reindex")
+    elif lost != "dagster":
+        run(processed, monkeypatch, "archive", "restore")
+    report = process(processed)
+    assert (report.made, report.ok) == ((), True)
+    with Archive(processed.archive) as archive:
+        assert every_row(archive) == wanted
+        assert list(integrity.verify(archive)) == []
+    assert events(processed) == known
+
+
+@pytest.mark.row(14)
+def test_the_backup_holds_dagsters_history(processed: Settings, tmp_path: Path) -> None:
+    home = processed.dagster_home
+    assert home is not None
+    with instances.open_instance(home) as dagster:
+        runs = {run.run_id for run in dagster.get_runs()}
+        with Archive(processed.archive) as archive:  # while it is in use
+            made = backup.backup(archive, tmp_path / "backups", keep=2, dagster=backup.Dagster(home))
+    assert backup.verify_backup(made.path) == []
+    shutil.rmtree(home)
+    backup.restore(made.path, processed.archive, dagster=backup.Dagster(home))
+    with instances.open_instance(home) as dagster:
+        assert {run.run_id for run in dagster.get_runs()} == runs
+        assert all(dagster.all_logs(run_id) for run_id in runs)
+
+
+@pytest.mark.row(14)
+@pytest.mark.postgres
+def test_the_backup_holds_dagsters_postgres(tmp_path: Path, postgres_database: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(json.dumps({"storage": {"postgres": {"postgres_url": postgres_database}}}))
+    event = dg.AssetMaterialization("tile_image", partition="2026-01-25T22:25")
+    with dg.DagsterInstance.from_config(str(home)) as dagster:
+        dagster.report_runless_asset_event(event)
+    where = backup.Dagster(home, postgres_database)
+    with Archive.create(tmp_path / "archive") as archive:
+        made = backup.backup(archive, tmp_path / "backups", keep=2, dagster=where)
+    engine = sa.create_engine(postgres_database)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sa.text("CREATE SCHEMA public"))
+    engine.dispose()
+    backup.restore(made.path, tmp_path / "archive", dagster=where)
+    with dg.DagsterInstance.from_config(str(home)) as dagster:
+        assert dagster.get_materialized_partitions(dg.AssetKey("tile_image")) == {"2026-01-25T22:25"}
+
+

@@ -1,0 +1,178 @@
+"""Row 26: retention never takes what something unfinished, pinned or running needs, whatever the graph and the timing."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsa110_assets.archive import retention, rows
+from dsa110_assets.archive.index import metadata
+from dsa110_assets.archive.product import Product
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import DsaError, NotFoundError
+from dsa110_assets.thresholds import Thresholds
+from dsa110_assets_tests.faults.figures import record_figure
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+WINDOWS = tuple(f"2026-01-25T22:{minute:02d}" for minute in (20, 25, 30, 35))
+CHAIN = ("subband_group", "measurement_set", "caltables", "calibrated_ms", "tile_image", "hour_mosaic")
+CONSUMERS = {"measurement_set": ("calibrated_ms",), "calibrated_ms": ("tile_image",), "tile_image": ("hour_mosaic",)}
+LIMITS = Thresholds(superseded_days=20, retention_days=dict.fromkeys(("measurement_set", "calibrated_ms", "tile_image"), 30.0))
+GRAPHS = 60
+
+
+def random_graph(archive: Archive, dice: random.Random) -> None:
+    """Rows of a random history: versions, inputs from every storey below, rejections and pins, young and old."""
+
+    def work(connection: Any) -> None:
+        for table in reversed(metadata.sorted_tables):
+            if table.name != "meta":
+                connection.execute(table.delete())
+        made: dict[str, list[str]] = {asset: [] for asset in CHAIN}
+        versions: dict[tuple[str, str], int] = {}
+        for number in range(dice.randrange(8, 40)):
+            asset, window = dice.choice(CHAIN), dice.choice(WINDOWS)
+            version = versions[asset, window] = versions.get((asset, window), 0) + 1
+            below = [i for storey in CHAIN[: CHAIN.index(asset)] for i in made[storey]]
+            sidecar = {
+                "id": f"{asset}-{window.replace('-', '').replace(':', '')}-v{version}", "asset": asset, "partition": window,
+                "version": version, "inputs": dice.sample(below, min(len(below), dice.randrange(4))), "settings": {}, "engines": {},
+                "metadata": {}, "code_version": "1", "run_id": "r", "size_bytes": 1, "digest": f"{dice.randrange(number + 2)}",
+                "created_at": (NOW - timedelta(days=dice.uniform(0, 60))).isoformat(timespec="microseconds"),
+            }  # fmt: skip
+            state = {"rejected": "bad"} if dice.random() < 0.1 else {}
+            rows.insert(connection, sidecar, state | ({"pinned": "cited"} if dice.random() < 0.05 else {}))
+            made[asset].append(sidecar["id"])
+
+    archive.index.write(work)
+
+
+def protected(everything: list[Product]) -> set[str]:
+    """By the words of the design alone, the slow way: what an unfinished or pinned product needs, and what is young."""
+    by_id = {p.id: p for p in everything}
+
+    def ancestors(product: Product) -> set[str]:
+        found = {product.id}
+        for i in product.inputs:
+            found |= ancestors(by_id[i])
+        return found
+
+    def is_stale(product: Product) -> bool:
+        for i in product.inputs:
+            newest = max((p for p in everything if (p.asset, p.partition) == (by_id[i].asset, by_id[i].partition)), key=lambda p: p.version)
+            if by_id[i].state == "rejected" or (newest.version > by_id[i].version and newest.digest != by_id[i].digest):
+                return True
+            if by_id[i].state == "current" and is_stale(by_id[i]):
+                return True
+        return False
+
+    keep: set[str] = set()
+    for product in everything:
+        if product.pinned:
+            keep |= ancestors(product)
+        outdated = product.state == "current" and is_stale(product)
+        if outdated:
+            keep |= set(product.inputs)
+        limit = LIMITS.retention_days.get(product.asset, 1e5) if product.state == "current" else LIMITS.superseded_days
+        if product.asset == "subband_group" or NOW - product.created_at < timedelta(days=limit):
+            keep.add(product.id)
+        for consumer in CONSUMERS.get(product.asset, ()) if product.state == "current" else ():
+            users = [p for p in everything if p.asset == consumer and p.state == "current" and product.id in p.inputs]
+            if not any(not is_stale(user) for user in users):
+                keep.add(product.id)
+    return keep
+
+
+@pytest.mark.row(26)
+def test_random_graphs(tmp_path: Path, engine_url: str | None) -> None:
+    """What goes is exactly what nothing protects, and every decision has its reason."""
+    dice = random.Random(26)
+    wrong = gone = 0
+    with Archive.create(tmp_path / "archive", engine_url) as archive:
+        for _ in range(GRAPHS):
+            random_graph(archive, dice)
+            everything = archive.products(state=None)
+            decisions = retention.plan(archive, LIMITS, CONSUMERS, NOW)
+            assert {d.product.id for d in decisions} == {p.id for p in everything}
+            assert all(d.reason for d in decisions)
+            keep, going = protected(everything), {d.product.id for d in decisions if d.remove}
+            wrong += len(going & keep)
+            gone += len(going)
+            assert going == {p.id for p in everything} - keep
+    assert gone > GRAPHS  # random graphs that never let anything go would show nothing
+    record_figure(26, "random graphs", GRAPHS)
+    record_figure(26, "wrongful deletes", wrong)
+
+
+def publish(
+    archive: Archive, asset: str, window: str, inputs: tuple[Product, ...] = (), during: Callable[[], object] = lambda: None
+) -> Product:
+    with archive.publish(asset, window, [p.id for p in inputs], settings={}, code_version="1", run_id="r") as draft:
+        during()
+        (draft.path / "data").write_text(asset)
+    return draft.product
+
+
+OLD = datetime.now(UTC) + timedelta(days=400)
+
+
+@pytest.mark.row(26)
+def test_what_is_read_stays_until_it_is_put_down(tmp_path: Path, engine_url: str | None) -> None:
+    with Archive.create(tmp_path / "archive", engine_url) as archive:
+        measured = publish(archive, "measurement_set", WINDOWS[0])
+        calibrated = publish(archive, "calibrated_ms", WINDOWS[0], (measured,))
+        publish(archive, "tile_image", WINDOWS[0], (calibrated,))
+        with archive.hold(measured.id):
+            retention.retain(archive, LIMITS, CONSUMERS, dry_run=False, now=OLD)
+            assert (measured.path / "data").read_text() == "measurement_set"
+            assert not calibrated.path.exists()
+            assert not retention.remove(archive, measured)  # also when somebody insists
+            assert measured.path.exists()
+        retention.retain(archive, LIMITS, CONSUMERS, dry_run=False, now=OLD)
+        assert not measured.path.exists()
+        with pytest.raises(NotFoundError, match="retention has removed"), archive.hold(measured.id):
+            pass
+
+
+@pytest.mark.row(26)
+def test_retention_beside_publishers(tmp_path: Path, engine_url: str | None) -> None:
+    """Four publishers make new products from old ones while retention runs again and again: no input vanishes in use."""
+    lost: list[str] = []
+    with Archive.create(tmp_path / "archive", engine_url) as archive:
+        chains = []
+        for window in WINDOWS:
+            measured = publish(archive, "measurement_set", window)
+            calibrated = publish(archive, "calibrated_ms", window, (measured,))
+            publish(archive, "tile_image", window, (calibrated,))
+            chains.append((measured, calibrated))
+        used: list[str] = []
+
+        def work(measured: Product, calibrated: Product) -> None:
+            def look() -> None:
+                gone = [p.id for p in (measured, calibrated) if not p.path.exists()]
+                lost.extend(gone)
+                used.append(measured.id)
+
+            for _ in range(6):
+                try:
+                    publish(archive, "tile_image", str(measured.partition), (measured, calibrated), look)
+                except DsaError:
+                    return  # retention was first, and it was told so: nothing is made from what is gone
+
+        threads = [threading.Thread(target=work, args=chain) for chain in chains]
+        keeper = threading.Thread(target=lambda: [retention.retain(archive, LIMITS, CONSUMERS, dry_run=False, now=OLD) for _ in range(8)])
+        for thread in (*threads, keeper):
+            thread.start()
+        for thread in (*threads, keeper):
+            thread.join()
+        assert used
+        retention.retain(archive, LIMITS, CONSUMERS, dry_run=False, now=OLD)
+        assert not any(p.path.exists() for chain in chains for p in chain)
+    record_figure(26, "inputs lost to running publications", len(lost))
+    assert lost == []
