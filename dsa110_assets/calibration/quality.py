@@ -98,7 +98,7 @@ def _amplitudes(bandpass: Gains, dead: NDArray[np.bool_]) -> dict[str, float]:
         return dict.fromkeys(("gain_amplitude", "gain_amplitude_min", "gain_amplitude_max"), math.nan)
     amplitudes = np.where(bandpass.flags, np.nan, np.abs(bandpass.values)).transpose(1, 3, 0, 2)[~dead]
     medians = np.nanmedian(amplitudes, axis=(1, 2))
-    middle = float(np.median(medians))
+    middle = float(np.median(medians)) or math.nan  # gains of zero are no gains
     return {
         "gain_amplitude": middle,
         "gain_amplitude_min": float(medians.min()) / middle,

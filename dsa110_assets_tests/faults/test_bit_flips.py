@@ -12,6 +12,7 @@ from dsa110_assets.archive import files, integrity
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration import housekeeping, recipes
+from dsa110_assets.orchestration.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
 
@@ -61,3 +62,22 @@ def test_every_flip_in_every_product_is_found(processed: Settings) -> None:
     record_figure(21, "bits flipped", flipped)
     record_figure(21, "detection %", 100.0 * found / flipped)
     assert found == flipped
+
+
+@pytest.mark.row(21)
+def test_what_is_damaged_is_made_again_and_nothing_else(processed: Settings) -> None:
+    """The table of measurements comes out with the same bytes, so nothing that follows from it is made again."""
+    with Archive(processed.archive) as archive:
+        (hurt,) = archive.products("source_measurements")
+        flip(sealed_files(hurt)[0], random.Random(1))
+        (problem,) = integrity.verify(archive)
+        assert [p.id for p in integrity.give_up(archive, [problem])] == [hurt.id]
+        assert archive.current(hurt.asset, hurt.partition) is None
+        report = process(processed)
+        assert report.ok
+        assert [one.asset for one in report.made] == ["source_measurements"]
+        again = archive.current(hurt.asset, hurt.partition)
+        assert again is not None
+        assert (again.version, again.digest) == (hurt.version + 1, hurt.digest)
+        assert list(integrity.verify(archive, archive.products())) == []
+    record_figure(21, "rebuilt with the same bytes", 1)
