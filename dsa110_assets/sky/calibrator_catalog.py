@@ -6,7 +6,7 @@ Strips and hours without a listed calibrator are calibrated on a catalogue sourc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 import numpy as np
@@ -61,8 +61,8 @@ def to_frame(known: Iterable[Calibrator]) -> pd.DataFrame:
 
 
 def from_frame(frame: pd.DataFrame) -> tuple[Calibrator, ...]:
-    """The calibrators of a table made by `to_frame`."""
-    columns = {field.name: frame[field.name] for field in fields(Calibrator)}
+    """The calibrators of a table made by `to_frame`. One published before a field was added has its default."""
+    columns = {field.name: frame[field.name] for field in fields(Calibrator) if field.name in frame or field.default is MISSING}
     return tuple(
         Calibrator(**{name: _plain(value) for name, value in zip(columns, row, strict=True)})
         for row in zip(*columns.values(), strict=True)

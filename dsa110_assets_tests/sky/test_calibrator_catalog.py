@@ -81,3 +81,11 @@ def test_the_table_gives_the_same_calibrators_back(tmp_path):
     unknown = frame["flux_20cm_jy"].isna() & frame["standard"].isna()
     assert unknown.sum() > 500
     assert frame.loc[unknown, "anchor"].isna().all()
+
+
+def test_a_table_from_before_a_field_was_added_is_read_with_its_default():
+    known = calibrators.load()
+    older = calibrator_catalog.to_frame(known).drop(columns=["catalogue", "index"])
+    assert calibrator_catalog.from_frame(older) == known
+    with pytest.raises(KeyError, match="ra_deg"):
+        calibrator_catalog.from_frame(older.drop(columns="ra_deg"))
