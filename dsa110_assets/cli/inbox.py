@@ -83,7 +83,7 @@ def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow
     from dsa110_assets.orchestration import plan
 
     refused = looking.known(archive).refused if archive else frozenset()
-    seen = looking.look(configured.inbox, plan.patience(configured, by_data=True), looking.Known(refused=refused))
+    seen = plan.look_at_rest(configured, looking.Known(refused=refused))
     records = quarantined(archive) if archive else []
     taken = {p.partition: p.id for p in archive.products("subband_group")} if archive else {}
     rows = [

@@ -78,7 +78,7 @@ def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[se
     return [
         services.Service(
             "code server",
-            (python, "-m", "dsa110_assets.orchestration.code_server", "--port", str(code_port)),
+            (python, "-m", "dsa110_assets.cli.code_server", "--port", str(code_port)),
             logs / "code-server.log", ready_port=code_port, environment=environment,
         ),
         services.Service(

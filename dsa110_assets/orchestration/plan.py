@@ -132,14 +132,23 @@ def look_at_inbox(archive: "Archive", settings: "Settings", *, by_data: bool) ->
     return inbox.look(settings.inbox, patience(settings, by_data=by_data), inbox.known(archive))
 
 
+NOTHING_KNOWN = inbox.Known()
+
+
+def look_at_rest(settings: "Settings", known: inbox.Known = NOTHING_KNOWN) -> inbox.Inbox:
+    """The inbox for a batch run or a listing: files that changed a moment ago are given the time to come to rest, once."""
+    seen = inbox.look(settings.inbox, patience(settings, by_data=True), known)
+    if seen.changing:
+        time.sleep(settings.still_s)
+        seen = inbox.look(settings.inbox, patience(settings, by_data=True), known)
+    return seen
+
+
 def clear_inbox(archive: "Archive", settings: "Settings") -> tuple[inbox.Inbox, list[str]]:
     """The inbox for a batch run, once what changed a moment ago has come to rest and what cannot be used is put aside;
     and what was said about each of these."""
     told: list[str] = []
-    seen = look_at_inbox(archive, settings, by_data=True)
-    if seen.changing:
-        time.sleep(settings.still_s)
-        seen = look_at_inbox(archive, settings, by_data=True)
+    seen = look_at_rest(settings, inbox.known(archive))
     for _ in range(CLEARINGS):
         now = put_aside(archive, seen)
         if not now:

@@ -22,7 +22,7 @@ from dagster._utils.log import configure_loggers
 
 MODULE = "dsa110_assets.definitions"
 LOCATION = "dsa110_assets"
-WARM = "dsa110_assets.orchestration.warm"
+WARM = "dsa110_assets.cli.warm"
 """Imports what the steps import; see there."""
 
 
