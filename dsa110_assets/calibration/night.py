@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dsa110_assets.calibration import quality
+from dsa110_assets.calibration import field, quality
 from dsa110_assets.calibration import solve as own_engine
+from dsa110_assets.calibration.field import SAME_SOURCE_DEG, Search, at_times, beam_on
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.solve import Solution
 from dsa110_assets.calibration.transits import Transit
@@ -17,12 +17,10 @@ from dsa110_assets.errors import BadDataError
 from dsa110_assets.sky import model as sky_model
 from dsa110_assets.sky.calibrators import Calibrator
 from dsa110_assets.sky.model import SkyModel
-from dsa110_assets.telescope import astrometry, beam
+from dsa110_assets.telescope import astrometry
 from dsa110_assets.visibilities.predict import predict
 from dsa110_assets.visibilities.types import Visibilities
 
-SAME_SOURCE_DEG = 60 / 3600
-"""Catalogue sources this close to the calibrator are the calibrator: its own flux replaces theirs."""
 Engine = Callable[..., Solution]
 
 
@@ -32,14 +30,16 @@ def calibrate_transit(
     transit: Transit,
     options: SolveOptions,
     engine: Engine | None = None,
+    search: Search | None = None,
 ) -> Solution:
     """Solve the calibrator transit in flagged visibilities `vis`, with the sources of `sky` in its field.
 
-    Integrations with less than `options.min_primary_beam` on the calibrator are left out. The model is
-    predicted per integration in vis's own frame, at full resolution. The report gains the flux anchor,
-    whether it is provisional (a variable source), the integrations used, and all figures of `quality.assess`.
-    `engine(vis, model, options, field_name=...)` solves instead of our own. Raises BadDataError if no integration qualifies, and
-    ConfigurationError for a calibrator without a flux.
+    Integrations with less than `options.min_primary_beam` on the calibrator are left out. The field's fluxes are
+    first corrected by the transit itself (`field.refine`; `search` finds sources that `sky` lacks), the
+    calibrator's never. The model is predicted per integration in vis's own frame, at full resolution. The report
+    gains the flux anchor, whether it is provisional (a variable source), the integrations used, what the field was
+    found to be, and all figures of `quality.assess`. `engine(vis, model, options, field_name=...)` solves instead of our
+    own. Raises BadDataError if no integration qualifies, and ConfigurationError for a calibrator without a flux.
     """
     calibrator = transit.calibrator
     response = beam_on(vis, np.array([calibrator.ra_deg]), np.array([calibrator.dec_deg]))[:, 0]
@@ -51,7 +51,8 @@ def calibrate_transit(
         )
     # a source drifts through the beam once: the integrations inside are a run
     used = at_times(vis, slice(int(inside[0]), int(inside[-1]) + 1))
-    model = predict(used, field_of(used, calibrator, sky, options.model_sources))
+    seen, rounds = field.refine(used, field_of(used, calibrator, sky, options.model_sources), sky, options, search)
+    model = predict(used, seen.sky)
     sums = own_engine.sums_for(used, model, options)
     name = calibrator.alias or calibrator.name
     if engine is None:
@@ -68,23 +69,20 @@ def calibrate_transit(
         "transit_mjd": transit.mjd,
         "mid_mjd": used.mid_mjd,
         "integrations_used": int(used.times_mjd.size),
+        "field_rounds": rounds,
+        "field_changed": len(seen.changes),
+        "field_new": int(seen.moves.sum()),
+        "field_changes": seen.changes,
         "antennas": [vis.antennas.names[a] for a in vis.active_antennas],
     }
     return replace(solution, report=report)
 
 
-def beam_on(
-    vis: Visibilities, ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Primary beam at the band centre on ICRS directions [deg] (n,) during each integration, (time, n)."""
-    ra, dec = astrometry.icrs_to_apparent_rad(np.deg2rad(ra_deg), np.deg2rad(dec_deg), vis.times_mjd[:, None])
-    zenith_ra = astrometry.apparent_lst_rad(vis.times_mjd)[:, None]
-    away_deg = astrometry.separation_deg(zenith_ra, vis.pointing_dec_rad, ra, dec)
-    return beam.power(away_deg, vis.frequencies_hz.mean())
-
-
 def field_of(vis: Visibilities, calibrator: Calibrator, sky: SkyModel, n_sources: int) -> SkyModel:
-    """The calibrator at its own flux, and the `n_sources` of `sky` that are brightest through the beam."""
+    """The calibrator at its own flux, and the `n_sources` of `sky` that are brightest through the beam.
+
+    Catalogue sources within an arcmin of the calibrator are the calibrator: its own flux replaces theirs.
+    """
     own = sky_model.from_calibrator(calibrator)
     if not len(sky) or not n_sources:
         return own
@@ -95,16 +93,3 @@ def field_of(vis: Visibilities, calibrator: Calibrator, sky: SkyModel, n_sources
     apparent_jy[away_deg < SAME_SOURCE_DEG] = 0
     brightest = np.argsort(-apparent_jy, kind="stable")[:n_sources]
     return sky_model.concat(own, sky.select(brightest[apparent_jy[brightest] > 0]))
-
-
-def at_times(vis: Visibilities, keep: slice | NDArray[np.bool_] | list[int]) -> Visibilities:
-    """The integrations of `vis` that `keep` (time,) picks; views for a slice."""
-    return replace(
-        vis,
-        data=vis.data[keep],
-        flags=vis.flags[keep],
-        weights=vis.weights[keep],
-        times_mjd=vis.times_mjd[keep],
-        uvw_m=vis.uvw_m[keep],
-        phase_centres_rad=vis.phase_centres_rad[keep],
-    )

@@ -41,6 +41,14 @@ class SolveOptions:
             description="field sources in the model beside the calibrator, brightest first; gains absorb part of the others",
         ),
     ] = 100
+    field_rounds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=20,
+            description="most rounds of correcting the field's fluxes by the transit itself; 0: trust the catalogue",
+        ),
+    ] = 5
     tolerance: Annotated[float, Field(gt=0, lt=1e-2, description="relative change that ends iterations")] = (
         1e-8
     )

@@ -235,7 +235,7 @@ ORDER = (
         _of_same_window("subband_group"),
         lambda s: {"flagging": s.flagging, "reader_engine": s.reader_engine},
     ),
-    Recipe("caltables", "night", "1", _transit_sets, lambda s: {"solve": s.solve, "solve_engine": s.solve_engine}),
+    Recipe("caltables", "night", "2", _transit_sets, lambda s: {"solve": s.solve, "solve_engine": s.solve_engine}),
     Recipe("calibrated_ms", "observation", "2", _chosen_tables, lambda s: {"solve_engine": s.solve_engine, **_averaging(s)}),
     Recipe(
         "tile_image",

@@ -44,6 +44,7 @@ def solve_transit(
 ) -> Solved:
     """Solve one transit and write its tables below `directory`, unless its rules find it wrong: then none are kept."""
     from dsa110_assets.calibration import caltables, night, quality
+    from dsa110_assets.imaging.search import bright_sources
     from dsa110_assets.visibilities import measurement_set
 
     fingerprint = (
@@ -51,7 +52,9 @@ def solve_transit(
     )
     name = calibrators.set_name(transit, product, fingerprint)
     try:
-        solution = night.calibrate_transit(measurement_set.read(ms_path), sky, transit, settings.solve, **_engine(settings, directory))
+        solution = night.calibrate_transit(
+            measurement_set.read(ms_path), sky, transit, settings.solve, search=bright_sources, **_engine(settings, directory)
+        )
     except BadDataError as error:
         return Solved(name, product, transit, (), {}, (str(error),))
     problems = tuple(quality.problems(solution.report, thresholds))
@@ -96,7 +99,7 @@ def register(draft: "Draft", solved: Solved) -> None:
 _WORST = {
     "bandpass_snr": min, "gain_snr": min, "bandpass_flag_fraction": max, "gain_flag_fraction": max,
     "gain_amplitude_min": min, "gain_amplitude_max": max, "closure_phase_deg": max, "closure_amplitude": max,
-    "gain_phase_scatter_deg": max, "dead_receptors": max, "reduced_chi2": max,
+    "gain_phase_scatter_deg": max, "dead_receptors": max, "reduced_chi2": max, "field_changed": max, "field_new": max,
 }  # fmt: skip
 """Of several sets the night shows the worst."""
 

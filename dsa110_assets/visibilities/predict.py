@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -30,10 +31,28 @@ def predict(
     averaging, and average the prediction. With the beam on, sources 90 degrees or more from the pointing
     contribute nothing.
     """
-    n_times = vis.times_mjd.size
     model = np.zeros((*vis.data.shape[:3],), np.complex64)
-    if not len(sky):
-        return model
+    for t, seen in enumerate(_seen(vis, sky, primary_beam, smearing) if len(sky) else ()):
+        _accumulate(*seen, vis.frequencies_hz, vis.ant1, vis.ant2, model[t])
+    return model
+
+
+def predict_each(vis: Visibilities, sky: SkyModel) -> Iterator[NDArray[np.complex64]]:
+    """Model visibilities of every source apart, one integration after another: (source, baseline, channel) [Jy].
+
+    Their sum over the sources is what `predict` gives, and as dear.
+    """
+    for seen in _seen(vis, sky, primary_beam=True, smearing=True):
+        each = np.empty((len(sky), *vis.data.shape[1:3]), np.complex64)
+        for k in range(len(sky)):
+            one = (np.ascontiguousarray(of_sources[k : k + 1]) for of_sources in seen)
+            _accumulate(*one, vis.frequencies_hz, vis.ant1, vis.ant2, each[k])
+        yield each
+
+
+def _seen(vis: Visibilities, sky: SkyModel, primary_beam: bool, smearing: bool) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Per integration, each source's delays [s], turns over a channel and per Hz over an integration, by antenna; and
+    its apparent flux by channel [Jy]."""
     positions = vis.antennas.relative_m
     lst = astrometry.apparent_lst_rad(vis.times_mjd)
     centre_ra, centre_dec = astrometry.icrs_to_apparent_rad(
@@ -42,7 +61,7 @@ def predict(
     centre_w = astrometry.apparent_uvw_m(positions, lst - centre_ra, centre_dec)[..., 2]
     tracked = astrometry.apparent_uvw_m(positions, 0.0, vis.pointing_dec_rad)[0]
     flux = sky.flux_at(vis.frequencies_hz)
-    for t in range(n_times):
+    for t in range(vis.times_mjd.size):
         ra, dec = astrometry.icrs_to_apparent_rad(sky.ra_rad, sky.dec_rad, vis.times_mjd[t])
         apparent = flux
         if primary_beam:
@@ -58,17 +77,12 @@ def predict(
         rate = _SIDEREAL_RAD_S * (
             source_uvw[..., 0] * np.cos(dec)[:, None] - tracked[:, 0] * np.cos(vis.pointing_dec_rad)
         )
-        _accumulate(
+        yield (
             (source_uvw[..., 2] - centre_w[t]) / speed_of_light,
             smear_delay * vis.channel_width_hz,
             rate / speed_of_light * (vis.interval_s if smearing else 0.0),
             np.ascontiguousarray(apparent, dtype=np.float32),
-            vis.frequencies_hz,
-            vis.ant1,
-            vis.ant2,
-            model[t],
         )
-    return model
 
 
 _LANES = 16

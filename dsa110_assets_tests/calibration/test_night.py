@@ -18,6 +18,7 @@ from dsa110_assets.sky import calibrators
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.thresholds import Thresholds
 from dsa110_assets.visibilities import grouping, reader, uvh5
+from dsa110_assets.visibilities.predict import predict
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_solved_transit_calibrates_the_data(simulated):
     assert solution.report["flux_ratio"] == pytest.approx(1, abs=1e-3)
     assert solution.report["closure_phase_deg"] < 0.1
     json.dumps(solution.report)
-    model = night.predict(vis, night.field_of(vis, transit.calibrator, sky, 1000))
+    model = predict(vis, night.field_of(vis, transit.calibrator, sky, 1000))
     after = apply(vis, solution.tables)
     good = ~after.flags & ~vis.is_auto[None, :, None, None]
     assert good.mean() > 0.7

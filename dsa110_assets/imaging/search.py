@@ -1,0 +1,58 @@
+"""Bright sources in residual visibilities, without CLEAN: the peaks of one dirty image."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+from astropy.wcs import WCS
+
+from dsa110_assets.imaging.geometry import choose_pixels, tile_header
+from dsa110_assets.imaging.gridding import Gridder
+from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.imaging.peaks import find_peaks
+from dsa110_assets.imaging.restoring import Beam
+from dsa110_assets.imaging.statistics import robust_rms
+from dsa110_assets.imaging.stokes import stokes_i
+from dsa110_assets.imaging.weighting import imaging_weights
+from dsa110_assets.sky.calibrators import LIST_SPECTRAL_INDEX
+from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.sky.names import position_name
+from dsa110_assets.visibilities.phasing import to_common_centre
+from dsa110_assets.visibilities.types import Visibilities
+
+_OPTIONS = ImagingOptions(weighting="natural", field_deg=4.4, epsilon=1e-3)
+"""Out to where the beam is down to 15 %; natural weights, as fits to visibilities have them."""
+_LEAST_SIGMA = 8.0
+_BELOW_BRIGHTEST = 0.5
+"""The dirty beam's sidelobes reach 0.4 of its peak: fainter peaks wait until the brightest is in the model."""
+
+
+def bright_sources(residual: Visibilities, least_jy: float) -> SkyModel:
+    """Peaks above `least_jy`, 8 sigma and half of the brightest: ICRS positions and apparent fluxes, brightest first.
+
+    `residual`: calibrated visibilities [Jy] less their model, with any phase centres. Raises BadDataError if all of
+    it is flagged.
+    """
+    vis = to_common_centre(residual)
+    stokes = stokes_i(vis)
+    weighted = imaging_weights(stokes, "natural", 0.0, math.radians(_OPTIONS.field_deg))
+    n_pixels, pixel_rad = choose_pixels(weighted, _OPTIONS)
+    threads = len(os.sched_getaffinity(0))
+    gridder = Gridder(stokes.uvw_m, stokes.frequencies_hz, n_pixels, pixel_rad, _OPTIONS.epsilon, threads)
+    total = float(np.sum(weighted.weights, dtype=np.float64))
+    image = gridder.to_image(stokes.data, weighted.weights) / total
+    level = max(least_jy, _LEAST_SIGMA * robust_rms(image), _BELOW_BRIGHTEST * float(image.max()))
+    peaks = find_peaks(image, level)
+    sums = weighted.weights.reshape(stokes.n_times, -1, stokes.frequencies_hz.size).sum(axis=1, dtype=np.float64)
+    # only the header's coordinates are used: any beam will do
+    wcs = WCS(tile_header(vis, n_pixels, pixel_rad, Beam(1 / 60, 1 / 60, 0.0), sums))
+    ra, dec = wcs.all_pix2world(peaks.x, peaks.y, 0)
+    return SkyModel(
+        names=tuple(position_name("DSA", float(a), float(d)) for a, d in zip(ra, dec, strict=True)),
+        ra_rad=np.deg2rad(ra),
+        dec_rad=np.deg2rad(dec),
+        flux_jy=peaks.value,
+        spectral_index=np.full(peaks.value.size, LIST_SPECTRAL_INDEX),
+    )
