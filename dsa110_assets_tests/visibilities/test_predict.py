@@ -7,7 +7,7 @@ from scipy.special import j1
 
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.visibilities import phasing, reader
-from dsa110_assets.visibilities.predict import predict
+from dsa110_assets.visibilities.predict import predict, predict_each
 
 C_M_S = 299792458.0
 
@@ -139,3 +139,12 @@ def _delay_s(vis, observation, mjd: float, t: int, row: int) -> float:  # type: 
         return float(vector @ np.array([np.cos(di) * np.cos(angle), np.cos(di) * np.sin(angle), np.sin(di)]))
 
     return (path(*observation.sources[1][:2]) - path(*vis.phase_centres_rad[t])) / C_M_S
+
+
+def test_sources_apart_add_up_to_the_whole(made) -> None:  # type: ignore[no-untyped-def]
+    """Float32 sums in another order: 3.5 Jy x a few 1e-7."""
+    vis, observation = made
+    sky = sky_of(observation.sources, -0.7)
+    each = np.stack(list(predict_each(vis, sky)))
+    assert each.shape == (vis.times_mjd.size, len(sky), *vis.data.shape[1:3])
+    np.testing.assert_allclose(each.sum(axis=1), predict(vis, sky), atol=5e-6)
