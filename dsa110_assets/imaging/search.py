@@ -13,6 +13,7 @@ from dsa110_assets.imaging.gridding import Gridder
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.peaks import find_peaks
 from dsa110_assets.imaging.restoring import Beam
+from dsa110_assets.imaging.slant import flattened
 from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.imaging.stokes import stokes_i
 from dsa110_assets.imaging.weighting import imaging_weights
@@ -36,18 +37,19 @@ def bright_sources(residual: Visibilities, least_jy: float) -> SkyModel:
     it is flagged.
     """
     vis = to_common_centre(residual)
-    stokes = stokes_i(vis)
-    weighted = imaging_weights(stokes, "natural", 0.0, math.radians(_OPTIONS.field_deg))
+    field_rad = math.radians(_OPTIONS.field_deg)
+    stokes, slant = flattened(stokes_i(vis), field_rad)
+    weighted = imaging_weights(stokes, "natural", 0.0, field_rad)
     n_pixels, pixel_rad = choose_pixels(weighted, _OPTIONS)
-    threads = len(os.sched_getaffinity(0))
-    gridder = Gridder(stokes.uvw_m, stokes.frequencies_hz, n_pixels, pixel_rad, _OPTIONS.epsilon, threads)
+    gridder = Gridder(stokes.uvw, n_pixels, pixel_rad, _OPTIONS.epsilon, len(os.sched_getaffinity(0)))
     total = float(np.sum(weighted.weights, dtype=np.float64))
     image = gridder.to_image(stokes.data, weighted.weights) / total
     level = max(least_jy, _LEAST_SIGMA * robust_rms(image), _BELOW_BRIGHTEST * float(image.max()))
     peaks = find_peaks(image, level)
-    sums = weighted.weights.reshape(stokes.n_times, -1, stokes.frequencies_hz.size).sum(axis=1, dtype=np.float64)
     # only the header's coordinates are used: any beam will do
-    wcs = WCS(tile_header(vis, n_pixels, pixel_rad, Beam(1 / 60, 1 / 60, 0.0), sums))
+    header = tile_header(vis, n_pixels, pixel_rad, Beam(1 / 60, 1 / 60, 0.0), stokes.spread(weighted.weights))
+    header["PV2_1"], header["PV2_2"] = slant.pv
+    wcs = WCS(header)
     ra, dec = wcs.all_pix2world(peaks.x, peaks.y, 0)
     return SkyModel(
         names=tuple(position_name("DSA", float(a), float(d)) for a, d in zip(ra, dec, strict=True)),
