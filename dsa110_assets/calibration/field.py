@@ -39,6 +39,7 @@ LEAST_CHANGE = 1e-3
 """Changes below this part of the calibrator's signal cannot move gains by a thousandth: they are left."""
 LEAST_NEW = 1e-2
 """Sources the model lacks are looked for down to this part of the calibrator's apparent flux."""
+DOMINANT = 0.5
 SAME_SOURCE_DEG = 60 / 3600
 _STEP_RAD = float(np.deg2rad(2 / 3600))
 """Step of the derivatives by position, small against any beam."""
@@ -96,14 +97,15 @@ def refine(
     parts = Parts(thin, field.sky.select(~field.fitted))
     for number in range(1, options.field_rounds + 1):
         corrected = apply(thin, solve(thin, parts.model(field), steady).tables)
-        field, changed = fit_fluxes(corrected, field, parts, options)
+        before = len(field.sky)
         if search is not None:
             residual = replace(corrected, data=corrected.data - parts.model(field)[..., None])
             anchor_jy = float((field.sky.flux_jy * _mean_beam(corrected, field.sky))[0])
-            with_new = _with_new(corrected, field, search(residual, LEAST_NEW * anchor_jy), known)
-            if len(with_new.sky) > len(field.sky):
-                field, _ = fit_fluxes(corrected, with_new, parts, options)
-                changed = True
+            field = _with_brightest(corrected, field, search(residual, LEAST_NEW * anchor_jy), known)
+        added = len(field.sky) > before
+        # a source just found is fitted first: until it is in the gains, the catalogue's fluxes seem to be wrong
+        field, changed = fit_fluxes(corrected, field, parts, options, doubt_catalogue=not added)
+        changed |= added
         if not changed:
             return field, number
     return field, options.field_rounds
@@ -135,12 +137,16 @@ class Parts:
         return [self._per_jy[place] for place in places]
 
 
-def fit_fluxes(corrected: Visibilities, field: Field, parts: Parts, options: SolveOptions) -> tuple[Field, bool]:
+def fit_fluxes(
+    corrected: Visibilities, field: Field, parts: Parts, options: SolveOptions, *, doubt_catalogue: bool = True
+) -> tuple[Field, bool]:
     """The field's fluxes fitted to calibrated data, the calibrator's kept; and whether any changed.
 
     min sum w |V - M_0 - sum_k x_k M_k|^2 over x, M_0 being the calibrator and what is too faint to be fitted, with
     the positions of new sources linearised. A catalogue's flux is replaced only where the fit differs by 5 sigma,
-    and by enough to matter.
+    by enough to matter, and by half of what the most changed source does: one wrong flux bends the gains, which feigns
+    small changes all over the field; they are gone when it is right. Without `doubt_catalogue` only fluxes that are
+    not the catalogue's any more are fitted.
     """
     normal, target, energy, count, owner = _normal_equations(corrected, field, parts, options)
     size = np.sqrt(np.diag(normal))
@@ -148,10 +154,11 @@ def fit_fluxes(corrected: Visibilities, field: Field, parts: Parts, options: Sol
     free = np.flatnonzero(size[1:] > 0) + 1
     x, sigma = _least_squares(normal, target, energy, count, free, whole)
     moved = np.abs(x - whole) * size
-    heavy = moved > LEAST_CHANGE * size[0]
+    heavy = moved > max(LEAST_CHANGE * size[0], DOMINANT * float(moved[free].max(initial=0.0)))
     sources = np.where(owner < 0, ~owner, owner)
     wanted = np.concatenate([[False], np.isfinite(field.sigma_jy)[sources] | field.moves[sources]])
-    chosen = np.flatnonzero(((heavy & (np.abs(x - whole) > SIGNIFICANT_SIGMA * sigma)) | wanted) & (size > 0))
+    doubted = heavy & (np.abs(x - whole) > SIGNIFICANT_SIGMA * sigma) & doubt_catalogue
+    chosen = np.flatnonzero((doubted | wanted) & (size > 0))
     chosen = chosen[chosen > 0]
     if not chosen.size:
         return field, False
@@ -248,28 +255,27 @@ def _least_squares(
     return x, sigma
 
 
-def _with_new(vis: Visibilities, field: Field, found: SkyModel, known: SkyModel) -> Field:
-    """The field and what was found in its residual: from the catalogue where that has it, else as a new source."""
-    for i in range(len(found)):
-        one = found.select([i])
-        if _nearest(one, field.sky)[1] < SAME_SOURCE_DEG:
-            continue  # the fit's business, or what gain errors leave around a bright source
-        index, away_deg = _nearest(one, known)
-        listed = away_deg < SAME_SOURCE_DEG / 2
-        added = known.select([index]) if listed else one
-        response = float(_mean_beam(vis, added)[0])
-        if response <= 0:
-            continue
-        before = float(added.flux_jy[0]) if listed else 0.0
-        added = replace(added, flux_jy=one.flux_jy / response, log_coefficients=0 * added.log_coefficients)
-        field = Field(
-            sky_model.concat(field.sky, added),
-            np.append(field.fitted, True),
-            np.append(field.moves, not listed),
-            np.append(field.before_jy, before),
-            np.append(field.sigma_jy, 0.0),
-        )
-    return field
+def _with_brightest(vis: Visibilities, field: Field, found: SkyModel, known: SkyModel) -> Field:
+    """The field and the brightest source found in its residual: from the catalogue where that has it, else as new.
+
+    Only the brightest: the others may be its sidelobes. At a source of the field it is for the fit to put right.
+    """
+    one = found.select([0]) if len(found) else found
+    if not len(one) or _nearest(one, field.sky)[1] < SAME_SOURCE_DEG:
+        return field
+    index, away_deg = _nearest(one, known)
+    listed = away_deg < SAME_SOURCE_DEG / 2
+    added = known.select([index]) if listed else one
+    response = float(_mean_beam(vis, added)[0])
+    before = float(added.flux_jy[0]) if listed else 0.0
+    added = replace(added, flux_jy=one.flux_jy / response, log_coefficients=0 * added.log_coefficients)
+    return Field(
+        sky_model.concat(field.sky, added),
+        np.append(field.fitted, True),
+        np.append(field.moves, not listed),
+        np.append(field.before_jy, before),
+        np.append(field.sigma_jy, 0.0),
+    )
 
 
 def _nearest(one: SkyModel, others: SkyModel) -> tuple[int, float]:

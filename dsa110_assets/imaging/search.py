@@ -26,12 +26,10 @@ from dsa110_assets.visibilities.types import Visibilities
 _OPTIONS = ImagingOptions(weighting="natural", field_deg=4.4, epsilon=1e-3)
 """Out to where the beam is down to 15 %; natural weights, as fits to visibilities have them."""
 _LEAST_SIGMA = 8.0
-_BELOW_BRIGHTEST = 0.5
-"""The dirty beam's sidelobes reach 0.4 of its peak: fainter peaks wait until the brightest is in the model."""
 
 
 def bright_sources(residual: Visibilities, least_jy: float) -> SkyModel:
-    """Peaks above `least_jy`, 8 sigma and half of the brightest: ICRS positions and apparent fluxes, brightest first.
+    """Peaks above `least_jy` and 8 sigma: ICRS positions and apparent fluxes, brightest first; sidelobes among them.
 
     `residual`: calibrated visibilities [Jy] less their model, with any phase centres. Raises BadDataError if all of
     it is flagged.
@@ -44,7 +42,7 @@ def bright_sources(residual: Visibilities, least_jy: float) -> SkyModel:
     gridder = Gridder(stokes.uvw, n_pixels, pixel_rad, _OPTIONS.epsilon, len(os.sched_getaffinity(0)))
     total = float(np.sum(weighted.weights, dtype=np.float64))
     image = gridder.to_image(stokes.data, weighted.weights) / total
-    level = max(least_jy, _LEAST_SIGMA * robust_rms(image), _BELOW_BRIGHTEST * float(image.max()))
+    level = max(least_jy, _LEAST_SIGMA * robust_rms(image))
     peaks = find_peaks(image, level)
     # only the header's coordinates are used: any beam will do
     header = tile_header(vis, n_pixels, pixel_rad, Beam(1 / 60, 1 / 60, 0.0), stokes.spread(weighted.weights))
