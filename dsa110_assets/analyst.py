@@ -203,10 +203,10 @@ class AnalystArchive:
 
     def _latest(self, asset: str) -> Product:
         """The newest night's product: it holds the earlier nights too."""
-        found = self.store.products(asset)
+        found = self.store.newest(asset)
         if not found:
             raise NotFoundError(f"there is no {asset} yet: run `dsa110 process`, and see `dsa110 status`")
-        return max(found, key=lambda product: product.partition or "")
+        return found[0]
 
     def _source_id(self, product: Product, name: str) -> str:
         from dsa110_assets import analyst_tables as tables

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -148,6 +148,41 @@ class Archive:
         if state is not None:
             conditions += [products.c.state == state, ~products.c.removed]
         return self._select(*conditions, *windows.conditions(products.c.partition_key, since, until))
+
+    def newest(self, asset: str, number: int = 1) -> list[Product]:
+        """The current products of an asset's last partitions, last first; what came before is not read."""
+        there = (products.c.asset == naming.check_asset(asset), products.c.state == "current", ~products.c.removed)
+        last = sa.select(products.c.id).where(*there).order_by(products.c.partition_key.desc()).limit(number)
+        return self._select(products.c.id.in_(sa.select(last.subquery().c.id)))[::-1]
+
+    def tally(self) -> dict[tuple[str, str], int]:
+        """How many current products there are, by (asset, night); the night of catalogues is ''."""
+        night = sa.func.substr(products.c.partition_key, 1, 10)
+        query = sa.select(products.c.asset, night, sa.func.count())
+        query = query.where(products.c.state == "current", ~products.c.removed).group_by(products.c.asset, night)
+        return self.index.read(lambda c: {(asset, key): number for asset, key, number in c.execute(query)})
+
+    def marked(self, key: str) -> list[Product]:
+        """The current products whose metadata have this key."""
+        told = products.c.metadata.contains(f'"{key}": ', autoescape=True)
+        found = self._select(products.c.state == "current", ~products.c.removed, told)
+        return [product for product in found if key in product.metadata]
+
+    def without(self, asset: str, follower: str) -> list[str]:
+        """The partitions of which there is a current product of `asset`, but none of `follower`; in order."""
+        first, second = (
+            sa.select(products.c.partition_key).where(
+                products.c.asset == naming.check_asset(name), products.c.state == "current", ~products.c.removed
+            )
+            for name in (asset, follower)
+        )
+        return self.index.read(lambda c: sorted(c.scalars(sa.except_(first, second))))
+
+    def published_bytes(self, since: datetime) -> int:
+        """The size of what was published since then and is still there, in any state."""
+        stamp = since.astimezone(UTC).isoformat(timespec="microseconds")
+        query = sa.select(sa.func.sum(products.c.size_bytes)).where(products.c.created_at >= stamp, ~products.c.removed)
+        return int(self.index.read(lambda c: c.scalar(query)) or 0)
 
     def versions(self, asset: str, partition: str | None = None) -> list[Product]:
         """Every version there ever was of one asset's partition, oldest first."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.analyst import AnalystArchive
-from dsa110_assets.archive.product import Product
+from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import NotFoundError
 from dsa110_assets.orchestration.recipes import HELD
 from dsa110_assets.telescope import timegrid
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FILL_WINDOW = timedelta(hours=24)
 SAME_TRANSIT_D = 0.01
+LATELY = 288
+"""A day's observations: where the pointing is looked up."""
 OBSERVATION_ASSETS = ("subband_group", "measurement_set", "calibrated_ms", "tile_image")
 
 
@@ -83,52 +85,40 @@ class Status:
 def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | None = None) -> Status:
     """The archive's state at `now` (default: the clock's). Reads the index only, no product."""
     moment = now or datetime.now(UTC)
-    everything = archive.store.products()
-    by_asset: dict[str, list[Product]] = {}
-    for product in everything:
-        by_asset.setdefault(product.asset, []).append(product)
-    observations = [p.partition for p in by_asset.get("subband_group", []) if p.partition]
-    latest = max(observations, default=None)
+    counts: dict[str, int] = {}
+    tally = archive.store.tally()
+    for (asset, _), number in tally.items():
+        counts[asset] = counts.get(asset, 0) + number
+    latest = next((product.partition for product in archive.store.newest("subband_group")), None)
     night = timegrid.night_of(latest) if latest else None
     strip = pointing_dec_deg(archive)
     return Status(
         now=moment.isoformat(timespec="seconds"),
         archive=str(archive.root),
         inbox=str(inbox) if inbox else None,
-        products={asset: len(found) for asset, found in sorted(by_asset.items())},
+        products=dict(sorted(counts.items())),
         latest_observation=latest,
         latest_night=night,
-        latest_counts=_night_counts(by_asset, night),
-        waiting=waiting(by_asset),
+        latest_counts={asset: number for (asset, key), number in sorted(tally.items()) if key == night},
+        waiting=waiting(archive.store),
         quarantined=quarantined(archive),
         rejected=[{"product_id": p.id, "reason": p.reason} for p in archive.store.products(state="rejected")],
-        held=[{"product_id": p.id, "reason": p.metadata[HELD]} for p in everything if p.metadata.get(HELD)],
+        held=[{"product_id": p.id, "reason": p.metadata[HELD]} for p in archive.store.marked(HELD) if p.metadata[HELD]],
         pointing_dec_deg=strip,
         calibration=calibration_state(archive, moment, latest),
         next_transit=next_transit(strip, moment, known_calibrators(archive)),
-        disk=disk(archive.root, archive.store.products(state=None), inbox, moment),
-        latest_figures=_figures(by_asset),
+        disk=disk(archive.root, archive.store.published_bytes(moment - FILL_WINDOW), inbox, moment),
+        latest_figures=_figures(archive.store),
     )
 
 
-def _night_counts(by_asset: dict[str, list[Product]], night: str | None) -> dict[str, int]:
-    if night is None:
-        return {}
-    counts = {
-        asset: sum((p.partition or "").startswith(night) for p in found) for asset, found in by_asset.items()
-    }
-    return {asset: counts[asset] for asset in sorted(counts) if counts[asset]}
-
-
-def waiting(by_asset: dict[str, list[Product]]) -> list[dict[str, str]]:
+def waiting(store: Archive) -> list[dict[str, str]]:
     """Observations that are known but not imaged yet, and the step each has come to; newest first."""
-    have = {asset: {p.partition for p in by_asset.get(asset, [])} for asset in OBSERVATION_ASSETS}
-    rows = []
-    for partition in sorted((key for key in have["subband_group"] if key), reverse=True):
-        missing = [asset for asset in OBSERVATION_ASSETS if partition not in have[asset]]
-        if missing:
-            rows.append({"observation": partition, "next": missing[0]})
-    return rows
+    first, *later = OBSERVATION_ASSETS
+    found: dict[str, str] = {}
+    for asset in reversed(later):  # the earliest step that is missing is said last
+        found.update(dict.fromkeys(store.without(first, asset), asset))
+    return [{"observation": key, "next": found[key]} for key in sorted(found, reverse=True)]
 
 
 def quarantined(archive: AnalystArchive) -> list[dict[str, Any]]:
@@ -162,8 +152,7 @@ def calibration_state(
 
 def pointing_dec_deg(archive: AnalystArchive) -> float | None:
     """The apparent declination of the latest observation [deg]; None while there is none."""
-    groups = archive.store.products("subband_group")
-    for product in reversed(groups):
+    for product in archive.store.newest("subband_group", LATELY):
         value = product.metadata.get("pointing_dec_deg")
         if value is not None:
             return float(value)
@@ -251,14 +240,14 @@ def _row(one: Calibrator, mjd: float, dec_offset_deg: float | None, primary_beam
     )  # fmt: skip
 
 
-def disk(root: Path, products: Sequence[Product], inbox: Path | None, moment: datetime) -> Disk | None:
-    """Space on the archive's file system; the rate counts what was published and received in 24 h."""
+def disk(root: Path, published_bytes: int, inbox: Path | None, moment: datetime) -> Disk | None:
+    """Space on the archive's file system; the rate counts what was published (given) and received in 24 h."""
     try:
         usage = shutil.disk_usage(root)
     except OSError:
         return None
     since = moment - FILL_WINDOW
-    rate = float(sum(p.size_bytes for p in products if p.created_at >= since and not p.removed))
+    rate = float(published_bytes)
     if inbox is not None and inbox.is_dir() and inbox.stat().st_dev == root.stat().st_dev:
         rate += sum(
             entry.stat().st_size
@@ -269,11 +258,11 @@ def disk(root: Path, products: Sequence[Product], inbox: Path | None, moment: da
     return Disk(str(root), usage.free, usage.total, rate, full_in_days)
 
 
-def _figures(by_asset: dict[str, list[Product]]) -> dict[str, float]:
+def _figures(store: Archive) -> dict[str, float]:
     """Numbers of the newest calibrated observation and of the newest image, for the metrics."""
     found: dict[str, float] = {}
     for asset in ("calibrated_ms", "tile_image"):
-        for product in by_asset.get(asset, [])[-1:]:
+        for product in store.newest(asset):
             found |= {key: float(value) for key, value in product.metadata.items() if _is_number(value)}
     return found
 

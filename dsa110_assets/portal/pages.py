@@ -65,7 +65,7 @@ def front(request: Request) -> Response:
     """Tonight: what came in, what became of it, what needs a person."""
     archive = _archive(request)
     state = overview.status(archive, request.app.state.inbox)
-    newest = [p for asset in IMAGE_ASSETS for p in archive.store.products(asset)[-GALLERY:]]
+    newest = [p for asset in IMAGE_ASSETS for p in archive.store.newest(asset, GALLERY)]
     newest.sort(key=lambda product: (product.created_at, product.id), reverse=True)
     return _page("front.html", request, state=state, gallery_products=newest[:GALLERY])
 
@@ -73,7 +73,7 @@ def front(request: Request) -> Response:
 def observations(request: Request) -> Response:
     """The observations of a night, step by step."""
     store = _archive(request).store
-    nights = sorted({timegrid.night_of(p.partition) for p in store.products("subband_group") if p.partition})
+    nights = sorted(night for asset, night in store.tally() if asset == "subband_group")
     night = parameters.text(request, "night") or (nights[-1] if nights else None)
     rows: dict[str, dict[str, Product]] = {}
     if night is not None:
@@ -198,10 +198,9 @@ def calibration(request: Request) -> Response:
 def nights(request: Request) -> Response:
     """Every night with data, and its report."""
     found: dict[str, dict[str, int]] = {}
-    for entry in _archive(request).store.products():
-        if entry.partition:
-            counts = found.setdefault(timegrid.night_of(entry.partition), {})
-            counts[entry.asset] = counts.get(entry.asset, 0) + 1
+    for (asset, key), number in _archive(request).store.tally().items():
+        if key:
+            found.setdefault(key, {})[asset] = number
     return _page("nights.html", request, nights=sorted(found.items(), reverse=True)[:NIGHT_ROWS])
 
 
@@ -209,7 +208,7 @@ def night(request: Request) -> Response:
     """One night: its report, as published, and its products."""
     store = _archive(request).store
     key = request.path_params["night"]
-    known = sorted({timegrid.night_of(p.partition) for p in store.products() if p.partition})
+    known = sorted({night for _, night in store.tally() if night})
     _require_night(key, known)
     report = store.current("night_report", key)
     page = (

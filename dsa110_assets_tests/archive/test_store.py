@@ -440,3 +440,25 @@ def test_an_outage_longer_than_patience_leaves_an_orphan_not_a_loss(tmp_path, mo
         other.close()
         assert integrity.sweep(archive).adopted == ["tile_image-20260125T2225-v1"]
         assert archive.current("tile_image", WINDOW, check=True) is not None
+
+
+def test_what_the_pages_ask_of_a_large_index(archive, publish):
+    """Counts, last ones and gaps; superseded, rejected and removed products are in none of them but the last sum."""
+    before = datetime.now(UTC)
+    keys = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-26T00:00"]
+    groups = [publish("subband_group", key) for key in keys]
+    again = publish("subband_group", keys[0], metadata={"held": "flags"})
+    publish("subband_group", "2026-01-26T00:05", metadata={"withheld": "held"})
+    bad = publish("subband_group", "2026-01-26T00:10")
+    archive.reject(bad.id, "wrong")
+    publish("tile_image", keys[1], [groups[1]])
+    publish("source_catalog", None)
+    assert archive.tally() == {
+        ("subband_group", "2026-01-25"): 2, ("subband_group", "2026-01-26"): 2, ("tile_image", "2026-01-25"): 1, ("source_catalog", ""): 1,
+    }  # fmt: skip
+    assert [one.partition for one in archive.newest("subband_group", 2)] == ["2026-01-26T00:05", "2026-01-26T00:00"]
+    assert archive.newest("hour_mosaic") == []
+    assert [one.id for one in archive.marked("held")] == [again.id]
+    assert archive.without("subband_group", "tile_image") == [keys[0], keys[2], "2026-01-26T00:05"]
+    assert archive.published_bytes(before) == 8
+    assert archive.published_bytes(datetime.now(UTC)) == 0
