@@ -1,0 +1,25 @@
+"""Runs in every Python process of a live test's platform: the clock its schedule reads can be moved forward.
+
+Dagster names two functions through which its daemon reads the time for sensors, cron ticks and conditions; they, and
+the inbox's own, return the machine's time plus the seconds in the file LIVE_TEST_CLOCK names. Nothing else is
+touched: processes, files, deadlines and events live in real time. So hours in which a night waits need not pass.
+"""
+
+import os
+import time
+from datetime import UTC, datetime
+
+CLOCK = os.environ.get("LIVE_TEST_CLOCK")
+
+if CLOCK:
+    import dagster._time
+
+    from dsa110_assets.orchestration import inbox
+
+    def shifted_s() -> float:
+        with open(CLOCK) as handle:
+            return time.time() + float(handle.read())
+
+    dagster._time._mockable_get_current_timestamp = shifted_s
+    dagster._time._mockable_get_current_datetime = lambda: datetime.fromtimestamp(shifted_s(), UTC)
+    inbox.now_s = shifted_s

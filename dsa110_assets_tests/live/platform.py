@@ -1,0 +1,171 @@
+"""A platform as an operator runs it: `dsa110 up` in processes of its own, an inbox, a webhook, a clock to move."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.cli.services import free_port
+from dsa110_assets.errors import DsaError
+
+MAIN = "import sys; from dsa110_assets.cli import main; sys.exit(main(sys.argv[1:]))"
+CLOCK = Path(__file__).parent / "clock"
+REPOSITORY = Path(__file__).parents[2]
+POLL_S = 0.3
+START_S, STOP_S, STEP_S = 240.0, 90.0, 240.0
+"""Generous: the machine may be busy; nothing waits for the whole of it unless something is wrong."""
+
+
+class Webhook:
+    """Takes what the platform posts to it."""
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, Any]] = []
+        taken = self.taken
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                taken.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Quiet."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class LivePlatform:
+    """`dsa110 up` over an inbox and an archive below `place`, with further settings as environment variables."""
+
+    def __init__(self, place: Path, **settings: str) -> None:
+        self.place, self.webhook = place, Webhook()
+        self.inbox, self.root, self.home = place / "inbox", place / "archive", place / "home"
+        self.inbox.mkdir(parents=True, exist_ok=True)
+        self.port, self.portal_port = free_port(), free_port()
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DSA110_", "DAGSTER"))}
+        path = os.pathsep.join([str(CLOCK), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.environment = {
+            **kept, "PYTHONPATH": path, "LIVE_TEST_CLOCK": str(place / "clock"), "DSA110_INBOX": str(self.inbox),
+            "DSA110_ARCHIVE": str(self.root), "DAGSTER_HOME": str(self.home), "DSA110_WEBHOOK_URL": self.webhook.url, **settings,
+        }  # fmt: skip
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start everything, and return once the portal, which starts last, answers."""
+        log = (self.place / "up.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", MAIN, "up", "--port", str(self.port), "--portal-port", str(self.portal_port)],
+            env=self.environment, stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        log.close()
+        self.until(self._answers, "the portal answers", START_S)
+
+    def stop(self) -> None:
+        """Ctrl-C, as the operator would; the platform must end by itself."""
+        self.webhook.close()
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                assert self.process.wait(STOP_S) == 0
+            finally:
+                self.process.kill()
+
+    def clock(self, moment: str) -> None:
+        """Let the schedule's clock go on from this UTC time."""
+        self._set_ahead(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() - time.time())
+
+    def pass_s(self, seconds: float) -> None:
+        """Move the schedule's clock on."""
+        self._set_ahead(float((self.place / "clock").read_text()) + seconds)
+
+    def _set_ahead(self, ahead_s: float) -> None:
+        beside = self.place / "clock.new"
+        beside.write_text(str(ahead_s))
+        beside.replace(self.place / "clock")
+
+    def drop(self, scene: Path, names: Iterable[str]) -> None:
+        """Put files into the inbox as the correlator does: under another name while they are written."""
+        for name in names:
+            writing = self.inbox / name.replace(".hdf5", "_incomplete.hdf5")
+            shutil.copyfile(scene / name, writing)
+            writing.rename(self.inbox / name)
+
+    def until(self, condition: Callable[[], Any], what: str, within_s: float = STEP_S) -> None:
+        """Wait for a condition of the running platform; fails with the ends of its logs when it does not come."""
+        deadline, pause = time.monotonic() + within_s, threading.Event()
+        while not condition():
+            dead = self.process is not None and self.process.poll() is not None
+            if dead or time.monotonic() > deadline:
+                pytest.fail(f"not in {within_s:.0f} s: {what}\n{self.told()}")
+            pause.wait(POLL_S)
+
+    def made(self, asset: str, *partitions: str | None) -> bool:
+        """Whether the archive has these partitions of an asset."""
+        try:
+            with Archive(self.root) as archive:
+                return all(archive.current(asset, key) for key in partitions)
+        except DsaError:
+            return False  # the archive is made when the platform starts
+
+    def instance(self) -> dg.DagsterInstance:
+        """The platform's Dagster instance, opened beside it."""
+        return dg.DagsterInstance.from_config(str(self.home))
+
+    def idle(self) -> bool:
+        """Whether no run is queued or running."""
+        with self.instance() as instance:
+            return all(run.is_finished for run in instance.get_runs())
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A `dsa110` command of the operator, with the platform's settings."""
+        return subprocess.run(
+            [sys.executable, "-c", MAIN, *arguments], env=self.environment, capture_output=True, text=True, timeout=STEP_S
+        )  # fmt: skip
+
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """What the web server answers to a query, as its pages ask it."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/graphql", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            told = json.load(answer)
+        assert "errors" not in told, told
+        data: dict[str, Any] = told["data"]
+        return data
+
+    def told(self) -> str:
+        """The last lines of every service's log."""
+        logs = [self.place / "up.log", *sorted((self.home / "service-logs").glob("*.log"))]
+        return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-15:]) for log in logs if log.exists())
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.portal_port}/healthz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False

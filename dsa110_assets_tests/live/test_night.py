@@ -1,0 +1,184 @@
+"""A night as it happens: files arrive, and everything follows by sensors and automation under a real daemon.
+
+The tiny telescope's files come one observation after the other. Only the schedule's clock is moved (see clock/), from
+one moment at which something is due to the next; no step is started by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.orchestration import recipes, rules
+from dsa110_assets.simulator.options import SimulationOptions
+from dsa110_assets.simulator.simulate import simulate
+from dsa110_assets_tests.live.platform import LivePlatform
+from dsa110_assets_tests.tiny import OPTIONS, SUBBANDS
+
+pytestmark = pytest.mark.slow
+NIGHT, HOUR = "2026-01-25", "2026-01-25T22:00"
+ARRIVALS = {"2026-01-25T22:20": "22:25:15", "2026-01-25T22:25": "22:30:25", "2026-01-25T22:30": "22:35:35"}
+"""Each observation, and when the last of its files is there. 3C454.3 transits in the second."""
+TINY = {
+    "DSA110_SUBBANDS": str(SUBBANDS), "DSA110_MIN_SUBBANDS": str(SUBBANDS - 1), "DSA110_IMAGING__FIELD_DEG": "2.0",
+    "DSA110_IMAGING__PIXELS_PER_BEAM": "2.5", "DSA110_IMAGING__MAX_MAJOR_CYCLES": "2", "DSA110_IMAGING__CLEAN_ITERATIONS": "100",
+    "DSA110_IMAGING__THREADS": "1",
+}  # fmt: skip
+OLD = {**OPTIONS, "start": "2026-01-19T22:43:40", "groups": 2}
+"""A night of the week before: history to the automation."""
+OLD_NIGHTS = ("2026-01-19",)
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePlatform]:
+    """The platform after its night: everything the night leads to has been made, or the fixture fails."""
+    place = tmp_path_factory.mktemp("live")
+    simulate(place / "scene", SimulationOptions(**OPTIONS))
+    groups = json.loads((place / "scene" / "truth.json").read_text())["groups"]
+    live = LivePlatform(place, **TINY)
+    live.clock(f"{NIGHT}T22:20:00")
+    live.start()
+    try:
+        for (key, arrival), group in zip(ARRIVALS.items(), groups, strict=True):
+            live.clock(f"{NIGHT}T{arrival}")
+            live.drop(place / "scene", group["files"])
+            live.until(lambda key=key: live.made("measurement_set", key), f"the measurement set of {key}")
+        live.clock(f"{NIGHT}T22:45:05")
+        live.until(lambda: live.made("caltables", NIGHT), "calibration tables after the quarter hour")
+        live.until(lambda: live.made("tile_image", *ARRIVALS), "a tile of every observation")
+        live.clock(f"{NIGHT}T23:20:05")
+        live.until(lambda: live.made("source_measurements", HOUR), "the hour's mosaic and measurements")
+        live.clock("2026-01-26T03:30:05")
+        live.until(lambda: live.made("night_report", NIGHT), "the night's report")
+        live.until(live.idle, "every run has ended")
+        yield live
+    finally:
+        live.stop()
+
+
+def test_every_asset_is_made_and_dagster_knows_it(platform: LivePlatform) -> None:
+    with platform.instance() as instance, Archive(platform.root) as archive:
+        for recipe in recipes.ORDER:
+            keys = {"observation": set(ARRIVALS), "hour": {HOUR}, "night": {NIGHT}}.get(recipe.grain)
+            asset = dg.AssetKey(recipe.asset)
+            if keys is None:
+                assert instance.get_latest_materialization_event(asset) is not None
+            else:
+                assert set(instance.get_materialized_partitions(asset)) == keys
+            assert {p.partition for p in archive.products(recipe.asset)} == (keys or {None})
+
+
+def test_nothing_is_made_twice(platform: LivePlatform) -> None:
+    """One version of every product, and one run that succeeded for every partition of an asset."""
+    with Archive(platform.root) as archive:
+        assert [p.id for p in archive.products(state=None) if not p.id.endswith("-v1")] == []
+    with platform.instance() as instance:
+        asked = Counter(
+            (key.to_user_string(), run.tags.get("dagster/partition"))
+            for run in instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))
+            for key in run.asset_selection or ()
+        )
+    twice = {one: number for one, number in asked.items() if number > 1 and one[0] != "caltables"}
+    assert twice == {}  # caltables are looked for every quarter of an hour with new observations
+
+
+def test_checks_are_recorded_and_failures_reach_the_webhook(platform: LivePlatform) -> None:
+    status, failed = AssetCheckExecutionRecordStatus, set()
+    with platform.instance() as instance:
+        for asset, known in rules.RULES.items():
+            for rule in known:
+                key = dg.AssetCheckKey(dg.AssetKey(asset), rule.check)
+                records = instance.event_log_storage.get_asset_check_execution_history(
+                    key, limit=50, status={status.SUCCEEDED, status.FAILED}
+                )
+                assert records, f"{asset}:{rule.check} was never evaluated"
+                if any(record.status == status.FAILED for record in records):
+                    failed.add(f"check {asset}:{rule.check} failed")
+    assert "check tile_image:rms failed" in failed  # eight antennas are no telescope
+
+    def told() -> set[str]:
+        return {alert["title"].rsplit(" ", 1)[0] for alert in platform.webhook.taken}
+
+    platform.until(lambda: failed <= told(), f"alerts about {failed}, so far {told()}")
+
+
+def test_logs_stay_where_they_are_said_to_be(platform: LivePlatform) -> None:
+    """Dagster's telemetry uploads and deletes what it finds in DAGSTER_HOME/logs, switched off or not."""
+    names = {path.name for path in (platform.home / "service-logs").iterdir()}
+    assert names == {"code-server.log", "webserver.log", "daemon.log", "portal.log"}
+    assert list(platform.home.glob("logs/*")) + list(platform.home.glob(".logs_queue/*")) == []
+
+
+LAUNCH = """mutation ($given: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $given) {
+  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+STATUS = "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+STOP = """mutation ($id: String!) { stopSensor(id: $id) { __typename } }"""
+SENSORS = """{ sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "dsa110_assets"}) {
+  ... on Sensors { results { id name } } } }"""
+
+
+def test_a_night_of_history_is_backfilled_to_its_end(platform: LivePlatform) -> None:
+    """The operator stops the inbox sensor (or it would take them all as new), and asks for the night."""
+    sensors = platform.graphql(SENSORS)["sensorsOrError"]["results"]
+    (inbox,) = [one["id"] for one in sensors if one["name"] == "inbox"]
+    platform.graphql(STOP, id=inbox)
+    old = platform.place / "old"
+    simulate(old, SimulationOptions(**OLD))
+    platform.drop(old, sorted(path.name for path in old.glob("*.hdf5")))
+    done = platform.command("backfill", "--nights", f"{OLD_NIGHTS[0]}..{OLD_NIGHTS[-1]}", "--json")
+    assert done.returncode == 0, done.stderr
+    (launch,) = json.loads(done.stdout)
+    keys = launch["partitions"]
+    assert len(keys) == OLD["groups"]
+    platform.until(lambda: platform.made("measurement_set", *keys), "ingest of the backfilled nights")
+    platform.until(lambda: ended(platform, launch["backfill_id"]), "the backfill ends")
+    for asset, wanted in (("caltables", OLD_NIGHTS), ("tile_image", keys), ("night_report", OLD_NIGHTS)):
+        platform.until(lambda: platform.made(asset, *wanted) or minutes_pass(platform), f"{asset} of the nights")  # noqa: B023
+    platform.until(platform.idle, "every run has ended")
+    with Archive(platform.root) as archive:
+        for asset in ("hour_mosaic", "source_measurements", "night_mosaic", "light_curves", "variability"):
+            nights = {str(p.partition)[:10] for p in archive.products(asset)}
+            assert nights >= set(OLD_NIGHTS), asset
+
+
+def test_the_web_uis_backfill_ends_with_every_partition(platform: LivePlatform) -> None:
+    keys = list(ARRIVALS)
+    before = materializations(platform, "tile_image")
+    given: dict[str, Any] = {
+        "partitionNames": keys, "assetSelection": [{"path": ["calibrated_ms"]}, {"path": ["tile_image"]}],
+        "fromFailure": False, "tags": [], "title": "from the page",
+    }  # fmt: skip
+    answer = platform.graphql(LAUNCH, given=given)["launchPartitionBackfill"]
+    assert answer["__typename"] == "LaunchBackfillSuccess", answer
+    platform.until(lambda: ended(platform, answer["backfillId"]), "the page's backfill ends")
+    after = materializations(platform, "tile_image")
+    assert {key: after[key] - before[key] for key in keys} == dict.fromkeys(keys, 1)
+
+
+def minutes_pass(platform: LivePlatform) -> bool:
+    """Move the clock on while nothing runs: what looks once a minute looks again. Always False."""
+    if platform.idle():
+        platform.pass_s(61.0)
+    return False
+
+
+def ended(platform: LivePlatform, backfill_id: str) -> bool:
+    """Whether the daemon has finished this backfill; anything but success fails at once."""
+    status = platform.graphql(STATUS, id=backfill_id)["partitionBackfillOrError"]["status"]
+    assert "FAIL" not in status, platform.told()
+    assert "CANCEL" not in status
+    return bool(status == "COMPLETED_SUCCESS")
+
+
+def materializations(platform: LivePlatform, asset: str) -> Counter[str | None]:
+    """How often Dagster was told of each partition."""
+    with platform.instance() as instance:
+        records = instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records
+    return Counter(record.partition_key for record in records)
