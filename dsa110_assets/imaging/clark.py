@@ -25,9 +25,11 @@ _MOST_ACTIVE = 40_000
 _DEEPEST_ROUND = 0.15
 """A round goes from its peak to at least this share of it before all pixels are looked at again."""
 _MOST_ROUNDS = 40
+_NEARLY = 1.25
+"""Times the auto-mask level at which the free clean ends: the rms falls with every cycle, so that the level itself is
+only crept up to. What still exceeds it joins the mask."""
 _MASKED_CYCLES = 2
-"""Major cycles below the auto-mask level; what they leave lies under the noise, and radler stops there
-too."""
+"""Major cycles below the auto-mask level; what they leave lies under the noise, unless a peak has come out."""
 _FEW = 60
 """Components up to which shifting and adding the dirty beam is quicker than two Fourier transforms."""
 _DIVERGED = 1.5
@@ -63,26 +65,24 @@ def clean(
     """CLEAN `dirty` (n, n) with `wide_psf` (2n, 2n), unit peak at pixel (n, n).
 
     `residual_of(model)` is the exact residual of a model. Down to `auto_mask_sigma` anywhere, from there to
-    `auto_threshold_sigma` only on and next to components; the rms is measured afresh at every major cycle.
+    `auto_threshold_sigma` only on and next to components and pixels above that level; the rms is measured afresh at
+    every major cycle.
     """
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
     model, residual = np.zeros_like(dirty), dirty.copy()
     best = Cleaned(model, residual, 0, 0)
+    everywhere = np.ones(dirty.shape, dtype=np.bool_)
     masked, masked_cycles, used = depth.auto_mask_sigma == 0, 0, 0
     for cycle in range(1, depth.max_major_cycles + 1):
         rms = robust_rms(residual)
-        mask = (
-            binary_dilation(model != 0)
-            if masked and depth.auto_mask_sigma
-            else np.ones(dirty.shape, dtype=np.bool_)
-        )
-        final = max((depth.auto_threshold_sigma if masked else depth.auto_mask_sigma) * rms, depth.floor_jy)
+        level = depth.auto_mask_sigma * rms
+        masked = masked or _peak(residual, everywhere) <= max(_NEARLY * level, depth.floor_jy)
+        limited = masked and depth.auto_mask_sigma > 0
+        mask = binary_dilation((model != 0) | (np.abs(residual) > level)) if limited else everywhere
+        final = max(depth.auto_threshold_sigma * rms if masked else level, depth.floor_jy)
         peak = _peak(residual, mask)
         if peak <= final:
-            if masked or final == depth.floor_jy:
-                break
-            masked = True
-            continue
+            break
         stop = max(final, (1 - depth.major_gain) * peak)
         fresh, iterations = _minor_cycle(
             residual, mask, wide_psf, spectrum, depth, stop, depth.iterations - used, threads
@@ -94,8 +94,9 @@ def clean(
         if best.major_cycles and _peak(residual, mask) > _DIVERGED * _peak(best.residual, mask):
             break
         best = now
-        masked_cycles += masked and depth.auto_mask_sigma > 0
-        if used >= depth.iterations or masked_cycles == _MASKED_CYCLES:
+        masked_cycles += limited
+        settled = masked_cycles >= _MASKED_CYCLES and _peak(residual, everywhere) <= depth.auto_mask_sigma * robust_rms(residual)
+        if used >= depth.iterations or settled:
             break
     return best
 
