@@ -95,7 +95,8 @@ def clean(
             break
         best = now
         masked_cycles += limited
-        settled = masked_cycles >= _MASKED_CYCLES and _peak(residual, everywhere) <= depth.auto_mask_sigma * robust_rms(residual)
+        out = _peak(residual, everywhere) > _NEARLY * depth.auto_mask_sigma * robust_rms(residual)
+        settled = masked_cycles >= _MASKED_CYCLES and not out
         if used >= depth.iterations or settled:
             break
     return best
