@@ -20,7 +20,7 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import OverrunError
 from dsa110_assets.orchestration import policy
 from dsa110_assets.orchestration.process import process
-from dsa110_assets.visibilities import measurement_set, reader
+from dsa110_assets.visibilities import ingest, measurement_set, reader
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.test_files import GROUP, one_group
 from dsa110_assets_tests.tiny import SUBBANDS, tiny_settings
@@ -171,12 +171,12 @@ def test_what_hangs_twice_is_quarantined_and_comes_back_when_released(
     monkeypatch.setitem(policy.TREATMENTS, OverrunError, policy.Treatment(max_retries=1, wait_s=0.1))
     attempts = []
 
-    def hanging(*arguments: object) -> None:
+    def hanging(*arguments: object, **options: object) -> None:
         attempts.append(time.monotonic())
         children.run([sys.executable, "-c", HANGS], deadline_s=0.5, log_path=tmp_path / "log")
 
     with monkeypatch.context() as hung:
-        hung.setattr(reader, "read_group", hanging)
+        hung.setattr(ingest, "ingest", hanging)
         first = process(settings, through="measurement_set")
         assert [failed.error_class for failed in first.failed] == ["OverrunError"]
         assert len(attempts) == 2
