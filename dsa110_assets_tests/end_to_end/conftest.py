@@ -65,7 +65,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Survey]:
             archive=place / "archive",
             DAGSTER_HOME=place / "home",
             catalogues=(place / "inbox" / "catalogue.csv",),
-            imaging={"field_deg": 4.4, "pixels_per_beam": 3.0},
+            imaging={"field_deg": 4.4},
         )
         report = process(configured)
         yield Survey(configured, report, json.loads((place / "inbox" / "truth.json").read_text()))

@@ -25,15 +25,23 @@ def test_everything_is_made_and_nothing_failed(survey: Survey) -> None:
 
 
 def test_fluxes_of_isolated_sources_agree_with_the_truth(compared: pd.DataFrame) -> None:
-    """3 % beyond the noise of each (3 sigma), the median within 1 %."""
+    """Above 20 sigma: the median within 1 %, also by band; each source within 3 % beyond 3 of its own sigma.
+
+    Chosen by their true flux: a choice by measured ones takes noise for signal. A band's median is known to 1.25 of its
+    points' error over the root of their number, and may lie three of that beyond.
+    """
     bright = steady(compared)
-    bright = bright[bright["isolated"] & (bright["flux_jy"] > 50 * bright["rms_jy"])]
-    assert len(bright) > 30
-    ratio = bright["flux_jy"] / bright["true_jy"]
-    noise = bright["flux_err_jy"] / bright["true_jy"]
-    assert abs(ratio.median() - 1) < 0.01
-    worst = (ratio - 1).abs() - 3 * noise
-    assert (worst < 0.03).all(), bright.assign(ratio=ratio)[worst >= 0.03][["name", "mjd", "true_jy", "ratio"]]
+    snr = bright["true_jy"] / bright["rms_jy"]
+    bright = bright.assign(snr=snr, ratio=bright["flux_jy"] / bright["true_jy"], noise=bright["flux_err_jy"] / bright["true_jy"])
+    bright = bright[bright["isolated"] & (bright["snr"] > 20)]
+    assert abs(bright["ratio"].median() - 1) < 0.01
+    for low, high in ((20, 30), (30, 50), (50, np.inf)):
+        band = bright[bright["snr"].between(low, high)]
+        assert len(band) > 20
+        error = 1.25 * float(np.sqrt(np.mean(band["noise"] ** 2) / len(band)))
+        assert abs(band["ratio"].median() - 1) < 0.01 + 3 * error, (low, high, band["ratio"].median(), error)
+    worst = (bright["ratio"] - 1).abs() - 3 * bright["noise"]
+    assert (worst < 0.03).all(), bright[worst >= 0.03][["name", "mjd", "true_jy", "snr", "ratio", "noise"]]
 
 
 def test_positions_lie_within_a_tenth_of_the_beam(survey: Survey) -> None:
