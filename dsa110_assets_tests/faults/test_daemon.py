@@ -34,6 +34,7 @@ def daemon_pid(platform: LivePlatform) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.live
 @pytest.mark.row(11)
 def test_a_daemon_killed_in_a_storm_and_a_second_one_make_nothing_twice(tmp_path: Path) -> None:
     scene = tmp_path / "scene"

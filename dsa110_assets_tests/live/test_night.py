@@ -22,7 +22,7 @@ from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets_tests.live.platform import LivePlatform
 from dsa110_assets_tests.tiny import OPTIONS, SUBBANDS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.live]
 NIGHT, HOUR = "2026-01-25", "2026-01-25T22:00"
 ARRIVALS = {"2026-01-25T22:20": "22:25:15", "2026-01-25T22:25": "22:30:25", "2026-01-25T22:30": "22:35:35"}
 """Each observation, and when the last of its files is there. 3C454.3 transits in the second."""
