@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run pytest over the fault tests with these arguments; its exit status."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, FOLDER_VARIABLE: folder}
-        status = subprocess.run([sys.executable, "-m", "pytest", "-m", "live or not live", TESTS, *arguments], cwd=OPS.parent, env=environment).returncode
+        command = [sys.executable, "-m", "pytest", "-m", "live or not live", TESTS, *arguments]
+        status = subprocess.run(command, cwd=OPS.parent, env=environment).returncode
         measured = collect(line for path in sorted(Path(folder).glob("*.jsonl")) for line in path.read_text().splitlines())
     TABLE.write_text(renew(TABLE.read_text(), {row: one.cells for row, one in measured.items()}))
     print(f"{TABLE.relative_to(OPS.parent)}: {len(measured)} rows renewed")
