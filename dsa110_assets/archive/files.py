@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +169,26 @@ def take_lock(path: Path) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+@contextmanager
+def held_alone(path: Path, me: str, refusal: Callable[[str], str]) -> Iterator[None]:
+    """Hold a lock file that says `me` for the block; it dies with the process.
+
+    Raises ConfigurationError with what `refusal` makes of the holder's name if another process has it, OSError if the
+    file cannot be opened.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(refusal(os.pread(fd, 64, 0).decode() or "another process")) from None
+        os.truncate(fd, 0)
+        os.pwrite(fd, me.encode(), 0)
+        yield
+    finally:
+        os.close(fd)
 
 
 def wait_lock(path: Path) -> int:

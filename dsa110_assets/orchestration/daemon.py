@@ -5,13 +5,13 @@ dies with it, so a daemon that was killed is followed at once.
 """
 
 import argparse
-import fcntl
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dsa110_assets.archive import files
 from dsa110_assets.errors import ConfigurationError
 
 LOCK = "daemon.lock"
@@ -20,18 +20,9 @@ LOCK = "daemon.lock"
 @contextmanager
 def the_only_one(home: Path) -> Iterator[None]:
     """Hold the daemon's lock of a Dagster home. Raises ConfigurationError, naming the holder, if it is taken."""
-    descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 64, 0).decode() or "another process"
-            raise ConfigurationError(f"DAGSTER_HOME={home}: its daemon runs already ({holder}); stop that first") from None
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()} on {os.uname().nodename}".encode(), 0)
+    me = f"pid {os.getpid()} on {os.uname().nodename}"
+    with files.held_alone(home / LOCK, me, lambda holder: f"DAGSTER_HOME={home}: its daemon runs already ({holder}); stop that first"):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def main() -> int:

@@ -5,19 +5,19 @@ them. What is up to date is not run; a partition that fails is reported and the 
 moment and started again, it ends with the same products: only the archive decides what is still to do.
 """
 
-import fcntl
 import logging
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dsa110_assets.archive import files
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
 from dsa110_assets.orchestration import graph, inbox, plan, policy, publishing, recipes
 from dsa110_assets.orchestration import instance as instances
@@ -165,22 +165,19 @@ def _waiting(seen: inbox.Inbox) -> tuple[plan.Waiting, ...]:
 @contextmanager
 def _alone(platform: Platform) -> Iterator[None]:
     """One `process` at a time on an archive: a second would make the same products. The lock dies with us."""
-    path = platform.archive.root / ".process.lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise ConfigurationError(f"DSA110_ARCHIVE={platform.archive.root} cannot be written ({error.strerror})") from error
-    try:
+    root = platform.archive.root
+    with ExitStack() as held:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            other = os.pread(descriptor, 64, 0).decode() or "another process"
-            raise ConfigurationError(f"`dsa110 process` already runs on {platform.archive.root} ({other}); wait for it") from None
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()}".encode(), 0)
+            held.enter_context(
+                files.held_alone(
+                    root / ".process.lock",
+                    f"pid {os.getpid()}",
+                    lambda other: f"`dsa110 process` already runs on {root} ({other}); wait for it",
+                )
+            )
+        except OSError as error:
+            raise ConfigurationError(f"DSA110_ARCHIVE={root} cannot be written ({error.strerror})") from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 class _Runner:
