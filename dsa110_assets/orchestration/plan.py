@@ -50,10 +50,11 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Span:
-    """Observation windows that start in [since, until); None is open."""
+    """Observation windows that start in [since, until); None is open. A night is over `night_rest` after its end."""
 
     since: datetime | None = None
     until: datetime | None = None
+    night_rest: timedelta = timedelta(0)
 
     def holds(self, key: str | None) -> bool:
         """Whether a partition's window overlaps the span."""
@@ -70,7 +71,7 @@ class Span:
 
     def over(self, grain: recipes.Grain, key: str | None) -> bool:
         """Whether the partition's window ends within the span."""
-        lengths = {"night": timegrid.NIGHT, "hour": timegrid.HOUR}
+        lengths = {"night": timegrid.NIGHT + self.night_rest, "hour": timegrid.HOUR}
         if key is None or self.until is None or grain not in lengths:
             return True
         return timegrid.parse_key(key) + lengths[grain] <= self.until
@@ -303,5 +304,8 @@ CLEARINGS = 4
 """A file put aside can leave its group too small; after these looks only a file that still grows could change anything."""
 SETTLED = timedelta(hours=2)
 """What is younger belongs to the automation, which may be at it."""
+NIGHT_REST = timedelta(hours=2)
+"""So much longer nights are the automation's, which asks for them at 03:30 (automation.NIGHT_SETTLED): were both to ask
+in the same minute, everything would run twice, the second time to find it done."""
 RECENT = timedelta(days=3)
 """How far back the live graph looks by itself; older nights belong to `dsa110 process` and backfills."""

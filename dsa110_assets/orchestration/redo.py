@@ -30,7 +30,7 @@ _BACKFILL_RUNS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkAc
 def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Request what is stale or was left waiting: a nearer calibration, a rejected table, a changed setting."""
     now = datetime.fromtimestamp(inbox.now_s(), UTC)
-    span = plan.Span(now - plan.RECENT, now - plan.SETTLED)
+    span = plan.Span(now - plan.RECENT, now - plan.SETTLED, plan.NIGHT_REST)
     left_alone = failed_lately(context.instance, now) | in_hand(context.instance)
     requests = redo_requests(platform, span, LIVE, left_alone)
     reason = None if requests else dg.SkipReason("everything of the last three days is up to date")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 
 import dagster as dg
 import pytest
@@ -106,3 +107,16 @@ def test_what_failed_under_a_backfill_is_not_tried_for_ever(settings: Settings, 
     requests = redo.redo_requests(Platform(settings), span, {}, {("caltables", "2026-01-25")})
     assert requests == []
     assert Archive(settings.archive).products("caltables") == []
+
+
+@pytest.mark.parametrize(("time", "asked"), [("03:31", set()), ("04:01", {("nights", "2026-01-25")})])
+def test_a_night_just_over_is_the_automations(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, time: str, asked: set[tuple[str, str]]
+) -> None:
+    """At 03:30 automation asks for the night; what is still missing later is asked for by the sensor `settle`."""
+    process(settings, through="source_measurements")
+    moment = datetime.fromisoformat(f"2026-01-26T{time}:00+00:00").timestamp()
+    monkeypatch.setattr(redo.inbox, "now_s", lambda: moment)
+    result = redo.settle_sensor(dg.build_sensor_context(instance=instance), platform=Platform(settings))
+    assert isinstance(result, dg.SensorResult)
+    assert {(request.job_name, request.partition_key) for request in result.run_requests or ()} == asked
