@@ -414,7 +414,8 @@ def difference(asset: str, ours: Path, theirs: Path) -> float:
     from astropy.io import fits
 
     if asset in ("tile_image", "hour_mosaic", "night_mosaic"):
-        names = [path.name for path in sorted(theirs.glob("*.fits")) if "moc" not in path.name]
+        # weights are noise^(-2), thousands per Jy^2: beside them no difference of the image would count
+        names = [path.name for path in sorted(theirs.glob("*.fits")) if "moc" not in path.name and path.name != "weights.fits"]
         arrays = [np.concatenate([np.nan_to_num(fits.getdata(place / name)).ravel() for name in names]) for place in (ours, theirs)]
     elif asset in ("source_measurements", "light_curves"):
         import pandas as pd

@@ -13,7 +13,6 @@ import pytest
 OPS = Path(__file__).resolve().parents[2] / "ops"
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_a_night_of_the_soak_ends_without_a_violation(tmp_path: Path) -> None:
     table = tmp_path / "table.md"
