@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SUBBANDS = 4
 OBSERVATIONS = ("2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30")
+SMALL_DISK = Path(__file__).parents[1] / "ops" / "small_disk.toml"
+"""Thresholds with which a developer's nearly full disk is no reason to pause."""
 OPTIONS: dict[str, Any] = {
     "start": "2026-01-25T22:20:00", "groups": 3, "antennas": 8, "channels": 4, "subbands": SUBBANDS, "seed": 3,
     "noise_scale": 0.2, "rfi_tones": 0, "rfi_bursts": 0.0, "dead_antennas": 0, "dead_receptors": 0,
@@ -34,7 +36,7 @@ def tiny_settings(inbox: Path, place: Path, **more: Any) -> Settings:
 
     imaging = {"field_deg": 2.0, "pixels_per_beam": 2.5, "max_major_cycles": 2, "clean_iterations": 100, "threads": 1}
     given: dict[str, Any] = {
-        "inbox": inbox, "archive": place / "archive", "DAGSTER_HOME": place / "home",
+        "inbox": inbox, "archive": place / "archive", "DAGSTER_HOME": place / "home", "thresholds": SMALL_DISK,
         "subbands": SUBBANDS, "min_subbands": SUBBANDS - 1, "still_s": 0, "imaging": imaging, **more,
     }  # fmt: skip
     return settings.load(**given)

@@ -28,7 +28,7 @@ def main() -> int:
     home = Path(os.environ.get("DSA110_DEMO", ROOT / "demo")).resolve()
     os.environ.update(
         DSA110_INBOX=str(home / "inbox"), DSA110_ARCHIVE=str(home / "archive"), DAGSTER_HOME=str(home / "dagster"),
-        DSA110_CATALOGUES=str(home / "inbox" / "catalogue.csv"),
+        DSA110_CATALOGUES=str(home / "inbox" / "catalogue.csv"), DSA110_THRESHOLDS=str(ROOT / "ops" / "small_disk.toml"),
     )
     started = time.monotonic()
     if not (home / "inbox" / "truth.json").exists():

@@ -178,12 +178,10 @@ def held_alone(path: Path, me: str, refusal: Callable[[str], str]) -> Iterator[N
     Raises ConfigurationError with what `refusal` makes of the holder's name if another process has it, OSError if the
     file cannot be opened.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = take_lock(path)
+    if fd is None:
+        raise ConfigurationError(refusal(path.read_bytes()[:64].decode() or "another process"))
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(refusal(os.pread(fd, 64, 0).decode() or "another process")) from None
         os.truncate(fd, 0)
         os.pwrite(fd, me.encode(), 0)
         yield

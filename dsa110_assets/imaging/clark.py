@@ -73,10 +73,10 @@ def clean(
     best = Cleaned(model, residual, 0, 0)
     everywhere = np.ones(dirty.shape, dtype=np.bool_)
     masked, masked_cycles, used = depth.auto_mask_sigma == 0, 0, 0
+    rms, highest = robust_rms(residual), _peak(residual, everywhere)
     for cycle in range(1, depth.max_major_cycles + 1):
-        rms = robust_rms(residual)
         level = depth.auto_mask_sigma * rms
-        masked = masked or _peak(residual, everywhere) <= max(_NEARLY * level, depth.floor_jy)
+        masked = masked or highest <= max(_NEARLY * level, depth.floor_jy)
         limited = masked and depth.auto_mask_sigma > 0
         mask = binary_dilation((model != 0) | (np.abs(residual) > level)) if limited else everywhere
         final = max(depth.auto_threshold_sigma * rms if masked else level, depth.floor_jy)
@@ -90,12 +90,13 @@ def clean(
         used += iterations
         model = model + fresh
         residual = residual_of(model)
+        rms, highest = robust_rms(residual), _peak(residual, everywhere)
         now = Cleaned(model, residual, cycle, used)
         if best.major_cycles and _peak(residual, mask) > _DIVERGED * _peak(best.residual, mask):
             break
         best = now
         masked_cycles += limited
-        out = _peak(residual, everywhere) > _NEARLY * depth.auto_mask_sigma * robust_rms(residual)
+        out = highest > _NEARLY * depth.auto_mask_sigma * rms
         settled = masked_cycles >= _MASKED_CYCLES and not out
         if used >= depth.iterations or settled:
             break

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from dsa110_assets.orchestration.recipes import Ingredients
     from dsa110_assets.orchestration.resources import Platform
 
-SMALL_DISK_PART = 0.02
-"""Of a small disk the threshold would be most: it is full when less than this part of it is free (5 GB of 250)."""
+SMALL_DISK_PART = 0.1
+"""A disk smaller than ten times the threshold is full when less than this part of it is free."""
 DISK_PER_INPUT = {"measurement_set": 1.2, "calibrated_ms": 1.2}
 """Bytes written per byte of the inputs (measured 0.91 at full scale): all other products are small beside visibilities."""
 MEMORY_PER_INPUT = {"measurement_set": 2.0, "calibrated_ms": 3.0, "tile_image": 3.0}

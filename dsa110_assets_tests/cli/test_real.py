@@ -10,6 +10,7 @@ import pytest
 
 import dsa110_assets as dsa
 from dsa110_assets_tests.cli.conftest import Run
+from dsa110_assets_tests.tiny import SMALL_DISK
 
 SMALL = (
     "--antennas",
@@ -36,7 +37,10 @@ def test_from_simulation_to_a_measurement_set_in_pyuvdata(bare: Run, tmp_path: P
     assert done.status == 0
     truth = json.loads((inbox / "truth.json").read_text())
     assert done.json["files"] == len(list(inbox.glob("*.hdf5"))) == 4
-    settings = {"DSA110_INBOX": inbox, "DSA110_ARCHIVE": root, "DSA110_SUBBANDS": 2, "DSA110_MIN_SUBBANDS": 1}
+    settings = {
+        "DSA110_INBOX": inbox, "DSA110_ARCHIVE": root, "DSA110_SUBBANDS": 2, "DSA110_MIN_SUBBANDS": 1,
+        "DSA110_THRESHOLDS": SMALL_DISK,
+    }  # fmt: skip
 
     rows = bare("groups", "--json", **settings).json
     assert [(row["observation"], row["state"]) for row in rows["groups"]] == [

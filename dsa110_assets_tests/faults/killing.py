@@ -68,6 +68,7 @@ def environment(settings: Settings, **more: Any) -> dict[str, str]:
     )}  # fmt: skip
     given = {
         "DSA110_INBOX": settings.inbox, "DSA110_ARCHIVE": settings.archive, "DAGSTER_HOME": settings.dagster_home,
+        "DSA110_THRESHOLDS": settings.thresholds_path,
         "DSA110_SUBBANDS": settings.subbands, "DSA110_MIN_SUBBANDS": settings.min_subbands, **imaging, **more,
     }  # fmt: skip
     if settings.database_url:

@@ -23,6 +23,7 @@ import pytest
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.services import free_port
 from dsa110_assets.errors import DsaError
+from dsa110_assets_tests.tiny import SMALL_DISK
 
 MAIN = "import sys; from dsa110_assets.cli import main; sys.exit(main(sys.argv[1:]))"
 CLOCK = Path(__file__).parent / "clock"
@@ -72,7 +73,8 @@ class LivePlatform:
         path = os.pathsep.join([str(CLOCK), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.environment = {
             **kept, "PYTHONPATH": path, "LIVE_TEST_CLOCK": str(place / "clock"), "DSA110_INBOX": str(self.inbox),
-            "DSA110_ARCHIVE": str(self.root), "DAGSTER_HOME": str(self.home), "DSA110_WEBHOOK_URL": self.webhook.url, **settings,
+            "DSA110_ARCHIVE": str(self.root), "DAGSTER_HOME": str(self.home), "DSA110_WEBHOOK_URL": self.webhook.url,
+            "DSA110_THRESHOLDS": str(SMALL_DISK), **settings,
         }  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -12,6 +12,7 @@ from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration import recipes
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.settings import Settings
+from dsa110_assets_tests.tiny import SMALL_DISK
 
 BAD, GOOD = "2026-01-25T22:25", ["2026-01-25T22:20", "2026-01-25T22:30"]
 
@@ -56,7 +57,9 @@ def test_an_hour_that_breaks_a_blocking_rule_is_held_and_nothing_is_made_from_it
     mosaic, measured = archive.current("hour_mosaic", hour), archive.current("source_measurements", hour)
     assert mosaic is not None
     assert measured is not None
-    (processed.archive / "thresholds.toml").write_text("max_noise_ratio_error = 1e-6\n")
+    strict = processed.archive / "thresholds.toml"
+    strict.write_text(SMALL_DISK.read_text() + "max_noise_ratio_error = 1e-6\n")
+    processed = processed.model_copy(update={"thresholds": strict})
     archive.reject(mosaic.id, "to be made again, under a threshold nothing meets")
     report = process(processed, through="source_measurements")
     (failure,) = report.failed
