@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from dsa110_assets.photometry.association import merge_discoveries
-from dsa110_assets.photometry.errormodel import ErrorModel, calibrate_errors, group_starts, pulls
+from dsa110_assets.photometry.errormodel import STEADY_P, ErrorModel, calibrate_errors, group_starts, pulls
 from dsa110_assets.photometry.options import EnsembleOptions
 from dsa110_assets.photometry.quality import Quality
 from dsa110_assets.photometry.robust import baselines, epoch_corrections, left_out
@@ -31,7 +31,6 @@ from dsa110_assets.photometry.transits import one_per_transit
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 _UNFIT = int(Quality.EDGE | Quality.BLENDED | Quality.EXTENDED | Quality.NAN | Quality.CONFUSED)
-_STEADY_P = 1e-3
 LIGHT_CURVE_COLUMNS = (
     "source_id",
     "ra_deg",
@@ -137,7 +136,7 @@ def _steady(rows: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
     source = pd.factorize(rows["source_id"])[0].astype(np.int64)
     _, total, freedom = pulls(flux, error, source)
     p = chi2.sf(total, freedom)
-    keep = rows[p[source] > _STEADY_P]
+    keep = rows[p[source] > STEADY_P]
     return keep.reset_index(drop=True) if keep["source_id"].nunique() >= options.min_references else rows
 
 
@@ -269,7 +268,7 @@ def ensemble_figures(light_curves: pd.DataFrame) -> dict[str, float]:
     flux, error = (usable[name].to_numpy(np.float64) for name in ("flux_jy", "flux_err_jy"))
     pull, total, freedom = pulls(flux, error, source)
     many = freedom > 0
-    steady = many & (chi2.sf(total, np.maximum(freedom, 1)) > _STEADY_P)
+    steady = many & (chi2.sf(total, np.maximum(freedom, 1)) > STEADY_P)
     figures["n_steady"] = float(steady.sum())
     figures["residual_rms"] = (
         float(np.sqrt(total[steady].sum() / freedom[steady].sum())) if steady.any() else np.nan

@@ -11,13 +11,18 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from dsa110_assets.photometry.association import NEW_PREFIX
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-_BRIGHT_SNR, _FAINT_SNR = 20.0, 10.0
+_BRIGHT_SNR, _FAINT_SNR, _FAINT_AT_MOST = 20.0, 10.0, 50.0
 _SCALE_FREEDOM = 100
 """Degrees of freedom of faint sources below which their scatter is not trusted to rescale the noise."""
 _SCALE_RANGE = (0.7, 2.0)
+STEADY_P = 1e-3
+"""Chance of a source's chi^2 below which it is not called steady."""
 _PRIOR_FREEDOM = 1.0
 _LARGEST_FRACTION = 0.3
 
@@ -61,9 +66,14 @@ def pulls(flux: FloatArray, error: FloatArray, source: IntArray) -> tuple[FloatA
     return np.asarray(pull), np.asarray(chi2), np.maximum(count - 1, 0).astype(np.int64)
 
 
-def _scatter(pull: FloatArray) -> float:
+def _robust(pull: FloatArray) -> float:
     """Robust standard deviation about zero of the pulls there are."""
     return float(1.482602 * np.median(np.abs(pull[np.isfinite(pull)])))
+
+
+def _rms(pull: FloatArray) -> float:
+    """Their root mean square."""
+    return float(np.sqrt(np.mean(pull[np.isfinite(pull)] ** 2)))
 
 
 def _solve(scatter_of: Callable[[float], float], low: float, high: float) -> float:
@@ -81,32 +91,88 @@ def _solve(scatter_of: Callable[[float], float], low: float, high: float) -> flo
 def calibrate_errors(rows: pd.DataFrame, unfit_bits: int, prior_fraction: float) -> ErrorModel:
     """Noise scale from faint sources and fractional term from bright ones, so that steady pulls scatter by 1.
 
-    `rows`: corrected light-curve rows with statistical errors. Robust scatter, so a few variables do not
-    matter. The fraction is averaged in quadrature with `prior_fraction`, worth one degree of freedom: with
-    hardly any bright epochs the prior speaks, with many the sky does.
+    `rows`: corrected light-curve rows with statistical errors. First by the robust scatter of all, which a few
+    variables do not disturb; then by the rms of those that are steady under that model, which half the points
+    measure as well. Where too few sources are faint the next brighter ones count as such: noise that is the same
+    every night (confusion, sidelobes) is in a flux's error but not in a light curve's scatter. The fraction is averaged
+    in quadrature with `prior_fraction`, worth one degree of freedom: with hardly any bright epochs the prior
+    speaks, with many the sky does.
     """
-    flux = rows["flux_jy"].to_numpy(np.float64)
-    error = rows["raw_flux_err_jy"].to_numpy(np.float64) / rows["correction"].to_numpy(np.float64)
-    relative = rows["correction_err"].to_numpy(np.float64) / rows["correction"].to_numpy(np.float64)
-    good = np.isfinite(flux) & (error > 0) & ((rows["quality"].to_numpy(np.int64) & unfit_bits) == 0)
-    flux, error, relative = flux[good], error[good], relative[good]
-    source = pd.factorize(rows["source_id"].to_numpy()[good])[0].astype(np.int64)
-    snr = pd.Series(flux / error).groupby(source).transform("median").to_numpy(np.float64)
-    count = np.bincount(source)[source] if source.size else source
-    bright, faint = (snr >= _BRIGHT_SNR) & (count > 1), (snr < _FAINT_SNR) & (count > 1)
+    sample = _sample(rows, unfit_bits)
+    first = _fit_model(sample, _robust)
+    _, total, freedom = pulls(sample.flux, first.apply(sample.flux, sample.error, sample.relative), sample.source)
+    steady = chi2.sf(total, np.maximum(freedom, 1)) > STEADY_P
+    sample = sample.part(steady[sample.source])
+    model = _fit_model(sample, _rms)
+    weight = sample.freedom(_bright(sample))
+    blended = (weight * model.fraction**2 + _PRIOR_FREEDOM * prior_fraction**2) / (weight + _PRIOR_FREEDOM)
+    return ErrorModel(model.scale, float(np.sqrt(blended)))
 
-    def scatter(rows_: NDArray[np.bool_], fraction: float, scale: float) -> float:
-        model = ErrorModel(scale, fraction)
-        code = pd.factorize(source[rows_])[0].astype(np.int64)
-        return _scatter(pulls(flux[rows_], model.apply(flux[rows_], error[rows_], relative[rows_]), code)[0])
+
+@dataclass(frozen=True)
+class _Sample:
+    """Fluxes (n,) with statistical and relative correction errors; of their source: its number, points, median SNR,
+    and whether it was known. Discoveries are there because noise was high once: they cannot measure faint noise.
+    """
+
+    flux: FloatArray
+    error: FloatArray
+    relative: FloatArray
+    source: IntArray
+    count: IntArray
+    snr: FloatArray
+    known: NDArray[np.bool_]
+
+    def part(self, rows: NDArray[np.bool_]) -> _Sample:
+        source = pd.factorize(self.source[rows])[0].astype(np.int64)
+        return _Sample(
+            self.flux[rows], self.error[rows], self.relative[rows], source, self.count[rows], self.snr[rows], self.known[rows]
+        )
+
+    def freedom(self, rows: NDArray[np.bool_]) -> float:
+        """Degrees of freedom of the rows about their sources' means."""
+        return float(np.sum(1 - 1 / self.count[rows]))
+
+
+def _sample(rows: pd.DataFrame, unfit_bits: int) -> _Sample:
+    """Rows fit to judge errors by, of sources that have two or more of them."""
+    flux = rows["flux_jy"].to_numpy(np.float64)
+    correction = rows["correction"].to_numpy(np.float64)
+    error = rows["raw_flux_err_jy"].to_numpy(np.float64) / correction
+    relative = rows["correction_err"].to_numpy(np.float64) / correction
+    good = np.isfinite(flux) & (error > 0) & ((rows["quality"].to_numpy(np.int64) & unfit_bits) == 0)
+    source = pd.factorize(rows["source_id"].to_numpy()[good])[0].astype(np.int64)
+    count = np.bincount(source)[source] if source.size else source
+    snr = pd.Series(flux[good] / error[good]).groupby(source).transform("median").to_numpy(np.float64)
+    known = ~rows["source_id"].astype(str).str.startswith(NEW_PREFIX).to_numpy()[good]
+    return _Sample(flux[good], error[good], relative[good], source, count, snr, known).part(count > 1)
+
+
+def _faint_limit(sample: _Sample) -> float:
+    """Signal-to-noise ratio up to which the known sources' rows have `_SCALE_FREEDOM` degrees of freedom, within reason."""
+    order = np.argsort(sample.snr[sample.known], kind="stable")
+    enough = int(np.searchsorted(np.cumsum(1 - 1 / sample.count[sample.known][order]), _SCALE_FREEDOM))
+    limit = sample.snr[sample.known][order[enough]] if enough < order.size else _FAINT_AT_MOST
+    return float(np.clip(limit, _FAINT_SNR, _FAINT_AT_MOST))
+
+
+def _bright(sample: _Sample) -> NDArray[np.bool_]:
+    return np.asarray(sample.snr > max(_faint_limit(sample), _BRIGHT_SNR))
+
+
+def _fit_model(sample: _Sample, measure: Callable[[FloatArray], float]) -> ErrorModel:
+    """Scale and fraction at which faint and bright pulls both measure 1; 1 and 0 where there are too few to tell."""
+    bright, faint = _bright(sample), sample.known & (sample.snr <= _faint_limit(sample))
+    enough_faint, any_bright = sample.freedom(faint) >= _SCALE_FREEDOM, bool(bright.any())
+
+    def scatter(part: _Sample, fraction: float, scale: float) -> float:
+        error = ErrorModel(scale, fraction).apply(part.flux, part.error, part.relative)
+        return measure(pulls(part.flux, error, part.source)[0])
 
     scale, fraction = 1.0, 0.0
-    freedom = float(np.sum(1 - 1 / count[bright])) if bright.any() else 0.0
-    enough_faint = bool(faint.any()) and np.sum(1 - 1 / count[faint]) >= _SCALE_FREEDOM
     for _ in range(3 if enough_faint else 1):
         if enough_faint:
-            scale = _solve(partial(scatter, faint, fraction), *_SCALE_RANGE)
-        if freedom > 0:
-            fraction = _solve(partial(scatter, bright, scale=scale), 0.0, _LARGEST_FRACTION)
-    blended = (freedom * fraction**2 + _PRIOR_FREEDOM * prior_fraction**2) / (freedom + _PRIOR_FREEDOM)
-    return ErrorModel(scale, float(np.sqrt(blended)))
+            scale = _solve(partial(scatter, sample.part(faint), fraction), *_SCALE_RANGE)
+        if any_bright:
+            fraction = _solve(partial(scatter, sample.part(bright), scale=scale), 0.0, _LARGEST_FRACTION)
+    return ErrorModel(scale, fraction)
