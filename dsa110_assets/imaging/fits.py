@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
@@ -15,9 +16,12 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, NotFoundError
+from dsa110_assets.imaging.fitsbytes import write_plane
 from dsa110_assets.imaging.preview import preview_png
 from dsa110_assets.imaging.restoring import Beam
-from dsa110_assets.imaging.tile import TileImage
+
+if TYPE_CHECKING:
+    from dsa110_assets.imaging.tile import TileImage
 
 Cards = Mapping[str, str | int | float | bool]
 
@@ -61,8 +65,7 @@ def write_image(data: NDArray[np.floating], header: Header, path: Path, cards: C
     complete = header.copy()
     for keyword, value in (cards or {}).items():
         complete[keyword] = value
-    hdu = fits.PrimaryHDU(data.astype(np.float32, copy=False), header=complete)
-    hdu.writeto(path, checksum=True)
+    write_plane(data.astype(np.float32, copy=False), complete, path)
     return path
 
 
