@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from astropy.utils import iers
 
 from dsa110_assets_tests.postgres import private_server
 from dsa110_assets_tests.tiny import (  # noqa: F401  fixtures of every folder
@@ -16,6 +17,10 @@ from dsa110_assets_tests.tiny import (  # noqa: F401  fixtures of every folder
     settings,
     tiny_run,
 )
+
+# what tests compare with is the bulletins as installed: no network
+iers.conf.auto_download = False
+iers.conf.auto_max_age = None
 
 
 @pytest.fixture(scope="session")

@@ -1,62 +1,83 @@
 """Apparent places, the meridian frame and uvw.
 
 The correlator stops each integration on the apparent direction (hour angle 0, pointing declination of date).
-"Apparent" is astropy's TETE frame (true equator and equinox, topocentric, no refraction); hour angles use
-apparent local sidereal time. uvw follow the telescope: position(ant2) - position(ant1), u towards east, and
-V = sum S exp[+2 pi i nu/c (u l + v m + w (n - 1))] with l, m, n about the phase centre.
+"Apparent" is of true equator and equinox (IAU 2006/2000A), topocentric, without refraction: astropy's TETE frame, here
+by ERFA directly; hour angles use apparent local sidereal time. uvw follow the telescope: position(ant2) -
+position(ant1), u towards east, and V = sum S exp[+2 pi i nu/c (u l + v m + w (n - 1))] with l, m, n about the phase centre.
 """
 
 from __future__ import annotations
 
-import astropy.units as u
+from dataclasses import dataclass
+from typing import Any
+
+import erfa
 import numpy as np
-from astropy.coordinates import ICRS, TETE, SkyCoord
-from astropy.time import Time
-from astropy.utils import iers
 from numpy.typing import ArrayLike, NDArray
 
-from dsa110_assets.telescope import site
-
-iers.conf.auto_download = False
-iers.conf.auto_max_age = None
-iers.conf.iers_degraded_accuracy = "warn"
+from dsa110_assets.telescope import earth, site
 
 _NORTH_STEP_RAD = 1e-4
 """Step towards ICRS north when the frame's position angle is measured; 20 arcsec: curvature below 1e-8."""
+_EARTH_RAD_S = 7.292115855306589e-5
+"""The Earth's turn per second of UT1 (ERFA's apco13 has the same)."""
+_MJD_ZERO = 2400000.5
 
 
-def utc(times_mjd: ArrayLike) -> Time:
-    """astropy Time (UTC, at the site) of modified Julian dates [d]."""
-    return Time(np.asarray(times_mjd, dtype=np.float64), format="mjd", scale="utc", location=site.location())
+@dataclass(frozen=True)
+class _Moments:
+    """Per time: `star` ERFA's context from ICRS to GCRS, `turn` (..., 3, 3) from GCRS to true equator and equinox of
+    date, `lst_rad` apparent local sidereal time."""
+
+    star: NDArray[Any]
+    turn: NDArray[np.float64]
+    lst_rad: NDArray[np.float64]
+
+
+def _moments(times_mjd: ArrayLike) -> _Moments:
+    """Of times [MJD UTC, d], in their shape; equal times are worked out once."""
+    mjd = np.asarray(times_mjd, dtype=np.float64)
+    unique, which = np.unique(mjd, return_inverse=True)
+    which = which.reshape(mjd.shape)
+    day = np.floor(unique)
+    utc = _MJD_ZERO + day, unique - day
+    dut1_s, pole_x, pole_y = earth.orientation(unique)
+    tt = erfa.taitt(*erfa.utctai(*utc))
+    turn = erfa.pnm06a(*tt)
+    gast, locator = erfa.gst06(*erfa.utcut1(*utc, dut1_s), *tt, turn), erfa.sp00(*tt)
+    to_earth = erfa.c2tcio(turn, gast, erfa.pom00(pole_x, pole_y, locator))
+    here = np.empty(unique.shape, erfa.dt_pv)
+    here["p"] = np.einsum("tji,j->ti", to_earth, site.location_itrf_m())
+    here["v"] = np.cross(_EARTH_RAD_S * turn[:, 2], here["p"])
+    about_sun, about_barycentre = erfa.epv00(*tt)  # of TT for TDB: 2 ms of the Earth's way move no star by 1e-13
+    star = erfa.apcs(*tt, here, about_barycentre, about_sun["p"])
+    local = erfa.apio(locator, gast, site.LONGITUDE_RAD, site.LATITUDE_RAD, site.ALTITUDE_M, pole_x, pole_y, 0.0, 0.0)
+    return _Moments(star[which], turn[which], erfa.anp(local["eral"])[which])
 
 
 def apparent_lst_rad(times_mjd: ArrayLike) -> NDArray[np.float64]:
     """Apparent local sidereal time [rad], same shape as the times [MJD UTC, d]."""
-    return np.asarray(utc(times_mjd).sidereal_time("apparent").to_value(u.rad))
+    return np.asarray(_moments(times_mjd).lst_rad)
 
 
 def icrs_to_apparent_rad(
     ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Apparent (RA, Dec) of date [rad] of ICRS directions [rad] at times [MJD UTC]; they broadcast."""
-    ra, dec, mjd = np.broadcast_arrays(
-        np.asarray(ra_rad, float), np.asarray(dec_rad, float), np.asarray(times_mjd, float)
-    )
-    frame = TETE(obstime=utc(mjd), location=site.location())
-    place = SkyCoord(ra=ra * u.rad, dec=dec * u.rad, frame=ICRS()).transform_to(frame)
-    return np.asarray(place.ra.to_value(u.rad)), np.asarray(place.dec.to_value(u.rad))
+    at = _moments(times_mjd)
+    direct = erfa.s2c(*erfa.atciqz(np.asarray(ra_rad, float), np.asarray(dec_rad, float), at.star))
+    ra, dec = erfa.c2s(erfa.rxp(at.turn, direct))
+    return np.asarray(erfa.anp(ra)), np.asarray(dec)
 
 
 def apparent_to_icrs_rad(
     ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """ICRS (RA, Dec) [rad] of apparent directions [rad] at times [MJD UTC]; the arguments broadcast."""
-    ra, dec, mjd = np.broadcast_arrays(
-        np.asarray(ra_rad, float), np.asarray(dec_rad, float), np.asarray(times_mjd, float)
-    )
-    frame = TETE(obstime=utc(mjd), location=site.location())
-    place = SkyCoord(ra=ra * u.rad, dec=dec * u.rad, frame=frame).transform_to(ICRS())
-    return np.asarray(place.ra.to_value(u.rad)), np.asarray(place.dec.to_value(u.rad))
+    at = _moments(times_mjd)
+    direct = erfa.trxp(at.turn, erfa.s2c(np.asarray(ra_rad, float), np.asarray(dec_rad, float)))
+    ra, dec = erfa.aticq(*erfa.c2s(direct), at.star)
+    return np.asarray(erfa.anp(ra)), np.asarray(dec)
 
 
 def hour_angle_rad(ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike) -> NDArray[np.float64]:

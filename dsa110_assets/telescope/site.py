@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import math
-from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from astropy.coordinates import EarthLocation
+from numpy.typing import ArrayLike, NDArray
 
 TELESCOPE_NAME = "OVRO_MMA"
 LATITUDE_DEG = 37.2334051
 LONGITUDE_DEG = -118.2830
 ALTITUDE_M = 1188.0519
-
-
-@cache
-def location() -> EarthLocation:
-    """The site as an astropy EarthLocation (WGS84)."""
-    import astropy.units as u  # here, not above: the settings know the stations and must load at once
-    from astropy.coordinates import EarthLocation
-
-    return EarthLocation.from_geodetic(LONGITUDE_DEG * u.deg, LATITUDE_DEG * u.deg, ALTITUDE_M * u.m)
+_WGS84 = 1
+"""ERFA's number of the ellipsoid."""
 
 
 def location_itrf_m() -> NDArray[np.float64]:
     """The site's geocentric ITRF position [m], shape (3,) float64."""
-    return np.array([location().x.to_value("m"), location().y.to_value("m"), location().z.to_value("m")])
+    return itrf_m(LONGITUDE_RAD, LATITUDE_RAD, ALTITUDE_M)
+
+
+def itrf_m(longitude_rad: ArrayLike, latitude_rad: ArrayLike, altitude_m: ArrayLike) -> NDArray[np.float64]:
+    """Geocentric ITRF positions [m] (..., 3) of geodetic ones (WGS84) that broadcast."""
+    import erfa  # here, not above: the settings know the stations and must load at once
+
+    return np.asarray(erfa.gd2gc(_WGS84, longitude_rad, latitude_rad, altitude_m))
 
 
 LATITUDE_RAD = math.radians(LATITUDE_DEG)

@@ -37,22 +37,13 @@ class Stations:
 
 @cache
 def surveyed() -> Stations:
-    """All 117 stations from the packaged survey (WGS84 to ITRF by astropy)."""
-    import astropy.units as u  # here, not above: the settings know the stations and must load at once
-    from astropy.coordinates import EarthLocation
-
+    """All 117 stations from the packaged survey (WGS84 to ITRF)."""
     with files("dsa110_assets.telescope").joinpath("data/stations.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     names = tuple(row["station"] for row in rows)
-    position = EarthLocation.from_geodetic(
-        [float(row["longitude_deg"]) for row in rows] * u.deg,
-        [float(row["latitude_deg"]) for row in rows] * u.deg,
-        [float(row["elevation_m"] or DEFAULT_ELEVATION_M) for row in rows] * u.m,
-    )
-    return Stations(
-        names,
-        np.stack([position.x.to_value(u.m), position.y.to_value(u.m), position.z.to_value(u.m)], axis=-1),
-    )
+    longitude, latitude = (np.deg2rad([float(row[name]) for row in rows]) for name in ("longitude_deg", "latitude_deg"))
+    altitude_m = [float(row["elevation_m"] or DEFAULT_ELEVATION_M) for row in rows]
+    return Stations(names, site.itrf_m(longitude, latitude, np.array(altitude_m)))
 
 
 def active_stations() -> tuple[int, ...]:

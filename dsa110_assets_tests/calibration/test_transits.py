@@ -5,7 +5,8 @@ from __future__ import annotations
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.coordinates import AltAz, SkyCoord
+from astropy.coordinates import AltAz, EarthLocation, SkyCoord
+from astropy.time import Time
 from scipy.optimize import brentq
 
 from dsa110_assets.calibration.transits import Transit, most_trusted, rank, transit_mjd, transits
@@ -19,8 +20,10 @@ SECOND = 1 / 86400
 def azimuth_crossing_mjd(ra_deg, dec_deg, guess_mjd):
     """When astropy's AltAz says the source crosses due south (or north): another path than hour angles."""
 
+    here = EarthLocation.from_geodetic(site.LONGITUDE_DEG, site.LATITUDE_DEG, site.ALTITUDE_M)
+
     def east(mjd):
-        frame = AltAz(obstime=astrometry.utc(mjd), location=site.location(), pressure=0 * u.hPa)
+        frame = AltAz(obstime=Time(mjd, format="mjd"), location=here, pressure=0 * u.hPa)
         return np.sin(SkyCoord(ra_deg * u.deg, dec_deg * u.deg).transform_to(frame).az.rad)
 
     return brentq(east, guess_mjd - 0.01, guess_mjd + 0.01, xtol=1e-9)

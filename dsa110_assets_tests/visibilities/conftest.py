@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from astropy.coordinates import EarthLocation
 from astropy.time import Time
-from astropy.utils import iers
 
 LATITUDE_DEG, LONGITUDE_DEG, ALTITUDE_M = 37.2334051, -118.2830, 1188.0519
 C_M_S = 299792458.0
@@ -34,7 +33,6 @@ def frequencies_hz(subband: int, n_channels: int) -> np.ndarray:
 def hour_angle_dec(ra_rad: float, dec_rad: float, mjd: float) -> tuple[float, float]:
     """Apparent (hour angle from the site's meridian, declination) by ERFA, without polar motion."""
     time = Time(mjd, format="mjd", scale="utc")
-    iers.conf.auto_download = False
     dut1 = float(time.delta_ut1_utc)
     astrom, _ = erfa.apco13(
         time.jd1,
