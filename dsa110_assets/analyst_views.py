@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsa110_assets.errors import NotFoundError, SilentWrongnessError
+from dsa110_assets.errors import BadDataError, NotFoundError, SilentWrongnessError
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Image:
 
     `.data` (ny, nx) float in `.unit` (Jy/beam), row 0 in the south; NaN where there is no data. For a
     5-minute image it is the flat-noise one: `.pbcor` is corrected for the primary beam, as mosaics are.
+    Reading raises BadDataError for a file that is no image, or one without a finite pixel.
     """
 
     product_id: str
@@ -67,10 +68,9 @@ class Image:
 
     @cached_property
     def _hdu(self) -> tuple[NDArray[np.floating[Any]], Header]:
-        from astropy.io import fits
+        from dsa110_assets.imaging import fits
 
-        with fits.open(self.path, memmap=False) as hdus:
-            return np.squeeze(hdus[0].data), hdus[0].header
+        return fits.read_plane(self.path)
 
     @property
     def data(self) -> NDArray[np.floating[Any]]:
@@ -98,11 +98,14 @@ class Image:
 
     @property
     def beam(self) -> Beam | None:
-        """The restoring beam; None where the header records none, as in a mosaic of unequal beams."""
+        """The restoring beam; None where the header records none. Raises BadDataError for one that has no area."""
         from astropy import units as u
 
         if "BMAJ" not in self.header:
             return None
+        axes = [self.header.get(key) for key in ("BMAJ", "BMIN")]
+        if not all(isinstance(value, float) and value > 0 for value in axes):
+            raise BadDataError(f"{self.path}: BMAJ and BMIN are {axes} deg, no beam; make {self.product_id} again")
         return Beam(*((self.header[key] * u.deg) for key in ("BMAJ", "BMIN", "BPA")))
 
     @property
@@ -128,14 +131,12 @@ class Image:
 
     def companion(self, name: str) -> NDArray[np.floating[Any]] | None:
         """Another image of the same product, `residual.fits` say; None if there is none of that name."""
-        from astropy.io import fits
+        from dsa110_assets.imaging import fits
 
         path = self.path.parent / name
         if Path(name).name != name or not path.is_file():
             return None
-        with fits.open(path, memmap=False) as hdus:
-            pixels: NDArray[np.floating[Any]] = np.squeeze(hdus[0].data)
-        return pixels
+        return fits.read_plane(path)[0]
 
     def to_ccddata(self) -> CCDData:
         """The image as CCDData: unit, WCS, header, the noise as uncertainty and NaN pixels masked."""

@@ -75,13 +75,19 @@ def read_image(path: Path) -> FitsImage:
     Blank pixels stay NaN, never 0. Raises NotFoundError if there is no file, BadDataError if it cannot be
     read, is no such image, has no finite pixel, no celestial coordinates, or no positive BMAJ and BMIN.
     """
+    data, header = read_plane(path)
+    return FitsImage(data, *_celestial(path, header))
+
+
+def read_plane(path: Path) -> tuple[NDArray[np.float32], Header]:
+    """Pixels (ny, nx) float32, NaN where blank, and the header as it is: as `read_image`, for whom a beam is no matter."""
     raw, header = _open(path)
     if raw is None or raw.ndim < 2 or raw.size != raw.shape[-1] * raw.shape[-2]:
         raise BadDataError(f"{path}: shape {None if raw is None else raw.shape} is no image of two axes")
     data = np.ascontiguousarray(raw.reshape(raw.shape[-2:]), dtype=np.float32)
     if not np.isfinite(data).any():
         raise BadDataError(f"{path}: no pixel is finite; the image holds nothing")
-    return FitsImage(data, *_celestial(path, header))
+    return data, header
 
 
 def read_header(path: Path) -> tuple[Header, Beam]:

@@ -66,10 +66,11 @@ def measurement_figures(rows: "pd.DataFrame", false_detections: int) -> dict[str
 
 def negative_detections(mosaic: Path, noise: Path, options: Any) -> int:
     """Sources found on the mosaic's negative, where there are none: each is a false detection."""
-    from dsa110_assets.photometry import blind, measure
+    from dsa110_assets.imaging import fits
+    from dsa110_assets.photometry import blind
 
-    image, header = measure.read_plane(mosaic)
-    sigma, _ = measure.read_plane(noise)
+    image, header = fits.read_plane(mosaic)
+    sigma, _ = fits.read_plane(noise)
     return len(blind.find_sources(-image, sigma, header, options))
 
 

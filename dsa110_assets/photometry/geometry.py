@@ -37,7 +37,7 @@ class Geometry:
     def from_header(cls, header: Header, shape: tuple[int, int]) -> Geometry:
         """Read WCS and beam from a FITS header. Raises BadDataError without a beam or a celestial WCS."""
         beam = [header.get(key) for key in ("BMAJ", "BMIN", "BPA")]
-        if any(value is None or not np.isfinite(value) for value in beam) or not beam[0] >= beam[1] > 0:
+        if not all(isinstance(value, int | float) and np.isfinite(value) for value in beam) or not beam[0] >= beam[1] > 0:
             raise BadDataError(
                 f"image header has no usable beam (BMAJ, BMIN, BPA = {beam} deg): write it when imaging"
             )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError
+from dsa110_assets.imaging.fits import read_plane
 from dsa110_assets.photometry.association import associate, name_new, offsets_arcsec
 from dsa110_assets.photometry.blind import find_in_scene
 from dsa110_assets.photometry.forced import covered, measure_scene, prepare
@@ -45,24 +44,6 @@ MEASUREMENT_COLUMNS = (
     "ra_offset_arcsec",
     "dec_offset_arcsec",
 )
-
-
-def read_plane(path: Path) -> tuple[NDArray[np.float32], fits.Header]:
-    """The two-dimensional image of a FITS file (degenerate axes dropped) and its header. BadDataError
-    otherwise.
-    """
-    try:
-        with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore", AstropyWarning)  # a broken file raises below, in our own words
-            with fits.open(file, memmap=False) as hdus:
-                data, header = np.squeeze(hdus[0].data), hdus[0].header
-    except (OSError, TypeError, ValueError, IndexError) as error:
-        raise BadDataError(
-            f"{path}: cannot be read as a FITS image ({error}); make the mosaic again"
-        ) from error
-    if data.ndim != 2:
-        raise BadDataError(f"{path}: an image of {data.ndim} axes, need 2; make the mosaic again")
-    return np.ascontiguousarray(data, np.float32), header
 
 
 def frequency_hz(header: fits.Header) -> float:
@@ -142,11 +123,13 @@ def measure_mosaic(
     stable. Known sources are kind 'forced' at the catalogue position; their *_offset_arcsec say where a blind
     fit, if any, found them. Blind detections nobody knows are kind 'blind' with a new 'DSA_J' name, measured
     together with the known ones. Non-detections are rows with limit_jy; sources on missing pixels are rows
-    with NaN and the NAN bit. n_tiles is the header's NTILES, 0 if it does not say. Raises BadDataError for
-    unreadable or unequal images.
+    with NaN and the NAN bit. n_tiles is the header's NTILES, 0 if it does not say. Raises NotFoundError without
+    a file, BadDataError for unreadable or unequal images and those without any data.
     """
-    image, header = read_plane(Path(mosaic_path))
-    noise, _ = read_plane(Path(noise_path))
+    image, header = read_plane(mosaic_path)
+    noise, _ = read_plane(noise_path)
+    if not (noise > 0).any() or not image.any():
+        raise BadDataError(f"{mosaic_path}: all pixels are 0, or {noise_path.name} gives none a noise; make the mosaic again")
     scene = prepare(image, noise, header, options)
     known = catalogue.drop_duplicates("source_id").reset_index(drop=True)
     inside = covered(scene, known["ra_deg"].to_numpy(np.float64), known["dec_deg"].to_numpy(np.float64))
