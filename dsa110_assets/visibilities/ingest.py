@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.telescope import band
-from dsa110_assets.visibilities import flagging, measurement_set
+from dsa110_assets.visibilities import flagging, measurement_set, ms_columns
 from dsa110_assets.visibilities.flagging import Flagger, FlagReport
-from dsa110_assets.visibilities.ms_columns import TiledColumn
 from dsa110_assets.visibilities.options import FlaggingOptions
 from dsa110_assets.visibilities.reader import Engine, Group, open_group, read_group
 from dsa110_assets.visibilities.types import Visibilities
@@ -74,7 +73,7 @@ def _stream(
     new = measurement_set.NewSet(frame, path, None if per_sample else np.ascontiguousarray(frame.weights[0, 0]))
     flags = np.empty(frame.flags.shape, np.bool_)
     blocks = group.blocks(limit_bytes)
-    buffers = [np.empty(n_times * len(blocks[0]) * n_channels * n_pols, np.complex64) for _ in blocks[:2]]
+    buffers = [ms_columns.page_aligned([n_times * len(blocks[0]) * n_channels * n_pols], np.complex64) for _ in blocks[:2]]
     writing: Future[None] | None = None
     with ExitStack() as stack:
         data_column = stack.enter_context(new.column("DATA"))
@@ -100,7 +99,7 @@ def _stream(
     return report
 
 
-def _put(column: TiledColumn, baselines: NDArray[np.int64], n_baselines: int, values: NDArray[Any]) -> None:
+def _put(column: ms_columns.TiledColumn, baselines: NDArray[np.int64], n_baselines: int, values: NDArray[Any]) -> None:
     """Write (time, len(baselines), channel, pol) where those baselines' rows are; neighbours together."""
     starts = np.flatnonzero(np.diff(baselines, prepend=-2) != 1)
     for t in range(values.shape[0]):

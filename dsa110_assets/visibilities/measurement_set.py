@@ -83,12 +83,17 @@ class NewSet:
         if self.path.exists():
             raise FileExistsError(f"{self.path} exists; a measurement set is written once")
         self.uniform = weights is not None
-        main = tables.default_ms(str(self.path), *_description(frame.frequencies_hz.size, with_model, self.uniform))
+        main = tables.default_ms(str(self.path), *_description(frame.frequencies_hz.size, self.uniform))
+        spectrum = [frame.frequencies_hz.size, 2]
+        hollow = [("DATA", "complex", 8), *[("MODEL_DATA", "complex", 8)] * with_model]
+        hollow += [] if self.uniform else [("WEIGHT_SPECTRUM", "float", 4)]
         try:
             main.addrows(1)
             if weights is not None:
                 main.putcell("WEIGHT_SPECTRUM", 0, weights)  # the rows to come repeat the last one's
             main.addrows(frame.times_mjd.size * frame.ant1.size - 1)
+            for name, value_type, item_bytes in hollow:
+                ms_columns.add_hollow(main, self.path, name, *ms_columns.tiled(name, value_type, spectrum, item_bytes))
             _write_geometry(main, frame)
             main.putkeyword(KEYWORD, _record(frame))
         finally:
@@ -263,20 +268,16 @@ def _main_problems(main: Any, path: Path, phase: NDArray[np.float64]) -> list[st
     return found
 
 
-def _description(n_channels: int, with_model: bool, uniform: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Main table description and storage: a file of its own for each big column."""
+def _description(n_channels: int, uniform: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Main table description and storage, but for the columns of a number per sample, which are added to it."""
     description = tables.required_ms_desc("MAIN")
     for name in ("TIME", "TIME_CENTROID", "INTERVAL", "EXPOSURE", "FIELD_ID", *_COLUMNS_CONSTANT):
         description[name].update(dataManagerType="IncrementalStMan", dataManagerGroup="constant")
     spectrum = [n_channels, 2]
-    columns = {name: ms_columns.tiled(name, "complex", spectrum, 8) for name in ("DATA", *["MODEL_DATA"] * with_model)}
-    columns["FLAG"] = ms_columns.tiled("FLAG", "boolean", spectrum, 1)
-    columns["UVW"] = ms_columns.tiled("UVW", "double", [3], 8)
+    columns = {"FLAG": ms_columns.tiled("FLAG", "boolean", spectrum, 1), "UVW": ms_columns.tiled("UVW", "double", [3], 8)}
     columns |= {name: ms_columns.tiled(name, "float", [2], 4) for name in ("WEIGHT", "SIGMA")}
     if uniform:
         columns["WEIGHT_SPECTRUM"] = ms_columns.constant("WEIGHT_SPECTRUM", "float", spectrum), {}
-    else:
-        columns["WEIGHT_SPECTRUM"] = ms_columns.tiled("WEIGHT_SPECTRUM", "float", spectrum, 4)
     for name, (column, _) in columns.items():
         description[name] = column | {"keywords": description.get(name, {}).get("keywords", {})}
     return description, tables.makedminfo(description, {name: storage for name, (_, storage) in columns.items() if storage})

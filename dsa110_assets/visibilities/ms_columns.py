@@ -7,9 +7,12 @@ read) here without its copies, which the tests compare with what casacore itself
 
 from __future__ import annotations
 
+import errno
+import math
+import mmap
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,25 @@ def constant(name: str, value_type: str, shape: Sequence[int]) -> dict[str, Any]
     return description
 
 
+def add_hollow(main: Any, path: Path, name: str, column: dict[str, Any], storage: dict[str, Any]) -> None:
+    """Add a `tiled` column of zeros to the table at `path`, open and with its rows, without writing the zeros.
+
+    casacore fills the tiles of new rows, twice the work of writing a column. It is made to fill /dev/null: what it
+    makes besides is small, and the file that then takes the place is as long and has holes for zeros.
+    """
+    number = 1 + max(manager["SEQNR"] for manager in main.getdminfo().values())
+    hole = path / f"table.f{number}_TSM0"
+    hole.symlink_to(os.devnull)
+    main.addcols({name: column}, tables.makedminfo({name: column}, {name: storage}))
+    main.flush()
+    hole.unlink()
+    manager = next(m for m in main.getdminfo().values() if name in m["COLUMNS"])
+    cube = manager["SPEC"]["HYPERCUBES"]["*1"]
+    n_tiles = -(-main.nrows() // int(cube["TileShape"][-1]))
+    with (path / f"table.f{manager['SEQNR']}_TSM0").open("xb") as new:
+        new.truncate(n_tiles * int(cube["BucketSize"]))
+
+
 class TiledColumn:
     """A tiled column's file: `put` and `get` rows, of `cell` items each, inside an `opened` block."""
 
@@ -50,19 +72,26 @@ class TiledColumn:
     @contextmanager
     def opened(self, flags: int) -> Iterator[TiledColumn]:
         """Open the file with os.O_RDONLY or os.O_WRONLY."""
-        self._fd = os.open(self.path, flags)
-        try:
+        with ExitStack() as stack:
+            self._fd = os.open(self.path, flags)
+            stack.callback(os.close, self._fd)
+            self._direct = _open_direct(self.path) if flags == os.O_WRONLY else None
+            if self._direct is not None:
+                stack.callback(os.close, self._direct)
             yield self
-        finally:
-            os.close(self._fd)
 
     def put(self, first_row: int, values: NDArray[Any]) -> None:
-        """Write whole rows, C-contiguous and of the column's dtype. Bits: first row and count multiples of 8 or to the end."""
+        """Write whole rows, C-contiguous and of the column's dtype. Bits: first row and count multiples of 8 or to the end.
+
+        Whole pages in `page_aligned` memory go past the page cache, which would cost more than the disk does.
+        """
         if self.dtype == np.bool_:
             values = np.packbits(values.view(np.uint8).reshape(-1), bitorder="little")
         view, offset = values.data.cast("B"), self._offset(first_row)
+        pages = not any(number % mmap.PAGESIZE for number in (values.ctypes.data, view.nbytes, offset))
+        fd = self._direct if pages and self._direct is not None else self._fd
         while view.nbytes:
-            n = os.pwrite(self._fd, view, offset)
+            n = os.pwrite(fd, view, offset)
             view, offset = view[n:], offset + n
 
     def get(self, first_row: int, out: NDArray[Any]) -> None:
@@ -81,6 +110,25 @@ class TiledColumn:
     def _offset(self, first_row: int) -> int:
         items = first_row * self.cell
         return items // 8 if self.dtype == np.bool_ else items * self.dtype.itemsize
+
+
+def page_aligned(shape: Sequence[int], dtype: Any) -> NDArray[Any]:
+    """An uninitialised C-contiguous array that starts with a page."""
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(n_bytes + mmap.PAGESIZE, np.uint8)
+    start = -memory.ctypes.data % mmap.PAGESIZE
+    pages: NDArray[Any] = memory[start : start + n_bytes].view(dtype).reshape(shape)
+    return pages
+
+
+def _open_direct(path: Path) -> int | None:
+    """A descriptor that writes past the page cache, or None where the file system has no such thing."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return None
 
 
 def find(main: Any, path: Path, column: str) -> TiledColumn | None:

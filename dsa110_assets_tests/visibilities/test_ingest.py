@@ -1,6 +1,7 @@
 """The one-pass way from subband files to a flagged measurement set against the way in steps, bit for bit."""
 
 import dataclasses
+import mmap
 import os
 
 import h5py
@@ -111,6 +112,21 @@ def test_our_files_are_casacores_byte_for_byte(files, tmp_path) -> None:  # type
             main.putcol(name, cube.reshape(rows, -1, 2))
     for name, place in places.items():
         assert place.read_bytes() == before[name], name
+
+
+def test_pages_past_the_page_cache_and_rows_through_it_meet_in_one_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Cells of a page each, put from memory that starts with a page and from memory that does not, in turn."""
+    cells = np.random.default_rng(6).normal(size=(40, 512, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    aligned = ms_columns.page_aligned(cells.shape, np.complex64)
+    aligned[:] = cells
+    assert aligned.ctypes.data % mmap.PAGESIZE == 0
+    off = np.concatenate([cells[:1, 0], cells.ravel()])[1:].reshape(cells.shape)
+    path = tmp_path / "table.f0_TSM0"
+    path.touch()
+    with ms_columns.TiledColumn(path, 40, 512, np.dtype(np.complex64)).opened(os.O_WRONLY) as column:
+        for first, source in ((0, aligned), (8, off), (16, aligned), (24, off), (32, aligned)):
+            column.put(first, source[first : first + 8])
+    assert path.read_bytes() == cells.tobytes()
 
 
 def test_a_column_laid_out_otherwise_is_left_to_casacore(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
