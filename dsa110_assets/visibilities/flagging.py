@@ -86,7 +86,7 @@ class Flagger:
         before = self._count(flags, cross)
         if self._stack is not None:
             ends = self._place[self._frame.ant1[baselines]], self._place[self._frame.ant2[baselines]]
-            excess = np.empty((baselines.size, data.shape[2], data.shape[0]), np.int8)
+            excess = np.empty((baselines.size, data.shape[0], data.shape[2]), np.int8)
             sumthreshold.flag_blocks(
                 data,
                 flags,

@@ -29,15 +29,15 @@ class Stack:
     """Sums of excesses (see sumthreshold.flag_blocks) over each antenna's baselines, exact in any order."""
 
     def __init__(self, n_antennas: int, n_channels: int, n_times: int) -> None:
-        self._sums = np.zeros((n_antennas, n_channels, n_times), np.int32)
+        self._sums = np.zeros((n_antennas, n_times, n_channels), np.int32)
         self._numbers = np.zeros(self._sums.shape, np.int32)
 
     def add(self, excess: NDArray[np.int8], ant1: NDArray[np.int32], ant2: NDArray[np.int32]) -> None:
-        """Add baselines (baseline, channel, time)."""
+        """Add baselines (baseline, time, channel)."""
         _add(excess, ant1, ant2, self._sums, self._numbers)
 
     def hits(self, first: float, windows: int, eta: float) -> NDArray[np.uint8]:
-        """(antenna, channel, time) 1 where an antenna sees interference; `first`, `windows`, `eta` as for baselines."""
+        """(antenna, time, channel) 1 where an antenna sees interference; `first`, `windows`, `eta` as for baselines."""
         hits = np.zeros(self._sums.shape, np.uint8)
         _search(self._sums, self._numbers, np.float32(first), windows, np.float32(eta), hits)
         live = (self._numbers > 0).any(axis=(1, 2))
@@ -48,23 +48,23 @@ class Stack:
 
 @numba.njit(cache=True, parallel=True)
 def _add(excess, ant1, ant2, sums, numbers):  # type: ignore[no-untyped-def]
-    """Channels in parallel: every thread adds all baselines to its own cells."""
-    for k in numba.prange(excess.shape[1]):
+    """Integrations in parallel: every thread adds all baselines to its own cells."""
+    for t in numba.prange(excess.shape[1]):
         for b in range(excess.shape[0]):
             i, j = ant1[b], ant2[b]
-            for t in range(excess.shape[2]):
-                value = np.int32(excess[b, k, t])
+            for k in range(excess.shape[2]):
+                value = np.int32(excess[b, t, k])
                 there = np.int32(value != sumthreshold.ABSENT)
                 value *= there
-                sums[i, k, t] += value
-                sums[j, k, t] += value
-                numbers[i, k, t] += there
-                numbers[j, k, t] += there
+                sums[i, t, k] += value
+                sums[j, t, k] += value
+                numbers[i, t, k] += there
+                numbers[j, t, k] += there
 
 
 @numba.njit(cache=True, parallel=True)
 def _search(sums, numbers, first, windows, eta, hits):  # type: ignore[no-untyped-def]
-    n_antennas, n_channels, n_times = sums.shape
+    n_antennas, n_times, n_channels = sums.shape
     for a in numba.prange(n_antennas):
         if not numbers[a].any():
             continue
@@ -75,8 +75,8 @@ def _search(sums, numbers, first, windows, eta, hits):  # type: ignore[no-untype
         seen = np.zeros((n_channels, 1), np.uint8)
         for k in range(n_channels):
             for t in range(n_times):
-                if numbers[a, k, t]:
-                    mean[k, t] = sums[a, k, t] / (sumthreshold.STEP * np.sqrt(np.float32(numbers[a, k, t])))
+                if numbers[a, t, k]:
+                    mean[k, t] = sums[a, t, k] / (sumthreshold.STEP * np.sqrt(np.float32(numbers[a, t, k])))
                     there[k, t] = 1
             if there[k].any():
                 level[k, 0] = np.median(mean[k][there[k] > 0])
@@ -86,7 +86,8 @@ def _search(sums, numbers, first, windows, eta, hits):  # type: ignore[no-untype
                     low = min(max(t - _MOMENTS, 0), max(n_times - 2 * _MOMENTS - 1, 0))
                     high = min(low + 2 * _MOMENTS + 1, n_times)
                     sharp[k, t] = mean[k, t] - np.median(mean[k, low:high][there[k, low:high] > 0])
-        _windows(sharp, there, first, windows, np.float32(1), hits[a])
+        hit = np.zeros((n_channels, n_times), np.uint8)
+        _windows(sharp, there, first, windows, np.float32(1), hit)
         carrier = np.zeros((n_channels, 1), np.uint8)
         narrow = np.zeros((n_channels, 1), np.float32)
         for k in range(n_channels):
@@ -95,8 +96,8 @@ def _search(sums, numbers, first, windows, eta, hits):  # type: ignore[no-untype
                 narrow[k, 0] = level[k, 0] - np.median(level[low:high, 0][seen[low:high, 0] > 0])
         _windows(narrow, seen, first, _LONGEST_CARRIER, np.float32(_MEDIAN_LOSS / np.sqrt(n_times)), carrier)
         for k in range(n_channels):
-            if carrier[k, 0]:
-                hits[a, k] = 1
+            for t in range(n_times):
+                hits[a, t, k] = hit[k, t] | carrier[k, 0]
         sumthreshold.extend(hits[a], eta)
 
 
@@ -142,12 +143,12 @@ def _windows(values, there, first, windows, noise, hit):  # type: ignore[no-unty
 
 @numba.njit(cache=True, parallel=True)
 def flag(flags, ant1, ant2, hits):  # type: ignore[no-untyped-def]
-    """Flag (time, baseline, channel, pol) in place where both antennas have hits (antenna, channel, time)."""
+    """Flag (time, baseline, channel, pol) in place where both antennas have hits (antenna, time, channel)."""
     n_times, n_baselines, n_channels, n_pols = flags.shape
     for b in numba.prange(n_baselines):
         one, other = hits[ant1[b]], hits[ant2[b]]
-        for k in range(n_channels):
-            for t in range(n_times):
-                if one[k, t] and other[k, t]:
+        for t in range(n_times):
+            for k in range(n_channels):
+                if one[t, k] and other[t, k]:
                     for p in range(n_pols):
                         flags[t, b, k, p] = True

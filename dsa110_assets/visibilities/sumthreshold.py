@@ -27,11 +27,14 @@ _SCATTER_FLOOR = np.float32(0.3)
 _QUARTILE_TO_SIGMA = np.float32(1 / 0.655)
 """Median minus lower quartile of noise amplitudes is 0.640 (Rayleigh) to 0.674 (Gaussian) of their standard deviation."""
 _CLIP = np.float32(3.5)
+_BOTH = np.float32(0.70710678)
+_REORDERED = {"reassoc", "nsz", "nnan", "contract"}
+"""Of fast mathematics, what lets sums be taken several at a time. Data are finite; the order is the same on every run."""
 
 
 @numba.njit(cache=True, parallel=True)
 def flag_blocks(data, flags, skip, width, first, single, windows, eta, excess):  # type: ignore[no-untyped-def]
-    """Flag (time, baseline, channel, pol) in place, every baseline by itself; `excess` (baseline, channel, time) int8.
+    """Flag (time, baseline, channel, pol) in place, every baseline by itself; `excess` (baseline, time, channel) int8.
 
     skip (baseline,): left alone, all of its excess ABSENT. width: channels of a background block. first: chi_1
     [sigma]; single: the same for one sample of one polarisation (0: none). windows: the longest along frequency.
@@ -41,57 +44,69 @@ def flag_blocks(data, flags, skip, width, first, single, windows, eta, excess): 
         if skip[b]:
             excess[b] = ABSENT
             continue
-        both = np.zeros((n_channels, n_times), np.float32)
-        count = np.zeros((n_channels, n_times), np.uint8)
-        hit = np.zeros((n_channels, n_times), np.uint8)
-        one = np.empty((n_channels, n_times), np.float32)
+        both = np.zeros((n_times, n_channels), np.float32)
+        count = np.zeros((n_times, n_channels), np.float32)
+        hit = np.zeros((n_times, n_channels), np.uint8)
+        one = np.empty((n_times, n_channels), np.float32)
         for p in range(2):
             _excess(data, flags, b, p, width, one)
-            for k in range(n_channels):
-                for t in range(n_times):
-                    if not flags[t, b, k, p]:
-                        both[k, t] += one[k, t]
-                        count[k, t] += 1
-                        if single > 0 and one[k, t] > single:
-                            hit[k, t] = 1
-        for k in range(n_channels):
-            for t in range(n_times):
-                if count[k, t] == 0:
-                    excess[b, k, t] = ABSENT
-                else:
-                    if count[k, t] == 2:
-                        both[k, t] *= np.float32(0.70710678)
-                    excess[b, k, t] = np.int8(min(max(round(both[k, t] * STEP), -127), 127))
+            _join(one, flags, b, p, single, both, count, hit)
+        _hand_on(both, count, excess[b])
         sum_threshold(both, count, hit, first, windows, True)
         if hit.any():
             extend(hit, eta)
             for t in range(n_times):
                 for k in range(n_channels):
-                    if hit[k, t]:
+                    if hit[t, k]:
                         flags[t, b, k, 0] = True
                         flags[t, b, k, 1] = True
 
 
 @numba.njit(cache=True)
+def _join(one, flags, b, p, single, both, count, hit):  # type: ignore[no-untyped-def]
+    """Add the excess of one polarisation, `one`, to that of both, and mark its own outliers."""
+    n_times, n_channels = one.shape
+    limit = single if single > 0 else np.float32(np.inf)
+    for t in range(n_times):
+        for k in range(n_channels):
+            there = not flags[t, b, k, p]
+            value = one[t, k] if there else np.float32(0)
+            both[t, k] += value
+            count[t, k] += np.float32(1) if there else np.float32(0)
+            hit[t, k] |= np.uint8(value > limit)
+
+
+@numba.njit(cache=True)
+def _hand_on(both, count, excess):  # type: ignore[no-untyped-def]
+    """Bring the sums of two polarisations to unit scatter, and hand them on in steps."""
+    n_times, n_channels = both.shape
+    for t in range(n_times):
+        for k in range(n_channels):
+            value = both[t, k] * (_BOTH if count[t, k] > 1 else np.float32(1))
+            both[t, k] = value
+            steps = np.int8(np.rint(min(max(value * np.float32(STEP), np.float32(-127)), np.float32(127))))
+            excess[t, k] = steps if count[t, k] > 0 else np.int8(ABSENT)
+
+
+@numba.njit(cache=True, error_model="numpy")
 def _excess(data, flags, b, p, width, out):  # type: ignore[no-untyped-def]
-    """Amplitudes of one baseline and polarisation as excess over background in sigma: out (channel, time)."""
-    n_times, n_channels = data.shape[0], data.shape[2]
+    """Amplitudes of one baseline and polarisation as excess over background in sigma: out (time, channel)."""
+    n_times, n_channels = out.shape
     n_blocks, n_spans = (n_channels + width - 1) // width, max(n_times // _SPAN, 1)
     middle, scatter = np.zeros((n_spans, n_blocks), np.float32), np.zeros((n_spans, n_blocks), np.float32)
-    values = np.empty(width * n_times, np.float32)
+    values = np.empty(width * n_times + 1, np.float32)
     for t in range(n_times):
         for k in range(n_channels):
             value = data[t, b, k, p]
-            out[k, t] = np.sqrt(value.real * value.real + value.imag * value.imag)
+            out[t, k] = np.sqrt(value.real * value.real + value.imag * value.imag)
     for span in range(n_spans):
         last = -1
         for block in range(n_blocks):
             n = 0
-            for k in range(block * width, min((block + 1) * width, n_channels)):
-                for t in range(span * n_times // n_spans, (span + 1) * n_times // n_spans):
-                    if not flags[t, b, k, p]:
-                        values[n] = out[k, t]
-                        n += 1
+            for t in range(span * n_times // n_spans, (span + 1) * n_times // n_spans):
+                for k in range(block * width, min((block + 1) * width, n_channels)):
+                    values[n] = out[t, k]  # the next one takes its place if this is flagged
+                    n += not flags[t, b, k, p]
             if n >= _FEWEST:
                 middle[span, block], scatter[span, block] = _centre(values[:n])
                 if last < 0:
@@ -99,18 +114,25 @@ def _excess(data, flags, b, p, width, out):  # type: ignore[no-untyped-def]
                 last = block
             elif last >= 0:
                 middle[span, block], scatter[span, block] = middle[span, last], scatter[span, last]
+    level, spread = np.empty((n_spans, n_channels), np.float32), np.zeros(n_channels, np.float32)
     for k in range(n_channels):
         block, after, share = _between((k + 0.5) / width - 0.5, n_blocks)
-        spread = np.float32(0)
         for span in range(n_spans):
-            spread += (scatter[span, block] + share * (scatter[span, after] - scatter[span, block])) / n_spans
-        for t in range(n_times):
-            span, later, part = _between((t + 0.5) * n_spans / n_times - 0.5, n_spans)
-            level = middle[span, block] + share * (middle[span, after] - middle[span, block])
-            next_level = middle[later, block] + share * (middle[later, after] - middle[later, block])
-            level += part * (next_level - level)
-            scale = max(spread, _SCATTER_FLOOR * level)
-            out[k, t] = (out[k, t] - level) / scale if scale > 0 else np.float32(0)
+            spread[k] += (scatter[span, block] + share * (scatter[span, after] - scatter[span, block])) / n_spans
+            level[span, k] = middle[span, block] + share * (middle[span, after] - middle[span, block])
+    for t in range(n_times):
+        span, later, part = _between((t + 0.5) * n_spans / n_times - 0.5, n_spans)
+        _over(out[t], level[span], level[later], part, spread)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _over(values, level, later, part, spread):  # type: ignore[no-untyped-def]
+    """One integration's amplitudes as excess over what lies `part` of the way between two levels, in place."""
+    for k in range(values.size):
+        usual = level[k] + part * (later[k] - level[k])
+        scale = max(spread[k], _SCATTER_FLOOR * usual)
+        above = (values[k] - usual) / scale
+        values[k] = above if scale > 0 else np.float32(0)
 
 
 @numba.njit(cache=True, inline="always")
@@ -121,160 +143,207 @@ def _between(place, n):  # type: ignore[no-untyped-def]
     return i, j, np.float32(min(max(place - i, 0.0), 1.0))
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, fastmath=_REORDERED, error_model="numpy")
 def _centre(values):  # type: ignore[no-untyped-def]
-    """(mean, standard deviation) of what lies within 3.5 robust sigma of the median. Reorders `values`."""
-    n = values.size
-    half, quarter = n // 2, n // 4
-    median = _select(values, half, 0, n - 1)
-    spread = (median - _select(values, quarter, 0, half)) * _QUARTILE_TO_SIGMA
-    low, high = median - _CLIP * spread, median + _CLIP * spread
-    total, square, count = np.float32(0), np.float32(0), 0
+    """(mean, standard deviation) of what lies within 3.5 robust sigma of the median."""
+    lowest, highest = values[0], values[0]
     for value in values:
-        if low <= value <= high:
-            off = value - median
-            total += off
-            square += off * off
-            count += 1
+        lowest, highest = min(lowest, value), max(highest, value)
+    below = lowest - np.float32(0.01) * (highest - lowest)
+    half, quarter = values.size // 2, values.size // 4
+    median = _smallest(values, half, below, highest, np.float32(values.size))
+    spread = (median - _smallest(values, quarter, below, median, np.float32(half + 1))) * _QUARTILE_TO_SIGMA
+    low, high = median - _CLIP * spread, median + _CLIP * spread
+    total, square, count = np.float32(0), np.float32(0), np.float32(0)
+    for value in values:
+        off = value - median if low <= value <= high else np.float32(0)
+        total += off
+        square += off * off
+        count += np.float32(1) if low <= value <= high else np.float32(0)
     mean = total / count
     return median + mean, np.sqrt(max(square / count - mean * mean, np.float32(0)))
 
 
-@numba.njit(cache=True)
-def _select(values, k, low, high):  # type: ignore[no-untyped-def]
-    """The k-th smallest of values[low:high + 1], which is left partitioned around it (Hoare's selection)."""
-    while low < high:
-        pivot = values[(low + high) // 2]
-        i, j = low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            high = j
-        elif k >= i:
-            low = i
+@numba.njit(cache=True, fastmath=_REORDERED, error_model="numpy")
+def _smallest(values, k, low, high, n_high):  # type: ignore[no-untyped-def]
+    """The value that k others precede in order; `low` is below all, n_high > k of them are not above `high`.
+
+    By narrowing the range, in turn where the values' number and where its middle suggest, until one value is left at an
+    end of it: passes without a branch, which a selection's are full of.
+    """
+    n_low, guess = np.float32(0), True
+    while True:
+        part = (np.float32(k) + np.float32(0.5) - n_low) / (n_high - n_low) if guess else np.float32(0.5)
+        middle, guess = low + part * (high - low), not guess
+        if not low < middle < high:
+            middle = np.float32(0.5) * (low + high)
+            if not low < middle < high:
+                return high
+        count = np.float32(0)
+        for value in values:
+            count += np.float32(1) if value <= middle else np.float32(0)
+        if count == k:
+            found = high
+            for value in values:
+                found = min(found, value if value > middle else high)
+            return found
+        if count < k:
+            low, n_low = middle, count
         else:
-            break
-    return values[k]
+            high, n_high = middle, count
+            if count == k + 1:
+                found = low
+                for value in values:
+                    found = max(found, value if value <= middle else low)
+                return found
 
 
 @numba.njit(cache=True)
 def sum_threshold(excess, count, hit, first, windows, along_time):  # type: ignore[no-untyped-def]
-    """Mark in `hit` (channel, time) uint8 the windows of `excess` (float32, unit scatter) that are too high.
+    """Mark in `hit` (time, channel) uint8 the windows of `excess` (float32, unit scatter) that are too high.
 
-    count: 0 where there is no sample. first: chi_1. Windows of 1 to `windows` channels; `along_time` also of 2 to 8
-    integrations, and of all.
+    count (float32): 0 where there is no sample. first: chi_1. Windows of 1 to `windows` channels; `along_time` also of
+    2 to 8 integrations, and of all.
     """
-    n_channels, n_times = excess.shape
-    size = n_channels * n_times
-    flat, seen, mark = excess.reshape(size), count.reshape(size), hit.reshape(size)
-    total, number = np.empty(size, np.float32), np.empty(size, np.float32)
-    for i in range(size):
-        if seen[i] and flat[i] > first:
-            mark[i] = 1
-    _unflagged(flat, seen, mark, total, number)
+    n_times, n_channels = excess.shape
+    total, number = np.empty(excess.shape, np.float32), np.empty(excess.shape, np.float32)
+    start = np.empty(excess.shape, np.uint8)
+    for t in range(n_times):
+        for k in range(n_channels):
+            hit[t, k] |= np.uint8((count[t, k] > 0) & (excess[t, k] > first))
+    _unflagged(excess, count, hit, total, number)
     if along_time:
-        _along_time(total, number, mark, n_channels, n_times, first)
-        _unflagged(flat, seen, mark, total, number)
+        level, width = np.float32(first), 1
+        while 2 * width <= min(8, n_times):
+            for t in range(n_times - width):
+                _add(total[t], total[t + width], number[t], number[t + width])
+            level, width = level / RATIO, 2 * width
+            found = np.uint8(0)
+            for t in range(n_times):
+                if t + width <= n_times:
+                    found |= _too_high(total[t], number[t], level, width, start[t])
+                else:
+                    start[t] = 0
+            if found:
+                _spread_times(start, width)
+                _mark(start, count, hit)
+                _unflagged(excess, count, hit, total, number)
+                reach = 1
+                while reach < width:
+                    for t in range(n_times - reach):
+                        _add(total[t], total[t + reach], number[t], number[t + reach])
+                    reach *= 2
+        _unflagged(excess, count, hit, total, number)
+        for t in range(1, n_times):
+            _add(total[0], total[t], number[0], number[t])
+        if _too_high(total[0], number[0], np.float32(first / np.sqrt(np.float32(n_times))), n_times, start[0]):
+            for t in range(1, n_times):
+                start[t] = start[0]
+            _mark(start, count, hit)
+        _unflagged(excess, count, hit, total, number)
     level, width = np.float32(first), 1
-    start = np.empty(size, np.uint8)
     while 2 * width <= min(windows, n_channels):
-        _double(total, number, width * n_times)
+        for t in range(n_times):
+            _double(total[t], number[t], width)
         level, width = level / RATIO, 2 * width
-        valid = size - (width - 1) * n_times
         found = np.uint8(0)
-        for i in range(valid):
-            start[i] = np.uint8((total[i] > level * np.sqrt(number[i] * width)) & (number[i] > 0))
-            found |= start[i]
+        valid = n_channels - width + 1
+        for t in range(n_times):
+            found |= _too_high(total[t, :valid], number[t, :valid], level, width, start[t])
+            start[t, valid:] = 0
         if found:
-            start[valid:] = 0
-            _spread(start, width, n_times)
-            for i in range(size):
-                mark[i] |= start[i] & np.uint8(seen[i] > 0)
-            _unflagged(flat, seen, mark, total, number)
+            for t in range(n_times):
+                _spread(start[t], width)
+            _mark(start, count, hit)
+            _unflagged(excess, count, hit, total, number)
             reach = 1
             while reach < width:
-                _double(total, number, reach * n_times)
+                for t in range(n_times):
+                    _double(total[t], number[t], reach)
                 reach *= 2
 
 
 @numba.njit(cache=True)
-def _unflagged(flat, seen, mark, total, number):  # type: ignore[no-untyped-def]
+def _unflagged(excess, count, hit, total, number):  # type: ignore[no-untyped-def]
     """Windows of one sample: the samples that are there and not marked, and how many that is."""
-    for i in range(flat.size):
-        use = (seen[i] > 0) & (mark[i] == 0)
-        number[i] = np.float32(1) if use else np.float32(0)
-        total[i] = flat[i] if use else np.float32(0)
+    for t in range(excess.shape[0]):
+        for k in range(excess.shape[1]):
+            use = (count[t, k] > 0) & (hit[t, k] == 0)
+            number[t, k] = np.float32(1) if use else np.float32(0)
+            total[t, k] = excess[t, k] if use else np.float32(0)
+
+
+@numba.njit(cache=True)
+def _add(total, other_total, number, other_number):  # type: ignore[no-untyped-def]
+    """Longer windows of the integrations from one on: the shorter ones of a later are added in place."""
+    for k in range(total.size):
+        total[k] += other_total[k]
+        number[k] += other_number[k]
 
 
 @numba.njit(cache=True)
 def _double(total, number, shift):  # type: ignore[no-untyped-def]
-    """Windows of twice as many samples, in place; those that reach beyond the end are left incomplete."""
-    for i in range(total.size - shift):
-        total[i] += total[i + shift]
-        number[i] += number[i + shift]
+    """Windows of twice as many channels, in place; those that reach beyond the end are left incomplete."""
+    for k in range(total.size - shift):
+        total[k] += total[k + shift]
+        number[k] += number[k + shift]
 
 
 @numba.njit(cache=True)
-def _spread(start, width, n_times):  # type: ignore[no-untyped-def]
+def _too_high(total, number, level, width, start):  # type: ignore[no-untyped-def]
+    """Mark in `start` the windows of at most `width` samples that are as significant as a full one at `level`; 1 if any."""
+    square, found = level * level * np.float32(width), np.uint8(0)
+    for k in range(total.size):
+        start[k] = np.uint8((total[k] > 0) & (total[k] * total[k] > square * number[k]))
+        found |= start[k]
+    return found
+
+
+@numba.njit(cache=True)
+def _mark(start, count, hit):  # type: ignore[no-untyped-def]
+    for t in range(hit.shape[0]):
+        for k in range(hit.shape[1]):
+            hit[t, k] |= start[t, k] & np.uint8(count[t, k] > 0)
+
+
+@numba.njit(cache=True)
+def _spread(start, width):  # type: ignore[no-untyped-def]
     """From the first channels of windows to all their channels, in place; width is a power of 2."""
     reach = 1
     while reach < width:
-        shift = reach * n_times
-        for i in range(start.size - 1, shift - 1, -1):
-            start[i] |= start[i - shift]
+        for k in range(start.size - 1, reach - 1, -1):
+            start[k] |= start[k - reach]
         reach *= 2
 
 
 @numba.njit(cache=True)
-def _along_time(total, number, mark, n_channels, n_times, first):  # type: ignore[no-untyped-def]
-    """SumThreshold over 2, 4, 8 integrations and over all of a channel; total and number are of single samples."""
-    lasting = first / np.sqrt(np.float32(n_times))
-    for k in range(n_channels):
-        at = k * n_times
-        width, level = 2, first
-        while width <= min(8, n_times):
-            level /= RATIO
-            for t in range(n_times - width + 1):
-                window, count = np.float32(0), np.float32(0)
-                for inside in range(at + t, at + t + width):
-                    window += total[inside]
-                    count += number[inside]
-                if window > level * np.sqrt(count * width) and count > 0:
-                    for inside in range(at + t, at + t + width):
-                        mark[inside] = 1
-            for i in range(at, at + n_times):
-                if mark[i]:
-                    total[i], number[i] = 0, 0
-            width *= 2
-        window, count = np.float32(0), np.float32(0)
-        for i in range(at, at + n_times):
-            window += total[i]
-            count += number[i]
-        if window > lasting * np.sqrt(count * n_times) and count > 0:
-            for i in range(at, at + n_times):
-                mark[i] = 1
+def _spread_times(start, width):  # type: ignore[no-untyped-def]
+    """The same from the first integrations of windows."""
+    reach = 1
+    while reach < width:
+        for t in range(start.shape[0] - 1, reach - 1, -1):
+            for k in range(start.shape[1]):
+                start[t, k] |= start[t - reach, k]
+        reach *= 2
 
 
 @numba.njit(cache=True)
 def extend(hit, eta):  # type: ignore[no-untyped-def]
-    """Scale-invariant rank operator on `hit` (channel, time) uint8 in place, along frequency, then along time."""
-    n_channels, n_times = hit.shape
-    line = np.empty(max(n_channels, n_times), np.uint8)
+    """Scale-invariant rank operator on `hit` (time, channel) uint8 in place, along frequency, then along time."""
+    n_times, n_channels = hit.shape
+    ever = np.zeros(n_channels, np.uint8)
     for t in range(n_times):
+        _extend_line(hit[t], eta)
         for k in range(n_channels):
-            line[k] = hit[k, t]
-        _extend_line(line[:n_channels], eta)
-        for k in range(n_channels):
-            hit[k, t] = line[k]
+            ever[k] |= hit[t, k]
+    line = np.empty(n_times, np.uint8)
     for k in range(n_channels):
-        _extend_line(hit[k], eta)
+        if ever[k]:
+            for t in range(n_times):
+                line[t] = hit[t, k]
+            _extend_line(line, eta)
+            for t in range(n_times):
+                hit[t, k] = line[t]
 
 
 @numba.njit(cache=True)

@@ -240,9 +240,9 @@ def test_the_rank_operator_against_its_definition() -> None:
             for high in range(low + 1, 61):
                 if line[low:high].sum() >= 0.8 * (high - low) - 1e-4:
                     expected[low:high] = True
-        hit = line.astype(np.uint8)[:, None]
+        hit = line.astype(np.uint8)[None]
         sumthreshold.extend(hit, np.float32(0.2))
-        np.testing.assert_array_equal(hit[:, 0], expected)
+        np.testing.assert_array_equal(hit[0], expected)
 
 
 def test_flagging_is_deterministic_and_keeps_flags(noisy) -> None:  # type: ignore[no-untyped-def]
