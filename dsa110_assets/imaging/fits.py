@@ -81,11 +81,24 @@ def read_image(path: Path) -> FitsImage:
 
 def read_plane(path: Path) -> tuple[NDArray[np.float32], Header]:
     """Pixels (ny, nx) float32, NaN where blank, and the header as it is: as `read_image`, for whom a beam is no matter."""
+    mapped, header = _map_plane(path)
+    return np.array(mapped, dtype=np.float32, order="C"), header
+
+
+def map_image(path: Path) -> FitsImage:
+    """As `read_image`, but `data` are the file's own pixels, mapped, not to be written to: float32 in the file's byte
+    order, if that is what it holds."""
+    data, header = _map_plane(path)
+    return FitsImage(data, *_celestial(path, header))
+
+
+def _map_plane(path: Path) -> tuple[NDArray[np.float32], Header]:
     raw, header = _open(path)
     if raw is None or raw.ndim < 2 or raw.size != raw.shape[-1] * raw.shape[-2]:
         raise BadDataError(f"{path}: shape {None if raw is None else raw.shape} is no image of two axes")
-    data = np.ascontiguousarray(raw.reshape(raw.shape[-2:]), dtype=np.float32)
-    if not np.isfinite(data).any():
+    plane = np.asarray(raw).reshape(raw.shape[-2:])
+    data = plane if plane.dtype == np.dtype(">f4") else np.ascontiguousarray(plane, dtype=np.float32)
+    if not any(np.isfinite(row).any() for row in data):
         raise BadDataError(f"{path}: no pixel is finite; the image holds nothing")
     return data, header
 
@@ -102,7 +115,7 @@ def _open(path: Path, pixels: bool = True) -> tuple[NDArray[np.floating] | None,
     try:
         with path.open("rb") as handle, warnings.catch_warnings():
             warnings.filterwarnings("error", message="File may have been truncated")
-            hdus = fits.open(handle, memmap=False)
+            hdus = fits.open(handle, memmap=True)
             return (hdus[0].data if pixels else None), hdus[0].header.copy()
     except (OSError, ValueError, TypeError, fits.VerifyError, AstropyUserWarning) as error:
         raise BadDataError(f"{path}: not readable as FITS ({error}); image it again") from error

@@ -12,21 +12,27 @@ from PIL import Image as PillowImage
 from dsa110_assets.imaging.statistics import robust_rms
 
 MAX_BYTES = 20_000
-_SIDES = (256, 192, 128, 96, 64)
+SIDES = (256, 192, 128, 96, 64)
 _GREYS = 32
 """Few levels compress noise several times better and look the same at this size."""
 
 
 def preview_png(
-    data: NDArray[np.floating], path: Path | None = None, *, low_sigma: float = -3.0, high_sigma: float = 20.0
+    data: NDArray[np.floating],
+    path: Path | None = None,
+    *,
+    rms: float | None = None,
+    low_sigma: float = -3.0,
+    high_sigma: float = 20.0,
 ) -> bytes:
     """PNG of at most 20 kB of an image (ny, nx), rows from south to north, north up in the picture.
 
-    Grey from `low_sigma` to `high_sigma` of the robust rms by arcsinh; blocks keep their brightest pixel,
+    Grey from `low_sigma` to `high_sigma` of `rms`, by default the robust rms, by arcsinh; blocks keep their brightest pixel,
     so faint points stay visible; NaN is dark blue. Written to `path` if given. Never raises for blank images.
     """
-    for side in _SIDES:
-        content = encode_png(shades(_shrink(data, side), robust_rms(data), low_sigma, high_sigma))
+    scale = robust_rms(data) if rms is None else rms
+    for side in SIDES:
+        content = encode_png(shades(_shrink(data, side), scale, low_sigma, high_sigma))
         if len(content) <= MAX_BYTES:
             break
     if path is not None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.ndimage import label
-from scipy.optimize import least_squares
 
 from dsa110_assets.errors import BadDataError
 
@@ -59,6 +57,9 @@ def fit_beam(psf: NDArray[np.floating], pixel_deg: float) -> Beam:
 
     Raises BadDataError if the peak is not at the centre pixel or the lobe has too few pixels to fit.
     """
+    from scipy.ndimage import label  # with the next a third of a second, which whoever only reads a beam need not wait for
+    from scipy.optimize import least_squares
+
     centre = (psf.shape[0] // 2, psf.shape[1] // 2)
     peak = float(psf[centre])
     if not peak > 0 or peak < 0.999 * float(np.max(psf)):

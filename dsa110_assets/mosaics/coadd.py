@@ -16,18 +16,19 @@ from astropy.io.fits import Header
 from astropy.wcs import WCS
 from numba import njit, prange
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from dsa110_assets.errors import BadDataError
-from dsa110_assets.imaging.fits import FitsImage, read_header, read_image
+from dsa110_assets.imaging.fits import FitsImage, map_image, read_header
 from dsa110_assets.imaging.geometry import set_beam
 from dsa110_assets.imaging.restoring import Beam
 from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.mosaics.beams import common_beam, spread, to_beam
 from dsa110_assets.mosaics.grid import common_header
 from dsa110_assets.mosaics.options import CoaddOptions
-from dsa110_assets.mosaics.resample import resample, resample_smooth, source_coordinates, spline_coefficients
+from dsa110_assets.mosaics.resample import Spline, accumulate, source_coordinates, spline, without_blanks
 from dsa110_assets.mosaics.window import covered
+
+_SAMPLES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Mosaic:
     @property
     def weights(self) -> NDArray[np.float32]:
         """sum(PB^2 / sigma^2) [1/Jy^2], 0 where no tile is."""
-        return np.nan_to_num(self.noise**-2, nan=0.0)
+        return np.asarray(_weights(self.noise))
 
 
 def coadd(
@@ -90,14 +91,17 @@ def coadd(
     target = common_beam(beams) if differ > options.beam_tolerance else None
     shape = int(header["NAXIS2"]), int(header["NAXIS1"])
     top, bottom = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    used = tuple(tile for tile in unique if _add(tile, header, target, options, threads, top, bottom))
+    used, work = [], None
+    for tile in unique:
+        contributes, work = _add(tile, header, target, options, threads, (top, bottom), work)
+        used += [tile] if contributes else []
     if not used:
         raise BadDataError("no tile has a pixel inside the mosaic's grid above the primary-beam cutoff")
-    _finish(top, bottom)
-    complete = _complete_header(header, target or _mean_beam(beams), used, [found for found, _ in images])
-    figures = _figures(top, bottom, complete)
+    seen, peak_jy = _finish(top, bottom)
+    complete = _complete_header(header, target or _mean_beam(beams), tuple(used), [found for found, _ in images])
+    figures = {**_figures(top, bottom, complete, seen), "peak_jy": float(peak_jy)}
     figures.update(tiles=float(len(used)), beam_spread=differ, convolved=float(target is not None))
-    return Mosaic(top, bottom, complete, used, figures)
+    return Mosaic(top, bottom, complete, tuple(used), figures)
 
 
 def _read_header(tile: TileInput) -> tuple[Header, Beam]:
@@ -112,10 +116,11 @@ def _add(
     target: Beam | None,
     options: CoaddOptions,
     threads: int,
-    top: NDArray[np.float32],
-    bottom: NDArray[np.float32],
-) -> bool:
-    image, beam = read_image(tile.image_path), read_image(tile.primary_beam_path)
+    sums: tuple[NDArray[np.float32], NDArray[np.float32]],
+    work: NDArray[np.float32] | None,
+) -> tuple[bool, NDArray[np.float32] | None]:
+    """Add a tile to the sums; whether it had a pixel for them, and the memory its spline took, for the next one's."""
+    image, beam = map_image(tile.image_path), map_image(tile.primary_beam_path)
     if image.data.shape != beam.data.shape:
         raise BadDataError(
             f"{tile.primary_beam_path}: {beam.data.shape} pixels, but its image has {image.data.shape}; "
@@ -123,61 +128,51 @@ def _add(
         )
     window = covered(image.header, grid)
     if window is None:
-        return False
-    if not image.data.any():
+        return False, work
+    if not any(row.any() for row in image.data):
         raise BadDataError(f"{tile.image_path}: every pixel is 0, which no sky is; image it again")
-    data, response, sigma = _prepared(image, beam.data, tile.rms_jy, target, threads)
     x, y = source_coordinates(WCS(image.header).celestial, WCS(grid).celestial, window)
-    values = resample(spline_coefficients(data), x, y, window)
-    responses = resample_smooth(response, x, y, window)
-    view = window.slices
-    return bool(
-        _accumulate(
-            values, responses, np.float32(sigma), np.float32(options.pb_cutoff), top[view], bottom[view]
-        )
-    )
+    curve, sigma = _at_beam(image, tile.rms_jy, target, threads, work)
+    top, bottom = (plane[window.slices] for plane in sums)
+    return accumulate(curve, beam.data, x, y, sigma, options.pb_cutoff, top, bottom), curve.coefficients
 
 
-def _prepared(
-    image: FitsImage, response: NDArray[np.float32], rms_jy: float, target: Beam | None, threads: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-    """Finite data, response (NaN where the data are blank) and noise, at the common beam.
-
-    Blank pixels count for nothing, but the spline reaches into them: from the nearest pixel's value it gets a flux
-    beside them about right, from 0 it would swing by an eighth of it.
-    """
-    blank = ~np.isfinite(image.data) | ~np.isfinite(response)
-    data = image.data
-    if blank.any():
-        data = data[tuple(distance_transform_edt(blank, return_distances=False, return_indices=True))]
-    sigma = rms_jy
-    if target is not None:
-        smooth = to_beam(data, image.beam, target, float(image.header["CDELT2"]), threads)
-        sigma *= robust_rms(smooth) / robust_rms(data)
-        data = smooth
-    return data, np.where(blank, np.float32(np.nan), response), sigma
-
-
-@njit(cache=True, parallel=True)
-def _accumulate(values, responses, sigma, cutoff, top, bottom):  # type: ignore[no-untyped-def]
-    used = 0
-    for row in prange(values.shape[0]):
-        for column in range(values.shape[1]):
-            response = responses[row, column]
-            if response >= cutoff:  # False for NaN
-                used += 1
-                top[row, column] += response * values[row, column] / sigma**2
-                bottom[row, column] += response**2 / sigma**2
-    return used
+def _at_beam(
+    image: FitsImage, rms_jy: float, target: Beam | None, threads: int, work: NDArray[np.float32] | None
+) -> tuple[Spline, float]:
+    """The spline through a tile at the common beam (None: its own), and its noise."""
+    if target is None:
+        return spline(image.data, work), rms_jy
+    data, blank = without_blanks(image.data)
+    smooth = to_beam(data, image.beam, target, float(image.header["CDELT2"]), threads)
+    return spline(smooth, work)._replace(blank=blank), rms_jy * robust_rms(smooth) / robust_rms(data)
 
 
 @njit(cache=True, parallel=True)
 def _finish(top, bottom):  # type: ignore[no-untyped-def]
+    """Sums to image and noise, in place, NaN where no tile is; how many pixels have one, and the brightest."""
+    seen, peaks = 0, np.full(top.shape[0], -np.inf, np.float32)
     for row in prange(top.shape[0]):
         for column in range(top.shape[1]):
             weight = bottom[row, column]
-            top[row, column] = top[row, column] / weight if weight > 0 else np.nan
-            bottom[row, column] = 1 / np.sqrt(weight) if weight > 0 else np.nan
+            if weight > 0:
+                seen += 1
+                top[row, column] /= weight
+                bottom[row, column] = np.float32(1) / np.sqrt(weight)
+                peaks[row] = max(peaks[row], top[row, column])
+            else:
+                top[row, column] = bottom[row, column] = np.nan
+    return seen, peaks.max()
+
+
+@njit(cache=True, nogil=True)
+def _weights(noise):  # type: ignore[no-untyped-def]
+    out = np.empty_like(noise)
+    for row in range(noise.shape[0]):
+        for column in range(noise.shape[1]):
+            sigma = noise[row, column]
+            out[row, column] = np.float32(1) / (sigma * sigma) if sigma > 0 else np.float32(0)
+    return out
 
 
 def _mean_beam(beams: Sequence[Beam]) -> Beam:
@@ -210,16 +205,18 @@ def _complete_header(
     return header
 
 
-def _figures(image: NDArray[np.float32], noise: NDArray[np.float32], header: Header) -> dict[str, float]:
-    valid = np.isfinite(noise)
+def _figures(image: NDArray[np.float32], noise: NDArray[np.float32], header: Header, seen: int) -> dict[str, float]:
+    """Noise figures are quantiles of a million pixels on a regular stride: of a smooth map that is 0.1 % of the noise."""
+    stride = max(1, noise.size // _SAMPLES)
+    values, sigma = (plane.reshape(-1)[::stride] for plane in (image, noise))
+    there = np.isfinite(sigma) if np.isfinite(sigma).any() else slice(None)
     scales = WCS(header).celestial.proj_plane_pixel_scales()
     pixel_deg2 = float(scales[0].to_value("deg") * scales[1].to_value("deg"))
     return {
-        "area_deg2": float(np.count_nonzero(valid)) * pixel_deg2,
-        "rms_jy": float(np.quantile(noise[valid], 0.05)),
-        "median_noise_jy": float(np.median(noise[valid])),
-        "measured_over_noise": robust_rms(image / noise),
+        "area_deg2": float(seen) * pixel_deg2,
+        "rms_jy": float(np.quantile(sigma[there], 0.05)),
+        "median_noise_jy": float(np.median(sigma[there])),
+        "measured_over_noise": robust_rms(values / sigma),
         "beam_major_arcsec": 3600 * float(header["BMAJ"]),
         "beam_minor_arcsec": 3600 * float(header["BMIN"]),
-        "peak_jy": float(np.nanmax(image)),
     }

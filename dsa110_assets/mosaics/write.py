@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
 from dsa110_assets.imaging.fits import Cards, write_image
-from dsa110_assets.imaging.preview import preview_png
+from dsa110_assets.imaging.preview import SIDES, preview_png
 from dsa110_assets.mosaics.coadd import Mosaic
 
 
@@ -15,17 +21,35 @@ def write_mosaic(mosaic: Mosaic, directory: Path, cards: Cards | None = None) ->
 
     `weights.fits` holds sum(PB^2 / sigma^2) in 1/Jy^2, so noise = weights^(-1/2) exactly.
     """
-    images = {
-        "mosaic.fits": (mosaic.image, "Jy/beam", "mosaic, corrected for the primary beam"),
-        "noise.fits": (mosaic.noise, "Jy/beam", "noise sigma of the mosaic"),
-        "weights.fits": (mosaic.weights, "1/Jy^2", "sum of PB^2/sigma^2"),
+    kinds: dict[str, tuple[Callable[[], NDArray[np.float32]], str, str]] = {
+        "mosaic.fits": (lambda: mosaic.image, "Jy/beam", "mosaic, corrected for the primary beam"),
+        "noise.fits": (lambda: mosaic.noise, "Jy/beam", "noise sigma of the mosaic"),
+        "weights.fits": (lambda: mosaic.weights, "1/Jy^2", "sum of PB^2/sigma^2"),
     }
-    written = {}
-    for name, (data, unit, kind) in images.items():
+
+    def write(name: str) -> Path:
+        plane, unit, kind = kinds[name]
         header = mosaic.header.copy()
         header["BUNIT"] = unit
         header["IMTYPE"] = kind
-        written[name] = write_image(data, header, directory / name, cards)
-    written["preview.png"] = directory / "preview.png"
-    preview_png(mosaic.image / mosaic.noise * mosaic.figures["rms_jy"], written["preview.png"])
-    return written
+        return write_image(plane(), header, directory / name, cards)
+
+    # most of the time is the kernel's, for pages of the files
+    with ThreadPoolExecutor(2) as pool:
+        done = pool.map(write, kinds)
+        brightest = _brightest(mosaic.image, mosaic.noise, max(1, -(-max(mosaic.image.shape) // SIDES[0])))
+        preview_png(brightest, directory / "preview.png", rms=mosaic.figures["measured_over_noise"])
+        return {**dict(zip(kinds, done, strict=True)), "preview.png": directory / "preview.png"}
+
+
+@njit(cache=True, nogil=True)
+def _brightest(image, noise, step):  # type: ignore[no-untyped-def]
+    """The highest signal-to-noise in blocks of step x step pixels, float32; NaN where a block has no data."""
+    out = np.full((-(-image.shape[0] // step), -(-image.shape[1] // step)), np.nan, np.float32)
+    for row in range(image.shape[0]):
+        line = out[row // step]
+        for column in range(image.shape[1]):
+            value = image[row, column] / noise[row, column]
+            if not value <= line[column // step] and value == value:
+                line[column // step] = value
+    return out

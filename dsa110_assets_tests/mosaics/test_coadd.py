@@ -21,7 +21,7 @@ from dsa110_assets.mosaics.coadd import Mosaic, TileInput, coadd
 from dsa110_assets.mosaics.grid import common_header
 from dsa110_assets.mosaics.options import CoaddOptions
 from dsa110_assets.mosaics.overlap import overlap_agreement
-from dsa110_assets.mosaics.resample import resample, source_coordinates, spline_coefficients
+from dsa110_assets.mosaics.resample import resample, source_coordinates, spline
 from dsa110_assets.mosaics.window import Window
 from dsa110_assets.mosaics.write import write_mosaic
 from dsa110_assets_tests.mosaics.tiles import (
@@ -83,7 +83,7 @@ def test_the_formula_pixel_by_pixel(tmp_path: Path) -> None:
     interpolated."""
     header = tile_header(30.0, -5.0, 128)
     rng = np.random.default_rng(1)
-    tiles, top, bottom = [], 0.0, 0.0
+    tiles, top, bottom, clear = [], 0.0, 0.0, np.ones((128, 128), np.bool_)
     for number in range(3):
         data = rng.standard_normal((128, 128))
         pb = response(header, 128, 30.0 + number, -5.0)
@@ -93,13 +93,15 @@ def test_the_formula_pixel_by_pixel(tmp_path: Path) -> None:
         write_image(pb, header, tile.primary_beam_path)
         tiles.append(tile)
         seen = pb >= 0.2
+        clear &= np.abs(pb - 0.2) > 1e-6  # the response is interpolated to 4e-7: nearer to the cutoff either side is right
         top, bottom = top + seen * pb * data / sigma**2, bottom + seen * pb**2 / sigma**2
     grid = header.copy()
     grid["NAXIS1"] = grid["NAXIS2"] = 128
     mosaic = coadd(tiles, grid)
-    np.testing.assert_allclose(mosaic.image, top / bottom, atol=1e-4)
-    np.testing.assert_allclose(mosaic.noise, bottom**-0.5, rtol=1e-4)
-    np.testing.assert_allclose(mosaic.weights, bottom, rtol=2e-4)
+    assert np.count_nonzero(~clear) <= 1
+    np.testing.assert_allclose(mosaic.image[clear], (top / bottom)[clear], atol=1e-4)
+    np.testing.assert_allclose(mosaic.noise[clear], bottom[clear] ** -0.5, rtol=1e-4)
+    np.testing.assert_allclose(mosaic.weights[clear], bottom[clear], rtol=2e-4)
 
 
 def test_the_noise_map_is_honest(tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def test_resampling_agrees_with_reproject(tmp_path: Path) -> None:
     image = gaussians(source, 300, [(150.1, 16.05, 1.0), (149.9, 15.9, 1.0)])
     window = Window(0, 320, 0, 320)
     x, y = source_coordinates(WCS(source), WCS(target), window)
-    ours = resample(spline_coefficients(image), x, y, window)
+    ours = resample(spline(image.astype(np.float32)), x, y, window)
     theirs, seen = reproject_interp((image, source), target, shape_out=(320, 320), order="bicubic")
     both = (seen > 0) & np.isfinite(ours)
     assert both.sum() > 60_000
@@ -273,4 +275,4 @@ def test_spline_coefficients_are_those_of_scipy(shape: tuple[int, int]) -> None:
     """Mirrored edges, also of images smaller than the filter's reach; float32 rounding of sums of gain 36."""
     image = np.random.default_rng(6).standard_normal(shape).astype(np.float32)
     expected = ndimage.spline_filter(image, order=3, output=np.float64, mode="mirror")
-    np.testing.assert_allclose(spline_coefficients(image), expected, atol=36 * 6e-8 * np.abs(expected).max())
+    np.testing.assert_allclose(spline(image).coefficients[1:-2, 1:-2], expected, atol=36 * 6e-8 * np.abs(expected).max())
