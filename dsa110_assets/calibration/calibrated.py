@@ -45,7 +45,6 @@ def calibrate_set(
         frame = stored.frame
         gains, good = apply.total_gains(frame, tables)
         inverse = np.where(good, 1 / gains, 0).astype(np.complex64)
-        power = np.where(good, gains.real**2 + gains.imag**2, 0).astype(np.float32)
         averaged, delay_s = _geometry(frame, channels, times)
         new = measurement_set.NewSet(averaged, path, None)
         flags = np.empty(averaged.data.shape, np.bool_)
@@ -60,6 +59,8 @@ def calibrate_set(
                 n = min(step, frame.times_mjd.size - t)
                 first, n_out = t // times, -(-n // times)
                 stored.load(t, data[:n], marks[:n], weights[:n])
+                if t == 0:
+                    power = apply.weight_factors(frame, data[:n], gains, good)
                 _calibrate(
                     data[:n], marks[:n], weights[:n], frame.ant1, frame.ant2,
                     inverse[t : t + n] if len(inverse) > 1 else inverse, power[t : t + n] if len(power) > 1 else power,
@@ -102,7 +103,7 @@ def _calibrate(  # type: ignore[no-untyped-def]
 ):
     """Integrations into `out` (of the set's own sign: conjugated), `out_flags` and `out_weights`, every sample of them.
 
-    inverse 1/g and power |g|^2 (time or 1, antenna, channel or 1, pol), both 0 without a solution.
+    inverse 1/g and power, the weight factors (time or 1, antenna, channel or 1, pol), both 0 without a solution.
     """
     n_times, n_baselines = data.shape[:2]
     n_out_times, _, n_out, n_pols = out.shape
