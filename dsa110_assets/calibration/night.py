@@ -18,7 +18,7 @@ from dsa110_assets.sky import model as sky_model
 from dsa110_assets.sky.calibrators import Calibrator
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry
-from dsa110_assets.visibilities.predict import predict
+from dsa110_assets.visibilities.predict import Prediction, predict
 from dsa110_assets.visibilities.types import Visibilities
 
 Engine = Callable[..., Solution]
@@ -52,13 +52,12 @@ def calibrate_transit(
     # a source drifts through the beam once: the integrations inside are a run
     used = at_times(vis, slice(int(inside[0]), int(inside[-1]) + 1))
     seen, rounds = field.refine(used, field_of(used, calibrator, sky, options.model_sources), sky, options, search)
-    model = predict(used, seen.sky)
-    sums = own_engine.sums_for(used, model, options)
+    sums = own_engine.sums_for(used, Prediction(used, seen.sky), options)
     name = calibrator.alias or calibrator.name
     if engine is None:
         solution = own_engine.solve_sums(used, sums, options, field_name=name)
     else:
-        solution = engine(used, model, options, field_name=name)
+        solution = engine(used, predict(used, seen.sky), options, field_name=name)
     figures = quality.assess(solution, used, sums)
     report = {
         **solution.report,

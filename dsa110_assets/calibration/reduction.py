@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
 from dsa110_assets.errors import BadDataError
+from dsa110_assets.visibilities.predict import Prediction
 from dsa110_assets.visibilities.types import Visibilities
 
 _PARTS = 8
@@ -62,7 +63,7 @@ def intervals(times_mjd: NDArray[np.float64], interval_s: float, solint_s: float
 
 def reduce(
     vis: Visibilities,
-    model: NDArray[np.complex64],
+    model: NDArray[np.complex64] | Prediction,
     solint_s: float,
     uv_range_wavelengths: tuple[float, float] = (0.0, np.inf),
 ) -> Sums:
@@ -84,59 +85,60 @@ def reduce(
     d = np.zeros((*shape, cross.size), dtype=np.float32)
     energy = np.zeros((_PARTS, *shape))
     count = np.zeros((_PARTS, *shape), dtype=np.int64)
-    _collapse(
-        vis.data, vis.flags, vis.weights, model, cross, bounds, uv_s, vis.frequencies_hz,
-        np.array(uv_range_wavelengths), r, d, energy, count,
-    )  # fmt: skip
+    for s, (a, b) in enumerate(pairwise(bounds)):
+        _collapse(
+            vis.data[a:b], vis.flags[a:b], vis.weights[a:b], model[a:b], cross, uv_s[a:b], vis.frequencies_hz,
+            np.array(uv_range_wavelengths), r[s], d[s], energy[:, s], count[:, s],
+        )  # fmt: skip
     centres = np.array([vis.times_mjd[a:b].mean() for a, b in pairwise(bounds)])
     return Sums(r, d, energy.sum(0), count.sum(0), vis.ant1[cross], vis.ant2[cross], centres, bounds)
 
 
 @njit(cache=True, parallel=True)
 def _collapse(  # type: ignore[no-untyped-def]
-    data, flags, weights, model, cross, bounds, uv_s, frequencies_hz, uv_range, r, d, energy, count
+    data, flags, weights, model, cross, uv_s, frequencies_hz, uv_range, r, d, energy, count
 ):
+    """One interval's integrations into r, d (pol, channel, baseline), energy and count (part, pol, channel)."""
     for part in prange(_PARTS):
         first = part * cross.size // _PARTS
         last = (part + 1) * cross.size // _PARTS
         _collapse_part(
-            data, flags, weights, model, cross[first:last], bounds, uv_s, frequencies_hz, uv_range,
+            data, flags, weights, model, cross[first:last], uv_s, frequencies_hz, uv_range,
             r[..., first:last], d[..., first:last], energy[part], count[part],
         )  # fmt: skip
 
 
 @njit(cache=True)
 def _collapse_part(  # type: ignore[no-untyped-def]
-    data, flags, weights, model, cross, bounds, uv_s, frequencies_hz, uv_range, r, d, energy, count
+    data, flags, weights, model, cross, uv_s, frequencies_hz, uv_range, r, d, energy, count
 ):
     n_chan, n_pol = data.shape[2], data.shape[3]
     r_block = np.zeros((n_pol, n_chan, _BLOCK), dtype=np.complex128)
     d_block = np.zeros((n_pol, n_chan, _BLOCK))
     for start in range(0, cross.size, _BLOCK):
         stop = min(start + _BLOCK, cross.size)
-        for s in range(bounds.size - 1):
-            r_block[:] = 0
-            d_block[:] = 0
-            for t in range(bounds[s], bounds[s + 1]):
-                for k in range(start, stop):
-                    b = cross[k]
-                    for c in range(n_chan):
-                        uv = uv_s[t, b] * frequencies_hz[c]
-                        if uv < uv_range[0] or uv > uv_range[1]:
-                            continue
-                        m = np.complex128(model[t, b, c])
-                        power = m.real * m.real + m.imag * m.imag
-                        for p in range(n_pol):
-                            w = np.float64(weights[t, b, c, p])
-                            if flags[t, b, c, p] or w <= 0:
-                                continue
-                            v = np.complex128(data[t, b, c, p])
-                            r_block[p, c, k - start] += w * v * np.conj(m)
-                            d_block[p, c, k - start] += w * power
-                            energy[s, p, c] += w * (v.real * v.real + v.imag * v.imag)
-                            count[s, p, c] += 1
-            for p in range(n_pol):
+        r_block[:] = 0
+        d_block[:] = 0
+        for t in range(data.shape[0]):
+            for k in range(start, stop):
+                b = cross[k]
                 for c in range(n_chan):
-                    for k in range(start, stop):
-                        r[s, p, c, k] = r_block[p, c, k - start]
-                        d[s, p, c, k] = d_block[p, c, k - start]
+                    uv = uv_s[t, b] * frequencies_hz[c]
+                    if uv < uv_range[0] or uv > uv_range[1]:
+                        continue
+                    m = np.complex128(model[t, b, c])
+                    power = m.real * m.real + m.imag * m.imag
+                    for p in range(n_pol):
+                        w = np.float64(weights[t, b, c, p])
+                        if flags[t, b, c, p] or w <= 0:
+                            continue
+                        v = np.complex128(data[t, b, c, p])
+                        r_block[p, c, k - start] += w * v * np.conj(m)
+                        d_block[p, c, k - start] += w * power
+                        energy[p, c] += w * (v.real * v.real + v.imag * v.imag)
+                        count[p, c] += 1
+        for p in range(n_pol):
+            for c in range(n_chan):
+                for k in range(start, stop):
+                    r[p, c, k] = r_block[p, c, k - start]
+                    d[p, c, k] = d_block[p, c, k - start]

@@ -20,6 +20,7 @@ from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.reduction import Sums, reduce
 from dsa110_assets.calibration.reference import choose_refant, rotate
 from dsa110_assets.errors import BadDataError
+from dsa110_assets.visibilities.predict import Prediction
 from dsa110_assets.visibilities.types import Visibilities
 
 __all__ = ["Solution", "SolveOptions", "solve"]
@@ -53,7 +54,7 @@ def solve(
     return solve_sums(vis, sums_for(vis, model, options), options, field_name=field_name)
 
 
-def sums_for(vis: Visibilities, model: NDArray[np.complex64], options: SolveOptions) -> Sums:
+def sums_for(vis: Visibilities, model: NDArray[np.complex64] | Prediction, options: SolveOptions) -> Sums:
     """What `solve_sums` needs of the data: reduced over the options' intervals and uv range."""
     return reduce(
         vis, model, options.gain_solint_s, (options.min_uv_wavelengths, options.max_uv_wavelengths)

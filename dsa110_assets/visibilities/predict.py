@@ -9,7 +9,7 @@ where there are 768 channels.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numba
@@ -50,8 +50,26 @@ def predict(
     """
     model = np.zeros((*vis.data.shape[:3],), np.complex64)
     for t, seen in enumerate(integrations(vis, sky, primary_beam, smearing) if len(sky) else ()):
-        seen.into(model[t])
+        seen.into(model[t : t + 1])
     return model
+
+
+class Prediction:
+    """What `predict` gives, but made when asked for: a slice of integrations at a time, in memory used again by the next."""
+
+    def __init__(self, vis: Visibilities, sky: SkyModel) -> None:
+        self.shape: tuple[int, ...] = vis.data.shape[:3]
+        self._seen = list(integrations(vis, sky)) if len(sky) else []
+        self._memory = np.zeros((0, *self.shape[1:]), np.complex64)
+
+    def __getitem__(self, times: slice) -> NDArray[np.complex64]:
+        """(time, baseline, channel) [Jy] of the integrations, good until the next are asked for."""
+        wanted = range(*times.indices(self.shape[0]))
+        if len(wanted) > len(self._memory):
+            self._memory = np.zeros((len(wanted), *self.shape[1:]), np.complex64)
+        for k, t in enumerate(wanted if self._seen else ()):
+            self._seen[t].into(self._memory[k : k + 1])
+        return self._memory[: len(wanted)]
 
 
 def predict_each(vis: Visibilities, sky: SkyModel) -> Iterator[NDArray[np.complex64]]:
@@ -61,8 +79,7 @@ def predict_each(vis: Visibilities, sky: SkyModel) -> Iterator[NDArray[np.comple
     """
     for seen in integrations(vis, sky):
         each = np.empty((len(sky), *vis.data.shape[1:3]), np.complex64)
-        for k in range(len(sky)):
-            seen.select(k).into(each[k])
+        seen.into(each)
         yield each
 
 
@@ -117,21 +134,17 @@ class Integration:
     turns_band: NDArray[np.float64]
     turns_per_hz: NDArray[np.float64]
 
-    def select(self, k: int) -> Integration:
-        """Source k alone."""
-        delay, band, rate = (np.ascontiguousarray(x[:, k : k + 1]) for x in (self.delay_s, self.turns_band, self.turns_per_hz))
-        return replace(self, spectra_jy=self.spectra_jy[k : k + 1], delay_s=delay, turns_band=band, turns_per_hz=rate)
-
-    def into(self, model: NDArray[np.complex64]) -> None:
-        """Write the model visibilities (baseline, channel) [Jy], every one of them."""
+    def into(self, models: NDArray[np.complex64]) -> None:
+        """Write model visibilities (model, baseline, channel) [Jy], every one: one model of all sources, or one of each."""
         nodes = self.nodes
+        bounds = np.linspace(0, len(self.spectra_jy), len(models) + 1).astype(np.int64)
         # each thread has a run of rows, and long baselines, which are neighbours, cost most
         rows = np.argsort(np.arange(self.vis.ant1.size) % _DEALT, kind="stable")
         spectra = self.spectra_jy.reshape(len(self.spectra_jy), -1, _LANES)
         _accumulate(
             rows, self.vis.ant1, self.vis.ant2, self.delay_s * nodes.step_hz, _turned(self.delay_s, nodes.frequencies_hz[0]),
             _turned(self.delay_s, nodes.step_hz), self.turns_band, self.turns_per_hz, spectra, nodes.frequencies_hz, nodes.sizes,
-            nodes.bounds, _HALFWAY, model,
+            nodes.bounds, _HALFWAY, bounds, models,
         )  # fmt: skip
 
 
@@ -284,11 +297,11 @@ def _refine(nodes, coarse, fine, size, outside, halfway):  # type: ignore[no-unt
 
 @numba.njit(cache=True, parallel=True)
 def _accumulate(  # type: ignore[no-untyped-def]
-    rows, ant1, ant2, turns, first, step, turns_band, turns_per_hz, spectra, frequencies_hz, sizes, bounds, halfway, model
+    rows, ant1, ant2, turns, first, step, turns_band, turns_per_hz, spectra, frequencies_hz, sizes, bounds, halfway, parts, models
 ):
-    """Sources summed into model (baseline, channel). By antenna and source: `turns` per channel, exp(i delay nu) at the
+    """Sources of each part summed into models (part, baseline, channel). By antenna and source: `turns` per channel, exp(i delay nu) at the
     `first` channel and over a `step`, and the turns of Integration."""
-    n_channels, n_nodes, n_grids = model.shape[1], frequencies_hz.size, bounds.size - 1
+    n_channels, n_nodes, n_grids = models.shape[2], frequencies_hz.size, bounds.size - 1
     middle_hz = frequencies_hz[n_channels // 2]
     squares = ((frequencies_hz / middle_hz) ** 2 - 1).astype(np.float32).reshape(-1, _LANES)
     for row in numba.prange(rows.size):
@@ -297,24 +310,28 @@ def _accumulate(  # type: ignore[no-untyped-def]
         x, y, amplitude = np.zeros(n_nodes, np.float32), np.zeros(n_nodes, np.float32), np.empty((bounds[-1], _LANES), np.float32)
         real, imaginary = x.reshape(-1, _LANES), y.reshape(-1, _LANES)
         lanes = np.empty((2, _LANES), np.float32)
-        coarsest = 0
-        for s in range(spectra.shape[0]):
-            grid, turn = 0, 2 * abs(turns[j, s] - turns[i, s])
-            start, along = first[j, s] * np.conj(first[i, s]), step[j, s] * np.conj(step[i, s])
-            while grid + 1 < n_grids and turn <= _MOST_TURN:
-                grid, turn, along = grid + 1, 2 * turn, along * along
-            if grid > 0:
-                start *= np.conj(along * along * along) ** (_OUTSIDE // 3)
-            coarsest = max(coarsest, grid)
-            across = _sinc(turns_band[j, s] - turns_band[i, s])
-            rate = turns_per_hz[j, s] - turns_per_hz[i, s]
-            low, high = bounds[grid], bounds[grid + 1]
-            _smeared(rate, across, spectra, s, frequencies_hz, squares, middle_hz, low, high, amplitude)
-            block = _lanes(along, lanes)
-            _add_source(start, block, lanes, amplitude, low, high, real, imaginary)
-        for grid in range(coarsest, 0, -1):
-            coarse, fine, outside = bounds[grid] * _LANES, bounds[grid - 1] * _LANES, _OUTSIDE if grid > 1 else 0
-            _refine(x, coarse, fine, sizes[grid - 1], outside, halfway)
-            _refine(y, coarse, fine, sizes[grid - 1], outside, halfway)
-        for k in range(n_channels):
-            model[b, k] = complex(x[k], y[k])
+        for part in range(models.shape[0]):
+            if part > 0:
+                x[:] = 0
+                y[:] = 0
+            coarsest = 0
+            for s in range(parts[part], parts[part + 1]):
+                grid, turn = 0, 2 * abs(turns[j, s] - turns[i, s])
+                start, along = first[j, s] * np.conj(first[i, s]), step[j, s] * np.conj(step[i, s])
+                while grid + 1 < n_grids and turn <= _MOST_TURN:
+                    grid, turn, along = grid + 1, 2 * turn, along * along
+                if grid > 0:
+                    start *= np.conj(along * along * along) ** (_OUTSIDE // 3)
+                coarsest = max(coarsest, grid)
+                across = _sinc(turns_band[j, s] - turns_band[i, s])
+                rate = turns_per_hz[j, s] - turns_per_hz[i, s]
+                low, high = bounds[grid], bounds[grid + 1]
+                _smeared(rate, across, spectra, s, frequencies_hz, squares, middle_hz, low, high, amplitude)
+                block = _lanes(along, lanes)
+                _add_source(start, block, lanes, amplitude, low, high, real, imaginary)
+            for grid in range(coarsest, 0, -1):
+                coarse, fine, outside = bounds[grid] * _LANES, bounds[grid - 1] * _LANES, _OUTSIDE if grid > 1 else 0
+                _refine(x, coarse, fine, sizes[grid - 1], outside, halfway)
+                _refine(y, coarse, fine, sizes[grid - 1], outside, halfway)
+            for k in range(n_channels):
+                models[part, b, k] = complex(x[k], y[k])
