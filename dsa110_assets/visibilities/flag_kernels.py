@@ -16,44 +16,69 @@ SIGMA_FLOOR = 0.1
 """Robust sigma is at least this part of a channel's median: without noise the spread of gains is not RFI."""
 
 
-@numba.njit(cache=True, parallel=True)
-def screen(data, flags, delivered, cross, limit):  # type: ignore[no-untyped-def]
+def _flat(flags: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The same memory as (time, baseline, channel x pol) bytes: loops over all of a row compile to whole vectors."""
+    return flags.reshape(*flags.shape[:2], -1).view(np.uint8)
+
+
+def screen(
+    data: NDArray[np.complex64], flags: NDArray[np.bool_], delivered: NDArray[np.bool_], cross: NDArray[np.bool_], limit: float
+) -> NDArray[np.int64]:
     """Flag exact zeros, cross-correlations (baseline,) of an amplitude above `limit`, and all autocorrelations.
 
     Returns (baseline, 3): samples of delivered channels that were flagged, are zero, are too high; each counted once.
     """
-    n_times, n_baselines, n_channels, n_pols = data.shape
-    counts = np.zeros((n_baselines, 3), np.int64)
-    most = np.float32(limit) * np.float32(limit)
-    for b in numba.prange(n_baselines):
-        for t in range(n_times):
-            for k in range(n_channels):
-                for p in range(n_pols):
-                    value = data[t, b, k, p]
-                    power = value.real * value.real + value.imag * value.imag
-                    zero, high = value == 0, power > most and cross[b]
-                    if delivered[k]:
-                        given = flags[t, b, k, p]
-                        counts[b, 0] += given
-                        counts[b, 1] += zero and not given
-                        counts[b, 2] += high and not given
-                    if zero or high or not cross[b]:
-                        flags[t, b, k, p] = True
+    counts = np.zeros((data.shape[1], 3), np.int64)
+    parts = data.reshape(*data.shape[:2], -1).view(np.float32)
+    _screen(parts, _flat(flags), np.repeat(delivered, data.shape[3]).view(np.uint8), cross, np.float32(limit) ** 2, counts)
     return counts
 
 
 @numba.njit(cache=True, parallel=True)
-def baseline_counts(flags, delivered):  # type: ignore[no-untyped-def]
-    """(baseline, pol) flagged samples in delivered channels."""
-    n_times, n_baselines, n_channels, n_pols = flags.shape
-    out = np.zeros((n_baselines, n_pols), np.int64)
+def _screen(parts, flags, delivered, cross, most, counts):  # type: ignore[no-untyped-def]
+    n_times, n_baselines, n = flags.shape
     for b in numba.prange(n_baselines):
+        limit, auto = (most, np.uint8(0)) if cross[b] else (np.float32(np.inf), np.uint8(1))
+        number = np.zeros((3, n), np.uint32)
         for t in range(n_times):
-            for k in range(n_channels):
-                if delivered[k]:
-                    for p in range(n_pols):
-                        out[b, p] += flags[t, b, k, p]
+            for i in range(n):
+                real, imaginary = parts[t, b, 2 * i], parts[t, b, 2 * i + 1]
+                zero = np.uint8((real == 0) & (imaginary == 0))
+                high = np.uint8(real * real + imaginary * imaginary > limit)
+                given = flags[t, b, i]
+                number[0, i] += np.uint32(given)
+                number[1, i] += np.uint32(zero & (given ^ 1))
+                number[2, i] += np.uint32(high & (given ^ 1))
+                flags[t, b, i] = given | zero | high | auto
+        for cause in range(3):
+            for i in range(n):
+                counts[b, cause] += number[cause, i] * delivered[i]
+
+
+def baseline_counts(flags: NDArray[np.bool_], delivered: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(baseline, pol) flagged samples in delivered channels."""
+    out = np.zeros((flags.shape[1], flags.shape[3]), np.int64)
+    _baseline_counts(_flat(flags), delivered, out)
     return out
+
+
+@numba.njit(cache=True, parallel=True)
+def _baseline_counts(flags, delivered, out):  # type: ignore[no-untyped-def]
+    n_pols = out.shape[1]
+    for b in numba.prange(flags.shape[1]):
+        number = _over_time(flags, b)
+        for i in range(number.size):
+            out[b, i % n_pols] += number[i] * delivered[i // n_pols]
+
+
+@numba.njit(cache=True)
+def _over_time(flags, b):  # type: ignore[no-untyped-def]
+    """(channel x pol,) flagged integrations of one baseline."""
+    number = np.zeros(flags.shape[2], np.uint16)
+    for t in range(flags.shape[0]):
+        for i in range(number.size):
+            number[i] += np.uint16(flags[t, b, i])
+    return number
 
 
 @numba.njit(cache=True, parallel=True)
@@ -71,20 +96,6 @@ def delivered_channels(weights, cross):  # type: ignore[no-untyped-def]
     out = np.zeros(n_channels, np.bool_)
     for b in range(n_baselines):
         out |= found[b]
-    return out
-
-
-@numba.njit(cache=True, parallel=True)
-def channel_counts(flags, live):  # type: ignore[no-untyped-def]
-    """(time, channel, pol) flagged samples over the live (baseline, pol) pairs."""
-    n_times, n_baselines, n_channels, n_pols = flags.shape
-    out = np.zeros((n_times, n_channels, n_pols), np.int64)
-    for t in numba.prange(n_times):
-        for b in range(n_baselines):
-            for p in range(n_pols):
-                if live[b, p]:
-                    for k in range(n_channels):
-                        out[t, k, p] += flags[t, b, k, p]
     return out
 
 
@@ -148,24 +159,45 @@ def extend(
         return
     counts = baseline_counts(flags, delivered)
     live = cross[:, None] & (counts < flags.shape[0] * int(delivered.sum()))
-    channel = channel_counts(flags, live).sum(axis=0) / np.maximum(live.sum(axis=0) * flags.shape[0], 1)
-    _extend_rows(flags, delivered, int(delivered.sum()), fraction, channel > fraction)
+    rows, n_channels, n_pols = _flat(flags), flags.shape[2], flags.shape[3]
+    channel = _channel_counts(rows, np.tile(live.view(np.uint8), n_channels)).sum(axis=0).reshape(n_channels, n_pols)
+    bad_channel = channel > fraction * np.maximum(live.sum(axis=0) * flags.shape[0], 1)
+    _extend_rows(rows, np.repeat(delivered, n_pols).view(np.uint8), n_pols, fraction, bad_channel.ravel().view(np.uint8))
 
 
 @numba.njit(cache=True, parallel=True)
-def _extend_rows(flags, delivered, n_delivered, fraction, bad_channel):  # type: ignore[no-untyped-def]
-    n_times, n_baselines, n_channels, n_pols = flags.shape
+def _channel_counts(flags, live):  # type: ignore[no-untyped-def]
+    """(time, channel x pol) flagged samples over the live (baseline, channel x pol)."""
+    n_times, n_baselines, n = flags.shape
+    out = np.zeros((n_times, n), np.uint32)
+    for t in numba.prange(n_times):
+        for b in range(n_baselines):
+            for i in range(n):
+                out[t, i] += np.uint32(flags[t, b, i] & live[b, i])
+    return out
+
+
+@numba.njit(cache=True, parallel=True)
+def _extend_rows(flags, delivered, n_pols, fraction, bad_channel):  # type: ignore[no-untyped-def]
+    n_times, n_baselines, n = flags.shape
+    n_delivered = delivered.sum() // n_pols
     for b in numba.prange(n_baselines):
-        for p in range(n_pols):
-            per_time = np.zeros(n_times, np.int64)
-            per_channel = np.zeros(n_channels, np.int64)
-            for t in range(n_times):
-                for k in range(n_channels):
-                    if delivered[k] and flags[t, b, k, p]:
-                        per_time[t] += 1
-                        per_channel[k] += 1
-            for t in range(n_times):
-                whole = per_time[t] > fraction * n_delivered
-                for k in range(n_channels):
-                    if whole or bad_channel[k, p] or per_channel[k] > fraction * n_times:
-                        flags[t, b, k, p] = True
+        number = _over_time(flags, b)
+        column = np.empty(n, np.uint8)
+        for i in range(n):
+            column[i] = bad_channel[i] | (np.uint8(number[i] > fraction * n_times) & delivered[i])
+        for t in range(n_times):
+            if _number(flags[t, b], delivered) > fraction * n_delivered:  # of all polarisations, so perhaps of one
+                for p in range(n_pols):
+                    if _number(flags[t, b, p::n_pols], delivered[p::n_pols]) > fraction * n_delivered:
+                        flags[t, b, p::n_pols] = 1
+            for i in range(n):
+                flags[t, b, i] |= column[i]
+
+
+@numba.njit(cache=True)
+def _number(flags, delivered):  # type: ignore[no-untyped-def]
+    number = np.uint32(0)
+    for i in range(flags.size):
+        number += np.uint32(flags[i] & delivered[i])
+    return number

@@ -85,7 +85,7 @@ def _search(sums, numbers, first, windows, eta, hits):  # type: ignore[no-untype
                 if there[k, t]:
                     low = min(max(t - _MOMENTS, 0), max(n_times - 2 * _MOMENTS - 1, 0))
                     high = min(low + 2 * _MOMENTS + 1, n_times)
-                    sharp[k, t] = mean[k, t] - np.median(mean[k, low:high][there[k, low:high] > 0])
+                    sharp[k, t] = mean[k, t] - _median(mean[k, low:high], there[k, low:high])
         hit = np.zeros((n_channels, n_times), np.uint8)
         _windows(sharp, there, first, windows, np.float32(1), hit)
         carrier = np.zeros((n_channels, 1), np.uint8)
@@ -99,6 +99,21 @@ def _search(sums, numbers, first, windows, eta, hits):  # type: ignore[no-untype
             for t in range(n_times):
                 hits[a, t, k] = hit[k, t] | carrier[k, 0]
         sumthreshold.extend(hits[a], eta)
+
+
+@numba.njit(cache=True)
+def _median(values, there):  # type: ignore[no-untyped-def]
+    """Median of the few values that are there, of which there is at least one."""
+    order, n = np.empty(values.size, np.float32), 0
+    for i in range(values.size):
+        if there[i]:
+            place = n
+            while place > 0 and order[place - 1] > values[i]:
+                order[place] = order[place - 1]
+                place -= 1
+            order[place] = values[i]
+            n += 1
+    return (order[(n - 1) // 2] + order[n // 2]) / np.float32(2)
 
 
 @numba.njit(cache=True)
