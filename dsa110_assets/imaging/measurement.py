@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +33,6 @@ def residual_image(
     bright components are exact, and gridding errors are a share of the faint ones'.
     """
     total = float(np.sum(weighted.weights, dtype=np.float64))
-    rough = replace(gridder, epsilon=max(_TERM_EPSILON, gridder.epsilon))
     terms = [(stokes.cell_means(pattern), ratio) for pattern, ratio in attenuation.terms]
     known = np.zeros((gridder.n_pixels, gridder.n_pixels), dtype=np.float32)
     left = stokes.data.copy()
@@ -51,7 +49,7 @@ def residual_image(
             np.subtract(left, gridder.to_visibilities(rest), out=left)
             bright = np.abs(flux[far]).max() > _NEGLIGIBLE * weighted.noise_jy
             for pattern, ratio in terms if bright else ():
-                np.subtract(left, pattern * rough.to_visibilities(rest * ratio), out=left)
+                np.subtract(left, pattern * gridder.to_visibilities(rest * ratio, _TERM_EPSILON), out=left)
 
     def of(model: Image) -> Image:
         fresh = model - known

@@ -3,7 +3,7 @@
 Antennas on flat ground have w = a u + b v at any instant, so that u l + v m + w (n - 1) is
 u [l + a (n - 1)] + v [m + b (n - 1)]: an image in l + a (n - 1), m + b (n - 1) needs no w at all. FITS
 calls this projection SIN with PV2_1 = -a, PV2_2 = -b (Calabretta & Greisen 2002, section 5.1.5). What is
-left of w (relief, and the change of a and b during a tile) takes a few planes instead of dozens.
+left of w (relief, and the change of a and b during a tile) takes a few planes instead of dozens (`gridding`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dsa110_assets.imaging.stokes import StokesI
-
-_W_CLASSES = np.geomspace(0.5, 64, 15)
-"""[wavelengths] What is left of w is sorted into such classes; within one, samples keep their order."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,4 @@ def flattened(stokes: StokesI, field_rad: float) -> tuple[StokesI, Slant]:
     turns = np.array([np.abs(w).max(), np.abs(uvw[:, 2]).max()]) * corner
     if turns[0] < 0.5 or turns[1] > 0.7 * turns[0]:
         return stokes, Slant(0.0, 0.0)
-    # those with most w first: the gridder's series then takes the fewest samples in its higher orders
-    order = np.argsort(-np.digitize(np.abs(uvw[:, 2]), _W_CLASSES), kind="stable")
-    return replace(stokes, uvw=uvw).select(order), Slant(float(a), float(b))
+    return replace(stokes, uvw=uvw), Slant(float(a), float(b))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit, prange
@@ -39,11 +39,6 @@ class StokesI:
     n_visibilities: int
     typical_weight: float
     variance_scale: float
-
-    def select(self, order: NDArray[np.intp]) -> StokesI:
-        """These samples, in this order."""
-        names = ("data", "weights", "uvw", "bounds", "baselines")
-        return replace(self, **{name: getattr(self, name)[order] for name in names})
 
     def cell_means(self, of_time_channel: NDArray[np.floating]) -> NDArray[np.float32]:
         """(sample,) float32: the mean over each cell of a (time, channel) array, weighted as most baselines are."""

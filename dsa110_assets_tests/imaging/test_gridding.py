@@ -33,7 +33,6 @@ def test_image_and_visibilities_agree_with_the_direct_transform_to_epsilon(
     epsilon: float, field_deg: float, w_lambda: float
 ) -> None:
     uvw = _uvw(w_lambda=w_lambda)
-    uvw = uvw[np.argsort(-np.abs(uvw[:, 2]))]  # so that higher orders take fewer samples
     pixel_rad = np.deg2rad(field_deg) / N_PIXELS
     rng = np.random.default_rng(5)
     image = rng.standard_normal((N_PIXELS, N_PIXELS))
@@ -42,11 +41,11 @@ def test_image_and_visibilities_agree_with_the_direct_transform_to_epsilon(
     phase = _phase(uvw, pixel_rad)
     gridder = Gridder(uvw, N_PIXELS, pixel_rad, epsilon)
     if w_lambda == 0:
-        assert gridder.w_terms == ((180,) if epsilon >= 1e-5 else ())
+        assert gridder.terms() == (epsilon >= 1e-5)
     elif field_deg == 20:
-        assert gridder.w_terms == ()
+        assert gridder.terms() == 0
     elif w_lambda == 20 and epsilon >= 1e-4:
-        assert 2 <= len(gridder.w_terms) <= 4
+        assert 2 <= gridder.terms() <= 4
 
     direct_visibilities = np.einsum("kyx,yx->k", np.exp(1j * phase), image)
     direct_image = np.einsum("k,kyx->yx", weights * data, np.exp(-1j * phase)).real
