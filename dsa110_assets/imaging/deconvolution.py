@@ -18,6 +18,8 @@ from dsa110_assets.imaging.clark import Cleaned, Depth, clean
 from dsa110_assets.imaging.options import ImagingOptions
 
 Image = NDArray[np.float32]
+_ROUNDING = 1e-6
+"""Relative accuracy of sums of many products in single precision."""
 _log = logging.getLogger(__name__)
 
 
@@ -34,11 +36,14 @@ def deconvolve(
     """CLEAN a dirty image (n, n) with its dirty beam (2n, 2n), unit peak at its centre pixel.
 
     `residual_of(model)` is the exact residual image of a model, from the visibilities: the major cycle. The
-    returned residual is always exact for the returned model. Never deeper than the gridder's accuracy allows.
+    returned residual is always exact for the returned model. Never deeper than accuracy allows: for our own cycles
+    that of sums in single precision, as each grids only what it found and sums the brightest of that directly, so that
+    the gridder's error is a share of what was left before it; for radler's, which report the whole, the gridder's share
+    of the brightest.
     """
     if options.clean_iterations == 0:
         return Cleaned(np.zeros_like(dirty), dirty, 0, 0)
-    floor_jy = max(options.threshold_jy, options.epsilon * float(np.abs(dirty).max()))
+    peak_jy = float(np.abs(dirty).max())
     if options.deconvolver == "clark":
         depth = Depth(
             iterations=options.clean_iterations,
@@ -47,9 +52,10 @@ def deconvolve(
             max_major_cycles=options.max_major_cycles,
             auto_mask_sigma=options.auto_mask_sigma,
             auto_threshold_sigma=options.auto_threshold_sigma,
-            floor_jy=floor_jy,
+            floor_jy=max(options.threshold_jy, _ROUNDING * peak_jy),
         )
         return clean(dirty, wide_psf, residual_of, depth, threads)
+    floor_jy = max(options.threshold_jy, options.epsilon * peak_jy)
     return _radler(
         dirty, wide_psf, residual_of, _settings(options, dirty.shape, pixel_rad, floor_jy, threads), beam_rad
     )

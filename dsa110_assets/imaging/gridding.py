@@ -97,7 +97,7 @@ class Gridder:
     @cached_property
     def _middle(self) -> NDArray[np.complex64]:
         """(sample,) exp[2 pi i w times the mean n - 1]."""
-        return np.exp(2j * np.pi * self._mean_height * self.uvw[:, 2]).astype(np.complex64)
+        return np.asarray(np.exp(2j * np.pi * self._mean_height * self.uvw[:, 2]), dtype=np.complex64)
 
     @cached_property
     def _plan(self) -> Any:

@@ -76,7 +76,7 @@ class ImagingOptions:
     ] = "clark"
     drift_terms: Annotated[
         int, Field(ge=0, le=8, description="terms that follow sources through the beam; 0 = a static beam")
-    ] = 2
+    ] = 4
     spectral_index: Annotated[
         float, Field(ge=-3, le=3, description="of a typical source: without it a wide band leaves sidelobes of 1 %")
     ] = -0.7
