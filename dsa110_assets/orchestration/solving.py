@@ -51,9 +51,10 @@ def solve_transit(
         f"{recipes.RECIPES['caltables'].code_version}|{settings.solve_engine}|{json.dumps(asdict(settings.solve), sort_keys=True)}"
     )
     name = calibrators.set_name(transit, product, fingerprint)
+    read = measurement_set.mapped if settings.solve_engine == "own" else measurement_set.read
     try:
         solution = night.calibrate_transit(
-            measurement_set.read(ms_path), sky, transit, settings.solve, search=bright_sources, **_engine(settings, directory)
+            read(ms_path), sky, transit, settings.solve, search=bright_sources, **_engine(settings, directory)
         )
     except BadDataError as error:
         return Solved(name, product, transit, (), {}, (str(error),))

@@ -30,6 +30,7 @@ from dsa110_assets.visibilities.types import Antennas, Visibilities
 
 DAY_S = 86400.0
 KEYWORD = "DSA110"
+_WEIGHTS_LOOKED_AT = 100
 _COLUMNS_CONSTANT = (
     "ARRAY_ID",
     "DATA_DESC_ID",
@@ -95,7 +96,7 @@ class NewSet:
             for name, value_type, item_bytes in hollow:
                 ms_columns.add_hollow(main, self.path, name, *ms_columns.tiled(name, value_type, spectrum, item_bytes))
             _write_geometry(main, frame)
-            main.putkeyword(KEYWORD, _record(frame))
+            main.putkeyword(KEYWORD, _record(frame) | {"weights_repeat": self.uniform})
         finally:
             main.close()
 
@@ -155,6 +156,28 @@ def read(path: Path, column: str = "DATA") -> Visibilities:
         return replace(stored.frame, data=data, flags=flags, weights=weights)
 
 
+def mapped(path: Path) -> Visibilities:
+    """The visibilities of `read`, their data left on disk until they are used: a set's own page cache, no copy of it.
+
+    A set holds the conjugates of ours, which are ours of the same baselines the other way round: so ant1 and ant2 are
+    exchanged, and uvw have the other sign. Weights that are the same in every row are one row, repeated. To be read, not
+    written to. A set that is not laid out as `write` has it is read as `read` does. Raises what `read` raises.
+    """
+    with opened(path) as stored:
+        place = stored.column_place()
+        if place is None:
+            return read(path)
+        frame, shape = stored.frame, stored.frame.data.shape
+        flags = np.empty(shape, np.bool_)
+        stored.load_flags(0, flags)
+        weights = stored.repeated_weights()
+        if weights is None:
+            weights = np.empty(shape, np.float32)
+            stored.load_weights(0, weights)
+        turned = replace(frame, ant1=frame.ant2, ant2=frame.ant1, uvw_m=-frame.uvw_m)
+        return replace(turned, data=place.mapped().reshape(shape), flags=flags, weights=weights)
+
+
 @contextmanager
 def opened(path: Path, column: str = "DATA") -> Iterator[StoredSet]:
     """A measurement set whose samples are loaded some integrations at a time; as `read`."""
@@ -180,24 +203,62 @@ class StoredSet:
 
     def load(self, first_time: int, data: NDArray[np.complex64], flags: NDArray[np.bool_], weights: NDArray[np.float32]) -> None:
         """Fill (time, baseline, channel, pol) arrays, C-contiguous, with the integrations from `first_time` on."""
-        n_baselines = self.frame.ant1.size
-        first, n_rows = first_time * n_baselines, data.shape[0] * n_baselines
-        named: list[tuple[str, NDArray[Any]]] = [(self._column, data), ("FLAG", flags)]
-        if spectra := "WEIGHT_SPECTRUM" in self._main.colnames() and self._main.iscelldefined("WEIGHT_SPECTRUM", 0):
-            named.append(("WEIGHT_SPECTRUM", weights))
-        source = self._main if self._order is None else self._main.selectrows(self._order)
-        for name, cube in named:
-            place = self._places.get(name)
-            # bits start a byte at every eighth row only
-            if place is not None and place.dtype == cube.dtype and (name != "FLAG" or first % 8 == 0):
-                with place.opened(os.O_RDONLY):
-                    place.get(first, cube)
-            else:
-                for t in range(data.shape[0]):
-                    source.getcolnp(name, cube[t], first + t * n_baselines, n_baselines)
-        if not spectra:
-            weights[:] = source.getcol("WEIGHT", first, n_rows).reshape(-1, n_baselines, 1, 2)
+        self._load(self._column, first_time, data)
         _conjugate(data.view(np.uint64).reshape(-1))
+        self.load_flags(first_time, flags)
+        self.load_weights(first_time, weights)
+
+    def load_flags(self, first_time: int, flags: NDArray[np.bool_]) -> None:
+        """The flags of `load`."""
+        self._load("FLAG", first_time, flags)
+
+    def load_weights(self, first_time: int, weights: NDArray[np.float32]) -> None:
+        """The weights of `load`."""
+        repeated = self.repeated_weights()
+        if repeated is not None:
+            weights[:] = repeated[0, 0]
+        elif self._has_spectra():
+            self._load("WEIGHT_SPECTRUM", first_time, weights)
+        else:
+            n_baselines = self.frame.ant1.size
+            one = self._rows().getcol("WEIGHT", first_time * n_baselines, len(weights) * n_baselines)
+            weights[:] = one.reshape(-1, n_baselines, 1, 2)
+
+    def repeated_weights(self) -> NDArray[np.float32] | None:
+        """The weights (time, baseline, channel, pol) as one row repeated without memory; None if rows may differ.
+
+        `write` says so in the set's keyword. Tasks that weigh anew do so in all rows: a hundred are looked at.
+        """
+        record = self._main.getkeyword(KEYWORD) if KEYWORD in self._main.keywordnames() else {}
+        if not (record.get("weights_repeat") and self._has_spectra()):
+            return None
+        first: NDArray[np.float32] = self._main.getcell("WEIGHT_SPECTRUM", 0)
+        rows = np.linspace(0, self._main.nrows() - 1, _WEIGHTS_LOOKED_AT).astype(int).tolist()
+        same = all(np.array_equal(self._main.getcell("WEIGHT_SPECTRUM", row), first) for row in rows)
+        return np.broadcast_to(first, self.frame.data.shape) if same and first.dtype == np.float32 else None
+
+    def column_place(self) -> ms_columns.TiledColumn | None:
+        """The data's file, if it holds them in our order and type."""
+        place = self._places.get(self._column)
+        return place if place is not None and place.dtype == np.complex64 else None
+
+    def _has_spectra(self) -> bool:
+        return "WEIGHT_SPECTRUM" in self._main.colnames() and bool(self._main.iscelldefined("WEIGHT_SPECTRUM", 0))
+
+    def _rows(self) -> Any:
+        return self._main if self._order is None else self._main.selectrows(self._order)
+
+    def _load(self, name: str, first_time: int, cube: NDArray[Any]) -> None:
+        n_baselines = self.frame.ant1.size
+        first, place = first_time * n_baselines, self._places.get(name)
+        # bits start a byte at every eighth row only
+        if place is not None and place.dtype == cube.dtype and (name != "FLAG" or first % 8 == 0):
+            with place.opened(os.O_RDONLY):
+                place.get(first, cube)
+            return
+        rows = self._rows()
+        for t in range(len(cube)):
+            rows.getcolnp(name, cube[t], first + t * n_baselines, n_baselines)
 
 
 def problems(path: Path) -> list[str]:

@@ -21,6 +21,7 @@ from casacore import tables
 from numpy.typing import NDArray
 
 TILE_BYTES = 1 << 20
+_UNPACKED = 1 << 20
 _MIN_ROWS, _MAX_ROWS = 8, 4096
 
 
@@ -105,7 +106,20 @@ class TiledColumn:
                 raise EOFError(f"{self.path} ends {view.nbytes} bytes too early")
             view, offset = view[n:], offset + n
         if bits:
-            out.reshape(-1).view(np.uint8)[:] = np.unpackbits(raw, count=out.size, bitorder="little")
+            flat = out.reshape(-1).view(np.uint8)
+            for first in range(0, flat.size, _UNPACKED):  # in pieces, as memory never used before is slow
+                piece = flat[first : first + _UNPACKED]
+                piece[:] = np.unpackbits(raw[first // 8 : first // 8 + _UNPACKED // 8], count=piece.size, bitorder="little")
+
+    def mapped(self) -> NDArray[Any]:
+        """All items in row order, flat, where they are on disk: what is written to them stays in this process's memory.
+
+        Not of bits. EOFError if the file is too short.
+        """
+        try:
+            return np.asarray(np.memmap(self.path, self.dtype, mode="c", shape=(self.n_rows * self.cell,)))
+        except ValueError as error:
+            raise EOFError(f"{self.path} is shorter than its {self.n_rows} rows ({error})") from error
 
     def _offset(self, first_row: int) -> int:
         items = first_row * self.cell

@@ -210,6 +210,38 @@ def test_read_survives_what_stock_tools_drop_and_reorder(vis, tmp_path) -> None:
     assert back.pointing_dec_rad == pytest.approx(vis.pointing_dec_rad, abs=1e-10)
 
 
+def turned_back(vis: Visibilities) -> Visibilities:
+    """Every baseline the other way round, its data conjugated."""
+    return dataclasses.replace(vis, data=vis.data.conj(), ant1=vis.ant2, ant2=vis.ant1, uvw_m=-vis.uvw_m)
+
+
+@pytest.mark.parametrize("weights", ["uneven", "the same in every row", "weighed anew"])
+def test_mapped_is_what_is_read_the_other_way_round(vis, tmp_path, weights: str) -> None:  # type: ignore[no-untyped-def]
+    """Bit for bit, without a copy of the data, and with one row of weights if there is no more than one."""
+    path = tmp_path / "a.ms"
+    if weights != "uneven":
+        vis = dataclasses.replace(vis, weights=np.ascontiguousarray(np.broadcast_to(vis.weights[0, 0], vis.weights.shape)))
+    measurement_set.write(vis, path)
+    if weights == "weighed anew":
+        vis = dataclasses.replace(vis, weights=vis.weights + 1 + np.arange(vis.ant1.size, dtype=np.float32)[:, None, None])
+        with tables.table(str(path), ack=False, readonly=False) as main:
+            main.putcol("WEIGHT_SPECTRUM", vis.weights.reshape(-1, *vis.weights.shape[2:]))
+    got = measurement_set.mapped(path)
+    assert_same(turned_back(got), vis)
+    assert_same(measurement_set.read(path), vis)
+    assert (got.weights.strides[:2] == (0, 0)) == (weights == "the same in every row")
+    before = (path / "table.dat").stat().st_mtime_ns, measurement_set.read(path).data.tobytes()
+    got.data[:] = 0
+    assert before == ((path / "table.dat").stat().st_mtime_ns, measurement_set.read(path).data.tobytes())
+
+
+def test_a_set_in_another_order_is_read(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    measurement_set.write(vis, tmp_path / "a.ms")
+    with tables.table(str(tmp_path / "a.ms"), ack=False) as main:
+        main.selectrows(np.random.default_rng(1).permutation(main.nrows())).copy(str(tmp_path / "b.ms"), deep=True).close()
+    np.testing.assert_array_equal(measurement_set.mapped(tmp_path / "b.ms").data, vis.data)
+
+
 def test_refusals(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(BadDataError, match="not a measurement set"):
         measurement_set.read(tmp_path)

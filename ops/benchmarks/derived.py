@@ -106,7 +106,7 @@ def tables(ms: str, inbox: str, out: str) -> dict[str, Any]:
     from dsa110_assets.calibration.options import SolveOptions
     from dsa110_assets.visibilities import measurement_set
 
-    vis = measurement_set.read(Path(ms))
+    vis = measurement_set.mapped(Path(ms))
     solution = night.calibrate_transit(vis, sky_of(inbox), transit_in(vis), SolveOptions())
     Path(out).mkdir(parents=True)
     for gains in solution.tables:
