@@ -60,7 +60,8 @@ def _big_endian(bits, out):  # type: ignore[no-untyped-def]
 def swapped(word):  # type: ignore[no-untyped-def]
     """A uint32 with its bytes in the other order."""
     low = ((word & np.uint32(0xFF00)) << np.uint32(8)) | (word << np.uint32(24))
-    return low | ((word >> np.uint32(8)) & np.uint32(0xFF00)) | (word >> np.uint32(24))
+    # shifts are done in 64 bits
+    return np.uint32(low | ((word >> np.uint32(8)) & np.uint32(0xFF00)) | (word >> np.uint32(24)))
 
 
 def _words(header: Header) -> int:

@@ -25,7 +25,7 @@ from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.mosaics.beams import common_beam, spread, to_beam
 from dsa110_assets.mosaics.grid import common_header
 from dsa110_assets.mosaics.options import CoaddOptions
-from dsa110_assets.mosaics.resample import Spline, accumulate, source_coordinates, spline, without_blanks
+from dsa110_assets.mosaics.resample import Spline, accumulate, has_blanks, source_coordinates, spline, without_blanks
 from dsa110_assets.mosaics.window import covered
 
 _SAMPLES = 1_000_000
@@ -133,8 +133,12 @@ def _add(
         raise BadDataError(f"{tile.image_path}: every pixel is 0, which no sky is; image it again")
     x, y = source_coordinates(WCS(image.header).celestial, WCS(grid).celestial, window)
     curve, sigma = _at_beam(image, tile.rms_jy, target, threads, work)
+    response = beam.data
+    if has_blanks(response):
+        response, unknown = without_blanks(response)
+        curve = curve._replace(blank=unknown | curve.blank if curve.blank.size else unknown)
     top, bottom = (plane[window.slices] for plane in sums)
-    return accumulate(curve, beam.data, x, y, sigma, options.pb_cutoff, top, bottom), curve.coefficients
+    return accumulate(curve, response, x, y, sigma, options.pb_cutoff, top, bottom), curve.coefficients
 
 
 def _at_beam(

@@ -77,6 +77,11 @@ def spline(image: NDArray[np.float32], work: NDArray[np.float32] | None = None) 
     return Spline(padded, blank)
 
 
+def has_blanks(image: NDArray[np.float32]) -> bool:
+    """Whether any pixel (float32, in either byte order) is not finite."""
+    return bool(_blanks(image.view(np.uint32), not image.dtype.isnative))
+
+
 def without_blanks(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """An image with each blank (not finite) pixel given its nearest neighbour's value, and where those are.
 
@@ -99,6 +104,16 @@ _SIDE_BY_SIDE = 8
 """Rows filtered together: each step of one waits for the last, those of eight do not wait for one another."""
 _COLUMNS = 64
 _EXPONENT = np.uint32(0x7F800000)
+
+
+@njit(cache=True, parallel=True)
+def _blanks(bits, swap):  # type: ignore[no-untyped-def]
+    blanks = 0
+    mask = swapped(_EXPONENT) if swap else _EXPONENT
+    for row in prange(bits.shape[0]):
+        for column in range(bits.shape[1]):
+            blanks += 1 if (bits[row, column] & mask) == mask else 0
+    return blanks
 
 
 @njit(cache=True, parallel=True)
@@ -229,8 +244,8 @@ def accumulate(
     """Add response * image / sigma^2 to `top` and response^2 / sigma^2 to `bottom`, which are a window of the target,
     where the image has data and its response is at least `cutoff`; whether that is anywhere.
 
-    `x` and `y` are coarse source coordinates. `response` (ny, nx), at least 4 x 4 pixels, is smooth: it is read at every
-    8th pixel along both axes, and where one of those is NaN its surroundings have no data.
+    `x` and `y` are coarse source coordinates. `response` (ny, nx), at least 4 x 4 pixels, is finite and smooth: only every
+    8th pixel along both axes is read.
     """
     step = min(_RESPONSE_STEP, (min(response.shape) - 1) // 3)
     samples = np.ascontiguousarray(response[::step, ::step], np.float32)
