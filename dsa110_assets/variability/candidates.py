@@ -20,8 +20,8 @@ from dsa110_assets.photometry.errormodel import group_starts
 from dsa110_assets.photometry.geometry import unit_vectors
 from dsa110_assets.telescope import astrometry
 from dsa110_assets.variability import significance
-from dsa110_assets.variability.curves import InMemory, LightCurves
-from dsa110_assets.variability.metrics import ragged_metrics
+from dsa110_assets.variability.curves import Block, InMemory, LightCurves
+from dsa110_assets.variability.metrics import ends, ragged_metrics
 from dsa110_assets.variability.options import VariabilityOptions
 from dsa110_assets.variability.unseen import Unseen, unseen_before
 
@@ -64,19 +64,9 @@ def _curves(light_curves: pd.DataFrame, options: VariabilityOptions) -> _Curves:
     flux, error = (light_curves[c].to_numpy(np.float64) for c in ("flux_jy", "flux_err_jy"))
     usable = np.isfinite(flux) & (error > 0)
     usable &= (light_curves["quality"].to_numpy(np.int64) & options.exclude_quality) == 0
-    rows = light_curves if usable.all() else light_curves[usable]
+    rows = light_curves[usable].sort_values(["source_id", "mjd"], kind="stable").reset_index(drop=True)
     source = pd.factorize(rows["source_id"])[0].astype(np.int64)
-    if not _in_order(source, rows["mjd"].to_numpy(np.float64)):
-        rows = rows.sort_values(["source_id", "mjd"], kind="stable")
-        source = pd.factorize(rows["source_id"])[0].astype(np.int64)
-    rows = rows.reset_index(drop=True)
     return _Curves(rows, rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64), group_starts(source))
-
-
-def _in_order(source: IntArray, mjd: FloatArray) -> bool:
-    """Whether each source's rows are together and in order of time; `source` numbers them by first appearance."""
-    step = np.diff(source)
-    return bool(np.all((step == 1) | ((step == 0) & (np.diff(mjd) >= 0))))
 
 
 def _baseline(flux: FloatArray, error: FloatArray, catalogue_jy: float) -> tuple[float, float]:
@@ -142,37 +132,39 @@ def _unseen(table: pd.DataFrame, curves: LightCurves, new: NDArray[np.bool_], op
     return out
 
 
-def _table(curves: _Curves) -> pd.DataFrame:
+def _table(block: Block, options: VariabilityOptions) -> pd.DataFrame:
     """Metrics and p-values of every source with a usable point."""
-    rows, starts = curves.rows, curves.starts
-    metrics = ragged_metrics(curves.flux, curves.error, starts)
-    first, last = rows.iloc[starts[:-1]], rows.iloc[starts[1:] - 1]
+    excluded = (block.columns["quality"].astype(np.int64) & options.exclude_quality) != 0
+    flux = np.where(excluded, np.nan, block.columns["flux_jy"])
+    metrics = ragged_metrics(flux, block.columns["flux_err_jy"], block.starts)
+    first, last, peak = ends(flux, block.columns["flux_err_jy"], block.starts)
+    mjd = block.columns["mjd"]
     where = np.maximum(metrics.deviation_row, 0)
     several = metrics.deviation_row >= 0
     out = pd.DataFrame(
         {
-            "source_id": first["source_id"].astype(object).to_numpy(),
-            "ra_deg": first["ra_deg"].to_numpy(),
-            "dec_deg": first["dec_deg"].to_numpy(),
+            "source_id": block.names,
+            "ra_deg": block.columns["ra_deg"][first],
+            "dec_deg": block.columns["dec_deg"][first],
             "n_epochs": metrics.n,
             "mean_flux_jy": metrics.weighted_mean,
             "eta": metrics.eta,
             "v": metrics.v,
             "vs_max": metrics.vs_max,
             "m_max": metrics.m_max,
-            "first_mjd": first["mjd"].to_numpy(),
-            "last_mjd": last["mjd"].to_numpy(),
+            "first_mjd": mjd[first],
+            "last_mjd": mjd[last],
             "deviation": metrics.deviation,
-            "peak": np.maximum.reduceat(curves.flux, starts[:-1]),
+            "peak": peak,
         }
     )
     out["p_eta"] = significance.p_eta(metrics.eta, metrics.n)
     out["p_pair"] = significance.p_pair(metrics.vs_max, metrics.n)
     out["p_deviation"] = significance.p_deviation(metrics.deviation, metrics.n)
-    out["deviation_mjd"] = np.where(several, rows["mjd"].to_numpy(np.float64)[where], np.nan)
-    out["deviation_fraction"] = np.where(several, curves.flux[where] / metrics.weighted_mean - 1, np.nan)
+    out["deviation_mjd"] = np.where(several, mjd[where], np.nan)
+    out["deviation_fraction"] = np.where(several, flux[where] / metrics.weighted_mean - 1, np.nan)
     out["p"] = significance.combine(out["p_eta"], out["p_pair"], out["p_deviation"])
-    return out
+    return out[metrics.n > 0]
 
 
 def find_variables(light_curves: pd.DataFrame, options: VariabilityOptions) -> pd.DataFrame:
@@ -192,7 +184,7 @@ def search(light_curves: LightCurves, options: VariabilityOptions) -> pd.DataFra
     A new source that a bright neighbour's sidelobes explain is no candidate.
     One-epoch sources have NaN metrics and no q_value, unless they are new and unseen before. mean_flux_jy is the weighted mean.
     """
-    tables = [_table(curves) for batch in light_curves.batches() if len((curves := _curves(batch, options)).rows)]
+    tables = [table for block in light_curves.batches() if len(table := _table(block, options))]
     if not tables:
         return pd.DataFrame(columns=list(VARIABLE_COLUMNS))
     out = pd.concat(tables, ignore_index=True)

@@ -120,19 +120,45 @@ def _all(flux: FloatArray, error: FloatArray, starts: IntArray) -> tuple[IntArra
     return count, out, where
 
 
+@njit(inline="always")
+def _usable(flux: float, error: float) -> bool:
+    return bool(np.isfinite(flux) and np.isfinite(error) and error > 0)
+
+
 @njit(cache=True)
 def _one(flux: FloatArray, error: FloatArray, low: int, high: int, out: FloatArray) -> tuple[int, int]:
     """Metrics of rows low:high into `out`; number of usable points, and the row of the most deviant (-1)."""
-    good = np.flatnonzero(np.isfinite(flux[low:high]) & np.isfinite(error[low:high]) & (error[low:high] > 0)) + low
-    if good.size == 0:
+    good = np.empty(high - low, np.int64)
+    n = 0
+    for row in range(low, high):
+        if _usable(flux[row], error[row]):
+            good[n] = row
+            n += 1
+    if n == 0:
         return 0, -1
-    f, e = flux[good], error[good]
+    # only where points are missing are the others moved together
+    f, e = (flux[low:high], error[low:high]) if n == high - low else (flux[good[:n]], error[good[:n]])
     out[0], out[1], out[2], out[3], out[4] = _moments(f, e)
-    if good.size < 2:
+    if n < 2:
         return 1, -1
     out[5], out[6] = _largest_pair(f, e)
     out[7], best = _deviation(f, e)
-    return good.size, good[best]
+    return n, good[best]
+
+
+@njit(cache=True)
+def ends(flux: FloatArray, error: FloatArray, starts: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Per source the first and the last row with a usable point, 0 without one, and the highest flux, NaN without one."""
+    first, last = np.zeros(starts.size - 1, np.int64), np.zeros(starts.size - 1, np.int64)
+    peak = np.full(starts.size - 1, np.nan)
+    for k in range(starts.size - 1):
+        for row in range(starts[k], starts[k + 1]):
+            if _usable(flux[row], error[row]):
+                if not peak[k] >= flux[row]:
+                    first[k] = first[k] if peak[k] == peak[k] else row
+                    peak[k] = flux[row]
+                last[k] = row
+    return first, last, peak
 
 
 def ragged_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray, starts: IntArray) -> Metrics:
