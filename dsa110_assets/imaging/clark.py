@@ -30,6 +30,8 @@ _NEARLY = 1.25
 only crept up to. What still exceeds it joins the mask."""
 _MASKED_CYCLES = 2
 """Major cycles below the auto-mask level; what they leave lies under the noise, unless a peak has come out."""
+_MARGIN = 0.8
+"""Of a round's limit: pixels above this share are in its loop, as what is cleaned next to them may lift them over it."""
 _FEW = 60
 """Components up to which shifting and adding the dirty beam is quicker than two Fourier transforms."""
 _DIVERGED = 1.5
@@ -142,12 +144,16 @@ def _minor_cycle(
 def _active(
     image: Image, mask: NDArray[np.bool_], limit: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], float]:
-    """Masked pixels above `limit`, or above the level that leaves no more than `_MOST_ACTIVE`."""
-    rows, columns = np.nonzero(mask & (np.abs(image) > limit))
+    """The pixels of a loop down to `limit`, or to the lowest level that takes no more than `_MOST_ACTIVE`: masked ones
+    above a margin below it, or all if the mask is as small as that."""
+    if np.count_nonzero(mask) <= _MOST_ACTIVE:
+        rows, columns = np.nonzero(mask)
+        return rows, columns, limit
+    rows, columns = np.nonzero(mask & (np.abs(image) > _MARGIN * limit))
     if rows.size > _MOST_ACTIVE:
         values = np.abs(image[rows, columns])
-        limit = float(np.partition(values, rows.size - _MOST_ACTIVE)[rows.size - _MOST_ACTIVE])
-        rows, columns = rows[values > limit], columns[values > limit]
+        level = float(np.partition(values, rows.size - _MOST_ACTIVE)[rows.size - _MOST_ACTIVE])
+        rows, columns, limit = rows[values > level], columns[values > level], max(limit, level)
     return rows, columns, limit
 
 

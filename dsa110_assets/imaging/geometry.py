@@ -17,16 +17,19 @@ from dsa110_assets.telescope import site, timegrid
 from dsa110_assets.visibilities.types import Visibilities
 
 _PATCH_PIXELS = 129
+_FOOT = 0.35
+"""Share of the dirty beam's peak down to which its lobe gets `pixels_per_beam` pixels."""
+_LEAST_ACROSS = 3.5
+"""Pixels across the restoring beam: a dense core lays a foot under a narrower peak."""
 
 
 def choose_pixels(weighted: ImagingWeights, options: ImagingOptions) -> tuple[int, float]:
     """(pixels per side, pixel size [rad]): even, quick to Fourier transform, covering `field_deg`.
 
-    With `pixel_arcsec` 0 the beam's minor axis gets `pixels_per_beam` pixels. Raises ConfigurationError
-    beyond
-    `max_pixels`.
+    With `pixel_arcsec` 0 the minor axis of the dirty beam's lobe gets `pixels_per_beam` pixels, that of the restoring
+    beam at least 3.5. Raises ConfigurationError beyond `max_pixels`.
     """
-    pixel_deg = options.pixel_arcsec / 3600 or _minor_axis_deg(weighted) / options.pixels_per_beam
+    pixel_deg = options.pixel_arcsec / 3600 or _pixel_deg(weighted, options.pixels_per_beam)
     n_pixels = _fast_even(math.ceil(options.field_deg / pixel_deg))
     if n_pixels > options.max_pixels:
         raise ConfigurationError(
@@ -39,12 +42,11 @@ def choose_pixels(weighted: ImagingWeights, options: ImagingOptions) -> tuple[in
     return n_pixels, math.radians(pixel_deg)
 
 
-def _minor_axis_deg(weighted: ImagingWeights) -> float:
-    """Minor axis of the beam the weights make. The patch starts at the curvature's lower bound and never
-    misses it."""
-    pixel = curvature_fwhm_rad(weighted) / 5
-    patch = synthesised_beam(weighted, pixel, _PATCH_PIXELS)
-    return fit_beam(patch, math.degrees(pixel)).bmin_deg
+def _pixel_deg(weighted: ImagingWeights, per_beam: float) -> float:
+    """Pixels for the beam the weights make. The patch starts at the curvature's lower bound and never misses it."""
+    step = curvature_fwhm_rad(weighted) / 5
+    patch, step_deg = synthesised_beam(weighted, step, _PATCH_PIXELS), math.degrees(step)
+    return min(fit_beam(patch, step_deg, _FOOT).bmin_deg / per_beam, fit_beam(patch, step_deg).bmin_deg / _LEAST_ACROSS)
 
 
 def _fast_even(minimum: int) -> int:

@@ -21,7 +21,8 @@ class ImagingOptions:
         Field(
             ge=2.5,
             le=10,
-            description="pixels across the beam when it sets them; points lose 0.8 % at 4.5, 0.3 % at 6",
+            description="pixels across the dirty beam's lobe when it sets them, at least 3.5 across the restoring beam; "
+            "points lose 0.8 % at 4.5, 0.3 % at 6",
         ),
     ] = 6.0
     max_pixels: Annotated[int, Field(ge=64, le=16384, description="largest side of the image [pixels]")] = (
@@ -55,7 +56,7 @@ class ImagingOptions:
     clean_gain: Annotated[float, Field(gt=0, le=1, description="minor loop gain")] = 0.1
     major_gain: Annotated[
         float, Field(gt=0, le=1, description="share of the peak cleaned before residuals are computed afresh")
-    ] = 0.9
+    ] = 0.95
     max_major_cycles: Annotated[int, Field(ge=1, le=50, description="most major cycles")] = 12
     auto_mask_sigma: Annotated[
         float,

@@ -83,6 +83,17 @@ def test_the_beam_from_cells_is_the_gridded_beam() -> None:
     assert quick.bpa_deg == pytest.approx(exact.bpa_deg, abs=1.0)
 
 
+def test_the_restoring_beam_is_that_of_the_peak_not_of_its_foot() -> None:
+    """A dense core lays a plateau under the peak of its outriggers: the fitted width is the dirty beam's own at half its
+    maximum to 10 % (a Gaussian on a plateau is none: 8 % here), where a fit down to 0.35 takes in the plateau."""
+    offset = np.arange(-64, 64.0)
+    squared = offset**2 + offset[:, None] ** 2
+    psf = 0.6 * np.exp(-4 * np.log(2) * squared / 5**2) + 0.4 * np.exp(-4 * np.log(2) * squared / 60**2)
+    half = 2 * np.interp(-0.5, -psf[64, 64:], offset[64:])
+    assert fit_beam(psf, 1.0).bmin_deg == pytest.approx(half, rel=0.1)
+    assert fit_beam(psf, 1.0, 0.35).bmin_deg > 1.5 * half
+
+
 def test_short_baselines_can_be_left_out(noise: Visibilities) -> None:
     stokes = stokes_i(noise)
     weighted = imaging_weights(stokes, "natural", 0, FIELD_RAD, min_uv_lambda=500)
