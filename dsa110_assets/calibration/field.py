@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
@@ -44,6 +45,7 @@ SAME_SOURCE_DEG = 60 / 3600
 _STEP_RAD = float(np.deg2rad(2 / 3600))
 """Step of the derivatives by position, small against any beam."""
 _FARTHEST_STEPS = 15.0
+_RUN = 1024
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,10 @@ class Parts:
         lacking = [k for k, place in enumerate(places) if place not in self._per_jy]
         if lacking:
             unit = replace(sky.select(lacking), flux_jy=np.ones(len(lacking)))
-            each = np.stack(list(predict_each(self.vis, unit)), axis=1)
-            self._per_jy |= {places[k]: part for k, part in zip(lacking, each, strict=True)}
+            each = np.empty((self.vis.times_mjd.size, len(lacking), *self.vis.data.shape[1:3]), np.complex64)
+            for t, seen in enumerate(predict_each(self.vis, unit)):
+                each[t] = seen
+            self._per_jy |= {places[k]: each[:, number] for number, k in enumerate(lacking)}
         return [self._per_jy[place] for place in places]
 
 
@@ -219,11 +223,34 @@ def _normal_equations(
         root = np.sqrt(weights.sum(axis=2))
         mean = np.divide((weights * data).sum(axis=2), root, out=np.zeros(root.shape, np.complex64), where=root > 0)
         rows = _as_real(np.stack([column[t][cross] for column in columns]) * root)
-        normal += rows @ rows.T
-        target += rows @ _as_real(mean[None])[0]
+        _add_products(rows, _as_real(mean[None])[0], normal, target)
         energy += float(np.sum(weights * (data.real**2 + data.imag**2), dtype=np.float64))
         count += int(np.count_nonzero(weights))
     return normal, target, energy, count, np.array(owner, dtype=np.int64)
+
+
+@njit(cache=True, fastmath={"contract", "reassoc"})
+def _add_products(rows, column, normal, target):  # type: ignore[no-untyped-def]
+    """Add rows rows^T to `normal` and rows column to `target`, summed in single precision over runs of _RUN.
+
+    Not by BLAS: its threads wait for one another by spinning, beside other processes for seconds.
+    """
+    for first in range(0, column.size, _RUN):
+        data = column[first : first + _RUN]
+        for i in range(rows.shape[0]):
+            one = rows[i, first : first + _RUN]
+            total = np.float32(0)
+            for k in range(one.size):
+                total += one[k] * data[k]
+            target[i] += total
+            for j in range(i + 1):
+                other = rows[j, first : first + _RUN]
+                total = np.float32(0)
+                for k in range(one.size):
+                    total += one[k] * other[k]
+                normal[i, j] += total
+                if j < i:
+                    normal[j, i] += total
 
 
 def _weights(vis: Visibilities, t: int, cross: NDArray[np.intp], options: SolveOptions) -> NDArray[np.float32]:
