@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dsa110_assets.imaging import outliers
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.tile import TileImage, make_tile
 from dsa110_assets.sky.model import SkyModel
@@ -41,6 +42,22 @@ def test_sidelobes_from_beyond_the_image_go(catalogue_jy: float) -> None:
     assert left_in.rms_jy > 1.5 * without.rms_jy
     assert taken_out.rms_jy == pytest.approx(without.rms_jy, rel=0.05)
     assert taken_out.figures["flux_ratio"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_many_faint_sources_beyond_the_image_go_together() -> None:
+    """Forty of 0.1 Jy are as loud together as the noise; with the catalogue 10 % wrong for each, a tenth of that stays:
+    0.6 % in squares, and as much again for CLEAN's own course.
+    """
+    rng = np.random.default_rng(4)
+    angle, radius = rng.uniform(0, 2 * np.pi, 40), rng.uniform(1.5, 2.2, 40)
+    faint = [(float(r * np.cos(a)), float(r * np.sin(a)), 0.1) for r, a in zip(radius, angle, strict=True)]
+    listed = [(east, north, jy * float(error)) for (east, north, jy), error in zip(faint, rng.normal(1, 0.1, 40), strict=True)]
+    without = image([WITHIN], [WITHIN])
+    left_in = image([WITHIN, *faint], [WITHIN])
+    taken_out = image([WITHIN, *faint], [WITHIN, *listed])
+    assert taken_out.figures["outliers"] > outliers.ALONE
+    assert left_in.rms_jy > 1.3 * without.rms_jy
+    assert taken_out.rms_jy == pytest.approx(without.rms_jy, rel=0.012)
 
 
 def test_a_listed_source_that_is_not_there_is_not_put_there() -> None:
