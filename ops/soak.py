@@ -32,6 +32,7 @@ from dsa110_assets.settings import Settings
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.telescope import timegrid
+from dsa110_assets_tests.postgres import Server, private_server
 
 TRANSIT = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
 """Of 3C454.3, which calibrates the first night; a sidereal day later the next."""
@@ -60,7 +61,7 @@ class Soak:
     place: Path
     rng: random.Random
     groups: int
-    postgres: Postgres | None
+    postgres: Server | None
     small_disk: bool
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     counts: Counter[str] = field(default_factory=Counter)
@@ -104,7 +105,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dsa110-soak-") as folder, contextlib.ExitStack() as stack:
         place = Path(folder)
         disk = stack.enter_context(small_disk(place / "disturbed" / "disk"))
-        postgres = stack.enter_context(private_postgres()) if asked.postgres else None
+        postgres = stack.enter_context(private_server()) if asked.postgres else None
         soak = Soak(place, random.Random(asked.seed), asked.groups, postgres, disk)
         while nights == 0 or time.monotonic() - began < seconds:
             one_night(soak, nights)
@@ -245,7 +246,7 @@ def during(soak: Soak, fault: str, run: subprocess.Popen[bytes]) -> None:
 def database_away(soak: Soak) -> Iterator[None]:
     """PostgreSQL stopped, or the SQLite index locked by somebody else."""
     if soak.postgres is not None:
-        soak.postgres.control("-m", "immediate", "stop")
+        soak.postgres.stop()
         try:
             yield
         finally:
@@ -286,52 +287,6 @@ def small_disk(place: Path) -> Iterator[bool]:
     finally:
         if mounted:
             subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-@dataclass(frozen=True)
-class Postgres:
-    """A private PostgreSQL server."""
-
-    home: Path
-    binaries: Path
-    port: int
-
-    @property
-    def url(self) -> str:
-        """Its database, as the settings take it."""
-        return f"postgresql://dsa110@127.0.0.1:{self.port}/postgres"
-
-    def control(self, *arguments: str) -> None:
-        """Run pg_ctl and wait for it."""
-        from dsa110_assets_tests.conftest import as_unprivileged
-
-        command = as_unprivileged([str(self.binaries / "pg_ctl"), "-D", str(self.home / "data"), "-w", *arguments])
-        subprocess.run(command, check=True, cwd=self.home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        self.control("-l", str(self.home / "log"), "-o", f"-p {self.port} -h 127.0.0.1 -k {self.home}", "start")
-
-
-@contextlib.contextmanager
-def private_postgres() -> Iterator[Postgres]:
-    """A server of its own on a free port, gone afterwards."""
-    from dsa110_assets_tests.conftest import as_unprivileged, free_port, server_binaries
-
-    binaries = server_binaries()
-    if binaries is None:
-        raise SystemExit("--postgres: no PostgreSQL server here (Debian: postgresql)")
-    with tempfile.TemporaryDirectory(prefix="dsa110-postgres-") as folder:
-        server = Postgres(Path(folder), binaries, free_port())
-        if os.geteuid() == 0:
-            os.chown(folder, 65534, 65534)
-        make = [str(binaries / "initdb"), "-D", str(server.home / "data"), "-U", "dsa110", "-A", "trust", "-E", "UTF8"]
-        subprocess.run(as_unprivileged(make), check=True, cwd=folder, stdout=subprocess.DEVNULL)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.control("-m", "immediate", "stop")
 
 
 def check(soak: Soak, number: int) -> None:

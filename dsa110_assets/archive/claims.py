@@ -72,7 +72,7 @@ def read_now(root: Path) -> set[str]:
 
 def alive(root: Path, name: str) -> bool:
     """Whether the process of this claim still works on it."""
-    descriptor = _take(root / DIRECTORY / name)
+    descriptor = files.take_lock(root / DIRECTORY / name, create=False)
     if descriptor is None:
         return (root / DIRECTORY / name).exists()
     os.close(descriptor)
@@ -83,7 +83,7 @@ def alive(root: Path, name: str) -> bool:
 def inherited(root: Path, name: str) -> Iterator[bool]:
     """Take over a dead claim for the block, and withdraw it at its end; False when its process is alive."""
     path = root / DIRECTORY / name
-    descriptor = _take(path)
+    descriptor = files.take_lock(path, create=False)
     try:
         yield descriptor is not None
         if descriptor is not None:
@@ -97,17 +97,3 @@ def unfinished(root: Path) -> list[str]:
     """Names of all claims, also of those killed before they had their name."""
     folder = root / DIRECTORY
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
-
-def _take(path: Path) -> int | None:
-    """Lock a claim's file; None when it is gone or its process lives."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor

@@ -160,9 +160,17 @@ def remove_tree(directory: Path) -> None:
     fsync_directory(directory.parent)
 
 
-def take_lock(path: Path) -> int | None:
-    """Lock a file until its descriptor is closed or the process dies; None when another process holds it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def take_lock(path: Path, *, create: bool = True) -> int | None:
+    """Lock a file until its descriptor is closed or the process dies; None when another process holds it.
+
+    Without `create`, also None when there is no such file.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
+    except FileNotFoundError:
+        if create:
+            raise
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -214,11 +222,11 @@ class FullDisk:
         return
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, Exception) and not isinstance(error, DsaError) and _free_bytes(self._place) < _ALL_BUT_FULL_BYTES:
+        if isinstance(error, Exception) and not isinstance(error, DsaError) and free_bytes(self._place) < ALL_BUT_FULL_BYTES:
             raise ResourceError(f"{self._what}: no space left on the disk ({error}); free some, work resumes by itself") from error
 
 
-def _free_bytes(place: Path) -> float:
+def free_bytes(place: Path) -> float:
     """Free space of the disk below `place`; infinite when the place itself is gone: then that is not what failed."""
     try:
         return shutil.disk_usage(place).free
@@ -226,7 +234,7 @@ def _free_bytes(place: Path) -> float:
         return float("inf")
 
 
-_ALL_BUT_FULL_BYTES = 1 << 20
+ALL_BUT_FULL_BYTES = 1 << 20
 """A writer that fails with less than this left failed for want of space: it writes blocks of up to so much."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (

@@ -18,6 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from dsa110_assets.archive import files
 from dsa110_assets.errors import ConfigurationError, ResourceError, TransientError
 
 SCHEMA = 1
@@ -251,7 +252,11 @@ class Index:
         """This package's error for a database's, decided by what can be done about it."""
         cause = str(error.orig).strip()
         text = cause.lower()
-        if "unable to open" in text and Path(self.url.database or "").exists():
+        if "full" in text or "no space" in text or self._disk_is_full():
+            return ResourceError(
+                f"The index {self.where}: no space left on its disk; free some, work resumes by itself"
+            )
+        if "unable to open" in text and self._file and self._file.exists():
             return ConfigurationError(
                 f"The index {self.where} cannot be opened by this user; SQLite needs its directory writable"
             )
@@ -269,12 +274,16 @@ class Index:
             return ConfigurationError(
                 f"The index {self.where} cannot be written ({cause}); make it writable for this user"
             )
-        if "full" in text or "no space" in text:
-            return ResourceError(
-                f"The index {self.where}: no space left on its disk; free some, work resumes by itself"
-            )
         if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) or error.connection_invalidated:
-            return TransientError(
-                f"The index {self.where} does not answer: {cause}; check DSA110_DATABASE_URL"
-            )
+            remedy = "another process holds it, or its disk fails" if self._file else "check DSA110_DATABASE_URL"
+            return TransientError(f"The index {self.where} does not answer: {cause}; {remedy}")
         return error
+
+    @property
+    def _file(self) -> Path | None:
+        """The file of an SQLite index."""
+        return Path(self.url.database or "") if self.url.get_backend_name() == "sqlite" else None
+
+    def _disk_is_full(self) -> bool:
+        """SQLite says "disk I/O error" or "unable to open" when it cannot make room for what lies beside its file."""
+        return self._file is not None and files.free_bytes(self._file.parent) < files.ALL_BUT_FULL_BYTES

@@ -149,6 +149,14 @@ class Archive:
             conditions += [products.c.state == state, ~products.c.removed]
         return self._select(*conditions, *windows.conditions(products.c.partition_key, since, until))
 
+    def settings_of(self, asset: str, since: datetime | str | None = None, until: datetime | str | None = None) -> list[Json]:
+        """The settings of the current products of an asset, as `products` would give them, and nothing else of them."""
+        wanted = sa.select(products.c.settings).where(
+            products.c.asset == naming.check_asset(asset), products.c.state == "current", ~products.c.removed,
+            *windows.conditions(products.c.partition_key, since, until),
+        )  # fmt: skip
+        return self.index.read(lambda c: [rows.decode(text) for text in c.scalars(wanted)])
+
     def newest(self, asset: str, number: int = 1) -> list[Product]:
         """The current products of an asset's last partitions, last first; what came before is not read."""
         there = (products.c.asset == naming.check_asset(asset), products.c.state == "current", ~products.c.removed)

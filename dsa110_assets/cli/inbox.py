@@ -82,8 +82,8 @@ def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow
     from dsa110_assets.orchestration import inbox as looking
     from dsa110_assets.orchestration import plan
 
-    refused = looking.known(archive).refused if archive else frozenset()
-    seen = plan.look_at_rest(configured, looking.Known(refused=refused))
+    refused = looking.refused(archive) if archive else frozenset()
+    seen = plan.look_afresh(configured, looking.Known(refused=refused))
     records = quarantined(archive) if archive else []
     taken = {p.partition: p.id for p in archive.products("subband_group")} if archive else {}
     rows = [

@@ -189,17 +189,21 @@ def listing(inbox: Path) -> Listing:
     return Listing(tuple(finished), tuple(written), tuple(misnamed))
 
 
-def look(inbox: Path, patience: Patience, known: Known = Known(), max_files: int | None = None) -> Inbox:
+def look(
+    inbox: Path, patience: Patience, known: Known = Known(), max_files: int | None = None, names: Listing | None = None
+) -> Inbox:
     """Group what is open in the inbox: what is not `known`, and what is known and near it.
 
-    With `max_files` only so many of the oldest open files are opened (`more` says that there are others).
+    With `max_files` only so many open files are opened (`more` says that there are others): one half the oldest, one
+    half the newest, so that neither a backlog nor files that never get better keep the present waiting. `names` are its
+    listing, if there is one already.
     """
-    names = listing(inbox)
+    names = names or listing(inbox)
     usable = [file for file in names.finished if file.identity not in known.refused]
     open_files = [file for file in usable if file.identity not in known.used]
     changing = patience.changing(open_files)
     still = [file for file in open_files if file.path not in changing]
-    chosen = still if max_files is None else still[:max_files]
+    chosen = still if max_files is None or len(still) <= max_files else still[: max_files // 2] + still[-(max_files // 2) :]
     data_times = {timegrid.mjd_to_datetime(header.mjd_start) for header in _headers(chosen)[0]}
     near = _near([file for file in usable if file.path not in changing], {file.named_at for file in chosen} | data_times)
     headers, unreadable, away = _headers(near)
@@ -273,15 +277,45 @@ def known(archive: "Archive", since: str | None = None, until: str | None = None
 
     A manifest that names a file refused since is no judgement any more: its other files are looked at again.
     """
+    return _known(archive, [(since, until)])
+
+
+def known_of(archive: "Archive", names: Listing) -> Known:
+    """What was judged before of these files: their observations are of the days they are named for or came, or of the
+    days beside. Files that are gone cost nothing, however long the archive's history.
+    """
+    near = {(moment + timedelta(days=days)).date() for moment in _moments(names) for days in (-1, 0, 1)}
+    spans: list[tuple[str, str]] = []
+    for day in sorted(near):
+        follows = spans and (day - timedelta(days=1)).isoformat() == spans[-1][1]
+        first = spans.pop()[0] if follows else day.isoformat()
+        spans.append((first, day.isoformat()))
+    return _known(archive, spans)
+
+
+def _moments(names: Listing) -> set[datetime]:
+    """The days for which files are named and on which they came."""
+    named = {file.mark[:10]: file.named_at for file in names.finished}
+    came = {int(file.arrived_s // 86400) for file in names.finished}
+    return {*named.values(), *(datetime.fromtimestamp(day * 86400, UTC) for day in came)}
+
+
+def refused(archive: "Archive") -> frozenset[str]:
+    """Identities of the files that were put aside one by one."""
+    return _known(archive, ()).refused
+
+
+def _known(archive: "Archive", spans: "Sequence[tuple[str | None, str | None]]") -> Known:
     refused: set[str] = set()
     used: set[str] = set()
     for one in quarantine.quarantined(archive):
         stamps = zip(one.paths, one.sizes_bytes, one.mtimes_ns, strict=True)
         (refused if one.observation is None else used).update(f"{path.name}:{size}:{mtime}" for path, size, mtime in stamps)
-    for product in archive.products("subband_group", since, until):
-        files = product.settings.get("files", ())
-        if refused.isdisjoint(files):
-            used.update(files)
+    for since, until in spans:
+        for settings in archive.settings_of("subband_group", since, until):
+            files = settings.get("files", ())
+            if refused.isdisjoint(files):
+                used.update(files)
     return Known(frozenset(used), frozenset(refused))
 
 

@@ -6,7 +6,7 @@ once those before it are done, so the archive itself, not a guess, says what is 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -29,6 +29,9 @@ PHASES: tuple[tuple[recipes.Grain, tuple[str, ...]], ...] = (
     ("night", ("night_mosaic", "light_curves", "variability", "night_report")),
 )
 """Assets of one phase and partition run in one Dagster run."""
+
+
+NOTHING_KNOWN = inbox.Known()
 
 
 @dataclass(frozen=True)
@@ -130,26 +133,34 @@ def first_to_make(archive: "Archive", settings: "Settings", assets: Sequence[str
 
 def look_at_inbox(archive: "Archive", settings: "Settings", *, by_data: bool) -> inbox.Inbox:
     """The inbox, without what is settled: named by a current manifest or quarantined, and unchanged since."""
-    return inbox.look(settings.inbox, patience(settings, by_data=by_data), inbox.known(archive))
+    names = inbox.listing(settings.inbox)
+    return inbox.look(settings.inbox, patience(settings, by_data=by_data), inbox.known_of(archive, names), names=names)
 
 
-NOTHING_KNOWN = inbox.Known()
-
-
-def look_at_rest(settings: "Settings", known: inbox.Known = NOTHING_KNOWN) -> inbox.Inbox:
-    """The inbox for a batch run or a listing: files that changed a moment ago are given the time to come to rest, once."""
-    seen = inbox.look(settings.inbox, patience(settings, by_data=True), known)
+def look_at_rest(look: Callable[[], inbox.Inbox], still_s: float) -> inbox.Inbox:
+    """What `look` sees once files that changed a moment ago were given the time to come to rest."""
+    seen = look()
     if seen.changing:
-        time.sleep(settings.still_s)
-        seen = inbox.look(settings.inbox, patience(settings, by_data=True), known)
+        time.sleep(still_s)
+        seen = look()
     return seen
+
+
+def look_afresh(settings: "Settings", known: inbox.Known = NOTHING_KNOWN) -> inbox.Inbox:
+    """The inbox at rest, as it is without an archive that would know more than `known`."""
+    return look_at_rest(lambda: inbox.look(settings.inbox, patience(settings, by_data=True), known), settings.still_s)
+
+
+def look_again(archive: "Archive", settings: "Settings") -> inbox.Inbox:
+    """The inbox at rest, without what is settled."""
+    return look_at_rest(lambda: look_at_inbox(archive, settings, by_data=True), settings.still_s)
 
 
 def clear_inbox(archive: "Archive", settings: "Settings") -> tuple[inbox.Inbox, list[str]]:
     """The inbox for a batch run, once what changed a moment ago has come to rest and what cannot be used is put aside;
     and what was said about each of these."""
     told: list[str] = []
-    seen = look_at_rest(settings, inbox.known(archive))
+    seen = look_again(archive, settings)
     for _ in range(CLEARINGS):
         now = put_aside(archive, seen)
         if not now:
@@ -166,25 +177,26 @@ def patience(settings: "Settings", *, by_data: bool) -> inbox.Patience:
     )
 
 
-def put_aside(archive: "Archive", seen: inbox.Inbox) -> list[str]:
+def put_aside(archive: "Archive", seen: inbox.Inbox, most: int | None = None) -> list[str]:
     """Quarantine what cannot be used, each once, with its reason; returns what was said about each.
 
-    A group that was too small and is another one now leaves its old record.
+    A group that was too small and is another one now leaves its old record. With `most` only so many single files are
+    put aside; the next look finds the others.
     """
     told = []
-    for path, reason in seen.unusable:
+    for path, reason in seen.unusable[:most]:
         quarantine.quarantine(archive, path, reason)
         told.append(f"{ascii(path.name)[1:-1]}: {reason}")
-    for candidate in seen.candidates:
-        if candidate.state == "waiting":
-            continue
+    judged = [candidate for candidate in seen.candidates if candidate.state != "waiting"]
+    before = [one for one in quarantine.quarantined(archive) if one.observation is not None] if judged else []
+    for candidate in judged:
         aside = None
         if candidate.state == "unusable":
             paths = [header.path for header in candidate.group.files.values()]
             aside = quarantine.quarantine(archive, paths, candidate.reason, candidate.observation)
             told.append(f"{candidate.observation}: {candidate.reason}")
-        for old in quarantine.quarantined(archive, observation=candidate.observation):
-            if aside is None or old.key != aside.key:
+        for old in before:
+            if old.observation == candidate.observation and (aside is None or old.key != aside.key):
                 quarantine.release(archive, old.key)
     return told
 

@@ -27,7 +27,7 @@ class Treatment:
 
 
 TREATMENTS: dict[type[errors.DsaError], Treatment] = {
-    errors.TransientError: Treatment(max_retries=3, wait_s=2.0),
+    errors.TransientError: Treatment(max_retries=4, wait_s=6.0),
     errors.OverrunError: Treatment(max_retries=1, wait_s=2.0),
     errors.ResourceError: Treatment(max_retries=3, wait_s=30.0),
     errors.WaitingError: Treatment(max_retries=0, wait_s=0.0),
@@ -36,7 +36,8 @@ TREATMENTS: dict[type[errors.DsaError], Treatment] = {
     errors.SilentWrongnessError: Treatment(max_retries=0, wait_s=0.0),
     errors.NotFoundError: Treatment(max_retries=0, wait_s=0.0),
 }
-"""Waiting is not retried inside a run, which would hold a slot for hours: automation asks again once new
+"""What is away for a minute is back before the last retry: 6 + 12 + 24 + 48 s, at least 72 s with the jitter.
+Waiting is not retried inside a run, which would hold a slot for hours: automation asks again once new
 calibration tables exist, and so does the next `dsa110 process`."""
 
 _SHORT_OF = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}

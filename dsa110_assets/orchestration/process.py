@@ -150,11 +150,11 @@ def _dry_run(settings: "Settings", span: plan.Span, through: str | None) -> Proc
     from dsa110_assets.archive.store import MARKER, Archive
 
     if not (settings.archive / MARKER).exists():
-        seen = plan.look_at_rest(settings)
+        seen = plan.look_afresh(settings)
         keys = [c.observation for c in seen.ready() if span.holds(c.observation)]
         return ProcessReport(planned=tuple(plan.from_nothing(keys, through)), waiting=_waiting(seen))
     archive = Archive(settings.archive, settings.database_url)
-    seen = plan.look_at_rest(settings, inbox.known(archive))
+    seen = plan.look_again(archive, settings)
     return ProcessReport(planned=tuple(plan.forecast(archive, settings, seen, span, through)), waiting=_waiting(seen))
 
 

@@ -12,12 +12,20 @@ from dsa110_assets.orchestration import alerts, inbox, plan, policy, room
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import LANE_TAG
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.telescope import timegrid
 
 REQUESTS_PER_TICK = 50
+MOST_IN_FLIGHT = 200
+"""Observations asked for and not done: a backlog of months must not become as many queued runs."""
 HEADERS_PER_TICK = 1600
 """At 5 ms a header a tick stays far from the 60 s a sensor may take; the rest follows in the next one."""
+PUT_ASIDE_PER_TICK = 200
+"""At 10 ms a record."""
 LIVE = {LANE_TAG: "live", "dagster/priority": "10"}
 """Live observations overtake backfills wherever runs queue."""
+LATER = {"dagster/priority": "5"}
+OF_NOW_S = 3600.0
+"""An older observation is of a backlog: it runs before what is filled in by order, after what is observed now."""
 REQUEST_TAG = "dsa110/request"
 """Names the observation and files a run was asked for."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 1800.0
@@ -34,38 +42,51 @@ _INGEST = dg.AssetSelection.assets("subband_group", "measurement_set")
 def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Request a run for every observation that is ready; quarantine, once, what cannot be used.
 
-    The cursor is {open}: observations whose run is under way, with the files it was requested for. A request whose
-    run ended without a manifest of these files, for whatever reason, is made again, later and later.
+    The cursor is {open, paused}: observations whose run is under way, with the files it was requested for; and those
+    whose run ended without a manifest of these files, for whatever reason, with the time [unix s] at which they are
+    asked for again, later and later. Until then they stand in no other's way.
     """
     settings, archive, instance = platform.settings, platform.archive, context.instance
     room.require_disk(platform)
-    known, flying = inbox.known(archive), _in_flight(instance)
-    cursor: dict[str, dict[str, list[str]]] = json.loads(context.cursor or "{}")
-    opened = {
+    names, now_s = inbox.listing(settings.inbox), inbox.now_s()
+    known, flying = inbox.known_of(archive, names), _in_flight(instance)
+    before = json.loads(context.cursor or "{}")
+    opened: dict[str, list[str]] = {
         key: files
-        for key, files in cursor.get("open", {}).items()
+        for key, files in before.get("open", {}).items()
         if not known.used.issuperset(files) and _request(key, files) in flying
     }
-    requested = {name for files in opened.values() for name in files}
-    seen = inbox.look(
-        settings.inbox, plan.patience(settings, by_data=False), replace(known, used=known.used | requested), HEADERS_PER_TICK
-    )
-    for told in plan.put_aside(archive, seen):
+    paused: dict[str, tuple[list[str], float]] = {
+        key: (files, until_s)
+        for key, (files, until_s) in before.get("paused", {}).items()
+        if now_s < until_s and not known.used.issuperset(files)
+    }
+    elsewhere = {name for files in (*opened.values(), *(files for files, _ in paused.values())) for name in files}
+    patience = plan.patience(settings, by_data=False)
+    seen = inbox.look(settings.inbox, patience, replace(known, used=known.used | elsewhere), HEADERS_PER_TICK, names)
+    for told in plan.put_aside(archive, seen, PUT_ASIDE_PER_TICK):
         context.log.warning("quarantined: %s", told)
-    waiting = [f"{c.observation}: {c.reason}" for c in seen.candidates if c.state == "waiting"]
+    most = min(REQUESTS_PER_TICK, MOST_IN_FLIGHT - len(flying))
     requests: list[dg.RunRequest] = []
-    for candidate in seen.ready():
-        request = _request(candidate.observation, candidate.files)
+    for candidate in sorted(seen.ready(), key=lambda one: not _of_now(one, now_s)):
+        key, request = candidate.observation, _request(candidate.observation, candidate.files)
         past = [] if request in flying else instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: request}))
-        pause_s = _pause_s(past, inbox.now_s())
-        if pause_s > 0:
-            waiting.append(f"{candidate.observation}: its run ended without a manifest; asked again in {pause_s:.0f} s")
-        elif request in flying or len(requests) < REQUESTS_PER_TICK:
-            opened[candidate.observation] = list(candidate.files)
+        if (pause_s := _pause_s(past, now_s)) > 0:
+            paused[key] = list(candidate.files), now_s + pause_s
+        elif request in flying or len(requests) < most or _of_now(candidate, now_s):
+            paused.pop(key, None)
+            opened[key] = list(candidate.files)
             if request not in flying:
-                requests.append(_run_request(candidate, request, len(past)))
-    reason = None if requests else dg.SkipReason("; ".join(waiting) or "nothing new in the inbox")
-    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps({"open": opened}))
+                requests.append(_run_request(candidate, request, len(past), _of_now(candidate, now_s)))
+    waiting = [f"{c.observation}: {c.reason}" for c in seen.candidates if c.state == "waiting"]
+    waiting += [
+        f"{key}: its run ended without a manifest; asked again in {until_s - now_s:.0f} s" for key, (_, until_s) in paused.items()
+    ]
+    reason = None if requests else dg.SkipReason("; ".join(waiting[:MOST_TOLD]) or "nothing new in the inbox")
+    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps({"open": opened, "paused": paused}))
+
+
+MOST_TOLD = 50
 
 
 def _request(observation: str, files: Sequence[str]) -> str:
@@ -76,12 +97,17 @@ def _request(observation: str, files: Sequence[str]) -> str:
     return f"{observation}:{digest}"
 
 
-def _run_request(candidate: inbox.Candidate, request: str, attempt: int) -> dg.RunRequest:
+def _of_now(candidate: inbox.Candidate, now_s: float) -> bool:
+    """Whether an observation was taken within the last hour: it goes before a backlog."""
+    return timegrid.mjd_to_datetime(candidate.group.mjd_start).timestamp() > now_s - OF_NOW_S
+
+
+def _run_request(candidate: inbox.Candidate, request: str, attempt: int, of_now: bool) -> dg.RunRequest:
     """Dagster drops a request whose run key it has seen: nothing runs twice, so a new attempt needs another key."""
     return dg.RunRequest(
         run_key=f"{request}:{attempt}",
         partition_key=candidate.observation,
-        tags={**LIVE, "dsa110/group": f"{candidate.group.mjd_start:.8f}", REQUEST_TAG: request},
+        tags={**LIVE, **({} if of_now else LATER), "dsa110/group": f"{candidate.group.mjd_start:.8f}", REQUEST_TAG: request},
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_assets.archive import files, integrity
+from dsa110_assets.archive import files, index, integrity
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ResourceError
@@ -135,6 +135,22 @@ def test_every_writer_of_science_ends_typed(
         (small_disk / "ballast").unlink()
         assert archive.verify(first) == []
         assert archive.products() == [first]
+
+
+@pytest.mark.row(3)
+def test_the_index_says_that_its_disk_is_full(small_disk: Path) -> None:
+    """Reading and publishing: SQLite itself speaks of input and output, and nobody is sent to look at a setting."""
+    with Archive.create(small_disk / "archive") as archive:
+        first = publish(archive, "tile_image", "2026-01-25T22:25", lambda place: (place / "data").write_text("x"))
+    leave_free(small_disk, 0)
+    with Archive(small_disk / "archive") as archive:
+        with pytest.raises(ResourceError, match="no space left"):
+            publish(archive, "tile_image", "2026-01-25T22:30", lambda place: (place / "data").write_text("x"))
+        with pytest.raises(ResourceError, match="no space left"):
+            archive.index.write(lambda c: c.execute(index.meta.insert(), {"key": "large", "value": "x" * 10_000_000}))
+        (small_disk / "ballast").unlink()
+        assert publish(archive, "tile_image", "2026-01-25T22:30", lambda place: (place / "data").write_text("x")).version == 1
+        assert archive.verify(first) == []
 
 
 _CASACORE = """

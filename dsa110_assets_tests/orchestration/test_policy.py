@@ -69,6 +69,12 @@ def test_waits_double_and_jitter_stays_within_a_fifth() -> None:
         assert len(set(waits)) > 1
 
 
+def test_an_outage_of_a_minute_is_outlasted() -> None:
+    """The shortest the waits can come out, were every attempt to fail at once."""
+    rule = policy.TREATMENTS[errors.TransientError]
+    assert sum(0.8 * rule.wait_s * 2**number for number in range(rule.max_retries)) > 60
+
+
 def test_a_fault_of_the_program_is_not_dressed_up() -> None:
     with pytest.raises(ZeroDivisionError), policy.decided():
         raise ZeroDivisionError

@@ -1,0 +1,186 @@
+"""Row 12: an inbox of very many files, and an archive of years: ticks stay short, memory bounded, pages usable.
+
+A test run takes 10,000 files and five weeks; LARGE_FILES=100000 and LARGE_DAYS=1096 make it what is promised.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from dsa110_assets.analyst import AnalystArchive
+from dsa110_assets.archive import index
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.orchestration import inbox as looking
+from dsa110_assets.portal.app import create_app
+from dsa110_assets.settings import Settings
+from dsa110_assets_tests.faults.figures import record_figure
+from dsa110_assets_tests.faults.killing import environment
+from dsa110_assets_tests.portal.conftest import ask
+
+N_FILES = int(os.environ.get("LARGE_FILES", "10000"))
+DAYS = int(os.environ.get("LARGE_DAYS", "36"))
+KEYS = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
+TICK_LIMIT_S = 20.0
+"""A third of the 60 s after which Dagster gives up a sensor's tick."""
+MEMORY_LIMIT_MB = 400.0
+"""Beyond what the empty platform takes. 4096 cached headers of 16 kB at full scale are 64 MB, and 100,000 names 75 MB."""
+
+_TICKS = """
+import json, resource, sys, time
+import dagster as dg
+from dsa110_assets import settings
+from dsa110_assets.orchestration import inbox, sensors
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.archive import quarantine
+
+def memory_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+def tick(cursor):
+    began, cpu = time.monotonic(), time.process_time()
+    result = sensors.inbox_sensor(dg.build_sensor_context(instance=instance, cursor=cursor), platform=platform)
+    took.append((time.monotonic() - began, time.process_time() - cpu))
+    for request in result.run_requests or ():
+        asked.append(request.partition_key)
+        tags = {**request.tags, "dagster/run_key": request.run_key, "dagster/partition": request.partition_key}
+        instance.add_run(dg.DagsterRun(job_name="ingest", tags=tags, status=dg.DagsterRunStatus.STARTED))
+    return result.cursor
+
+count, later_s = int(sys.argv[1]), float(sys.argv[2])
+platform, took, asked, cursors = Platform(settings.load()), [], [], []
+with dg.DagsterInstance.ephemeral() as instance:
+    platform.archive.products()
+    empty_mb, cursor = memory_mb(), None
+    for number in range(count):
+        if number == 2:  # until then the files may still be growing
+            now_s = inbox.now_s() + later_s
+            inbox.now_s = lambda: now_s
+        cursor = tick(cursor)
+        cursors.append(len(cursor))
+    told = {"took": took, "asked": asked, "memory_mb": memory_mb() - empty_mb, "cursor": max(cursors),
+            "aside": len(quarantine.quarantined(platform.archive))}
+print(json.dumps(told))
+"""
+
+
+def ticks(settings: Settings, count: int, later_s: float) -> dict[str, object]:
+    """What so many ticks of the inbox sensor, in a process of their own, took and asked for."""
+    command = [sys.executable, "-W", "ignore", "-c", _TICKS, str(count), str(later_s)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, env=environment(settings, DSA110_STILL_S=0), cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def p95_s(seconds: list[float]) -> float:
+    return round(float(np.quantile(seconds, 0.95)), 2)
+
+
+def empty_files(inbox: Path, count: int) -> None:
+    """Files of no bytes, with good names of the days before, sixteen at a time."""
+    start = datetime(2026, 1, 25, 22, tzinfo=UTC) - timedelta(seconds=309.3 * (count // 16 + 1))
+    for number in range(count):
+        moment = start + timedelta(seconds=309.3 * (number // 16))
+        (inbox / f"{moment:%Y-%m-%dT%H:%M:%S}_sb{number % 16:02d}.hdf5").touch()
+
+
+@pytest.mark.row(12)
+def test_an_inbox_of_very_many_files(settings: Settings) -> None:
+    """Empty ones, older than three real observations: these are asked for in the first tick, those put aside bit by bit."""
+    empty_files(settings.inbox, N_FILES)
+    told = ticks(settings, 4, settings.group_wait_s + 400)
+    took = told["took"]
+    assert isinstance(took, list)
+    assert told["asked"] == KEYS, "the present waited for files that never get better, or was asked for twice"
+    assert told["aside"] == 2 * 200  # PUT_ASIDE_PER_TICK, once they can no longer be growing
+    record_figure(12, "files in the inbox", N_FILES)
+    record_figure(12, "tick p95, inbox [s]", p95_s([wall for wall, _ in took]))
+    record_figure(12, "tick p95, inbox [s of CPU]", p95_s([cpu for _, cpu in took]))
+    record_figure(12, "memory of the ticks [MB]", round(float(str(told["memory_mb"]))))
+    assert p95_s([cpu for _, cpu in took]) < TICK_LIMIT_S
+    assert float(str(told["memory_mb"])) < MEMORY_LIMIT_MB
+    assert int(str(told["cursor"])) < 1_000_000
+
+
+def history(until: datetime, days: int) -> Iterator[tuple[str, str, int, list[str]]]:
+    """(asset, partition, number, inputs) of everything that so many days make."""
+    for number in range(days * 288):
+        moment = until - timedelta(minutes=5 * (days * 288 - number))
+        key, before = f"{moment:%Y-%m-%dT%H:%M}", None
+        for asset in ("subband_group", "measurement_set", "calibrated_ms", "tile_image"):
+            yield asset, key, number, [before] if before else []
+            before = f"{asset}-{key.replace('-', '').replace(':', '')}-v1"
+        if moment.minute == 0:
+            yield "hour_mosaic", key, number, []
+            yield "source_measurements", key, number, []
+        if moment.hour == moment.minute == 0:
+            for asset in ("caltables", "night_mosaic", "light_curves", "variability", "night_report"):
+                yield asset, key[:10], number, []
+
+
+def fill(archive: Archive, until: datetime, days: int) -> int:
+    """Rows of a history whose files are gone long since: what an index holds after years; how many."""
+    metadata = json.dumps({"mjd_start": 61000.0, "mjd_end": 61000.003, "pointing_dec_deg": 16.27, "rms_jy": 0.002, "n_subbands": 16})
+
+    def rows() -> Iterator[tuple[dict[str, object], list[dict[str, object]]]]:
+        for asset, key, number, inputs in history(until, days):
+            name = f"{asset}-{key.replace('-', '').replace(':', '')}-v1"
+            files = [f"{key}:10_sb{s:02d}.hdf5:146000000:1769380000000000{s:03d}" for s in range(16)] if asset == "subband_group" else []
+            row = {
+                "id": name, "asset": asset, "partition_key": key, "version": 1, "settings": json.dumps({"files": files}),
+                "engines": "{}", "metadata": metadata, "code_version": "1", "run_id": "r", "size_bytes": 1, "digest": f"{number:032x}",
+                "created_at": f"{key[:10]}T00:00:00.000000+00:00", "state": "current", "reason": None, "pinned": False, "removed": False,
+            }  # fmt: skip
+            yield row, [{"product_id": name, "position": 0, "input_id": one} for one in inputs]
+
+    made = list(rows())
+
+    def insert(connection: sa.Connection) -> None:
+        connection.execute(index.products.insert(), [row for row, _ in made])
+        connection.execute(index.product_inputs.insert(), [one for _, inputs in made for one in inputs])
+
+    archive.index.write(insert)
+    return len(made)
+
+
+@pytest.mark.row(12)
+def test_an_archive_of_years(settings: Settings, engine_url: str | None, tmp_path: Path) -> None:
+    """The sensor asks only for the days of what is in the inbox, the pages for what they show."""
+    settings = settings.model_copy(update={"database_url": engine_url})
+    with Archive.create(settings.archive, engine_url) as archive:
+        count = fill(archive, datetime(2026, 1, 25, 22, tzinfo=UTC), DAYS)
+        names = looking.listing(settings.inbox)
+        began = time.process_time()
+        known = looking.known_of(archive, names)
+        known_s = time.process_time() - began
+        day = 16 * 288
+        assert day < len(known.used) <= 5 * day, "the history's files were read, or not those of the inbox's own days"
+    told = ticks(settings, 5, 0.0)
+    took = told["took"]
+    assert isinstance(took, list)
+    assert told["asked"] == KEYS
+    app, pages = create_app(AnalystArchive(Archive(settings.archive, engine_url)), inbox=settings.inbox), []
+    for url in ("/", "/observations", "/nights", "/nights/2026-01-25", "/calibration", "/metrics", "/api/status") * 3:
+        began = time.monotonic()
+        answer = ask(app, url)
+        pages.append(time.monotonic() - began)
+        assert answer.status == 200, url
+    record_figure(12, "days of history", DAYS)
+    record_figure(12, "rows of the index", count)
+    record_figure(12, "what was judged before, read in [s of CPU]", round(known_s, 3))
+    record_figure(12, "tick p95, years [s]", p95_s([wall for wall, _ in took]))
+    record_figure(12, "page p95 [s]", p95_s(pages))
+    assert p95_s([cpu for _, cpu in took]) < TICK_LIMIT_S
+    assert p95_s(pages) < 5.0
