@@ -17,7 +17,7 @@ from dsa110_assets.errors import BadDataError
 from dsa110_assets.visibilities.types import Visibilities
 
 Interpolation = Literal["linear", "nearest"]
-_AUTO_INTEGRATIONS = 8
+AUTO_INTEGRATIONS = 8
 """Integrations that tell the system's power: in 8 of 12.9 s and 0.24 MHz it is known to 0.02 %, and a burst does not matter."""
 
 
@@ -37,7 +37,7 @@ def apply(
     """
     gains, good = total_gains(vis, tables, interpolation)
     inverse = np.where(good, 1 / gains, 0).astype(np.complex64)
-    power = weight_factors(vis, vis.data, gains, good)
+    power = weight_factors(vis, vis.data[:AUTO_INTEGRATIONS, vis.is_auto], gains, good)
     data = vis.data if in_place else np.empty_like(vis.data)
     flags = vis.flags if in_place else np.empty_like(vis.flags)
     weights = vis.weights if in_place else np.empty_like(vis.weights)
@@ -46,23 +46,22 @@ def apply(
 
 
 def weight_factors(
-    frame: Visibilities, data: NDArray[np.complex64], gains: NDArray[np.complex128], good: NDArray[np.bool_]
+    frame: Visibilities, autos: NDArray[np.complex64], gains: NDArray[np.complex128], good: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """What an antenna contributes to weights of corrected data: (time or 1, antenna, channel or 1, pol), 0 where not `good`.
 
     sigma^2 of a real part is A_i A_j / (2 dnu t), A the corrected autocorrelation, that is, the system's flux density
     (the radiometer equation for a correlation, Thompson, Moran & Swenson 2017, section 6.2): noise that was amplified
-    together with the sky is no smaller on an antenna of high gain, which |g|^2 alone would prefer. `data` (time, baseline,
-    channel, pol) are the first integrations of `frame`; an antenna's A is the median over 8 of them, or that of the other
-    antennas where it has none; without any the factors are |g|^2.
+    together with the sky is no smaller on an antenna of high gain, which |g|^2 alone would prefer. `autos` (time,
+    autocorrelation, channel, pol) are of the frame's first AUTO_INTEGRATIONS; an antenna's A is the median over them, or that
+    of the other antennas where it has none; without any the factors are |g|^2.
     """
     power = np.where(good, gains.real**2 + gains.imag**2, 0)
-    autos = np.flatnonzero(frame.is_auto)
-    seen = data[:_AUTO_INTEGRATIONS, autos].real
-    raw = np.full((len(frame.antennas.names), *data.shape[2:]), np.nan)
+    seen = autos.real
+    raw = np.full((len(frame.antennas.names), *autos.shape[2:]), np.nan)
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # medians of nothing: NaN is what is wanted
-        raw[frame.ant1[autos]] = np.nanmedian(np.where(seen > 0, seen, np.nan), axis=0)
+        raw[frame.ant1[frame.is_auto]] = np.nanmedian(np.where(seen > 0, seen, np.nan), axis=0)
         system_jy = np.where(power > 0, raw / power, np.nan)
         system_jy = np.where(np.isfinite(system_jy), system_jy, np.nanmedian(system_jy, axis=(0, 1, 2)))
     if not np.isfinite(system_jy).all():

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numba import njit, prange
@@ -18,7 +21,7 @@ from scipy.constants import speed_of_light
 
 from dsa110_assets.calibration import apply
 from dsa110_assets.calibration.gains import Gains
-from dsa110_assets.visibilities import averaging, measurement_set, phasing
+from dsa110_assets.visibilities import averaging, measurement_set, ms_columns, phasing
 from dsa110_assets.visibilities.types import Visibilities
 
 _RESTART = 64
@@ -44,34 +47,83 @@ def calibrate_set(
     with measurement_set.opened(source) as stored:
         frame = stored.frame
         gains, good = apply.total_gains(frame, tables)
-        inverse = np.where(good, 1 / gains, 0).astype(np.complex64)
         averaged, delay_s = _geometry(frame, channels, times)
+        power = apply.weight_factors(frame, stored.autocorrelations(apply.AUTO_INTEGRATIONS), gains, good)
+        correction = _Correction(np.where(good, 1 / gains, 0).astype(np.complex64), power, delay_s, channels, times)
         new = measurement_set.NewSet(averaged, path, None)
         flags = np.empty(averaged.data.shape, np.bool_)
-        step = math.lcm(times, 8 // math.gcd(frame.ant1.size, 8))  # so that every reading of bits begins with a byte
-        shape = (min(step, frame.times_mjd.size), *frame.data.shape[1:])
-        data, marks, weights = np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(shape, np.float32)
-        outs = -(-shape[0] // times), *averaged.data.shape[1:]
-        out, out_weights = np.empty(outs, np.complex64), np.empty(outs, np.float32)
         weight = np.empty((averaged.times_mjd.size, frame.ant1.size, 2), np.float32)
-        with new.column("DATA") as data_column, new.column("WEIGHT_SPECTRUM") as weight_column:
-            for t in range(0, frame.times_mjd.size, step):
-                n = min(step, frame.times_mjd.size - t)
+        step = math.lcm(times, 8 // math.gcd(frame.ant1.size, 8))  # so that every reading of bits begins with a byte
+        parts = [(t, min(step, frame.times_mjd.size - t)) for t in range(0, frame.times_mjd.size, step)]
+        slots = [_Slot(frame, averaged, parts[0][1], -(-parts[0][1] // times)) for _ in parts[:2]]
+        writing: list[Future[None] | None] = [None, None]
+        with ExitStack() as stack:
+            columns = [stack.enter_context(new.column(name)) for name in ("DATA", "WEIGHT_SPECTRUM")]
+            reader, writer = (stack.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
+            reading = reader.submit(slots[0].load, stored, *parts[0])
+            for number, (t, n) in enumerate(parts):
+                slot, written = slots[number % 2], writing[number % 2]
+                reading.result()
+                if number + 1 < len(parts):
+                    reading = reader.submit(slots[(number + 1) % 2].load, stored, *parts[number + 1])
+                if written is not None:
+                    written.result()
                 first, n_out = t // times, -(-n // times)
-                stored.load(t, data[:n], marks[:n], weights[:n])
-                if t == 0:
-                    power = apply.weight_factors(frame, data[:n], gains, good)
-                _calibrate(
-                    data[:n], marks[:n], weights[:n], frame.ant1, frame.ant2,
-                    inverse[t : t + n] if len(inverse) > 1 else inverse, power[t : t + n] if len(power) > 1 else power,
-                    delay_s[t : t + n], averaged.frequencies_hz, channels, times,
-                    out[:n_out], flags[first : first + n_out], out_weights[:n_out],
-                )  # fmt: skip
-                data_column.put(first * frame.ant1.size, out[:n_out])
-                weight_column.put(first * frame.ant1.size, out_weights[:n_out])
-                weight[first : first + n_out] = measurement_set.mean_weights(out_weights[:n_out], flags[first : first + n_out])
+                marks = flags[first : first + n_out]
+                correction.run(averaged, slot, t, n, marks)
+                weight[first : first + n_out] = measurement_set.mean_weights(slot.out_weights[:n_out], marks)
+                writing[number % 2] = writer.submit(slot.put, columns, first * frame.ant1.size, n_out)
+            for written in writing:
+                if written is not None:
+                    written.result()
     new.finish(flags, weight, observer_note)
     return Calibrated(averaged, float(flags[:, ~frame.is_auto].mean()))
+
+
+class _Slot:
+    """Memory for some integrations: read, and corrected. While those of one slot are computed, another reads or is written."""
+
+    def __init__(self, frame: Visibilities, averaged: Visibilities, n_times: int, n_out_times: int) -> None:
+        shape, out = (n_times, *frame.data.shape[1:]), (n_out_times, *averaged.data.shape[1:])
+        self.data, self.flags, self.weights = np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(shape, np.float32)
+        self.out, self.out_weights = ms_columns.page_aligned(out, np.complex64), ms_columns.page_aligned(out, np.float32)
+
+    def load(self, stored: measurement_set.StoredSet, first_time: int, n_times: int) -> None:
+        stored.load(first_time, self.data[:n_times], self.flags[:n_times], self.weights[:n_times])
+
+    def put(self, columns: Sequence[ms_columns.TiledColumn], first_row: int, n_out_times: int) -> None:
+        for column, values in zip(columns, (self.out, self.out_weights), strict=True):
+            column.put(first_row, values[:n_out_times])
+
+
+class _Correction:
+    """What all integrations are corrected by: `inverse` 1/g and `power`, the weight factors (time or 1, antenna, channel or
+    1, pol), both 0 without a solution; delays (time, baseline)."""
+
+    def __init__(
+        self, inverse: NDArray[np.complex64], power: NDArray[np.float32], delay_s: NDArray[np.float64], channels: int, times: int
+    ) -> None:
+        self._inverse, self._power, self._delay_s, self._channels, self._times = inverse, power, delay_s, channels, times
+
+    def run(self, averaged: Visibilities, slot: _Slot, first_time: int, n_times: int, out_flags: NDArray[np.bool_]) -> None:
+        """Fill slot.out, slot.out_weights and out_flags from the slot's first `n_times` integrations."""
+        here = slice(first_time, first_time + n_times)
+        n_out, shape = out_flags.shape[0], (slice(None), *slot.data.shape[2:])
+        inverse, power = (
+            np.ascontiguousarray(np.broadcast_to(part, (*part.shape[:2], *shape[1:]))).reshape(*part.shape[:2], -1)
+            for part in (values[here] if len(values) > 1 else values for values in (self._inverse, self._power))
+        )
+        _calibrate(
+            _rows(slot.data[:n_times]).view(np.float32), _rows(slot.flags[:n_times]).view(np.uint8), _rows(slot.weights[:n_times]),
+            averaged.ant1, averaged.ant2, inverse.view(np.float32), power, self._delay_s[here], averaged.frequencies_hz,
+            self._channels, self._times,
+            _rows(slot.out[:n_out]).view(np.float32), _rows(out_flags).view(np.uint8), _rows(slot.out_weights[:n_out]),
+        )  # fmt: skip
+
+
+def _rows(values: NDArray[Any]) -> NDArray[Any]:
+    """The same memory as (time, baseline, channel x pol)."""
+    return values.reshape(*values.shape[:2], -1)
 
 
 def write_averaged(vis: Visibilities, path: Path, *, channels: int = 1, times: int = 1, observer_note: str = "") -> Calibrated:
@@ -97,44 +149,68 @@ def _geometry(frame: Visibilities, channels: int, times: int) -> tuple[Visibilit
     return made, delay_s
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True, error_model="numpy")
 def _calibrate(  # type: ignore[no-untyped-def]
     data, flags, weights, ant1, ant2, inverse, power, delay_s, frequencies_hz, channels, times, out, out_flags, out_weights
 ):
     """Integrations into `out` (of the set's own sign: conjugated), `out_flags` and `out_weights`, every sample of them.
 
-    inverse 1/g and power, the weight factors (time or 1, antenna, channel or 1, pol), both 0 without a solution.
+    Rows are of channel x pol; data, inverse and out have real and imaginary parts as float32 there.
     """
-    n_times, n_baselines = data.shape[:2]
-    n_out_times, _, n_out, n_pols = out.shape
-    time_step, channel_step = int(power.shape[0] > 1), int(power.shape[2] > 1)
-    step_hz = frequencies_hz[1] - frequencies_hz[0] if n_out > 1 else 0.0
-    for row in prange(n_out_times * n_baselines):
+    n_times, n_baselines, n_in = flags.shape
+    n_out = frequencies_hz.size
+    s_inverse, s_power = int(inverse.shape[0] > 1), int(power.shape[0] > 1)
+    for row in prange(out_flags.shape[0] * n_baselines):
         o, b = row // n_baselines, row % n_baselines
         i, j = ant1[b], ant2[b]
-        total, weight = np.zeros((n_out, n_pols), np.complex128), np.zeros((n_out, n_pols))
+        real, imaginary, share = np.empty(n_in, np.float32), np.empty(n_in, np.float32), np.empty(n_in, np.float32)
+        turn = np.empty((n_out, 2))
+        total, weight = np.zeros((n_out, 2, 2)), np.zeros((n_out, 2))
         for t in range(o * times, min((o + 1) * times, n_times)):
-            s, turn = t * time_step, 2 * np.pi * delay_s[t, b]
-            step = complex(np.cos(turn * step_hz), np.sin(turn * step_hz))
-            phasor = complex(1.0, 0.0)
+            s, q = t * s_inverse, t * s_power
+            _correct(data[t, b], flags[t, b], weights[t, b], inverse[s, i], inverse[s, j], power[q, i], power[q, j],
+                     real, imaginary, share)  # fmt: skip
+            _turns(2 * np.pi * delay_s[t, b], frequencies_hz, turn)
             for c in range(n_out):
-                if c % _RESTART == 0:
-                    phasor = complex(np.cos(turn * frequencies_hz[c]), np.sin(turn * frequencies_hz[c]))
-                for p in range(n_pols):
-                    part, share = 0j, 0.0
-                    for k in range(c * channels, (c + 1) * channels):
-                        f = k * channel_step
-                        scale = power[s, i, f, p] * power[s, j, f, p]
-                        if scale > 0 and not flags[t, b, k, p]:
-                            w = weights[t, b, k, p] * scale
-                            part += w * (data[t, b, k, p] * (inverse[s, i, f, p] * np.conj(inverse[s, j, f, p])))
-                            share += w
-                    total[c, p] += part * phasor
-                    weight[c, p] += share
-                phasor *= step
+                for p in range(2):
+                    x, y, w = 0.0, 0.0, 0.0
+                    for k in range(2 * c * channels + p, 2 * (c + 1) * channels, 2):
+                        x += real[k]
+                        y += imaginary[k]
+                        w += share[k]
+                    total[c, p, 0] += x * turn[c, 0] - y * turn[c, 1]
+                    total[c, p, 1] += x * turn[c, 1] + y * turn[c, 0]
+                    weight[c, p] += w
         for c in range(n_out):
-            for p in range(n_pols):
-                good = weight[c, p] > 0
-                out[o, b, c, p] = np.conj(total[c, p] / weight[c, p]) if good else 0j
-                out_flags[o, b, c, p] = not good
-                out_weights[o, b, c, p] = weight[c, p]
+            for p in range(2):
+                k, good = 2 * c + p, weight[c, p] > 0
+                scale = 1 / weight[c, p] if good else 0.0
+                out[o, b, 2 * k] = total[c, p, 0] * scale
+                out[o, b, 2 * k + 1] = -total[c, p, 1] * scale
+                out_flags[o, b, k] = not good
+                out_weights[o, b, k] = weight[c, p]
+
+
+@njit(cache=True)
+def _correct(data, flags, weights, inverse_i, inverse_j, power_i, power_j, real, imaginary, share):  # type: ignore[no-untyped-def]
+    """One row's samples divided by the gains, times their weights, and the weights; 0 where flagged."""
+    for k in range(flags.size):
+        w = weights[k] * (power_i[k] * power_j[k]) if flags[k] == 0 else np.float32(0)
+        a, b, c, d = inverse_i[2 * k], inverse_i[2 * k + 1], inverse_j[2 * k], inverse_j[2 * k + 1]
+        x, y = a * c + b * d, b * c - a * d
+        real[k] = w * (data[2 * k] * x - data[2 * k + 1] * y)
+        imaginary[k] = w * (data[2 * k] * y + data[2 * k + 1] * x)
+        share[k] = w
+
+
+@njit(cache=True)
+def _turns(angle_s, frequencies_hz, turn):  # type: ignore[no-untyped-def]
+    """cos and sin of angle_s x frequency (channel, 2), of evenly spaced channels."""
+    step_hz = frequencies_hz[1] - frequencies_hz[0] if frequencies_hz.size > 1 else 0.0
+    across, along = np.cos(angle_s * step_hz), np.sin(angle_s * step_hz)
+    for c in range(frequencies_hz.size):
+        if c % _RESTART == 0:
+            turn[c, 0], turn[c, 1] = np.cos(angle_s * frequencies_hz[c]), np.sin(angle_s * frequencies_hz[c])
+        else:
+            turn[c, 0] = turn[c - 1, 0] * across - turn[c - 1, 1] * along
+            turn[c, 1] = turn[c - 1, 0] * along + turn[c - 1, 1] * across

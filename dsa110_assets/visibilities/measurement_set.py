@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -259,6 +259,25 @@ class StoredSet:
         rows = self._rows()
         for t in range(len(cube)):
             rows.getcolnp(name, cube[t], first + t * n_baselines, n_baselines)
+
+    def autocorrelations(self, n_times: int) -> NDArray[np.complex64]:
+        """(time, autocorrelation, channel, pol): data of those baselines alone, of the first `n_times` integrations at most."""
+        autos, (all_times, n_baselines, *cell) = np.flatnonzero(self.frame.is_auto), self.frame.data.shape
+        out = np.empty((min(n_times, all_times), autos.size, *cell), np.complex64)
+        source = self._main if self._order is None else self._main.selectrows(self._order)
+        with ExitStack() as stack:
+            place = self._places.get(self._column)
+            if place is not None:
+                stack.enter_context(place.opened(os.O_RDONLY))
+            for t in range(out.shape[0]):
+                for i, baseline in enumerate(autos):
+                    row = t * n_baselines + int(baseline)
+                    if place is not None:
+                        place.get(row, out[t, i])
+                    else:
+                        source.getcolnp(self._column, out[t, i : i + 1], row, 1)
+        np.conjugate(out, out=out)
+        return out
 
 
 def problems(path: Path) -> list[str]:

@@ -242,6 +242,18 @@ def test_a_set_in_another_order_is_read(vis, tmp_path) -> None:  # type: ignore[
     np.testing.assert_array_equal(measurement_set.mapped(tmp_path / "b.ms").data, vis.data)
 
 
+def test_autocorrelations_are_those_of_the_whole(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Straight from the column's file, and through casacore from a copy in another order of rows."""
+    path, other = tmp_path / "a.ms", tmp_path / "b.ms"
+    measurement_set.write(vis, path)
+    with tables.table(str(path), ack=False) as main:
+        main.selectrows(np.random.default_rng(1).permutation(main.nrows())).copy(str(other), deep=True).close()
+    for place in (path, other):
+        with measurement_set.opened(place) as stored:
+            np.testing.assert_array_equal(stored.autocorrelations(2), vis.data[:2, vis.is_auto])
+            assert stored.autocorrelations(100).shape[0] == vis.times_mjd.size
+
+
 def test_refusals(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(BadDataError, match="not a measurement set"):
         measurement_set.read(tmp_path)
