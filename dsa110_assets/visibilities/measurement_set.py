@@ -264,9 +264,8 @@ class StoredSet:
         """(time, autocorrelation, channel, pol): data of those baselines alone, of the first `n_times` integrations at most."""
         autos, (all_times, n_baselines, *cell) = np.flatnonzero(self.frame.is_auto), self.frame.data.shape
         out = np.empty((min(n_times, all_times), autos.size, *cell), np.complex64)
-        source = self._main if self._order is None else self._main.selectrows(self._order)
+        source, place = self._rows(), self.column_place()
         with ExitStack() as stack:
-            place = self._places.get(self._column)
             if place is not None:
                 stack.enter_context(place.opened(os.O_RDONLY))
             for t in range(out.shape[0]):
