@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.ndimage import distance_transform_edt
@@ -70,14 +70,14 @@ def _clipped(values: FloatArray) -> tuple[float, float]:
     return median, sigma
 
 
-@njit(cache=True)
+@njit(cache=True, parallel=True)
 def _meshes(
     image: ImageArray, noise: ImageArray, masked: NDArray[np.bool_], box: int, stride: int
 ) -> tuple[FloatArray, FloatArray]:
     rows, columns = (image.shape[0] + box - 1) // box, (image.shape[1] + box - 1) // box
     background, scale = np.full((rows, columns), np.nan), np.full((rows, columns), np.nan)
-    buffer, noises = np.empty(((box // stride) + 1) ** 2), np.empty(((box // stride) + 1) ** 2)
-    for row in range(rows):
+    for row in prange(rows):
+        buffer, noises = np.empty(((box // stride) + 1) ** 2), np.empty(((box // stride) + 1) ** 2)
         for column in range(columns):
             count = 0
             for j in range(row * box, min((row + 1) * box, image.shape[0]), stride):
@@ -130,7 +130,7 @@ def _row(mesh: FloatArray, y: float, box: int, first: int, out: FloatArray) -> N
         out[n] = across[i] + (u - i) * (across[min(i + 1, mesh.shape[1] - 1)] - across[i])
 
 
-@njit(cache=True)
+@njit(cache=True, parallel=True)
 def _normalised(
     image: ImageArray,
     noise: ImageArray,
@@ -143,13 +143,14 @@ def _normalised(
     column1: int,
 ) -> ImageArray:
     out = np.empty((row1 - row0, column1 - column0), np.float32)
-    level, factor = np.empty(column1 - column0), np.empty(column1 - column0)
-    for j in range(row0, row1):
+    for n_row in prange(row1 - row0):
+        j = row0 + n_row
+        level, factor = np.empty(column1 - column0), np.empty(column1 - column0)
         _row(background, float(j), box, column0, level)
         _row(scale, float(j), box, column0, factor)
         for n in range(column1 - column0):
             sigma = noise[j, column0 + n] * factor[n]
-            out[j - row0, n] = (image[j, column0 + n] - level[n]) / sigma if sigma > 0 else np.nan
+            out[n_row, n] = (image[j, column0 + n] - level[n]) / sigma if sigma > 0 else np.nan
     return out
 
 
