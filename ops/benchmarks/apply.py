@@ -32,7 +32,29 @@ def apply_own(ms: str, tables: list[str], out: str) -> dict[str, Any]:
     averaging = {name: Settings.model_fields[f"average_{name}"].default for name in ("channels", "times")}
     shutil.rmtree(out, ignore_errors=True)
     calibrated.calibrate_set(Path(ms), [caltables.read(Path(path)) for path in tables], Path(out), **averaging)
-    return {}
+    return _amplitudes(ms, tables, out, "DATA") if set(averaging.values()) == {1} else {}
+
+
+def _amplitudes(ms: str, tables: list[str], out: str, column: str, n_rows: int = 200) -> dict[str, float]:
+    """How far |V| / |g_i g_j| in double precision is from the amplitudes in `column` of `out`, over some rows."""
+    import numpy as np
+    from casacore import tables as casa_tables
+
+    from dsa110_assets.calibration import apply, caltables
+    from dsa110_assets.visibilities import measurement_set
+
+    with measurement_set.opened(Path(ms)) as stored:
+        frame = stored.frame
+    gains, _ = apply.total_gains(frame, [caltables.read(Path(path)) for path in tables])
+    size, errors = np.abs(np.broadcast_to(gains, (frame.times_mjd.size, *gains.shape[1:]))), []
+    with casa_tables.table(ms, ack=False) as raw, casa_tables.table(out, ack=False) as made:
+        for row in np.random.default_rng(2).choice(raw.nrows(), n_rows, replace=False):
+            t, b = divmod(int(row), frame.ant1.size)
+            good = ~made.getcell("FLAG", int(row))
+            expected = np.abs(raw.getcell("DATA", int(row)).astype(complex)) / (size[t, frame.ant1[b]] * size[t, frame.ant2[b]])
+            errors.append(np.abs(np.abs(made.getcell(column, int(row))[good]) / expected[good] - 1))
+    error = np.concatenate(errors)
+    return {"median amplitude error": float(np.median(error)), "largest": float(error.max())}
 
 
 def apply_casa(ms: str, tables: list[str], work: str) -> dict[str, Any]:
@@ -51,5 +73,6 @@ def apply_casa(ms: str, tables: list[str], work: str) -> dict[str, Any]:
     began = time.perf_counter()
     casa.run_task("applycal", parameters, work_dir=Path(work))
     took = time.perf_counter() - began
+    figures = _amplitudes(ms, tables, str(copy), "CORRECTED_DATA")
     shutil.rmtree(copy)
-    return {"wall_s": took}
+    return {"wall_s": took, **figures}
