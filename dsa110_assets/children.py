@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -17,20 +16,18 @@ from dsa110_assets.errors import ConfigurationError, OverrunError, ResourceError
 GRACE_S = 5.0
 """Between SIGTERM and SIGKILL."""
 _WATCH = """
-import os, select, signal, sys
+import os, signal, sys, time
 parent, child = map(int, sys.argv[1:])
-try:
-    watched = os.pidfd_open(parent)
-except ProcessLookupError:
-    watched = None
-if watched is not None and os.getppid() == parent:
-    select.select([watched], [], [])
+while os.getppid() == parent:
+    time.sleep(0.2)
 try:
     os.killpg(child, signal.SIGKILL)
 except ProcessLookupError:
     pass
 """
-"""Ends the child's group should this process be killed outright, which leaves it no time to do so itself."""
+"""Ends the child's group should this process be killed outright, which leaves it no time to do so itself. Looks again and
+again, as not every Python can wait for a process that is not its child (`os.pidfd_open`)."""
+_LONGEST_PAUSE_S = 0.05
 _TAIL_BYTES = 8192
 _TAIL_LINES = 12
 
@@ -127,12 +124,15 @@ def run(
 
 
 def _ended(pid: int, timeout_s: float) -> bool:
-    """Wait until process `pid` is a zombie (True) or the time is up (False), without reaping it."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        return bool(select.select([descriptor], [], [], max(0.0, timeout_s))[0])
-    finally:
-        os.close(descriptor)
+    """Wait until child `pid` is a zombie (True) or the time is up (False), without reaping it."""
+    until, pause_s = time.monotonic() + timeout_s, 0.001
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            return False
+        time.sleep(min(pause_s, left_s))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    return True
 
 
 def _kill_group(pid: int, *, gently: bool) -> None:
