@@ -158,7 +158,8 @@ def fluxes(folder: str, mosaic: str, number: int) -> dict[str, Any]:
     import pandas as pd
     from scipy.spatial import cKDTree
 
-    from dsa110_assets.photometry import forced, measure
+    from dsa110_assets.imaging.fits import read_plane
+    from dsa110_assets.photometry import forced
     from dsa110_assets.photometry.options import PhotometryOptions
 
     ra, dec, flux = np.array(json.loads((Path(folder) / "sources.json").read_text())).T
@@ -166,7 +167,7 @@ def fluxes(folder: str, mosaic: str, number: int) -> dict[str, Any]:
     away = cKDTree(points).query(points, k=2)[0][:, 1]
     inside = (away > 0.06) & (np.abs(dec - DEC_DEG) < 1.0) & (ra > 75) & (ra < 75 + (number - 1) * STEP_DEG)
     chosen = np.flatnonzero(inside)[np.argsort(-flux[inside])[:20]]
-    image, header = measure.read_plane(Path(mosaic))
+    image, header = read_plane(Path(mosaic))
     noise = np.where(np.isfinite(image), np.float32(NOISE_JY), np.nan)
     places = pd.DataFrame({"ra_deg": ra[chosen], "dec_deg": dec[chosen]})
     found = forced.measure_forced(image, noise, header, places, PhotometryOptions())

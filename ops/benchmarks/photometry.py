@@ -36,10 +36,10 @@ def scene(folder: str, tiles: str) -> tuple[Any, Any, Any, Any]:
     import pandas as pd
     from astropy.wcs import WCS
 
-    from dsa110_assets.photometry import measure
+    from dsa110_assets.imaging.fits import read_plane
 
-    image, header = measure.read_plane(Path(folder) / "mosaic.fits")
-    noise, _ = measure.read_plane(Path(folder) / "noise.fits")
+    image, header = read_plane(Path(folder) / "mosaic.fits")
+    noise, _ = read_plane(Path(folder) / "noise.fits")
     rng = np.random.default_rng(5)
     sources = np.array(json.loads((Path(tiles) / "sources.json").read_text()))
     filled = np.flatnonzero(np.isfinite(image.ravel()))
