@@ -115,8 +115,8 @@ class Settings(BaseSettings):
     ] = "own"
     imaging_engine: Annotated[Literal["own", "casa"], Field(description="who makes images")] = "own"
     average_channels: Annotated[
-        int, Field(ge=1, le=384, description="channels averaged into one in calibrated_ms; 1 = none")
-    ] = 1
+        int, Field(ge=0, le=384, description="channels averaged into one in calibrated_ms; 1 = none, 0 = up to 1 MHz")
+    ] = 0
     average_times: Annotated[
         int, Field(ge=1, le=24, description="integrations averaged into one in calibrated_ms; 1 = none")
     ] = 1

@@ -148,13 +148,15 @@ def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
 def calibrate(ms_path: Path, chosen: "CaltableSet", settings: "Settings", path: Path, note: str) -> "Calibrated":
     """Write the measurement set at `ms_path`, corrected by a set's tables and averaged as set, to `path`."""
     from dsa110_assets.calibration import calibrated, caltables
+    from dsa110_assets.visibilities import averaging, measurement_set
 
     tables = [caltables.read(table) for table in chosen.paths]
-    averaging = {"channels": settings.average_channels, "times": settings.average_times}
+    with measurement_set.opened(ms_path) as stored:
+        n_channels, width_hz = stored.frame.frequencies_hz.size, stored.frame.channel_width_hz
+    channels = settings.average_channels or averaging.channels_up_to(averaging.WIDEST_HZ, n_channels, width_hz)
     if settings.solve_engine == "own":
-        return calibrated.calibrate_set(ms_path, tables, path, **averaging, observer_note=note)
+        return calibrated.calibrate_set(ms_path, tables, path, channels=channels, times=settings.average_times, observer_note=note)
     from dsa110_assets.calibration import casa_engine
-    from dsa110_assets.visibilities import measurement_set
 
     vis = casa_engine.apply(measurement_set.read(ms_path), tables, work_dir=path.parent.parent)
-    return calibrated.write_averaged(vis, path, **averaging, observer_note=note)
+    return calibrated.write_averaged(vis, path, channels=channels, times=settings.average_times, observer_note=note)

@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 from dsa110_assets.telescope import astrometry
 from dsa110_assets.visibilities.types import Visibilities
 
+WIDEST_HZ = 1e6
+"""Channels this wide lose 0.3 % of a source 1.6 degrees from the centre in an image of all baselines, the longest alone 9 %."""
+
+
+def channels_up_to(widest_hz: float, n_channels: int, width_hz: float) -> int:
+    """The most channels that divide `n_channels` and together are no wider than `widest_hz`; at least 1."""
+    return max(n for n in range(1, n_channels + 1) if n_channels % n == 0 and (n == 1 or n * width_hz <= widest_hz))
+
 
 def average(vis: Visibilities, channels: int, times: int = 1) -> Visibilities:
     """Average every `channels` channels and `times` integrations, weighted, flagged samples left out.

@@ -22,6 +22,11 @@ def vis(observe, meridian_radec, tmp_path):  # type: ignore[no-untyped-def]
     return phasing.to_common_centre(dataclasses.replace(got, flags=flags, weights=weights))
 
 
+@pytest.mark.parametrize(("n_channels", "width_hz", "expected"), [(768, 244140.625, 4), (128, 1.46e6, 1), (16, 1e5, 8), (7, 2e5, 1)])
+def test_channels_are_averaged_up_to_a_width(n_channels: int, width_hz: float, expected: int) -> None:
+    assert averaging.channels_up_to(1e6, n_channels, width_hz) == expected
+
+
 @pytest.mark.parametrize(("channels", "times"), [(1, 1), (4, 1), (1, 3), (8, 3), (16, 7), (2, 100)])
 def test_weighted_mean_of_what_is_not_flagged(vis, channels: int, times: int) -> None:  # type: ignore[no-untyped-def]
     """numpy.average bin by bin; float32 weights and complex64 data: 1e-6."""
