@@ -185,8 +185,9 @@ def test_casacore_takes_the_process_with_it_and_nothing_else(finished_run: tuple
 
         assert child(0) == 0
         (first,) = archive.products()
+        taken = sum(512 * file.stat().st_blocks for file in first.path.rglob("*"))  # columns end in holes, which take nothing
         for part in (0.1, 0.5, 0.9):
-            assert child(int(part * first.size_bytes)) != 0
+            assert child(int(part * taken)) != 0
             (small_disk / "ballast").unlink()
             assert archive.versions("measurement_set", first.partition) == [first]
             assert archive.verify(first) == []
