@@ -15,8 +15,9 @@ SMALL_DISK_PART = 0.1
 """A disk smaller than ten times the threshold is full when less than this part of it is free."""
 DISK_PER_INPUT = {"measurement_set": 1.2, "calibrated_ms": 1.2}
 """Bytes written per byte of the inputs (measured 0.91 at full scale): all other products are small beside visibilities."""
-MEMORY_PER_INPUT = {"measurement_set": 2.0, "calibrated_ms": 3.0, "tile_image": 3.0}
-"""Peak memory per byte of the inputs: 1.4 measured for the first at full scale; the others hold a copy more."""
+MEMORY_PER_INPUT = {"measurement_set": 0.5, "calibrated_ms": 0.7, "tile_image": 6.0}
+"""Peak memory per byte of the inputs, measured at full scale: 1.0 GiB for 2.3 GB of files, 0.9 for a set of 1.4 GB, 2.9 for a
+calibrated one of 0.5 GB (most of it images)."""
 
 
 def disk_shortage(platform: "Platform") -> str | None:
