@@ -14,6 +14,8 @@ from dsa110_assets.orchestration.process import ProcessReport
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults import killing
 from dsa110_assets_tests.faults.figures import record_figure
+from dsa110_assets_tests.faults.same import TOLERANCE, greatest_difference
+from dsa110_assets_tests.tiny import tiny_settings
 
 SIGNALS = ("SIGKILL", "SIGTERM")
 ON_DISK = ("renamed", "durable", "row_written")
@@ -70,3 +72,28 @@ def test_every_asset_at_every_point(finished_run: tuple[Settings, ProcessReport]
     record_figure(2, "orphans after the sweep", left)
     record_figure(2, "duplicates", duplicates)
     assert (torn, left, duplicates) == (0, 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.row(1)
+def test_the_command_killed_in_every_asset(finished_run: tuple[Settings, ProcessReport], tiny_run: Path, tmp_path: Path) -> None:
+    """`dsa110 process` dies in each of the assets in turn, at another point and by another signal each time, and goes on."""
+    settings = tiny_settings(tiny_run, tmp_path)
+    order = [recipe.asset for recipe in recipes.ORDER]
+    order.insert(order.index("night_mosaic"), order.pop(order.index("light_curves")))  # one run makes both, this first
+    for number, asset in enumerate(order):
+        name, point = SIGNALS[number % 2], files.CRASH_POINTS[3 * number % len(files.CRASH_POINTS)]
+        done = killing.dsa110(settings, "process", DSA110_CRASH_AT=f"{asset}/{point}:{name}")
+        assert done.returncode != 0, f"{asset}/{point}:{name} was not reached"
+        if name == "SIGKILL":
+            assert done.returncode == -signal.SIGKILL, done.stderr
+    last = killing.dsa110(settings, "process")
+    assert last.returncode == 0, last.stderr
+    with Archive(settings.archive) as archive, Archive(finished_run[0].archive) as undisturbed:
+        integrity.sweep(archive)
+        assert leftovers(archive) == []
+        assert all(archive.verify(product) == [] for product in archive.products())
+        apart, where = greatest_difference(archive, undisturbed)
+    record_figure(1, "commands killed, an asset each", len(order))
+    record_figure(1, "greatest relative difference from the undisturbed run", apart)
+    assert apart <= TOLERANCE, where

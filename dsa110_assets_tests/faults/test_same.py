@@ -14,12 +14,8 @@ from dsa110_assets.orchestration import recipes
 from dsa110_assets.orchestration.process import ProcessReport, process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
-from dsa110_assets_tests.faults.same import difference, greatest_difference
+from dsa110_assets_tests.faults.same import TOLERANCE, difference, greatest_difference
 from dsa110_assets_tests.tiny import tiny_settings
-
-TOLERANCE = 1e-4
-"""Sums in float32 whose order is the linear algebra library's (by threads and by where its arrays lie) differ by 1e-7;
-the solver's chi^2, a difference of such sums, by a few 1e-5, and with it the errors of the gains. Fluxes: some 1e-6."""
 
 
 def test_the_comparison_sees_differences() -> None:
