@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -21,6 +22,14 @@ from dsa110_assets_tests.tiny import (  # noqa: F401  fixtures of every folder
 # what tests compare with is the bulletins as installed: no network
 iers.conf.auto_download = False
 iers.conf.auto_max_age = None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_in_the_foreground() -> None:
+    """A shell has SIGINT ignored in what it starts in the background, children inherit that, and Dagster, where a test runs
+    it in this process, gives SIGTERM the same: nothing could be ended by a signal any more."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

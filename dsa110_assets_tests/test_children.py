@@ -107,16 +107,11 @@ def test_an_exception_in_the_caller_kills_the_group(tmp_path):
             pass
         signal.pthread_kill(main, signal.SIGINT)  # the kernel gives Ctrl-C to the thread that waits, too
 
-    # a shell that starts the tests in the background has SIGINT ignored
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            children.run(family(marker), deadline_s=60, log_path=tmp_path / "log")
-        thread.join()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        children.run(family(marker), deadline_s=60, log_path=tmp_path / "log")
+    thread.join()
     assert all(gone(int(pid)) for pid in marker.read_text().split())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 
 import numpy as np
 from astropy.wcs import WCS
@@ -39,7 +38,8 @@ def bright_sources(residual: Visibilities, least_jy: float) -> SkyModel:
     stokes, slant = flattened(stokes_i(vis), field_rad)
     weighted = imaging_weights(stokes, "natural", 0.0, field_rad)
     n_pixels, pixel_rad = choose_pixels(weighted, _OPTIONS)
-    gridder = Gridder(stokes.uvw, n_pixels, pixel_rad, _OPTIONS.epsilon, len(os.sched_getaffinity(0)))
+    # one thread adds in one order: tables made again are the same to the last bit, and all that is made with them
+    gridder = Gridder(stokes.uvw, n_pixels, pixel_rad, _OPTIONS.epsilon, threads=1)
     total = float(np.sum(weighted.weights, dtype=np.float64))
     image = gridder.to_image(stokes.data, weighted.weights) / total
     level = max(least_jy, _LEAST_SIGMA * robust_rms(image))

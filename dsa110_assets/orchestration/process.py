@@ -7,6 +7,8 @@ moment and started again, it ends with the same products: only the archive decid
 
 import logging
 import os
+import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -227,15 +229,16 @@ class _Runner:
     def _run(self, assets: Sequence[str], partition: str | None) -> None:
         before = {a: self.platform.archive.current(a, partition) for a in assets}
         began, run_id = time.monotonic(), str(uuid.uuid4())
-        result = self.job.execute_in_process(
-            run_config=QUIET,
-            instance=self.instance,
-            partition_key=partition,
-            asset_selection=[dg.AssetKey(asset) for asset in assets],
-            raise_on_error=False,
-            run_id=run_id,
-            tags={LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher(run_id)},
-        )
+        with _sigterm_kept():
+            result = self.job.execute_in_process(
+                run_config=QUIET,
+                instance=self.instance,
+                partition_key=partition,
+                asset_selection=[dg.AssetKey(asset) for asset in assets],
+                raise_on_error=False,
+                run_id=run_id,
+                tags={LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher(run_id)},
+            )
         seconds = time.monotonic() - began
         for asset in assets:
             product = self.platform.archive.current(asset, partition)
@@ -261,6 +264,19 @@ class _Runner:
                         unknown = product.partition not in known and span.holds_partition(grain, product.partition)
                     if unknown:
                         self.instance.report_runless_asset_event(_event(product))
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Dagster leaves SIGTERM as SIGINT is, and that is ignored in what a shell starts in the background."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _event(product: "Product") -> dg.AssetMaterialization:

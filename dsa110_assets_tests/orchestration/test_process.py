@@ -204,6 +204,17 @@ def test_killed_anywhere_a_second_run_ends_with_the_same_products(
             assert key is None or key in dagster.get_materialized_partitions(dg.AssetKey(name))
 
 
+def test_started_in_the_background_it_still_ends_on_sigterm(settings: Settings) -> None:
+    """A shell has SIGINT ignored there, and Dagster leaves SIGTERM as it finds SIGINT."""
+    before = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert process(settings, through="source_catalog").made
+        assert signal.getsignal(signal.SIGTERM) == before[0]
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+
+
 def test_two_at_once_are_refused_with_one_sentence(processed: Settings) -> None:
     import fcntl
 

@@ -224,9 +224,9 @@ def test_a_second_copy_of_a_subband_changes_nothing_and_is_put_aside(
 
 
 class Usage:
-    """What shutil.disk_usage tells of a disk with one of 10,000 GB free."""
+    """What shutil.disk_usage tells of a disk with 0.1 of 10,000 GB free, less than the threshold of the tests."""
 
-    total, used, free = 10**13, 10**13 - 10**9, 10**9
+    total, used, free = 10**13, 10**13 - 10**8, 10**8
 
 
 def test_ingest_pauses_while_the_disk_is_full_and_resumes(
