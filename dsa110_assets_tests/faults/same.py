@@ -15,9 +15,6 @@ from astropy.io import fits
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 
-TOLERANCE = 1e-4
-"""Sums in float32 whose order is the linear algebra library's (by threads and by where its arrays lie) differ by 1e-7;
-the solver's chi^2, a difference of such sums, by a few 1e-5, and with it the errors of the gains. Fluxes: some 1e-6."""
 OF_THE_RUN = {"RUNID", "CHECKSUM", "DATASUM"}
 """Header cards that differ from run to run: the run's id, and sums over a header that holds it."""
 PICTURES = {".png", ".html"}

@@ -14,7 +14,7 @@ from dsa110_assets.orchestration.process import ProcessReport
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults import killing
 from dsa110_assets_tests.faults.figures import record_figure
-from dsa110_assets_tests.faults.same import TOLERANCE, greatest_difference
+from dsa110_assets_tests.faults.same import greatest_difference
 from dsa110_assets_tests.tiny import tiny_settings
 
 SIGNALS = ("SIGKILL", "SIGTERM")
@@ -96,4 +96,4 @@ def test_the_command_killed_in_every_asset(finished_run: tuple[Settings, Process
         apart, where = greatest_difference(archive, undisturbed)
     record_figure(1, "commands killed, an asset each", len(order))
     record_figure(1, "greatest relative difference from the undisturbed run", apart)
-    assert apart <= TOLERANCE, where
+    assert apart == 0, where
