@@ -27,12 +27,14 @@ def apply_own(ms: str, tables: list[str], out: str) -> dict[str, Any]:
     import shutil
 
     from dsa110_assets.calibration import calibrated, caltables
-    from dsa110_assets.settings import Settings
+    from dsa110_assets.visibilities import averaging, measurement_set
 
-    averaging = {name: Settings.model_fields[f"average_{name}"].default for name in ("channels", "times")}
+    with measurement_set.opened(Path(ms)) as stored:
+        n_channels, width_hz = stored.frame.frequencies_hz.size, stored.frame.channel_width_hz
+    channels = averaging.channels_up_to(averaging.WIDEST_HZ, n_channels, width_hz)
     shutil.rmtree(out, ignore_errors=True)
-    calibrated.calibrate_set(Path(ms), [caltables.read(Path(path)) for path in tables], Path(out), **averaging)
-    return _amplitudes(ms, tables, out, "DATA") if set(averaging.values()) == {1} else {}
+    calibrated.calibrate_set(Path(ms), [caltables.read(Path(path)) for path in tables], Path(out), channels=channels)
+    return _amplitudes(ms, tables, out, "DATA") if channels == 1 else {}
 
 
 def _amplitudes(ms: str, tables: list[str], out: str, column: str, n_rows: int = 200) -> dict[str, float]:
