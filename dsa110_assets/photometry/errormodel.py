@@ -104,7 +104,7 @@ def calibrate_errors(rows: pd.DataFrame, unfit_bits: int, prior_fraction: float)
     steady = chi2.sf(total, np.maximum(freedom, 1)) > STEADY_P
     sample = sample.part(steady[sample.source])
     model = _fit_model(sample, _rms)
-    weight = sample.freedom(_bright(sample))
+    weight = sample.freedom(_bright(sample, _faint_limit(sample)))
     blended = (weight * model.fraction**2 + _PRIOR_FREEDOM * prior_fraction**2) / (weight + _PRIOR_FREEDOM)
     return ErrorModel(model.scale, float(np.sqrt(blended)))
 
@@ -150,20 +150,22 @@ def _sample(rows: pd.DataFrame, unfit_bits: int) -> _Sample:
 
 def _faint_limit(sample: _Sample) -> float:
     """Signal-to-noise ratio up to which the known sources' rows have `_SCALE_FREEDOM` degrees of freedom, within reason."""
-    order = np.argsort(sample.snr[sample.known], kind="stable")
-    enough = int(np.searchsorted(np.cumsum(1 - 1 / sample.count[sample.known][order]), _SCALE_FREEDOM))
-    limit = sample.snr[sample.known][order[enough]] if enough < order.size else _FAINT_AT_MOST
+    snr, count = sample.snr[sample.known], sample.count[sample.known]
+    order = np.argsort(snr, kind="stable")
+    enough = int(np.searchsorted(np.cumsum(1 - 1 / count[order]), _SCALE_FREEDOM))
+    limit = snr[order[enough]] if enough < order.size else _FAINT_AT_MOST
     return float(np.clip(limit, _FAINT_SNR, _FAINT_AT_MOST))
 
 
-def _bright(sample: _Sample) -> NDArray[np.bool_]:
-    return np.asarray(sample.snr > max(_faint_limit(sample), _BRIGHT_SNR))
+def _bright(sample: _Sample, limit: float) -> NDArray[np.bool_]:
+    return np.asarray(sample.snr > max(limit, _BRIGHT_SNR))
 
 
 def _fit_model(sample: _Sample, measure: Callable[[FloatArray], float]) -> ErrorModel:
     """Scale and fraction at which faint and bright pulls both measure 1; 1 and 0 where there are too few to tell."""
-    bright, faint = _bright(sample), sample.known & (sample.snr <= _faint_limit(sample))
-    enough_faint, any_bright = sample.freedom(faint) >= _SCALE_FREEDOM, bool(bright.any())
+    limit = _faint_limit(sample)
+    bright, faint = _bright(sample, limit), sample.known & (sample.snr <= limit)
+    enough_faint, faint_part, bright_part = sample.freedom(faint) >= _SCALE_FREEDOM, sample.part(faint), sample.part(bright)
 
     def scatter(part: _Sample, fraction: float, scale: float) -> float:
         error = ErrorModel(scale, fraction).apply(part.flux, part.error, part.relative)
@@ -172,7 +174,7 @@ def _fit_model(sample: _Sample, measure: Callable[[FloatArray], float]) -> Error
     scale, fraction = 1.0, 0.0
     for _ in range(3 if enough_faint else 1):
         if enough_faint:
-            scale = _solve(partial(scatter, sample.part(faint), fraction), *_SCALE_RANGE)
-        if any_bright:
-            fraction = _solve(partial(scatter, sample.part(bright), scale=scale), 0.0, _LARGEST_FRACTION)
+            scale = _solve(partial(scatter, faint_part, fraction), *_SCALE_RANGE)
+        if bright_part.flux.size:
+            fraction = _solve(partial(scatter, bright_part, scale=scale), 0.0, _LARGEST_FRACTION)
     return ErrorModel(scale, fraction)
