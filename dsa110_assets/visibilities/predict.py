@@ -4,6 +4,9 @@ Over frequency a source's fringe on a baseline turns by its delay there. So each
 to its turn: at every channel, every second, fourth ... one. The sums are then brought from each grid to the next finer
 one, at last the channels, by interpolation of band-limited functions. Most fringes have sixty to a hundred nodes
 where there are 768 channels.
+
+No kernel here may contract or reorder: what a compiler then makes of a sum depends on what it has inlined, and that on
+whether code is fresh or from numba's cache. Tables would differ in the seventh digit from one process to the next.
 """
 
 from __future__ import annotations
@@ -228,7 +231,7 @@ def _cubic(z):  # type: ignore[no-untyped-def]
     return c0, c1, c2, c3
 
 
-@numba.njit(cache=True, fastmath={"contract"})
+@numba.njit(cache=True)
 def _smeared(rate, across, spectra, s, frequencies_hz, squares, middle_hz, first, last, out):  # type: ignore[no-untyped-def]
     """across spectrum sinc(rate nu) of source s, in the lanes from `first` to `last`; `squares`: (nu / middle)^2 - 1."""
     most = rate * middle_hz
@@ -246,7 +249,7 @@ def _smeared(rate, across, spectra, s, frequencies_hz, squares, middle_hz, first
             out[k, lane] = spectra[s, k, lane] * (f0 + x * (f1 + x * (f2 + x * f3)))
 
 
-@numba.njit(cache=True, fastmath={"contract"})
+@numba.njit(cache=True)
 def _lanes(step, lanes):  # type: ignore[no-untyped-def]
     """Powers 0 .. _LANES - 1 of `step` as real and imaginary parts (2, lane), float32; returns the next power."""
     lanes[0, 0], lanes[1, 0] = 1, 0
@@ -261,7 +264,7 @@ def _lanes(step, lanes):  # type: ignore[no-untyped-def]
     return step
 
 
-@numba.njit(cache=True, fastmath={"contract"})
+@numba.njit(cache=True)
 def _add_source(start, block, lanes, amplitude, first, last, real, imaginary):  # type: ignore[no-untyped-def]
     """Add amplitude exp(i delay nu) over nodes a step apart, in the lanes from `first` to `last`.
 
@@ -277,7 +280,7 @@ def _add_source(start, block, lanes, amplitude, first, last, real, imaginary):  
         start *= block
 
 
-@numba.njit(cache=True, fastmath={"contract"})
+@numba.njit(cache=True)
 def _refine(nodes, coarse, fine, size, outside, halfway):  # type: ignore[no-untyped-def]
     """Add the grid of `nodes` that begins at `coarse` to the next finer one, `size` nodes from `fine` on, `outside` of
     which are before the band."""

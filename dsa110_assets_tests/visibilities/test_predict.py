@@ -1,5 +1,11 @@
 """Prediction against the visibilities ERFA made (conftest), and each factor against its own definition."""
 
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -208,12 +214,16 @@ def test_interpolation_over_channels_is_as_good_as_it_says(n_channels: int) -> N
         np.testing.assert_allclose(found[t], direct(vis, sky, t), atol=7e-6 * bright)
 
 
+def three_sources(vis: Visibilities) -> SkyModel:
+    ra, dec = vis.phase_centres_rad[0]
+    return sky_of([(ra, dec, 1.0), (ra + 0.01, dec - 0.02, 2.0), (ra - 0.03, dec, 3.0)], -0.7)
+
+
 def test_any_number_of_threads_predicts_the_same() -> None:
     import numba
 
     vis = frame_of(768)
-    ra, dec = vis.phase_centres_rad[0]
-    sky = sky_of([(ra, dec, 1.0), (ra + 0.01, dec - 0.02, 2.0), (ra - 0.03, dec, 3.0)], -0.7)
+    sky = three_sources(vis)
     many = predict(vis, sky)
     before = numba.get_num_threads()
     numba.set_num_threads(1)
@@ -221,3 +231,19 @@ def test_any_number_of_threads_predicts_the_same() -> None:
         np.testing.assert_array_equal(predict(vis, sky), many)
     finally:
         numba.set_num_threads(before)
+
+
+def predicted_digest() -> str:
+    vis = frame_of(768)
+    return hashlib.sha256(predict(vis, three_sources(vis)).tobytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_fresh_and_cached_code_predict_the_same(tmp_path: Path) -> None:
+    """To the last bit, by a process that compiles the kernels and by the next, which finds them in numba's cache."""
+    command = [sys.executable, "-c", f"from {__name__} import predicted_digest; print(predicted_digest())"]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    root = Path(__file__).parents[2]
+    first, again = (subprocess.run(command, env=environment, cwd=root, capture_output=True, check=True).stdout for _ in range(2))
+    assert len(first) == 65
+    assert first == again
