@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 SIMULATION = ["--start", "2026-01-26T04:32:00", "--groups", "9", "--nights", "3", "--dec", "16.27", "--antennas", "24",
               "--channels", "8", "--seed", "110"]  # 3C138, a flux standard, transits 20 minutes after the start
-
-
 SHOWN = 12  # constant sources that are printed one by one
 
 
@@ -83,10 +82,7 @@ def compare(truth: dict[str, Any]) -> None:
     found = {str(row["source_id"]): str(row["kind"]) for row in archive.variables(max_false_discovery_rate=0.01)}
     pulls, ratios = [], []
     print(f"  {'source':<24} {'kind':<10} {'epochs':>6} {'true Jy':>8} {'measured Jy':>12} {'ratio':>7}  candidate")
-    for source in sorted(truth["sources"], key=lambda s: -s["flux_jy"]):
-        curve = light_curve(archive, source)
-        if curve is None:
-            continue
+    for source, curve in light_curves(archive, sorted(truth["sources"], key=lambda s: -s["flux_jy"])):
         flux, error = curve["flux"].to_value("Jy"), curve["error"].to_value("Jy")
         history = source["light_curve"] or [[0.0, source["flux_jy"]]]
         expected = np.interp(curve.time.mjd, *np.transpose(history))
@@ -103,15 +99,16 @@ def compare(truth: dict[str, Any]) -> None:
           f"pulls of their points about the mean: sd {np.std(pulls):.2f}")
 
 
-def light_curve(archive: Any, source: dict[str, Any]) -> Any:
-    """The light curve nearest to a true position, or None where the survey has none."""
-    from dsa110_assets.errors import NotFoundError
+def light_curves(archive: Any, injected: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Any]]:
+    """The injected sources that the survey has, each with the light curve nearest to its true position."""
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
 
-    try:
-        near = archive.sources(ra=source["ra_deg"], dec=source["dec_deg"], radius=0.008)
-        return archive.light_curve(str(near["source_id"][0])) if len(near) else None
-    except NotFoundError:
-        return None
+    known = archive.sources()
+    true = SkyCoord([s["ra_deg"] for s in injected], [s["dec_deg"] for s in injected], unit="deg")
+    nearest, apart, _ = true.match_to_catalog_sky(SkyCoord(known["ra"], known["dec"]))
+    for k in np.flatnonzero(apart < 0.008 * u.deg):
+        yield injected[k], archive.light_curve(str(known["source_id"][nearest[k]]))
 
 
 if __name__ == "__main__":
