@@ -21,9 +21,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from dsa110_assets.archive import files
 from dsa110_assets.errors import ConfigurationError, ResourceError, TransientError
 
-SCHEMA = 1
+SCHEMA = 2
 BUSY_S = 30.0
 MOST_CLASHES = 20
+PATIENCE_S = 90.0
+"""An outage of a minute, and the time in which a server starts, are sat out."""
 T = TypeVar("T")
 
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
@@ -52,6 +54,7 @@ products = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("pinned", sa.Boolean, nullable=False),
     sa.Column("removed", sa.Boolean, nullable=False),
+    sa.Column("held", sa.Text),  # the blocking check that failed, for which nothing is made from it; NULL if none
     sa.UniqueConstraint("asset", "partition_key", "version", name="one_product_per_version"),
     sa.CheckConstraint("state IN ('current', 'superseded', 'rejected')", name="known_state"),
 )
@@ -68,6 +71,14 @@ no_longer_current = sa.Index(
     products.c.state,
     sqlite_where=products.c.state != "current",
     postgresql_where=products.c.state != "current",
+)
+by_asset = sa.Index("products_by_asset", products.c.asset, products.c.state, products.c.partition_key, products.c.removed)
+by_window = sa.Index("products_by_window", products.c.partition_key, products.c.state, products.c.asset, products.c.removed)
+"""All that counts and gaps need, so that no row is read for them: pages and ticks must not grow with the years. Whole and
+not partial, for SQLite prefers an index that covers a query only if it sees the columns in it."""
+published = sa.Index("products_by_publication", products.c.created_at)
+held = sa.Index(
+    "held_products", products.c.held, sqlite_where=products.c.held.is_not(None), postgresql_where=products.c.held.is_not(None)
 )
 pinned = sa.Index(
     "pinned_products", products.c.pinned, sqlite_where=products.c.pinned, postgresql_where=products.c.pinned
@@ -149,7 +160,7 @@ def make_engine(url: URL) -> Engine:
 class Index:
     """One archive's index. Nothing is opened before the first transaction."""
 
-    def __init__(self, url: URL, archive_id: str, *, patience_s: float = 60.0) -> None:
+    def __init__(self, url: URL, archive_id: str, *, patience_s: float = PATIENCE_S) -> None:
         self.url, self.archive_id, self.patience_s = url, archive_id, patience_s
         self._engine: Engine | None = None
         self._proven = False
@@ -171,6 +182,18 @@ class Index:
             return work(connection)
 
         return self.write(alone)
+
+    def rebuild(self, work: Callable[[Connection], object]) -> None:
+        """Make every table anew, in the format of this code, filled by `work`: in one transaction, whatever format it had."""
+
+        def anew(connection: Connection) -> None:
+            metadata.drop_all(connection, [table for table in metadata.sorted_tables if table is not meta])
+            metadata.create_all(connection)
+            connection.execute(meta.update().where(meta.c.key == "schema").values(value=str(SCHEMA)))
+            work(connection)
+
+        self.create()
+        self._patiently(anew, writes=True, any_format=True)
 
     def create(self) -> None:
         """Make the tables where they are missing, and note whose index this is."""
@@ -202,12 +225,12 @@ class Index:
             self._engine.dispose()
             self._engine, self._proven = None, False
 
-    def _patiently(self, work: Callable[[Connection], T], *, writes: bool) -> T:
+    def _patiently(self, work: Callable[[Connection], T], *, writes: bool, any_format: bool = False) -> T:
         """Run `work`; while the database is away, back off with jitter, for at most `patience_s`."""
         deadline, pause_s, clashes = time.monotonic() + self.patience_s, 0.1, 0
         while True:
             try:
-                return self._once(work, writes=writes)
+                return self._once(work, writes=writes, any_format=any_format)
             except sa.exc.IntegrityError:  # two writers at once: the second sees the first's rows next time
                 clashes += 1
                 if clashes == MOST_CLASHES:
@@ -221,22 +244,22 @@ class Index:
             time.sleep(min(pause_s * random.uniform(0.5, 1.5), max(0.0, deadline - time.monotonic())))
             pause_s = min(2 * pause_s, 5.0)
 
-    def _once(self, work: Callable[[Connection], T], *, writes: bool) -> T:
+    def _once(self, work: Callable[[Connection], T], *, writes: bool, any_format: bool) -> T:
         if self._engine is None:
             self._engine = make_engine(self.url)
         with self._engine.connect().execution_options(writes=writes) as connection, connection.begin():
             if not self._proven:
-                self._prove(connection)
+                self._prove(connection, any_format)
             return work(connection)
 
-    def _prove(self, connection: Connection) -> None:
-        """Make sure that this index is this archive's, and that this code can read it."""
+    def _prove(self, connection: Connection, any_format: bool) -> None:
+        """Make sure that this index is this archive's, and, unless it may have any format, that this code can read it."""
         facts = {row.key: row.value for row in connection.execute(sa.select(meta))}
         if facts.get("archive_id") != self.archive_id:
             raise ConfigurationError(
                 f"{self.where} is the index of another archive; correct DSA110_DATABASE_URL"
             )
-        if facts.get("schema") != str(SCHEMA):
+        if not any_format and facts.get("schema") != str(SCHEMA):
             raise ConfigurationError(
                 f"{self.where} has index format {facts.get('schema')}, this version reads {SCHEMA}; "
                 "rebuild it with: dsa110 archive reindex"

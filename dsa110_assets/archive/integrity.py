@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from dsa110_assets.archive import claims, files, naming, quarantine, retention, rows
-from dsa110_assets.archive.index import metadata
 from dsa110_assets.archive.product import Json, Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, SilentWrongnessError
@@ -123,17 +122,13 @@ def reindex(root: Path, database_url: str | None = None) -> Reindexed:
     records = list(quarantine.sidecars(archive.root))
 
     def work(connection: Connection) -> None:
-        for table in reversed(metadata.sorted_tables):
-            if table.name != "meta":
-                connection.execute(table.delete())
         for sidecar, state in found:
             rows.insert(connection, sidecar, state)
         for record in records:
             quarantine.store(connection, record)
 
     _discard_damaged(archive)
-    archive.index.create()
-    archive.index.write(work)
+    archive.index.rebuild(work)
     archive.close()
     done.products, done.quarantined = len(found), len(records)
     return done

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+HELD = "held"
+"""Metadata key of a product that failed a blocking rule: nothing is made from it."""
 
 
 @dataclass(frozen=True)

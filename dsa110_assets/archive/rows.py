@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, Row
 
 from dsa110_assets.archive import naming
 from dsa110_assets.archive.index import caltable_sets, product_inputs, products
-from dsa110_assets.archive.product import Json, Product
+from dsa110_assets.archive.product import HELD, Json, Product
 from dsa110_assets.errors import SilentWrongnessError
 
 _MANY = 500  # ids in one IN (...): SQLite's limit on variables is far above
@@ -59,6 +59,7 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
             "reason": state.get("rejected"),
             "pinned": bool(state.get("pinned")),
             "removed": bool(state.get("removed_at")),
+            "held": sidecar["metadata"].get(HELD) or None,
         },
     )
     inputs = [
@@ -98,9 +99,11 @@ def apply_state(connection: Connection, product_id: str, state: Json) -> None:
         )
 
 
-def select(connection: Connection, root: Path, *conditions: sa.ColumnElement[bool]) -> list[Product]:
-    """Products that meet all conditions, sorted by partition, asset and version."""
-    query = sa.select(products).where(*conditions)
+def select(
+    connection: Connection, root: Path, *conditions: sa.ColumnElement[bool], limit: int | None = None, offset: int = 0
+) -> list[Product]:
+    """Products that meet all conditions, sorted by partition, asset and version; with `limit` so many after `offset` others."""
+    query = sa.select(products).where(*conditions).limit(limit).offset(offset or None)
     rows = connection.execute(
         query.order_by(products.c.partition_key, products.c.asset, products.c.version)
     ).all()

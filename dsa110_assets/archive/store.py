@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, Connection
 from dsa110_assets.archive import claims, files, naming, rows, windows
 from dsa110_assets.archive import lineage as _lineage
 from dsa110_assets.archive import publish as _publish
-from dsa110_assets.archive.index import Index, normalise_url, products
+from dsa110_assets.archive.index import PATIENCE_S, Index, normalise_url, products
 from dsa110_assets.archive.product import Json, LineageNode, Product, record
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 
@@ -30,7 +30,7 @@ class Archive:
     `patience_s` is how long a database outage is sat out. Raises ConfigurationError when there is no archive.
     """
 
-    def __init__(self, root: Path, database_url: str | None = None, *, patience_s: float = 60.0) -> None:
+    def __init__(self, root: Path, database_url: str | None = None, *, patience_s: float = PATIENCE_S) -> None:
         self.root = Path(root).absolute()
         with files.typed_errors(f"DSA110_ARCHIVE={self.root}"):
             marker = files.read_json(self.root / MARKER)
@@ -41,7 +41,7 @@ class Archive:
         self.index = _index(self.root, database_url, marker["archive_id"], patience_s)
 
     @classmethod
-    def create(cls, root: Path, database_url: str | None = None, *, patience_s: float = 60.0) -> Archive:
+    def create(cls, root: Path, database_url: str | None = None, *, patience_s: float = PATIENCE_S) -> Archive:
         """The archive at `root`, made if it is not there. Making it twice does nothing.
 
         Raises ConfigurationError when `root` cannot be written, or when the archive is there and its index is
@@ -138,53 +138,88 @@ class Archive:
         since: datetime | str | None = None,
         until: datetime | str | None = None,
         state: str | None = "current",
+        *,
+        limit: int | None = None,
+        offset: int = 0,
     ) -> list[Product]:
         """Products sorted by partition, of windows that start from `since` to `until`, both included.
 
         A date alone means the whole day. Catalogues have no time: they appear only when neither is given.
-        `state` None lists every state and also products whose data retention has removed.
+        `state` None lists every state and also products whose data retention has removed. With `limit` so many of
+        them, after `offset` others.
         """
-        conditions = [products.c.asset == naming.check_asset(asset)] if asset is not None else []
-        if state is not None:
-            conditions += [products.c.state == state, ~products.c.removed]
-        return self._select(*conditions, *windows.conditions(products.c.partition_key, since, until))
+        wanted = _wanted(asset, since, until, state)
+        return self.index.read(lambda c: rows.select(c, self.root, *wanted, limit=limit, offset=offset))
+
+    def count(
+        self,
+        asset: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        state: str | None = "current",
+    ) -> dict[str, int]:
+        """How many products `products` would give, by asset; assets without any are left out."""
+        query = sa.select(products.c.asset, sa.func.count()).where(*_wanted(asset, since, until, state))
+        return self.index.read(lambda c: {name: number for name, number in c.execute(query.group_by(products.c.asset))})
 
     def settings_of(self, asset: str, since: datetime | str | None = None, until: datetime | str | None = None) -> list[Json]:
         """The settings of the current products of an asset, as `products` would give them, and nothing else of them."""
-        wanted = sa.select(products.c.settings).where(
-            products.c.asset == naming.check_asset(asset), products.c.state == "current", ~products.c.removed,
-            *windows.conditions(products.c.partition_key, since, until),
-        )  # fmt: skip
+        wanted = sa.select(products.c.settings).where(*_wanted(asset, since, until, "current"))
         return self.index.read(lambda c: [rows.decode(text) for text in c.scalars(wanted)])
 
     def newest(self, asset: str, number: int = 1) -> list[Product]:
         """The current products of an asset's last partitions, last first; what came before is not read."""
-        there = (products.c.asset == naming.check_asset(asset), products.c.state == "current", ~products.c.removed)
-        last = sa.select(products.c.id).where(*there).order_by(products.c.partition_key.desc()).limit(number)
+        last = sa.select(products.c.id).where(*_wanted(asset, None, None, "current")).order_by(products.c.partition_key.desc()).limit(number)
         return self._select(products.c.id.in_(sa.select(last.subquery().c.id)))[::-1]
 
-    def tally(self) -> dict[tuple[str, str], int]:
-        """How many current products there are, by (asset, night); the night of catalogues is ''."""
+    def nights(self, number: int, asset: str | None = None, until: str | None = None) -> list[str]:
+        """The last nights, last first, of which there are current products (of `asset`), none after `until`.
+
+        From each night the index is asked for the one before: what else there is costs nothing.
+        """
+        key = products.c.partition_key
+        of = [*_wanted(asset, None, None, "current"), key != ""]
+
+        def last(*before: sa.ColumnElement[bool]) -> sa.ScalarSelect[str]:
+            return sa.select(sa.func.substr(sa.func.max(key), 1, 10)).where(*of, *before).scalar_subquery()
+
+        found = sa.select(last(*windows.conditions(key, None, until)).label("night")).cte("nights", recursive=True)
+        found = found.union_all(sa.select(last(key < found.c.night)).where(found.c.night.is_not(None)))
+        query = sa.select(found.c.night).where(found.c.night.is_not(None)).limit(number)
+        return self.index.read(lambda c: list(c.scalars(query)))
+
+    def tally(self, since: str, until: str) -> dict[tuple[str, str], int]:
+        """How many current products there are from one night to another, by (asset, night)."""
         night = sa.func.substr(products.c.partition_key, 1, 10)
-        query = sa.select(products.c.asset, night, sa.func.count())
-        query = query.where(products.c.state == "current", ~products.c.removed).group_by(products.c.asset, night)
+        query = sa.select(products.c.asset, night, sa.func.count()).where(*_wanted(None, since, until, "current"))
+        query = query.group_by(products.c.asset, night)
         return self.index.read(lambda c: {(asset, key): number for asset, key, number in c.execute(query)})
 
-    def marked(self, key: str) -> list[Product]:
-        """The current products whose metadata have this key."""
-        told = products.c.metadata.contains(f'"{key}": ', autoescape=True)
-        found = self._select(products.c.state == "current", ~products.c.removed, told)
-        return [product for product in found if key in product.metadata]
+    def held(self) -> dict[str, str]:
+        """The current products that a blocking check holds, with its reason."""
+        # nothing else is asked of the database: SQLite would take an index of the current ones, of which there are a million
+        query = sa.select(products.c.id, products.c.held, products.c.state, products.c.removed).where(products.c.held.is_not(None))
+        found = self.index.read(lambda c: c.execute(query).all())
+        return {row.id: row.held for row in sorted(found) if row.state == "current" and not row.removed}
 
     def without(self, asset: str, follower: str) -> list[str]:
-        """The partitions of which there is a current product of `asset`, but none of `follower`; in order."""
+        """The partitions of which there is a current product of `asset`, and of `follower` none, not even a removed one; in order."""
+        followed = (products.c.asset == naming.check_asset(follower), products.c.state == "current")
         first, second = (
-            sa.select(products.c.partition_key).where(
-                products.c.asset == naming.check_asset(name), products.c.state == "current", ~products.c.removed
-            )
-            for name in (asset, follower)
+            sa.select(products.c.partition_key).where(*some) for some in (_wanted(asset, None, None, "current"), followed)
         )
-        return self.index.read(lambda c: sorted(c.scalars(sa.except_(first, second))))
+        query = sa.except_(first, second).order_by("partition_key")  # in order, the database merges the two and keeps neither
+        return self.index.read(lambda c: list(c.scalars(query)))
+
+    def among(self, asset: str, partitions: Sequence[str]) -> set[str]:
+        """Those of these partitions of which there is, or was before retention, a current product of `asset`."""
+
+        def work(connection: Connection) -> set[str]:
+            same = (products.c.asset == naming.check_asset(asset), products.c.state == "current")
+            query = sa.select(products.c.partition_key).where(*same)
+            return {k for chunk in rows.chunks(partitions) for k in connection.scalars(query.where(products.c.partition_key.in_(chunk)))}
+
+        return self.index.read(work)
 
     def published_bytes(self, since: datetime) -> int:
         """The size of what was published since then and is still there, in any state."""
@@ -295,6 +330,18 @@ def state_path(root: Path, product_id: str) -> Path:
     """The small file beside a product that says whether it is rejected, pinned or removed."""
     directory = root / naming.parse_id(product_id).directory
     return directory.with_name(f"{directory.name}.state.json")
+
+
+def _wanted(
+    asset: str | None, since: datetime | str | None, until: datetime | str | None, state: str | None
+) -> list[sa.ColumnElement[bool]]:
+    """The conditions of `Archive.products`."""
+    found = [products.c.asset == naming.check_asset(asset)] if asset is not None else []
+    if state is not None:
+        found += [products.c.state == state, ~products.c.removed]
+        if state != "current":  # said in words: SQLite does not conclude from it that the index of these few will do
+            found.append(products.c.state != "current")
+    return [*found, *windows.conditions(products.c.partition_key, since, until)]
 
 
 def _same(asset: str, partition: str | None) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:

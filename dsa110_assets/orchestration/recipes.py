@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dsa110_assets.archive.product import HELD as HELD
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
 Grain = Literal["catalogue", "observation", "hour", "night"]
-HELD = "held"
-"""Metadata key of a product that failed a blocking rule: nothing is made from it."""
 NEIGHBOUR_TILES = 2
 STRIP_TOLERANCE_DEG = 1.0
 """Tiles further than this from the hour's median declination belong to another strip."""

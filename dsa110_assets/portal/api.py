@@ -18,7 +18,7 @@ MOST_ROWS = 10_000
 def products(request: Request) -> JSONResponse:
     """Products: `asset`, `since`, `until`, `state` (current), `limit`, `offset`."""
     store = _archive(request).store
-    found = store.products(
+    wanted = (
         parameters.text(request, "asset"),
         parameters.text(request, "since"),
         parameters.text(request, "until"),
@@ -26,8 +26,8 @@ def products(request: Request) -> JSONResponse:
     )
     offset = parameters.integer(request, "offset", 0, 0, 10**9)
     limit = parameters.integer(request, "limit", 1000, 1, MOST_ROWS)
-    rows = [product_row(product) for product in found[offset : offset + limit]]
-    return JSONResponse({"total": len(found), "offset": offset, "products": rows})
+    rows = [product_row(product) for product in store.products(*wanted, limit=limit, offset=offset)]
+    return JSONResponse({"total": sum(store.count(*wanted).values()), "offset": offset, "products": rows})
 
 
 def sources(request: Request) -> JSONResponse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import NotFoundError
-from dsa110_assets.orchestration.recipes import HELD
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -85,10 +86,6 @@ class Status:
 def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | None = None) -> Status:
     """The archive's state at `now` (default: the clock's). Reads the index only, no product."""
     moment = now or datetime.now(UTC)
-    counts: dict[str, int] = {}
-    tally = archive.store.tally()
-    for (asset, _), number in tally.items():
-        counts[asset] = counts.get(asset, 0) + number
     latest = next((product.partition for product in archive.store.newest("subband_group")), None)
     night = timegrid.night_of(latest) if latest else None
     strip = pointing_dec_deg(archive)
@@ -96,14 +93,14 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
         now=moment.isoformat(timespec="seconds"),
         archive=str(archive.root),
         inbox=str(inbox) if inbox else None,
-        products=dict(sorted(counts.items())),
+        products=dict(sorted(archive.store.count().items())),
         latest_observation=latest,
         latest_night=night,
-        latest_counts={asset: number for (asset, key), number in sorted(tally.items()) if key == night},
+        latest_counts=dict(sorted(archive.store.count(None, night, night).items())) if night else {},
         waiting=waiting(archive.store),
         quarantined=quarantined(archive),
         rejected=[{"product_id": p.id, "reason": p.reason} for p in archive.store.products(state="rejected")],
-        held=[{"product_id": p.id, "reason": p.metadata[HELD]} for p in archive.store.marked(HELD) if p.metadata[HELD]],
+        held=[{"product_id": product_id, "reason": reason} for product_id, reason in archive.store.held().items()],
         pointing_dec_deg=strip,
         calibration=calibration_state(archive, moment, latest),
         next_transit=next_transit(strip, moment, known_calibrators(archive)),
@@ -114,11 +111,13 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
 
 def waiting(store: Archive) -> list[dict[str, str]]:
     """Observations that are known but not imaged yet, and the step each has come to; newest first."""
-    first, *later = OBSERVATION_ASSETS
-    found: dict[str, str] = {}
-    for asset in reversed(later):  # the earliest step that is missing is said last
-        found.update(dict.fromkeys(store.without(first, asset), asset))
-    return [{"observation": key, "next": found[key]} for key in sorted(found, reverse=True)]
+    first, *steps, last = OBSERVATION_ASSETS
+    keys = store.without(first, last)
+    found = dict.fromkeys(keys, last)
+    for asset in reversed(steps):  # the earliest step that is missing is said last
+        done = store.among(asset, keys)
+        found |= {key: asset for key in keys if key not in done}
+    return [{"observation": key, "next": found[key]} for key in reversed(keys)]
 
 
 def quarantined(archive: AnalystArchive) -> list[dict[str, Any]]:
@@ -249,13 +248,21 @@ def disk(root: Path, published_bytes: int, inbox: Path | None, moment: datetime)
     since = moment - FILL_WINDOW
     rate = float(published_bytes)
     if inbox is not None and inbox.is_dir() and inbox.stat().st_dev == root.stat().st_dev:
-        rate += sum(
-            entry.stat().st_size
-            for entry in inbox.iterdir()
-            if entry.suffix == ".hdf5" and entry.is_file() and entry.stat().st_mtime >= since.timestamp()
-        )
+        rate += _received_bytes(inbox, since)
     full_in_days = usage.free / rate if rate > 0 else None
     return Disk(str(root), usage.free, usage.total, rate, full_in_days)
+
+
+def _received_bytes(inbox: Path, since: datetime) -> int:
+    """The size of the inbox's files that changed since then; what vanishes meanwhile is left out."""
+    total = 0
+    with os.scandir(inbox) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.name.endswith(".hdf5") and entry.is_file(follow_symlinks=False):
+                    facts = entry.stat(follow_symlinks=False)
+                    total += facts.st_size if facts.st_mtime >= since.timestamp() else 0
+    return total
 
 
 def _figures(store: Archive) -> dict[str, float]:

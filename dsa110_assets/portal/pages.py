@@ -12,12 +12,13 @@ from starlette.routing import Route
 
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.product import LineageNode, Product
+from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import NotFoundError
 from dsa110_assets.portal import api, files, overview, parameters, plots
 from dsa110_assets.telescope import timegrid
 
 IMAGE_ASSETS = ("tile_image", "hour_mosaic", "night_mosaic")
-GALLERY, SOURCE_ROWS, NIGHT_ROWS = 8, 500, 400
+GALLERY, SOURCE_ROWS, NIGHT_ROWS, NIGHT_CHOICES = 8, 500, 100, 400
 UNTRUSTED = "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
 IMMUTABLE = "private, max-age=86400, immutable"
 
@@ -73,16 +74,16 @@ def front(request: Request) -> Response:
 def observations(request: Request) -> Response:
     """The observations of a night, step by step."""
     store = _archive(request).store
-    nights = sorted(night for asset, night in store.tally() if asset == "subband_group")
-    night = parameters.text(request, "night") or (nights[-1] if nights else None)
+    nights = store.nights(NIGHT_CHOICES, "subband_group")
+    night = parameters.text(request, "night") or (nights[0] if nights else None)
     rows: dict[str, dict[str, Product]] = {}
     if night is not None:
-        _require_night(night, nights)
-        for product in store.products(since=night, until=night):
-            if product.asset in overview.OBSERVATION_ASSETS and product.partition:
-                rows.setdefault(product.partition, {})[product.asset] = product
+        _require_night(store, night, "subband_group")
+        for asset in overview.OBSERVATION_ASSETS:
+            for product in store.products(asset, night, night):
+                rows.setdefault(product.partition or "", {})[asset] = product
     return _page(
-        "observations.html", request, night=night, nights=nights[::-1][:NIGHT_ROWS],
+        "observations.html", request, night=night, nights=nights,
         rows=sorted(rows.items()), assets=overview.OBSERVATION_ASSETS,
     )  # fmt: skip
 
@@ -196,20 +197,21 @@ def calibration(request: Request) -> Response:
 
 
 def nights(request: Request) -> Response:
-    """Every night with data, and its report."""
-    found: dict[str, dict[str, int]] = {}
-    for (asset, key), number in _archive(request).store.tally().items():
-        if key:
-            found.setdefault(key, {})[asset] = number
-    return _page("nights.html", request, nights=sorted(found.items(), reverse=True)[:NIGHT_ROWS])
+    """The nights with data and their reports, so many at a time, from the last one (not after `until`) backwards."""
+    store = _archive(request).store
+    known = store.nights(NIGHT_ROWS + 1, until=parameters.text(request, "until"))
+    shown, earlier = known[:NIGHT_ROWS], known[NIGHT_ROWS:]
+    found: dict[str, dict[str, int]] = {key: {} for key in shown}
+    for (asset, key), number in (store.tally(shown[-1], shown[0]) if shown else {}).items():
+        found[key][asset] = number
+    return _page("nights.html", request, nights=list(found.items()), earlier=earlier)
 
 
 def night(request: Request) -> Response:
     """One night: its report, as published, and its products."""
     store = _archive(request).store
     key = request.path_params["night"]
-    known = sorted({night for _, night in store.tally() if night})
-    _require_night(key, known)
+    _require_night(store, key)
     report = store.current("night_report", key)
     page = (
         next((name for name, _ in files.listing(report) if name.endswith(".html")), None) if report else None
@@ -240,10 +242,10 @@ def flat(node: LineageNode) -> list[tuple[int, LineageNode, bool]]:
     return lines
 
 
-def _require_night(night: str, known: list[str]) -> None:
-    if night not in known:
-        there = f"there are {len(known)}, from {known[0]} to {known[-1]}" if known else "there is none yet"
-        raise NotFoundError(f"no data of a night {night!r}: {there}")
+def _require_night(store: Archive, night: str, asset: str | None = None) -> None:
+    last = store.nights(1, asset)
+    if not last or night > last[0] or store.nights(1, asset, until=night) != [night]:
+        raise NotFoundError(f"no data of a night {night!r}: " + (f"the last one is {last[0]}" if last else "there is none yet"))
 
 
 def _archive(request: Request) -> AnalystArchive:

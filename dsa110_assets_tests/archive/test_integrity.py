@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from dsa110_assets.archive import caltable_registry, files, integrity, quarantine
-from dsa110_assets.archive.index import metadata
+from dsa110_assets.archive.index import meta, metadata, products
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError
 
@@ -201,6 +201,27 @@ def test_reindexing_twice_and_over_a_damaged_file(archive, engine_url, publish, 
         integrity.reindex(archive.root)
         assert everything(archive) == before
         assert (archive.root / "index.sqlite.damaged").exists()
+
+
+def test_reindexing_renews_an_index_of_another_format(archive, engine_url, publish):
+    """A column is missing, and the format's number says so: refused with the remedy, and the remedy works."""
+    publish("tile_image", metadata={"held": "flags"})
+    held = [index for index in products.indexes if index.name == "held_products"]
+
+    def make_old(connection):
+        for index in held:
+            index.drop(connection)
+        connection.execute(sa.text("ALTER TABLE products DROP COLUMN held"))
+        connection.execute(meta.update().where(meta.c.key == "schema").values(value="1"))
+
+    archive.index.write(make_old)
+    archive.close()
+    with pytest.raises(ConfigurationError, match="dsa110 archive reindex"):
+        archive.products()
+    archive.close()
+    assert integrity.reindex(archive.root, engine_url).products == 1
+    assert list(archive.held().values()) == ["flags"]
+    assert len(archive.products()) == 1
 
 
 def test_reindexing_refuses_what_it_cannot_believe(archive, engine_url, publish):

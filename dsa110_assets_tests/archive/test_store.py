@@ -453,12 +453,21 @@ def test_what_the_pages_ask_of_a_large_index(archive, publish):
     archive.reject(bad.id, "wrong")
     publish("tile_image", keys[1], [groups[1]])
     publish("source_catalog", None)
-    assert archive.tally() == {
-        ("subband_group", "2026-01-25"): 2, ("subband_group", "2026-01-26"): 2, ("tile_image", "2026-01-25"): 1, ("source_catalog", ""): 1,
+    assert archive.tally("2026-01-25", "2026-01-26") == {
+        ("subband_group", "2026-01-25"): 2, ("subband_group", "2026-01-26"): 2, ("tile_image", "2026-01-25"): 1,
     }  # fmt: skip
+    assert archive.tally("2026-01-26", "2026-01-27") == {("subband_group", "2026-01-26"): 2}
+    assert archive.count() == {"subband_group": 4, "tile_image": 1, "source_catalog": 1}
+    assert archive.count("subband_group", "2026-01-26", "2026-01-26") == {"subband_group": 2}
+    assert archive.nights(5) == archive.nights(5, "subband_group") == ["2026-01-26", "2026-01-25"]
+    assert archive.nights(1) == ["2026-01-26"]
+    assert archive.nights(5, until="2026-01-25") == archive.nights(5, "tile_image") == ["2026-01-25"]
+    assert archive.nights(5, until="2026-01-24") == archive.nights(5, "hour_mosaic") == []
+    assert [one.partition for one in archive.products("subband_group", limit=2, offset=1)] == keys[1:]
     assert [one.partition for one in archive.newest("subband_group", 2)] == ["2026-01-26T00:05", "2026-01-26T00:00"]
     assert archive.newest("hour_mosaic") == []
-    assert [one.id for one in archive.marked("held")] == [again.id]
+    assert archive.held() == {again.id: "flags"}
     assert archive.without("subband_group", "tile_image") == [keys[0], keys[2], "2026-01-26T00:05"]
+    assert archive.among("tile_image", [*keys, "2026-01-25T23:00"]) == {keys[1]}
     assert archive.published_bytes(before) == 8
     assert archive.published_bytes(datetime.now(UTC)) == 0
