@@ -159,8 +159,8 @@ class Archive:
         state: str | None = "current",
     ) -> dict[str, int]:
         """How many products `products` would give, by asset; assets without any are left out."""
-        query = sa.select(products.c.asset, sa.func.count()).where(*_wanted(asset, since, until, state))
-        return self.index.read(lambda c: {name: number for name, number in c.execute(query.group_by(products.c.asset))})
+        query = sa.select(products.c.asset, sa.func.count()).where(*_wanted(asset, since, until, state)).group_by(products.c.asset)
+        return self.index.read(lambda c: {row[0]: row[1] for row in c.execute(query)})
 
     def settings_of(self, asset: str, since: datetime | str | None = None, until: datetime | str | None = None) -> list[Json]:
         """The settings of the current products of an asset, as `products` would give them, and nothing else of them."""
@@ -169,8 +169,9 @@ class Archive:
 
     def newest(self, asset: str, number: int = 1) -> list[Product]:
         """The current products of an asset's last partitions, last first; what came before is not read."""
-        last = sa.select(products.c.id).where(*_wanted(asset, None, None, "current")).order_by(products.c.partition_key.desc()).limit(number)
-        return self._select(products.c.id.in_(sa.select(last.subquery().c.id)))[::-1]
+        there = sa.select(products.c.id).where(*_wanted(asset, None, None, "current"))
+        last = there.order_by(products.c.partition_key.desc()).limit(number).subquery()
+        return self._select(products.c.id.in_(sa.select(last.c.id)))[::-1]
 
     def nights(self, number: int, asset: str | None = None, until: str | None = None) -> list[str]:
         """The last nights, last first, of which there are current products (of `asset`), none after `until`.
