@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
@@ -21,6 +22,7 @@ def preview_png(
     data: NDArray[np.floating],
     path: Path | None = None,
     *,
+    noise: NDArray[np.floating] | None = None,
     rms: float | None = None,
     low_sigma: float = -3.0,
     high_sigma: float = 20.0,
@@ -28,11 +30,15 @@ def preview_png(
     """PNG of at most 20 kB of an image (ny, nx), rows from south to north, north up in the picture.
 
     Grey from `low_sigma` to `high_sigma` of `rms`, by default the robust rms, by arcsinh; blocks keep their brightest pixel,
-    so faint points stay visible; NaN is dark blue. Written to `path` if given. Never raises for blank images.
+    so faint points stay visible; NaN is dark blue. With a `noise` map (ny, nx) it is their ratio that is shown, and `rms`
+    is the ratio's. Written to `path` if given. Never raises for blank images.
     """
-    scale = robust_rms(data) if rms is None else rms
+    sigma = np.broadcast_to(np.ones((), data.dtype), data.shape) if noise is None else noise
+    if rms is None:
+        rms = robust_rms(data if noise is None else data / noise)
     for side in SIDES:
-        content = encode_png(shades(_shrink(data, side), scale, low_sigma, high_sigma))
+        brightest = _brightest(data, sigma, max(1, -(-max(data.shape) // side)))[::-1]
+        content = encode_png(shades(brightest, rms, low_sigma, high_sigma))
         if len(content) <= MAX_BYTES:
             break
     if path is not None:
@@ -40,13 +46,17 @@ def preview_png(
     return content
 
 
-def _shrink(data: NDArray[np.floating], side: int) -> NDArray[np.float32]:
-    step = max(1, -(-max(data.shape) // side))
-    rows, columns = (-(-length // step) for length in data.shape)
-    padded = np.full((rows * step, columns * step), -np.inf, dtype=np.float32)
-    padded[: data.shape[0], : data.shape[1]] = np.where(np.isfinite(data), data, -np.inf)
-    blocks = padded.reshape(rows, step, columns, step).max(axis=(1, 3))
-    return np.where(np.isfinite(blocks), blocks, np.nan)[::-1]
+@njit(cache=True, nogil=True, error_model="numpy")
+def _brightest(data, noise, step):  # type: ignore[no-untyped-def]
+    """The highest data / noise in blocks of step x step pixels, float32; NaN where a block has none that is finite."""
+    out = np.full((-(-data.shape[0] // step), -(-data.shape[1] // step)), np.nan, np.float32)
+    for row in range(data.shape[0]):
+        line = out[row // step]
+        for column in range(data.shape[1]):
+            value = np.float32(data[row, column] / noise[row, column])
+            if np.isfinite(value) and not value <= line[column // step]:
+                line[column // step] = value
+    return out
 
 
 def shades(

@@ -7,11 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging.fits import Cards, write_image
-from dsa110_assets.imaging.preview import SIDES, preview_png
+from dsa110_assets.imaging.preview import preview_png
 from dsa110_assets.mosaics.coadd import Mosaic
 
 
@@ -37,19 +36,5 @@ def write_mosaic(mosaic: Mosaic, directory: Path, cards: Cards | None = None) ->
     # most of the time is the kernel's, for pages of the files
     with ThreadPoolExecutor(2) as pool:
         done = pool.map(write, kinds)
-        brightest = _brightest(mosaic.image, mosaic.noise, max(1, -(-max(mosaic.image.shape) // SIDES[0])))
-        preview_png(brightest, directory / "preview.png", rms=mosaic.figures["measured_over_noise"])
+        preview_png(mosaic.image, directory / "preview.png", noise=mosaic.noise, rms=mosaic.figures["measured_over_noise"])
         return {**dict(zip(kinds, done, strict=True)), "preview.png": directory / "preview.png"}
-
-
-@njit(cache=True, nogil=True)
-def _brightest(image, noise, step):  # type: ignore[no-untyped-def]
-    """The highest signal-to-noise in blocks of step x step pixels, float32; NaN where a block has no data."""
-    out = np.full((-(-image.shape[0] // step), -(-image.shape[1] // step)), np.nan, np.float32)
-    for row in range(image.shape[0]):
-        line = out[row // step]
-        for column in range(image.shape[1]):
-            value = image[row, column] / noise[row, column]
-            if not value <= line[column // step] and value == value:
-                line[column // step] = value
-    return out

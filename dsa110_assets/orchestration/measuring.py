@@ -1,6 +1,6 @@
 """Tables of measurements: which sources are known by an hour, and what measurements say about themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,11 +74,21 @@ def negative_detections(mosaic: Path, noise: Path, options: Any) -> int:
     return len(blind.find_sources(-image, sigma, header, options))
 
 
-def measurements(products: "Sequence[Product]") -> "pd.DataFrame":
-    """The rows of several hours, oldest first."""
-    import pandas as pd
+def written(parts: "Iterable[pd.DataFrame]", path: Path) -> "Iterator[pd.DataFrame]":
+    """The same tables, each a row group of a new Parquet file once it is asked for; the file is whole after the last."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    return pd.concat([pd.read_parquet(p.path / MEASUREMENTS) for p in products], ignore_index=True)
+    writer = None
+    try:
+        for rows in parts:
+            table = pa.Table.from_pandas(rows, preserve_index=False)
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+            yield rows
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 def false_alarm_figures(rate: float, n_tested: int, max_false_discovery_rate: float, trials: int = 5) -> dict[str, Any]:

@@ -182,12 +182,13 @@ def _candidates(products: "Mapping[str, list[Product]]") -> tuple[list[dict[str,
 
     table = pd.read_parquet(products["variability"][0].path / measuring.VARIABILITY)
     chosen = table[table["kind"] != ""].sort_values("q_value")
-    curves = pd.read_parquet(products["light_curves"][0].path / measuring.LIGHT_CURVES)
+    named = list(chosen["source_id"].head(CURVES))
+    curves = pd.read_parquet(products["light_curves"][0].path / measuring.LIGHT_CURVES, filters=[("source_id", "in", named)])
     rows = [
         {name: _shown(value) for name, value in row.items()}
         for row in chosen[["source_id", "kind", "ra_deg", "dec_deg", "n_epochs", "mean_flux_jy", "eta", "v", "q_value"]].to_dict("records")
     ]
-    drawn = [{"source_id": name, "svg": _drawing(curves[curves["source_id"] == name])} for name in chosen["source_id"].head(CURVES)]
+    drawn = [{"source_id": name, "svg": _drawing(curves[curves["source_id"] == name])} for name in named]
     return rows, drawn
 
 

@@ -7,6 +7,8 @@ error in the measured position's s (de Ruiter, Willis & Arp 1977; 5.68 misses a 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -101,31 +103,31 @@ def name_new(ra_deg: FloatArray, dec_deg: FloatArray, taken: set[str]) -> list[s
     return names
 
 
-def merge_discoveries(measurements: pd.DataFrame, radius_arcsec: float) -> pd.Series:
-    """Source ids in which one new source found separately in several mosaics has one name, its earliest.
+def merged_names(
+    first: pd.DataFrame, radius_arcsec: float, mosaics_of: Callable[[set[str]], Mapping[str, set[str]]]
+) -> dict[str, str]:
+    """The names to be replaced where one new source was found separately in several mosaics, and its earliest name.
 
-    Two mosaics measured before either knew of the other's discovery name the same object twice, a fraction of
-    a beam apart. Only 'DSA_J' names are merged, and never two that occur in one mosaic (there they are two
-    sources).
+    Two mosaics measured before either knew of the other's discovery name the same object twice, a fraction of a beam apart.
+    Those within `radius_arcsec` are one, but never two that occur in one mosaic (there they are two sources). `first` has
+    source_id, mjd, ra_deg, dec_deg of each new source where it was first seen; `mosaics_of` tells of some of them the mosaics
+    each was measured on.
     """
-    ids = measurements["source_id"].astype(object)
-    new = measurements[ids.str.startswith(NEW_PREFIX)]
-    first = new.sort_values(["mjd", "source_id"], kind="stable").drop_duplicates("source_id")
+    first = first.sort_values(["mjd", "source_id"], kind="stable")
     if len(first) < 2:
-        return ids
+        return {}
     pairs = cKDTree(unit_vectors(first["ra_deg"], first["dec_deg"])).query_pairs(
         2 * np.sin(np.deg2rad(radius_arcsec / 3600) / 2), output_type="ndarray"
     )
     if len(pairs) == 0:
-        return ids
+        return {}
     names = first["source_id"].to_numpy(object)
-    mosaics = new.groupby("source_id")["mosaic_id"].agg(set).to_dict()
+    mosaics = mosaics_of(set(names[np.unique(pairs)]))
     apart = [k for k, (a, b) in enumerate(pairs) if not mosaics[names[a]] & mosaics[names[b]]]
     pairs = pairs[apart]
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(first),) * 2)
     _, group = connected_components(graph, directed=False)
-    earliest: dict[int, object] = {}
+    earliest: dict[int, str] = {}
     for number, name in zip(group, names, strict=True):
         earliest.setdefault(int(number), name)
-    renamed = {name: earliest[int(number)] for number, name in zip(group, names, strict=True)}
-    return ids.map(lambda name: renamed.get(name, name))
+    return {name: earliest[int(number)] for number, name in zip(group, names, strict=True) if name != earliest[int(number)]}

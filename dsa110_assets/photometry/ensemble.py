@@ -14,22 +14,25 @@ variation away.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from dsa110_assets.photometry.association import merge_discoveries
 from dsa110_assets.photometry.errormodel import STEADY_P, ErrorModel, calibrate_errors, group_starts, pulls
 from dsa110_assets.photometry.options import EnsembleOptions
 from dsa110_assets.photometry.quality import Quality
 from dsa110_assets.photometry.robust import baselines, epoch_corrections, left_out
-from dsa110_assets.photometry.transits import one_per_transit
+from dsa110_assets.photometry.sample import SAMPLE_ROWS, SourceSample
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+_REFERENCE_COLUMNS = ("source_id", "epoch", "mjd", "flux_jy", "flux_err_jy")
+_ERROR_COLUMNS = ("source_id", "epoch", "flux_jy", "flux_err_jy", "limit_jy", "quality")
 _UNFIT = int(Quality.EDGE | Quality.BLENDED | Quality.EXTENDED | Quality.NAN | Quality.CONFUSED)
 LIGHT_CURVE_COLUMNS = (
     "source_id",
@@ -66,27 +69,37 @@ class Corrections:
     errors: ErrorModel
 
 
-def _reference_rows(rows: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
-    """Rows fit to serve as references: clean, of sources seen twice or more, bright, brightest first per
-    epoch.
-    """
-    flux, error = rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        snr = flux / error
-    clean = (rows["quality"].to_numpy(np.int64) & _UNFIT) == 0
-    good = rows[clean & np.isfinite(snr) & (flux > 0)].assign(snr=snr[clean & np.isfinite(snr) & (flux > 0)])
-    grouped = good.groupby("source_id", observed=True)["snr"]
-    good = good.assign(brightness=grouped.transform("median"), seen=grouped.transform("size"))
-    good = good[(good["seen"] >= 2) & (good["brightness"] >= options.lowest_snr)]
-    good = good.sort_values(
-        ["epoch", "brightness", "source_id"], ascending=[True, False, True], kind="stable"
-    )
-    rank = good.groupby("epoch", observed=True).cumcount()
-    bright = good["brightness"] >= options.reference_snr
-    wanted = (rank < options.max_references) & (bright | (rank < 2 * options.min_references))
-    chosen = good[wanted]
-    again = chosen.groupby("source_id", observed=True)["snr"].transform("size") >= 2
-    return chosen[again].sort_values(["source_id", "mjd"], kind="stable").reset_index(drop=True)
+class _References:
+    """The rows fit to serve as references, of light curves that come a few sources at a time."""
+
+    def __init__(self, options: EnsembleOptions) -> None:
+        self._options = options
+        self._best: list[pd.DataFrame] = []
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Keep the brightest rows of each epoch that are clean, of sources bright enough and seen twice or more."""
+        flux, error = rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            snr = flux / error
+        clean = ((rows["quality"].to_numpy(np.int64) & _UNFIT) == 0) & np.isfinite(snr) & (flux > 0)
+        good = rows.loc[clean, list(_REFERENCE_COLUMNS)].assign(snr=snr[clean])
+        grouped = good.groupby("source_id", observed=True)["snr"]
+        good = good.assign(brightness=grouped.transform("median"), seen=grouped.transform("size"))
+        good = good[(good["seen"] >= 2) & (good["brightness"] >= self._options.lowest_snr)]
+        self._best = [self._ranked(pd.concat([*self._best, good], ignore_index=True))]
+
+    def _ranked(self, rows: pd.DataFrame) -> pd.DataFrame:
+        rows = rows.sort_values(["epoch", "brightness", "source_id"], ascending=[True, False, True], kind="stable")
+        rank = rows.groupby("epoch", observed=True).cumcount()
+        return rows.assign(rank=rank)[rank < self._options.max_references]
+
+    def rows(self) -> pd.DataFrame:
+        """Those of the brightest sources, fainter ones where there are few, by source and time."""
+        (best,) = self._best
+        bright = best["brightness"] >= self._options.reference_snr
+        chosen = best[bright | (best["rank"] < 2 * self._options.min_references)]
+        again = chosen.groupby("source_id", observed=True)["snr"].transform("size") >= 2
+        return chosen[again].sort_values(["source_id", "mjd"], kind="stable").reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -140,12 +153,23 @@ def _steady(rows: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
     return keep.reset_index(drop=True) if keep["source_id"].nunique() >= options.min_references else rows
 
 
-def fit_corrections(rows: pd.DataFrame, options: EnsembleOptions) -> Corrections:
-    """Corrections of every epoch of `rows` (one per source and transit), and their error model."""
-    references = _reference_rows(rows, options)
+def fit_corrections(
+    parts: Iterable[pd.DataFrame], options: EnsembleOptions, sample_rows: int = SAMPLE_ROWS
+) -> Corrections:
+    """Corrections of every epoch, and their error model, from light curves (one row per source and transit).
+
+    Each part holds whole sources; what is kept of it are the brightest rows of each epoch, and a sample for the error
+    model: all rows up to `sample_rows`.
+    """
+    chosen, sample, seen = _References(options), SourceSample(sample_rows), set[str]()
+    for rows in parts:
+        chosen.add(rows)
+        sample.add(rows[list(_ERROR_COLUMNS)])
+        seen.update(rows["epoch"].unique())
+    references = chosen.rows()
     epochs = pd.DataFrame(
         {"correction": 1.0, "correction_err": 0.0, "n_references": 0},
-        index=pd.Index(sorted(rows["epoch"].unique()), name="epoch"),
+        index=pd.Index(sorted(seen), name="epoch"),
     )
     own = epochs.iloc[:0].set_index(pd.MultiIndex.from_arrays([[], []], names=["source_id", "epoch"]))
     if len(references):
@@ -159,7 +183,7 @@ def fit_corrections(rows: pd.DataFrame, options: EnsembleOptions) -> Corrections
         )
         own = own[count >= options.min_references - 1]
     unit = Corrections(epochs, own, ErrorModel(1.0, 0.0))
-    return Corrections(epochs, own, calibrate_errors(_corrected(rows, unit), _UNFIT, options.prior_fraction))
+    return Corrections(epochs, own, calibrate_errors(_corrected(sample.rows(), unit), _UNFIT, options.prior_fraction))
 
 
 def _epoch_table(
@@ -214,65 +238,114 @@ def _corrected(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFrame:
 
 def apply_corrections(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFrame:
     """LIGHT_CURVE_COLUMNS of measurement rows (one per source and transit; any subset of sources: memory is
-    bounded).
+    bounded). `attrs` of the result: error_scale (k) and fractional_error (f).
     """
     out = _corrected(rows, corrections).reset_index(drop=True)
     out.attrs = {"error_scale": corrections.errors.scale, "fractional_error": corrections.errors.fraction}
     return out
 
 
-def normalise(measurements: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
-    """Light curves of all sources over all epochs: LIGHT_CURVE_COLUMNS sorted by source_id and mjd.
+def normalise(
+    parts: Callable[[], Iterable[pd.DataFrame]], options: EnsembleOptions, sample_rows: int = SAMPLE_ROWS
+) -> Iterator[pd.DataFrame]:
+    """Light curves of all sources over all epochs, part by part: LIGHT_CURVE_COLUMNS, each as `apply_corrections` has it.
 
-    `measurements` are MEASUREMENT_COLUMNS rows of any number of mosaics. One row per source and transit is
-    kept (the lowest noise); separately named discoveries of one object are joined; fluxes, errors and limits
-    are corrected. NaN fluxes stay NaN. An epoch whose night has too few references keeps correction 1 and the
-    UNNORMALISED bit. `attrs` of the result: error_scale (k) and fractional_error (f).
+    `parts()` are measurements as `History.parts` gives them: whole sources, sorted by source_id and mjd, one row per source
+    and transit; they are gone through twice. Fluxes, errors and limits are corrected. NaN fluxes stay NaN. An epoch whose
+    night has too few references keeps correction 1 and the UNNORMALISED bit.
     """
-    rows = measurements.assign(source_id=merge_discoveries(measurements, options.merge_arcsec))
-    rows = one_per_transit(rows)
-    if rows.empty:
-        return pd.DataFrame(columns=list(LIGHT_CURVE_COLUMNS))
-    return apply_corrections(rows, fit_corrections(rows, options))
+    corrections = fit_corrections(parts(), options, sample_rows)
+    for rows in parts():
+        yield apply_corrections(rows, corrections)
 
 
-def ensemble_figures(light_curves: pd.DataFrame) -> dict[str, float]:
-    """What to report of a normalisation: references per epoch, size of the corrections, residuals of steady
-    sources.
+def ensemble_figures(parts: Iterable[pd.DataFrame], sample_rows: int = SAMPLE_ROWS) -> dict[str, float]:
+    """What to report of light curves: references per epoch, size of the corrections, residuals of steady sources.
 
     References are counted over the epochs that share a source with another epoch (n_comparable_epochs): one that
     shares none, as the first of a strip, defines the scale and has nothing to be normalised against.
     residual_rms is sqrt(sum chi^2 / sum(N - 1)) over sources that do not vary (p > 0.001): 1 when errors are
-    right; residual_sd is the robust scatter of all sources' pulls. NaN without a source of two epochs.
+    right; residual_sd is the robust scatter of the pulls of a sample: all rows up to `sample_rows`. NaN without a
+    source of two epochs. Each part holds whole sources.
     """
-    usable = light_curves[np.isfinite(light_curves["flux_jy"].to_numpy(np.float64))]
-    usable = usable[(usable["quality"].to_numpy(np.int64) & _UNFIT) == 0]
-    by_epoch = light_curves.groupby("epoch", observed=True)
-    corrections = by_epoch["correction"].median()
-    shared = usable.groupby("source_id", observed=True)["epoch"].transform("nunique") > 1
-    comparable = usable.loc[shared, "epoch"].unique()
-    references = by_epoch["n_references"].max()
-    counted = references[references.index.isin(comparable)]
-    figures = {
-        "n_epochs": float(len(corrections)),
-        "n_sources": float(light_curves["source_id"].nunique()),
-        "n_comparable_epochs": float(len(counted)),
-        "n_references_min": float(counted.min()) if len(counted) else 0.0,
-        "n_references_median": float(counted.median()) if len(counted) else 0.0,
-        "correction_max_percent": float(100 * (corrections - 1).abs().max()) if len(corrections) else np.nan,
-        "n_unnormalised_epochs": float((references == 0).sum()),
-        "fractional_error": float(light_curves.attrs.get("fractional_error", np.nan)),
-        "error_scale": float(light_curves.attrs.get("error_scale", np.nan)),
+    epochs, scatter, model = _Epochs(), _Scatter(sample_rows), dict[Any, Any]()
+    for rows in parts:
+        usable = rows[np.isfinite(rows["flux_jy"].to_numpy(np.float64)) & ((rows["quality"].to_numpy(np.int64) & _UNFIT) == 0)]
+        epochs.add(rows, usable)
+        scatter.add(usable)
+        model = rows.attrs
+    return {
+        **epochs.figures(),
+        "fractional_error": float(model.get("fractional_error", np.nan)),
+        "error_scale": float(model.get("error_scale", np.nan)),
+        **scatter.figures(),
     }
-    source = pd.factorize(usable["source_id"])[0].astype(np.int64)
-    flux, error = (usable[name].to_numpy(np.float64) for name in ("flux_jy", "flux_err_jy"))
-    pull, total, freedom = pulls(flux, error, source)
-    many = freedom > 0
-    steady = many & (chi2.sf(total, np.maximum(freedom, 1)) > STEADY_P)
-    figures["n_steady"] = float(steady.sum())
-    figures["residual_rms"] = (
-        float(np.sqrt(total[steady].sum() / freedom[steady].sum())) if steady.any() else np.nan
-    )
-    seen = pull[many[source]]
-    figures["residual_sd"] = float(1.482602 * np.median(np.abs(seen))) if seen.size else np.nan
-    return figures
+
+
+class _Epochs:
+    """Corrections and references by epoch."""
+
+    def __init__(self) -> None:
+        self._corrections: pd.Series[Any] = pd.Series(dtype=np.int64)
+        self._references: pd.Series[Any] = pd.Series(dtype=np.int64)
+        self._comparable: set[str] = set()
+        self._rows = self._sources = 0
+
+    def add(self, rows: pd.DataFrame, usable: pd.DataFrame) -> None:
+        self._rows += len(rows)
+        self._sources += rows["source_id"].nunique()
+        shared = usable.groupby("source_id", observed=True)["epoch"].transform("nunique") > 1
+        self._comparable.update(usable.loc[shared, "epoch"].unique())
+        count = rows.groupby(["epoch", "correction"], observed=True).size()
+        references = rows.groupby("epoch", observed=True)["n_references"].max()
+        if self._rows > len(rows):
+            count = pd.concat([self._corrections, count]).groupby(level=[0, 1]).sum()
+            references = pd.concat([self._references, references]).groupby(level=0).max()
+        self._corrections, self._references = count, references
+
+    def figures(self) -> dict[str, float]:
+        corrections = self._corrections.groupby(level=0).apply(_median_counted)
+        counted = self._references[self._references.index.isin(list(self._comparable))]
+        return {
+            "n_rows": float(self._rows),
+            "n_epochs": float(len(corrections)),
+            "n_sources": float(self._sources),
+            "n_comparable_epochs": float(len(counted)),
+            "n_references_min": float(counted.min()) if len(counted) else 0.0,
+            "n_references_median": float(counted.median()) if len(counted) else 0.0,
+            "correction_max_percent": float(100 * (corrections - 1).abs().max()) if len(corrections) else np.nan,
+            "n_unnormalised_epochs": float((self._references == 0).sum()),
+        }
+
+
+def _median_counted(count: pd.Series[Any]) -> float:
+    """Median of the values that are the last level of the index, each as often as counted."""
+    values, upto = count.index.get_level_values(-1).to_numpy(np.float64), count.to_numpy().cumsum()
+    middle = np.searchsorted(upto, [(upto[-1] - 1) // 2, upto[-1] // 2], side="right")
+    return float(values[middle].mean())
+
+
+class _Scatter:
+    """Pulls, and chi^2 by source."""
+
+    def __init__(self, sample_rows: int) -> None:
+        self._pulls = SourceSample(sample_rows)
+        self._totals: list[tuple[FloatArray, IntArray]] = []
+
+    def add(self, usable: pd.DataFrame) -> None:
+        source = pd.factorize(usable["source_id"])[0].astype(np.int64)
+        flux, error = (usable[name].to_numpy(np.float64) for name in ("flux_jy", "flux_err_jy"))
+        pull, total, freedom = pulls(flux, error, source)
+        many = freedom[source] > 0
+        self._pulls.add(usable.loc[many, ["source_id"]].assign(pull=pull[many]))
+        self._totals.append((total, freedom))
+
+    def figures(self) -> dict[str, float]:
+        total, freedom = (np.concatenate(parts) for parts in zip(*self._totals, strict=True))
+        steady = (freedom > 0) & (chi2.sf(total, np.maximum(freedom, 1)) > STEADY_P)
+        seen = self._pulls.rows()["pull"].to_numpy(np.float64)
+        return {
+            "n_steady": float(steady.sum()),
+            "residual_rms": float(np.sqrt(total[steady].sum() / freedom[steady].sum())) if steady.any() else np.nan,
+            "residual_sd": float(1.482602 * np.median(np.abs(seen))) if seen.size else np.nan,
+        }

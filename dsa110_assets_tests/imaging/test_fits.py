@@ -142,3 +142,15 @@ def test_previews_are_small_and_upright(tile: TileImage, tmp_path: Path) -> None
     assert column < 0.1 * grey.shape[1]
     assert len(preview_png(np.full((50, 60), np.nan, dtype=np.float32))) <= MAX_BYTES
     assert len(preview_png(np.zeros((50, 60), dtype=np.float32))) <= MAX_BYTES
+
+
+def test_previews_show_the_brightest_ratio_to_the_noise(tmp_path: Path) -> None:
+    """A picture of image and noise is that of their ratio, shrunk by numpy; sides no multiple of the 2 x 2 blocks."""
+    rng = np.random.default_rng(2)
+    data, noise = rng.standard_normal((301, 257)).astype(np.float32), rng.uniform(0.5, 2, (301, 257)).astype(np.float32)
+    noise[:, 40:60], noise[0, 0] = np.nan, 0
+    with np.errstate(divide="ignore"):
+        ratio = np.pad(data / noise, ((0, 1), (0, 1)), constant_values=np.nan)
+    blocks = np.where(np.isfinite(ratio), ratio, -np.inf).reshape(151, 2, 129, 2).max(axis=(1, 3))
+    shrunk = np.where(np.isfinite(blocks), blocks, np.nan).astype(np.float32)
+    assert preview_png(data, noise=noise, rms=1.1) == preview_png(shrunk, rms=1.1)

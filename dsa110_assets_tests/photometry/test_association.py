@@ -9,7 +9,7 @@ from astropy.coordinates import SkyCoord
 
 from dsa110_assets.photometry.association import (
     associate,
-    merge_discoveries,
+    merged_names,
     name_new,
     offsets_arcsec,
     source_name,
@@ -74,15 +74,16 @@ def test_names_do_not_repeat() -> None:
 
 
 def test_one_discovery_in_two_mosaics_is_one_source_with_its_first_name() -> None:
-    """Also across 0 h; two discoveries of one mosaic, and catalogue sources, are left as they are."""
+    """Also across 0 h; two discoveries of one mosaic are left as they are."""
     rows = pd.DataFrame(
         {
-            "source_id": ["DSA_J000000.0+1", "DSA_J235959.9+1", "DSA_Ja", "DSA_Jb", "NVSS_1", "NVSS_2"],
-            "ra_deg": [0.0005, 359.9995, 50.0, 50.001, 70.0, 70.0005],
-            "dec_deg": [1.0] * 6,
-            "mjd": [61001.0, 61000.0, 61000.0, 61000.0, 61000.0, 61001.0],
-            "mosaic_id": ["m2", "m1", "m1", "m1", "m1", "m2"],
+            "source_id": ["DSA_J000000.0+1", "DSA_J235959.9+1", "DSA_Ja", "DSA_Jb"],
+            "ra_deg": [0.0005, 359.9995, 50.0, 50.001],
+            "dec_deg": [1.0] * 4,
+            "mjd": [61001.0, 61000.0, 61000.0, 61000.0],
+            "mosaic_id": ["m2", "m1", "m1", "m1"],
         }
     )
-    merged = list(merge_discoveries(rows, 10.0))
-    assert merged == ["DSA_J235959.9+1", "DSA_J235959.9+1", "DSA_Ja", "DSA_Jb", "NVSS_1", "NVSS_2"]
+    mosaics = {name: {mosaic} for name, mosaic in zip(rows["source_id"], rows["mosaic_id"], strict=True)}
+    renamed = merged_names(rows, 10.0, lambda names: {name: mosaics[name] for name in names})
+    assert renamed == {"DSA_J000000.0+1": "DSA_J235959.9+1"}

@@ -8,6 +8,7 @@ import pytest
 
 from dsa110_assets.photometry.ensemble import (
     LIGHT_CURVE_COLUMNS,
+    Corrections,
     apply_corrections,
     ensemble_figures,
     fit_corrections,
@@ -56,6 +57,20 @@ def nights(seed, sources, epochs, fraction=0.01, gain_sd=0.05, rms=0.005, change
     return pd.concat(tables, ignore_index=True), flux, gains
 
 
+def corrections_of(rows: pd.DataFrame) -> Corrections:
+    return fit_corrections([one_per_transit(rows)], OPTIONS)
+
+
+def light_curves_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """The light curves of a table of measurements."""
+    (curves,) = normalise(lambda: [one_per_transit(rows)], OPTIONS)
+    return curves
+
+
+def figures_of(curves: pd.DataFrame) -> dict[str, float]:
+    return ensemble_figures([curves])
+
+
 def test_gains_are_recovered_within_their_stated_errors() -> None:
     """C_e against the true gains (one common factor free): pulls of 60 epochs have sd 1 within 4/sqrt(120) =
     0.37.
@@ -63,7 +78,7 @@ def test_gains_are_recovered_within_their_stated_errors() -> None:
     With sigma_C the plain scatter it would be 0.18 (50 references); with C itself unnormalised, 10.
     """
     rows, _, gains = nights(1, 200, 60)
-    table = fit_corrections(one_per_transit(rows), OPTIONS).epochs
+    table = corrections_of(rows).epochs
     ratio = table["correction"].to_numpy() / gains
     pull = (ratio / np.median(ratio) - 1) / (table["correction_err"] / table["correction"]).to_numpy()
     assert 0.63 < pull.std() < 1.37
@@ -80,7 +95,7 @@ def test_residuals_of_steady_sources_have_unit_scatter(sources, epochs, slack) -
     figures = []
     for seed in range(8):
         rows, _, _ = nights(seed, sources, epochs)
-        figures.append(ensemble_figures(normalise(rows, OPTIONS)))
+        figures.append(figures_of(light_curves_of(rows)))
     assert np.mean([f["residual_rms"] for f in figures]) == pytest.approx(1, abs=slack)
     assert np.mean([f["fractional_error"] for f in figures]) == pytest.approx(0.01, rel=0.25)
 
@@ -91,7 +106,7 @@ def test_faint_sources_rescale_a_wrong_noise() -> None:
     """
     rows, _, _ = nights(3, 400, 20)
     rows["flux_err_jy"] *= 0.8
-    assert normalise(rows, OPTIONS).attrs["error_scale"] == pytest.approx(1.25, rel=0.15)
+    assert light_curves_of(rows).attrs["error_scale"] == pytest.approx(1.25, rel=0.15)
 
 
 def test_noise_that_is_the_same_every_night_is_not_scatter() -> None:
@@ -108,10 +123,10 @@ def test_noise_that_is_the_same_every_night_is_not_scatter() -> None:
         blind = rows[rows["source_id"] < "s00060"].assign(flux_jy=0.005 * np.random.default_rng(seed).standard_normal(180))
         blind.loc[blind["epoch"] == rows["epoch"].min(), "flux_jy"] = 0.035
         blind = blind.assign(source_id="DSA_J" + blind["source_id"], dec_deg=10.0, catalogue_flux_jy=np.nan)
-        curves = normalise(pd.concat([rows, blind], ignore_index=True), OPTIONS)
+        curves = light_curves_of(pd.concat([rows, blind], ignore_index=True))
         scales.append(curves.attrs["error_scale"])
         known = curves[curves["catalogue_flux_jy"] < 0.25]  # 50 sigma: beyond, the prior's share of the fraction is seen
-        rms.append(ensemble_figures(known)["residual_rms"])
+        rms.append(figures_of(known)["residual_rms"])
     assert np.mean(scales) == pytest.approx(1 / np.hypot(1, 0.7), abs=0.08)
     assert np.mean(rms) == pytest.approx(1, abs=0.08)
 
@@ -126,7 +141,7 @@ def test_a_reference_does_not_calibrate_its_own_variation_away(epochs) -> None:
     rows, _, _ = nights(5, 40, epochs, gain_sd=0.03, change={(bright, epochs - 1): 1.5})
     keep = np.argsort(flux)[-8:]
     rows = rows[rows["source_id"].isin([f"s{k:05d}" for k in keep])]
-    out = normalise(rows, OPTIONS)
+    out = light_curves_of(rows)
     own = out[out["source_id"] == f"s{bright:05d}"]["flux_jy"].to_numpy()
     # Eight references of 1 to 3 %: each epoch's correction is good to about 1 %, the flux to 1 %: four sigma.
     assert own[-1] / np.median(own[:-1]) == pytest.approx(1.5, rel=0.07)
@@ -144,7 +159,7 @@ def test_own_correction_is_exactly_that_of_the_others() -> None:
     changed = rows.copy()
     changed.loc[(rows["source_id"] == bright) & (rows["epoch"] == epoch), "flux_jy"] *= 1.2
     before, after = (
-        normalise(r, OPTIONS).set_index(["source_id", "epoch"])["correction"] for r in (rows, changed)
+        light_curves_of(r).set_index(["source_id", "epoch"])["correction"] for r in (rows, changed)
     )
     assert after[(bright, epoch)] == pytest.approx(before[(bright, epoch)], rel=1e-3)
     assert name in before.index.get_level_values(0)
@@ -165,14 +180,14 @@ def test_overlapping_hours_give_one_row_per_transit_at_ra_zero_too() -> None:
     assert (out["flux_err_jy"] == 0.004).all()
     both.loc[both["epoch"].str.endswith("T23:00"), "flux_jy"] = np.nan
     assert (one_per_transit(both)["flux_err_jy"] == 0.005).all()
-    assert len(normalise(both, OPTIONS)) == 80
+    assert len(light_curves_of(both)) == 80
 
 
 def test_adding_nights_does_not_change_the_past() -> None:
     """With ten baseline epochs behind them, corrections of old nights stay as more arrive (VP #212)."""
     rows, _, _ = nights(8, 80, 30, fraction=0.005)
     early = rows[rows["mjd"] < 61041.9 + 14.5]
-    old, new = (fit_corrections(one_per_transit(r), OPTIONS).epochs["correction"] for r in (early, rows))
+    old, new = (corrections_of(r).epochs["correction"] for r in (early, rows))
     # References near the brightness limits may change places: a tenth of a correction's error of 0.2 %.
     np.testing.assert_allclose(new[old.index], old, rtol=2e-3)
 
@@ -181,7 +196,7 @@ def test_subsets_corrected_alone_equal_the_whole() -> None:
     """Corrections applied to one source at a time (bounded memory) give the same rows."""
     rows, _, _ = nights(9, 30, 6)
     rows = one_per_transit(rows)
-    corrections = fit_corrections(rows, OPTIONS)
+    corrections = corrections_of(rows)
     whole = apply_corrections(rows, corrections)
     parts = [apply_corrections(part, corrections) for _, part in rows.groupby("source_id")]
     pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
@@ -193,30 +208,30 @@ def test_too_few_references_are_said_and_not_invented() -> None:
     """
     rows, _, _ = nights(10, 40, 3)
     bright = rows.groupby("source_id")["flux_jy"].median().sort_values().index[-2:]
-    out = normalise(rows[rows["source_id"].isin(bright)], OPTIONS)
+    out = light_curves_of(rows[rows["source_id"].isin(bright)])
     assert (out["correction"] == 1).all()
     assert all(q & Quality.UNNORMALISED for q in out["quality"])
-    single = normalise(rows[rows["epoch"] == rows["epoch"].iloc[0]], OPTIONS)
+    single = light_curves_of(rows[rows["epoch"] == rows["epoch"].iloc[0]])
     assert tuple(single.columns) == LIGHT_CURVE_COLUMNS
     assert len(single) == 40
-    assert np.isnan(ensemble_figures(single)["residual_rms"])
-    assert normalise(rows.iloc[:0], OPTIONS).empty
+    assert np.isnan(figures_of(single)["residual_rms"])
+    assert light_curves_of(rows.iloc[:0]).empty
 
 
 def test_a_first_epoch_has_nothing_to_be_normalised_against() -> None:
     """Alone, or beside three epochs of another part of the sky, it is no epoch that lacks references."""
     rows, _, _ = nights(10, 40, 3)
     first = rows[rows["epoch"] == rows["epoch"].iloc[0]]
-    assert ensemble_figures(normalise(first, OPTIONS))["n_comparable_epochs"] == 0
+    assert figures_of(light_curves_of(first))["n_comparable_epochs"] == 0
     elsewhere = first.assign(
         source_id="new-" + first["source_id"], ra_deg=first["ra_deg"] + 40, mjd=first["mjd"] + 100, epoch="2026-12-01T22:00"
     )
-    figures = ensemble_figures(normalise(pd.concat([rows, elsewhere], ignore_index=True), OPTIONS))
+    figures = figures_of(light_curves_of(pd.concat([rows, elsewhere], ignore_index=True)))
     assert (figures["n_epochs"], figures["n_comparable_epochs"], figures["n_unnormalised_epochs"]) == (4, 3, 1)
     assert figures["n_references_min"] >= OPTIONS.min_references
     # two usable sources in each of three epochs: those can be compared, and do lack references
     bright = rows.groupby("source_id")["flux_jy"].median().sort_values().index[-2:]
-    poor = ensemble_figures(normalise(rows[rows["source_id"].isin(bright)], OPTIONS))
+    poor = figures_of(light_curves_of(rows[rows["source_id"].isin(bright)]))
     assert (poor["n_comparable_epochs"], poor["n_references_min"]) == (3, 0)
 
 
@@ -225,9 +240,9 @@ def test_an_hour_without_references_takes_its_night() -> None:
     rows, flux, _ = nights(11, 60, 5)
     faint = rows["source_id"].isin([f"s{k:05d}" for k in np.flatnonzero(flux < 0.04)])
     rows.loc[faint, "epoch"] = rows.loc[faint, "epoch"].str.replace("T22", "T23")
-    out = normalise(rows, OPTIONS)
+    out = light_curves_of(rows)
     late = out[out["epoch"].str.endswith("T23:00")]
-    table = fit_corrections(one_per_transit(rows), OPTIONS).epochs["correction"]
+    table = corrections_of(rows).epochs["correction"]
     assert len(late)
     for epoch, correction in zip(late["epoch"], late["correction"], strict=True):
         assert correction == pytest.approx(table[epoch.replace("T23", "T22")], rel=0.02)
@@ -237,7 +252,7 @@ def test_missing_fluxes_and_limits_pass_through() -> None:
     rows, _, _ = nights(12, 40, 4)
     rows.loc[5, ["flux_jy", "flux_err_jy", "limit_jy"]] = np.nan
     rows.loc[5, "quality"] = int(Quality.NAN)
-    out = normalise(rows, OPTIONS)
+    out = light_curves_of(rows)
     assert out["flux_jy"].isna().sum() == 1
     faint = out[~out["detected"] & out["flux_jy"].notna()]
     np.testing.assert_allclose(

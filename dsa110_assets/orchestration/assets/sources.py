@@ -1,6 +1,8 @@
 """Sources: measured on every hour's mosaic, followed over the nights, searched for change."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -49,13 +51,18 @@ def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
     """Every source's fluxes of this night and all before it, on one scale kept by steady sources."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.photometry import ensemble
+        from dsa110_assets.photometry import ensemble, history
 
-        curves = ensemble.normalise(measuring.measurements(found.all("source_measurements")), platform.settings.ensemble)
-        curves.to_parquet(draft.path / measuring.LIGHT_CURVES)
-        figures = ensemble.ensemble_figures(curves)
+        stages, options = publishing.Stages(), platform.settings.ensemble
+        files = [product.path / measuring.MEASUREMENTS for product in found.all("source_measurements")]
+        with TemporaryDirectory(dir=draft.path) as scratch:
+            with stages("sort"):
+                sorted_ = history.gather(files, Path(scratch), options.merge_arcsec)
+            with stages("normalise"):
+                curves = ensemble.normalise(sorted_.parts, options)
+                figures = ensemble.ensemble_figures(measuring.written(curves, draft.path / measuring.LIGHT_CURVES))
         first = {} if figures["n_comparable_epochs"] else {"ensemble_note": "first epoch: nothing to normalise against"}
-        return {"n_rows": len(curves), "n_hours": len(found.products), **figures, **first}
+        return {"n_hours": len(files), **figures, "n_rows": int(figures["n_rows"]), **first, **stages.seconds}
 
     return publishing.produce(context, platform, make)
 
