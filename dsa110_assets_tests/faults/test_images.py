@@ -25,6 +25,7 @@ from dsa110_assets.photometry.ensemble import normalise
 from dsa110_assets.photometry.measure import measure_mosaic, read_plane
 from dsa110_assets.photometry.options import EnsembleOptions, PhotometryOptions
 from dsa110_assets.photometry.quality import Quality
+from dsa110_assets.photometry.transits import one_per_transit
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.mosaics.tiles import make_tiles
 
@@ -245,7 +246,7 @@ def test_a_masked_row_stays_masked_for_the_analyst(whole: Path, tmp_path: Path) 
         for k, path in enumerate((whole / "mosaic.fits", holed))
     ]
     with Archive.create(tmp_path / "archive") as store:
-        curves = normalise(pd.concat(epochs, ignore_index=True), EnsembleOptions())
+        (curves,) = normalise(lambda: [one_per_transit(pd.concat(epochs, ignore_index=True))], EnsembleOptions())
         with store.publish("light_curves", "2026-01-25", [], settings={}, code_version="1", run_id="r") as draft:
             curves.to_parquet(draft.path / "light_curves.parquet")
         archive = AnalystArchive(store)
