@@ -16,7 +16,7 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, NotFoundError
-from dsa110_assets.imaging.fitsbytes import write_plane
+from dsa110_assets.imaging.fitsbytes import Through, write_plane
 from dsa110_assets.imaging.preview import preview_png
 from dsa110_assets.imaging.restoring import Beam
 
@@ -60,12 +60,17 @@ def write_tile(tile: TileImage, directory: Path, cards: Cards | None = None) -> 
     return written
 
 
-def write_image(data: NDArray[np.floating], header: Header, path: Path, cards: Cards | None = None) -> Path:
-    """Write (ny, nx) as float32 FITS with a header plus `cards`; the path must be new. NaN means blank."""
+def write_image(
+    data: NDArray[np.floating], header: Header, path: Path, cards: Cards | None = None, through: Through | None = None
+) -> Path:
+    """Write (ny, nx) as float32 FITS with a header plus `cards`; the path must be new. NaN means blank.
+
+    `through`, if given, is what the pixels are turned into on their way: see `write_plane`.
+    """
     complete = header.copy()
     for keyword, value in (cards or {}).items():
         complete[keyword] = value
-    write_plane(data.astype(np.float32, copy=False), complete, path)
+    write_plane(data.astype(np.float32, copy=False), complete, path, through)
     return path
 
 

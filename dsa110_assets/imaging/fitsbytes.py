@@ -6,6 +6,7 @@ CHECKSUM makes that of the whole unit all ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,14 @@ _CHUNK_BYTES = 4 << 20
 _ONES = 0xFFFFFFFF
 
 
-def write_plane(data: NDArray[np.float32], header: Header, path: Path) -> None:
+Through = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def write_plane(data: NDArray[np.float32], header: Header, path: Path, through: Through | None = None) -> None:
     """Write (ny, nx) float32 as the primary unit of a new file, a few MB at a time; NaN means blank.
 
-    BITPIX and NAXIS follow the data, whatever the header says. Threads may write files side by side.
+    What is written is what `through` makes of the rows, of the same shape: a plane derived from another is never whole in
+    memory. BITPIX and NAXIS follow the data, whatever the header says. Threads may write files side by side.
     """
     image = np.ascontiguousarray(data, np.float32)
     described = fits.PrimaryHDU(np.broadcast_to(np.float32(0), image.shape), header=header).header
@@ -34,7 +39,7 @@ def write_plane(data: NDArray[np.float32], header: Header, path: Path) -> None:
         rows = max(1, _CHUNK_BYTES // max(4 * image.shape[1], 1))
         buffer = np.empty((min(rows, image.shape[0]), image.shape[1]), np.uint32)
         for first in range(0, image.shape[0], rows):
-            part = image[first : first + rows]
+            part = image[first : first + rows] if through is None else through(image[first : first + rows])
             datasum += _big_endian(part.view(np.uint32), buffer)
             file.write(buffer[: part.shape[0]].data)
         file.write(bytes(-image.nbytes % _BLOCK))

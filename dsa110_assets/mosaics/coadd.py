@@ -60,11 +60,6 @@ class Mosaic:
     tiles: tuple[TileInput, ...]
     figures: dict[str, float]
 
-    @property
-    def weights(self) -> NDArray[np.float32]:
-        """sum(PB^2 / sigma^2) [1/Jy^2], 0 where no tile is."""
-        return np.asarray(_weights(self.noise))
-
 
 def coadd(
     tiles: Sequence[TileInput], header: Header | None = None, options: CoaddOptions | None = None
@@ -167,6 +162,11 @@ def _finish(top, bottom):  # type: ignore[no-untyped-def]
             else:
                 top[row, column] = bottom[row, column] = np.nan
     return seen, peaks.max()
+
+
+def weights(noise: NDArray[np.float32]) -> NDArray[np.float32]:
+    """sum(PB^2 / sigma^2) [1/Jy^2] of rows of a noise map (n, nx) [Jy], 0 where no tile is."""
+    return np.asarray(_weights(noise))
 
 
 @njit(cache=True, nogil=True)

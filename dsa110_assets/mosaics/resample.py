@@ -8,6 +8,7 @@ a pixel of 4 arcsec for h = 32.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -103,6 +104,7 @@ _HORIZON = 20
 _SIDE_BY_SIDE = 8
 """Rows filtered together: each step of one waits for the last, those of eight do not wait for one another."""
 _COLUMNS = 64
+_RAMP = np.arange(_STEP, dtype=np.float32)
 _EXPONENT = np.uint32(0x7F800000)
 
 
@@ -318,6 +320,43 @@ def _is_blank(blank, x, y):  # type: ignore[no-untyped-def]
     return found or (above and (blank[upper, left] or (beside and blank[upper, right])))
 
 
+@njit(inline="always")
+def _run(start, step, begin, end):  # type: ignore[no-untyped-def]
+    """Whole part and fraction of start + begin step, and up to which k below `end` start + k step has that whole part."""
+    here = start + begin * step
+    whole = math.floor(here)
+    if step > 0:
+        end = min(end, begin + math.ceil((whole + 1 - here) / step))
+    elif step < 0:
+        end = min(end, begin + math.floor((here - whole) / -step) + 1)
+    return int(whole), np.float32(here - whole), max(end, begin + 1)
+
+
+@njit(cache=True, fastmath={"contract", "nsz"})
+def _along(coefficients, first, across, along, beam, weight, top, bottom):  # type: ignore[no-untyped-def]
+    """Add places one beside the other, whose taps are: coefficients from `first` on. A loop without a question, for vectors.
+
+    `across` and `along` are the first place's fractions of a pixel and their growth from one to the next, `beam` the parabola
+    of the response.
+    """
+    flat, width = coefficients
+    (fraction_x, drift_x), (fraction_y, drift_y), (constant, slope, bend) = across, along, beam
+    one = np.uint64(first)
+    two, three, four = one + np.uint64(width), one + np.uint64(2 * width), one + np.uint64(3 * width)
+    k1, k2, k3 = np.uint64(1), np.uint64(2), np.uint64(3)
+    for n in range(top.size):
+        k, here = np.uint64(n), _RAMP[n]
+        a, b, c, d = _taps(fraction_x + here * drift_x)
+        p, q, r, s = _taps(fraction_y + here * drift_y)
+        first_ = p * flat[one + k] + q * flat[two + k] + r * flat[three + k] + s * flat[four + k]
+        second = p * flat[one + k + k1] + q * flat[two + k + k1] + r * flat[three + k + k1] + s * flat[four + k + k1]
+        third = p * flat[one + k + k2] + q * flat[two + k + k2] + r * flat[three + k + k2] + s * flat[four + k + k2]
+        fourth = p * flat[one + k + k3] + q * flat[two + k + k3] + r * flat[three + k + k3] + s * flat[four + k + k3]
+        response = constant + here * (slope + here * bend)
+        top[k] += weight * response * (a * first_ + b * second + c * third + d * fourth)
+        bottom[k] += weight * response * response
+
+
 @njit(cache=True, parallel=True, fastmath={"contract", "nsz"})
 def _accumulate(coefficients, blank, response, coarse_x, coarse_y, weight, cutoff, top, bottom):  # type: ignore[no-untyped-def]
     height, width = coefficients.shape[0] - 3, coefficients.shape[1] - 3
@@ -337,7 +376,23 @@ def _accumulate(coefficients, blank, response, coarse_x, coarse_y, weight, cutof
             if not max(r0, r1, r2) >= np.float32(0.9) * cutoff:
                 continue
             bend, slope = (r0 - 2 * r1 + r2) / np.float32(2 * half * half), (4 * r1 - 3 * r0 - r2) / np.float32(2 * half)
-            for k in range(min(_STEP, top.shape[1] - j * _STEP)):
+            many = min(_STEP, top.shape[1] - j * _STEP)
+            # most segments lie wholly inside the tile, and step through it by about a pixel along its rows
+            far_x, far_y = x + (many - 1) * dx, y + (many - 1) * dy
+            inside = min(x, far_x) >= 0 and max(x, far_x) < width - 1 and min(y, far_y) >= 0 and max(y, far_y) < height - 1
+            if inside and blank.size == 0 and min(r0, r1, r2) >= np.float32(1.001) * cutoff:
+                begin = 0
+                while begin < many:
+                    left, u, end = _run(x, dx - 1, begin, many)
+                    lower, v, end = _run(y, dy, begin, end)
+                    across, along, here = (u, np.float32(dx - 1)), (v, np.float32(dy)), np.float32(begin)
+                    beam = (r0 + here * (slope + here * bend), slope + 2 * here * bend, bend)
+                    strip = slice(j * _STEP + begin, j * _STEP + end)
+                    _along(flat, lower * (width + 3) + left + begin, across, along, beam, weight, top[row, strip], bottom[row, strip])
+                    begin = end
+                used += many
+                continue
+            for k in range(many):
                 u, v, here = x + k * dx, y + k * dy, np.float32(k)
                 beam = r0 + here * (slope + here * bend)
                 if not (beam >= cutoff and -1e-6 <= u <= right and -1e-6 <= v <= upper):

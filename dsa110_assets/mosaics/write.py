@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging.fits import Cards, write_image
+from dsa110_assets.imaging.fitsbytes import Through
 from dsa110_assets.imaging.preview import preview_png
-from dsa110_assets.mosaics.coadd import Mosaic
+from dsa110_assets.mosaics.coadd import Mosaic, weights
 
 
 def write_mosaic(mosaic: Mosaic, directory: Path, cards: Cards | None = None) -> dict[str, Path]:
@@ -20,18 +20,18 @@ def write_mosaic(mosaic: Mosaic, directory: Path, cards: Cards | None = None) ->
 
     `weights.fits` holds sum(PB^2 / sigma^2) in 1/Jy^2, so noise = weights^(-1/2) exactly.
     """
-    kinds: dict[str, tuple[Callable[[], NDArray[np.float32]], str, str]] = {
-        "mosaic.fits": (lambda: mosaic.image, "Jy/beam", "mosaic, corrected for the primary beam"),
-        "noise.fits": (lambda: mosaic.noise, "Jy/beam", "noise sigma of the mosaic"),
-        "weights.fits": (lambda: mosaic.weights, "1/Jy^2", "sum of PB^2/sigma^2"),
+    kinds: dict[str, tuple[NDArray[np.float32], Through | None, str, str]] = {
+        "mosaic.fits": (mosaic.image, None, "Jy/beam", "mosaic, corrected for the primary beam"),
+        "noise.fits": (mosaic.noise, None, "Jy/beam", "noise sigma of the mosaic"),
+        "weights.fits": (mosaic.noise, weights, "1/Jy^2", "sum of PB^2/sigma^2"),
     }
 
     def write(name: str) -> Path:
-        plane, unit, kind = kinds[name]
+        plane, through, unit, kind = kinds[name]
         header = mosaic.header.copy()
         header["BUNIT"] = unit
         header["IMTYPE"] = kind
-        return write_image(plane(), header, directory / name, cards)
+        return write_image(plane, header, directory / name, cards, through)
 
     # most of the time is the kernel's, for pages of the files
     with ThreadPoolExecutor(2) as pool:

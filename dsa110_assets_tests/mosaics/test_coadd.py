@@ -17,7 +17,7 @@ from dsa110_assets.imaging.fits import read_image, write_image
 from dsa110_assets.imaging.peaks import find_peaks
 from dsa110_assets.imaging.restoring import Beam
 from dsa110_assets.imaging.statistics import robust_rms
-from dsa110_assets.mosaics.coadd import Mosaic, TileInput, coadd
+from dsa110_assets.mosaics.coadd import Mosaic, TileInput, coadd, weights
 from dsa110_assets.mosaics.grid import common_header
 from dsa110_assets.mosaics.options import CoaddOptions
 from dsa110_assets.mosaics.overlap import overlap_agreement
@@ -101,7 +101,7 @@ def test_the_formula_pixel_by_pixel(tmp_path: Path) -> None:
     assert np.count_nonzero(~clear) <= 1
     np.testing.assert_allclose(mosaic.image[clear], (top / bottom)[clear], atol=1e-4)
     np.testing.assert_allclose(mosaic.noise[clear], bottom[clear] ** -0.5, rtol=1e-4)
-    np.testing.assert_allclose(mosaic.weights[clear], bottom[clear], rtol=2e-4)
+    np.testing.assert_allclose(weights(mosaic.noise)[clear], bottom[clear], rtol=2e-4)
 
 
 def test_the_noise_map_is_honest(tmp_path: Path) -> None:
