@@ -11,6 +11,7 @@ import dagster as dg
 
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.orchestration import graph, plan, recipes
+from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.telescope import timegrid
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 FOLLOW_TAG = "dsa110/follow"
 """On a backfill: the nights that are to be finished after it. On a run: the backfill it follows."""
-TAGS = {"dsa110/lane": "backfill", "dagster/priority": "-10"}
-"""Live observations overtake: see tag_concurrency_limits in dagster.yaml."""
+TAGS = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "-10"}
+"""Live observations overtake: see tag_concurrency_limits in dagster.yaml, and `instance.give_way`."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,6 @@ def backfill(
     run says what would be launched. Raises NotFoundError when these nights have no data.
     """
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration import instance as instances
 
     if asset is not None and recipes.RECIPES.get(asset, recipes.ORDER[0]).grain == "catalogue":
         partitioned = [r.asset for r in recipes.ORDER if r.grain != "catalogue"]

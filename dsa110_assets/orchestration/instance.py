@@ -12,6 +12,11 @@ from dsa110_assets.errors import ConfigurationError
 
 LAUNCHER_TAG = "dsa110/launcher"
 """Names the process that runs a run: '<host>/<pid>/<its start>/<run>'; a retry inherits its parent's tags."""
+LANE_TAG = "dsa110/lane"
+"""On a run: `live`, `backfill` or `process`, which share the machine as dagster.yaml says."""
+BACKFILL = "backfill"
+BACKFILL_NICE = 10
+"""Beside a live run, a backfill's gets a tenth of a processor; alone, all of it. Reading and writing follow."""
 POSTGRES_VARIABLE = "DAGSTER_PG_URL"
 
 
@@ -46,6 +51,12 @@ def claim(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     """Write into a run's tags that this process runs it."""
     if run.tags.get(LAUNCHER_TAG) != launcher(run.run_id):
         instance.add_run_tags(run.run_id, {LAUNCHER_TAG: launcher(run.run_id)})
+
+
+def give_way(run: dg.DagsterRun) -> None:
+    """If a run is of a backfill, lower the priority of this process, which runs it and nothing else, and of its children."""
+    if run.tags.get(LANE_TAG) == BACKFILL:
+        os.setpriority(os.PRIO_PROCESS, 0, max(BACKFILL_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def close_orphans(instance: dg.DagsterInstance) -> list[str]:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-LANE_TAG = "dsa110/lane"
 INTERRUPTED = "DagsterExecutionInterruptedError"
 """What Dagster makes of SIGINT and SIGTERM while it runs a step."""
 
@@ -237,7 +236,7 @@ class _Runner:
                 asset_selection=[dg.AssetKey(asset) for asset in assets],
                 raise_on_error=False,
                 run_id=run_id,
-                tags={LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher(run_id)},
+                tags={instances.LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher(run_id)},
             )
         seconds = time.monotonic() - began
         for asset in assets:

@@ -73,6 +73,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
     partition = context.partition_key if context.has_partition_key else None
     recipe = recipes.RECIPES[asset]
     instance.claim(context.instance, context.run)
+    instance.give_way(context.run)
     with (
         policy.decided(context.retry_number),
         _set_aside_if_hung(context, platform, partition),

@@ -10,7 +10,6 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dsa110_assets.errors import WaitingError
 from dsa110_assets.orchestration import alerts, inbox, plan, policy, room
 from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration.process import LANE_TAG
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.telescope import timegrid
 
@@ -21,7 +20,7 @@ HEADERS_PER_TICK = 1600
 """At 5 ms a header a tick stays far from the 60 s a sensor may take; the rest follows in the next one."""
 PUT_ASIDE_PER_TICK = 200
 """At 10 ms a record."""
-LIVE = {LANE_TAG: "live", "dagster/priority": "10"}
+LIVE = {instances.LANE_TAG: "live", "dagster/priority": "10"}
 """Live observations overtake backfills wherever runs queue."""
 LATER = {"dagster/priority": "5"}
 OF_NOW_S = 3600.0

@@ -33,6 +33,12 @@ DAYS = int(os.environ.get("LARGE_DAYS", "36"))
 KEYS = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
 TICK_LIMIT_S = 20.0
 """A third of the 60 s after which Dagster gives up a sensor's tick."""
+PAGE_LIMIT_S = 1.0
+"""Of CPU, on whatever machine: nobody waits for a page, and its counts over three years take a quarter of that."""
+PAGES = (
+    "/", "/observations", "/observations?night=2026-01-25", "/nights", "/nights/2026-01-25", "/calibration", "/metrics", "/api/status",
+    "/api/products?limit=100", "/api/products?asset=tile_image&since=2026-01-25",
+)  # fmt: skip
 MEMORY_LIMIT_MB = 400.0
 """Beyond what the empty platform takes. 4096 cached headers of 16 kB at full scale are 64 MB, and 100,000 names 75 MB."""
 
@@ -172,15 +178,16 @@ def test_an_archive_of_years(settings: Settings, engine_url: str | None, tmp_pat
     assert isinstance(took, list)
     assert told["asked"] == KEYS
     app, pages = create_app(AnalystArchive(Archive(settings.archive, engine_url)), inbox=settings.inbox), []
-    for url in ("/", "/observations", "/nights", "/nights/2026-01-25", "/calibration", "/metrics", "/api/status") * 3:
-        began = time.monotonic()
+    for url in (*PAGES, *PAGES, *PAGES):
+        began, cpu = time.monotonic(), time.process_time()
         answer = ask(app, url)
-        pages.append(time.monotonic() - began)
+        pages.append((time.monotonic() - began, time.process_time() - cpu))
         assert answer.status == 200, url
     record_figure(12, "days of history", DAYS)
     record_figure(12, "rows of the index", count)
     record_figure(12, "what was judged before, read in [s of CPU]", round(known_s, 3))
     record_figure(12, "tick p95, years [s]", p95_s([wall for wall, _ in took]))
-    record_figure(12, "page p95 [s]", p95_s(pages))
+    record_figure(12, "page p95 [s]", p95_s([wall for wall, _ in pages]))
+    record_figure(12, "page p95 [s of CPU]", p95_s([cpu for _, cpu in pages]))
     assert p95_s([cpu for _, cpu in took]) < TICK_LIMIT_S
-    assert p95_s(pages) < 5.0
+    assert p95_s([cpu for _, cpu in pages]) < PAGE_LIMIT_S

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +13,8 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from dsa110_assets.orchestration import backfill as backfills
+from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets_tests.faults.figures import record_figure
@@ -42,6 +46,8 @@ def test_live_latency_beside_a_backfill(tmp_path: Path) -> None:
         assert launched.returncode == 0, launched.stderr
         keys = [key for launch in json.loads(launched.stdout) for key in launch["partitions"]]
         assert len(keys) == 24
+        live.until(lambda: priorities(live), "a run of the backfill at work", 300)
+        assert priorities(live) <= {instances.BACKFILL_NICE + os.getpriority(os.PRIO_PROCESS, 0), instances.BACKFILL_NICE}
         beside = [latency_s(live, scene, group) for group in groups[ALONE:]]
         assert not live.made("measurement_set", *keys), "the backfill ended too early to disturb anything"
         live.until(lambda: live.made("measurement_set", *keys), "the backfill's measurement sets", 900)
@@ -55,6 +61,18 @@ def test_live_latency_beside_a_backfill(tmp_path: Path) -> None:
     record_figure(24, "beside a backfill, p95 [s]", round(float(np.percentile(beside, 95)), 1))
     record_figure(24, "live p95 ratio", round(ratio, 2))
     assert ratio <= 2
+
+
+def priorities(live: LivePlatform) -> set[int]:
+    """The nice values of the processes that work for the backfill at the moment."""
+    found = set()
+    with live.instance() as instance:
+        runs = instance.get_runs(dg.RunsFilter(tags=backfills.TAGS, statuses=[dg.DagsterRunStatus.STARTED]))
+    for run in runs:
+        launcher = run.tags.get(instances.LAUNCHER_TAG, "").split("/")
+        with contextlib.suppress(ProcessLookupError):
+            found |= {os.getpriority(os.PRIO_PROCESS, int(pid)) for pid in launcher[1:2]}
+    return found
 
 
 def latency_s(live: LivePlatform, scene: Path, group: dict[str, object]) -> float:

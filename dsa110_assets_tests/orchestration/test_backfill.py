@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import datetime
+from importlib.resources import files
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.execution.backfill import BulkActionStatus
 
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.orchestration import backfill as backfills
-from dsa110_assets.orchestration import redo
+from dsa110_assets.orchestration import graph, redo, sensors
+from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.settings import Settings
@@ -40,6 +44,29 @@ def test_only_windows_with_data_are_launched_behind_live_work(settings: Settings
     for asset in ("subband_group", "measurement_set"):
         subset = data.target_subset.get_partitions_subset(dg.AssetKey(asset))
         assert set(subset.get_partition_keys()) == set(KEYS)
+
+
+@pytest.mark.parametrize("name", ["dagster.yaml", "dagster.postgres.yaml"])
+def test_lanes_have_places_of_their_own(name: str) -> None:
+    """However much is filled in, as many live runs are started as without it."""
+    runs = yaml.safe_load(files("dsa110_assets.orchestration").joinpath(name).read_text())["concurrency"]["runs"]
+    limits = {limit["value"]: limit["limit"] for limit in runs["tag_concurrency_limits"] if limit["key"] == instances.LANE_TAG}
+    assert limits.keys() == {sensors.LIVE[instances.LANE_TAG], backfills.TAGS[instances.LANE_TAG]}
+    assert sum(limits.values()) <= runs["max_concurrent_runs"]
+
+
+@pytest.mark.parametrize(("tags", "lowered"), [(sensors.LIVE, []), (backfills.TAGS, [(os.PRIO_PROCESS, 0, 10)])])
+def test_a_backfills_run_lowers_its_priority(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], lowered: list[tuple[int, ...]]
+) -> None:
+    """Only noted here: this process is the tests', and could not raise it again."""
+    noted: list[tuple[int, ...]] = []
+    monkeypatch.setattr(os, "getpriority", lambda which, who: 0)
+    monkeypatch.setattr(os, "setpriority", lambda *given: noted.append(given))
+    job = graph.over(Platform(settings)).resolve_implicit_global_asset_job_def()
+    done = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("source_catalog")], tags=tags)
+    assert done.success
+    assert noted == lowered
 
 
 def test_one_asset_by_hour_or_night(settings: Settings, instance: dg.DagsterInstance) -> None:
