@@ -247,7 +247,7 @@ ORDER = (
     Recipe(
         "source_measurements",
         "hour",
-        "1",
+        "2",
         _mosaic_and_known,
         lambda s: {"photometry": s.photometry},
     ),

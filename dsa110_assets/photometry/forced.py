@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from dsa110_assets.errors import BadDataError
-from dsa110_assets.photometry.forcedkernel import MIN_APERTURE, solve_groups
+from dsa110_assets.photometry.forcedkernel import MIN_APERTURE, any_missing, solve_groups
 from dsa110_assets.photometry.geometry import FWHM_PER_SIGMA, Geometry, form_reach
 from dsa110_assets.photometry.noise import LocalNoise, gaussian_kernel, measure_noise
 from dsa110_assets.photometry.options import PhotometryOptions
@@ -115,12 +115,9 @@ def near_missing(scene: Scene, x: FloatArray, y: FloatArray, beams: float) -> ND
     half-way).
     """
     inverse = np.linalg.inv(_whitener(scene.geometry.central_form()))
-    near = np.zeros(x.size, np.bool_)
-    for angle in np.arange(16) * np.pi / 8:
-        for radius in (beams, beams / 2):
-            dx, dy = inverse @ (radius * np.array([np.cos(angle), np.sin(angle)]))
-            near |= ~_pixel_valid(scene, x + dx, y + dy)
-    return near
+    angles = np.arange(16) * np.pi / 8
+    circle = np.array([radius * np.array([np.cos(angle), np.sin(angle)]) for angle in angles for radius in (beams, beams / 2)])
+    return np.asarray(any_missing(scene.image, scene.noise, x, y, circle @ inverse.T))
 
 
 def _pixel_valid(scene: Scene, x: FloatArray, y: FloatArray) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
@@ -11,6 +11,9 @@ IntArray = NDArray[np.int64]
 ImageArray = NDArray[np.float32]
 MIN_APERTURE = 0.6
 """Fraction of the beam-weighted aperture that must hold data."""
+
+_TOGETHER = 256
+"""Groups one thread solves before it takes others."""
 
 
 @njit(cache=True)
@@ -102,7 +105,7 @@ def _table(table: FloatArray, dx: float, dy: float) -> float:
     return float(low * (1 - fy) + high * fy)
 
 
-@njit(cache=True)
+@njit(cache=True, parallel=True)
 def solve_groups(
     image: ImageArray,
     noise: ImageArray,
@@ -122,40 +125,75 @@ def solve_groups(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Flux, error and aperture fraction of each position; groups are order[starts[g]:starts[g + 1]]."""
     flux, error, filled = np.full(x.size, np.nan), np.full(x.size, np.nan), np.zeros(x.size)
-    line = np.empty(int(2 * half[0]) + 3)
-    for g in range(starts.size - 1):
-        members = order[starts[g] : starts[g + 1]]
-        n = members.size
-        matrix, right, keep = np.zeros((n, n)), np.zeros(n), np.zeros(n, np.bool_)
-        for p in range(n):
-            near = _neighbours(p, members, points, reach)
-            right[p], fraction = _rows(
-                image, noise, p, members, near, x, y, form, background, half, cut, line, matrix[p]
-            )
-            filled[members[p]] = fraction
-            keep[p] = fraction >= MIN_APERTURE and rms[members[p]] > 0
-        kept = np.flatnonzero(keep)
-        if kept.size == 0:
-            continue
-        system, known, noise_of = (
-            np.empty((kept.size, kept.size)),
-            np.empty(kept.size),
-            np.empty((kept.size, kept.size)),
-        )
-        for p in range(kept.size):
-            m = members[kept[p]]
-            unit = matrix[kept[p], kept[p]]
-            known[p] = right[kept[p]] / unit
-            for q in range(kept.size):
-                o = members[kept[q]]
-                system[p, q] = matrix[kept[p], kept[q]] / unit
-                lag = _table(table, x[m] - x[o], y[m] - y[o]) / (full * full)
-                noise_of[p, q] = rms[m] * rms[o] * lag / np.sqrt(filled[m] * filled[o])
-        if kept.size == 1:
-            flux[members[kept[0]]], error[members[kept[0]]] = known[0], np.sqrt(noise_of[0, 0])
-            continue
-        inverse = np.linalg.inv(system)
-        solution, covariance = inverse @ known, inverse @ noise_of @ np.ascontiguousarray(inverse.T)
-        for p in range(kept.size):
-            flux[members[kept[p]]], error[members[kept[p]]] = solution[p], np.sqrt(covariance[p, p])
+    for block in prange(-(-(starts.size - 1) // _TOGETHER)):
+        line = np.empty(int(2 * half[0]) + 3)
+        for g in range(block * _TOGETHER, min((block + 1) * _TOGETHER, starts.size - 1)):
+            members = order[starts[g] : starts[g + 1]]
+            matrix, right, keep = np.zeros((members.size, members.size)), np.zeros(members.size), np.zeros(members.size, np.bool_)
+            for p in range(members.size):
+                near = _neighbours(p, members, points, reach)
+                right[p], fraction = _rows(
+                    image, noise, p, members, near, x, y, form, background, half, cut, line, matrix[p]
+                )
+                filled[members[p]] = fraction
+                keep[p] = fraction >= MIN_APERTURE and rms[members[p]] > 0
+            _solve(members, np.flatnonzero(keep), matrix, right, x, y, rms, filled, table, full, flux, error)
     return flux, error, filled
+
+
+@njit(cache=True)
+def _solve(
+    members: IntArray,
+    kept: IntArray,
+    matrix: FloatArray,
+    right: FloatArray,
+    x: FloatArray,
+    y: FloatArray,
+    rms: FloatArray,
+    filled: FloatArray,
+    table: FloatArray,
+    full: float,
+    flux: FloatArray,
+    error: FloatArray,
+) -> None:
+    """Flux and error of the `kept` members of a group from their system of equations."""
+    if kept.size == 0:
+        return
+    system, known, noise_of = (
+        np.empty((kept.size, kept.size)),
+        np.empty(kept.size),
+        np.empty((kept.size, kept.size)),
+    )
+    for p in range(kept.size):
+        m = members[kept[p]]
+        unit = matrix[kept[p], kept[p]]
+        known[p] = right[kept[p]] / unit
+        for q in range(kept.size):
+            o = members[kept[q]]
+            system[p, q] = matrix[kept[p], kept[q]] / unit
+            lag = _table(table, x[m] - x[o], y[m] - y[o]) / (full * full)
+            noise_of[p, q] = rms[m] * rms[o] * lag / np.sqrt(filled[m] * filled[o])
+    if kept.size == 1:
+        flux[members[kept[0]]], error[members[kept[0]]] = known[0], np.sqrt(noise_of[0, 0])
+        return
+    inverse = np.linalg.inv(system)
+    solution, covariance = inverse @ known, inverse @ noise_of @ np.ascontiguousarray(inverse.T)
+    for p in range(kept.size):
+        flux[members[kept[p]]], error[members[kept[p]]] = solution[p], np.sqrt(covariance[p, p])
+
+
+@njit(cache=True, parallel=True)
+def any_missing(image: ImageArray, noise: ImageArray, x: FloatArray, y: FloatArray, offsets: FloatArray) -> NDArray[np.bool_]:
+    """Whether, at any of the offsets (n, 2) from each position [pixels], there is no pixel or none with data."""
+    missing = np.zeros(x.size, np.bool_)
+    for k in prange(x.size):
+        for n in range(offsets.shape[0]):
+            u, v = np.rint(x[k] + offsets[n, 0]), np.rint(y[k] + offsets[n, 1])
+            if not (0 <= u < image.shape[1] and 0 <= v < image.shape[0]):
+                missing[k] = True
+                break
+            value, sigma = image[int(v), int(u)], noise[int(v), int(u)]
+            if not (np.isfinite(value) and sigma > 0 and np.isfinite(sigma)):
+                missing[k] = True
+                break
+    return missing

@@ -23,12 +23,15 @@ ImageArray = NDArray[np.float32]
 _CLIP = 3.0
 _MIN_SAMPLES = 40
 _BRIGHT, _FAINT, _DEEPEST = 4.0, 0.2, 1e3
+_STRIP = 64
 _MIN_BEAMS = 60
 """Fewer independent beams than this cannot measure a correlation; the beam's own shape is used (natural
 weights).
 """
 _BLOCK = 384
 _MAX_BLOCKS = 12
+_FIRST_LOOK = 1000
+"""Samples of a box that are enough to say where sources are: the noise to 3 %."""
 _SAMPLES_PER_BEAM = 1.6
 """Samples per narrow FWHM in the boxes: noise closer together is the same noise."""
 
@@ -173,8 +176,33 @@ def normalised_image(
     )
 
 
+@njit(inline="always")
+def _above(image, noise, level, factor, j, i, n):  # type: ignore[no-untyped-def]
+    """Height of pixel (j, i) above the background in units of its noise if that is above _BRIGHT, else 0."""
+    sigma, height = noise[j, i] * factor[n], image[j, i] - level[n]
+    return height / sigma if height > _BRIGHT * sigma and sigma > 0 else 0.0
+
+
+@njit(cache=True, parallel=True)
+def _bright_strips(
+    image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int
+) -> NDArray[np.bool_]:
+    """Which strips of _STRIP pixels of each row hold one above _BRIGHT sigma."""
+    height, width = image.shape
+    found = np.zeros((height, -(-width // _STRIP)), np.bool_)
+    for j in prange(height):
+        level, factor = np.empty(width), np.empty(width)
+        _row(background, float(j), box, 0, level)
+        _row(scale, float(j), box, 0, factor)
+        for i in range(width):
+            if _above(image, noise, level, factor, j, i, i) > 0:
+                found[j, i // _STRIP] = True
+    return found
+
+
 @njit(cache=True)
-def _source_mask(
+def _mask_strips(
+    strips: NDArray[np.bool_],
     image: ImageArray,
     noise: ImageArray,
     background: FloatArray,
@@ -182,31 +210,41 @@ def _source_mask(
     box: int,
     form: FloatArray,
 ) -> NDArray[np.bool_]:
-    """Pixels where a peak above _BRIGHT sigma contributes more than _FAINT sigma: they would bias the
-    background.
-    """
     masked = np.zeros(image.shape, np.bool_)
     determinant = form[0] * form[2] - form[1] ** 2
-    level, factor = np.empty(image.shape[1]), np.empty(image.shape[1])
+    level, factor = np.empty(_STRIP), np.empty(_STRIP)
     for j in range(image.shape[0]):
-        _row(background, float(j), box, 0, level)
-        _row(scale, float(j), box, 0, factor)
-        for i in range(image.shape[1]):
-            sigma, height = noise[j, i] * factor[i], image[j, i] - level[i]
-            if not height > _BRIGHT * sigma or not sigma > 0 or (masked[j, i] and not _is_peak(image, j, i)):
-                continue
-            z = height / sigma
-            cut = 2 * np.log(min(z, _DEEPEST) / _FAINT)
-            reach_y, reach_x = (
-                int(np.sqrt(cut * form[0] / determinant)),
-                int(np.sqrt(cut * form[2] / determinant)),
-            )
-            for v in range(max(j - reach_y, 0), min(j + reach_y + 1, image.shape[0])):
-                for u in range(max(i - reach_x, 0), min(i + reach_x + 1, image.shape[1])):
-                    dx, dy = u - i, v - j
-                    if form[0] * dx * dx + 2 * form[1] * dx * dy + form[2] * dy * dy <= cut:
-                        masked[v, u] = True
+        for strip in np.flatnonzero(strips[j]):
+            first = strip * _STRIP
+            _row(background, float(j), box, first, level)
+            _row(scale, float(j), box, first, factor)
+            for i in range(first, min(first + _STRIP, image.shape[1])):
+                z = _above(image, noise, level, factor, j, i, i - first)
+                if z == 0 or (masked[j, i] and not _is_peak(image, j, i)):
+                    continue
+                cut = 2 * np.log(min(z, _DEEPEST) / _FAINT)
+                reach_y, reach_x = (
+                    int(np.sqrt(cut * form[0] / determinant)),
+                    int(np.sqrt(cut * form[2] / determinant)),
+                )
+                for v in range(max(j - reach_y, 0), min(j + reach_y + 1, image.shape[0])):
+                    for u in range(max(i - reach_x, 0), min(i + reach_x + 1, image.shape[1])):
+                        dx, dy = u - i, v - j
+                        if form[0] * dx * dx + 2 * form[1] * dx * dy + form[2] * dy * dy <= cut:
+                            masked[v, u] = True
     return masked
+
+
+def _source_mask(
+    image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int, form: FloatArray
+) -> NDArray[np.bool_]:
+    """Pixels where a peak above _BRIGHT sigma contributes more than _FAINT sigma: they would bias the background.
+
+    Bright pixels are looked for by all threads; masking around them is one's, in the order of the pixels, so that the mask
+    is the same whatever their number.
+    """
+    strips = _bright_strips(image, noise, background, scale, box)
+    return np.asarray(_mask_strips(strips, image, noise, background, scale, box, form))
 
 
 @njit(cache=True)
@@ -298,7 +336,8 @@ def measure_noise(
     box = max(int(np.ceil(box_beams * max(reach_x, reach_y))), 32)
     stride = max(1, int(narrow / _SAMPLES_PER_BEAM))
     masked = np.zeros(image.shape, np.bool_)
-    background, scale = _meshes(image, noise, masked, box, stride)
+    first = max(stride, int(box / np.sqrt(_FIRST_LOOK)))
+    background, scale = _meshes(image, noise, masked, box, first)
     masked = _source_mask(image, noise, _filled(background, 0.0), _filled(scale, 1.0), box, form)
     background, scale = _meshes(image, noise, masked, box, stride)
     background = _filled(background, 0.0) if subtract_background else np.zeros_like(background)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pandas as pd
 import pytest
@@ -253,3 +254,19 @@ def test_header_without_beam_is_refused(make_sky) -> None:
         measure_forced(np.zeros((64, 64)), np.ones((64, 64)), header, frame(150.0, 16.0), OPTIONS)
     with pytest.raises(BadDataError, match="shape"):
         measure_forced(np.zeros((64, 64)), np.ones((64, 60)), sky.header, frame(150.0, 16.0), OPTIONS)
+
+
+def test_threads_change_nothing(make_sky) -> None:
+    """Blended and single sources, a hole, and more groups than a thread takes at once: the same to the last bit."""
+    rng = np.random.default_rng(5)
+    sky = make_sky((768, 768))
+    image = sky.correlated_noise(rng, 1e-3)
+    x, y = rng.uniform(20, 748, (2, 1500))
+    for place in zip(x, y, rng.uniform(0.005, 0.05, x.size), strict=True):
+        sky.add(image, *place)
+    image[300:310, 200:230] = np.nan
+    results = []
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        numba.set_num_threads(threads)
+        results.append(measure_forced(image, np.full(image.shape, 1e-3), sky.header, frame(*sky.world(x, y)), OPTIONS))
+    pd.testing.assert_frame_equal(*results, check_exact=True)
