@@ -27,6 +27,8 @@ from dsa110_assets.variability.unseen import Unseen, unseen_before
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+_FEW = 5
+"""With fewer epochs a catalogue's flux is asked for the quiet level."""
 VARIABLE_COLUMNS = (
     "source_id",
     "ra_deg",
@@ -71,7 +73,7 @@ def _curves(light_curves: pd.DataFrame, options: VariabilityOptions) -> _Curves:
 
 def _baseline(flux: FloatArray, error: FloatArray, catalogue_jy: float) -> tuple[float, float]:
     """The quiet level and its error: the median; under five epochs the catalogue's flux has two votes."""
-    votes = np.r_[flux, catalogue_jy, catalogue_jy] if flux.size < 5 and np.isfinite(catalogue_jy) else flux
+    votes = np.r_[flux, catalogue_jy, catalogue_jy] if flux.size < _FEW and np.isfinite(catalogue_jy) else flux
     centre = float(np.median(votes))
     return centre, float(1.2533 * np.median(error) / np.sqrt(flux.size))
 
@@ -90,7 +92,7 @@ def _kind(flux: FloatArray, error: FloatArray, catalogue_jy: float, sigma: float
     power_up, power_down = float(np.sum(up**2)), float(np.sum(down**2))
     if power_up > 4 * power_down and _main(up) <= max(flux.size / 2, 1):
         return "flare"
-    most = flux.size if flux.size < 5 and np.isfinite(catalogue_jy) else max(flux.size / 2, 1)
+    most = flux.size if flux.size < _FEW and np.isfinite(catalogue_jy) else max(flux.size / 2, 1)
     if power_down > 4 * power_up and _main(down) <= most:
         return "ese"
     return "variable"
@@ -177,14 +179,18 @@ def search(light_curves: LightCurves, options: VariabilityOptions) -> pd.DataFra
     first.
 
     One batch of light curves is in memory at a time, and then only the rows of new sources, of their neighbours and
-    of candidates. catalogue_flux_jy, if there, is the quiet level's witness when epochs
+    of candidates of few epochs. catalogue_flux_jy, if there, is the quiet level's witness when epochs
     are few. NaN fluxes, and points with an excluded quality bit, are left out. `kind` is '' for what is not a
     candidate, else 'flare', 'ese', 'transient' (a new source that was not there in an earlier epoch of the
     same place) or 'variable'.
     A new source that a bright neighbour's sidelobes explain is no candidate.
     One-epoch sources have NaN metrics and no q_value, unless they are new and unseen before. mean_flux_jy is the weighted mean.
     """
-    tables = [table for block in light_curves.batches() if len(table := _table(block, options))]
+    tables, kept = [], _Suspects({}, options)
+    for block in light_curves.batches():
+        table = _table(block, options)
+        kept.add(block, table)
+        tables += [table] if len(table) else []
     if not tables:
         return pd.DataFrame(columns=list(VARIABLE_COLUMNS))
     out = pd.concat(tables, ignore_index=True)
@@ -199,9 +205,34 @@ def search(light_curves: LightCurves, options: VariabilityOptions) -> pd.DataFra
         ~_artefacts(out, new, options) & (out["q_value"] <= options.max_false_discovery_rate) & (out["m_max"] >= options.min_modulation)
     ).to_numpy()
     appeared = dict(zip(out["source_id"][new], np.isfinite(unseen.p[new]), strict=True))
-    kinds = _kinds(_curves(light_curves.of(out["source_id"][chosen].tolist()), options), appeared, options)
+    names = out["source_id"][chosen].tolist()
+    others = light_curves.of([name for name in names if name not in kept.kinds])
+    kinds = {name: kept.kinds[name] for name in names if name in kept.kinds} | _kinds(_curves(others, options), appeared, options)
     out["kind"] = [kinds.get(name, "") for name in out["source_id"]]
     return out.sort_values(["q_value", "source_id"], kind="stable", na_position="last")[list(VARIABLE_COLUMNS)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class _Suspects:
+    """The kinds of sources that may turn out candidates, found while their rows are at hand, or all are read once more.
+
+    A q-value is never below its p-value. With _FEW epochs and more the rows of a block say all that `_kind` asks for; a new
+    source's kind depends on what else was seen.
+    """
+
+    kinds: dict[str, str]
+    options: VariabilityOptions
+
+    def add(self, block: Block, table: pd.DataFrame) -> None:
+        """Judge the sources of a block that are improbable and worth looking at, from its `_table`."""
+        suspect = (table["p"] <= self.options.max_false_discovery_rate) & (table["m_max"] >= self.options.min_modulation)
+        suspect &= (table["n_epochs"] >= _FEW) & ~table["source_id"].astype(str).str.startswith(NEW_PREFIX)
+        flux, error = block.columns["flux_jy"], block.columns["flux_err_jy"]
+        excluded = (block.columns["quality"].astype(np.int64) & self.options.exclude_quality) != 0
+        for k in table.index[suspect]:  # numbers of the block's sources
+            own = slice(block.starts[k], block.starts[k + 1])
+            usable = np.isfinite(flux[own]) & (error[own] > 0) & ~excluded[own]
+            self.kinds[block.names[k]] = _kind(flux[own][usable], error[own][usable], np.nan, self.options.baseline_sigma)
 
 
 def _kinds(curves: _Curves, appeared: dict[str, bool], options: VariabilityOptions) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,19 @@ def test_a_sample_holds_whole_sources(tmp_path: Path) -> None:
     assert 100 <= len(some) <= 200
     whole = rows.groupby("source_id").size()
     assert (some.groupby("source_id").size() == whole[some["source_id"].unique()]).all()
+
+
+def test_candidates_of_many_epochs_are_not_read_again(tmp_path: Path) -> None:
+    """Their kind is known from the first pass; the new source's and its neighbours' rows are asked for, and no others'."""
+    light_curves().to_parquet(tmp_path / "curves.parquet")
+    asked: list[set[str]] = []
+
+    class Watched(curves.OnDisk):
+        def of(self, sources: Collection[str]) -> pd.DataFrame:
+            asked.append(set(sources))
+            return super().of(sources)
+
+    kinds = search(Watched(tmp_path / "curves.parquet"), OPTIONS).set_index("source_id")["kind"]
+    assert (kinds["NVSS_0007"], kinds["NVSS_0011"]) == ("flare", "ese")
+    new = f"{NEW_PREFIX}0520+1616"
+    assert asked == [{new, *(f"NVSS_{k:04d}" for k in (18, 19, 21, 22))}, {new}]
