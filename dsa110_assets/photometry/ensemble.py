@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from dsa110_assets.photometry.errormodel import STEADY_P, ErrorModel, calibrate_errors, group_starts, pulls
 from dsa110_assets.photometry.options import EnsembleOptions
@@ -148,7 +148,7 @@ def _steady(rows: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
     error = np.hypot(rows["flux_err_jy"].to_numpy(np.float64) / value, options.prior_fraction * flux)
     source = pd.factorize(rows["source_id"])[0].astype(np.int64)
     _, total, freedom = pulls(flux, error, source)
-    p = chi2.sf(total, freedom)
+    p = chdtrc(freedom, total)
     keep = rows[p[source] > STEADY_P]
     return keep.reset_index(drop=True) if keep["source_id"].nunique() >= options.min_references else rows
 
@@ -342,7 +342,7 @@ class _Scatter:
 
     def figures(self) -> dict[str, float]:
         total, freedom = (np.concatenate(parts) for parts in zip(*self._totals, strict=True))
-        steady = (freedom > 0) & (chi2.sf(total, np.maximum(freedom, 1)) > STEADY_P)
+        steady = (freedom > 0) & (chdtrc(np.maximum(freedom, 1), total) > STEADY_P)
         seen = self._pulls.rows()["pull"].to_numpy(np.float64)
         return {
             "n_steady": float(steady.sum()),

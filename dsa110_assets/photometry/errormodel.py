@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from dsa110_assets.photometry.association import NEW_PREFIX
 
@@ -101,7 +101,7 @@ def calibrate_errors(rows: pd.DataFrame, unfit_bits: int, prior_fraction: float)
     sample = _sample(rows, unfit_bits)
     first = _fit_model(sample, _robust)
     _, total, freedom = pulls(sample.flux, first.apply(sample.flux, sample.error, sample.relative), sample.source)
-    steady = chi2.sf(total, np.maximum(freedom, 1)) > STEADY_P
+    steady = chdtrc(np.maximum(freedom, 1), total) > STEADY_P
     sample = sample.part(steady[sample.source])
     model = _fit_model(sample, _rms)
     weight = sample.freedom(_bright(sample, _faint_limit(sample)))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.io.fits import Header
-from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
 from dsa110_assets.errors import BadDataError
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+    from astropy.wcs import WCS
 
 FloatArray = NDArray[np.float64]
 FWHM_PER_SIGMA = float(np.sqrt(8 * np.log(2)))
@@ -36,6 +39,8 @@ class Geometry:
     @classmethod
     def from_header(cls, header: Header, shape: tuple[int, int]) -> Geometry:
         """Read WCS and beam from a FITS header. Raises BadDataError without a beam or a celestial WCS."""
+        from astropy.wcs import WCS  # half a second that tables need not wait for
+
         beam = [header.get(key) for key in ("BMAJ", "BMIN", "BPA")]
         if not all(isinstance(value, int | float) and np.isfinite(value) for value in beam) or not beam[0] >= beam[1] > 0:
             raise BadDataError(

@@ -226,12 +226,14 @@ class _Suspects:
     def add(self, block: Block, table: pd.DataFrame) -> None:
         """Judge the sources of a block that are improbable and worth looking at, from its `_table`."""
         suspect = (table["p"] <= self.options.max_false_discovery_rate) & (table["m_max"] >= self.options.min_modulation)
-        suspect &= (table["n_epochs"] >= _FEW) & ~table["source_id"].astype(str).str.startswith(NEW_PREFIX)
+        suspect &= table["n_epochs"] >= _FEW
         flux, error = block.columns["flux_jy"], block.columns["flux_err_jy"]
-        excluded = (block.columns["quality"].astype(np.int64) & self.options.exclude_quality) != 0
         for k in table.index[suspect]:  # numbers of the block's sources
+            if str(block.names[k]).startswith(NEW_PREFIX):
+                continue
             own = slice(block.starts[k], block.starts[k + 1])
-            usable = np.isfinite(flux[own]) & (error[own] > 0) & ~excluded[own]
+            excluded = (block.columns["quality"][own].astype(np.int64) & self.options.exclude_quality) != 0
+            usable = np.isfinite(flux[own]) & (error[own] > 0) & ~excluded
             self.kinds[block.names[k]] = _kind(flux[own][usable], error[own][usable], np.nan, self.options.baseline_sigma)
 
 

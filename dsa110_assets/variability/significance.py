@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import njit, prange
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -28,7 +28,7 @@ def p_eta(eta: ArrayLike, n: ArrayLike) -> FloatArray:
     """
     value, freedom = np.asarray(eta, np.float64), np.asarray(n, np.float64) - 1
     with np.errstate(invalid="ignore"):
-        return np.where(freedom > 0, chi2.sf(value * freedom, np.maximum(freedom, 1)), np.nan)
+        return np.where(freedom > 0, chdtrc(np.maximum(freedom, 1), value * freedom), np.nan)
 
 
 @njit(cache=True)
