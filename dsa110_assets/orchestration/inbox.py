@@ -6,6 +6,7 @@ to its group. A file that still changes is not opened at all.
 """
 
 import bisect
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -171,11 +172,14 @@ def listing(inbox: Path) -> Listing:
     if not inbox.is_dir():
         raise ConfigurationError(f"DSA110_INBOX={inbox}: no such directory; name the directory the subband files arrive in")
     finished, written, misnamed = [], [], []
-    for path in sorted(inbox.glob("*.hdf5")):
+    with os.scandir(inbox) as there:  # of names, not of paths: a hundred thousand are sorted in a tenth of the time
+        entries = sorted((entry for entry in there if entry.name.endswith(".hdf5")), key=lambda entry: entry.name)
+    for entry in entries:
         try:
-            facts = path.lstat()
+            facts = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
+        path = inbox / entry.name
         file = InboxFile(path, path.name[:19], facts.st_size, facts.st_mtime_ns, max(facts.st_mtime, facts.st_ctime))
         try:
             parse_name(path)

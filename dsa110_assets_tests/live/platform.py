@@ -66,7 +66,8 @@ class LivePlatform:
 
     def __init__(self, place: Path, **settings: str) -> None:
         self.place, self.webhook = place, Webhook()
-        self.inbox, self.root, self.home = place / "inbox", place / "archive", place / "home"
+        self.inbox, self.home = place / "inbox", place / "home"
+        self.root, self.database_url = Path(settings.get("DSA110_ARCHIVE", place / "archive")), settings.get("DSA110_DATABASE_URL")
         self.inbox.mkdir(parents=True, exist_ok=True)
         self.port, self.portal_port = free_port(), free_port()
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("DSA110_", "DAGSTER"))}
@@ -130,7 +131,7 @@ class LivePlatform:
     def made(self, asset: str, *partitions: str | None) -> bool:
         """Whether the archive has these partitions of an asset."""
         try:
-            with Archive(self.root) as archive:
+            with Archive(self.root, self.database_url) as archive:
                 return all(archive.current(asset, key) for key in partitions)
         except DsaError:
             return False  # the archive is made when the platform starts
