@@ -1,7 +1,9 @@
 """How far each baseline's samples can be averaged before the edge of the field smears.
 
 Averaging N samples whose phases step by d for a source lowers its amplitude by d^2 (N^2 - 1) / 24 (to second
-order; Bridle & Schwab 1999). The step grows with the baseline, so short baselines need few samples.
+order; Bridle & Schwab 1999). The step grows with the baseline, so short baselines need few samples. From channel to channel
+it is the source's offset along the baseline, from integration to integration along the baseline's motion: no direction is the
+worst for both unless the two are parallel, and the loss of the worst is the larger eigenvalue of the sum of both squares.
 """
 
 from __future__ import annotations
@@ -31,10 +33,14 @@ def cells_per_baseline(
     uvw_m = vis.uvw_m[:, baselines]
     turn = 2 * np.pi * reach_rad / speed_of_light
     across = turn * vis.channel_width_hz * np.linalg.norm(uvw_m, axis=-1).max(axis=0)
-    along = turn * vis.frequencies_hz.max() * _longest_step(uvw_m)
+    step, sine_squared = _steps(uvw_m)
+    along = turn * vis.frequencies_hz.max() * step
     times = np.arange(1, min(n_times, _MOST_TIMES) + 1)[:, None]
-    left = 24 * loss - along**2 * (times**2 - 1)
-    channels = np.sqrt(1 + np.maximum(left, 0) / np.maximum(across, 1e-12) ** 2)
+    taken = along**2 * (times**2 - 1)
+    left = 24 * loss - taken
+    # the largest x = across^2 (channels^2 - 1) whose quadratic form, with `taken`, has no eigenvalue above 24 loss
+    most = 24 * loss * np.maximum(left, 0) / np.maximum(24 * loss - taken * sine_squared, 1e-12)
+    channels = np.sqrt(1 + most / np.maximum(across, 1e-12) ** 2)
     cells_t = -(-n_times // times)
     cells_c = np.ceil(n_channels / np.floor(np.minimum(channels, n_channels)))
     total = np.where(left >= 0, cells_t * cells_c, np.inf)
@@ -42,8 +48,11 @@ def cells_per_baseline(
     return cells_t[best, 0].astype(np.int64), cells_c[best, np.arange(best.size)].astype(np.int64)
 
 
-def _longest_step(uvw_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(baseline,) largest change of uvw [m] from one integration to the next."""
+def _steps(uvw_m: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(baseline,): the longest change of uvw [m] from one integration to the next, and the least sin^2 of its angle to uvw."""
     if uvw_m.shape[0] < 2:
-        return np.zeros(uvw_m.shape[1])
-    return np.asarray(np.linalg.norm(np.diff(uvw_m, axis=0), axis=-1).max(axis=0))
+        return np.zeros(uvw_m.shape[1]), np.ones(uvw_m.shape[1])
+    change, before = np.diff(uvw_m, axis=0), uvw_m[:-1]
+    squares = np.sum(change**2, axis=-1), np.sum(before**2, axis=-1)
+    cosine_squared = np.sum(change * before, axis=-1) ** 2 / np.maximum(squares[0] * squares[1], 1e-30)
+    return np.sqrt(squares[0].max(axis=0)), np.clip(1 - cosine_squared, 0, 1).min(axis=0)

@@ -1,0 +1,47 @@
+"""Blocks are used again while they are kept, and given back afterwards."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from dsa110_assets import heap
+
+_BYTES = 256 << 20
+_PAGE = resource.getpagesize()
+
+
+def _faults_of_a_block() -> int:
+    """Pages the system had to find for one block, written from end to end."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = bytearray(b"\1") * _BYTES
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    del block
+    return after - before
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * _PAGE
+
+
+def test_a_kept_block_costs_no_pages_the_second_time() -> None:
+    with heap.kept(), heap.kept():
+        _faults_of_a_block()
+        again = _faults_of_a_block()
+        held = _resident_bytes()
+    fresh = _faults_of_a_block()
+    # others' allocations may nibble at the block: a hundredth of it at most
+    assert again < _BYTES / _PAGE / 100
+    # outside every block is new; with huge pages one fault brings 512 of the small ones
+    assert fresh >= _BYTES / _PAGE / 512
+    assert held - _resident_bytes() > 0.9 * _BYTES
+
+
+def test_memory_is_given_back_when_the_computation_fails() -> None:
+    before = _resident_bytes()
+    with pytest.raises(RuntimeError), heap.kept():
+        _faults_of_a_block()
+        raise RuntimeError
+    assert _resident_bytes() - before < 0.1 * _BYTES
