@@ -62,13 +62,18 @@ class Cleaned:
 
 
 def clean(
-    dirty: Image, wide_psf: Image, residual_of: Callable[[Image], Image], depth: Depth, threads: int
+    dirty: Image,
+    wide_psf: Image,
+    residual_of: Callable[[Image], Image],
+    depth: Depth,
+    threads: int,
+    known: tuple[NDArray[np.intp], NDArray[np.intp]],
 ) -> Cleaned:
     """CLEAN `dirty` (n, n) with `wide_psf` (2n, 2n), unit peak at pixel (n, n).
 
     `residual_of(model)` is the exact residual of a model. Down to `auto_mask_sigma` anywhere, from there to
-    `auto_threshold_sigma` only on and next to components and pixels above that level; the rms is measured afresh at
-    every major cycle.
+    `auto_threshold_sigma` only on and next to components, pixels above that level and those (rows, columns) `known` to
+    have had sources; the rms is measured afresh at every major cycle.
     """
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
     model, residual = np.zeros_like(dirty), dirty.copy()
@@ -80,7 +85,9 @@ def clean(
         level = depth.auto_mask_sigma * rms
         masked = masked or highest <= max(_NEARLY * level, depth.floor_jy)
         limited = masked and depth.auto_mask_sigma > 0
-        mask = binary_dilation((model != 0) | (np.abs(residual) > level)) if limited else everywhere
+        sources = (model != 0) | (np.abs(residual) > level) if limited else everywhere
+        sources[known] = True
+        mask = binary_dilation(sources) if limited else everywhere
         final = max(depth.auto_threshold_sigma * rms if masked else level, depth.floor_jy)
         peak = _peak(residual, mask)
         if peak <= final:

@@ -9,13 +9,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import radler
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging.clark import Cleaned, Depth, clean
+from dsa110_assets.imaging.measurement import Measurement
 from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.imaging.points import NO_POINTS, Points, take_out
 
 Image = NDArray[np.float32]
 _ROUNDING = 1e-6
@@ -23,27 +26,37 @@ _ROUNDING = 1e-6
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Deconvolved:
+    """`model` [Jy/pixel] and `points`, the exact `residual` [Jy/beam] of both, and the counts of both loops."""
+
+    model: Image
+    points: Points
+    residual: Image
+    major_cycles: int
+    minor_iterations: int
+
+
 def deconvolve(
-    dirty: Image,
+    measurement: Measurement,
     wide_psf: Image,
-    residual_of: Callable[[Image], Image],
     options: ImagingOptions,
     *,
     pixel_rad: float,
     beam_rad: float,
     threads: int,
-) -> Cleaned:
-    """CLEAN a dirty image (n, n) with its dirty beam (2n, 2n), unit peak at its centre pixel.
+) -> Deconvolved:
+    """Take bright points out of what was measured and CLEAN the rest, with the dirty beam (2n, 2n), unit peak at its centre.
 
-    `residual_of(model)` is the exact residual image of a model, from the visibilities: the major cycle. The
-    returned residual is always exact for the returned model. Never deeper than accuracy allows: for our own cycles
-    that of sums in single precision, as each grids only what it found and sums the brightest of that directly, so that
-    the gridder's error is a share of what was left before it; for radler's, which report the whole, the gridder's share
-    of the brightest.
+    The returned residual is always exact for the returned model and points. Never deeper than accuracy allows: for our
+    own cycles that of sums in single precision, as each grids only what it found and sums the brightest of that directly,
+    so that the gridder's error is a share of what was left before it; for radler's, which report the whole and are given
+    no points, the gridder's share of the brightest.
     """
-    if options.clean_iterations == 0:
-        return Cleaned(np.zeros_like(dirty), dirty, 0, 0)
+    dirty = measurement.image()
     peak_jy = float(np.abs(dirty).max())
+    if options.clean_iterations == 0:
+        return Deconvolved(np.zeros_like(dirty), NO_POINTS, dirty, 0, 0)
     if options.deconvolver == "clark":
         depth = Depth(
             iterations=options.clean_iterations,
@@ -54,10 +67,14 @@ def deconvolve(
             auto_threshold_sigma=options.auto_threshold_sigma,
             floor_jy=max(options.threshold_jy, _ROUNDING * peak_jy),
         )
-        return clean(dirty, wide_psf, residual_of, depth, threads)
-    floor_jy = max(options.threshold_jy, options.epsilon * peak_jy)
-    return _radler(
-        dirty, wide_psf, residual_of, _settings(options, dirty.shape, pixel_rad, floor_jy, threads), beam_rad
+        points, left, rounds = take_out(dirty, wide_psf, measurement.exchange, depth.floor_jy)
+        cleaned = clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest())
+    else:
+        floor_jy, points, rounds = max(options.threshold_jy, options.epsilon * peak_jy), NO_POINTS, 0
+        settings = _settings(options, dirty.shape, pixel_rad, floor_jy, threads)
+        cleaned = _radler(dirty, wide_psf, measurement.residual_of, settings, beam_rad)
+    return Deconvolved(
+        cleaned.model, points, cleaned.residual, rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
     )
 
 

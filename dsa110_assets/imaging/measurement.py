@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging import components
 from dsa110_assets.imaging.attenuation import Attenuation
 from dsa110_assets.imaging.gridding import Gridder
+from dsa110_assets.imaging.points import Points
 from dsa110_assets.imaging.stokes import StokesI
 from dsa110_assets.imaging.weighting import ImagingWeights
 
@@ -20,56 +19,89 @@ _NEGLIGIBLE = 2.0
 """Times the noise: a term that changes no gridded pixel by more is left out, as its sidelobes are some hundredths."""
 _DIRECT = 6e8
 """Points x samples summed directly (1 ns each), the brightest first; the rest is gridded."""
+_UNNOTICED = 0.1
+"""Of the noise, what a faint pixel may be wrong by."""
+_SIDELOBES = 0.05
+"""Of the dirty beam's peak: more than the rms of its sidelobes."""
 _FAINT = 1e-3
 """Of the dirty peak: points below are gridded in any case, at a millionth of the peak if epsilon is 1e-3."""
 
 
-def residual_image(
-    stokes: StokesI, weighted: ImagingWeights, gridder: Gridder, attenuation: Attenuation
-) -> Callable[[Image], Image]:
-    """The residual [Jy/beam] of a model [Jy/pixel] of mean apparent brightness, as a function of the model.
+class Measurement:
+    """The residual image of a model [Jy/pixel] of mean apparent brightness, and of points between the pixels.
 
     Each sample is predicted with the primary beam it had, so that a source fading as it drifts leaves no residual.
     Only what changed since the last call is predicted, so what an earlier call predicted is rounded, not repeated:
     bright components are exact, and gridding errors are a share of the faint ones'. The gridder's relative accuracy is
     that of the first, dirty image; what is fainter needs as much less of it, and takes fewer terms of w.
     """
-    total = float(np.sum(weighted.weights, dtype=np.float64))
-    terms = [(stokes.cell_means(pattern), ratio) for pattern, ratio in attenuation.terms]
-    strengths = [float(np.sqrt(np.mean(np.square(pattern, dtype=np.float64)))) for pattern, _ in terms]
-    known = np.zeros((gridder.n_pixels, gridder.n_pixels), dtype=np.float32)
-    left = stokes.data.copy()
-    dirty_peak, dirty_rms, last_rms = 0.0, 0.0, 0.0
 
-    def predicted(rows: NDArray[np.intp], columns: NDArray[np.intp], flux: NDArray[np.float32]) -> None:
-        order = np.argsort(-np.abs(flux), kind="stable")
-        bright = int(np.count_nonzero(np.abs(flux) > _FAINT * dirty_peak))
-        near, far = np.split(order, [min(bright, int(_DIRECT) // left.size)])
-        if near.size:
-            lmn = components.lmn_of_pixels(rows[near], columns[near], gridder.n_pixels, gridder.pixel_rad)
-            here = [(pattern, ratio[rows[near], columns[near]]) for pattern, ratio in terms]
-            np.subtract(left, components.predict(gridder.uvw, lmn, flux[near], here), out=left)
-        if far.size:
-            rest = np.zeros_like(known)
-            rest[rows[far], columns[far]] = flux[far]
-            enough = gridder.epsilon * dirty_peak / float(np.abs(flux[far]).sum())
-            np.subtract(left, gridder.to_visibilities(rest, enough), out=left)
-            for (pattern, ratio), strength in zip(terms, strengths, strict=True):
-                if np.abs(rest * ratio).max() * strength > _NEGLIGIBLE * weighted.noise_jy:
-                    np.subtract(left, pattern * gridder.to_visibilities(rest * ratio, _TERM_EPSILON), out=left)
+    def __init__(self, stokes: StokesI, weighted: ImagingWeights, gridder: Gridder, attenuation: Attenuation) -> None:
+        self._weighted, self._gridder, self._beam = weighted, gridder, attenuation
+        self._total = float(np.sum(weighted.weights, dtype=np.float64))
+        self._patterns = [stokes.cell_means(pattern) for pattern, _ in attenuation.terms]
+        self._strengths = [float(np.sqrt(np.mean(np.square(pattern, dtype=np.float64)))) for pattern in self._patterns]
+        self._known: Image = np.zeros((gridder.n_pixels, gridder.n_pixels), dtype=np.float32)
+        self._left = stokes.data.copy()
+        self._dirty_peak, self._dirty_rms, self._last_rms = 0.0, 0.0, 0.0
 
-    def of(model: Image) -> Image:
-        nonlocal dirty_peak, dirty_rms, last_rms
-        fresh = model - known
-        rows, columns = np.nonzero(fresh)
-        if rows.size:
-            predicted(rows, columns, fresh[rows, columns])
-            known[...] = model
-        enough = gridder.epsilon * dirty_rms / last_rms if last_rms else gridder.epsilon
-        image = np.asarray(gridder.to_image(left, weighted.weights, enough) / np.float32(total), dtype=np.float32)
-        last_rms = float(image.std(dtype=np.float64))
-        if not dirty_rms:
-            dirty_peak, dirty_rms = float(np.abs(image).max()), last_rms
+    def image(self) -> Image:
+        """The residual [Jy/beam], (ny, nx) float32, of what was taken out so far."""
+        enough = self._gridder.epsilon * self._dirty_rms / self._last_rms if self._last_rms else self._gridder.epsilon
+        sums = self._gridder.to_image(self._left, self._weighted.weights, enough)
+        image: Image = np.asarray(sums / np.float32(self._total), dtype=np.float32)
+        self._last_rms = float(image.std(dtype=np.float64))
+        if not self._dirty_rms:
+            self._dirty_peak, self._dirty_rms = float(np.abs(image).max()), self._last_rms
         return image
 
-    return of
+    def exchange(self, before: Points, after: Points) -> Image:
+        """The residual with the points `after` taken out instead of `before`."""
+        rows, columns = (np.concatenate(pair) for pair in ((before.rows, after.rows), (before.columns, after.columns)))
+        self._sum(rows, columns, np.concatenate([-before.flux_jy, after.flux_jy]))
+        return self.image()
+
+    def residual_of(self, model: Image) -> Image:
+        """The residual of a model [Jy/pixel]; points that were taken out stay so."""
+        fresh = model - self._known
+        rows, columns = np.nonzero(fresh)
+        if rows.size:
+            self._take_out(rows, columns, fresh[rows, columns])
+            self._known = model.copy()
+        return self.image()
+
+    def _take_out(self, rows: NDArray[np.intp], columns: NDArray[np.intp], flux: NDArray[np.float32]) -> None:
+        order = np.argsort(-np.abs(flux), kind="stable")
+        bright = int(np.count_nonzero(np.abs(flux) > _FAINT * self._dirty_peak))
+        near, far = np.split(order, [min(bright, int(_DIRECT) // self._left.size)])
+        if near.size:
+            self._sum(rows[near], columns[near], flux[near])
+        if far.size:
+            rest = np.zeros_like(self._known)
+            rest[rows[far], columns[far]] = flux[far]
+            self._grid(rest, flux[far])
+
+    def _sum(
+        self, rows: NDArray[np.floating] | NDArray[np.intp], columns: NDArray[np.floating] | NDArray[np.intp], flux: NDArray[np.floating]
+    ) -> None:
+        """Points of any place, one by one."""
+        lmn = components.lmn_of_pixels(rows, columns, self._gridder.n_pixels, self._gridder.pixel_rad)
+        at = np.rint(rows).astype(np.intp), np.rint(columns).astype(np.intp)
+        terms = [(pattern, ratio[at]) for pattern, (_, ratio) in zip(self._patterns, self._beam.terms, strict=True)]
+        np.subtract(self._left, components.predict(self._gridder.uvw, lmn, flux, terms), out=self._left)
+
+    def _grid(self, rest: Image, flux: NDArray[np.float32]) -> None:
+        """Many faint pixels at once."""
+        left, gridder = self._left, self._gridder
+        np.subtract(left, gridder.to_visibilities(rest, self._enough(flux)), out=left)
+        for pattern, (_, ratio), strength in zip(self._patterns, self._beam.terms, self._strengths, strict=True):
+            if np.abs(rest * ratio).max() * strength > _NEGLIGIBLE * self._weighted.noise_jy:
+                np.subtract(left, pattern * gridder.to_visibilities(rest * ratio, _TERM_EPSILON), out=left)
+
+    def _enough(self, flux: NDArray[np.float32]) -> float:
+        """The relative accuracy these pixels need: that which keeps the sum of all errors below the gridder's share of the
+        dirty peak, or the brightest's error and the others' sidelobes, added in squares, below a tenth of the noise."""
+        size = np.abs(flux.astype(np.float64))
+        certain = self._gridder.epsilon * self._dirty_peak / float(size.sum())
+        likely = _UNNOTICED * self._weighted.noise_jy / float(size.max() + _SIDELOBES * np.sqrt(np.sum(size**2)))
+        return max(certain, likely if np.isfinite(likely) else 0.0)

@@ -10,6 +10,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError
+from dsa110_assets.imaging.points import Points
 
 FWHM_PER_SIGMA = math.sqrt(8 * math.log(2))
 HALF_MAXIMUM = 0.5
@@ -111,3 +112,16 @@ def restore(
     if not np.any(model):
         return residual.astype(np.float32, copy=True)
     return residual + np.float32(per_beam) * convolve(model, beam.covariance, pixel_deg, threads)
+
+
+def add_points(image: NDArray[np.float32], points: Points, beam: Beam, pixel_deg: float) -> None:
+    """Add points seen by `beam` to an image [Jy/beam], in place: Gaussians out to where they are 1e-9 of their peak."""
+    inverse = np.linalg.inv(beam.covariance) * pixel_deg**2
+    reach = math.ceil(6.5 * beam.bmaj_deg / FWHM_PER_SIGMA / pixel_deg)
+    for row, column, flux in zip(points.rows, points.columns, points.flux_jy, strict=True):
+        top, left = max(int(row) - reach, 0), max(int(column) - reach, 0)
+        stamp = image[top : int(row) + reach + 1, left : int(column) + reach + 1]
+        north = (top + np.arange(stamp.shape[0]) - row)[:, None]
+        east = (column - left - np.arange(stamp.shape[1]))[None, :]
+        squared = inverse[0, 0] * east**2 + 2 * inverse[0, 1] * east * north + inverse[1, 1] * north**2
+        stamp += (flux * np.exp(-squared / 2)).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +18,12 @@ from dsa110_assets.imaging.attenuation import attenuation
 from dsa110_assets.imaging.deconvolution import deconvolve
 from dsa110_assets.imaging.geometry import choose_pixels, tile_header
 from dsa110_assets.imaging.gridding import Gridder
-from dsa110_assets.imaging.measurement import residual_image
+from dsa110_assets.imaging.measurement import Measurement
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.reference import reference_figures
-from dsa110_assets.imaging.restoring import Beam, fit_beam, restore
+from dsa110_assets.imaging.restoring import Beam, add_points, fit_beam, restore
 from dsa110_assets.imaging.slant import flattened
+from dsa110_assets.imaging.smearing import smearing
 from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.imaging.stokes import StokesI, stokes_i
 from dsa110_assets.imaging.weighting import ImagingWeights, imaging_weights
@@ -41,10 +42,12 @@ it leaves out the little w there is)."""
 class TileImage:
     """An imaged observation; all images (ny, nx) float32, finite, [Jy/beam] but `model` [Jy/pixel].
 
+    Points that CLEAN was spared (`points`) are in `model` in the pixel they lie in; `image` has them in their own places.
+
     `image` is not corrected for `primary_beam`, so its noise is the same everywhere: `rms_jy`.
     `figures` are plain numbers: rms_jy, radiometer_jy (thermal noise expected from XX - YY and the weights),
     rms_over_radiometer, sefd_jy (system equivalent flux density that noise implies), peak_jy, dynamic_range,
-    beam_major_arcsec, beam_minor_arcsec, beam_pa_deg, psf_sidelobe, clean_jy, major_cycles, minor_iterations,
+    beam_major_arcsec, beam_minor_arcsec, beam_pa_deg, psf_sidelobe, clean_jy, major_cycles, minor_iterations, points,
     n_pixels, pixel_arcsec, field_deg, visibilities_used,
     samples_gridded (after averaging), seconds and, with a sky model, those of `reference`.
     """
@@ -101,20 +104,21 @@ def _made(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None) -> T
     header = tile_header(vis, n_pixels, pixel_rad, beam, by_time_channel)
     header["PV2_1"], header["PV2_2"] = slant.pv
     dimming = attenuation(vis, by_time_channel, header, n_pixels, options.drift_terms, options.spectral_index)
+    smeared = smearing(vis, stokes, weighted.weights, header, n_pixels)
+    dimming = replace(dimming, mean=dimming.mean * smeared)
     taken_out: dict[str, float] = {}
     if sky is not None:
         stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming, weighted.noise_jy)
-    residual_of = residual_image(stokes, weighted, gridder, dimming)
     cleaned = deconvolve(
-        residual_of(np.zeros((n_pixels, n_pixels), dtype=np.float32)),
+        Measurement(stokes, weighted, gridder, dimming),
         wide_psf,
-        residual_of,
         options,
         pixel_rad=pixel_rad,
         beam_rad=math.radians(beam.bmaj_deg),
         threads=threads,
     )
     image = restore(cleaned.model, cleaned.residual, beam, pixel_deg, threads)
+    add_points(image, cleaned.points, beam, pixel_deg)
     rms_jy = robust_rms(cleaned.residual)
     header["PBLIMIT"] = (options.pblimit, "PB response below which pbcor is blank")
     header["RMS"] = (rms_jy, "[Jy/beam] robust, before PB correction")
@@ -122,7 +126,7 @@ def _made(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None) -> T
         image=image,
         residual=cleaned.residual,
         psf=_middle(wide_psf),
-        model=cleaned.model,
+        model=cleaned.points.onto(cleaned.model),
         primary_beam=dimming.mean,
         header=header,
         beam=beam,
@@ -131,6 +135,7 @@ def _made(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None) -> T
         figures={
             "major_cycles": float(cleaned.major_cycles),
             "minor_iterations": float(cleaned.minor_iterations),
+            "points": float(cleaned.points.flux_jy.size),
             "field_deg": n_pixels * pixel_deg,
             **taken_out,
         },

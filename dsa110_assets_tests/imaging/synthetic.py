@@ -26,11 +26,13 @@ def observe(
     autos: bool = True,
     seed: int = 1,
     core_only: bool = True,
+    smeared: bool = False,
 ) -> Visibilities:
     """Calibrated visibilities about a common phase centre, the middle pointing.
 
     `sources`: (l east, m north [deg about the phase centre], Jy). `noise_jy`: sigma of a real or imaginary
-    part of one polarisation. No smearing: every sample is evaluated at its centre.
+    part of one polarisation. Every sample is evaluated at its centre or, `smeared`, averaged over its channel and
+    integration about the meridian, which the correlator tracks.
     """
     rng = np.random.default_rng(seed)
     chosen = _antennas(n_antennas, core_only)
@@ -49,7 +51,11 @@ def observe(
         if primary_beam:
             away = astrometry.separation_deg(ra, dec, pointings[:, 0], pointings[:, 1])
             gain = beam.power(away[:, None], frequencies[None, :])
-        data += flux * gain[:, None, :] * direct_phase(uvw, frequencies, *astrometry.lmn(ra, dec, centre))
+        place = np.array(astrometry.lmn(ra, dec, centre))
+        seen = direct_phase(uvw, frequencies, *place)
+        if smeared:
+            seen = _averaged_phase(positions, ant1, ant2, centre, times, pointings, frequencies, band.channel_width_hz(n_channels), place)
+        data += flux * gain[:, None, :] * seen
     both = np.repeat(data[..., None], 2, axis=-1)
     both += noise_jy * (rng.standard_normal(both.shape) + 1j * rng.standard_normal(both.shape))
     return Visibilities(
@@ -75,6 +81,25 @@ def direct_phase(
     """exp[+2 pi i nu/c (u l + v m + w (n - 1))] for uvw (..., 3): shape (..., channel)."""
     path = uvw_m @ np.array([l, m, n - 1])
     return np.exp(2j * np.pi * path[..., None] * frequencies_hz / speed_of_light)
+
+
+def _averaged_phase(positions, ant1, ant2, centre, times, pointings, frequencies, width_hz, place):  # type: ignore[no-untyped-def]
+    """`direct_phase` integrated over channels and integrations (Gauss and Legendre, 3 nodes each), in a frame that is still
+    for the direction tracked at each integration's middle."""
+    nodes, shares = np.polynomial.legendre.leggauss(3)
+    tracked = np.stack(astrometry.lmn(pointings[:, 0], pointings[:, 1], centre), axis=-1)
+
+    def path(mjd: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
+        uvw = astrometry.icrs_uvw_m(positions, centre, mjd)
+        return np.einsum("tbk,tk->tb", uvw[:, ant2] - uvw[:, ant1], np.broadcast_to(direction, (mjd.size, 3)) - [0, 0, 1])
+
+    total = np.zeros((times.size, ant1.size, frequencies.size), dtype=np.complex128)
+    for when, much in zip(nodes, shares, strict=True):
+        mjd = times + when / 2 * timegrid.INTEGRATION_S / 86400
+        away = (path(mjd, place) - path(mjd, tracked))[..., None]
+        for where, part in zip(nodes, shares, strict=True):
+            total += much * part / 4 * np.exp(2j * np.pi * away * (frequencies + where / 2 * width_hz) / speed_of_light)
+    return total * np.exp(2j * np.pi * path(times, tracked)[..., None] * frequencies / speed_of_light)
 
 
 def position_rad(centre: NDArray[np.float64], east_deg: float, north_deg: float) -> tuple[float, float]:

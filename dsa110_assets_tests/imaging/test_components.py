@@ -9,7 +9,7 @@ from scipy.constants import speed_of_light
 from dsa110_assets.imaging import components, measurement
 from dsa110_assets.imaging.attenuation import Attenuation
 from dsa110_assets.imaging.gridding import Gridder
-from dsa110_assets.imaging.measurement import residual_image
+from dsa110_assets.imaging.measurement import Measurement
 from dsa110_assets.imaging.slant import flattened
 from dsa110_assets.imaging.stokes import stokes_i
 from dsa110_assets.imaging.weighting import imaging_weights
@@ -56,13 +56,13 @@ def test_both_ways_to_a_residual_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     stokes = stokes_i(observe([(0.2, 0.1, 1.0)], n_antennas=8, n_times=3, n_subbands=5))
     weighted = imaging_weights(stokes, "natural", 0, np.deg2rad(3.0))
     gridder = Gridder(stokes.uvw, N_PIXELS, PIXEL_RAD, 1e-4)
-    direct = residual_image(stokes, weighted, gridder, _attenuation(3, 5))(_model())
-    in_steps = residual_image(stokes, weighted, gridder, _attenuation(3, 5))
+    direct = Measurement(stokes, weighted, gridder, _attenuation(3, 5)).residual_of(_model())
+    in_steps = Measurement(stokes, weighted, gridder, _attenuation(3, 5)).residual_of
     in_steps(_model() * (np.arange(N_PIXELS) < 64))
     # both are gridded alike; what differs is rounding of complex64 in sums of up to 2 Jy
     np.testing.assert_allclose(in_steps(_model()), direct, atol=1e-5)
     monkeypatch.setattr(measurement, "_DIRECT", 2 * stokes.weights.size)
-    mixed = residual_image(stokes, weighted, gridder, _attenuation(3, 5))(_model())
+    mixed = Measurement(stokes, weighted, gridder, _attenuation(3, 5)).residual_of(_model())
     # 0.5 and -0.3 Jy are gridded: 1e-4 of them, and 5e-2 of their terms, 0.3 of them with a pattern of unit rms
     np.testing.assert_allclose(mixed, direct, atol=5e-2 * 0.3 * 0.6)
     assert np.abs(mixed - direct).max() > 1e-7  # it was another way

@@ -137,7 +137,7 @@ def test_flux_through_the_drifting_beam_is_recovered(dec_deg: float) -> None:
     checked too.
     """
     sources = [(0.0, 0.0, 1.0), (1.0, -0.2, 1.0), (-0.6, 0.9, 1.0)]
-    vis = observe(sources, n_times=24, dec_deg=dec_deg, primary_beam=True)
+    vis = observe(sources, n_times=24, n_channels=4, dec_deg=dec_deg, primary_beam=True, smeared=True)
     tile = make_tile(vis, replace(STATIC, field_deg=3.0, drift_terms=2))
     centre, off_static = vis.phase_centres_rad[0], []
     for east, north, flux in sources:

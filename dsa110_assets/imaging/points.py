@@ -1,0 +1,216 @@
+"""Bright points at their own places, between pixels, taken out of the visibilities before CLEAN.
+
+Components on pixels make up a point between them by a pattern of both signs, which CLEAN finds slowly and, as deep as the
+noise, wrongly by a per cent or two of the flux. A point costs one sum per sample and is exact; its place and flux are
+fitted again in every round to what it left in the residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from dsa110_assets.imaging.statistics import robust_rms
+
+Image = NDArray[np.float32]
+_SIGMA = 30.0
+"""Times the rms from which a peak is taken for a point: what pixels do to fainter ones is less than half their noise."""
+_DYNAMIC_RANGE = 20.0
+"""Of a round: fainter peaks may be sidelobes that the dirty beam, interpolated, does not take out exactly."""
+_MOST_ROUNDS = 6
+_MOST_CORRECTIONS = 3
+"""Of one point: a pair nearer than a beam would be moved for ever."""
+_MOST_POINTS = 80
+_SETTLED = 0.3
+"""Change of a point's image in rms below which it stays."""
+_APART = 6
+"""Pixels from a known point within which a peak belongs to it, or to CLEAN."""
+_UNLIKE = 0.1
+"""Of its height: what may be left about a peak that is a point."""
+_REACH = 2
+"""Pixels on each side of the peak that are fitted."""
+_TAPS = 6
+
+
+@dataclass(frozen=True)
+class Points:
+    """0-based pixel coordinates `rows`, `columns` (point,) float64 and `flux_jy` (point,) float64, apparent."""
+
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
+    flux_jy: NDArray[np.float64]
+
+    def nearest(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The pixels they lie in."""
+        return np.rint(self.rows).astype(np.intp), np.rint(self.columns).astype(np.intp)
+
+    def onto(self, image: Image) -> Image:
+        """`image` with each flux added to the pixel it lies in."""
+        out = image.copy()
+        np.add.at(out, self.nearest(), self.flux_jy.astype(np.float32))
+        return out
+
+
+NO_POINTS = Points(np.empty(0), np.empty(0), np.empty(0))
+
+
+def take_out(
+    residual: Image,
+    wide_psf: Image,
+    exchange: Callable[[Points, Points], Image],
+    floor_jy: float,
+) -> tuple[Points, Image, int]:
+    """Points found in `residual` (n, n) with its dirty beam (2n, 2n), the exact residual without them, rounds taken.
+
+    `exchange(before, after)` takes points out instead of others and returns the residual. Peaks count from 30 times the
+    rms and `floor_jy` on, if the dirty beam fits them; the rest is CLEAN's.
+    """
+    known, corrections = NO_POINTS, np.empty(0, dtype=np.intp)
+    rounds = 0
+    while rounds < _MOST_ROUNDS:
+        rms = robust_rms(residual)
+        moved, changed = _corrected(known, corrections < _MOST_CORRECTIONS, residual, wide_psf, _SETTLED * rms)
+        level = max(_SIGMA * rms, floor_jy, float(residual.max()) / _DYNAMIC_RANGE)
+        fresh = _found(residual, wide_psf, moved, level) if len(moved.rows) < _MOST_POINTS else []
+        if not fresh and not changed.any():
+            break
+        added = np.array(fresh).reshape(-1, 3).T
+        before = Points(*(values[changed] for values in (known.rows, known.columns, known.flux_jy)))
+        columns = (moved.rows, moved.columns, moved.flux_jy)
+        after = Points(*(np.concatenate([old[changed], new]) for old, new in zip(columns, added, strict=True)))
+        residual = exchange(before, after)
+        known = Points(*(np.concatenate([old, new]) for old, new in zip(columns, added, strict=True)))
+        corrections = np.concatenate([corrections + changed, np.zeros(len(fresh), dtype=np.intp)])
+        rounds += 1
+    return known, residual, rounds
+
+
+def _corrected(
+    known: Points, which: NDArray[np.bool_], residual: Image, psf: Image, least_jy: float
+) -> tuple[Points, NDArray[np.bool_]]:
+    """Those of `known` moved to fit what they left in the residual, and which changed by as much as `least_jy`."""
+    rows, columns, flux = known.rows.copy(), known.columns.copy(), known.flux_jy.copy()
+    changed = np.zeros(rows.size, dtype=np.bool_)
+    for k in np.flatnonzero(which):
+        row, column = int(np.rint(rows[k])), int(np.rint(columns[k]))
+        patch = residual[row - _REACH : row + _REACH + 1, column - _REACH : column + _REACH + 1].astype(np.float64)
+        lobe = _lobe(psf, rows[k] - row, columns[k] - column)
+        step, *_ = np.linalg.lstsq(lobe, patch.reshape(-1), rcond=None)
+        if np.abs(lobe @ step).max() < least_jy:
+            continue
+        changed[k] = True
+        flux[k] += step[0]
+        shift = np.clip(step[1:] / known.flux_jy[k], -0.5, 0.5)
+        rows[k], columns[k] = rows[k] + shift[0], columns[k] + shift[1]
+    return Points(rows, columns, flux), changed
+
+
+def _found(residual: Image, psf: Image, known: Points, level: float) -> list[tuple[float, float, float]]:
+    """(row, column, flux) of the peaks above `level`, brightest first, each taken out before the next is looked for."""
+    left = residual.copy()
+    edge = _REACH + _TAPS
+    free = np.zeros(left.shape, dtype=np.bool_)
+    free[edge:-edge, edge:-edge] = True
+    for row, column in zip(*known.nearest(), strict=True):
+        _close(free, row, column)
+    found: list[tuple[float, float, float]] = []
+    while len(found) + known.rows.size < _MOST_POINTS:
+        row, column = _brightest(left, free)
+        if not free[row, column] or left[row, column] < level:
+            break
+        _close(free, row, column)
+        point = _fitted(left, psf, row, column)
+        if point is not None:
+            found.append(point)
+            _subtract(left, psf, *point)
+    return found
+
+
+def _close(free: NDArray[np.bool_], row: int, column: int) -> None:
+    free[max(row - _APART, 0) : row + _APART + 1, max(column - _APART, 0) : column + _APART + 1] = False
+
+
+def _fitted(image: Image, psf: Image, row: int, column: int) -> tuple[float, float, float] | None:
+    """The point that fits a peak (Gauss-Newton); None if it is no single point."""
+    patch = image[row - _REACH : row + _REACH + 1, column - _REACH : column + _REACH + 1].astype(np.float64).reshape(-1)
+    north, east, flux = 0.0, 0.0, float(image[row, column])
+    for _ in range(4):
+        lobe = _lobe(psf, north, east)
+        step, *_ = np.linalg.lstsq(lobe, patch - flux * lobe[:, 0], rcond=None)
+        north, east = np.clip([north + step[1] / flux, east + step[2] / flux], -1, 1)
+        flux += float(step[0])
+        if flux <= 0:
+            return None
+    misfit = np.abs(patch - flux * _lobe(psf, north, east)[:, 0]).max()
+    return (row + float(north), column + float(east), flux) if misfit <= _UNLIKE * flux else None
+
+
+def _lobe(psf: Image, north: float, east: float) -> NDArray[np.float64]:
+    """(25, 3): the dirty beam of a point `north`, `east` pixels off the middle of 5 x 5, and what moving it adds."""
+    middle = psf.shape[0] // 2
+    width = _REACH + _TAPS
+    core = psf[middle - width : middle + width + 1, middle - width : middle + width + 1].astype(np.float64)
+    small = 0.02
+
+    def at(rows: float, columns: float) -> NDArray[np.float64]:
+        return (_shifts(rows) @ core @ _shifts(columns).T).reshape(-1)
+
+    by_row = (at(north + small, east) - at(north - small, east)) / (2 * small)
+    by_column = (at(north, east + small) - at(north, east - small)) / (2 * small)
+    return np.stack([at(north, east), by_row, by_column], axis=-1)
+
+
+def _shifts(offset: float) -> NDArray[np.float64]:
+    """(5, 17): values a lobe moved by `offset` has at the five middle of seventeen pixels."""
+    whole = int(np.floor(-offset))
+    taps = _taps(-offset - whole)
+    matrix = np.zeros((2 * _REACH + 1, 2 * (_REACH + _TAPS) + 1))
+    for k in range(2 * _REACH + 1):
+        first = _TAPS + k + whole - (_TAPS // 2 - 1)
+        matrix[k, first : first + _TAPS] = taps
+    return matrix
+
+
+def _taps(fraction: float) -> NDArray[np.float64]:
+    """Lagrange's weights of six samples for a place `fraction` (0 to 1) of a pixel past the third."""
+    places = np.arange(_TAPS) - (_TAPS // 2 - 1)
+    return np.array([np.prod([(fraction - other) / (own - other) for other in places if other != own]) for own in places])
+
+
+def _subtract(image: Image, psf: Image, row: float, column: float, flux: float) -> None:
+    """Take the dirty beam of a point out of the whole image."""
+    first_row, first_column = int(np.floor(-row)), int(np.floor(-column))
+    middle = psf.shape[0] // 2 - (_TAPS // 2 - 1)
+    weights = [_taps(-place - first).astype(np.float32) for place, first in ((row, first_row), (column, first_column))]
+    _shifted_away(image, psf, middle + first_row, middle + first_column, *weights, np.float32(flux))
+
+
+@njit(cache=True, parallel=True)
+def _shifted_away(image, psf, first_row, first_column, by_row, by_column, flux):  # type: ignore[no-untyped-def]
+    n_rows, n_columns = image.shape
+    for row in prange(n_rows):
+        line = np.zeros(n_columns + by_column.size - 1, np.float32)
+        for tap in range(by_row.size):
+            weight, source = by_row[tap], psf[first_row + row + tap]
+            for k in range(line.size):
+                line[k] += weight * source[first_column + k]
+        b0, b1, b2, b3, b4, b5 = by_column
+        for k in range(n_columns):
+            image[row, k] -= flux * (
+                b0 * line[k] + b1 * line[k + 1] + b2 * line[k + 2] + b3 * line[k + 3] + b4 * line[k + 4] + b5 * line[k + 5]
+            )
+
+
+@njit(cache=True)
+def _brightest(image, free):  # type: ignore[no-untyped-def]
+    """(row, column) of the highest pixel that is free; (0, 0), which never is, if none is."""
+    best, place = -np.inf, (0, 0)
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            if free[row, column] and image[row, column] > best:
+                best, place = image[row, column], (row, column)
+    return place
