@@ -83,7 +83,7 @@ def test_the_residual_is_exact_for_the_model() -> None:
     stopped."""
     vis = observe([(0.3, 0.1, 1.0)], n_times=6, noise_jy=0.5)
     tile = make_tile(vis, STATIC)
-    assert tile.figures["major_cycles"] >= 2
+    assert tile.figures["major_cycles"] >= 1  # a point alone is taken out in one
     assert np.abs(tile.residual).max() < 6 * tile.rms_jy
     assert tile.figures["clean_jy"] == pytest.approx(1.0, abs=0.02)
 
