@@ -86,7 +86,7 @@ class _Slot:
     def __init__(self, frame: Visibilities, averaged: Visibilities, n_times: int, n_out_times: int) -> None:
         shape, out = (n_times, *frame.data.shape[1:]), (n_out_times, *averaged.data.shape[1:])
         self.data, self.flags, self.weights = np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(shape, np.float32)
-        self.out, self.out_weights = ms_columns.page_aligned(out, np.complex64), ms_columns.page_aligned(out, np.float32)
+        self.out, self.out_weights = np.empty(out, np.complex64), np.empty(out, np.float32)
 
     def load(self, stored: measurement_set.StoredSet, first_time: int, n_times: int) -> None:
         stored.load(first_time, self.data[:n_times], self.flags[:n_times], self.weights[:n_times])

@@ -24,6 +24,7 @@ from dsa110_assets.calibration.solve import solve
 from dsa110_assets.sky import model as sky_model
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry, beam
+from dsa110_assets.visibilities import ms_columns
 from dsa110_assets.visibilities.predict import predict, predict_each
 from dsa110_assets.visibilities.types import Visibilities
 
@@ -332,9 +333,13 @@ def thinned(vis: Visibilities) -> Visibilities:
     step = -(-vis.data.size // MOST_SAMPLES)
     if step <= 1:
         return vis
+    data = np.empty((*vis.data.shape[:2], -(-vis.data.shape[2] // step), vis.data.shape[3]), np.complex64)
+    for t, seen in enumerate(vis.data):
+        data[t] = seen[:, ::step]
+        ms_columns.forget(seen)
     return replace(
         vis,
-        data=np.ascontiguousarray(vis.data[:, :, ::step]),
+        data=data,
         flags=np.ascontiguousarray(vis.flags[:, :, ::step]),
         weights=np.ascontiguousarray(vis.weights[:, :, ::step]),
         frequencies_hz=vis.frequencies_hz[::step].copy(),

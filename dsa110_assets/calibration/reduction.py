@@ -8,6 +8,7 @@ Everything after this pass works on these sums.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,12 +17,16 @@ from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
 from dsa110_assets.errors import BadDataError
+from dsa110_assets.visibilities import ms_columns
 from dsa110_assets.visibilities.predict import Prediction
 from dsa110_assets.visibilities.types import Visibilities
 
 _PARTS = 8
 """Fixed number of baseline ranges summed apart, so that results do not depend on the number of threads."""
-_BLOCK = 8
+_BASELINES = 256
+"""Baselines whose model is made and summed at a time: it is still in the processor's cache."""
+_CHANNELS = 256
+_ROWS = tuple(np.uint64(row * _CHANNELS) for row in range(10))
 
 
 @dataclass(frozen=True)
@@ -85,60 +90,90 @@ def reduce(
     d = np.zeros((*shape, cross.size), dtype=np.float32)
     energy = np.zeros((_PARTS, *shape))
     count = np.zeros((_PARTS, *shape), dtype=np.int64)
+    weights = repeated(vis.weights)
     for s, (a, b) in enumerate(pairwise(bounds)):
-        _collapse(
-            vis.data[a:b], vis.flags[a:b], vis.weights[a:b], model[a:b], cross, uv_s[a:b], vis.frequencies_hz,
-            np.array(uv_range_wavelengths), r[s], d[s], energy[:, s], count[:, s],
-        )  # fmt: skip
+        seen = model.during(a, b) if isinstance(model, Prediction) else partial(_of, model[a:b])
+        data, flags = vis.data[a:b].view(np.float32), vis.flags[a:b].view(np.uint8)
+        for first in range(0, cross.size, _BASELINES):
+            some = cross[first : first + _BASELINES]
+            _collapse(
+                data, flags, weights if weights.shape[0] == 1 else weights[a:b], seen(some).view(np.float32), some, uv_s[a:b],
+                vis.frequencies_hz, np.array(uv_range_wavelengths), r[s, ..., first : first + some.size],
+                d[s, ..., first : first + some.size], energy[:, s], count[:, s],
+            )  # fmt: skip
+        ms_columns.forget(vis.data[a:b])
     centres = np.array([vis.times_mjd[a:b].mean() for a, b in pairwise(bounds)])
     return Sums(r, d, energy.sum(0), count.sum(0), vis.ant1[cross], vis.ant2[cross], centres, bounds)
+
+
+def repeated(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`weights`, or if all are one row without memory for others, that row: (1, 1, channel, pol)."""
+    return np.ascontiguousarray(weights[:1, :1]) if weights.strides[:2] == (0, 0) else weights
+
+
+def _of(model: NDArray[np.complex64], baselines: NDArray[np.intp]) -> NDArray[np.complex64]:
+    return np.ascontiguousarray(model[:, baselines])
 
 
 @njit(cache=True, parallel=True)
 def _collapse(  # type: ignore[no-untyped-def]
     data, flags, weights, model, cross, uv_s, frequencies_hz, uv_range, r, d, energy, count
 ):
-    """One interval's integrations into r, d (pol, channel, baseline), energy and count (part, pol, channel)."""
+    """One interval's integrations of the baselines `cross` into r, d (pol, channel, baseline), energy and count (part, pol,
+    channel); data (time, all baselines, channel, pol x part) and model (time, baseline, channel x part) as real numbers."""
     for part in prange(_PARTS):
-        first = part * cross.size // _PARTS
-        last = (part + 1) * cross.size // _PARTS
-        _collapse_part(
-            data, flags, weights, model, cross[first:last], uv_s, frequencies_hz, uv_range,
-            r[..., first:last], d[..., first:last], energy[part], count[part],
-        )  # fmt: skip
+        sums = np.empty(10 * _CHANNELS, np.float32)
+        for k in range(part * cross.size // _PARTS, (part + 1) * cross.size // _PARTS):
+            b = cross[k]
+            for c in range(0, frequencies_hz.size, _CHANNELS):
+                n = min(_CHANNELS, frequencies_hz.size - c)
+                sums[:] = 0
+                for t in range(data.shape[0]):
+                    low, high = _inside(uv_s[t, b], frequencies_hz, uv_range, c, n)
+                    _add(data, flags, weights, model, t, b, k, c, low, high, sums)
+                for p in range(2):
+                    for q in range(n):
+                        real, imaginary = sums[(5 * p) * _CHANNELS + q], sums[(5 * p + 1) * _CHANNELS + q]
+                        r[p, c + q, k] = complex(real, imaginary)
+                        d[p, c + q, k] = sums[(5 * p + 2) * _CHANNELS + q]
+                        energy[part, p, c + q] += sums[(5 * p + 3) * _CHANNELS + q]
+                        count[part, p, c + q] += np.int64(sums[(5 * p + 4) * _CHANNELS + q])
 
 
 @njit(cache=True)
-def _collapse_part(  # type: ignore[no-untyped-def]
-    data, flags, weights, model, cross, uv_s, frequencies_hz, uv_range, r, d, energy, count
-):
-    n_chan, n_pol = data.shape[2], data.shape[3]
-    r_block = np.zeros((n_pol, n_chan, _BLOCK), dtype=np.complex128)
-    d_block = np.zeros((n_pol, n_chan, _BLOCK))
-    for start in range(0, cross.size, _BLOCK):
-        stop = min(start + _BLOCK, cross.size)
-        r_block[:] = 0
-        d_block[:] = 0
-        for t in range(data.shape[0]):
-            for k in range(start, stop):
-                b = cross[k]
-                for c in range(n_chan):
-                    uv = uv_s[t, b] * frequencies_hz[c]
-                    if uv < uv_range[0] or uv > uv_range[1]:
-                        continue
-                    m = np.complex128(model[t, b, c])
-                    power = m.real * m.real + m.imag * m.imag
-                    for p in range(n_pol):
-                        w = np.float64(weights[t, b, c, p])
-                        if flags[t, b, c, p] or w <= 0:
-                            continue
-                        v = np.complex128(data[t, b, c, p])
-                        r_block[p, c, k - start] += w * v * np.conj(m)
-                        d_block[p, c, k - start] += w * power
-                        energy[p, c] += w * (v.real * v.real + v.imag * v.imag)
-                        count[p, c] += 1
-        for p in range(n_pol):
-            for c in range(n_chan):
-                for k in range(start, stop):
-                    r[p, c, k] = r_block[p, c, k - start]
-                    d[p, c, k] = d_block[p, c, k - start]
+def _inside(uv_s, frequencies_hz, uv_range, first, n):  # type: ignore[no-untyped-def]
+    """Which of `n` channels from `first` on are in the uv range, ascending as they are: from .. to."""
+    low, high = 0, n
+    while low < n and uv_s * frequencies_hz[first + low] < uv_range[0]:
+        low += 1
+    while high > low and uv_s * frequencies_hz[first + high - 1] > uv_range[1]:
+        high -= 1
+    return low, high
+
+
+@njit(cache=True)
+def _add(data, flags, weights, model, t, b, k, first, low, high, sums):  # type: ignore[no-untyped-def]
+    """Add one row's channels, from first + low on, to `sums` [pol, (w V conj(M), w |M|^2, w |V|^2, number), channel].
+
+    In single precision: of some ten samples. Indices without a sign, of which compilers know that none counts from the end.
+    """
+    t_w, b_w = t * int(weights.shape[0] > 1), b * int(weights.shape[1] > 1)
+    begin, two = np.uint64(first), np.uint64(2)
+    for q in range(np.uint64(low), np.uint64(high)):
+        c = begin + q
+        x, y = model[t, k, two * c], model[t, k, two * c + np.uint64(1)]
+        power = x * x + y * y
+        w = np.float32(0) if flags[t, b, c, 0] else weights[t_w, b_w, c, 0]
+        u, v = data[t, b, c, 0], data[t, b, c, 1]
+        sums[q] += w * (u * x + v * y)
+        sums[_ROWS[1] + q] += w * (v * x - u * y)
+        sums[_ROWS[2] + q] += w * power
+        sums[_ROWS[3] + q] += w * (u * u + v * v)
+        sums[_ROWS[4] + q] += np.float32(w > 0)
+        w = np.float32(0) if flags[t, b, c, 1] else weights[t_w, b_w, c, 1]
+        u, v = data[t, b, c, 2], data[t, b, c, 3]
+        sums[_ROWS[5] + q] += w * (u * x + v * y)
+        sums[_ROWS[6] + q] += w * (v * x - u * y)
+        sums[_ROWS[7] + q] += w * power
+        sums[_ROWS[8] + q] += w * (u * u + v * v)
+        sums[_ROWS[9] + q] += np.float32(w > 0)

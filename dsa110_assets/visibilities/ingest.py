@@ -73,7 +73,7 @@ def _stream(
     new = measurement_set.NewSet(frame, path, None if per_sample else np.ascontiguousarray(frame.weights[0, 0]))
     flags = np.empty(frame.flags.shape, np.bool_)
     blocks = group.blocks(limit_bytes)
-    buffers = [ms_columns.page_aligned([n_times * len(blocks[0]) * n_channels * n_pols], np.complex64) for _ in blocks[:2]]
+    buffers = [np.empty(n_times * len(blocks[0]) * n_channels * n_pols, np.complex64) for _ in blocks[:2]]
     writing: Future[None] | None = None
     with ExitStack() as stack:
         data_column = stack.enter_context(new.column("DATA"))
@@ -94,7 +94,9 @@ def _stream(
             writing = writer.submit(_put, data_column, baselines, n_baselines, data)
         if writing is not None:
             writing.result()
-    report = flagger.finish(flags)
+        settling = writer.submit(data_column.settle)
+        report = flagger.finish(flags)
+        settling.result()
     new.finish(flags, measurement_set.mean_weights(np.ascontiguousarray(frame.weights[:, :1]), flags), note)
     return report
 

@@ -7,8 +7,6 @@ read) here without its copies, which the tests compare with what casacore itself
 
 from __future__ import annotations
 
-import errno
-import math
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -76,24 +74,23 @@ class TiledColumn:
         with ExitStack() as stack:
             self._fd = os.open(self.path, flags)
             stack.callback(os.close, self._fd)
-            self._direct = _open_direct(self.path) if flags == os.O_WRONLY else None
-            if self._direct is not None:
-                stack.callback(os.close, self._direct)
             yield self
 
     def put(self, first_row: int, values: NDArray[Any]) -> None:
         """Write whole rows, C-contiguous and of the column's dtype. Bits: first row and count multiples of 8 or to the end.
 
-        Whole pages in `page_aligned` memory go past the page cache, which would cost more than the disk does.
+        They stay in the page cache, for whoever seals the set and reads it next.
         """
         if self.dtype == np.bool_:
             values = np.packbits(values.view(np.uint8).reshape(-1), bitorder="little")
         view, offset = values.data.cast("B"), self._offset(first_row)
-        pages = not any(number % mmap.PAGESIZE for number in (values.ctypes.data, view.nbytes, offset))
-        fd = self._direct if pages and self._direct is not None else self._fd
         while view.nbytes:
-            n = os.pwrite(fd, view, offset)
+            n = os.pwrite(self._fd, view, offset)
             view, offset = view[n:], offset + n
+
+    def settle(self) -> None:
+        """Wait until what was put is on the disk: begun here, sealing need not wait for it."""
+        os.fdatasync(self._fd)
 
     def get(self, first_row: int, out: NDArray[Any]) -> None:
         """Read whole rows into `out`, C-contiguous and of the column's dtype (bits as for `put`). EOFError at the end."""
@@ -126,23 +123,19 @@ class TiledColumn:
         return items // 8 if self.dtype == np.bool_ else items * self.dtype.itemsize
 
 
-def page_aligned(shape: Sequence[int], dtype: Any) -> NDArray[Any]:
-    """An uninitialised C-contiguous array that starts with a page."""
-    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(n_bytes + mmap.PAGESIZE, np.uint8)
-    start = -memory.ctypes.data % mmap.PAGESIZE
-    pages: NDArray[Any] = memory[start : start + n_bytes].view(dtype).reshape(shape)
-    return pages
-
-
-def _open_direct(path: Path) -> int | None:
-    """A descriptor that writes past the page cache, or None where the file system has no such thing."""
-    try:
-        return os.open(path, os.O_WRONLY | os.O_DIRECT)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return None
+def forget(values: NDArray[Any]) -> None:
+    """Let go of the memory that holds `values`, a part of what TiledColumn.mapped gave: read again, it comes from the disk's
+    page cache. Of any other array nothing happens."""
+    owner: Any = values
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if not isinstance(owner, mmap.mmap) or not values.flags.c_contiguous or not values.size:
+        return
+    start = values.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (start + values.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if length > 0:
+        owner.madvise(mmap.MADV_DONTNEED, first, length)
 
 
 def find(main: Any, path: Path, column: str) -> TiledColumn | None:

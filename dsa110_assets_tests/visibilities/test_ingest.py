@@ -3,6 +3,7 @@
 import dataclasses
 import mmap
 import os
+from pathlib import Path
 
 import h5py
 import numba
@@ -114,19 +115,35 @@ def test_our_files_are_casacores_byte_for_byte(files, tmp_path) -> None:  # type
         assert place.read_bytes() == before[name], name
 
 
-def test_pages_past_the_page_cache_and_rows_through_it_meet_in_one_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Cells of a page each, put from memory that starts with a page and from memory that does not, in turn."""
-    cells = np.random.default_rng(6).normal(size=(40, 512, 2)).astype(np.float32).view(np.complex64)[..., 0]
-    aligned = ms_columns.page_aligned(cells.shape, np.complex64)
-    aligned[:] = cells
-    assert aligned.ctypes.data % mmap.PAGESIZE == 0
-    off = np.concatenate([cells[:1, 0], cells.ravel()])[1:].reshape(cells.shape)
+def test_what_was_mapped_is_read_again_once_forgotten(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Cells of one and a half pages: whole pages of the part are let go, all cells stay what they are on disk."""
+    cells = np.random.default_rng(6).normal(size=(40, 768, 2)).astype(np.float32).view(np.complex64)[..., 0]
     path = tmp_path / "table.f0_TSM0"
     path.touch()
-    with ms_columns.TiledColumn(path, 40, 512, np.dtype(np.complex64)).opened(os.O_WRONLY) as column:
-        for first, source in ((0, aligned), (8, off), (16, aligned), (24, off), (32, aligned)):
-            column.put(first, source[first : first + 8])
-    assert path.read_bytes() == cells.tobytes()
+    column = ms_columns.TiledColumn(path, 40, 768, np.dtype(np.complex64))
+    with column.opened(os.O_WRONLY):
+        column.put(0, cells[:24])
+        column.put(24, cells[24:])
+        column.settle()
+    seen = column.mapped().reshape(cells.shape)
+    assert seen.sum() == cells.sum()
+    held = _resident_pages(path)
+    assert held == 40 * 768 * 8 // mmap.PAGESIZE
+    ms_columns.forget(seen[3:])
+    assert _resident_pages(path) < held / 5
+    np.testing.assert_array_equal(seen, cells)
+    ms_columns.forget(cells)  # memory of another kind is left alone
+    ms_columns.forget(seen[:, ::2])
+    np.testing.assert_array_equal(seen, cells)
+
+
+def _resident_pages(path: Path) -> int:
+    """Pages of a file that this process has in its memory."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    for line in lines:
+        if line.endswith(str(path)):
+            return next(int(row.split()[1]) for row in lines if row.startswith("Rss:")) * 1024 // mmap.PAGESIZE
+    return 0
 
 
 def test_a_column_laid_out_otherwise_is_left_to_casacore(files, tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -100,10 +100,10 @@ def _digest(path: "Path") -> str:
     """xxh3_128 of a file's bytes; they stay in the page cache for the reader that comes next."""
     import xxhash
 
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as handle:
-        while chunk := handle.read(4 << 20):
-            digest.update(chunk)
+    digest, chunk = xxhash.xxh3_128(), memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as handle:
+        while n := handle.readinto(chunk):
+            digest.update(chunk[:n])
     return digest.hexdigest()
 
 
