@@ -140,6 +140,9 @@ class Thresholds(BaseModel):
     superseded_days: Annotated[
         Days, Field(description="superseded and rejected versions are kept this long [d]")
     ] = 30.0
+    retention_free_gb: Annotated[
+        float, Field(ge=0, description="retention takes what only its age protects, oldest first, until so much is free")
+    ] = 0.0
     retention_days: Annotated[
         dict[str, Days], Field(description="how long an asset's products are kept [d]; not named: for ever")
     ] = _RETENTION_DAYS

@@ -7,8 +7,9 @@ product's state file, so lineage and light curves keep their provenance.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -47,11 +48,17 @@ def plan(
     `consumers` names, for each asset, the assets that are always made from it (measurement_set ->
     calibrated_ms): a product without an up-to-date current product of each is an unfinished one's input.
     Kept in any case: pinned products and all they were made from; what running work reads; inputs of stale
-    products; subband_groups; assets with no time in `retention_days`. Ages count from publication.
+    products; subband_groups; assets with no time in `retention_days`. Ages count from publication. While less than
+    `retention_free_gb` would be free, what nothing but its age protects goes too, the oldest first.
     """
+    rules = _Rules(thresholds, consumers, now)
 
     def work(connection: Connection) -> list[Decision]:
-        return _decide(connection, archive.root, rows.select(connection, archive.root, ~products.c.removed), thresholds, consumers, now)
+        there = rows.select(connection, archive.root, ~products.c.removed)
+        decisions = _decide(connection, archive.root, there, rules)
+        lacking = thresholds.retention_free_gb * 1e9 - shutil.disk_usage(archive.root).free
+        early = _early(connection, archive.root, decisions, lacking, rules)
+        return [early.get(decision.product.id, decision) for decision in decisions]
 
     return archive.index.read(work)
 
@@ -77,7 +84,8 @@ def retain(
     gone: dict[str, Decision] = {}
     for chunk in rows.chunks(wanted):
         with claims.claim(archive.root, [naming.parse_id(i).directory.parent for i in chunk], name="retention"):
-            mark = partial(_mark, root=archive.root, ids=chunk, thresholds=thresholds, consumers=consumers, now=moment)
+            rules = _Rules(thresholds, consumers, moment, frozenset(wanted))
+            mark = partial(_mark, root=archive.root, ids=chunk, rules=rules)
             marked = archive.index.exclusively(mark)
             gone |= {d.product.id: d for d in marked if _finish(archive, d.product)}
     kept = plan(archive, thresholds, consumers, moment) if len(gone) < len(wanted) else decisions
@@ -104,17 +112,20 @@ def take_data(archive: Archive, product: Product) -> None:
         files.remove_tree(product.path)
 
 
-def _mark(
-    connection: Connection,
-    root: Path,
-    ids: Sequence[str],
-    thresholds: Thresholds,
-    consumers: Mapping[str, Sequence[str]],
-    now: datetime,
-) -> list[Decision]:
+@dataclass(frozen=True)
+class _Rules:
+    """What decisions go by. `early`: products whose age no longer protects them."""
+
+    thresholds: Thresholds
+    consumers: Mapping[str, Sequence[str]]
+    now: datetime
+    early: frozenset[str] = frozenset()
+
+
+def _mark(connection: Connection, root: Path, ids: Sequence[str], rules: _Rules) -> list[Decision]:
     """Decide about these products again and write the rows of those that go, in one exclusive transaction."""
     there = [p for p in rows.by_ids(connection, root, ids).values() if not p.removed]
-    going = [d for d in _decide(connection, root, there, thresholds, consumers, now) if d.remove]
+    going = [d for d in _decide(connection, root, there, rules) if d.remove]
     rows.set_removed(connection, [d.product.id for d in going], True)
     return going
 
@@ -132,16 +143,25 @@ def _finish(archive: Archive, product: Product) -> bool:
     return True
 
 
-def _decide(
-    connection: Connection,
-    root: Path,
-    there: Sequence[Product],
-    thresholds: Thresholds,
-    consumers: Mapping[str, Sequence[str]],
-    now: datetime,
-) -> list[Decision]:
+def _early(
+    connection: Connection, root: Path, decisions: Sequence[Decision], lacking_bytes: float, rules: _Rules
+) -> dict[str, Decision]:
+    """The oldest of those that only their age protects, as many as are `lacking_bytes` beside what goes anyway."""
+    lacking_bytes -= sum(decision.product.size_bytes for decision in decisions if decision.remove)
+    if lacking_bytes <= 0:
+        return {}
+    young = sorted((d.product for d in decisions if not d.remove), key=lambda product: (product.created_at, product.id))
+    found: dict[str, Decision] = {}
+    for decision in _decide(connection, root, young, replace(rules, early=frozenset(product.id for product in young))):
+        if decision.remove and lacking_bytes > 0:
+            lacking_bytes -= decision.product.size_bytes
+            found[decision.product.id] = decision
+    return found
+
+
+def _decide(connection: Connection, root: Path, there: Sequence[Product], rules: _Rules) -> list[Decision]:
     """A decision for each of `there`. The graph is asked only about those whose age lets them go."""
-    by_age = [_by_age(product, thresholds, now) for product in there]
+    by_age = [_by_age(product, rules) for product in there]
     old = [decision.product for decision in by_age if decision.remove]
     if not old:
         return by_age
@@ -149,7 +169,7 @@ def _decide(
     needed = {i for p in outdated for i in p.inputs} | claims.read_now(root)
     pinned = rows.ancestors(connection, rows.pinned(connection))
     users = rows.current_users(connection, [p.id for p in old], {p.id for p in outdated})
-    decided = {p.id: _must_stay(p, pinned, needed, consumers.get(p.asset, ()), users.get(p.id, set())) for p in old}
+    decided = {p.id: _must_stay(p, pinned, needed, rules.consumers.get(p.asset, ()), users.get(p.id, set())) for p in old}
     return [decided.get(decision.product.id) or decision for decision in by_age]
 
 
@@ -166,8 +186,9 @@ def _must_stay(
     return None
 
 
-def _by_age(product: Product, thresholds: Thresholds, now: datetime) -> Decision:
-    age_days = (now - product.created_at).total_seconds() / 86400
+def _by_age(product: Product, rules: _Rules) -> Decision:
+    thresholds = rules.thresholds
+    age_days = (rules.now - product.created_at).total_seconds() / 86400
     if product.asset in NEVER:
         return Decision(product, False, "lineage ends here")
     if product.state != "current":
@@ -176,6 +197,9 @@ def _by_age(product: Product, thresholds: Thresholds, now: datetime) -> Decision
         return Decision(product, False, f"{product.asset} is kept for ever")
     else:
         limit, why = thresholds.retention_days[product.asset], "everything was made from it"
-    if age_days < limit:
-        return Decision(product, False, f"{age_days:.1f} days old, kept for {limit:g}")
-    return Decision(product, True, f"{age_days:.1f} days old, kept for {limit:g}; {why}")
+    told = f"{age_days:.1f} days old, kept for {limit:g}"
+    if age_days >= limit:
+        return Decision(product, True, f"{told}; {why}")
+    if product.id in rules.early:
+        return Decision(product, True, f"{told}, but less than {thresholds.retention_free_gb:g} GB are free; {why}")
+    return Decision(product, False, told)

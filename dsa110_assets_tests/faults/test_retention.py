@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,10 @@ WINDOWS = tuple(f"2026-01-25T22:{minute:02d}" for minute in (20, 25, 30, 35))
 CHAIN = ("subband_group", "measurement_set", "caltables", "calibrated_ms", "tile_image", "hour_mosaic")
 CONSUMERS = {"measurement_set": ("calibrated_ms",), "calibrated_ms": ("tile_image",), "tile_image": ("hour_mosaic",)}
 LIMITS = Thresholds(superseded_days=20, retention_days=dict.fromkeys(("measurement_set", "calibrated_ms", "tile_image"), 30.0))
+AT_ONCE = Thresholds(superseded_days=0, retention_days=dict.fromkeys(LIMITS.retention_days, 0.0))
 GRAPHS = 60
+SIZE_BYTES = 10**12
+"""Of each product of a random graph: much beside what a disk's free space changes by during a test."""
 
 
 def random_graph(archive: Archive, dice: random.Random) -> None:
@@ -43,7 +47,7 @@ def random_graph(archive: Archive, dice: random.Random) -> None:
             sidecar = {
                 "id": f"{asset}-{window.replace('-', '').replace(':', '')}-v{version}", "asset": asset, "partition": window,
                 "version": version, "inputs": dice.sample(below, min(len(below), dice.randrange(4))), "settings": {}, "engines": {},
-                "metadata": {}, "code_version": "1", "run_id": "r", "size_bytes": 1, "digest": f"{dice.randrange(number + 2)}",
+                "metadata": {}, "code_version": "1", "run_id": "r", "size_bytes": SIZE_BYTES, "digest": f"{dice.randrange(number + 2)}",
                 "created_at": (NOW - timedelta(days=dice.uniform(0, 60))).isoformat(timespec="microseconds"),
             }  # fmt: skip
             state = {"rejected": "bad"} if dice.random() < 0.1 else {}
@@ -53,7 +57,7 @@ def random_graph(archive: Archive, dice: random.Random) -> None:
     archive.index.write(work)
 
 
-def protected(everything: list[Product]) -> set[str]:
+def protected(everything: list[Product], limits: Thresholds = LIMITS) -> set[str]:
     """By the words of the design alone, the slow way: what an unfinished or pinned product needs, and what is young."""
     by_id = {p.id: p for p in everything}
 
@@ -79,7 +83,7 @@ def protected(everything: list[Product]) -> set[str]:
         outdated = product.state == "current" and is_stale(product)
         if outdated:
             keep |= set(product.inputs)
-        limit = LIMITS.retention_days.get(product.asset, 1e5) if product.state == "current" else LIMITS.superseded_days
+        limit = limits.retention_days.get(product.asset, 1e5) if product.state == "current" else limits.superseded_days
         if product.asset == "subband_group" or NOW - product.created_at < timedelta(days=limit):
             keep.add(product.id)
         for consumer in CONSUMERS.get(product.asset, ()) if product.state == "current" else ():
@@ -110,6 +114,26 @@ def test_random_graphs(tmp_path: Path, engine_url: str | None) -> None:
     record_figure(26, "wrongful deletes", wrong)
 
 
+@pytest.mark.row(26)
+def test_a_full_disk_takes_the_oldest_of_what_only_its_age_protects(tmp_path: Path, engine_url: str | None) -> None:
+    dice = random.Random(27)
+    early = 0
+    with Archive.create(tmp_path / "archive", engine_url) as archive:
+        free = shutil.disk_usage(archive.root).free
+        for _ in range(GRAPHS):
+            random_graph(archive, dice)
+            everything = archive.products(state=None)
+            anyway = {p.id for p in everything} - protected(everything)
+            spared = anyway | protected(everything, AT_ONCE)
+            young = [p.id for p in sorted(everything, key=lambda p: p.created_at) if p.id not in spared]
+            for more in range(len(young) + 1):
+                wanted_gb = max(0.0, (free + (len(anyway) + more - 0.5) * SIZE_BYTES) / 1e9)
+                decisions = retention.plan(archive, LIMITS.model_copy(update={"retention_free_gb": wanted_gb}), CONSUMERS, NOW)
+                assert {d.product.id for d in decisions if d.remove} == anyway.union(young[:more])
+            early += len(young)
+    assert early > GRAPHS
+
+
 def publish(
     archive: Archive, asset: str, window: str, inputs: tuple[Product, ...] = (), during: Callable[[], object] = lambda: None
 ) -> Product:
@@ -138,6 +162,18 @@ def test_what_is_read_stays_until_it_is_put_down(tmp_path: Path, engine_url: str
         assert not measured.path.exists()
         with pytest.raises(NotFoundError, match="retention has removed"), archive.hold(measured.id):
             pass
+
+
+@pytest.mark.row(26)
+def test_the_data_of_what_goes_early_are_gone(tmp_path: Path, engine_url: str | None) -> None:
+    short = LIMITS.model_copy(update={"retention_free_gb": 1e9})
+    with Archive.create(tmp_path / "archive", engine_url) as archive:
+        measured = publish(archive, "measurement_set", WINDOWS[0])
+        calibrated = publish(archive, "calibrated_ms", WINDOWS[0], (measured,))
+        told = {d.product.id: d for d in retention.retain(archive, short, CONSUMERS, dry_run=False)}
+        assert "less than 1e+09 GB are free" in told[measured.id].reason
+        assert not measured.path.exists()
+        assert calibrated.path.exists()  # no image was made from it yet
 
 
 @pytest.mark.row(26)
