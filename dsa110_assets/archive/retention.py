@@ -1,7 +1,7 @@
 """Retention: which products' data may go, and why each goes or stays. Raw files are never touched.
 
-What goes are the data; the record (inputs, settings, digest, figures) stays in the index and on disk, in the
-product's state file, so lineage and light curves keep their provenance.
+What goes are the data, into cold storage where there is one; the record (inputs, settings, digest, figures) stays in the
+index and on disk, in the product's state file, so lineage and light curves keep their provenance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dsa110_assets.archive import claims, files, naming, rows, stale
+from dsa110_assets.archive import claims, cold, files, naming, rows, stale
 from dsa110_assets.archive.index import products
 from dsa110_assets.archive.product import Product, record
 
@@ -108,6 +108,7 @@ def take_data(archive: Archive, product: Product) -> None:
         sidecar = files.read_json(product.path / naming.SIDECAR) or record(product)
         gone = {"removed_at": datetime.now(UTC).isoformat(), "record": sidecar}
         archive.change_state(product.id, lambda state: state | gone)
+    cold.put(archive, product)
     with files.typed_errors(f"Removing {product.path}"):
         files.remove_tree(product.path)
 

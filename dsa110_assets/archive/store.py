@@ -262,7 +262,9 @@ class Archive:
                 held.enter_context(claims.claim(self.root, reads=product_ids))
             for product_id in product_ids:
                 if self.get(product_id).removed:
-                    raise NotFoundError(f"{product_id}: retention has removed its data; its record stays")
+                    raise NotFoundError(
+                        f"{product_id}: retention has removed its data; its record stays; dsa110 archive recall looks in cold storage"
+                    )
             yield
 
     def verify(self, product: Product) -> list[str]:

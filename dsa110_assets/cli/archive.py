@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 JSON_HELP = "Print JSON, and nothing else, on standard output."
 commands = typer.Typer(
-    help="The archive: verify, reindex, backup, restore, retain, pin, unpin.", no_args_is_help=True
+    help="The archive: verify, reindex, backup, restore, retain, recall, pin, unpin.", no_args_is_help=True
 )
 app.add_typer(commands, name="archive")
 
@@ -130,7 +130,10 @@ def retain(
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would go and why; change nothing."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """Remove data that are no longer needed, and say why each product goes or stays. Records stay."""
+    """Remove data that are no longer needed, and say why each product goes or stays. Records stay.
+
+    Where the archive has a folder `cold`, or a link to one, the data are put there.
+    """
     from dsa110_assets.archive import retention
     from dsa110_assets.orchestration.housekeeping import CONSUMERS
     from dsa110_assets.thresholds import load_thresholds
@@ -151,6 +154,15 @@ def retain(
     console.table(("asset", "kept", "because"), [(asset, n, why) for (asset, why), n in sorted(kept.items())])
     size = console.size_text(sum(decision.product.size_bytes for decision in gone))
     console.say(f"{len(gone)} of {len(decisions)} products, {size}, {'would go' if dry_run else 'are gone'}")
+
+
+@commands.command(epilog="Example: dsa110 archive recall measurement_set-20260125T2225-v1")
+def recall(product: str = typer.Argument(..., help="Product id.")) -> None:
+    """Bring a product's data back from cold storage, and pin it."""
+    from dsa110_assets.archive import cold
+
+    _, store = _open()
+    console.say(f"{cold.recall(store, store.find(product).id).id} is here, and pinned: unpin it to let it go")
 
 
 @commands.command(epilog="Example: dsa110 archive pin light_curves-20260125-v1 --reason 'in the paper'")
