@@ -82,6 +82,7 @@ def make_tile(
         figures={
             "major_cycles": float(returned.get("nmajordone", 0)),
             "minor_iterations": float(returned.get("iterdone", 0)),
+            "points": 0.0,
             "field_deg": n_pixels * math.degrees(pixel_rad),
         },
     )

@@ -182,6 +182,8 @@ def _candidates(products: "Mapping[str, list[Product]]") -> tuple[list[dict[str,
 
     table = pd.read_parquet(products["variability"][0].path / measuring.VARIABILITY)
     chosen = table[table["kind"] != ""].sort_values("q_value")
+    if chosen.empty:
+        return [], []
     named = list(chosen["source_id"].head(CURVES))
     curves = pd.read_parquet(products["light_curves"][0].path / measuring.LIGHT_CURVES, filters=[("source_id", "in", named)])
     rows = [
