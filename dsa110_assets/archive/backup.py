@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import xxhash
-
 from dsa110_assets.archive import databases, files, naming, quarantine
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.archive.store import MARKER, Archive
@@ -198,11 +196,7 @@ def _digests(directory: Path) -> Iterator[tuple[str, str]]:
     """Name and digest of each file of a backup but its manifest."""
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path != directory / "manifest.json":
-            digest = xxhash.xxh3_128()
-            with path.open("rb") as handle:
-                while chunk := handle.read(4 << 20):
-                    digest.update(chunk)
-            yield path.relative_to(directory).as_posix(), digest.hexdigest()
+            yield path.relative_to(directory).as_posix(), files.digest(path)
 
 
 def _free_name(destination: Path, at: datetime) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,15 +36,13 @@ def put(archive: Archive, product: Product) -> None:
     if there.is_dir() or not product.path.is_dir():
         return
     with files.typed_errors(f"Putting {product.id} into {storage}"):
-        there.parent.mkdir(parents=True, exist_ok=True)
-        for unfinished in there.parent.glob(f".tmp-{there.name}-*"):
-            shutil.rmtree(unfinished)
-        copied = _copied(product.path, there, product)
-        if copied is None:
+        copy = there.with_name(f".tmp-{there.name}")
+        shutil.rmtree(copy, ignore_errors=True)  # what was begun and killed
+        if not _copied(product, product.path, copy):
             log.warning("%s is damaged and was not put into cold storage", product.id)
             return
         files.crash_point("cold_copied", product.asset)
-        copied.rename(there)
+        copy.rename(there)
         files.fsync_up(there.parent, storage)
     files.crash_point("cold_there", product.asset)
 
@@ -64,12 +62,10 @@ def recall(archive: Archive, product_id: str) -> Product:
     family = naming.parse_id(product.id).directory.parent
     with files.typed_errors(f"Recalling {product.id}"), claims.claim(archive.root, [family], name="recall") as claim:
         workspace = product.path.parent / f".tmp-{claim.name}"
-        copied = _copied(there, workspace / product.path.name, product)
-        if copied is None:
+        if not _copied(product, there, workspace):
             raise SilentWrongnessError(f"{there} is not what was published as {product.id}; look at it, it stays as it is")
-        copied.rename(product.path)
+        workspace.rename(product.path)
         files.fsync_directory(product.path.parent)
-        shutil.rmtree(workspace)
     archive.change_state(product.id, lambda state: {"pinned": "recalled"} | state | {"removed_at": None, "record": None})
     archive.index.write(lambda connection: rows.set_removed(connection, [product.id], False))
     return archive.get(product.id)
@@ -79,15 +75,12 @@ def _place(archive: Archive, product: Product) -> Path:
     return archive.root / DIRECTORY / naming.parse_id(product.id).directory
 
 
-def _copied(source: Path, beside: Path, product: Product) -> Path | None:
-    """A durable copy of `source` under a temporary name beside `beside`; None, and no copy, if its digest is not the product's."""
-    copy = beside.with_name(f".tmp-{beside.name}-{uuid.uuid4().hex[:12]}")
-    try:
+def _copied(product: Product, source: Path, copy: Path) -> bool:
+    """Whether `copy` is now a durable copy of `source` with the product's digest; where not, there is no copy."""
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, copy, ignore_errors=True)
         shutil.copytree(source, copy, symlinks=True)
-        if files.seal(copy, durable=True).digest == product.digest:
-            return copy
-    except BaseException:
-        shutil.rmtree(copy, ignore_errors=True)
-        raise
-    shutil.rmtree(copy)
-    return None
+        if files.seal(copy, durable=True).digest != product.digest:
+            return False
+        undo.pop_all()
+    return True

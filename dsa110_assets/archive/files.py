@@ -69,15 +69,14 @@ def seal(directory: Path, *, durable: bool) -> Seal:
     Raises SilentWrongnessError for symbolic links, special files or a product without files.
     """
     total, size_bytes, n_files = xxhash.xxh3_128(), 0, 0
-    chunk = memoryview(bytearray(_CHUNK))  # one for all reads: memory never used before costs more than the digest
+    chunk = memoryview(bytearray(_CHUNK))
     for path in _walk(directory):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             if path.name not in UNSEALED:
                 size = os.fstat(fd).st_size
                 total.update(f"{path.relative_to(directory).as_posix()}\0{size}\0".encode())
-                while n := os.readv(fd, [chunk]):
-                    total.update(chunk[:n])
+                _feed(total, fd, chunk)
                 size_bytes += size
                 n_files += 1
             if durable:
@@ -90,6 +89,20 @@ def seal(directory: Path, *, durable: bool) -> Seal:
         for folder, _, _ in os.walk(directory, topdown=False):
             fsync_directory(Path(folder))
     return Seal(size_bytes, total.hexdigest())
+
+
+def digest(path: Path) -> str:
+    """xxh3_128 of one file's bytes; they stay in the page cache for a reader that comes next."""
+    total = xxhash.xxh3_128()
+    with path.open("rb", buffering=0) as file:
+        _feed(total, file.fileno(), memoryview(bytearray(_CHUNK)))
+    return total.hexdigest()
+
+
+def _feed(total: xxhash.xxh3_128, fd: int, chunk: memoryview) -> None:
+    """The rest of a file into a digest, by way of `chunk`: memory never used before costs more than the digest."""
+    while n := os.readv(fd, [chunk]):
+        total.update(chunk[:n])
 
 
 def size(directory: Path) -> int:

@@ -81,10 +81,9 @@ def retain(
     if dry_run:
         return decisions
     wanted = [decision.product.id for decision in decisions if decision.remove]
-    gone: dict[str, Decision] = {}
+    rules, gone = _Rules(thresholds, consumers, moment, frozenset(wanted)), dict[str, Decision]()
     for chunk in rows.chunks(wanted):
         with claims.claim(archive.root, [naming.parse_id(i).directory.parent for i in chunk], name="retention"):
-            rules = _Rules(thresholds, consumers, moment, frozenset(wanted))
             mark = partial(_mark, root=archive.root, ids=chunk, rules=rules)
             marked = archive.index.exclusively(mark)
             gone |= {d.product.id: d for d in marked if _finish(archive, d.product)}

@@ -155,25 +155,28 @@ def _inside(uv_s, frequencies_hz, uv_range, first, n):  # type: ignore[no-untype
 def _add(data, flags, weights, model, t, b, k, first, low, high, sums):  # type: ignore[no-untyped-def]
     """Add one row's channels, from first + low on, to `sums` [pol, (w V conj(M), w |M|^2, w |V|^2, number), channel].
 
-    In single precision: of some ten samples. Indices without a sign, of which compilers know that none counts from the end.
+    What does not count, flagged or without a weight, is replaced and not multiplied by 0: it may be NaN. In single precision:
+    of some ten samples. Indices without a sign, of which compilers know that none counts from the end.
     """
     t_w, b_w = t * int(weights.shape[0] > 1), b * int(weights.shape[1] > 1)
-    begin, two = np.uint64(first), np.uint64(2)
+    begin, two, none = np.uint64(first), np.uint64(2), np.float32(0)
     for q in range(np.uint64(low), np.uint64(high)):
         c = begin + q
         x, y = model[t, k, two * c], model[t, k, two * c + np.uint64(1)]
         power = x * x + y * y
-        w = np.float32(0) if flags[t, b, c, 0] else weights[t_w, b_w, c, 0]
-        u, v = data[t, b, c, 0], data[t, b, c, 1]
+        counts = not flags[t, b, c, 0] and weights[t_w, b_w, c, 0] > 0
+        w = weights[t_w, b_w, c, 0] if counts else none
+        u, v = data[t, b, c, 0] if counts else none, data[t, b, c, 1] if counts else none
         sums[q] += w * (u * x + v * y)
         sums[_ROWS[1] + q] += w * (v * x - u * y)
         sums[_ROWS[2] + q] += w * power
         sums[_ROWS[3] + q] += w * (u * u + v * v)
-        sums[_ROWS[4] + q] += np.float32(w > 0)
-        w = np.float32(0) if flags[t, b, c, 1] else weights[t_w, b_w, c, 1]
-        u, v = data[t, b, c, 2], data[t, b, c, 3]
+        sums[_ROWS[4] + q] += np.float32(counts)
+        counts = not flags[t, b, c, 1] and weights[t_w, b_w, c, 1] > 0
+        w = weights[t_w, b_w, c, 1] if counts else none
+        u, v = data[t, b, c, 2] if counts else none, data[t, b, c, 3] if counts else none
         sums[_ROWS[5] + q] += w * (u * x + v * y)
         sums[_ROWS[6] + q] += w * (v * x - u * y)
         sums[_ROWS[7] + q] += w * power
         sums[_ROWS[8] + q] += w * (u * u + v * v)
-        sums[_ROWS[9] + q] += np.float32(w > 0)
+        sums[_ROWS[9] + q] += np.float32(counts)

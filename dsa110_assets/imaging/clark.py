@@ -84,10 +84,11 @@ def clean(
     for cycle in range(1, depth.max_major_cycles + 1):
         level = depth.auto_mask_sigma * rms
         masked = masked or highest <= max(_NEARLY * level, depth.floor_jy)
-        limited = masked and depth.auto_mask_sigma > 0
-        sources = (model != 0) | (np.abs(residual) > level) if limited else everywhere
-        sources[known] = True
-        mask = binary_dilation(sources) if limited else everywhere
+        limited, mask = masked and depth.auto_mask_sigma > 0, everywhere
+        if limited:
+            sources = (model != 0) | (np.abs(residual) > level)
+            sources[known] = True
+            mask = binary_dilation(sources)
         final = max(depth.auto_threshold_sigma * rms if masked else level, depth.floor_jy)
         peak = _peak(residual, mask)
         if peak <= final:

@@ -54,9 +54,9 @@ def deconvolve(
     no points, the gridder's share of the brightest.
     """
     dirty = measurement.image()
-    peak_jy = float(np.abs(dirty).max())
     if options.clean_iterations == 0:
         return Deconvolved(np.zeros_like(dirty), NO_POINTS, dirty, 0, 0)
+    peak_jy = float(np.abs(dirty).max())
     if options.deconvolver == "clark":
         depth = Depth(
             iterations=options.clean_iterations,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.archive import files
+from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
 from dsa110_assets.orchestration import graph, inbox, plan, policy, publishing, recipes
 from dsa110_assets.orchestration import instance as instances
@@ -208,7 +209,7 @@ class _Runner:
         """An up-to-date product; a held one is told each time, for what should follow from it is not made."""
         if product is not None:
             self.tally.up_to_date += 1
-            if held := product.metadata.get(recipes.HELD):
+            if held := product.metadata.get(HELD):
                 self.tally.failed.append(Failed(product.asset, product.partition, "Held", f"{product.id}: {held}"))
 
     def _todo(self, assets: Sequence[str], partition: str | None, fresh: bool) -> list[str]:
@@ -243,7 +244,7 @@ class _Runner:
             product = self.platform.archive.current(asset, partition)
             if product is not None and product != before[asset]:
                 self.tally.made.append(Made(product.id, asset, partition, seconds / len(assets)))
-                if held := product.metadata.get(recipes.HELD):
+                if held := product.metadata.get(HELD):
                     self.tally.failed.append(Failed(asset, partition, "Held", f"{product.id}: {held}"))
         failures = _failures(result, partition)
         if any(failed.error_class == INTERRUPTED for failed in failures):

@@ -19,6 +19,7 @@ import dagster as dg
 import xxhash
 
 from dsa110_assets.archive import quarantine
+from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import OverrunError, SilentWrongnessError
 from dsa110_assets.orchestration import instance, policy, recipes, room, rules
 from dsa110_assets.orchestration.resources import Platform
@@ -106,7 +107,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             _gate(context, recipe, verdicts)
             draft.metadata.update(rules.to_metadata(verdicts))
             if broken := [v for v in verdicts if v.hard and not v.passed]:
-                draft.metadata[recipes.HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
+                draft.metadata[HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
         return report(draft.product, verdicts)
 
 

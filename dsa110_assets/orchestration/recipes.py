@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from dsa110_assets.archive.product import HELD as HELD
+from dsa110_assets.archive.product import HELD
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dsa110_assets.archive.product import HELD
 from dsa110_assets.orchestration import measuring, publishing, recipes, rules
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _summary(products: "Mapping[str, list[Product]]") -> list[dict[str, Any]]:
         {
             "product": product,
             "figures": [(name, _shown(product.metadata[name])) for name in names if product.metadata.get(name) not in (None, [])],
-            "held": product.metadata.get(recipes.HELD, ""),
+            "held": product.metadata.get(HELD, ""),
         }
         for asset, names in _NIGHT_FIGURES.items()
         for product in products[asset]

@@ -122,15 +122,7 @@ def near_missing(scene: Scene, x: FloatArray, y: FloatArray, beams: float) -> ND
 
 def _pixel_valid(scene: Scene, x: FloatArray, y: FloatArray) -> NDArray[np.bool_]:
     """Whether the pixel that holds each position exists and has data."""
-    i, j = (
-        np.rint(np.nan_to_num(x, nan=-9e8)).astype(np.int64),
-        np.rint(np.nan_to_num(y, nan=-9e8)).astype(np.int64),
-    )
-    inside = (i >= 0) & (j >= 0) & (i < scene.image.shape[1]) & (j < scene.image.shape[0])
-    valid = np.zeros(x.size, np.bool_)
-    sigma = scene.noise[j[inside], i[inside]]
-    valid[inside] = np.isfinite(scene.image[j[inside], i[inside]]) & (sigma > 0) & np.isfinite(sigma)
-    return valid
+    return np.asarray(~any_missing(scene.image, scene.noise, x, y, np.zeros((1, 2))))
 
 
 def local_rms(scene: Scene, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:

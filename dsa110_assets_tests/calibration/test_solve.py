@@ -53,6 +53,19 @@ def test_noise_free_gains_and_residual(observation, drift, options, sources):
     assert solution.report["unconverged_fits"] == 0
 
 
+def test_samples_that_do_not_count_may_hold_anything(observation):
+    """Flagged, or of weight 0 or below: NaN there, as other telescopes' sets have, changes no bit of the solution."""
+    obs = observation(sources=FIELD)
+    flags, weights = obs.vis.flags.copy(), obs.vis.weights.copy()
+    flags[0, ::7, 1], weights[1, ::5, 2, 0], weights[1, ::5, 2, 1] = True, 0, -1
+    clean = solve(replace(obs.vis, flags=flags, weights=np.maximum(weights, 0)), obs.model, SolveOptions())
+    data = np.where(flags | (weights <= 0), np.complex64(np.nan), obs.vis.data)
+    wrong = solve(replace(obs.vis, data=data, flags=flags, weights=weights), obs.model, SolveOptions())
+    for ours, theirs in zip(wrong.tables, clean.tables, strict=True):
+        np.testing.assert_array_equal(ours.values, theirs.values)
+        np.testing.assert_array_equal(ours.flags, theirs.flags)
+
+
 def test_flux_scale_transfers(observation):
     """Trap 14: amplitudes of 0.068 are solved, not normalised away; another source's flux holds."""
     obs = observation()

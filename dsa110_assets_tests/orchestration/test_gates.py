@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dsa110_assets.archive.product import HELD
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration import recipes
@@ -67,7 +68,7 @@ def test_an_hour_that_breaks_a_blocking_rule_is_held_and_nothing_is_made_from_it
     assert "noise_map: measured_over_noise" in failure.reason
     held = archive.current("hour_mosaic", hour)
     assert held is not None
-    assert held.metadata[recipes.HELD]
+    assert held.metadata[HELD]
     assert recipes.usable(archive, "hour_mosaic", hour) is None
     assert archive.current("source_measurements", hour) == measured
     with instances.open_instance(processed.dagster_home) as dagster:

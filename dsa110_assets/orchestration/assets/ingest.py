@@ -24,12 +24,12 @@ def subband_group(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
     """An observation's subband files: which there are, which are missing, their digests and header facts."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.archive.files import write_json
+        from dsa110_assets.archive import files
 
         group, settings = found.prepared, platform.settings
         needed = min(settings.min_subbands, settings.subbands)
-        digests = {header.path: _digest(header.path) for header in group.files.values()}
-        write_json(
+        digests = {header.path: files.digest(header.path) for header in group.files.values()}
+        files.write_json(
             draft.path / "manifest.json",
             inbox.manifest(group, found.facts["files"], settings.subbands, digests),
         )
@@ -94,17 +94,6 @@ def _quarantining(platform: Platform) -> Iterator[None]:
         if error.path is not None:
             quarantine.quarantine(platform.archive, error.path, str(error))
         raise
-
-
-def _digest(path: "Path") -> str:
-    """xxh3_128 of a file's bytes; they stay in the page cache for the reader that comes next."""
-    import xxhash
-
-    digest, chunk = xxhash.xxh3_128(), memoryview(bytearray(1 << 20))
-    with path.open("rb", buffering=0) as handle:
-        while n := handle.readinto(chunk):
-            digest.update(chunk[:n])
-    return digest.hexdigest()
 
 
 def _unchanged_files(manifest: "Path") -> "dict[int, Path]":
