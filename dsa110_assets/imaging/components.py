@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
@@ -32,17 +30,19 @@ def predict(
     uvw: NDArray[np.float64],
     lmn: NDArray[np.float64],
     flux_jy: NDArray[np.floating],
-    terms: Sequence[tuple[NDArray[np.float32], NDArray[np.floating]]] = (),
+    patterns: NDArray[np.float32] | None = None,
+    ratios: NDArray[np.floating] | None = None,
 ) -> NDArray[np.complex64]:
     """Visibilities (sample,) complex64 of points, at uvw (sample, 3) [wavelengths] and lmn (3, point).
 
-    Sample k sees a point of `flux_jy` times 1 + the sum of pattern[k] * ratio[point] over `terms`. Single precision
-    but for the phases.
+    Sample k sees a point of `flux_jy` times 1 + the sum of patterns[term, k] * ratios[term, point] over the terms. Single
+    precision but for the phases.
     """
-    ratios = np.array([ratio for _, ratio in terms], dtype=np.float32).reshape(len(terms), flux_jy.size)
-    patterns = np.array([pattern for pattern, _ in terms], dtype=np.float32).reshape(len(terms), uvw.shape[0])
+    flux = flux_jy.astype(np.float32)
     out = np.empty(uvw.shape[0], dtype=np.complex64)
-    _sum(uvw, np.ascontiguousarray(lmn), flux_jy.astype(np.float32), patterns, ratios * flux_jy.astype(np.float32), out)
+    if patterns is None or ratios is None:
+        patterns, ratios = np.empty((0, out.size), np.float32), np.empty((0, flux.size))
+    _sum(uvw, np.ascontiguousarray(lmn), flux, patterns, ratios.astype(np.float32) * flux, out)
     return out
 
 

@@ -102,10 +102,12 @@ class Gridder:
     @cached_property
     def _plan(self) -> Any:
         """The sorted samples of the two-dimensional transforms; in double precision where rounding would be felt."""
-        coordinates = 2 * np.pi * self.pixel_rad * np.stack([self.uvw[:, 1], -self.uvw[:, 0]], axis=-1)
+        coordinates = np.empty((self.uvw.shape[0], 2), self._kind[1])
+        np.multiply(self.uvw[:, 1], 2 * np.pi * self.pixel_rad, out=coordinates[:, 0])
+        np.multiply(self.uvw[:, 0], -2 * np.pi * self.pixel_rad, out=coordinates[:, 1])
         return nufft.plan(
             nu2u=True,
-            coord=coordinates.astype(self._kind[1]),
+            coord=coordinates,
             grid_shape=(self.n_pixels, self.n_pixels),
             epsilon=min(self.epsilon if self.flat else _SHARE * self.epsilon, _COARSEST),
             nthreads=self.threads,

@@ -39,7 +39,7 @@ class Measurement:
     def __init__(self, stokes: StokesI, weighted: ImagingWeights, gridder: Gridder, attenuation: Attenuation) -> None:
         self._weighted, self._gridder, self._beam = weighted, gridder, attenuation
         self._total = float(np.sum(weighted.weights, dtype=np.float64))
-        self._patterns = [stokes.cell_means(pattern) for pattern, _ in attenuation.terms]
+        self._patterns = stokes.cell_means(*(pattern for pattern, _ in attenuation.terms))
         self._strengths = [float(np.sqrt(np.mean(np.square(pattern, dtype=np.float64)))) for pattern in self._patterns]
         self._known: Image = np.zeros((gridder.n_pixels, gridder.n_pixels), dtype=np.float32)
         self._left = stokes.data.copy()
@@ -87,8 +87,8 @@ class Measurement:
         """Points of any place, one by one."""
         lmn = components.lmn_of_pixels(rows, columns, self._gridder.n_pixels, self._gridder.pixel_rad)
         at = np.rint(rows).astype(np.intp), np.rint(columns).astype(np.intp)
-        terms = [(pattern, ratio[at]) for pattern, (_, ratio) in zip(self._patterns, self._beam.terms, strict=True)]
-        np.subtract(self._left, components.predict(self._gridder.uvw, lmn, flux, terms), out=self._left)
+        ratios = np.array([ratio[at] for _, ratio in self._beam.terms]).reshape(len(self._patterns), flux.size)
+        np.subtract(self._left, components.predict(self._gridder.uvw, lmn, flux, self._patterns, ratios), out=self._left)
 
     def _grid(self, rest: Image, flux: NDArray[np.float32]) -> None:
         """Many faint pixels at once."""

@@ -19,6 +19,7 @@ from dsa110_assets.imaging.components import lmn_of_pixels
 from dsa110_assets.imaging.stokes import StokesI, averaged
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry, beam
+from dsa110_assets.visibilities import ms_columns
 from dsa110_assets.visibilities.predict import predict
 from dsa110_assets.visibilities.types import Visibilities
 
@@ -60,9 +61,9 @@ def subtract(
     if len(sources):
         parts = [sources.select(np.array([i])) for i in range(min(len(sources), ALONE))]
         parts += [sources.select(np.arange(ALONE, len(sources)))] if len(sources) > ALONE else []
-        models = [averaged(vis, stokes, predict(vis, part)) for part in parts]
-        if len(field):
-            models.append(_field_model(stokes, field, header, dimming))
+        within = [_field_model(stokes, field, header, dimming)] if len(field) else []
+        models = [averaged(vis, stokes, predict(vis, part)) for part in parts] + within
+        ms_columns.forget(vis.weights)
         factors, errors = _fit(models, stokes)
         left = stokes.data.copy()
         for part, model, factor, error in zip(parts, models, factors, errors, strict=False):
@@ -111,9 +112,10 @@ def _field_model(stokes: StokesI, field: SkyModel, header: Header, dimming: Atte
     """Sources within the image as the samples see them: dimmed as `dimming` says, unsmeared."""
     row, column = _pixels(field, header)
     flux = field.flux_at(np.array([header["RESTFRQ"]]))[:, 0] * _nearest(dimming.mean, row, column)
-    terms = [(stokes.cell_means(pattern), _nearest(ratio, row, column)) for pattern, ratio in dimming.terms]
+    patterns = stokes.cell_means(*(pattern for pattern, _ in dimming.terms))
+    ratios = np.array([_nearest(ratio, row, column) for _, ratio in dimming.terms]).reshape(len(patterns), row.size)
     lmn = lmn_of_pixels(row, column, dimming.mean.shape[0], np.deg2rad(header["CDELT2"]))
-    return components.predict(stokes.uvw, lmn, flux, terms)
+    return components.predict(stokes.uvw, lmn, flux, patterns, ratios)
 
 
 def _within(pixel: NDArray[np.float64], size: int) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from scipy.constants import speed_of_light
 
 from dsa110_assets.errors import BadDataError, SilentWrongnessError
 from dsa110_assets.imaging.cells import cells_per_baseline
+from dsa110_assets.visibilities import ms_columns
 from dsa110_assets.visibilities.types import Visibilities
 
 _NOISE_SAMPLES = 200_000
@@ -23,7 +24,7 @@ class StokesI:
     and channels; cells without any weight are left out.
 
     data (sample,) complex64 [Jy]; weights (sample,) float32, 1/sigma^2 up to a common factor; uvw (sample, 3)
-    float64 [wavelengths], the weighted mean over the cell; bounds (sample, 4) int32: first integration and the
+    float64 [wavelengths], the weighted mean over the cell; bounds (sample, 4) int16: first integration and the
     one past the last, the same of channels; baselines (sample,) int32: index into the visibilities' baselines;
     by_time_channel (time, channel) float64: sums of unflagged weights over baselines; n_visibilities: unflagged
     (time, baseline, channel) that went in; typical_weight: their median, before averaging; variance_scale: sigma^2 of a real part [Jy^2] =
@@ -33,16 +34,19 @@ class StokesI:
     data: NDArray[np.complex64]
     weights: NDArray[np.float32]
     uvw: NDArray[np.float64]
-    bounds: NDArray[np.int32]
+    bounds: NDArray[np.int16]
     baselines: NDArray[np.int32]
     by_time_channel: NDArray[np.float64]
     n_visibilities: int
     typical_weight: float
     variance_scale: float
 
-    def cell_means(self, of_time_channel: NDArray[np.floating]) -> NDArray[np.float32]:
-        """(sample,) float32: the mean over each cell of a (time, channel) array, weighted as most baselines are."""
-        return np.asarray(_cell_means(self.bounds, self.by_time_channel, of_time_channel.astype(np.float64)))
+    def cell_means(self, *of_time_channel: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(array, sample) float32: the mean over each cell of (time, channel) arrays, weighted as most baselines are."""
+        out = np.empty((len(of_time_channel), self.weights.size), np.float32)
+        for values, means in zip(of_time_channel, out, strict=True):
+            _cell_means(self.bounds, self.by_time_channel, values.astype(np.float64), means)
+        return out
 
     def spread(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
         """(time, channel) float64: sums of per-sample weights, laid out over their cells."""
@@ -65,27 +69,31 @@ def stokes_i(vis: Visibilities, reach_rad: float = 0.0, loss: float = 0.0) -> St
     cells_t, cells_c = cells_per_baseline(vis, cross, reach_rad, loss)
     first = np.concatenate([[0], np.cumsum(cells_t * cells_c)])
     data, weights = np.empty(first[-1], dtype=np.complex64), np.empty(first[-1], dtype=np.float32)
-    uvw, bounds = np.empty((first[-1], 3)), np.empty((first[-1], 4), dtype=np.int32)
+    uvw, bounds = np.empty((first[-1], 3)), np.empty((first[-1], 4), dtype=np.int16)
     per_metre = vis.frequencies_hz / speed_of_light
     counts = np.empty(first[-1], dtype=np.int32)
     _combine(
         vis.data, vis.flags, vis.weights, vis.uvw_m, per_metre, cross, cells_t, cells_c, first,
         data, weights, uvw, bounds, counts,
     )  # fmt: skip
-    used = weights > 0
-    if not used.any():
+    baselines = np.repeat(cross.astype(np.int32), np.diff(first))
+    n_used = _to_the_front(data, weights, uvw, bounds, baselines, counts)
+    if not n_used:
         raise BadDataError("no unflagged cross-correlation has a positive weight: there is nothing to image")
-    return StokesI(
+    used = slice(n_used)
+    stokes = StokesI(
         data=data[used],
         weights=weights[used],
         uvw=uvw[used],
         bounds=bounds[used],
-        baselines=np.repeat(cross, np.diff(first)).astype(np.int32)[used],
+        baselines=baselines[used],
         by_time_channel=_sum_over_baselines(vis.flags, vis.weights, cross),
-        n_visibilities=int(counts.sum()),
+        n_visibilities=int(counts[used].sum()),
         typical_weight=float(np.median(weights[used] / counts[used])),
         variance_scale=_variance_scale(vis, cross),
     )
+    ms_columns.forget(vis.data)
+    return stokes
 
 
 @njit(cache=True, parallel=True)
@@ -126,6 +134,20 @@ def _combine(  # type: ignore[no-untyped-def]
                 uvw[k, 0], uvw[k, 1], uvw[k, 2] = u / total, v / total, w / total
 
 
+@njit(cache=True)
+def _to_the_front(data, weights, uvw, bounds, baselines, counts):  # type: ignore[no-untyped-def]
+    """Move the samples with a weight to the front, in place; returns how many there are."""
+    n = 0
+    for k in range(weights.size):
+        if weights[k] > 0:
+            data[n], weights[n], baselines[n], counts[n] = data[k], weights[k], baselines[k], counts[k]
+            uvw[n, 0], uvw[n, 1], uvw[n, 2] = uvw[k, 0], uvw[k, 1], uvw[k, 2]
+            for edge in range(4):
+                bounds[n, edge] = bounds[k, edge]
+            n += 1
+    return n
+
+
 def averaged(vis: Visibilities, stokes: StokesI, model: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """A prediction for `vis`, (time, baseline, channel), averaged as its samples were: (sample,) complex64."""
     return np.asarray(_averaged(model, vis.flags, vis.weights, stokes.bounds, stokes.baselines))
@@ -163,8 +185,7 @@ def _sum_over_baselines(flags, weights, cross):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _cell_means(bounds, weights, values):  # type: ignore[no-untyped-def]
-    out = np.empty(bounds.shape[0], dtype=np.float32)
+def _cell_means(bounds, weights, values, out):  # type: ignore[no-untyped-def]
     for k in prange(bounds.shape[0]):
         total, weight = 0.0, 0.0
         for time in range(bounds[k, 0], bounds[k, 1]):
@@ -172,7 +193,6 @@ def _cell_means(bounds, weights, values):  # type: ignore[no-untyped-def]
                 total += weights[time, channel] * values[time, channel]
                 weight += weights[time, channel]
         out[k] = total / weight
-    return out
 
 
 @njit(cache=True)

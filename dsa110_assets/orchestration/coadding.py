@@ -24,7 +24,7 @@ def image(ms_path: Path, settings: "Settings", sky: "SkyModel", work_dir: Path) 
         return casa_engine.make_tile(ms_path, settings.imaging, sky, work_dir=work_dir)
     from dsa110_assets.imaging import tile
 
-    return tile.make_tile(measurement_set.read(ms_path), settings.imaging, sky)
+    return tile.make_tile(measurement_set.mapped(ms_path), settings.imaging, sky)
 
 
 def tile_inputs(tiles: "Sequence[Product]") -> "list[TileInput]":

@@ -157,25 +157,23 @@ def read(path: Path, column: str = "DATA") -> Visibilities:
 
 
 def mapped(path: Path) -> Visibilities:
-    """The visibilities of `read`, their data left on disk until they are used: a set's own page cache, no copy of it.
+    """The visibilities of `read`, data and weights left on disk until they are used: a set's own page cache, no copy of it.
 
     A set holds the conjugates of ours, which are ours of the same baselines the other way round: so ant1 and ant2 are
     exchanged, and uvw have the other sign. Weights that are the same in every row are one row, repeated. To be read, not
     written to. A set that is not laid out as `write` has it is read as `read` does. Raises what `read` raises.
     """
     with opened(path) as stored:
-        place = stored.column_place()
-        if place is None:
+        data, weights = stored.mapped_data(), stored.mapped_weights()
+        if data is None:
             return read(path)
-        frame, shape = stored.frame, stored.frame.data.shape
-        flags = np.empty(shape, np.bool_)
+        frame, flags = stored.frame, np.empty(stored.frame.data.shape, np.bool_)
         stored.load_flags(0, flags)
-        weights = stored.repeated_weights()
         if weights is None:
-            weights = np.empty(shape, np.float32)
+            weights = np.empty(flags.shape, np.float32)
             stored.load_weights(0, weights)
         turned = replace(frame, ant1=frame.ant2, ant2=frame.ant1, uvw_m=-frame.uvw_m)
-        return replace(turned, data=place.mapped().reshape(shape), flags=flags, weights=weights)
+        return replace(turned, data=data, flags=flags, weights=weights)
 
 
 @contextmanager
@@ -239,8 +237,23 @@ class StoredSet:
 
     def column_place(self) -> ms_columns.TiledColumn | None:
         """The data's file, if it holds them in our order and type."""
-        place = self._places.get(self._column)
-        return place if place is not None and place.dtype == np.complex64 else None
+        return self._place(self._column, np.complex64)
+
+    def mapped_data(self) -> NDArray[np.complex64] | None:
+        """The set's own data (conjugates of ours) where they are on disk; None if they are not there in our order and type."""
+        place = self.column_place()
+        return None if place is None else place.mapped().reshape(self.frame.data.shape)
+
+    def mapped_weights(self) -> NDArray[np.float32] | None:
+        """The weights of `load`, one row repeated or where they are on disk; None if they are neither."""
+        repeated, place = self.repeated_weights(), self._place("WEIGHT_SPECTRUM", np.float32)
+        if repeated is not None or place is None:
+            return repeated
+        return place.mapped().reshape(self.frame.data.shape)
+
+    def _place(self, name: str, dtype: type[np.generic]) -> ms_columns.TiledColumn | None:
+        place = self._places.get(name)
+        return place if place is not None and place.dtype == dtype else None
 
     def _has_spectra(self) -> bool:
         return "WEIGHT_SPECTRUM" in self._main.colnames() and bool(self._main.iscelldefined("WEIGHT_SPECTRUM", 0))

@@ -39,7 +39,7 @@ def test_the_sum_is_the_measurement_equation() -> None:
     model = _model()
     rows, columns = np.nonzero(model)
     lmn = components.lmn_of_pixels(rows, columns, N_PIXELS, PIXEL_RAD)
-    ours = components.predict(stokes.uvw, lmn, model[rows, columns], [(stokes.cell_means(pattern), ratio[rows, columns])])
+    ours = components.predict(stokes.uvw, lmn, model[rows, columns], stokes.cell_means(pattern), ratio[None, rows, columns])
     literal = np.zeros(ours.shape, dtype=np.complex128)
     times, channels = stokes.bounds[:, 0], stokes.bounds[:, 2]
     for row, column in zip(rows, columns, strict=True):

@@ -88,7 +88,7 @@ def own(ms: str, inbox: str, out: str, options: dict[str, Any], without_sky: boo
     shutil.rmtree(out, ignore_errors=True)
     Path(out).mkdir(parents=True)
     depth = {"auto_mask_sigma": 0.0, "auto_threshold_sigma": SIGMA, "clean_gain": GAIN, "clean_iterations": ITERATIONS}
-    vis = measurement_set.read(Path(ms))
+    vis = measurement_set.read(Path(ms)) if without_sky else measurement_set.mapped(Path(ms))
     if without_sky:
         from dsa110_assets.visibilities.predict import predict
 
