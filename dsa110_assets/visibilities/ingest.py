@@ -25,7 +25,7 @@ from dsa110_assets.visibilities.options import FlaggingOptions
 from dsa110_assets.visibilities.reader import Engine, Group, open_group, read_group
 from dsa110_assets.visibilities.types import Visibilities
 
-BLOCK_BYTES = 256 << 20
+BLOCK_BYTES = 128 << 20
 """A block of baselines; larger ones are no faster."""
 _COPIES = 3
 """A block being read, one being flagged or written, and the excesses that flagging keeps of it."""

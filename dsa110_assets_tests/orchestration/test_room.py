@@ -45,6 +45,12 @@ def test_the_settings_limit_counts(settings: Settings, tmp_path: Path) -> None:
     assert room.available_memory_bytes(None) > 0.5 * 2**30
 
 
+def test_swap_is_memory_that_is_slow(tmp_path: Path) -> None:
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal: 4000000 kB\nMemFree: 100 kB\nMemAvailable: 3000000 kB\nHugePages_Total: 0\nSwapFree: 2000000 kB\n")
+    assert room._meminfo_bytes(told) == 5e6 * 1024
+
+
 def test_a_stage_that_does_not_fit_on_the_disk_does_not_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "require_disk", lambda platform: None)
     monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(total=1e12, free=2e9))

@@ -15,7 +15,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
     return compare(
         [
             Contender(stage, "dsa110_assets", apply_own, {"ms": raw, "tables": tables, "out": str(data.scratch / "calibrated.ms")},
-                      "whole process: reading, applying, averaging as set, one phase centre, written"),
+                      "whole process: reading, applying, averaging as set, one phase centre, written", inputs=(raw,)),
             Contender(stage, "CASA applycal", apply_casa, {"ms": raw, "tables": tables, "work": str(data.scratch)},
                       "starting CASA counted, copying the set not; no averaging; writes CORRECTED_DATA", peer=True, most=1),
         ],

@@ -41,9 +41,9 @@ def weighted(data: Data, name: str, weights: dict[str, Any], ms: str, repeats: i
     call = {"ms": ms, "inbox": str(data.inbox)}
     contenders = [
         Contender(stage, "dsa110_assets", own, {**call, "out": places["own"], "options": weights},
-                  "whole process, outliers taken out, FITS written"),
+                  "whole process, outliers taken out, FITS written", inputs=(ms,)),
         Contender(stage, "WSClean", wsclean, {**call, "out": places["wsclean"], "weights": weights, **geometry},
-                  "wgridder, 4,000 components", peer=True, most=2),
+                  "wgridder, 4,000 components", peer=True, most=2, inputs=(ms,)),
     ]  # fmt: skip
     if name == "robust 0.5":
         deeper = {**weights, "auto_mask_sigma": 5.0, "auto_threshold_sigma": 1.0}
@@ -51,7 +51,7 @@ def weighted(data: Data, name: str, weights: dict[str, Any], ms: str, repeats: i
             Contender(stage, "CASA tclean", tclean, {**call, "out": places["tclean"], "weights": weights, **geometry},
                       "wproject, Hogbom, 4,000 components; set copied beforehand is not counted", peer=True, most=1, limit_s=3600),
             Contender(f"tile image as the platform makes it, {name}", "dsa110_assets", own,
-                      {**call, "out": places["default"], "options": deeper}, "mask at 5 sigma, on to 1 sigma within it"),
+                      {**call, "out": places["default"], "options": deeper}, "mask at 5 sigma, on to 1 sigma within it", inputs=(ms,)),
         ]  # fmt: skip
     measured = compare(contenders, repeats)
     noise = str(data.scratch / f"image-noise-{weights['weighting']}")

@@ -33,9 +33,9 @@ def rows(data: Data, repeats: int) -> list[Row]:
     measured = compare(
         [
             Contender(stage, "dsa110_assets", own_mosaic, {"folder": folder, "out": own},
-                      "whole process: imports, reading, coadding, noise and weight maps and preview written"),
+                      "whole process: imports, reading, coadding, noise and weight maps and preview written", inputs=(folder,)),
             Contender(stage, "reproject_and_coadd", peer_mosaic, {"folder": folder, "out": peer},
-                      f"reproject_interp, bilinear; {PEER_TILES} tiles, extrapolated to {TILES}", peer=True, most=1),
+                      f"reproject_interp, bilinear; {PEER_TILES} tiles, extrapolated to {TILES}", peer=True, most=1, inputs=(folder,)),
         ],
         repeats,
     )  # fmt: skip

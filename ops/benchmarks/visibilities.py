@@ -13,15 +13,16 @@ AOFLAGGER_BASELINES = 228
 
 def rows(data: Data, repeats: int) -> list[Row]:
     files, out = [str(path) for path in data.files], str(data.scratch / "visibilities.ms")
+    warm = tuple(files)
     stage, flagging = "UVH5 to measurement set", "flagging"
     return compare(
         [
             Contender(stage, "dsa110_assets", ingest, {"files": files, "out": out, "engine": "none"},
-                      "whole process: headers, samples, zeros, clip and dead antennas flagged, flags and weights written"),
+                      "whole process: headers, samples, zeros, clip and dead antennas flagged, flags and weights written", inputs=warm),
             Contender(f"{stage}, flagged", "dsa110_assets", ingest, {"files": files, "out": out, "engine": "own"},
-                      "the same with SumThreshold"),
+                      "the same with SumThreshold", inputs=warm),
             Contender(stage, "pyuvdata, checks off", pyuvdata, {"files": files, "out": out},
-                      "read, fast_concat along frequency, write_ms; no flagging", peer=True, most=2),
+                      "read, fast_concat along frequency, write_ms; no flagging", peer=True, most=2, inputs=warm),
             Contender(flagging, "dsa110_assets", flag, {"files": files, "engine": "own"},
                       "of data in memory, all baselines; kernels loaded; reading not counted"),
             Contender(flagging, "aoflagger", flag, {"files": files, "engine": "aoflagger"},
