@@ -109,7 +109,7 @@ class OnDisk:
         """Blocks of at most `batch_rows`, but for longer sources. Raises BadDataError if a source's rows are not together."""
         ended: set[str] = set()
         held: Block | None = None
-        with pq.ParquetFile(self.path, read_dictionary=["source_id"]) as file:
+        with self._opened() as file:
             for batch in file.iter_batches(self.batch_rows, columns=["source_id", *ROW_COLUMNS]):
                 block = _block(batch)
                 if held is not None:
@@ -127,7 +127,7 @@ class OnDisk:
     def of(self, sources: Collection[str]) -> pd.DataFrame:
         """A batch of rows is in memory at a time, beside those asked for."""
         wanted = pa.array(sorted(sources), pa.string())
-        with pq.ParquetFile(self.path, read_dictionary=["source_id"]) as file:
+        with self._opened() as file:
             columns = [name for name in COLUMNS if name in file.schema_arrow.names]
             found = [file.schema_arrow.empty_table().select(columns)]
             for batch in file.iter_batches(self.batch_rows, columns=columns) if len(wanted) else ():
@@ -136,6 +136,10 @@ class OnDisk:
                 if chosen.any():
                     found.append(pa.Table.from_batches([batch.filter(pa.array(chosen))]))
         return pa.concat_tables(found, promote_options="permissive").to_pandas().astype({"source_id": str})
+
+    def _opened(self) -> pq.ParquetFile:
+        """Not read ahead: pyarrow would keep all it has read until the last batch."""
+        return pq.ParquetFile(self.path, read_dictionary=["source_id"], pre_buffer=False)
 
     def _whole(self, block: Block, ended: set[str]) -> Block:
         for name in block.names:

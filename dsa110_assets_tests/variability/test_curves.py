@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from dsa110_assets.errors import BadDataError
@@ -92,3 +93,15 @@ def test_candidates_of_many_epochs_are_not_read_again(tmp_path: Path) -> None:
     assert (kinds["NVSS_0007"], kinds["NVSS_0011"]) == ("flare", "ese")
     new = f"{NEW_PREFIX}0520+1616"
     assert asked == [{new, *(f"NVSS_{k:04d}" for k in (18, 19, 21, 22))}, {new}]
+
+
+def test_a_few_batches_are_in_memory_and_not_the_file(tmp_path: Path) -> None:
+    """Arrow holds less than a quarter of the rows' bytes at any time, of forty batches."""
+    n_sources, n_epochs = 400, 500
+    values = np.random.default_rng(1).standard_normal((len(curves.ROW_COLUMNS), n_sources * n_epochs))
+    names = np.repeat([f"S{k:03d}" for k in range(n_sources)], n_epochs)
+    rows = pd.DataFrame({"source_id": names, **dict(zip(curves.ROW_COLUMNS, values, strict=True))})
+    rows.to_parquet(tmp_path / "curves.parquet", row_group_size=10 * n_epochs)
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in curves.OnDisk(tmp_path / "curves.parquet", 10 * n_epochs).batches()]
+    assert max(held) < values.nbytes / 4
