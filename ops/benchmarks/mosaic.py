@@ -18,7 +18,8 @@ TILES = 14
 PEER_TILES = 3
 """Reproject takes half a minute a tile."""
 FIELD_DEG = 4.0
-PIXEL_ARCSEC = 3.6
+PIXELS, MORE_PIXELS = 2500, 4000
+"""A side of a full-scale tile as the platform makes it, and of one with 3.6 arcsec pixels."""
 BEAM_ARCSEC = (45.0, 20.0)
 STEP_DEG = 1.292
 DEC_DEG = 16.27
@@ -27,9 +28,14 @@ SOURCES = 400
 
 
 def rows(data: Data, repeats: int) -> list[Row]:
-    folder = str(tiles(data))
+    return [row for pixels in (PIXELS, MORE_PIXELS) for row in of_size(data, pixels, repeats)]
+
+
+def of_size(data: Data, pixels: int, repeats: int) -> list[Row]:
+    """Both engines on tiles of so many pixels a side."""
+    folder = str(tiles(data, pixels))
     own, peer = str(data.scratch / "mosaic-own"), str(data.scratch / "mosaic-peer")
-    stage = f"hour mosaic of {TILES} tiles"
+    stage = f"hour mosaic of {TILES} tiles of {pixels:,} pixels a side"
     measured = compare(
         [
             Contender(stage, "dsa110_assets", own_mosaic, {"folder": folder, "out": own},
@@ -45,12 +51,12 @@ def rows(data: Data, repeats: int) -> list[Row]:
     ]
 
 
-def tiles(data: Data) -> Path:
+def tiles(data: Data, pixels: int = PIXELS) -> Path:
     """The folder of tiles, made once."""
-    return derived.once(data.scratch / f"tiles-{TILES}", make_tiles, number=TILES)
+    return derived.once(data.scratch / f"tiles-{TILES}-{pixels}", make_tiles, number=TILES, pixels=pixels)
 
 
-def make_tiles(out: str, number: int, pixels: int = 0) -> dict[str, Any]:
+def make_tiles(out: str, number: int, pixels: int) -> dict[str, Any]:
     """t0.fits, p0.fits, ... and sources.json (ra, dec [deg], Jy) in folder `out`."""
     import json
     import math
@@ -64,7 +70,6 @@ def make_tiles(out: str, number: int, pixels: int = 0) -> dict[str, Any]:
 
     folder = Path(out)
     folder.mkdir(parents=True)
-    pixels = pixels or round(FIELD_DEG * 3600 / PIXEL_ARCSEC)
     pixel = FIELD_DEG / pixels
     point = restoring.Beam(BEAM_ARCSEC[0] / 3600, BEAM_ARCSEC[1] / 3600, 20.0)
     form = np.linalg.inv(point.covariance)

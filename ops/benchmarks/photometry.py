@@ -14,7 +14,7 @@ SAMPLE = 2000
 
 
 def rows(data: Data, repeats: int) -> list[Row]:
-    made = derived.once(data.scratch / "hour-mosaic", mosaic.own_mosaic, folder=str(mosaic.tiles(data)))
+    made = derived.once(data.scratch / f"hour-mosaic-{mosaic.PIXELS}", mosaic.own_mosaic, folder=str(mosaic.tiles(data)))
     stage, arguments = f"forced photometry of {POSITIONS:,} positions", {"folder": str(made), "tiles": str(mosaic.tiles(data))}
     return compare(
         [
