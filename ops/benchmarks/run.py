@@ -21,7 +21,10 @@ import derived
 import goals
 
 HERE = Path(__file__).resolve().parent
-STAGES = ("visibilities", "solve", "apply", "imaging", "mosaic", "photometry", "lightcurves", "group", "orchestration", "scaling")
+STAGES = (
+    "visibilities", "solve", "apply", "imaging", "mosaic", "photometry", "lightcurves", "group", "backfill",
+    "orchestration", "scaling",
+)  # fmt: skip
 """In order of the work; each is a file here with `rows`."""
 BEGIN, END = "<!-- figures: renewed by ops/benchmarks/all -->", "<!-- end of figures -->"
 
