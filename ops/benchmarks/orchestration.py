@@ -16,14 +16,27 @@ ARRIVAL, OVERHEAD = "last subband to first step", "overhead of a run"
 
 def rows(data: Data, repeats: int) -> list[Row]:
     remark = "daemon up and idle; a small group of 16 files arrives within a second"
-    (row,) = compare([Contender(ARRIVAL, "dsa110_assets", live, {"place": str(data.scratch / "live")}, remark)])
+    row, imports = compare(
+        [
+            Contender(ARRIVAL, "dsa110_assets", live, {"place": str(data.scratch / "live")}, remark),
+            Contender("imports of the code server", "dsa110_assets", imported, remark="once: runs are forked from it, with all imported"),
+        ]
+    )
     if row.failed:
-        return [row, replace(row, stage=OVERHEAD)]
+        return [row, replace(row, stage=OVERHEAD), imports]
     told = dict(row.accuracy)
     overheads = tuple(value for name, value in told.items() if name.startswith("run "))
     arrival = replace(row, accuracy={})
     remark = "from the run's creation to its end, less its steps: one figure per run of that group"
-    return [arrival, replace(row, stage=OVERHEAD, wall_s=overheads, cpu_s=(float("nan"),), accuracy={}, remark=remark)]
+    return [arrival, replace(row, stage=OVERHEAD, wall_s=overheads, cpu_s=(float("nan"),), accuracy={}, remark=remark), imports]
+
+
+def imported() -> dict[str, Any]:
+    import sys
+
+    import dsa110_assets.cli.warm  # noqa: F401
+
+    return {"CASA imported": float("casatools" in sys.modules)}
 
 
 def live(place: str) -> dict[str, Any]:
