@@ -68,7 +68,7 @@ def accuracy(stage: str, name: str) -> Callable[[Sequence[Row]], float]:
     return value
 
 
-CONVERT, FLAG, SOLVE, APPLY, TILE = "UVH5 → MS", "flagging", "solve B and G", "calibrate and average", "tile image"
+CONVERT, FLAG, SOLVE, APPLY, TILE = "UVH5 to measurement set", "flagging", "solve B and G", "calibrate and average", "tile image"
 GOALS = (
     Goal(CONVERT, "wall time", "s", 6, wall(CONVERT)),
     Goal(CONVERT, "times faster than pyuvdata, checks off", "", 5, times(CONVERT, "pyuvdata"), most=False),
