@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import xxhash
 
+from dsa110_assets import heap
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import OverrunError, SilentWrongnessError
@@ -79,6 +80,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         policy.decided(context.retry_number),
         _set_aside_if_hung(context, platform, partition),
         _alone(platform.archive.root, f"{asset} {partition}"),
+        heap.kept(),
     ):
         archive, settings = platform.archive, platform.settings
         integrity.settle(archive, asset, partition)

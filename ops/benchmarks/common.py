@@ -2,7 +2,8 @@
 
 A contender is a function of a benchmark file, called in a process of its own. Its wall time is that of the whole
 process, imports and compiled caches included, unless the function returns "wall_s": then that is the figure, and the
-remark must say what it leaves out. CPU seconds and peak memory are always those of the whole process tree.
+remark must say what it leaves out. CPU seconds and peak memory are always those of the whole process tree. What is no peer's
+keeps its memory for itself (`heap`), as the platform's steps do.
 
 A benchmark file NAME.py has `rows(data: Data, repeats: int) -> list[Row]`; `ops/benchmarks/NAME` runs it alone and
 `ops/benchmarks/all` with the others.
@@ -99,7 +100,7 @@ def compare(contenders: Sequence[Contender], repeats: int = 1) -> list[Row]:
 def _added(row: Row, contender: Contender) -> Row:
     _read(contender.inputs)
     try:
-        wall_s, cpu_s, peak_gib, figures = run(contender.function, contender.arguments, contender.limit_s)
+        wall_s, cpu_s, peak_gib, figures = run(contender.function, contender.arguments, contender.limit_s, not contender.peer)
     except (RuntimeError, subprocess.TimeoutExpired) as problem:
         return Row(row.stage, row.engine, remark=row.remark, peer=row.peer, failed=str(problem).replace("\n", " ")[-300:])
     remark = "; ".join(filter(None, (contender.remark, figures.pop("remark", ""))))
@@ -119,16 +120,19 @@ def _read(inputs: Sequence[str]) -> None:
 
 
 def run(
-    function: Callable[..., dict[str, Any]], arguments: dict[str, Any], limit_s: float = 900.0
+    function: Callable[..., dict[str, Any]], arguments: dict[str, Any], limit_s: float = 900.0, step: bool = False
 ) -> tuple[float, float, float, dict[str, Any]]:
-    """Call `function` in a new process: (wall s, CPU s, peak GiB of the tree, what it returned).
+    """Call `function` in a new process, keeping its memory if it is a `step`: (wall s, CPU s, peak GiB of the tree, its answer).
 
     Raises RuntimeError with the end of its standard error if it fails, TimeoutExpired (the whole process group ended)
     after `limit_s`.
     """
     with tempfile.TemporaryDirectory(prefix="dsa110-benchmark-") as place:
         answer, errors = Path(place) / "answer.json", Path(place) / "errors"
-        called = {"file": function.__code__.co_filename, "function": function.__name__, "arguments": arguments, "answer": str(answer)}
+        called = {
+            "file": function.__code__.co_filename, "function": function.__name__, "arguments": arguments, "answer": str(answer),
+            "step": step,
+        }  # fmt: skip
         with errors.open("wb") as stderr:
             began = time.perf_counter()
             child = subprocess.Popen(
@@ -207,7 +211,14 @@ def answer() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    figures = getattr(module, call["function"])(**call["arguments"])
+    if call["step"]:
+        from dsa110_assets import heap
+
+        keeping = heap.kept()
+    else:
+        keeping = contextlib.nullcontext()
+    with keeping:
+        figures = getattr(module, call["function"])(**call["arguments"])
     Path(call["answer"]).write_text(json.dumps(figures or {}))
 
 
