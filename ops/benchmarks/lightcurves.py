@@ -28,7 +28,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
                           inputs=(full,)),
                 Contender(stage, "DuckDB aggregates", aggregates, {"folder": full}, "eta and V only", peer=True, inputs=(full,)),
             ],
-            min(repeats, 3),
+            repeats,
         ),
         *compare([Contender("a tenth of those epochs", "dsa110_assets", search, {"folder": short}, "for its memory beside that of all")]),
     ]
