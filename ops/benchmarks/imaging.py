@@ -46,10 +46,14 @@ def weighted(data: Data, name: str, weights: dict[str, Any], ms: str, repeats: i
                   "wgridder, 4,000 components", peer=True, most=2, inputs=(ms,)),
     ]  # fmt: skip
     if name == "robust 0.5":
+        places["radler"] = str(data.scratch / "image-radler")
         deeper = {**weights, "auto_mask_sigma": 5.0, "auto_threshold_sigma": 1.0}
         contenders += [
             Contender(stage, "CASA tclean", tclean, {**call, "out": places["tclean"], "weights": weights, **geometry},
                       "wproject, Hogbom, 4,000 components; set copied beforehand is not counted", peer=True, most=1, limit_s=3600),
+            Contender(stage, "radler's CLEAN in our major cycles", own,
+                      {**call, "out": places["radler"], "options": {**weights, "deconvolver": "radler"}},
+                      "the same otherwise; what the choice of our own minor cycles rests on", peer=True, most=2, inputs=(ms,)),
             Contender(f"tile image as the platform makes it, {name}", "dsa110_assets", own,
                       {**call, "out": places["default"], "options": deeper}, "mask at 5 sigma, on to 1 sigma within it", inputs=(ms,)),
         ]  # fmt: skip
