@@ -62,7 +62,8 @@ class Contender:
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of one engine at one stage. `failed`: why there are none. Lists: one value per repeat."""
+    """Figures of one engine at one stage, one value per repeat. `failed`: why there are none, or no more than the limit at which
+    it was ended."""
 
     stage: str
     engine: str
@@ -101,7 +102,10 @@ def _added(row: Row, contender: Contender) -> Row:
     _read(contender.inputs)
     try:
         wall_s, cpu_s, peak_gib, figures = run(contender.function, contender.arguments, contender.limit_s, not contender.peer)
-    except (RuntimeError, subprocess.TimeoutExpired) as problem:
+    except subprocess.TimeoutExpired:
+        why = f"ended after {contender.limit_s:.0f} s"
+        return Row(row.stage, row.engine, (contender.limit_s,), (float("nan"),), remark=row.remark, peer=row.peer, failed=why)
+    except RuntimeError as problem:
         return Row(row.stage, row.engine, remark=row.remark, peer=row.peer, failed=str(problem).replace("\n", " ")[-300:])
     remark = "; ".join(filter(None, (contender.remark, figures.pop("remark", ""))))
     wall_s = figures.pop("wall_s", wall_s)
@@ -253,11 +257,12 @@ def table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        if row.failed:
-            lines.append(f"| {row.stage} | {row.engine} | failed | | | | | | {_cell(row.failed)} |")
-            continue
         own = next((r for r in rows if r.stage == row.stage and not r.peer and r.wall_s), None)
-        ratio = f"{row.median_s / own.median_s:.2f}" if row.peer and own else ""
+        ratio = f"{row.median_s / own.median_s:.2f}" if row.peer and own and row.wall_s else ""
+        if row.failed:
+            least = f"> {row.median_s:.0f} | | | > {ratio}" if ratio else "failed | | | "
+            lines.append(f"| {row.stage} | {row.engine} | {least} | | | {_cell(row.failed)} |")
+            continue
         spread = f"{min(row.wall_s):.2f} to {max(row.wall_s):.2f} ({len(row.wall_s)})"
         accuracy = "; ".join(f"{name} {value:.4g}" for name, value in row.accuracy.items() if isinstance(value, int | float))
         lines.append(
