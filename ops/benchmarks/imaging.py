@@ -170,12 +170,12 @@ def judged(folder: str, pb: str, inbox: str, noise: str) -> dict[str, Any]:
     from astropy.wcs import WCS
     from scipy.ndimage import map_coordinates
 
-    from dsa110_assets.imaging.fits import read_image
+    from dsa110_assets.imaging.fits import read_image, read_plane
     from dsa110_assets.imaging.peaks import find_peaks
     from dsa110_assets.imaging.statistics import robust_rms
 
     image, dimming = read_image(Path(folder) / "image.fits"), read_image(Path(pb)).data
-    rms = robust_rms(read_image(Path(folder) / "residual.fits").data)
+    rms = robust_rms(read_plane(Path(folder) / "residual.fits")[0])
     ra, dec, flux = true_sources(json.loads((Path(inbox) / "truth.json").read_text()), dimming_hz(pb))
     x, y = WCS(image.header).celestial.world_to_pixel_values(ra, dec)
     size = image.data.shape[0]
