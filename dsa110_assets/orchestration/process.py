@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets import heap
 from dsa110_assets.archive import files
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
@@ -116,7 +115,7 @@ def process(
     if dry_run:
         return _dry_run(settings, span, through)
     platform = Platform(settings)
-    with _alone(platform), heap.kept():
+    with _alone(platform):
         dagster = instance or instances.open_instance(settings.dagster_home)
         instances.close_orphans(dagster)
         archive = platform.archive
