@@ -149,9 +149,8 @@ def write_json(path: Path, contents: Any) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         os.rename(temporary, path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     fsync_directory(path.parent)
 
 

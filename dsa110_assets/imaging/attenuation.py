@@ -10,6 +10,7 @@ products of a function of the sample and one of the direction.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from astropy.io.fits import Header
@@ -39,6 +40,11 @@ class Attenuation:
 
     mean: NDArray[np.float32]
     terms: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+
+    def ratios_near(self, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float32]:
+        """(term, point) float32: the ratios at the pixels nearest to 0-based coordinates within the image."""
+        at = np.rint(rows).astype(np.intp), np.rint(columns).astype(np.intp)
+        return np.array([ratio[at] for _, ratio in self.terms], np.float32).reshape(len(self.terms), at[0].size)
 
 
 def attenuation(

@@ -30,8 +30,8 @@ def predict(
     uvw: NDArray[np.float64],
     lmn: NDArray[np.float64],
     flux_jy: NDArray[np.floating],
-    patterns: NDArray[np.float32] | None = None,
-    ratios: NDArray[np.floating] | None = None,
+    patterns: NDArray[np.float32],
+    ratios: NDArray[np.floating],
 ) -> NDArray[np.complex64]:
     """Visibilities (sample,) complex64 of points, at uvw (sample, 3) [wavelengths] and lmn (3, point).
 
@@ -40,8 +40,6 @@ def predict(
     """
     flux = flux_jy.astype(np.float32)
     out = np.empty(uvw.shape[0], dtype=np.complex64)
-    if patterns is None or ratios is None:
-        patterns, ratios = np.empty((0, out.size), np.float32), np.empty((0, flux.size))
     _sum(uvw, np.ascontiguousarray(lmn), flux, patterns, ratios.astype(np.float32) * flux, out)
     return out
 

@@ -86,8 +86,7 @@ class Measurement:
     ) -> None:
         """Points of any place, one by one."""
         lmn = components.lmn_of_pixels(rows, columns, self._gridder.n_pixels, self._gridder.pixel_rad)
-        at = np.rint(rows).astype(np.intp), np.rint(columns).astype(np.intp)
-        ratios = np.array([ratio[at] for _, ratio in self._beam.terms]).reshape(len(self._patterns), flux.size)
+        ratios = self._beam.ratios_near(rows, columns)
         np.subtract(self._left, components.predict(self._gridder.uvw, lmn, flux, self._patterns, ratios), out=self._left)
 
     def _grid(self, rest: Image, flux: NDArray[np.float32]) -> None:

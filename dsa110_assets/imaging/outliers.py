@@ -113,9 +113,8 @@ def _field_model(stokes: StokesI, field: SkyModel, header: Header, dimming: Atte
     row, column = _pixels(field, header)
     flux = field.flux_at(np.array([header["RESTFRQ"]]))[:, 0] * _nearest(dimming.mean, row, column)
     patterns = stokes.cell_means(*(pattern for pattern, _ in dimming.terms))
-    ratios = np.array([_nearest(ratio, row, column) for _, ratio in dimming.terms]).reshape(len(patterns), row.size)
     lmn = lmn_of_pixels(row, column, dimming.mean.shape[0], np.deg2rad(header["CDELT2"]))
-    return components.predict(stokes.uvw, lmn, flux, patterns, ratios)
+    return components.predict(stokes.uvw, lmn, flux, patterns, dimming.ratios_near(row, column))
 
 
 def _within(pixel: NDArray[np.float64], size: int) -> NDArray[np.bool_]:

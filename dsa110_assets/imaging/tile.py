@@ -12,7 +12,6 @@ import numpy as np
 from astropy.io.fits import Header
 from numpy.typing import NDArray
 
-from dsa110_assets import heap
 from dsa110_assets.imaging import outliers
 from dsa110_assets.imaging.attenuation import attenuation
 from dsa110_assets.imaging.deconvolution import deconvolve
@@ -82,11 +81,6 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     others with the image. Raises SilentWrongnessError without a common phase centre, BadDataError if nothing can be imaged,
     ConfigurationError if the image would be larger than allowed.
     """
-    with heap.kept():
-        return _made(vis, options, sky)
-
-
-def _made(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None) -> TileImage:
     started = time.monotonic()
     threads = options.threads or len(os.sched_getaffinity(0))
     field_rad = math.radians(options.field_deg)

@@ -164,16 +164,18 @@ def mapped(path: Path) -> Visibilities:
     written to. A set that is not laid out as `write` has it is read as `read` does. Raises what `read` raises.
     """
     with opened(path) as stored:
-        data, weights = stored.mapped_data(), stored.mapped_weights()
-        if data is None:
+        place = stored.column_place()
+        if place is None:
             return read(path)
-        frame, flags = stored.frame, np.empty(stored.frame.data.shape, np.bool_)
+        frame, shape = stored.frame, stored.frame.data.shape
+        flags = np.empty(shape, np.bool_)
         stored.load_flags(0, flags)
+        weights = stored.mapped_weights()
         if weights is None:
-            weights = np.empty(flags.shape, np.float32)
+            weights = np.empty(shape, np.float32)
             stored.load_weights(0, weights)
         turned = replace(frame, ant1=frame.ant2, ant2=frame.ant1, uvw_m=-frame.uvw_m)
-        return replace(turned, data=data, flags=flags, weights=weights)
+        return replace(turned, data=place.mapped().reshape(shape), flags=flags, weights=weights)
 
 
 @contextmanager
@@ -237,23 +239,15 @@ class StoredSet:
 
     def column_place(self) -> ms_columns.TiledColumn | None:
         """The data's file, if it holds them in our order and type."""
-        return self._place(self._column, np.complex64)
-
-    def mapped_data(self) -> NDArray[np.complex64] | None:
-        """The set's own data (conjugates of ours) where they are on disk; None if they are not there in our order and type."""
-        place = self.column_place()
-        return None if place is None else place.mapped().reshape(self.frame.data.shape)
+        place = self._places.get(self._column)
+        return place if place is not None and place.dtype == np.complex64 else None
 
     def mapped_weights(self) -> NDArray[np.float32] | None:
         """The weights of `load`, one row repeated or where they are on disk; None if they are neither."""
-        repeated, place = self.repeated_weights(), self._place("WEIGHT_SPECTRUM", np.float32)
-        if repeated is not None or place is None:
+        repeated, place = self.repeated_weights(), self._places.get("WEIGHT_SPECTRUM")
+        if repeated is not None or place is None or place.dtype != np.float32:
             return repeated
         return place.mapped().reshape(self.frame.data.shape)
-
-    def _place(self, name: str, dtype: type[np.generic]) -> ms_columns.TiledColumn | None:
-        place = self._places.get(name)
-        return place if place is not None and place.dtype == dtype else None
 
     def _has_spectra(self) -> bool:
         return "WEIGHT_SPECTRUM" in self._main.colnames() and bool(self._main.iscelldefined("WEIGHT_SPECTRUM", 0))

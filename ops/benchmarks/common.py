@@ -215,13 +215,11 @@ def answer() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    if call["step"]:
-        from dsa110_assets import heap
+    with contextlib.ExitStack() as keeping:
+        if call["step"]:
+            from dsa110_assets import heap
 
-        keeping = heap.kept()
-    else:
-        keeping = contextlib.nullcontext()
-    with keeping:
+            keeping.enter_context(heap.kept())
         figures = getattr(module, call["function"])(**call["arguments"])
     Path(call["answer"]).write_text(json.dumps(figures or {}))
 
