@@ -16,7 +16,7 @@ import radler
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging.clark import Cleaned, Depth, clean
-from dsa110_assets.imaging.measurement import Measurement
+from dsa110_assets.imaging.measurement import ROUGH, Measurement
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.points import NO_POINTS, Points, take_out
 
@@ -53,7 +53,7 @@ def deconvolve(
     so that the gridder's error is a share of what was left before it; for radler's, which report the whole and are given
     no points, the gridder's share of the brightest.
     """
-    dirty = measurement.image()
+    dirty = measurement.image(ROUGH if options.clean_iterations and options.deconvolver == "clark" else 0.0)
     if options.clean_iterations == 0:
         return Deconvolved(np.zeros_like(dirty), NO_POINTS, dirty, 0, 0)
     peak_jy = float(np.abs(dirty).max())

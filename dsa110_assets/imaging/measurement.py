@@ -17,6 +17,8 @@ _TERM_EPSILON = 5e-2
 """Accuracy of a term for what is gridded, the faint rest of a model: terms are a tenth of it, a half at the rim."""
 _NEGLIGIBLE = 2.0
 """Times the noise: a term that changes no gridded pixel by more is left out, as its sidelobes are some hundredths."""
+ROUGH = 2e-3
+"""Accuracy of an image in which only points are looked for: what they leave in the visibilities is seen again."""
 _DIRECT = 6e8
 """Points x samples summed directly (1 ns each), the brightest first; the rest is gridded."""
 _UNNOTICED = 0.1
@@ -45,9 +47,11 @@ class Measurement:
         self._left = stokes.data.copy()
         self._dirty_peak, self._dirty_rms, self._last_rms = 0.0, 0.0, 0.0
 
-    def image(self) -> Image:
-        """The residual [Jy/beam], (ny, nx) float32, of what was taken out so far."""
+    def image(self, rough: float = 0.0) -> Image:
+        """The residual [Jy/beam], (ny, nx) float32, of what was taken out so far; wrong by up to `rough` of its own rms if
+        that is more than it may be wrong for good."""
         enough = self._gridder.epsilon * self._dirty_rms / self._last_rms if self._last_rms else self._gridder.epsilon
+        enough = max(enough, rough)
         sums = self._gridder.to_image(self._left, self._weighted.weights, enough)
         image: Image = np.asarray(sums / np.float32(self._total), dtype=np.float32)
         self._last_rms = float(image.std(dtype=np.float64))
@@ -56,10 +60,10 @@ class Measurement:
         return image
 
     def exchange(self, before: Points, after: Points) -> Image:
-        """The residual with the points `after` taken out instead of `before`."""
+        """The residual with the points `after` taken out instead of `before`, good enough to find and correct points in."""
         rows, columns = (np.concatenate(pair) for pair in ((before.rows, after.rows), (before.columns, after.columns)))
         self._sum(rows, columns, np.concatenate([-before.flux_jy, after.flux_jy]))
-        return self.image()
+        return self.image(ROUGH)
 
     def residual_of(self, model: Image) -> Image:
         """The residual of a model [Jy/pixel]; points that were taken out stay so."""

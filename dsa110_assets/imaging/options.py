@@ -43,9 +43,10 @@ class ImagingOptions:
         Field(
             ge=0,
             le=0.1,
-            description="most of a source's amplitude that averaging may take on any baseline at the edge of the field; 0 = none",
+            description="most of a source's amplitude that averaging may take on any baseline at the edge of the field; its flux in "
+            "the image loses less than half of that; 0 = none",
         ),
-    ] = 0.01
+    ] = 0.02
     epsilon: Annotated[
         float,
         Field(ge=1e-12, le=1e-2, description="relative accuracy of gridding; below 1e-5 computes in double"),
