@@ -16,7 +16,7 @@ import numpy as np
 from astropy.io.fits import Header
 from astropy.wcs import WCS
 from numpy.typing import NDArray
-from scipy.interpolate import RectBivariateSpline
+from scipy.interpolate import make_interp_spline
 
 from dsa110_assets.telescope import astrometry, beam
 from dsa110_assets.visibilities.types import Visibilities
@@ -74,10 +74,11 @@ def attenuation(
     weights = (weight_time_channel @ interpolation).reshape(-1)
     mean = weights @ power / weights.sum()
 
+    # a spline is linear in the values it goes through: it is a matrix along each axis
+    to_pixels = make_interp_spline(coarse, np.eye(coarse.size))(np.arange(n_pixels, dtype=np.float64))
+
     def full(values: NDArray[np.float64]) -> NDArray[np.float32]:
-        spline = RectBivariateSpline(coarse, coarse, values.reshape(ra.shape), s=0)
-        pixels = np.arange(n_pixels, dtype=np.float64)
-        return np.asarray(spline(pixels, pixels), dtype=np.float32)
+        return np.asarray(to_pixels @ values.reshape(ra.shape) @ to_pixels.T, dtype=np.float32)
 
     terms = []
     if n_terms:

@@ -38,10 +38,18 @@ class Measurement:
     that of the first, dirty image; what is fainter needs as much less of it, and takes fewer terms of w.
     """
 
-    def __init__(self, stokes: StokesI, weighted: ImagingWeights, gridder: Gridder, attenuation: Attenuation) -> None:
+    def __init__(
+        self,
+        stokes: StokesI,
+        weighted: ImagingWeights,
+        gridder: Gridder,
+        attenuation: Attenuation,
+        patterns: NDArray[np.float32],
+    ) -> None:
+        """`patterns` (term, sample) are the means over each sample's cell of those of `attenuation`."""
         self._weighted, self._gridder, self._beam = weighted, gridder, attenuation
         self._total = float(np.sum(weighted.weights, dtype=np.float64))
-        self._patterns = stokes.cell_means(*(pattern for pattern, _ in attenuation.terms))
+        self._patterns = patterns
         self._strengths = [float(np.sqrt(np.mean(np.square(pattern, dtype=np.float64)))) for pattern in self._patterns]
         self._known: Image = np.zeros((gridder.n_pixels, gridder.n_pixels), dtype=np.float32)
         self._left = stokes.data.copy()

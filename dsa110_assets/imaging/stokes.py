@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,27 +149,59 @@ def _to_the_front(data, weights, uvw, bounds, baselines, counts):  # type: ignor
     return n
 
 
-def averaged(vis: Visibilities, stokes: StokesI, model: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """A prediction for `vis`, (time, baseline, channel), averaged as its samples were: (sample,) complex64."""
-    return np.asarray(_averaged(model, vis.flags, vis.weights, stokes.bounds, stokes.baselines))
+def averaged(vis: Visibilities, stokes: StokesI, models: Iterable[NDArray[np.complex64]]) -> NDArray[np.complex64]:
+    """Predictions for `vis`, one integration after another, each (model, baseline, channel), averaged as its samples were:
+    (model, sample) complex64."""
+    firsts = np.searchsorted(stokes.baselines, np.arange(vis.ant1.size + 1))
+    out = np.zeros((0, stokes.weights.size), np.complex64)
+    totals = np.zeros(stokes.weights.size, np.float32)
+    for t, each in enumerate(models):
+        if t == 0:
+            out = np.zeros((each.shape[0], stokes.weights.size), np.complex64)
+        _add_integration(each, vis.flags[t], vis.weights[t], t, firsts, stokes.bounds, out, totals)
+    _divide(out, totals)
+    return out
 
 
 @njit(cache=True, parallel=True)
-def _averaged(model, flags, weights, bounds, baselines):  # type: ignore[no-untyped-def]
-    out = np.empty(baselines.size, dtype=np.complex64)
-    for k in prange(baselines.size):
-        real, imag, total = 0.0, 0.0, 0.0
-        baseline = baselines[k]
-        for time in range(bounds[k, 0], bounds[k, 1]):
-            for channel in range(bounds[k, 2], bounds[k, 3]):
+def _add_integration(models, flags, weights, time, firsts, bounds, out, totals):  # type: ignore[no-untyped-def]
+    """Weighted sums over each cell's channels of one integration."""
+    n_models, n_baselines, n_channels = models.shape
+    for baseline in prange(n_baselines):
+        low, end = firsts[baseline], firsts[baseline + 1]
+        high = end
+        while low < high:  # the first cell that ends after this integration: cells are in order of time
+            middle = (low + high) // 2
+            if bounds[middle, 1] > time:
+                high = middle
+            else:
+                low = middle + 1
+        share = np.zeros(n_channels, np.float32)
+        if low < end:
+            for channel in range(n_channels):
                 for pol in range(2):
-                    weight = weights[time, baseline, channel, pol]
-                    if not flags[time, baseline, channel, pol] and weight > 0:
-                        total += weight
-                        real += weight * model[time, baseline, channel].real
-                        imag += weight * model[time, baseline, channel].imag
-        out[k] = complex(real / total, imag / total)
-    return out
+                    weight = weights[baseline, channel, pol]
+                    if not flags[baseline, channel, pol] and weight > 0:
+                        share[channel] += weight
+        k = low
+        while k < end and bounds[k, 0] <= time:
+            for channel in range(bounds[k, 2], bounds[k, 3]):
+                totals[k] += share[channel]
+            k += 1
+        for model in range(n_models):
+            for cell in range(low, k):
+                real, imag = np.float32(0), np.float32(0)
+                for channel in range(bounds[cell, 2], bounds[cell, 3]):
+                    real += share[channel] * models[model, baseline, channel].real
+                    imag += share[channel] * models[model, baseline, channel].imag
+                out[model, cell] += complex(real, imag)
+
+
+@njit(cache=True, parallel=True)
+def _divide(out, totals):  # type: ignore[no-untyped-def]
+    for k in prange(totals.size):
+        for model in range(out.shape[0]):
+            out[model, k] /= totals[k]
 
 
 @njit(cache=True, parallel=True)

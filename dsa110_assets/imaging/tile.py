@@ -100,11 +100,12 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     dimming = attenuation(vis, by_time_channel, header, n_pixels, options.drift_terms, options.spectral_index)
     smeared = smearing(vis, stokes, weighted.weights, header, n_pixels)
     dimming = replace(dimming, mean=dimming.mean * smeared)
+    patterns = stokes.cell_means(*(pattern for pattern, _ in dimming.terms))
     taken_out: dict[str, float] = {}
     if sky is not None:
-        stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming, weighted.noise_jy)
+        stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming, patterns, weighted.noise_jy)
     cleaned = deconvolve(
-        Measurement(stokes, weighted, gridder, dimming),
+        Measurement(stokes, weighted, gridder, dimming, patterns),
         wide_psf,
         options,
         pixel_rad=pixel_rad,

@@ -74,14 +74,20 @@ class Prediction:
         return model
 
 
-def predict_each(vis: Visibilities, sky: SkyModel) -> Iterator[NDArray[np.complex64]]:
+def predict_each(vis: Visibilities, sky: SkyModel, alone: int | None = None) -> Iterator[NDArray[np.complex64]]:
     """Model visibilities of every source apart, one integration after another: (source, baseline, channel) [Jy].
 
-    Their sum over the sources is what `predict` gives.
+    With `alone`, of so many of them, the first, and of all others together: (alone + 1, baseline, channel) if there are
+    others. The sum is what `predict` gives.
     """
-    for seen in integrations(vis, sky):
-        each = np.empty((len(sky), *vis.data.shape[1:3]), np.complex64)
-        seen.fringes().into(each)
+    n_alone = len(sky) if alone is None else min(alone, len(sky))
+    parts = [sky.select(np.arange(n_alone)), sky.select(np.arange(n_alone, len(sky)))]
+    for seen in zip(*(integrations(vis, part) for part in parts if len(part)), strict=True):
+        each = np.empty((n_alone + (n_alone < len(sky)), *vis.data.shape[1:3]), np.complex64)
+        first = 0
+        for one, n_models in zip(seen, (n for n in (n_alone, 1) if n), strict=False):
+            one.fringes().into(each[first : first + n_models])
+            first += n_models
         yield each
 
 

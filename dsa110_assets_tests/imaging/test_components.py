@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
 from dsa110_assets.imaging import components, measurement
@@ -56,13 +57,19 @@ def test_both_ways_to_a_residual_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     stokes = stokes_i(observe([(0.2, 0.1, 1.0)], n_antennas=8, n_times=3, n_subbands=5))
     weighted = imaging_weights(stokes, "natural", 0, np.deg2rad(3.0))
     gridder = Gridder(stokes.uvw, N_PIXELS, PIXEL_RAD, 1e-4)
-    direct = Measurement(stokes, weighted, gridder, _attenuation(3, 5)).residual_of(_model())
-    in_steps = Measurement(stokes, weighted, gridder, _attenuation(3, 5)).residual_of
-    in_steps(_model() * (np.arange(N_PIXELS) < 64))
+
+    def measured(model: NDArray[np.float32], *before: NDArray[np.float32]) -> NDArray[np.float32]:
+        dimming = _attenuation(3, 5)
+        measurement = Measurement(stokes, weighted, gridder, dimming, stokes.cell_means(*(pattern for pattern, _ in dimming.terms)))
+        for one in before:
+            measurement.residual_of(one)
+        return measurement.residual_of(model)
+
+    direct = measured(_model())
     # both are gridded alike; what differs is rounding of complex64 in sums of up to 2 Jy
-    np.testing.assert_allclose(in_steps(_model()), direct, atol=1e-5)
+    np.testing.assert_allclose(measured(_model(), _model() * (np.arange(N_PIXELS) < 64)), direct, atol=1e-5)
     monkeypatch.setattr(measurement, "_DIRECT", 2 * stokes.weights.size)
-    mixed = Measurement(stokes, weighted, gridder, _attenuation(3, 5)).residual_of(_model())
+    mixed = measured(_model())
     # 0.5 and -0.3 Jy are gridded: 1e-4 of them, and 5e-2 of their terms, 0.3 of them with a pattern of unit rms
     np.testing.assert_allclose(mixed, direct, atol=5e-2 * 0.3 * 0.6)
     assert np.abs(mixed - direct).max() > 1e-7  # it was another way

@@ -156,6 +156,10 @@ def test_sources_apart_add_up_to_the_whole(made) -> None:  # type: ignore[no-unt
     each = np.stack(list(predict_each(vis, sky)))
     assert each.shape == (vis.times_mjd.size, len(sky), *vis.data.shape[1:3])
     np.testing.assert_allclose(each.sum(axis=1), predict(vis, sky), atol=5e-6)
+    some = np.stack(list(predict_each(vis, sky, alone=1)))
+    assert some.shape[1] == 2
+    np.testing.assert_allclose(some[:, 0], each[:, 0], atol=5e-6)
+    np.testing.assert_allclose(some[:, 1], each[:, 1:].sum(axis=1), atol=5e-6)
 
 
 def frame_of(n_channels: int) -> Visibilities:
