@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +97,19 @@ def digest(path: Path) -> str:
     with path.open("rb", buffering=0) as file:
         _feed(total, file.fileno(), memoryview(bytearray(_CHUNK)))
     return total.hexdigest()
+
+
+def read_ahead(paths: Iterable[Path]) -> None:
+    """Have the system fetch files into its page cache while something else is done; those that are gone are left out."""
+    for path in paths:
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(fd)
 
 
 def _feed(total: xxhash.xxh3_128, fd: int, chunk: memoryview) -> None:

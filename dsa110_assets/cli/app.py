@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -19,6 +20,8 @@ from dsa110_assets.cli import console
 from dsa110_assets.errors import DsaError
 
 EXIT_UNDONE, EXIT_USAGE, EXIT_FAULT, EXIT_INTERRUPTED = 1, 2, 70, 130
+_GARBAGE_AFTER = 50000
+"""Objects made until cycles among them are looked for; Python's usual 700 cost a second, all of it in imports."""
 COMMAND_MODULES = (
     "simulate",
     "process",
@@ -64,6 +67,7 @@ def build() -> typer.Typer:
 
 def run(arguments: Sequence[str] | None) -> int:
     """Run the command tree and turn whatever happens into an exit status (see `cli.main`)."""
+    gc.set_threshold(_GARBAGE_AFTER)
     if not sys.warnoptions:  # libraries' warnings are for whoever asks for them with -W, not for observers
         logging.captureWarnings(True)
     try:

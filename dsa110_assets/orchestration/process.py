@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dsa110_assets import heap
 from dsa110_assets.archive import files
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
@@ -115,13 +117,14 @@ def process(
     if dry_run:
         return _dry_run(settings, span, through)
     platform = Platform(settings)
-    with _alone(platform):
+    with _alone(platform), heap.kept():
         dagster = instance or instances.open_instance(settings.dagster_home)
         instances.close_orphans(dagster)
         archive = platform.archive
         integrity.sweep(archive)
         seen, quarantined = plan.clear_inbox(archive, settings)
-        ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
+        arrived = {c.observation: [header.path for header in c.group.files.values()] for c in seen.ready() if span.holds(c.observation)}
+        _read_ahead(arrived, list(arrived))
         tally = _Tally()
         tally.waiting += [
             plan.Waiting(c.observation, c.reason) for c in seen.candidates if c.state == "waiting" and span.holds(c.observation)
@@ -129,11 +132,14 @@ def process(
         tally.waiting += [plan.Waiting(path.name, reason) for path, reason in seen.waiting if not path.stem.endswith("_incomplete")]
         runner = _Runner(platform, dagster, tally)
         for grain, assets in wanted:
-            keys = plan.partitions(archive, grain, assets[0], span, ready)
+            keys = plan.partitions(archive, grain, assets[0], span, list(arrived))
             for number, key in enumerate(keys):
                 if progress:
                     progress(Progress(assets[-1], number, len(keys), key or ""))
-                runner.bring_up_to_date(assets, key, fresh=key in ready and assets[0] == "subband_group")
+                from_files = assets[0] == "subband_group"
+                if from_files:
+                    _read_ahead(arrived, keys[number + 1 :])
+                runner.bring_up_to_date(assets, key, fresh=from_files and key in arrived)
             if progress:
                 progress(Progress(assets[-1], len(keys), len(keys), ""))
         runner.tell_dagster(wanted, span)
@@ -145,6 +151,11 @@ def process(
         up_to_date=tally.up_to_date,
         seconds=time.monotonic() - began,
     )
+
+
+def _read_ahead(arrived: Mapping[str, Sequence[Path]], keys: Sequence[str | None]) -> None:
+    """Have the disk fetch the files of the first of these observations while something else is done."""
+    files.read_ahead(arrived.get(keys[0] or "", ()) if keys else ())
 
 
 def _dry_run(settings: "Settings", span: plan.Span, through: str | None) -> ProcessReport:

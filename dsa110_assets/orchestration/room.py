@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsa110_assets import heap
 from dsa110_assets.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def require(platform: "Platform", asset: str, ingredients: "Ingredients") -> Non
         raise ResourceError(f"{asset}: needs {disk / 1e9:.1f} GB on disk, {free / 1e9:.1f} GB are free; free some, work resumes")
     memory = MEMORY_PER_INPUT.get(asset, 0.0) * max(sizes, default=0.0)
     available = available_memory_bytes(platform.settings.memory_limit_gib)
+    if memory > available:
+        heap.give_back()
+        available = available_memory_bytes(platform.settings.memory_limit_gib)
     if memory > available:
         raise ResourceError(
             f"{asset}: needs about {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available; "
