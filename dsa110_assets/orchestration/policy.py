@@ -1,6 +1,7 @@
 """The one mapping from an error's class to what Dagster does: retry with back-off, or fail at once."""
 
 import errno
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ calibration tables exist, and so does the next `dsa110 process`."""
 
 _SHORT_OF = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
 _JITTER = random.Random()
+_log = logging.getLogger(__name__)
 
 
 def as_dsa_error(error: OSError | MemoryError | errors.DsaError) -> errors.DsaError:
@@ -88,7 +90,9 @@ def decided(retry_number: int = 0) -> Iterator[None]:
         error = as_dsa_error(raised)
         rule = treatment(error)
         if retry_number < rule.max_retries:
-            raise dg.RetryRequested(rule.max_retries, wait_s(rule, retry_number)) from error
+            seconds = wait_s(rule, retry_number)
+            _log.warning("%s: %s; tried again in %.0f s", type(error).__name__, error, seconds)
+            raise dg.RetryRequested(rule.max_retries, seconds) from error
         raise dg.Failure(
             description=f"{type(error).__name__}: {error}",
             metadata={ERROR_CLASS: type(error).__name__, "reason": str(error), "attempts": retry_number + 1},

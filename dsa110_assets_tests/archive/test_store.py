@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import os
 import sqlite3
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -471,3 +472,28 @@ def test_what_the_pages_ask_of_a_large_index(archive, publish):
     assert archive.among("tile_image", [*keys, "2026-01-25T23:00"]) == {keys[1]}
     assert archive.published_bytes(before) == 8
     assert archive.published_bytes(datetime.now(UTC)) == 0
+
+
+def test_files_are_fetched_before_they_are_read(tmp_path: Path) -> None:
+    """A read that may not wait for the disk succeeds once the system has fetched the file; one that is gone is left out."""
+    path = tmp_path / "subband.hdf5"
+    path.write_bytes(b"\1" * (4 << 20))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            os.preadv(file.fileno(), [bytearray(1)], 2 << 20, os.RWF_NOWAIT)
+        except BlockingIOError:
+            files.read_ahead([tmp_path / "gone.hdf5", path])
+            end = time.monotonic() + 60
+            while not _at_once(file.fileno(), 2 << 20):
+                assert time.monotonic() < end, "the file was not fetched"
+        else:
+            pytest.skip("this file system keeps its files in memory")
+
+
+def _at_once(fd: int, offset: int) -> bool:
+    try:
+        return os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False

@@ -23,12 +23,14 @@ def test_every_class_of_the_tree_has_a_treatment() -> None:
 
 
 @pytest.mark.parametrize("cls", classes())
-def test_an_error_is_retried_or_failed_by_its_class(cls: type[errors.DsaError]) -> None:
+def test_an_error_is_retried_or_failed_by_its_class(cls: type[errors.DsaError], caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises((dg.RetryRequested, dg.Failure)) as caught, policy.decided():
         raise cls("the reason")
     if cls in RETRIED:
         assert isinstance(caught.value, dg.RetryRequested)
         assert caught.value.max_retries == policy.TREATMENTS[cls].max_retries > 0
+        # who waits at a terminal is told what for
+        assert f"{cls.__name__}: the reason; tried again in {caught.value.seconds_to_wait:.0f} s" in caplog.messages
     else:
         assert isinstance(caught.value, dg.Failure)
         assert caught.value.allow_retries is False

@@ -15,7 +15,9 @@ SAMPLE = 2000
 
 def rows(data: Data, repeats: int) -> list[Row]:
     made = derived.once(data.scratch / f"hour-mosaic-{mosaic.PIXELS}", mosaic.own_mosaic, folder=str(mosaic.tiles(data)))
-    stage, arguments = f"forced photometry of {POSITIONS:,} positions", {"folder": str(made), "tiles": str(mosaic.tiles(data))}
+    at = {"folder": str(made), "tiles": str(mosaic.tiles(data))}
+    places = derived.once(data.scratch / f"positions-{mosaic.PIXELS}.parquet", positions_of, **at)
+    stage, arguments = f"forced photometry of {POSITIONS:,} positions", {"folder": str(made), "places": str(places)}
     return compare(
         [
             Contender(stage, "dsa110_assets, measuring", own, {**arguments, "whole": False},
@@ -28,8 +30,19 @@ def rows(data: Data, repeats: int) -> list[Row]:
     )  # fmt: skip
 
 
-def scene(folder: str, tiles: str) -> tuple[Any, Any, Any, Any]:
-    """Mosaic, noise, header and positions: the sources of the tiles, then random places with data."""
+def scene(folder: str, places: str) -> tuple[Any, Any, Any, Any]:
+    """Mosaic, noise, header and positions."""
+    import pandas as pd
+
+    from dsa110_assets.imaging.fits import read_plane
+
+    image, header = read_plane(Path(folder) / "mosaic.fits")
+    noise, _ = read_plane(Path(folder) / "noise.fits")
+    return image, noise, header, pd.read_parquet(places)
+
+
+def positions_of(folder: str, tiles: str, out: str) -> dict[str, Any]:
+    """The sources of the tiles, then random places with data."""
     import json
 
     import numpy as np
@@ -39,17 +52,16 @@ def scene(folder: str, tiles: str) -> tuple[Any, Any, Any, Any]:
     from dsa110_assets.imaging.fits import read_plane
 
     image, header = read_plane(Path(folder) / "mosaic.fits")
-    noise, _ = read_plane(Path(folder) / "noise.fits")
     rng = np.random.default_rng(5)
     sources = np.array(json.loads((Path(tiles) / "sources.json").read_text()))
     filled = np.flatnonzero(np.isfinite(image.ravel()))
     places = rng.choice(filled, POSITIONS - len(sources))
     ra, dec = WCS(header).celestial.wcs_pix2world(places % image.shape[1], places // image.shape[1], 0)
-    positions = {"ra_deg": np.r_[sources[:, 0], ra], "dec_deg": np.r_[sources[:, 1], dec]}
-    return image, noise, header, pd.DataFrame(positions)
+    pd.DataFrame({"ra_deg": np.r_[sources[:, 0], ra], "dec_deg": np.r_[sources[:, 1], dec]}).to_parquet(out)
+    return {}
 
 
-def own(folder: str, tiles: str, whole: bool) -> dict[str, Any]:
+def own(folder: str, places: str, whole: bool) -> dict[str, Any]:
     import time
 
     import numpy as np
@@ -57,7 +69,7 @@ def own(folder: str, tiles: str, whole: bool) -> dict[str, Any]:
     from dsa110_assets.photometry import forced
     from dsa110_assets.photometry.options import PhotometryOptions
 
-    image, noise, header, positions = scene(folder, tiles)
+    image, noise, header, positions = scene(folder, places)
     if not whole:
         corner = [np.ascontiguousarray(plane[:2000, :2000]) for plane in (image, noise)]  # laid out as the whole: the same kernels
         forced.measure_forced(*corner, header, positions[:100], PhotometryOptions())
@@ -69,14 +81,14 @@ def own(folder: str, tiles: str, whole: bool) -> dict[str, Any]:
     return figures if whole else {**figures, "wall_s": took}
 
 
-def peer(folder: str, tiles: str) -> dict[str, Any]:
+def peer(folder: str, places: str) -> dict[str, Any]:
     import time
 
     import numpy as np
 
     from dsa110_assets.photometry.geometry import Geometry
 
-    image, noise, header, positions = scene(folder, tiles)
+    image, noise, header, positions = scene(folder, places)
     geometry = Geometry.from_header(header, (image.shape[0], image.shape[1]))
     a, b, c = geometry.central_form()
     x, y = geometry.to_pixels(positions["ra_deg"].to_numpy(), positions["dec_deg"].to_numpy())
