@@ -90,13 +90,19 @@ def transit_in(vis: Any) -> Any:
 
 
 def modelled(ms: str, inbox: str, out: str) -> dict[str, Any]:
+    from scipy.constants import speed_of_light
+
     from dsa110_assets.calibration import night
     from dsa110_assets.calibration.options import SolveOptions
-    from dsa110_assets.visibilities import measurement_set, predict
+    from dsa110_assets.visibilities import measurement_set, phasing, predict
 
     vis = measurement_set.read(Path(ms))
     field = night.field_of(vis, transit_in(vis).calibrator, sky_of(inbox), SolveOptions().model_sources)
-    measurement_set.write(vis, Path(out), model=predict.predict(vis, field))
+    model = predict.predict(vis, field)
+    one = phasing.to_common_centre(vis)  # the gains are the same, and CASA has one field to solve for, not 24
+    delay_s = (one.uvw_m[..., 2] - vis.uvw_m[..., 2]) / speed_of_light
+    model = phasing.rotate(model[..., None], -delay_s, vis.frequencies_hz)[..., 0]
+    measurement_set.write(one, Path(out), model=model)
     return {}
 
 
