@@ -24,7 +24,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
             Contender(stage, "dsa110_assets", solve_own, {"ms": raw, "inbox": str(data.inbox), "out": own},
                       "whole process: imports, reading, predicting the calibrator and 100 sources, tables written", inputs=(raw,)),
             Contender(stage, "CASA gaincal + bandpass + gaincal", solve_casa, {"ms": transit, "out": casa},
-                      "model already in MODEL_DATA", peer=True, most=1, limit_s=420, inputs=(transit,)),
+                      "model already in MODEL_DATA", peer=True, most=1, limit_s=600, inputs=(transit,)),
         ],
         repeats,
     )  # fmt: skip
