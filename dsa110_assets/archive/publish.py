@@ -75,12 +75,7 @@ def publish(
         "inputs": list(inputs),
         **jsonable(provenance),
     }
-    with _workspace(archive.root, place, sidecar["run_id"], inputs, what) as workspace:
-        known = archive.index.read(lambda c: rows.by_ids(c, archive.root, inputs))  # claimed before: they stay
-        if unknown := [i for i in inputs if i not in known]:
-            raise NotFoundError(f"{what}: its input {unknown[0]} is not in the archive")
-        if gone := [i for i in inputs if known[i].removed]:
-            raise TransientError(f"{what}: retention has just removed its input {gone[0]}; inputs are found anew")
+    with _workspace(archive, place, sidecar["run_id"], inputs, what) as workspace:
         draft = Draft(workspace / "draft")
         files.crash_point("draft_created", asset)
         with files.FullDisk(what, archive.root), files.typed_errors(what, only_full=True):
@@ -104,15 +99,28 @@ def _commit(connection: Connection, sidecar: Json) -> None:
 
 
 @contextmanager
-def _workspace(root: Path, place: PurePosixPath, run_id: str, inputs: Sequence[str], what: str) -> Iterator[Path]:
+def _workspace(archive: Archive, place: PurePosixPath, run_id: str, inputs: Sequence[str], what: str) -> Iterator[Path]:
     """A claimed directory beside the product's place, gone again at the end whatever happens."""
     with ExitStack() as at_the_end:
         with files.typed_errors(what):
-            claim = at_the_end.enter_context(claims.claim(root, [place], inputs, naming.token(run_id)))
-            workspace = root / place / f".tmp-{claim.name}"
+            claim = at_the_end.enter_context(claims.claim(archive.root, [place], inputs, naming.token(run_id)))
+            known = archive.index.read(lambda c: rows.by_ids(c, archive.root, inputs))  # claimed before: they stay
+            if refused := _refusal(inputs, known, what):
+                at_the_end.close()  # nothing is begun: a claim left behind would keep the inputs until it is swept
+                raise refused
+            workspace = archive.root / place / f".tmp-{claim.name}"
             at_the_end.callback(shutil.rmtree, workspace, ignore_errors=True)  # what stays is the sweep's
             (workspace / "draft").mkdir(parents=True)
         yield workspace
+
+
+def _refusal(inputs: Sequence[str], known: Mapping[str, Product], what: str) -> Exception | None:
+    """Why nothing can be made from these inputs; None if it can."""
+    if unknown := [i for i in inputs if i not in known]:
+        return NotFoundError(f"{what}: its input {unknown[0]} is not in the archive")
+    if gone := [i for i in inputs if known[i].removed]:
+        return TransientError(f"{what}: retention has just removed its input {gone[0]}; inputs are found anew")
+    return None
 
 
 def _judge(draft: Draft, what: str) -> None:

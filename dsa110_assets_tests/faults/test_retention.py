@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from dsa110_assets.archive import retention, rows
+from dsa110_assets.archive import claims, retention, rows
 from dsa110_assets.archive.index import metadata
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.errors import DsaError, NotFoundError
+from dsa110_assets.errors import DsaError, NotFoundError, TransientError
 from dsa110_assets.thresholds import Thresholds
 from dsa110_assets_tests.faults.figures import record_figure
 
@@ -162,6 +162,19 @@ def test_what_is_read_stays_until_it_is_put_down(tmp_path: Path, engine_url: str
         assert not measured.path.exists()
         with pytest.raises(NotFoundError, match="retention has removed"), archive.hold(measured.id):
             pass
+
+
+@pytest.mark.row(26)
+def test_who_is_refused_leaves_no_claim(tmp_path: Path, engine_url: str | None) -> None:
+    """Retention marks, work claims, both see each other and both back out: the product must not stay claimed by nobody."""
+    with Archive.create(tmp_path / "archive", engine_url) as archive:
+        measured = publish(archive, "measurement_set", WINDOWS[0])
+        archive.index.write(lambda c: rows.set_removed(c, [measured.id], True))
+        with pytest.raises(TransientError, match="retention has just removed"):
+            publish(archive, "calibrated_ms", WINDOWS[0], (measured,))
+        with pytest.raises(NotFoundError, match="retention has removed"), archive.hold(measured.id):
+            pass
+        assert claims.unfinished(archive.root) == []
 
 
 @pytest.mark.row(26)
