@@ -47,7 +47,7 @@ def kept() -> Iterator[None]:
                 libc.mallopt(_MMAP_MAX, _USUAL_MMAPS)
                 libc.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM_BYTES)
             if not _users or _held_bytes() > ENOUGH_BYTES:
-                libc.malloc_trim(0)
+                give_back()
 
 
 def give_back() -> None:

@@ -154,18 +154,16 @@ def averaged(vis: Visibilities, stokes: StokesI, models: Iterable[NDArray[np.com
     (model, sample) complex64."""
     firsts = np.searchsorted(stokes.baselines, np.arange(vis.ant1.size + 1))
     out = np.zeros((0, stokes.weights.size), np.complex64)
-    totals = np.zeros(stokes.weights.size, np.float32)
     for t, each in enumerate(models):
         if t == 0:
             out = np.zeros((each.shape[0], stokes.weights.size), np.complex64)
-        _add_integration(each, vis.flags[t], vis.weights[t], t, firsts, stokes.bounds, out, totals)
-    _divide(out, totals)
+        _add_integration(each, vis.flags[t], vis.weights[t], t, firsts, stokes.bounds, stokes.weights, out)
     return out
 
 
 @njit(cache=True, parallel=True)
-def _add_integration(models, flags, weights, time, firsts, bounds, out, totals):  # type: ignore[no-untyped-def]
-    """Weighted sums over each cell's channels of one integration."""
+def _add_integration(models, flags, weights, time, firsts, bounds, totals, out):  # type: ignore[no-untyped-def]
+    """Add one integration's share of each cell's mean; `totals` are the weights of the cells."""
     n_models, n_baselines, n_channels = models.shape
     for baseline in prange(n_baselines):
         low, end = firsts[baseline], firsts[baseline + 1]
@@ -185,8 +183,6 @@ def _add_integration(models, flags, weights, time, firsts, bounds, out, totals):
                         share[channel] += weight
         k = low
         while k < end and bounds[k, 0] <= time:
-            for channel in range(bounds[k, 2], bounds[k, 3]):
-                totals[k] += share[channel]
             k += 1
         for model in range(n_models):
             for cell in range(low, k):
@@ -194,14 +190,7 @@ def _add_integration(models, flags, weights, time, firsts, bounds, out, totals):
                 for channel in range(bounds[cell, 2], bounds[cell, 3]):
                     real += share[channel] * models[model, baseline, channel].real
                     imag += share[channel] * models[model, baseline, channel].imag
-                out[model, cell] += complex(real, imag)
-
-
-@njit(cache=True, parallel=True)
-def _divide(out, totals):  # type: ignore[no-untyped-def]
-    for k in prange(totals.size):
-        for model in range(out.shape[0]):
-            out[model, k] /= totals[k]
+                out[model, cell] += complex(real / totals[cell], imag / totals[cell])
 
 
 @njit(cache=True, parallel=True)

@@ -124,7 +124,8 @@ def process(
         integrity.sweep(archive)
         seen, quarantined = plan.clear_inbox(archive, settings)
         arrived = {c.observation: [header.path for header in c.group.files.values()] for c in seen.ready() if span.holds(c.observation)}
-        _read_ahead(arrived, list(arrived))
+        if any(assets[0] == "subband_group" for _, assets in wanted):
+            _read_ahead(arrived, list(arrived))
         tally = _Tally()
         tally.waiting += [
             plan.Waiting(c.observation, c.reason) for c in seen.candidates if c.state == "waiting" and span.holds(c.observation)

@@ -81,13 +81,12 @@ def predict_each(vis: Visibilities, sky: SkyModel, alone: int | None = None) -> 
     others. The sum is what `predict` gives.
     """
     n_alone = len(sky) if alone is None else min(alone, len(sky))
-    parts = [sky.select(np.arange(n_alone)), sky.select(np.arange(n_alone, len(sky)))]
-    for seen in zip(*(integrations(vis, part) for part in parts if len(part)), strict=True):
-        each = np.empty((n_alone + (n_alone < len(sky)), *vis.data.shape[1:3]), np.complex64)
-        first = 0
-        for one, n_models in zip(seen, (n for n in (n_alone, 1) if n), strict=False):
-            one.fringes().into(each[first : first + n_models])
-            first += n_models
+    parts = [(sky.select(np.arange(n_alone)), slice(0, n_alone)), (sky.select(np.arange(n_alone, len(sky))), slice(n_alone, n_alone + 1))]
+    parts = [(part, models) for part, models in parts if len(part)]
+    for seen in zip(*(integrations(vis, part) for part, _ in parts), strict=True):
+        each = np.empty((parts[-1][1].stop, *vis.data.shape[1:3]), np.complex64)
+        for one, (_, models) in zip(seen, parts, strict=True):
+            one.fringes().into(each[models])
         yield each
 
 
