@@ -13,10 +13,11 @@ from dsa110_assets.orchestration import inbox, jobs, plan, policy
 from dsa110_assets.orchestration.backfill import FOLLOW_TAG
 from dsa110_assets.orchestration.backfill import TAGS as BACKFILL_TAGS
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.sensors import LIVE, REQUESTS_PER_TICK
+from dsa110_assets.orchestration.sensors import FOLLOWING
 from dsa110_assets.telescope import timegrid
 
 FOLLOWED_BACKFILLS = 50
+REQUESTS_PER_TICK = 50
 _BACKFILL_RUNS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
 
 
@@ -32,7 +33,7 @@ def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
     now = datetime.fromtimestamp(inbox.now_s(), UTC)
     span = plan.Span(now - plan.RECENT, now - plan.SETTLED, plan.NIGHT_REST)
     left_alone = failed_lately(context.instance, now) | in_hand(context.instance)
-    requests = redo_requests(platform, span, LIVE, left_alone)
+    requests = redo_requests(platform, span, FOLLOWING, left_alone)
     reason = None if requests else dg.SkipReason("everything of the last three days is up to date")
     return dg.SensorResult(run_requests=requests, skip_reason=reason)
 

@@ -13,7 +13,9 @@ from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.telescope import timegrid
 
-REQUESTS_PER_TICK = 50
+REQUESTS_PER_TICK = 10
+"""Dagster takes a third of a second for each, and looks into the inbox again after the last: 48 kept what had just been
+observed waiting for 15 s. A backlog's runs take longer than being asked for."""
 MOST_IN_FLIGHT = 200
 """Observations asked for and not done: a backlog of months must not become as many queued runs."""
 HEADERS_PER_TICK = 1600
@@ -22,9 +24,12 @@ PUT_ASIDE_PER_TICK = 200
 """At 10 ms a record."""
 LIVE = {instances.LANE_TAG: "live", "dagster/priority": "10"}
 """Live observations overtake backfills wherever runs queue."""
-LATER = {"dagster/priority": "5"}
+LATER = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "5"}
+FOLLOWING = {**LIVE, "dagster/priority": "8"}
+"""What follows from observations leaves the next free place to one that has just ended."""
 OF_NOW_S = 3600.0
-"""An older observation is of a backlog: it runs before what is filled in by order, after what is observed now."""
+"""An older observation is of a backlog: it runs before what is filled in by order, in the same places; those for what
+is observed now stay free."""
 REQUEST_TAG = "dsa110/request"
 """Names the observation and files a run was asked for."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 1800.0
@@ -127,7 +132,7 @@ def _pause_s(past: Sequence[dg.RunRecord], now_s: float) -> float:
 automation_sensor = dg.AutomationConditionSensorDefinition(
     "automation",
     target=dg.AssetSelection.all(),
-    run_tags=LIVE,
+    run_tags=FOLLOWING,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Makes what follows from new observations: calibration, images, mosaics, measurements, nights.",

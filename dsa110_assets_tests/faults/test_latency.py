@@ -13,7 +13,6 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from dsa110_assets.orchestration import backfill as backfills
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
@@ -25,13 +24,13 @@ from dsa110_assets_tests.tiny import OPTIONS
 pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.row(24)]
 ALONE, BESIDE = 5, 5
 """Live observations timed without and with a backfill."""
-OLD = {**OPTIONS, "start": "2026-01-15T22:43:40", "groups": 12, "nights": 2}
+OLD = {**OPTIONS, "start": "2026-01-15T22:43:40", "groups": 12, "nights": 4}
 ENDED = timedelta(seconds=315)
 """From an observation's start until the correlator has closed its last file."""
 
 
 def test_live_latency_beside_a_backfill(tmp_path: Path) -> None:
-    """From the last file to the measurement set: the 95th percentile at most doubles while two nights are filled in."""
+    """From the last file to the measurement set: the 95th percentile at most doubles while four nights are filled in."""
     scene, old = tmp_path / "scene", tmp_path / "old"
     simulate(scene, SimulationOptions(**{**OPTIONS, "groups": ALONE + BESIDE}))
     simulate(old, SimulationOptions(**OLD))
@@ -42,11 +41,11 @@ def test_live_latency_beside_a_backfill(tmp_path: Path) -> None:
     try:
         alone = [latency_s(live, scene, group) for group in groups[:ALONE]]
         live.drop(old, sorted(path.name for path in old.glob("*.hdf5")))
-        launched = live.command("backfill", "--nights", "2026-01-15..2026-01-16", "--json")
+        launched = live.command("backfill", "--nights", "2026-01-15..2026-01-18", "--json")
         assert launched.returncode == 0, launched.stderr
         keys = [key for launch in json.loads(launched.stdout) for key in launch["partitions"]]
-        assert len(keys) == 24
-        live.until(lambda: priorities(live), "a run of the backfill at work", 300)
+        assert len(keys) == 48
+        live.until(lambda: priorities(live), "a run that fills in history at work", 300)
         assert priorities(live) <= {instances.BACKFILL_NICE + os.getpriority(os.PRIO_PROCESS, 0), instances.BACKFILL_NICE}
         beside = [latency_s(live, scene, group) for group in groups[ALONE:]]
         assert not live.made("measurement_set", *keys), "the backfill ended too early to disturb anything"
@@ -64,10 +63,10 @@ def test_live_latency_beside_a_backfill(tmp_path: Path) -> None:
 
 
 def priorities(live: LivePlatform) -> set[int]:
-    """The nice values of the processes that work for the backfill at the moment."""
+    """The nice values of the processes that fill in history at the moment: by the backfill, or because the inbox has it."""
     found = set()
     with live.instance() as instance:
-        runs = instance.get_runs(dg.RunsFilter(tags=backfills.TAGS, statuses=[dg.DagsterRunStatus.STARTED]))
+        runs = instance.get_runs(dg.RunsFilter(tags={instances.LANE_TAG: instances.BACKFILL}, statuses=[dg.DagsterRunStatus.STARTED]))
     for run in runs:
         launcher = run.tags.get(instances.LAUNCHER_TAG, "").split("/")
         with contextlib.suppress(ProcessLookupError):

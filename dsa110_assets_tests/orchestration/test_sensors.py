@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -13,6 +14,7 @@ import pytest
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ResourceError
+from dsa110_assets.orchestration import backfill as backfills
 from dsa110_assets.orchestration import inbox as looking
 from dsa110_assets.orchestration import room, sensors
 from dsa110_assets.orchestration.process import process
@@ -69,13 +71,27 @@ def test_complete_observations_are_asked_for_once_oldest_first(settings: Setting
     first = tick(settings, instance)
     assert asked(first) == KEYS
     assert len({request.run_key for request in first.run_requests or ()}) == len(KEYS)
-    assert all(request.tags["dsa110/lane"] == "live" for request in first.run_requests or ())
     assert set(json.loads(first.cursor or "")["open"]) == set(KEYS)
     launch(instance, first)
     second = tick(settings, instance, first.cursor)
     assert asked(second) == []
     assert set(json.loads(second.cursor or "")["open"]) == set(KEYS)
     assert asked(tick(settings, instance)) == []  # nor when the cursor is lost
+
+
+def test_a_backlog_leaves_the_live_places_to_what_is_observed_now(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs take a place of those for what is filled in, before what was ordered there; only in the first hour they are live."""
+    last_s = datetime.fromisoformat(KEYS[-1]).replace(tzinfo=UTC).timestamp()
+    for now_s, lane in ((last_s + 600, "live"), (last_s + 86400, "backfill")):
+        monkeypatch.setattr(looking, "now_s", lambda now_s=now_s: now_s)
+        requests = tick(settings, instance).run_requests or []
+        assert [request.partition_key for request in requests] == KEYS
+        assert {request.tags["dsa110/lane"] for request in requests} == {lane}
+        priorities = {int(request.tags["dagster/priority"]) for request in requests}
+        assert min(priorities) > int(backfills.TAGS["dagster/priority"])
+        assert lane == "backfill" or min(priorities) > int(sensors.FOLLOWING["dagster/priority"])
 
 
 def test_a_lost_cursor_asks_again_under_the_same_run_keys(settings: Settings, instance: dg.DagsterInstance) -> None:
