@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import scipy.fft
 from astropy.io.fits import Header
 from numpy.typing import NDArray
 
@@ -50,6 +49,8 @@ def _pixel_deg(weighted: ImagingWeights, per_beam: float) -> float:
 
 
 def _fast_even(minimum: int) -> int:
+    import scipy.fft  # not for those who only read or write a header
+
     size = max(64, minimum + minimum % 2)
     while size % 2 or scipy.fft.next_fast_len(size, real=True) != size:
         size += 1

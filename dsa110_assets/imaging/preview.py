@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
 from dsa110_assets.imaging.statistics import robust_rms
 
@@ -72,6 +71,8 @@ def shades(
 
 def encode_png(indices: NDArray[np.uint8], *, transparent: bool = False) -> bytes:
     """PNG of palette indices, first row on top; blank pixels dark blue, or see-through if `transparent`."""
+    from PIL import Image as PillowImage  # while others write the files that it is a preview of
+
     picture = PillowImage.fromarray(indices)
     picture = PillowImage.frombytes("P", picture.size, picture.tobytes())
     greys = np.repeat(np.linspace(0, 255, _GREYS).astype(np.uint8), 3)

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError
@@ -93,6 +92,8 @@ def convolve(
 
     Zero beyond the edges; the Gaussian is applied in the Fourier domain, where it is exact. float32 out.
     """
+    import scipy.fft  # a tenth of a second that a mosaic of one beam need not wait for
+
     margin = math.ceil(5 * math.sqrt(float(np.trace(covariance_deg2))) / pixel_deg)
     shape = tuple(scipy.fft.next_fast_len(side + margin, real=True) for side in image.shape)
     spectrum = scipy.fft.rfft2(image.astype(np.float32, copy=False), s=shape, workers=threads)
