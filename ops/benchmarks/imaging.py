@@ -59,7 +59,7 @@ def weighted(data: Data, name: str, weights: dict[str, Any], ms: str, repeats: i
                       "as deep as WSClean, for its accuracy", peer=True, most=1),
             Contender(stage, "radler's CLEAN in our major cycles", own,
                       {**call, "out": places["radler"], "options": {**weights, "deconvolver": "radler"}},
-                      "the same otherwise; what the choice of our own minor cycles rests on", peer=True, most=2, inputs=(ms,)),
+                      "the same otherwise; what the choice of our own minor cycles rests on", peer=True, inputs=(ms,)),
             Contender(f"tile image as the platform makes it, {name}", "dsa110_assets", own,
                       {**call, "out": places["default"], "options": deeper}, "mask at 5 sigma, on to 1 sigma within it", inputs=(ms,)),
         ]  # fmt: skip
