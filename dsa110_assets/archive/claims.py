@@ -13,12 +13,13 @@ import fcntl
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dsa110_assets.archive import files
+from dsa110_assets.errors import DsaError
 
 DIRECTORY = ".open"
 
@@ -33,8 +34,18 @@ class Claim:
 
 
 @contextmanager
-def claim(root: Path, places: Sequence[PurePosixPath] = (), reads: Sequence[str] = (), name: str = "claim") -> Iterator[Claim]:
-    """Claim places and what is read for the time of the block. Where it fails or is killed, the claim stays, unlocked."""
+def claim(
+    root: Path,
+    places: Sequence[PurePosixPath] = (),
+    reads: Sequence[str] = (),
+    name: str = "claim",
+    check: Callable[[], object] = lambda: None,
+) -> Iterator[Claim]:
+    """Claim places and what is read for the time of the block. Where it fails or is killed, the claim stays, unlocked.
+
+    `check` is called once the claim stands. Where it raises, nothing is begun, and the claim goes: left behind, it would
+    keep what it reads from retention until it is swept.
+    """
     made = Claim(f"{name}-{uuid.uuid4().hex[:12]}", tuple(places), tuple(reads))
     folder = root / DIRECTORY
     folder.mkdir(exist_ok=True)
@@ -46,6 +57,11 @@ def claim(root: Path, places: Sequence[PurePosixPath] = (), reads: Sequence[str]
         os.fsync(descriptor)
         os.rename(fresh, folder / made.name)
         files.fsync_directory(folder)
+        try:
+            check()
+        except DsaError:
+            (folder / made.name).unlink(missing_ok=True)
+            raise
         yield made
         (folder / made.name).unlink(missing_ok=True)
     finally:

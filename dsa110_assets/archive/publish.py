@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -103,24 +104,21 @@ def _workspace(archive: Archive, place: PurePosixPath, run_id: str, inputs: Sequ
     """A claimed directory beside the product's place, gone again at the end whatever happens."""
     with ExitStack() as at_the_end:
         with files.typed_errors(what):
-            claim = at_the_end.enter_context(claims.claim(archive.root, [place], inputs, naming.token(run_id)))
-            known = archive.index.read(lambda c: rows.by_ids(c, archive.root, inputs))  # claimed before: they stay
-            if refused := _refusal(inputs, known, what):
-                at_the_end.close()  # nothing is begun: a claim left behind would keep the inputs until it is swept
-                raise refused
+            check = partial(_check_inputs, archive, inputs, what)
+            claim = at_the_end.enter_context(claims.claim(archive.root, [place], inputs, naming.token(run_id), check))
             workspace = archive.root / place / f".tmp-{claim.name}"
             at_the_end.callback(shutil.rmtree, workspace, ignore_errors=True)  # what stays is the sweep's
             (workspace / "draft").mkdir(parents=True)
         yield workspace
 
 
-def _refusal(inputs: Sequence[str], known: Mapping[str, Product], what: str) -> Exception | None:
-    """Why nothing can be made from these inputs; None if it can."""
+def _check_inputs(archive: Archive, inputs: Sequence[str], what: str) -> None:
+    """Raise NotFoundError for an input that is not there, TransientError for one that retention was quicker to take."""
+    known = archive.index.read(lambda c: rows.by_ids(c, archive.root, inputs))  # claimed before: they stay
     if unknown := [i for i in inputs if i not in known]:
-        return NotFoundError(f"{what}: its input {unknown[0]} is not in the archive")
+        raise NotFoundError(f"{what}: its input {unknown[0]} is not in the archive")
     if gone := [i for i in inputs if known[i].removed]:
-        return TransientError(f"{what}: retention has just removed its input {gone[0]}; inputs are found anew")
-    return None
+        raise TransientError(f"{what}: retention has just removed its input {gone[0]}; inputs are found anew")
 
 
 def _judge(draft: Draft, what: str) -> None:

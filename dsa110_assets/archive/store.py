@@ -257,14 +257,17 @@ class Archive:
     @contextmanager
     def hold(self, *product_ids: str) -> Iterator[None]:
         """Keep products from retention while the block reads them. Raises NotFoundError if their data are gone."""
+
+        def check() -> None:
+            for product_id in product_ids:
+                if self.get(product_id).removed:
+                    raise NotFoundError(
+                        f"{product_id}: retention has removed its data; its record stays; dsa110 archive recall looks in cold storage"
+                    )
+
         with ExitStack() as held:
             with files.typed_errors(f"Reading from {self.root}"):
-                held.enter_context(claims.claim(self.root, reads=product_ids))
-            if gone := [product_id for product_id in product_ids if self.get(product_id).removed]:
-                held.close()  # nothing is read: a claim left behind would keep the others until it is swept
-                raise NotFoundError(
-                    f"{gone[0]}: retention has removed its data; its record stays; dsa110 archive recall looks in cold storage"
-                )
+                held.enter_context(claims.claim(self.root, reads=product_ids, check=check))
             yield
 
     def verify(self, product: Product) -> list[str]:

@@ -111,7 +111,7 @@ def _run_request(candidate: inbox.Candidate, request: str, attempt: int, of_now:
     return dg.RunRequest(
         run_key=f"{request}:{attempt}",
         partition_key=candidate.observation,
-        tags={**LIVE, **({} if of_now else LATER), "dsa110/group": f"{candidate.group.mjd_start:.8f}", REQUEST_TAG: request},
+        tags={**(LIVE if of_now else LATER), "dsa110/group": f"{candidate.group.mjd_start:.8f}", REQUEST_TAG: request},
     )
 
 

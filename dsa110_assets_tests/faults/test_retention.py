@@ -174,6 +174,8 @@ def test_who_is_refused_leaves_no_claim(tmp_path: Path, engine_url: str | None) 
             publish(archive, "calibrated_ms", WINDOWS[0], (measured,))
         with pytest.raises(NotFoundError, match="retention has removed"), archive.hold(measured.id):
             pass
+        with pytest.raises(NotFoundError, match="There is no product"), archive.hold("tile_image-20260125T2220-v1"):
+            pass
         assert claims.unfinished(archive.root) == []
 
 
