@@ -46,7 +46,7 @@ def kept() -> Iterator[None]:
             if not _users:
                 libc.mallopt(_MMAP_MAX, _USUAL_MMAPS)
                 libc.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM_BYTES)
-            if not _users or _held_bytes() > ENOUGH_BYTES:
+            if not _users or held_bytes() > ENOUGH_BYTES:
                 give_back()
 
 
@@ -57,8 +57,8 @@ def give_back() -> None:
         libc.malloc_trim(0)
 
 
-def _held_bytes() -> int:
-    """Memory of this process that is no file's."""
-    with open("/proc/self/statm", encoding="ascii") as file:
+def held_bytes(pid: int | str = "self") -> int:
+    """Memory of a process that is no file's. Raises FileNotFoundError where there is no such process."""
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
         _, resident, of_files, *_ = (int(pages) for pages in file.read().split())
     return (resident - of_files) * resource.getpagesize()

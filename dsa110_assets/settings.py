@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         ),
     ] = ()
     memory_limit_gib: Annotated[
-        float, Field(gt=0, le=1e5, description="memory of a step [GiB]: ingest takes smaller parts, what needs more waits and says so")
+        float, Field(gt=0, le=1e5, description="memory of a step [GiB]; one that needs more has its large arrays in a file and is slower")
     ] = 6.0
     host: Annotated[str, Field(min_length=1, description="address the web servers listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="port of Dagster's web server")] = 3000

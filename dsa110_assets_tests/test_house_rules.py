@@ -24,7 +24,7 @@ TESTS = Path(__file__).parent
 
 STOREYS = (
     ("errors",),
-    ("children", "heap"),
+    ("children", "heap", "spill"),
     ("casa", "casa_child"),
     ("telescope",),
     ("sky",),

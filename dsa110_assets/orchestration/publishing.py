@@ -9,7 +9,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from importlib import metadata as distributions
 from pathlib import Path
@@ -92,18 +92,22 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         if current and FORCE_TAG not in context.run.tags and recipe.stale(archive, current, settings, ingredients) is None:
             context.log.info(f"{current.id} is up to date")
             return report(current, rules.from_metadata(asset, current.metadata))
-        room.require(platform, asset, ingredients)
         began = time.perf_counter()
-        with archive.publish(
-            asset,
-            partition,
-            ingredients.ids,
-            settings=recipe.settings(settings, ingredients),
-            code_version=recipe.code_version,
-            run_id=context.run.run_id,
-            engines=engines(),
-        ) as draft:
-            draft.metadata.update(make(ingredients, draft))
+        with (
+            room.granted(platform, asset, ingredients) as in_file,
+            archive.publish(
+                asset,
+                partition,
+                ingredients.ids,
+                settings=recipe.settings(settings, ingredients),
+                code_version=recipe.code_version,
+                run_id=context.run.run_id,
+                engines=engines(),
+            ) as draft,
+        ):
+            with _arrays_in_file(context, draft.path) if in_file else nullcontext():
+                draft.metadata.update(make(ingredients, draft))
+            draft.metadata["arrays_in_file"] = in_file
             draft.metadata["seconds"] = round(time.perf_counter() - began, 3)
             verdicts = rules.judge(asset, draft.metadata, platform.thresholds)
             _gate(context, recipe, verdicts)
@@ -111,6 +115,14 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             if broken := [v for v in verdicts if v.hard and not v.passed]:
                 draft.metadata[HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
         return report(draft.product, verdicts)
+
+
+def _arrays_in_file(context: dg.AssetExecutionContext, folder: Path) -> AbstractContextManager[None]:
+    """Slower, for want of memory, with the same results."""
+    from dsa110_assets import spill
+
+    context.log.warning("memory is short: large arrays are in a file, which is slower")
+    return spill.large_arrays_in(folder)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """Room to work in: disk and memory are looked at before a stage starts, not when it has failed half-way."""
 
-import os
 import shutil
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dsa110_assets import heap
 from dsa110_assets.errors import ResourceError
+from dsa110_assets.orchestration import memory
 
 if TYPE_CHECKING:
     from dsa110_assets.orchestration.recipes import Ingredients
@@ -16,9 +17,14 @@ SMALL_DISK_PART = 0.1
 """A disk smaller than ten times the threshold is full when less than this part of it is free."""
 DISK_PER_INPUT = {"measurement_set": 1.2, "calibrated_ms": 1.2}
 """Bytes written per byte of the inputs (measured 0.91 at full scale): all other products are small beside visibilities."""
-MEMORY_PER_INPUT = {"measurement_set": 0.3, "caltables": 0.9, "calibrated_ms": 0.7, "tile_image": 4.9}
-"""Peak memory per byte of the largest input, measured at full scale: 0.6 GiB for 2.3 GB of files in the smallest parts, 1.2 and
-0.9 for a set of 1.4 GB, 2.4 for a calibrated one of 0.5 GB."""
+MEMORY_BYTES, LEAST_BYTES = 0.5e9, 0.2e9
+"""What any step needs in memory, with its large arrays there and with them in a file; the larger ones need in addition:"""
+MEMORY_PER_INPUT = {"measurement_set": 0.1, "caltables": 0.35, "calibrated_ms": 0.25, "tile_image": 2.8}
+"""Per byte of the largest input, measured at full scale beyond what the process holds before: in all 0.5 GiB for 2.3 GB of files,
+0.8 and 0.6 for a set of 1.4 GB, 1.7 for a calibrated one of 0.5 GB, and a tenth more."""
+LEAST_PER_INPUT = {"tile_image": 0.8}
+"""The same with large arrays in a file: 0.35 GiB for the image, and some for the pages it works on (with 0.2 it went a hundred
+times slower); below 0.1 for the others."""
 
 
 def disk_shortage(platform: "Platform") -> str | None:
@@ -36,53 +42,37 @@ def require_disk(platform: "Platform") -> None:
         raise ResourceError(shortage)
 
 
-def require(platform: "Platform", asset: str, ingredients: "Ingredients") -> None:
-    """Raise ResourceError unless disk and memory suffice to make `asset` from these ingredients."""
+@contextmanager
+def granted(platform: "Platform", asset: str, ingredients: "Ingredients") -> Iterator[bool]:
+    """Room for `asset` to be made from these ingredients: whether its large arrays have to be in a file, for want of memory.
+
+    Raises ResourceError unless disk and memory suffice for that.
+    """
     require_disk(platform)
-    sizes = input_bytes(ingredients)
-    disk, free = DISK_PER_INPUT.get(asset, 0.0) * sum(sizes), shutil.disk_usage(platform.archive.root).free
-    if disk > free:
-        raise ResourceError(f"{asset}: needs {disk / 1e9:.1f} GB on disk, {free / 1e9:.1f} GB are free; free some, work resumes")
-    memory = MEMORY_PER_INPUT.get(asset, 0.0) * max(sizes, default=0.0)
-    available = available_memory_bytes(platform.settings.memory_limit_gib)
-    if memory > available:
+    root, limit_gib, sizes = platform.archive.root, platform.settings.memory_limit_gib, input_bytes(ingredients)
+    largest = max(sizes, default=0.0)
+    at_ease = MEMORY_BYTES + MEMORY_PER_INPUT.get(asset, 0.0) * largest
+    least = LEAST_BYTES + LEAST_PER_INPUT.get(asset, 0.0) * largest
+
+    def choose(available: float) -> float:
+        if least > available:
+            raise ResourceError(
+                f"{asset}: needs at least {least / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available; "
+                "work resumes when others have ended; run fewer at a time, add swap, or raise DSA110_MEMORY_LIMIT_GIB"
+            )
+        return at_ease if at_ease <= available else least
+
+    if at_ease > memory.available_bytes(limit_gib):
         heap.give_back()
-        available = available_memory_bytes(platform.settings.memory_limit_gib)
-    if memory > available:
-        raise ResourceError(
-            f"{asset}: needs about {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available; "
-            "work resumes when others have ended; run fewer at a time, add swap, or raise DSA110_MEMORY_LIMIT_GIB"
-        )
+    with memory.reserved(root, limit_gib, choose) as taken:
+        in_file = taken < at_ease
+        disk = DISK_PER_INPUT.get(asset, 0.0) * sum(sizes) + at_ease * in_file
+        free = shutil.disk_usage(root).free
+        if disk > free:
+            raise ResourceError(f"{asset}: needs {disk / 1e9:.1f} GB on disk, {free / 1e9:.1f} GB are free; free some, work resumes")
+        yield in_file
 
 
 def input_bytes(ingredients: "Ingredients") -> list[float]:
     """Bytes of visibilities in each input of a stage: its own, and for a manifest those of the files it names."""
     return [max(p.size_bytes, float(p.metadata.get("size_gb", 0.0)) * 1e9) for p in ingredients.products]
-
-
-def available_memory_bytes(limit_gib: float | None) -> float:
-    """Memory that can still be had: of the machine and its swap, of the container, and within the setting's limit."""
-    found = [_meminfo_bytes()]
-    limit, used = (_cgroup_bytes(name) for name in ("memory.max", "memory.current"))
-    if limit is not None and used is not None:
-        found.append(limit - used)
-    if limit_gib is not None:
-        found.append(limit_gib * 2**30)
-    return min(found)
-
-
-def _meminfo_bytes(path: Path = Path("/proc/meminfo")) -> float:
-    """Free memory and swap: with swap a machine too small for a stage is slow, and not out of memory."""
-    lines = (line.partition(":") for line in path.read_text().splitlines())
-    told = {name: float(value.split()[0]) * 1024 for name, _, value in lines}
-    free = told.get("MemAvailable", float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
-    return free + told.get("SwapFree", 0.0)
-
-
-def _cgroup_bytes(name: str) -> float | None:
-    """A figure of this process's control group (version 2); None without one or without a limit."""
-    try:
-        text = Path("/sys/fs/cgroup", name).read_text().strip()
-    except OSError:
-        return None
-    return float(text) if text.isdigit() else None

@@ -6,14 +6,18 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
+import numpy as np
 import pytest
+from astropy.io import fits
 
+from dsa110_assets import spill
 from dsa110_assets.errors import ResourceError
-from dsa110_assets.orchestration import alerts, policy, room
+from dsa110_assets.orchestration import alerts, memory, policy, room
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.orchestration.recipes import Ingredients
@@ -28,34 +32,76 @@ def ingredients(size_gb: float) -> Ingredients:
     return Ingredients(products=(product,))  # type: ignore[arg-type]
 
 
-def test_a_stage_that_does_not_fit_into_memory_does_not_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    platform = Platform(settings)
+@pytest.fixture
+def platform(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    """One whose disk has room for anything."""
     monkeypatch.setattr(room, "require_disk", lambda platform: None)
-    available_gb = room.available_memory_bytes(None) / 1e9
-    room.require(platform, "measurement_set", ingredients(0.01))
-    factor = room.MEMORY_PER_INPUT["measurement_set"]
     monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(total=1e18, free=1e18))
-    with pytest.raises(ResourceError, match="GB of memory"):
-        room.require(platform, "measurement_set", ingredients(available_gb * 1.2 / factor))
-    room.require(platform, "night_report", ingredients(available_gb * 10))
+    return Platform(settings)
 
 
-def test_the_settings_limit_counts(settings: Settings, tmp_path: Path) -> None:
-    assert room.available_memory_bytes(0.5) == 0.5 * 2**30
-    assert room.available_memory_bytes(None) > 0.5 * 2**30
+def test_large_arrays_are_in_a_file_where_memory_is_short(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image of 0.5 GB of visibilities: 1.9 GB at ease, 0.6 at least, by the figures measured."""
+    in_file = {}
+    for available_gb in (2.0, 1.8, 0.7):
+        monkeypatch.setattr(memory, "available_bytes", lambda limit_gib, gb=available_gb: gb * 1e9)
+        with room.granted(platform, "tile_image", ingredients(0.5)) as in_file[available_gb]:
+            pass
+    assert in_file == {2.0: False, 1.8: True, 0.7: True}
 
 
-def test_swap_is_memory_that_is_slow(tmp_path: Path) -> None:
-    told = tmp_path / "meminfo"
-    told.write_text("MemTotal: 4000000 kB\nMemFree: 100 kB\nMemAvailable: 3000000 kB\nHugePages_Total: 0\nSwapFree: 2000000 kB\n")
-    assert room._meminfo_bytes(told) == 5e6 * 1024
+def test_a_stage_that_does_not_fit_into_memory_does_not_start(platform: Platform) -> None:
+    available_gb = memory.available_bytes(None) / 1e9
+    message = "tile_image: needs at least .* GB of memory, .* DSA110_MEMORY_LIMIT_GIB"
+    with pytest.raises(ResourceError, match=message), room.granted(platform, "tile_image", ingredients(available_gb * 2)):
+        pass
+    with room.granted(platform, "night_report", ingredients(available_gb * 10)) as in_file:
+        assert not in_file
+    assert [path.name for path in (platform.archive.root / memory.FOLDER).iterdir()] == [memory.LOCK]
+
+
+def test_a_step_in_a_file_needs_the_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "require_disk", lambda platform: None)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(total=1e12, free=1.5e9))
+    platform = Platform(settings)
+    with room.granted(platform, "tile_image", ingredients(0.5)):
+        pass
+    monkeypatch.setattr(memory, "available_bytes", lambda limit_gib: 1e9)
+    with pytest.raises(ResourceError, match=r"1\.9 GB on disk"), room.granted(platform, "tile_image", ingredients(0.5)):
+        pass
+
+
+@pytest.fixture
+def small_arrays_in_file_too(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The telescope is tiny: 1 kB is large there. The size is compiled into the functions."""
+    monkeypatch.setattr(spill, "LEAST_BYTES", 1024)
+    spill._handler.cache_clear()
+    yield
+    spill._handler.cache_clear()
+
+
+def test_little_memory_makes_the_same_products(tiny_run: Path, tmp_path: Path, small_arrays_in_file_too: None) -> None:
+    """From the group to the catalogue: the same bytes."""
+    pixels = {}
+    for name, limit_gib in (("at ease", 6.0), ("short", 0.4)):
+        (place := tmp_path / name).mkdir()
+        settings = tiny_settings(tiny_run, place, memory_limit_gib=limit_gib)
+        report = process(settings, through="source_measurements")
+        assert report.failed == ()
+        archive = Platform(settings).archive
+        products = [p for asset in ("measurement_set", "caltables", "calibrated_ms", "tile_image") for p in archive.products(asset)]
+        assert [p.metadata["arrays_in_file"] for p in products] == [name == "short"] * len(products)
+        pixels[name] = [fits.getdata(p.path / "image.fits") for p in archive.products("tile_image")]
+        assert len(pixels[name]) == 3
+    for one, other in zip(pixels["at ease"], pixels["short"], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_stage_that_does_not_fit_on_the_disk_does_not_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "require_disk", lambda platform: None)
     monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(total=1e12, free=2e9))
-    with pytest.raises(ResourceError, match="GB on disk"):
-        room.require(Platform(settings), "measurement_set", ingredients(2.3))
+    with pytest.raises(ResourceError, match="GB on disk"), room.granted(Platform(settings), "measurement_set", ingredients(2.3)):
+        pass
 
 
 def test_a_full_disk_is_told_by_process_and_work_resumes(

@@ -9,7 +9,7 @@ import dagster as dg
 
 from dsa110_assets.archive import quarantine
 from dsa110_assets.errors import BadDataError, TransientError
-from dsa110_assets.orchestration import describe, inbox, publishing, recipes, room
+from dsa110_assets.orchestration import describe, inbox, memory, publishing, recipes
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def measurement_set(context: dg.AssetExecutionContext, platform: Platform) -> dg
                 n_subbands=settings.subbands,
                 options=settings.flagging,
                 engine=settings.reader_engine,
-                memory_bytes=room.available_memory_bytes(settings.memory_limit_gib),
+                memory_bytes=memory.available_bytes(settings.memory_limit_gib),
                 observer_note=product.id,
             )
         problems = ms.problems(draft.path / MEASUREMENT_SET)
