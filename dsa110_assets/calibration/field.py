@@ -9,7 +9,9 @@ round. The calibrator's own flux stays what its anchor says: the flux scale rest
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -216,26 +218,30 @@ def _normal_equations(
             columns += [flux * (there - here) for moved in (east, north) for there in parts.per_jy(moved)]
             owner += [~k, ~k]
     cross = np.flatnonzero(~vis.is_auto)
-    n = len(columns)
-    normal, target, energy, count = np.zeros((n, n)), np.zeros(n), 0.0, 0
-    for t in range(vis.times_mjd.size):
+
+    def of_integration(t: int) -> tuple[Float, Float, float, int]:
         weights = _weights(vis, t, cross, options)
         data = np.where(weights > 0, vis.data[t][cross], 0)
         root = np.sqrt(weights.sum(axis=2))
         mean = np.divide((weights * data).sum(axis=2), root, out=np.zeros(root.shape, np.complex64), where=root > 0)
         rows = _as_real(np.stack([column[t][cross] for column in columns]) * root)
-        _add_products(rows, _as_real(mean[None])[0], normal, target)
-        energy += float(np.sum(weights * (data.real**2 + data.imag**2), dtype=np.float64))
-        count += int(np.count_nonzero(weights))
+        normal, target = _products(rows, _as_real(mean[None])[0])
+        energy = float(np.sum(weights * (data.real**2 + data.imag**2), dtype=np.float64))
+        return normal, target, energy, int(np.count_nonzero(weights))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # map keeps their order, and so the sums their bits
+        parts_of_sums = zip(*pool.map(of_integration, range(vis.times_mjd.size)), strict=True)
+    normal, target, energy, count = (sum(each) for each in parts_of_sums)
     return normal, target, energy, count, np.array(owner, dtype=np.int64)
 
 
-@njit(cache=True, fastmath={"contract", "reassoc"})
-def _add_products(rows, column, normal, target):  # type: ignore[no-untyped-def]
-    """Add rows rows^T to `normal` and rows column to `target`, summed in single precision over runs of _RUN.
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def _products(rows, column):  # type: ignore[no-untyped-def]
+    """rows rows^T and rows column, summed in single precision over runs of _RUN.
 
     Not by BLAS: its threads wait for one another by spinning, beside other processes for seconds.
     """
+    normal, target = np.zeros((rows.shape[0], rows.shape[0])), np.zeros(rows.shape[0])
     for first in range(0, column.size, _RUN):
         data = column[first : first + _RUN]
         for i in range(rows.shape[0]):
@@ -252,6 +258,7 @@ def _add_products(rows, column, normal, target):  # type: ignore[no-untyped-def]
                 normal[i, j] += total
                 if j < i:
                     normal[j, i] += total
+    return normal, target
 
 
 def _weights(vis: Visibilities, t: int, cross: NDArray[np.intp], options: SolveOptions) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.imaging.options import ImagingOptions
-from dsa110_assets.imaging.restoring import Beam, fit_beam
+from dsa110_assets.imaging.restoring import Beam, fit_beam, set_beam
 from dsa110_assets.imaging.weighting import ImagingWeights, curvature_fwhm_rad, synthesised_beam
 from dsa110_assets.telescope import site, timegrid
 from dsa110_assets.visibilities.types import Visibilities
@@ -100,10 +100,3 @@ def tile_header(
     header["DECPOINT"] = (math.degrees(vis.pointing_dec_rad), "[deg] apparent pointing declination")
     header["SUBBMISS"] = (" ".join(map(str, vis.subbands_missing)) or "none", "subbands missing")
     return header
-
-
-def set_beam(header: Header, beam: Beam) -> None:
-    """Write a restoring beam into a header."""
-    header["BMAJ"] = (beam.bmaj_deg, "[deg] restoring beam, major axis FWHM")
-    header["BMIN"] = (beam.bmin_deg, "[deg] minor axis FWHM")
-    header["BPA"] = (beam.bpa_deg, "[deg] north through east")

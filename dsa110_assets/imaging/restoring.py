@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError
-from dsa110_assets.imaging.points import Points
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+    from dsa110_assets.imaging.points import Points
 
 FWHM_PER_SIGMA = math.sqrt(8 * math.log(2))
 HALF_MAXIMUM = 0.5
@@ -50,6 +55,13 @@ class Beam:
         angle = math.degrees(math.atan2(vectors[0, 1], vectors[1, 1]))
         widths = FWHM_PER_SIGMA * np.sqrt(values)
         return Beam(float(widths[1]), float(widths[0]), (angle + 90) % 180 - 90)
+
+
+def set_beam(header: Header, beam: Beam) -> None:
+    """Write a restoring beam into a header."""
+    header["BMAJ"] = (beam.bmaj_deg, "[deg] restoring beam, major axis FWHM")
+    header["BMIN"] = (beam.bmin_deg, "[deg] minor axis FWHM")
+    header["BPA"] = (beam.bpa_deg, "[deg] north through east")
 
 
 def fit_beam(psf: NDArray[np.floating], pixel_deg: float, floor: float = HALF_MAXIMUM) -> Beam:

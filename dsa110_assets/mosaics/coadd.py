@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError
 from dsa110_assets.imaging.fits import FitsImage, map_image, read_header
-from dsa110_assets.imaging.geometry import set_beam
-from dsa110_assets.imaging.restoring import Beam
+from dsa110_assets.imaging.restoring import Beam, set_beam
 from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.mosaics.beams import common_beam, spread, to_beam
 from dsa110_assets.mosaics.grid import common_header

@@ -66,18 +66,46 @@ def _convolved(one: FloatArray, other: FloatArray) -> FloatArray:
 
 
 @njit(cache=True)
-def _clipped(values: FloatArray) -> tuple[float, float]:
-    """Median and 1.4826 MAD of the values within 3 sigma of the median, iterated."""
-    kept = np.sort(values)
+def _clipped(ordered: FloatArray) -> tuple[float, float, int, int]:
+    """Median and 1.4826 MAD of ascending values within 3 sigma of the median, iterated; the part [low, high) that is."""
+    low, high = 0, ordered.size
     median, sigma = 0.0, 0.0
     for _ in range(10):
-        median = float(np.median(kept))
-        sigma = 1.482602 * float(np.median(np.abs(kept - median)))
-        inside = kept[np.abs(kept - median) <= _CLIP * sigma]
-        if inside.size == kept.size or inside.size < 3:
+        median = _middle(ordered, low, high)
+        sigma = 1.482602 * _median_distance(ordered, low, high, median)
+        first, last = low, high
+        while first < last and median - ordered[first] > _CLIP * sigma:
+            first += 1
+        while last > first and ordered[last - 1] - median > _CLIP * sigma:
+            last -= 1
+        if last - first == high - low or last - first < 3:
             break
-        kept = inside
-    return median, sigma
+        low, high = first, last
+    return median, sigma, low, high
+
+
+@njit(cache=True, inline="always")
+def _middle(ordered: FloatArray, low: int, high: int) -> float:
+    """Median of ascending values [low, high)."""
+    half = (low + high) // 2
+    return float(ordered[half]) if (high - low) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
+
+
+@njit(cache=True)
+def _median_distance(ordered: FloatArray, low: int, high: int, centre: float) -> float:
+    """Median of the distances of ascending values [low, high) from their median: the nearest half of them, from there outwards."""
+    n = high - low
+    above = low + np.searchsorted(ordered[low:high], centre)
+    below, last, before = above - 1, 0.0, 0.0
+    for _ in range(n // 2 + 1):
+        before = last
+        if above >= high or (below >= low and centre - ordered[below] <= ordered[above] - centre):
+            last = centre - ordered[below]
+            below -= 1
+        else:
+            last = ordered[above] - centre
+            above += 1
+    return last if n % 2 else 0.5 * (before + last)
 
 
 @njit(cache=True, parallel=True)
@@ -87,7 +115,7 @@ def _meshes(
     rows, columns = (image.shape[0] + box - 1) // box, (image.shape[1] + box - 1) // box
     background, scale = np.full((rows, columns), np.nan), np.full((rows, columns), np.nan)
     for row in prange(rows):
-        buffer, noises = np.empty(((box // stride) + 1) ** 2), np.empty(((box // stride) + 1) ** 2)
+        buffer, ratios = np.empty(((box // stride) + 1) ** 2), np.empty(((box // stride) + 1) ** 2)
         for column in range(columns):
             count = 0
             for j in range(row * box, min((row + 1) * box, image.shape[0]), stride):
@@ -98,12 +126,13 @@ def _meshes(
                         and noise[j, i] > 0
                         and np.isfinite(noise[j, i])
                     ):
-                        buffer[count], noises[count] = image[j, i], noise[j, i]
+                        buffer[count] = image[j, i]
+                        ratios[count] = buffer[count] / noise[j, i]
                         count += 1
             if count < _MIN_SAMPLES:
                 continue
-            median, sigma = _clipped(buffer[:count] / noises[:count])
-            kept = buffer[:count][np.abs(buffer[:count] / noises[:count] - median) <= _CLIP * sigma]
+            median, sigma, _, _ = _clipped(np.sort(ratios[:count]))
+            kept = buffer[:count][np.abs(ratios[:count] - median) <= _CLIP * sigma]
             if sigma > 0 and kept.size > 0:
                 background[row, column], scale[row, column] = float(np.median(kept)), sigma
     return background, scale

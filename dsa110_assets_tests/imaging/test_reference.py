@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dsa110_assets.imaging.geometry import set_beam
 from dsa110_assets.imaging.reference import reference_figures
-from dsa110_assets.imaging.restoring import Beam
+from dsa110_assets.imaging.restoring import Beam, set_beam
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets_tests.mosaics.tiles import gaussians, response, tile_header
 

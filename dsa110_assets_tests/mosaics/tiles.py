@@ -11,8 +11,7 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging.fits import write_image
-from dsa110_assets.imaging.geometry import set_beam
-from dsa110_assets.imaging.restoring import Beam, convolve
+from dsa110_assets.imaging.restoring import Beam, convolve, set_beam
 from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.mosaics.coadd import TileInput
 from dsa110_assets.telescope import astrometry

@@ -42,13 +42,18 @@ def raw_set(data: Data) -> Path:
 
 def transit_set(data: Data) -> Path:
     """The same with the calibrator's model in MODEL_DATA, for engines that want it there."""
-    return once(data.scratch / "transit.ms", modelled, ms=str(raw_set(data)), inbox=str(data.inbox))
+    return once(data.scratch / "transit.ms", modelled, ms=str(raw_set(data)), sky=str(sky_model(data)))
 
 
 def table_set(data: Data) -> list[Path]:
     """B and G of the group's calibrator transit."""
-    folder = once(data.scratch / "tables", tables, ms=str(raw_set(data)), inbox=str(data.inbox))
+    folder = once(data.scratch / "tables", tables, ms=str(raw_set(data)), sky=str(sky_model(data)))
     return sorted(folder.glob("*.cal"))
+
+
+def sky_model(data: Data) -> Path:
+    """The catalogue beside the files as the platform's `sky_model` has it."""
+    return once(data.scratch / "sky_model.parquet", catalogued, inbox=str(simulated(data).inbox))
 
 
 def simulate(out: str) -> dict[str, Any]:
@@ -71,11 +76,19 @@ def flagged(inbox: str, out: str) -> dict[str, Any]:
     return {}
 
 
-def sky_of(inbox: str) -> Any:
-    """The catalogue beside the files as a sky model."""
+def catalogued(inbox: str, out: str) -> dict[str, Any]:
     from dsa110_assets.sky import catalogues, model
 
-    return model.from_frame(catalogues.read_catalogue(Path(inbox) / "catalogue.csv"))
+    model.from_frame(catalogues.read_catalogue(Path(inbox) / "catalogue.csv")).to_frame().to_parquet(out)
+    return {}
+
+
+def sky_of(sky: str) -> Any:
+    import pandas as pd
+
+    from dsa110_assets.sky import model
+
+    return model.from_frame(pd.read_parquet(sky))
 
 
 def transit_in(vis: Any) -> Any:
@@ -89,7 +102,7 @@ def transit_in(vis: Any) -> Any:
     return transits.rank(transits.transits(calibrators.load(), vis.times_mjd[0], vis.times_mjd[-1], dec_deg))[0]
 
 
-def modelled(ms: str, inbox: str, out: str) -> dict[str, Any]:
+def modelled(ms: str, sky: str, out: str) -> dict[str, Any]:
     from scipy.constants import speed_of_light
 
     from dsa110_assets.calibration import night
@@ -97,7 +110,7 @@ def modelled(ms: str, inbox: str, out: str) -> dict[str, Any]:
     from dsa110_assets.visibilities import measurement_set, phasing, predict
 
     vis = measurement_set.read(Path(ms))
-    field = night.field_of(vis, transit_in(vis).calibrator, sky_of(inbox), SolveOptions().model_sources)
+    field = night.field_of(vis, transit_in(vis).calibrator, sky_of(sky), SolveOptions().model_sources)
     model = predict.predict(vis, field)
     one = phasing.to_common_centre(vis)  # the gains are the same, and CASA has one field to solve for, not 24
     delay_s = (one.uvw_m[..., 2] - vis.uvw_m[..., 2]) / speed_of_light
@@ -106,14 +119,14 @@ def modelled(ms: str, inbox: str, out: str) -> dict[str, Any]:
     return {}
 
 
-def tables(ms: str, inbox: str, out: str) -> dict[str, Any]:
+def tables(ms: str, sky: str, out: str) -> dict[str, Any]:
     """Solve the transit in a flagged measurement set and write its tables: what the caltables asset does."""
     from dsa110_assets.calibration import caltables, night
     from dsa110_assets.calibration.options import SolveOptions
     from dsa110_assets.visibilities import measurement_set
 
     vis = measurement_set.mapped(Path(ms))
-    solution = night.calibrate_transit(vis, sky_of(inbox), transit_in(vis), SolveOptions())
+    solution = night.calibrate_transit(vis, sky_of(sky), transit_in(vis), SolveOptions())
     Path(out).mkdir(parents=True)
     for gains in solution.tables:
         caltables.write(gains, Path(out) / f"{gains.kind}.cal", Path(ms))

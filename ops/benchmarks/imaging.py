@@ -28,22 +28,24 @@ SOURCES = 20
 
 
 def rows(data: Data, repeats: int) -> list[Row]:
-    ms = str(derived.once(data.scratch / "calibrated-4.ms", calibrated, ms=str(derived.raw_set(data)), inbox=str(data.inbox)))
+    given = {"ms": str(derived.raw_set(data)), "sky": str(derived.sky_model(data))}
+    ms = str(derived.once(data.scratch / "calibrated-4.ms", calibrated, **given))
     return [row for name, weights in WEIGHTINGS.items() for row in weighted(data, name, weights, ms, repeats)]
 
 
 def weighted(data: Data, name: str, weights: dict[str, Any], ms: str, repeats: int) -> list[Row]:
     """All engines with one weighting. The first image of our own says the pixels and the beam of all."""
     places = {engine: str(data.scratch / f"image-{engine}-{weights['weighting']}") for engine in ("own", "default", "wsclean", "tclean")}
-    plan = run(own, {"ms": ms, "inbox": str(data.inbox), "out": places["own"], "options": weights})[3]
+    call = {"ms": ms, "inbox": str(data.inbox)}
+    ours = {**call, "sky": str(derived.sky_model(data))}
+    plan = run(own, {**ours, "out": places["own"], "options": weights})[3]
     geometry = {
         "n_pixels": int(plan["pixels"]), "pixel_arcsec": plan["pixel arcsec"], "beam": [plan[f"beam {axis}"] for axis in "abc"],
         "depth_jy": 1e-3 * plan["depth mJy"],
     }  # fmt: skip
     stage = f"tile image, 4 degrees, {name}, to 5 sigma"
-    call = {"ms": ms, "inbox": str(data.inbox)}
     contenders = [
-        Contender(stage, "dsa110_assets", own, {**call, "out": places["own"], "options": weights},
+        Contender(stage, "dsa110_assets", own, {**ours, "out": places["own"], "options": weights},
                   "whole process, outliers taken out, FITS written", inputs=(ms,)),
         Contender(stage, "WSClean", wsclean, {**call, "out": places["wsclean"], "weights": weights, **geometry},
                   "wgridder, 4,000 components", peer=True, most=2, inputs=(ms,)),
@@ -58,14 +60,14 @@ def weighted(data: Data, name: str, weights: dict[str, Any], ms: str, repeats: i
                       {**call, "out": f"{places['tclean']}-shallow", "weights": weights, "niter": WSCLEANS_ITERATIONS, **geometry},
                       "as deep as WSClean, for its accuracy", peer=True, most=1),
             Contender(stage, "radler's CLEAN in our major cycles", own,
-                      {**call, "out": places["radler"], "options": {**weights, "deconvolver": "radler"}},
+                      {**ours, "out": places["radler"], "options": {**weights, "deconvolver": "radler"}},
                       "the same otherwise; what the choice of our own minor cycles rests on", peer=True, inputs=(ms,)),
             Contender(f"tile image as the platform makes it, {name}", "dsa110_assets", own,
-                      {**call, "out": places["default"], "options": deeper}, "mask at 5 sigma, on to 1 sigma within it", inputs=(ms,)),
+                      {**ours, "out": places["default"], "options": deeper}, "mask at 5 sigma, on to 1 sigma within it", inputs=(ms,)),
         ]  # fmt: skip
     measured = compare(contenders, repeats)
     noise = str(data.scratch / f"image-noise-{weights['weighting']}")
-    run(own, {**call, "out": noise, "options": {**weights, "clean_iterations": 0}, "without_sky": True})
+    run(own, {**call, "out": noise, "options": {**weights, "clean_iterations": 0}})
     truth = {"inbox": str(data.inbox), "pb": f"{places['own']}/primary-beam.fits", "noise": noise}
     return [
         row if row.failed else replace(row, accuracy={**row.accuracy, **run(judged, {**truth, "folder": made.arguments["out"]})[3]})
@@ -73,21 +75,21 @@ def weighted(data: Data, name: str, weights: dict[str, Any], ms: str, repeats: i
     ]
 
 
-def calibrated(ms: str, inbox: str, out: str) -> dict[str, Any]:
+def calibrated(ms: str, sky: str, out: str) -> dict[str, Any]:
     """Solve on the transit, apply, average four channels, one phase centre: what calibrated_ms does."""
     from dsa110_assets.calibration import apply, night
     from dsa110_assets.calibration.options import SolveOptions
     from dsa110_assets.visibilities import averaging, measurement_set, phasing
 
     vis = measurement_set.read(Path(ms))
-    solution = night.calibrate_transit(vis, derived.sky_of(inbox), derived.transit_in(vis), SolveOptions())
+    solution = night.calibrate_transit(vis, derived.sky_of(sky), derived.transit_in(vis), SolveOptions())
     vis = averaging.average(apply.apply(vis, solution.tables), 4)
     measurement_set.write(phasing.to_common_centre(vis), Path(out))
     return {}
 
 
-def own(ms: str, inbox: str, out: str, options: dict[str, Any], without_sky: bool = False) -> dict[str, Any]:
-    """`without_sky` takes the true sky out of the data first: what is left is what noise (and calibration) did to an image."""
+def own(ms: str, inbox: str, out: str, options: dict[str, Any], sky: str = "") -> dict[str, Any]:
+    """Without a sky model the true sky is taken out of the data first: what is left is what noise (and calibration) did to an image."""
     import shutil
 
     from dsa110_assets.imaging import fits
@@ -98,12 +100,12 @@ def own(ms: str, inbox: str, out: str, options: dict[str, Any], without_sky: boo
     shutil.rmtree(out, ignore_errors=True)
     Path(out).mkdir(parents=True)
     depth = {"auto_mask_sigma": 0.0, "auto_threshold_sigma": SIGMA, "clean_gain": GAIN, "clean_iterations": ITERATIONS}
-    vis = measurement_set.read(Path(ms)) if without_sky else measurement_set.mapped(Path(ms))
-    if without_sky:
+    vis = measurement_set.mapped(Path(ms)) if sky else measurement_set.read(Path(ms))
+    if not sky:
         from dsa110_assets.visibilities.predict import predict
 
         vis.data[...] -= predict(vis, true_sky(inbox))[..., None]
-    tile = make_tile(vis, ImagingOptions(**{**depth, **options}), None if without_sky else derived.sky_of(inbox))
+    tile = make_tile(vis, ImagingOptions(**{**depth, **options}), derived.sky_of(sky) if sky else None)
     fits.write_tile(tile, Path(out))
     told = tile.figures
     return {

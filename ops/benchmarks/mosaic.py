@@ -65,7 +65,7 @@ def make_tiles(out: str, number: int, pixels: int) -> dict[str, Any]:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
-    from dsa110_assets.imaging import fits, geometry, restoring
+    from dsa110_assets.imaging import fits, restoring
     from dsa110_assets.telescope import astrometry, beam
 
     folder = Path(out)
@@ -85,7 +85,7 @@ def make_tiles(out: str, number: int, pixels: int) -> dict[str, Any]:
             header[f"CTYPE{axis}"], header[f"CRVAL{axis}"], header[f"CDELT{axis}"] = kind, value, width
             header[f"CRPIX{axis}"], header[f"CUNIT{axis}"] = pixels // 2 + 1.0, "deg"
         header["RADESYS"], header["RESTFRQ"], header["BUNIT"] = "ICRS", 1.405e9, "Jy/beam"
-        geometry.set_beam(header, point)
+        restoring.set_beam(header, point)
         wcs = WCS(header).celestial
         sky_ra, sky_dec = np.deg2rad(wcs.wcs_pix2world(x, y, 0))
         response = beam.power(astrometry.separation_deg(sky_ra, sky_dec, math.radians(75 + n * step), math.radians(DEC_DEG)), 1.405e9)

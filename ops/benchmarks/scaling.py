@@ -156,7 +156,7 @@ def by_positions(sizes: list[int]) -> list[float]:
     import pandas as pd
     from astropy.io.fits import Header
 
-    from dsa110_assets.imaging import geometry, restoring
+    from dsa110_assets.imaging import restoring
     from dsa110_assets.photometry import forced
     from dsa110_assets.photometry.options import PhotometryOptions
 
@@ -165,7 +165,7 @@ def by_positions(sizes: list[int]) -> list[float]:
     for axis, kind, value, step in ((1, "RA---SIN", 75.0, -pixel), (2, "DEC--SIN", 16.27, pixel)):
         header[f"CTYPE{axis}"], header[f"CRVAL{axis}"], header[f"CDELT{axis}"] = kind, value, step
         header[f"CRPIX{axis}"], header[f"CUNIT{axis}"] = side // 2 + 1.0, "deg"
-    geometry.set_beam(header, restoring.Beam(45 / 3600, 20 / 3600, 20.0))
+    restoring.set_beam(header, restoring.Beam(45 / 3600, 20 / 3600, 20.0))
     rng = np.random.default_rng(1)
     image = rng.standard_normal((side, side)).astype(np.float32)
     scene = forced.prepare(image, np.ones_like(image), header, PhotometryOptions())

@@ -21,7 +21,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
     stage = "solve B and G for a transit"
     measured = compare(
         [
-            Contender(stage, "dsa110_assets", solve_own, {"ms": raw, "inbox": str(data.inbox), "out": own},
+            Contender(stage, "dsa110_assets", solve_own, {"ms": raw, "sky": str(derived.sky_model(data)), "out": own},
                       "whole process: imports, reading, predicting the calibrator and 100 sources, tables written", inputs=(raw,)),
             Contender(stage, "CASA gaincal + bandpass + gaincal", solve_casa, {"ms": transit, "out": casa},
                       "model already in MODEL_DATA", peer=True, most=1, limit_s=600, inputs=(transit,)),
@@ -34,11 +34,11 @@ def rows(data: Data, repeats: int) -> list[Row]:
     ]
 
 
-def solve_own(ms: str, inbox: str, out: str) -> dict[str, Any]:
+def solve_own(ms: str, sky: str, out: str) -> dict[str, Any]:
     import shutil
 
     shutil.rmtree(out, ignore_errors=True)
-    return derived.tables(ms, inbox, out)
+    return derived.tables(ms, sky, out)
 
 
 def solve_casa(ms: str, out: str) -> dict[str, Any]:
