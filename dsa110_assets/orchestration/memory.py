@@ -1,6 +1,6 @@
 """Memory that can still be had: of the machine, of the control groups this process is in, and of the setting.
 
-    <archive>/.memory/<host>-<pid>-<random>     what a step at work will hold at most [bytes]; locked while it works
+    <archive>/.memory/<host>-<pid>-<bytes>-<random>     what a process at work will hold at most; locked while it works
 """
 
 import os
@@ -39,20 +39,21 @@ def reserved(root: Path, limit_gib: float | None, choose: Callable[[float], floa
     What other steps of this archive will still take on this host is not available: of two that look at the same time, both
     would otherwise find room for one.
     """
-    folder, me = root / FOLDER, f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    folder = root / FOLDER
     folder.mkdir(exist_ok=True)
     lock = files.wait_lock(folder / LOCK)
     try:
         free = available_bytes(None) - _spoken_for(folder)
         chosen = choose(free if limit_gib is None else min(free, limit_gib * 2**30))
-        mine = files.wait_lock(folder / me)
-        os.write(mine, str(int(heap.held_bytes() + chosen)).encode())
+        most = int(heap.held_bytes() + chosen)
+        place = folder / f"{platform.node()}-{os.getpid()}-{most}-{uuid.uuid4().hex[:12]}"
+        mine = files.wait_lock(place)
     finally:
         files.release_lock(lock)
     try:
         yield chosen
     finally:
-        (folder / me).unlink()
+        place.unlink(missing_ok=True)
         files.release_lock(mine)
 
 
@@ -65,10 +66,11 @@ def _spoken_for(folder: Path) -> float:
             path.unlink()
             files.release_lock(descriptor)
             continue
+        pid, most, _ = path.name.rsplit("-", 3)[1:]
         try:
-            total += max(0.0, float(path.read_text()) - heap.held_bytes(path.name.split("-")[-2]))
-        except FileNotFoundError:
-            continue  # it has ended, or is another container's
+            total += max(0, int(most) - heap.held_bytes(pid))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile, or is another container's
     return total
 
 
