@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,11 @@ def from_frame(frame: pd.DataFrame) -> SkyModel:
         reference_hz=reference,
         log_coefficients=np.stack([_column(frame, name, 0.0) for name in log_names], axis=1),
     )
+
+
+def read(path: Path) -> SkyModel:
+    """The model in a Parquet file of `SkyModel.to_frame`. Raises FileNotFoundError without one."""
+    return from_frame(pd.read_parquet(path))
 
 
 def from_calibrator(calibrator: Calibrator) -> SkyModel:

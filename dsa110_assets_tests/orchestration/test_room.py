@@ -81,7 +81,7 @@ def small_arrays_in_file_too(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_little_memory_makes_the_same_products(tiny_run: Path, tmp_path: Path, small_arrays_in_file_too: None) -> None:
-    """From the group to the catalogue: the same bytes."""
+    """Made from the group to the catalogue; the tiles, to which all before them goes, have the same bytes."""
     pixels = {}
     for name, limit_gib in (("at ease", 6.0), ("short", 0.4)):
         (place := tmp_path / name).mkdir()

@@ -83,14 +83,6 @@ def catalogued(inbox: str, out: str) -> dict[str, Any]:
     return {}
 
 
-def sky_of(sky: str) -> Any:
-    import pandas as pd
-
-    from dsa110_assets.sky import model
-
-    return model.from_frame(pd.read_parquet(sky))
-
-
 def transit_in(vis: Any) -> Any:
     """The best calibrator transit of the data."""
     import numpy as np
@@ -107,10 +99,11 @@ def modelled(ms: str, sky: str, out: str) -> dict[str, Any]:
 
     from dsa110_assets.calibration import night
     from dsa110_assets.calibration.options import SolveOptions
+    from dsa110_assets.sky.model import read as read_sky
     from dsa110_assets.visibilities import measurement_set, phasing, predict
 
     vis = measurement_set.read(Path(ms))
-    field = night.field_of(vis, transit_in(vis).calibrator, sky_of(sky), SolveOptions().model_sources)
+    field = night.field_of(vis, transit_in(vis).calibrator, read_sky(Path(sky)), SolveOptions().model_sources)
     model = predict.predict(vis, field)
     one = phasing.to_common_centre(vis)  # the gains are the same, and CASA has one field to solve for, not 24
     delay_s = (one.uvw_m[..., 2] - vis.uvw_m[..., 2]) / speed_of_light
@@ -123,10 +116,11 @@ def tables(ms: str, sky: str, out: str) -> dict[str, Any]:
     """Solve the transit in a flagged measurement set and write its tables: what the caltables asset does."""
     from dsa110_assets.calibration import caltables, night
     from dsa110_assets.calibration.options import SolveOptions
+    from dsa110_assets.sky.model import read as read_sky
     from dsa110_assets.visibilities import measurement_set
 
     vis = measurement_set.mapped(Path(ms))
-    solution = night.calibrate_transit(vis, sky_of(sky), transit_in(vis), SolveOptions())
+    solution = night.calibrate_transit(vis, read_sky(Path(sky)), transit_in(vis), SolveOptions())
     Path(out).mkdir(parents=True)
     for gains in solution.tables:
         caltables.write(gains, Path(out) / f"{gains.kind}.cal", Path(ms))

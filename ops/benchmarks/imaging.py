@@ -79,10 +79,11 @@ def calibrated(ms: str, sky: str, out: str) -> dict[str, Any]:
     """Solve on the transit, apply, average four channels, one phase centre: what calibrated_ms does."""
     from dsa110_assets.calibration import apply, night
     from dsa110_assets.calibration.options import SolveOptions
+    from dsa110_assets.sky.model import read as read_sky
     from dsa110_assets.visibilities import averaging, measurement_set, phasing
 
     vis = measurement_set.read(Path(ms))
-    solution = night.calibrate_transit(vis, derived.sky_of(sky), derived.transit_in(vis), SolveOptions())
+    solution = night.calibrate_transit(vis, read_sky(Path(sky)), derived.transit_in(vis), SolveOptions())
     vis = averaging.average(apply.apply(vis, solution.tables), 4)
     measurement_set.write(phasing.to_common_centre(vis), Path(out))
     return {}
@@ -95,6 +96,7 @@ def own(ms: str, inbox: str, out: str, options: dict[str, Any], sky: str = "") -
     from dsa110_assets.imaging import fits
     from dsa110_assets.imaging.options import ImagingOptions
     from dsa110_assets.imaging.tile import make_tile
+    from dsa110_assets.sky.model import read as read_sky
     from dsa110_assets.visibilities import measurement_set
 
     shutil.rmtree(out, ignore_errors=True)
@@ -105,7 +107,7 @@ def own(ms: str, inbox: str, out: str, options: dict[str, Any], sky: str = "") -
         from dsa110_assets.visibilities.predict import predict
 
         vis.data[...] -= predict(vis, true_sky(inbox))[..., None]
-    tile = make_tile(vis, ImagingOptions(**{**depth, **options}), derived.sky_of(sky) if sky else None)
+    tile = make_tile(vis, ImagingOptions(**{**depth, **options}), read_sky(Path(sky)) if sky else None)
     fits.write_tile(tile, Path(out))
     told = tile.figures
     return {

@@ -95,8 +95,6 @@ SKY_MODEL_FILE = "sky_model.parquet"
 
 def read_sky_model(directory: Path) -> Any:
     """The sky model of a published `sky_model`."""
-    import pandas as pd
-
     from dsa110_assets.sky import model
 
-    return model.from_frame(pd.read_parquet(directory / SKY_MODEL_FILE))
+    return model.read(directory / SKY_MODEL_FILE)
