@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from dsa110_assets.calibration.epoch_options import EpochOptions
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.select import ChooseOptions
 from dsa110_assets.errors import ConfigurationError
@@ -123,6 +124,7 @@ class Settings(BaseSettings):
     flagging: Annotated[FlaggingOptions, Field(description="flagging")] = FlaggingOptions()
     solve: Annotated[SolveOptions, Field(description="solving for bandpass and gains")] = SolveOptions()
     choose: Annotated[ChooseOptions, Field(description="choosing the calibration")] = ChooseOptions()
+    epoch: Annotated[EpochOptions, Field(description="comparing every observation with the sky")] = EpochOptions()
     imaging: Annotated[ImagingOptions, Field(description="imaging")] = ImagingOptions()
     coadd: Annotated[CoaddOptions, Field(description="mosaics")] = CoaddOptions()
     photometry: Annotated[PhotometryOptions, Field(description="photometry")] = PhotometryOptions()

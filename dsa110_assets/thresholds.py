@@ -90,6 +90,19 @@ class Thresholds(BaseModel):
     min_receptor_flux_ratio: Annotated[
         Fraction, Field(description="least flux one receptor sees of the calibrator's model after calibration")
     ] = 0.5
+    min_antennas_kept: Annotated[
+        Fraction, Field(description="least share of an observation's antennas that see the sky")
+    ] = 0.6
+    flux_scale_warn: Annotated[
+        Fraction, Field(description="departure of the tables' flux scale from the field's reference sources that warns")
+    ] = 0.05
+    max_flux_scale_left: Annotated[
+        Fraction, Field(description="largest departure of the flux scale that is left uncorrected, beyond its error")
+    ] = 0.03
+    max_gain_drift: Annotated[Fraction, Field(description="spread of amplitude gains since the tables that warns")] = 0.05
+    max_gain_drift_deg: Annotated[
+        float, Field(gt=0, le=180, description="spread of phases since the tables that warns [deg]")
+    ] = 10.0
     min_dynamic_range: Annotated[Ratio, Field(description="least peak over rms of a tile")] = 5.0
     max_rms_ratio: Annotated[Ratio, Field(description="largest rms of a tile over the radiometer's")] = 3.0
     min_rms_ratio: Annotated[

@@ -57,17 +57,27 @@ def weight_factors(
     of the other antennas where it has none; without any the factors are |g|^2.
     """
     power = np.where(good, gains.real**2 + gains.imag**2, 0)
-    seen = autos.real
-    raw = np.full((len(frame.antennas.names), *autos.shape[2:]), np.nan)
-    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+    system_jy = system_power(frame, autos, gains, good)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # medians of nothing: NaN is what is wanted
-        raw[frame.ant1[frame.is_auto]] = np.nanmedian(np.where(seen > 0, seen, np.nan), axis=0)
-        system_jy = np.where(power > 0, raw / power, np.nan)
         system_jy = np.where(np.isfinite(system_jy), system_jy, np.nanmedian(system_jy, axis=(0, 1, 2)))
     if not np.isfinite(system_jy).all():
         return power.astype(np.float32)
     samples = 2 * frame.channel_width_hz * frame.interval_s
     return np.where(power > 0, np.sqrt(samples) / system_jy, 0).astype(np.float32)
+
+
+def system_power(
+    frame: Visibilities, autos: NDArray[np.complex64], gains: NDArray[np.complex128], good: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The receptors' power as a flux density [Jy], of autocorrelations (time, autocorrelation, channel, pol), the median over
+    time: (time or 1 of the gains, antenna, channel, pol); NaN where there is none or no solution."""
+    seen = autos.real
+    raw = np.full((len(frame.antennas.names), *autos.shape[2:]), np.nan)
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        raw[frame.ant1[frame.is_auto]] = np.nanmedian(np.where(seen > 0, seen, np.nan), axis=0)
+        return np.where(good, raw / (gains.real**2 + gains.imag**2), np.nan)
 
 
 def total_gains(

@@ -1,15 +1,16 @@
-"""From a measurement set to its calibrated, averaged one with one phase centre, in one pass over the samples.
+"""From a measurement set to its calibrated, averaged one with one phase centre, compared with the sky on the way.
 
-Some integrations at a time are read, corrected, averaged over channels, rotated to the common centre, averaged over
-time and written: the arithmetic of apply, averaging and phasing, with no array of the whole observation between them.
+Some integrations at a time are read, corrected, averaged over channels, rotated to the common centre and averaged over
+time: the arithmetic of apply, averaging and phasing in one pass over the samples. What is left, a fraction of them, is
+compared with the sky in memory, corrected by what its antennas show, and written.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
-from dsa110_assets.calibration import apply
+from dsa110_assets.calibration import antennas, apply
+from dsa110_assets.calibration.antennas import Observed, Search
+from dsa110_assets.calibration.epoch_options import EpochOptions
 from dsa110_assets.calibration.gains import Gains
-from dsa110_assets.visibilities import averaging, measurement_set, ms_columns, phasing
+from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.visibilities import averaging, measurement_set, phasing
 from dsa110_assets.visibilities.types import Visibilities
 
 _RESTART = 64
@@ -30,70 +34,105 @@ _RESTART = 64
 
 @dataclass(frozen=True)
 class Calibrated:
-    """frame: the new set's Visibilities, of which the geometry counts. flag_fraction: of its cross-correlations."""
+    """frame: the new set's Visibilities, of which the geometry counts. flag_fraction: of its cross-correlations. observed: what
+    its antennas were found to be against the sky; None where there was no sky to compare with. system_jy (antenna, pol): power
+    of the receptors by the tables, the median over the band; NaN where unknown."""
 
     frame: Visibilities
     flag_fraction: float
+    observed: Observed | None
+    system_jy: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Against:
+    """What an observation is compared with: the known sky, how, and what finds sources that it lacks."""
+
+    sky: SkyModel
+    options: EpochOptions
+    search: Search | None = None
 
 
 def calibrate_set(
-    source: Path, tables: Sequence[Gains], path: Path, *, channels: int = 1, times: int = 1, observer_note: str = ""
-) -> Calibrated:
-    """Write the measurement set `path` from the one at `source`, corrected by all `tables`.
+    source: Path, tables: Sequence[Gains], path: Path, *, channels: int = 1, times: int = 1, against: Against | None = None,
+    observer_note: str = "",
+) -> Calibrated:  # fmt: skip
+    """Write the measurement set `path` from the one at `source`, corrected by all `tables`, and by itself `against` the sky.
 
     Every `channels` channels and `times` integrations are averaged into one (see averaging.average), all phased to the
     middle of the meridian track. Raises what measurement_set.read, apply.apply and averaging.average raise.
     """
+    vis, system_jy = _corrected(source, tables, channels, times)
+    return _compared(vis, system_jy, path, against, observer_note)
+
+
+def write_averaged(
+    vis: Visibilities, path: Path, *, channels: int = 1, times: int = 1, against: Against | None = None, observer_note: str = ""
+) -> Calibrated:
+    """The same of visibilities that another engine corrected, stage by stage."""
+    averaged = averaging.average(phasing.to_common_centre(averaging.average(vis, channels)), 1, times)
+    gains, good = np.ones((1, len(vis.antennas.names), 1, 2), np.complex128), np.ones((1, 1, 1, 1), np.bool_)
+    power = apply.system_power(vis, vis.data[: apply.AUTO_INTEGRATIONS, vis.is_auto], gains, good)
+    return _compared(averaged, _over_band(power), path, against, observer_note)
+
+
+def _over_band(power_jy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(antenna, pol) medians of (time, antenna, channel, pol); NaN of nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanmedian(power_jy, axis=(0, 2)))
+
+
+def _compared(
+    vis: Visibilities, system_jy: NDArray[np.float64], path: Path, against: Against | None, observer_note: str
+) -> Calibrated:
+    """Write calibrated visibilities, whose arrays are overwritten by what their antennas need."""
+    observed = None
+    if against is not None and len(against.sky):
+        observed = antennas.observe(vis, against.sky, against.options, against.search)
+        antennas.correct(vis, observed.sums, observed.epoch, observed.scale_applied, observed.noise)
+    measurement_set.write(vis, path, observer_note=observer_note)
+    return Calibrated(vis, float(vis.flags[:, ~vis.is_auto].mean()), observed, system_jy)
+
+
+def _corrected(
+    source: Path, tables: Sequence[Gains], channels: int, times: int
+) -> tuple[Visibilities, NDArray[np.float64]]:
+    """The measurement set at `source`, calibrated, averaged and phased; and the receptors' power [Jy] (antenna, pol)."""
     with measurement_set.opened(source) as stored:
         frame = stored.frame
         gains, good = apply.total_gains(frame, tables)
         averaged, delay_s = _geometry(frame, channels, times)
-        power = apply.weight_factors(frame, stored.autocorrelations(apply.AUTO_INTEGRATIONS), gains, good)
+        autos = stored.autocorrelations(apply.AUTO_INTEGRATIONS)
+        power = apply.weight_factors(frame, autos, gains, good)
+        system_jy = _over_band(apply.system_power(frame, autos, gains, good))
         correction = _Correction(np.where(good, 1 / gains, 0).astype(np.complex64), power, delay_s, channels, times)
-        new = measurement_set.NewSet(averaged, path, None)
-        flags = np.empty(averaged.data.shape, np.bool_)
-        weight = np.empty((averaged.times_mjd.size, frame.ant1.size, 2), np.float32)
+        shape = averaged.data.shape
+        data, flags, weights = np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(shape, np.float32)
         step = math.lcm(times, 8 // math.gcd(frame.ant1.size, 8))  # so that every reading of bits begins with a byte
         parts = [(t, min(step, frame.times_mjd.size - t)) for t in range(0, frame.times_mjd.size, step)]
-        slots = [_Slot(frame, averaged, parts[0][1], -(-parts[0][1] // times)) for _ in parts[:2]]
-        writing: list[Future[None] | None] = [None, None]
-        with ExitStack() as stack:
-            columns = [stack.enter_context(new.column(name)) for name in ("DATA", "WEIGHT_SPECTRUM")]
-            reader, writer = (stack.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
+        slots = [_Slot(frame, parts[0][1]) for _ in parts[:2]]
+        with ThreadPoolExecutor(1) as reader:
             reading = reader.submit(slots[0].load, stored, *parts[0])
             for number, (t, n) in enumerate(parts):
-                slot, written = slots[number % 2], writing[number % 2]
+                slot = slots[number % 2]
                 reading.result()
                 if number + 1 < len(parts):
                     reading = reader.submit(slots[(number + 1) % 2].load, stored, *parts[number + 1])
-                if written is not None:
-                    written.result()
-                first, n_out = t // times, -(-n // times)
-                marks = flags[first : first + n_out]
-                correction.run(averaged, slot, t, n, marks)
-                weight[first : first + n_out] = measurement_set.mean_weights(slot.out_weights[:n_out], marks)
-                writing[number % 2] = writer.submit(slot.put, columns, first * frame.ant1.size, n_out)
-            for written in writing:
-                if written is not None:
-                    written.result()
-    new.finish(flags, weight, observer_note)
-    return Calibrated(averaged, float(flags[:, ~frame.is_auto].mean()))
+                out = slice(t // times, t // times - (-n // times))
+                correction.run(averaged, slot, t, n, data[out], flags[out], weights[out])
+    return replace(averaged, data=data, flags=flags, weights=weights), system_jy
 
 
 class _Slot:
-    """Memory for some integrations: read, and corrected. While those of one slot are computed, another reads or is written."""
+    """Memory for some integrations: while those of one slot are computed, another is read into."""
 
-    def __init__(self, frame: Visibilities, averaged: Visibilities, n_times: int, n_out_times: int) -> None:
-        shape, out = (n_times, *frame.data.shape[1:]), (n_out_times, *averaged.data.shape[1:])
+    def __init__(self, frame: Visibilities, n_times: int) -> None:
+        shape = (n_times, *frame.data.shape[1:])
         self.data, self.flags, self.weights = np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(shape, np.float32)
-        self.out, self.out_weights = np.empty(out, np.complex64), np.empty(out, np.float32)
 
     def load(self, stored: measurement_set.StoredSet, first_time: int, n_times: int) -> None:
         stored.load(first_time, self.data[:n_times], self.flags[:n_times], self.weights[:n_times])
-
-    def put(self, columns: Sequence[ms_columns.TiledColumn], first_row: int, n_out_times: int) -> None:
-        for column, values in zip(columns, (self.out, self.out_weights), strict=True):
-            column.put(first_row, values[:n_out_times])
 
 
 class _Correction:
@@ -105,10 +144,12 @@ class _Correction:
     ) -> None:
         self._inverse, self._power, self._delay_s, self._channels, self._times = inverse, power, delay_s, channels, times
 
-    def run(self, averaged: Visibilities, slot: _Slot, first_time: int, n_times: int, out_flags: NDArray[np.bool_]) -> None:
-        """Fill slot.out, slot.out_weights and out_flags from the slot's first `n_times` integrations."""
-        here = slice(first_time, first_time + n_times)
-        n_out, shape = out_flags.shape[0], (slice(None), *slot.data.shape[2:])
+    def run(
+        self, averaged: Visibilities, slot: _Slot, first_time: int, n_times: int, data: NDArray[np.complex64],
+        flags: NDArray[np.bool_], weights: NDArray[np.float32],
+    ) -> None:  # fmt: skip
+        """Fill data, flags and weights of averaged integrations from the slot's first `n_times`."""
+        here, shape = slice(first_time, first_time + n_times), (slice(None), *slot.data.shape[2:])
         inverse, power = (
             np.ascontiguousarray(np.broadcast_to(part, (*part.shape[:2], *shape[1:]))).reshape(*part.shape[:2], -1)
             for part in (values[here] if len(values) > 1 else values for values in (self._inverse, self._power))
@@ -117,20 +158,13 @@ class _Correction:
             _rows(slot.data[:n_times]).view(np.float32), _rows(slot.flags[:n_times]).view(np.uint8), _rows(slot.weights[:n_times]),
             averaged.ant1, averaged.ant2, inverse.view(np.float32), power, self._delay_s[here], averaged.frequencies_hz,
             self._channels, self._times,
-            _rows(slot.out[:n_out]).view(np.float32), _rows(out_flags).view(np.uint8), _rows(slot.out_weights[:n_out]),
+            _rows(data).view(np.float32), _rows(flags).view(np.uint8), _rows(weights),
         )  # fmt: skip
 
 
 def _rows(values: NDArray[Any]) -> NDArray[Any]:
     """The same memory as (time, baseline, channel x pol)."""
     return values.reshape(*values.shape[:2], -1)
-
-
-def write_averaged(vis: Visibilities, path: Path, *, channels: int = 1, times: int = 1, observer_note: str = "") -> Calibrated:
-    """The same of visibilities that another engine corrected, stage by stage."""
-    averaged = averaging.average(phasing.to_common_centre(averaging.average(vis, channels)), 1, times)
-    measurement_set.write(averaged, path, observer_note=observer_note)
-    return Calibrated(averaged, float(averaged.flags[:, ~averaged.is_auto].mean()))
 
 
 def _geometry(frame: Visibilities, channels: int, times: int) -> tuple[Visibilities, NDArray[np.float64]]:
@@ -153,7 +187,7 @@ def _geometry(frame: Visibilities, channels: int, times: int) -> tuple[Visibilit
 def _calibrate(  # type: ignore[no-untyped-def]
     data, flags, weights, ant1, ant2, inverse, power, delay_s, frequencies_hz, channels, times, out, out_flags, out_weights
 ):
-    """Integrations into `out` (of the set's own sign: conjugated), `out_flags` and `out_weights`, every sample of them.
+    """Integrations into `out`, `out_flags` and `out_weights`, every sample of them.
 
     Rows are of channel x pol; data, inverse and out have real and imaginary parts as float32 there.
     """
@@ -186,7 +220,7 @@ def _calibrate(  # type: ignore[no-untyped-def]
                 k, good = 2 * c + p, weight[c, p] > 0
                 scale = 1 / weight[c, p] if good else 0.0
                 out[o, b, 2 * k] = total[c, p, 0] * scale
-                out[o, b, 2 * k + 1] = -total[c, p, 1] * scale
+                out[o, b, 2 * k + 1] = total[c, p, 1] * scale
                 out_flags[o, b, k] = not good
                 out_weights[o, b, k] = weight[c, p]
 

@@ -29,7 +29,7 @@ def split(bandpass: Gains) -> tuple[Gains, Gains]:
     good = ~np.moveaxis(bandpass.flags, 2, -1)
     reference_hz = float(bandpass.frequencies_hz[0])
     unit = np.where(good, np.exp(1j * np.angle(values)), 0)
-    delay_ns = _peak_delay_ns(unit, bandpass.frequencies_hz, reference_hz)
+    delay_ns = peak_delay_ns(unit, bandpass.frequencies_hz, reference_hz)
     flat = np.where(good, values * phasor(-delay_ns, bandpass.frequencies_hz, reference_hz), 1)
     flags = np.asarray(~good.any(axis=-1))
     snr = np.where(flags, 0, np.median(np.moveaxis(bandpass.snr, 2, -1), axis=-1)).astype(np.float32)
@@ -44,7 +44,7 @@ def split(bandpass: Gains) -> tuple[Gains, Gains]:
     return k, replace(bandpass, values=np.moveaxis(flat, -1, 2))
 
 
-def _peak_delay_ns(
+def peak_delay_ns(
     unit: NDArray[np.complex128], frequencies_hz: NDArray[np.float64], reference_hz: float
 ) -> NDArray[np.float64]:
     """Delay [ns] of unit phasors (..., channel) on a regular grid: padded transform, then slope fits."""

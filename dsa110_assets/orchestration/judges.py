@@ -154,3 +154,35 @@ def residuals(figures: Figures, thresholds: "Thresholds") -> list[str]:
         lambda v: thresholds.min_residual_rms - slack <= v <= thresholds.max_residual_rms + slack,
         f"outside {thresholds.min_residual_rms:g} to {thresholds.max_residual_rms:g} (+- {slack:.2f} for {n} steady sources)",
     )
+
+
+def antennas_judged(figures: Figures, _: "Thresholds") -> list[str]:
+    if figures.get("antennas_judged"):
+        return []
+    return ["the field's known sources are too faint to tell whether antennas and flux scale are right"]
+
+
+def receptors_lost(figures: Figures, _: "Thresholds") -> list[str]:
+    lost = figures.get("receptors_lost", ())
+    return [f"{', '.join(lost)} see no sky and are flagged"] if lost else []
+
+
+def flux_scale(figures: Figures, thresholds: "Thresholds") -> list[str]:
+    """What is left after the correction, beyond three times its error."""
+    left, error = figures["flux_scale"] / figures["flux_scale_applied"] - 1, figures["flux_scale_error"]
+    limit = max(thresholds.max_flux_scale_left, 3 * error)
+    return [] if abs(left) <= limit else [f"fluxes are {left:+.1%} off those of the reference sources: {figures['flux_scale_reason']}"]
+
+
+def flux_scale_drift(figures: Figures, thresholds: "Thresholds") -> list[str]:
+    off = figures["flux_scale"] - 1
+    if abs(off) <= max(thresholds.flux_scale_warn, 3 * figures["flux_scale_error"]):
+        return []
+    return [f"the tables of {figures['calibrator']} give fluxes {off:+.1%} off: {figures['flux_scale_reason']}"]
+
+
+def gain_drift(figures: Figures, thresholds: "Thresholds") -> list[str]:
+    return every(
+        at_most("drift_amplitude", lambda t: t.max_gain_drift),
+        at_most("drift_phase_deg", lambda t: t.max_gain_drift_deg, " deg"),
+    )(figures, thresholds)

@@ -280,7 +280,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "source_catalog": (), "calibrator_catalog": ("source_catalog",), "sky_model": ("source_catalog",), "subband_group": (),
     "measurement_set": ("subband_group",),
     "caltables": ("measurement_set", "sky_model", "calibrator_catalog"),
-    "calibrated_ms": ("measurement_set", "caltables"),
+    "calibrated_ms": ("measurement_set", "caltables", "sky_model"),
     "tile_image": ("calibrated_ms", "sky_model"),
     "hour_mosaic": ("tile_image",),
     "source_measurements": ("hour_mosaic", "source_catalog"),

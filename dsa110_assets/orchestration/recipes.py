@@ -145,15 +145,15 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> Ingre
 
 
 def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> Ingredients | None:
-    """The measurement set and the table set chosen for its time. Raises WaitingError while there is none."""
+    """The measurement set, the table set chosen for its time, and the sky it is compared with. WaitingError without tables."""
     from dsa110_assets.orchestration import calibrators
 
-    product = usable(archive, "measurement_set", partition)
-    if product is None:
+    product, sky = usable(archive, "measurement_set", partition), usable(archive, "sky_model", None)
+    if product is None or sky is None:
         return None
     choice, tables = calibrators.choose_for(archive, settings, product)
     facts = {"caltable_set": choice.set.set_id.partition("/")[2]}
-    return Ingredients((product, tables), facts, prepared=choice)
+    return Ingredients((product, tables, sky), facts, prepared=choice)
 
 
 def _tiles_of_hour(archive: "Archive", settings: "Settings", hour: str) -> Ingredients | None:
@@ -235,7 +235,13 @@ ORDER = (
         lambda s: {"flagging": s.flagging, "reader_engine": s.reader_engine},
     ),
     Recipe("caltables", "night", "2", _transit_sets, lambda s: {"solve": s.solve, "solve_engine": s.solve_engine}),
-    Recipe("calibrated_ms", "observation", "2", _chosen_tables, lambda s: {"solve_engine": s.solve_engine, **_averaging(s)}),
+    Recipe(
+        "calibrated_ms",
+        "observation",
+        "3",
+        _chosen_tables,
+        lambda s: {"solve_engine": s.solve_engine, "epoch": s.epoch, **_averaging(s)},
+    ),
     Recipe(
         "tile_image",
         "observation",

@@ -120,6 +120,42 @@ RULES: dict[str, tuple[Rule, ...]] = {
             judges.none_of("n_antennas_without_tables"),
             hard=True,
         ),
+        Rule(
+            "antennas_judged",
+            "the field is bright enough to tell of every antenna",
+            ("antennas_judged", "gain_error"),
+            judges.antennas_judged,
+            severity=WARN,
+        ),
+        Rule("antennas", "every receptor sees the sky", ("n_receptors_lost", "n_antennas_lost"), judges.receptors_lost, severity=WARN),
+        Rule(
+            "enough_antennas",
+            "enough antennas see the sky",
+            ("kept_antenna_fraction", "n_antennas_kept", "n_antennas_lost"),
+            judges.if_known("antennas_judged", judges.at_least("kept_antenna_fraction", lambda t: t.min_antennas_kept)),
+            hard=True,
+        ),
+        Rule(
+            "flux_scale",
+            "the flux scale is that of the field's reference sources, or was corrected to it",
+            ("flux_scale", "flux_scale_error", "flux_scale_applied", "flux_scale_references"),
+            judges.if_known("flux_scale_references", judges.flux_scale),
+            hard=True,
+        ),
+        Rule(
+            "flux_scale_drift",
+            "the tables' flux scale is that of the field's reference sources",
+            ("flux_scale", "flux_scale_error", "flux_scale_applied"),
+            judges.if_known("flux_scale_references", judges.flux_scale_drift),
+            severity=WARN,
+        ),
+        Rule(
+            "gain_drift",
+            "gains are those of the tables",
+            ("drift_amplitude", "drift_phase_deg", "epoch_gains"),
+            judges.if_known("antennas_judged", judges.gain_drift),
+            severity=WARN,
+        ),
     ),
     "tile_image": (
         Rule(

@@ -145,18 +145,36 @@ def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
-def calibrate(ms_path: Path, chosen: "CaltableSet", settings: "Settings", path: Path, note: str) -> "Calibrated":
-    """Write the measurement set at `ms_path`, corrected by a set's tables and averaged as set, to `path`."""
+def calibrate(ms_path: Path, chosen: "CaltableSet", settings: "Settings", sky: "SkyModel", path: Path, note: str) -> "Calibrated":
+    """Write the measurement set at `ms_path`, corrected by a set's tables and against `sky`, averaged as set, to `path`."""
     from dsa110_assets.calibration import calibrated, caltables
+    from dsa110_assets.imaging.search import bright_sources
     from dsa110_assets.visibilities import averaging, measurement_set
 
     tables = [caltables.read(table) for table in chosen.paths]
     with measurement_set.opened(ms_path) as stored:
         n_channels, width_hz = stored.frame.frequencies_hz.size, stored.frame.channel_width_hz
     channels = settings.average_channels or averaging.channels_up_to(averaging.WIDEST_HZ, n_channels, width_hz)
+    how: dict[str, Any] = {
+        "channels": channels, "times": settings.average_times, "observer_note": note,
+        "against": calibrated.Against(sky, settings.epoch, bright_sources),
+    }  # fmt: skip
     if settings.solve_engine == "own":
-        return calibrated.calibrate_set(ms_path, tables, path, channels=channels, times=settings.average_times, observer_note=note)
+        return calibrated.calibrate_set(ms_path, tables, path, **how)
     from dsa110_assets.calibration import casa_engine
 
     vis = casa_engine.apply(measurement_set.read(ms_path), tables, work_dir=path.parent.parent)
-    return calibrated.write_averaged(vis, path, channels=channels, times=settings.average_times, observer_note=note)
+    return calibrated.write_averaged(vis, path, **how)
+
+
+def write_verdicts(made: "Calibrated", chosen: "CaltableSet", directory: Path, ms_path: Path) -> dict[str, Any]:
+    """What the antennas were found to be: antennas.parquet, a picture, and what was applied as a CASA table; the figures."""
+    if made.observed is None:
+        return {"antennas_judged": False}
+    from dsa110_assets.calibration import caltables, verdicts
+
+    receptors = verdicts.table(made.observed, made.frame, made.system_jy, {})
+    receptors.to_parquet(directory / "antennas.parquet")
+    verdicts.draw(receptors, directory / "preview.png")
+    caltables.write(verdicts.gains(made.observed, made.frame), directory / "epoch.cal", ms_path)
+    return verdicts.figures(made.observed, receptors)

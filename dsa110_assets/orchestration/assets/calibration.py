@@ -45,14 +45,15 @@ def caltables(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mater
 
 @describe.asset("calibrated_ms")
 def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
-    """The observation calibrated with the table set nearest in time, averaged, with one phase centre."""
+    """The observation calibrated with the table set nearest in time, compared with the sky, averaged, with one phase centre."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
         stages, settings, choice = publishing.Stages(), platform.settings, found.prepared
         product = found.only("measurement_set")
         with stages("calibrate"):
             note = f"{product.id} {choice.set.set_id}"
-            made = solving.calibrate(product.path / MEASUREMENT_SET, choice.set, settings, draft.path / CALIBRATED, note)
+            sky = read_sky_model(found.only("sky_model").path)
+            made = solving.calibrate(product.path / MEASUREMENT_SET, choice.set, settings, sky, draft.path / CALIBRATED, note)
         antennas = frozenset(product.metadata["antennas"])
         return {
             **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
@@ -68,6 +69,7 @@ def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
             "flag_fraction": made.flag_fraction,
             "n_channels": int(made.frame.frequencies_hz.size),
             "n_times": int(made.frame.times_mjd.size),
+            **solving.write_verdicts(made, choice.set, draft.path, draft.path / CALIBRATED),
         }
 
     return publishing.produce(context, platform, make)

@@ -1,0 +1,224 @@
+"""Every antenna of an observation against the sky it must have seen: what is corrected, flagged, weighed anew, and told.
+
+Tables are as old as their calibrator's transit. So the calibrated observation is compared with its field's predicted
+visibilities, antenna by antenna: gains that changed and delays that jumped are corrected (`epoch`), receptors that see no
+sky are flagged, weights are what the data scatter by once the model is taken out (`scatter`), and the flux scale is that of
+the field's reference sources where they say so together (`field_scale`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from dsa110_assets.calibration import delays, field_scale
+from dsa110_assets.calibration.comparison import Comparison, compare
+from dsa110_assets.calibration.epoch import EpochGains, solve_epoch
+from dsa110_assets.calibration.epoch_options import EpochOptions
+from dsa110_assets.calibration.field import SAME_SOURCE_DEG, at_times, beam_on
+from dsa110_assets.calibration.field_scale import Scale
+from dsa110_assets.calibration.scatter import noise_factors
+from dsa110_assets.sky import model as sky_model
+from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.telescope import astrometry
+from dsa110_assets.visibilities.predict import predict
+from dsa110_assets.visibilities.types import Visibilities
+
+Float = NDArray[np.float64]
+Search = Callable[[Visibilities, float], SkyModel]
+"""Finds sources above a flux [Jy] in residual visibilities: brightest first, at their apparent (dimmed) fluxes."""
+
+N_FITTED = 24
+_ROUNDS = 6
+_SIGNIFICANT, _LEAST_CHANGE = 5.0, 0.05
+"""A source's flux in the model is replaced where it differs from what the field says by so many sigma and so large a part."""
+_DOMINANT = 0.5
+_LEAST_PART = 0.02
+"""Sources the model lacks are looked for where they have so much of the model's root mean square."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What an observation's antennas were found to be.
+
+    epoch: their gains; noise (antenna, block, pol): see `scatter.noise_factors`; scale: fluxes over the reference sources', and
+    scale_applied, by which they are divided (1: left); sky: the field's model as it was found; changed_sources, new_sources:
+    numbers of those that are not as the catalogue says. sums: what it rests on, for block and interval bounds.
+    """
+
+    epoch: EpochGains
+    noise: Float
+    scale: Scale
+    scale_applied: float
+    scale_reason: str
+    sky: SkyModel
+    changed_sources: int
+    new_sources: int
+    sums: Comparison
+
+
+def field_model(vis: Visibilities, sky: SkyModel, n_sources: int) -> SkyModel:
+    """The `n_sources` of `sky` that are brightest through the primary beam during `vis`, brightest first."""
+    if not len(sky):
+        return sky
+    middle = vis.times_mjd.size // 2
+    response = beam_on(at_times(vis, [0, middle, -1]), np.rad2deg(sky.ra_rad), np.rad2deg(sky.dec_rad)).mean(axis=0)
+    apparent_jy = sky.flux_at(vis.frequencies_hz.mean())[:, 0] * response
+    order = np.argsort(-apparent_jy, kind="stable")[:n_sources]
+    return sky.select(order[apparent_jy[order] > 0])
+
+
+def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Search | None = None) -> Observed:
+    """Compare calibrated `vis` [Jy] with `sky`; `search` finds what `sky` lacks.
+
+    The model is put right in rounds: a source whose flux is not what the others say it should be, or that the model lacks,
+    would turn antennas that are well. At most six rounds; most observations need one.
+    """
+    field = field_model(vis, sky, options.model_sources)
+    listed_jy = field.flux_jy.copy()
+    for _ in range(_ROUNDS):
+        sums = compare(vis, field)
+        epoch = solve_epoch(sums, options)
+        thin = corrected(field_scale.thinned(vis), sums, epoch, 1.0)
+        n_fitted = min(N_FITTED, listed_jy.size)
+        factors, errors = field_scale.fitted_fluxes(thin, field, n_fitted)
+        over_listed = field.flux_jy[:n_fitted] / listed_jy[:n_fitted]
+        scale = field_scale.field_scale(factors * over_listed, errors * over_listed)
+        # a source that was just found is fitted first: until it is in the gains, the catalogue's fluxes seem to be wrong
+        found = _unknown(thin, field, search)
+        better = sky_model.concat(field, found) if found is not None else _with_fluxes(field, factors, errors, scale)
+        if better is field:
+            break
+        field = better
+    applied, reason = _applied(scale, options)
+    changed = int(np.sum(field.flux_jy[: listed_jy.size] != listed_jy))
+    return Observed(
+        epoch, noise_factors(sums, epoch), scale, applied, reason, field, changed, len(field) - listed_jy.size, sums
+    )
+
+
+def _with_fluxes(field: SkyModel, factors: Float, errors: Float, scale: Scale) -> SkyModel:
+    """The field with fluxes of sources that clearly are not what all say together; itself if there are none.
+
+    Of these only the ones that change by half as much as the most changed one does: one wrong flux turns antennas, which
+    feigns small changes all over the field; they are gone when it is right.
+    """
+    if scale.count < 2:
+        return field
+    ratio = factors / scale.factor
+    with np.errstate(invalid="ignore"):
+        off = np.abs(ratio - 1) > np.maximum(_SIGNIFICANT * np.hypot(errors / scale.factor, scale.error), _LEAST_CHANGE)
+        moved = np.where(off, np.abs(ratio - 1) / errors, 0)  # in sigma, which are about the same flux for all
+    off &= moved >= _DOMINANT * moved.max(initial=0.0)
+    if not off.any():
+        return field
+    flux, log = field.flux_jy.copy(), field.log_coefficients.copy()
+    index = np.flatnonzero(off)
+    flux[index] *= np.maximum(ratio[index], 0)
+    standard = index[np.any(log[index] != 0, axis=1) & (ratio[index] > 0)]
+    log[standard, 0] += np.log10(ratio[standard])
+    return replace(field, flux_jy=flux, log_coefficients=log)
+
+
+def _unknown(thin: Visibilities, field: SkyModel, search: Search | None) -> SkyModel | None:
+    """The brightest sources the model lacks, at their own fluxes; None where what is left is no sky.
+
+    Those of half the brightest's flux and more: fainter ones may be its sidelobes.
+    """
+    if search is None:
+        return None
+    model = predict(thin, field)
+    residual = replace(thin, data=thin.data - model[..., None])
+    power, error = field_scale.unknown_power(residual)
+    least = _LEAST_PART**2 * float(np.mean(model.real**2 + model.imag**2))
+    if not power > max(_SIGNIFICANT * error, least):
+        return None
+    found = search(residual, float(np.sqrt(power)) / 4)
+    away = astrometry.separation_deg(found.ra_rad[:, None], found.dec_rad[:, None], field.ra_rad, field.dec_rad)
+    new = found.select(away.min(axis=1, initial=np.inf) > SAME_SOURCE_DEG)
+    if not len(new):
+        return None
+    new = new.brighter_than(_DOMINANT * float(new.flux_jy.max()))
+    response = beam_on(thin, np.rad2deg(new.ra_rad), np.rad2deg(new.dec_rad)).mean(axis=0)
+    return replace(new, flux_jy=new.flux_jy / response)
+
+
+def _applied(scale: Scale, options: EpochOptions) -> tuple[float, str]:
+    """By what fluxes are divided, and why."""
+    if scale.count < options.least_references:
+        return 1.0, f"{scale.count} reference sources, {options.least_references} are needed: the tables' scale stands"
+    off = scale.factor - 1
+    told = f"{scale.count} reference sources say {scale.factor:.4f} +- {scale.error:.4f}"
+    if abs(off) < options.scale_sigma * scale.error:
+        return 1.0, f"{told}: the tables' scale stands"
+    if abs(off) > options.max_scale_change:
+        return 1.0, f"{told}: more than {options.max_scale_change:g} off, not corrected"
+    return scale.factor, f"{told}: corrected"
+
+
+def corrected(vis: Visibilities, sums: Comparison, epoch: EpochGains, scale: float, noise: Float | None = None) -> Visibilities:
+    """`vis` divided by the epoch's gains, its fluxes by `scale`; weights by `noise`, if given. Lost receptors are flagged.
+
+    Weights are of the corrected data: without `noise` they are what gains make of them. New arrays, of the same channels
+    or some of those that were compared.
+    """
+    data, flags, weights = vis.data.copy(), vis.flags.copy(), vis.weights.copy()
+    correct(replace(vis, data=data, flags=flags, weights=weights), sums, epoch, scale, noise)
+    return replace(vis, data=data, flags=flags, weights=weights)
+
+
+def correct(vis: Visibilities, sums: Comparison, epoch: EpochGains, scale: float, noise: Float | None = None) -> None:
+    """`corrected`, in place."""
+    gains = channel_gains(vis.frequencies_hz, sums, epoch) * np.sqrt(scale)
+    power = np.abs(gains) ** 2
+    if noise is not None:
+        factor = np.stack([_of_channels(np.nan_to_num(noise, nan=1.0)[:, :, p], vis.frequencies_hz, sums) for p in range(2)], axis=-1)
+        power = scale / np.broadcast_to(factor, gains.shape)
+    power = np.where(epoch.lost[None, :, None], 0, power)
+    interval = np.searchsorted(sums.first_time, np.arange(vis.times_mjd.size), side="right") - 1
+    _correct(vis.data, vis.flags, vis.weights, vis.ant1, vis.ant2, interval, (1 / gains).astype(np.complex64), power.astype(np.float32))
+
+
+def channel_gains(frequencies_hz: Float, sums: Comparison, epoch: EpochGains) -> NDArray[np.complex128]:
+    """What is applied, delays and all, at frequencies (channel,): (interval, antenna, channel, pol)."""
+    logs = np.log(epoch.gains)
+    steps = np.diff(logs.imag, axis=2, prepend=logs.imag[:, :, :1])
+    logs = logs.real + 1j * np.cumsum((steps + np.pi) % (2 * np.pi) - np.pi, axis=2) + 1j * logs.imag[:, :, :1]
+    smooth = np.stack(
+        [np.stack([_of_channels(logs[i, :, :, p], frequencies_hz, sums) for p in range(2)], axis=-1) for i in range(logs.shape[0])]
+    )
+    slope = delays.phasor(epoch.delay_ns, frequencies_hz, float(sums.block_hz.mean())).transpose(0, 2, 1)
+    return np.asarray(np.exp(smooth) * slope[None])
+
+
+def _of_channels(values: NDArray[Any], frequencies_hz: Float, sums: Comparison) -> NDArray[Any]:
+    """(antenna, block) at channels, linearly between the blocks' middles: (antenna, channel)."""
+    x = sums.block_hz
+    if x.size == 1:
+        return np.repeat(values, frequencies_hz.size, axis=1)
+    k = np.clip(np.searchsorted(x, frequencies_hz) - 1, 0, x.size - 2)
+    share = np.clip((frequencies_hz - x[k]) / (x[k + 1] - x[k]), 0, 1)
+    return np.asarray(values[:, k] * (1 - share) + values[:, k + 1] * share)
+
+
+@njit(cache=True, parallel=True)
+def _correct(data, flags, weights, ant1, ant2, interval, inverse, power):  # type: ignore[no-untyped-def]
+    n_times, n_baselines, n_channels, n_pols = data.shape
+    for row in prange(n_times * n_baselines):
+        t, b = row // n_baselines, row % n_baselines
+        i, j, s = ant1[b], ant2[b], interval[t]
+        for c in range(n_channels):
+            for p in range(n_pols):
+                scale = power[s, i, c, p] * power[s, j, c, p]
+                if scale > 0:
+                    data[t, b, c, p] *= inverse[s, i, c, p] * np.conj(inverse[s, j, c, p])
+                    weights[t, b, c, p] *= scale
+                else:
+                    data[t, b, c, p] = 0
+                    weights[t, b, c, p] = 0
+                    flags[t, b, c, p] = True

@@ -1,0 +1,132 @@
+"""The flux scale of an observation, from the sources of its field: each fitted for itself, all of them asked together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_assets.calibration.field import _products
+from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.visibilities.predict import predict_each
+from dsa110_assets.visibilities.types import Visibilities
+
+Float = NDArray[np.float64]
+_MOST_SAMPLES = 600_000
+_LEAST_SNR = 10.0
+_LEAST_SCATTER = 0.01
+"""No catalogue knows a single source at another epoch better than this: without it the brightest source alone would decide."""
+_HUBER = 1.5
+_ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Scale:
+    """`factor`: fluxes measured over those of the reference sources; `error` its standard error, from their own scatter;
+    `count` sources that it rests on. NaN where there are none."""
+
+    factor: float
+    error: float
+    count: int
+
+
+def thinned(vis: Visibilities) -> Visibilities:
+    """Every so many-th channel, each of its own width, that no more than 600,000 samples of either polarisation are left."""
+    samples = vis.times_mjd.size * vis.ant1.size * vis.frequencies_hz.size
+    step = max(1, -(-samples // _MOST_SAMPLES))
+    pick = slice(step // 2, None, step)
+    return replace(
+        vis,
+        data=np.ascontiguousarray(vis.data[:, :, pick]),
+        flags=np.ascontiguousarray(vis.flags[:, :, pick]),
+        weights=np.ascontiguousarray(vis.weights[:, :, pick]),
+        frequencies_hz=vis.frequencies_hz[pick].copy(),
+    )
+
+
+def fitted_fluxes(vis: Visibilities, sky: SkyModel, n_fitted: int) -> tuple[Float, Float]:
+    """Flux over the model's, with its error, of each of the first `n_fitted` sources of `sky`: linear least squares.
+
+    All are fitted together, with the others of `sky` as one; so sidelobes of one are not taken for flux of another. A
+    source that adds nothing to the data is NaN.
+    """
+    n = min(n_fitted, len(sky))
+    size = n + (len(sky) > n)
+    normal, target, energy, count = np.zeros((size, size)), np.zeros(size), 0.0, 0
+    for columns, data, root in _columns(vis, sky, n):
+        own, theirs = _products(columns.view(np.float32), data.view(np.float32))
+        normal += own
+        target += theirs
+        energy += float(np.sum(data.real**2 + data.imag**2, dtype=np.float64))
+        count += int(np.count_nonzero(root))
+    seen = np.flatnonzero(np.diag(normal) > 0)
+    factors, errors = np.full(size, np.nan), np.full(size, np.nan)
+    inverse = np.linalg.pinv(normal[np.ix_(seen, seen)], hermitian=True)
+    factors[seen] = inverse @ target[seen]
+    chi2 = max(energy - float(factors[seen] @ target[seen]), 0.0)
+    errors[seen] = np.sqrt(chi2 / max(2 * count - seen.size, 1) * np.maximum(np.diag(inverse), 0))
+    return factors[:n], errors[:n]
+
+
+_Complex = NDArray[np.complex64]
+
+
+def _columns(vis: Visibilities, sky: SkyModel, n: int) -> Iterator[tuple[_Complex, _Complex, NDArray[np.float32]]]:
+    """Of each integration: models (source, sample) and Stokes I (sample,), both times the root of the weight, and that."""
+    cross = np.flatnonzero(~vis.is_auto)
+    for t, each in enumerate(predict_each(vis, sky, n)):
+        weights = np.where(vis.flags[t, cross], np.float32(0), vis.weights[t, cross])
+        total = weights.sum(axis=-1)
+        data = np.where(weights > 0, vis.data[t, cross], 0)
+        mean = np.divide((weights * data).sum(axis=-1), total, out=np.zeros(total.shape, np.complex64), where=total > 0)
+        root = np.sqrt(total).ravel()
+        yield np.ascontiguousarray(each[:, cross].reshape(each.shape[0], -1) * root), np.ascontiguousarray(mean.ravel() * root), root
+
+
+def field_scale(factors: Float, errors: Float) -> Scale:
+    """What the sources of a field say together, robustly: Huber's estimate of location (Huber 1981, section 3.2).
+
+    A source counts by its error and the scatter of all beyond their errors, at least 1 %: one source that flared, or the
+    calibrator itself, is one voice. Sources below 10 sigma have none.
+    """
+    use = np.isfinite(factors) & (errors > 0)
+    use[use] = np.abs(factors[use]) > _LEAST_SNR * errors[use]
+    f, e = factors[use], errors[use]
+    if not f.size:
+        return Scale(float("nan"), float("nan"), 0)
+    middle = float(np.median(f))
+    scatter = _scatter(f - middle, e)
+    weights = np.ones(f.size)
+    for _ in range(_ROUNDS):
+        sigma = np.sqrt(e**2 + scatter**2)
+        pull = np.abs(f - middle) / sigma
+        weights = np.minimum(1.0, _HUBER / np.maximum(pull, 1e-9)) / sigma**2
+        middle = float(np.sum(weights * f) / np.sum(weights))
+        scatter = _scatter(f - middle, e)
+    return Scale(middle, float(1 / np.sqrt(np.sum(weights))), int(f.size))
+
+
+def _scatter(residuals: Float, errors: Float) -> float:
+    """What the sources scatter by beyond their errors, by the median."""
+    wide = 1.4826 * float(np.median(np.abs(residuals)))
+    return float(np.sqrt(max(wide**2 - float(np.median(errors)) ** 2, _LEAST_SCATTER**2)))
+
+
+def unknown_power(residual: Visibilities) -> tuple[float, float]:
+    """Mean |V|^2 [Jy^2] that XX and YY have in common in `residual`, and its error: a sky the model lacks.
+
+    Their noise is independent, so that the mean of Re(V_XX conj(V_YY)) is free of it.
+    """
+    cross = np.flatnonzero(~residual.is_auto)
+    total, square, weight = 0.0, 0.0, 0.0
+    for t in range(residual.times_mjd.size):
+        both = ~residual.flags[t, cross].any(axis=-1)
+        w = np.where(both, residual.weights[t, cross].astype(np.float64).prod(axis=-1), 0)
+        data = residual.data[t, cross].astype(np.complex128)
+        product = np.where(both, (data[..., 0] * np.conj(data[..., 1])).real, 0)
+        total += float(np.sum(w * product))
+        square += float(np.sum((w * product) ** 2))
+        weight += float(np.sum(w))
+    return (total / weight, float(np.sqrt(square)) / weight) if weight > 0 else (float("nan"), float("nan"))
