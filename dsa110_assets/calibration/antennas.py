@@ -128,7 +128,8 @@ def _with_fluxes(field: SkyModel, factors: Float, errors: Float, scale: Scale) -
 def _unknown(thin: Visibilities, field: SkyModel, search: Search | None) -> SkyModel | None:
     """The brightest sources the model lacks, at their own fluxes; None where what is left is no sky.
 
-    Those of half the brightest's flux and more: fainter ones may be its sidelobes.
+    Those of half the brightest's flux and more: fainter ones may be its sidelobes. Where the brightest is at a source of the
+    model, it is for the fit to put that right first.
     """
     if search is None:
         return None
@@ -140,10 +141,10 @@ def _unknown(thin: Visibilities, field: SkyModel, search: Search | None) -> SkyM
         return None
     found = search(residual, float(np.sqrt(power)) / 4)
     away = astrometry.separation_deg(found.ra_rad[:, None], found.dec_rad[:, None], field.ra_rad, field.dec_rad)
-    new = found.select(away.min(axis=1, initial=np.inf) > SAME_SOURCE_DEG)
-    if not len(new):
+    lacking = away.min(axis=1, initial=np.inf) > SAME_SOURCE_DEG
+    if not lacking.any() or not lacking[0]:
         return None
-    new = new.brighter_than(_DOMINANT * float(new.flux_jy.max()))
+    new = found.select(lacking).brighter_than(_DOMINANT * float(found.flux_jy[0]))
     response = beam_on(thin, np.rad2deg(new.ra_rad), np.rad2deg(new.dec_rad)).mean(axis=0)
     return replace(new, flux_jy=new.flux_jy / response)
 

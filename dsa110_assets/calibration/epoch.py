@@ -203,7 +203,6 @@ class _Logs:
         whole = np.stack([_log(g, use) for g in (*halves.gains, total.gains)])
         whole -= np.where(use, np.median(whole.real[:, use], axis=1)[:, None, None], 0)
         about = _log(parts.gains / total.gains, use & np.swapaxes(parts.solved, -1, -2).all(axis=(0, 1)))
-        about = about - about.mean(axis=0, keepdims=True)
         both = about.mean(axis=1)
         return _Logs(whole, np.stack([about[:, 0], about[:, 1], both]), parts)
 

@@ -1,0 +1,173 @@
+"""Gains since the tables, from sums made of known gains, model and noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dsa110_assets.calibration import scatter
+from dsa110_assets.calibration.comparison import Comparison
+from dsa110_assets.calibration.delays import phasor
+from dsa110_assets.calibration.epoch import solve_epoch
+from dsa110_assets.calibration.epoch_options import EpochOptions
+
+N_ANT, N_BLOCKS, N_INTERVALS = 16, 16, 4
+SAMPLES = 24
+"""Samples of a baseline in a slot and block; noise of either part 1 Jy at weight 1."""
+BLOCK_HZ = 1.405e9 + 11.71875e6 * (np.arange(N_BLOCKS) - 7.5)
+ANT1, ANT2 = (a.astype(np.int32) for a in np.triu_indices(N_ANT, 1))
+
+
+def sums(gains: np.ndarray, seed: int = 1, flux_jy: float = 1.0, noise: np.ndarray | None = None) -> Comparison:
+    """Of gains (interval, antenna, block, pol) on a source of flux_jy; `noise` (antenna, pol): each receptor's share of sigma^2."""
+    rng = np.random.default_rng(seed)
+    g = np.broadcast_to(gains, (N_INTERVALS, N_ANT, N_BLOCKS, 2)).transpose(0, 3, 2, 1)[:, None]
+    z = np.broadcast_to(g[..., ANT1] * np.conj(g[..., ANT2]), (N_INTERVALS, 2, 2, N_BLOCKS, ANT1.size))
+    shares = np.ones((N_ANT, 2)) if noise is None else noise
+    variance = np.broadcast_to((shares[ANT1] * shares[ANT2]).T[:, None], z.shape)
+    d = np.full(z.shape, SAMPLES * flux_jy**2)
+    e = flux_jy * np.sqrt(SAMPLES * variance) * (rng.normal(size=z.shape) + 1j * rng.normal(size=z.shape))
+    power = rng.gamma(SAMPLES, 2, z.shape) * variance
+    energy = np.abs(z) ** 2 * d + 2 * (np.conj(z) * e).real + power
+    bounds = np.arange(N_BLOCKS + 1), np.arange(N_INTERVALS + 1) * 6
+    return Comparison(z * d + e, d, energy, np.full(z.shape, float(SAMPLES)), ANT1, ANT2, N_ANT, BLOCK_HZ, *bounds)
+
+
+SIGMA = 1 / np.sqrt((N_ANT - 1) * N_BLOCKS * N_INTERVALS * 2 * SAMPLES)
+"""Error of either part of a gain of 1 on 1 Jy: 0.0047."""
+
+
+def truth(spread: float, seed: int) -> np.ndarray:
+    """Gains that departed by a normal `spread` in ln|g| and phase, (1, antenna, 1, pol), about their common amplitude and phase."""
+    rng = np.random.default_rng([seed, 7])
+    logs = spread * (rng.normal(size=(1, N_ANT, 1, 2)) + 1j * rng.normal(size=(1, N_ANT, 1, 2)))
+    return np.exp(logs)
+
+
+def error(applied: np.ndarray, true: np.ndarray) -> float:
+    """Root mean square of ln(applied / true) about the common amplitude and the phase that all share at a time."""
+    logs = np.log(applied / true)
+    return float(np.sqrt(np.mean((logs.real - logs.real.mean()) ** 2 + (logs.imag - logs.imag.mean(axis=(1, 2), keepdims=True)) ** 2)))
+
+
+@pytest.mark.parametrize("times_sigma", [0.0, 0.3, 1.0, 3.0, 20.0])
+def test_gains_are_never_worse_than_before(times_sigma: float) -> None:
+    """Over 20 observations. Shrinking by v / (v + sigma^2) leaves v sigma^2 / (v + sigma^2) of either part's variance, always
+    below v. What is known of v is of 32 receptors: its error costs some per cent, so 1.1 of that; and of v = 0, the chance
+    that noise passes three sigma: a tenth of sigma."""
+    before, after = [], []
+    for seed in range(20):
+        true = truth(times_sigma * SIGMA, seed)
+        found = solve_epoch(sums(true, seed), EpochOptions())
+        before.append(error(np.ones_like(true), true))
+        after.append(error(found.gains, true))
+    v = (times_sigma * SIGMA) ** 2
+    expected = np.sqrt(2 * v * SIGMA**2 / (v + SIGMA**2))
+    assert np.mean(after) <= max(1.1 * expected, min(np.mean(before), np.sqrt(2 * v))) + 0.1 * SIGMA
+    assert np.mean(after) <= np.mean(before) + 0.1 * SIGMA
+    if times_sigma >= 3:
+        assert np.mean(after) < 1.1 * expected
+
+
+def test_the_spread_is_found() -> None:
+    """Of 32 receptors a standard deviation is known to 1/sqrt(2 x 31), 13 %: three of those."""
+    found = solve_epoch(sums(truth(0.05, 3)), EpochOptions())
+    assert found.drift_amplitude == pytest.approx(0.05, rel=0.4)
+    assert found.drift_phase_rad == pytest.approx(0.05, rel=0.4)
+    assert found.applied == "phase+amplitude"
+
+
+def test_a_healthy_array_is_left_alone() -> None:
+    found = solve_epoch(sums(np.ones((1, 1, 1, 1), complex)), EpochOptions())
+    assert found.judged
+    assert found.common == pytest.approx(1, abs=4 * 1.2533 * SIGMA / np.sqrt(2 * N_ANT))  # the error of a median
+    assert found.applied == "none"
+    assert not found.lost.any()
+    np.testing.assert_allclose(found.error, SIGMA, rtol=0.05)
+
+
+@pytest.mark.parametrize("sky", [0.0, 0.05, 0.2])
+def test_a_receptor_without_sky_is_lost(sky: float) -> None:
+    gains = np.ones((1, N_ANT, 1, 2), complex)
+    gains[0, 5, 0, 1] = sky
+    found = solve_epoch(sums(gains), EpochOptions())
+    assert list(zip(*np.nonzero(found.lost), strict=True)) == [(5, 1)]
+    assert found.common == pytest.approx(1, abs=6 * SIGMA)
+    assert abs(found.measured[5, 1]) == pytest.approx(sky, abs=6 * SIGMA)
+    assert found.applied == "none"
+
+
+def test_an_antenna_that_lost_half_its_amplitude_is_corrected() -> None:
+    gains = np.ones((1, N_ANT, 1, 2), complex)
+    gains[0, 5] = 0.5 * np.exp(0.4j)
+    found = solve_epoch(sums(gains), EpochOptions())
+    assert not found.lost.any()
+    np.testing.assert_allclose(found.gains[0, 5], np.broadcast_to(gains[0, 5], (N_BLOCKS, 2)), atol=5 * SIGMA)  # it is applied whole
+    assert found.stand_out[5].all()
+    assert found.stand_out.sum() == 2
+
+
+def test_delays_that_jumped_are_found() -> None:
+    """A delay's error is that of the phase over 2 pi times the root of the sum of squares of the frequencies: 0.02 ns here."""
+    jumped_ns = np.zeros((N_ANT, 2))
+    jumped_ns[[2, 9]], jumped_ns[4, 0] = [[4.0], [-3.0]], 2.0
+    gains = phasor(jumped_ns, BLOCK_HZ, float(BLOCK_HZ.mean())).transpose(0, 2, 1)[None]
+    found = solve_epoch(sums(gains), EpochOptions())
+    block_sigma = SIGMA * np.sqrt(N_BLOCKS)
+    sigma_ns = 1e9 * block_sigma / (2 * np.pi * np.sqrt(np.sum((BLOCK_HZ - BLOCK_HZ.mean()) ** 2)))
+    np.testing.assert_allclose(found.delay_ns, jumped_ns, atol=6 * sigma_ns)
+    assert (found.delay_ns != 0).sum() == 5
+    assert not found.lost.any()
+
+
+def test_a_changed_bandpass_is_corrected_where_it_changed() -> None:
+    gains = np.ones((1, N_ANT, N_BLOCKS, 2), complex)
+    gains[0, 3, :, 0] = np.exp(0.3 * np.cos(2 * np.pi * np.arange(N_BLOCKS) / 8))
+    found = solve_epoch(sums(gains), EpochOptions())
+    assert list(zip(*np.nonzero(found.changed), strict=True)) == [(3, 0)]
+    block_sigma = SIGMA * np.sqrt(N_BLOCKS)
+    shape = found.gains[0, 3, :, 0] / found.gains[0, 3, :, 0].mean()
+    np.testing.assert_allclose(shape, gains[0, 3, :, 0] / gains[0, 3, :, 0].mean(), atol=5 * block_sigma)
+
+
+def test_gains_that_turn_within_the_observation_are_followed() -> None:
+    rates = 0.2 * np.random.default_rng(2).normal(size=(1, N_ANT, 1, 2))
+    turning = np.exp(1j * rates * np.linspace(-1, 1, N_INTERVALS)[:, None, None, None])
+    found = solve_epoch(sums(turning), EpochOptions())
+    assert error(found.gains, turning) < 1.5 * SIGMA * np.sqrt(N_INTERVALS)  # shrunk: below the noise of an interval's gains
+    assert error(np.ones_like(turning), turning) > 0.1
+
+
+def test_a_faint_field_says_nothing() -> None:
+    gains = np.ones((1, N_ANT, 1, 2), complex)
+    gains[0, 5] = 0
+    found = solve_epoch(sums(gains, flux_jy=0.03), EpochOptions())
+    assert not found.judged
+    assert not found.lost.any()
+    assert found.applied == "none"
+
+
+def test_all_power_down_is_the_common_amplitude() -> None:
+    found = solve_epoch(sums(np.full((1, 1, 1, 1), 0.85**0.5, complex)), EpochOptions())
+    assert found.common**2 == pytest.approx(0.85, abs=6 * SIGMA)
+    assert found.applied == "none"
+
+
+def test_noise_of_receptors_is_told_apart() -> None:
+    """A receptor's share is known from 15 baselines x 24 samples in each of 8 slots, the median over slots: 5 % per block."""
+    shares = np.ones((N_ANT, 2))
+    shares[3, 0], shares[7] = 4.0, 2.0
+    given = sums(np.ones((1, 1, 1, 1), complex), noise=shares)
+    factors = scatter.noise_factors(given, solve_epoch(given, EpochOptions()))
+    np.testing.assert_allclose(np.median(factors, axis=1), shares, rtol=0.06)
+
+
+def test_an_antenna_that_lost_signal_gains_no_weight() -> None:
+    """Half the amplitude of sky and noise: corrected, its noise is the others' over a weight that said four times less."""
+    gains = np.ones((1, N_ANT, 1, 2), complex)
+    gains[0, 5] = 0.5
+    shares = np.ones((N_ANT, 2))
+    shares[5] = 0.25
+    given = sums(gains, noise=shares)
+    factors = scatter.noise_factors(given, solve_epoch(given, EpochOptions()))
+    np.testing.assert_allclose(np.median(factors[5], axis=0), 1.0, rtol=0.06)
