@@ -117,9 +117,12 @@ class _Run:
 
     def deliver(self, group: ScheduledGroup, paths: list[Path], rfi: dict[str, Any]) -> dict[str, Any]:
         """Rename a group's files to their final names, plant its faults; returns its entry of the truth."""
-        mine = [fault for fault in self.options.faults if fault.group == group.index]
+        mine = self.options.file_faults(group.index)
         names: list[str] = []
         for subband, path in enumerate(paths):
             here = [fault for fault in mine if fault.subband == subband]
             names += faults.deliver(path, self.out, group.stamps[subband], subband, here)
-        return truth.group_record(group, names, [asdict(fault) for fault in mine], rfi)
+        planted = [asdict(fault) for fault in mine]
+        for fault in self.options.signal_faults(group=group.index):
+            planted += fault.records()
+        return truth.group_record(group, names, planted, rfi)

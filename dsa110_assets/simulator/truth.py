@@ -82,8 +82,23 @@ def with_groups(truth: dict[str, Any], written: Sequence[dict[str, Any]]) -> dic
     merged = {g["mjd_start"]: g for g in truth["groups"]} | {g["mjd_start"]: g for g in written}
     groups = [merged[start] for start in sorted(merged)]
     touched = float(np.mean([g["rfi"]["touched_fraction"] for g in groups])) if groups else 0.0
-    faults = [fault | {"observation": g["observation"]} for g in groups for fault in g["faults"]]
-    return truth | {"groups": groups, "rfi": truth["rfi"] | {"touched_fraction": touched}, "faults": faults}
+    return truth | {
+        "groups": groups, "rfi": truth["rfi"] | {"touched_fraction": touched}, "faults": _all_faults(groups),
+    }  # fmt: skip
+
+
+def _all_faults(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every fault of a file with its observation; every fault of the signal once, with all its observations."""
+    files: list[dict[str, Any]] = []
+    signal: dict[str, dict[str, Any]] = {}
+    for group in groups:
+        for fault in group["faults"]:
+            if "subband" in fault:
+                files.append(fault | {"observation": group["observation"]})
+            else:
+                one = signal.setdefault(json.dumps(fault, sort_keys=True), fault | {"observations": []})
+                one["observations"].append(group["observation"])
+    return [*files, *signal.values()]
 
 
 def write(out: Path, truth: dict[str, Any]) -> None:
