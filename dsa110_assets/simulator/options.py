@@ -31,14 +31,21 @@ class Fault:
 
 @dataclass(frozen=True)
 class FixedSource:
-    """A constant source put into the sky by hand: ICRS [deg], Stokes I [Jy] at 1.4 GHz, S ~
-    nu^spectral_index."""
+    """A constant source put into the sky by hand: ICRS [deg], Stokes I [Jy] at 1.4 GHz, S ~ nu^spectral_index.
+
+    With a major axis it is a Gaussian: FWHM [arcsec], the major axis at `pa_deg` east of ICRS north. Stokes Q is
+    `stokes_q_fraction` of I.
+    """
 
     name: str
     ra_deg: float
     dec_deg: float
     flux_jy: float
     spectral_index: float = -0.7
+    major_arcsec: float = 0.0
+    minor_arcsec: float = 0.0
+    pa_deg: float = 0.0
+    stokes_q_fraction: float = 0.0
 
 
 def parse_fault(text: str) -> Fault | SignalFault:
