@@ -37,6 +37,7 @@ N_FITTED = 24
 _ROUNDS = 6
 _SIGNIFICANT, _LEAST_CHANGE = 5.0, 0.05
 """A source's flux in the model is replaced where it differs from what the field says by so many sigma and so large a part."""
+_SETTLED = 0.01
 _DOMINANT = 0.5
 _LEAST_PART = 0.02
 """Sources the model lacks are looked for where they have so much of the model's root mean square."""
@@ -80,48 +81,53 @@ def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Sea
     would turn antennas that are well. At most six rounds; most observations need one.
     """
     field = field_model(vis, sky, options.model_sources)
-    listed_jy = field.flux_jy.copy()
+    listed_jy = field.flux_jy.copy()  # 0 for new sources, which come first: they are fitted, but no reference
     for _ in range(_ROUNDS):
         sums = compare(vis, field)
         epoch = solve_epoch(sums, options)
         thin = corrected(field_scale.thinned(vis), sums, epoch, 1.0)
-        n_fitted = min(N_FITTED, listed_jy.size)
+        n_fitted = min(N_FITTED + int(np.sum(listed_jy == 0)), len(field))
         factors, errors = field_scale.fitted_fluxes(thin, field, n_fitted)
-        over_listed = field.flux_jy[:n_fitted] / listed_jy[:n_fitted]
-        scale = field_scale.field_scale(factors * over_listed, errors * over_listed)
+        known = listed_jy[:n_fitted] > 0
+        over_listed = field.flux_jy[:n_fitted][known] / listed_jy[:n_fitted][known]
+        scale = field_scale.field_scale(factors[known] * over_listed, errors[known] * over_listed)
         # a source that was just found is fitted first: until it is in the gains, the catalogue's fluxes seem to be wrong
         found = _unknown(thin, field, search)
-        better = sky_model.concat(field, found) if found is not None else _with_fluxes(field, factors, errors, scale)
+        if found is not None:
+            field, listed_jy = sky_model.concat(found, field), np.concatenate([np.zeros(len(found)), listed_jy])
+            continue
+        better = _with_fluxes(field, listed_jy, factors, errors, scale)
         if better is field:
             break
         field = better
     applied, reason = _applied(scale, options)
-    changed = int(np.sum(field.flux_jy[: listed_jy.size] != listed_jy))
-    return Observed(
-        epoch, noise_factors(sums, epoch), scale, applied, reason, field, changed, len(field) - listed_jy.size, sums
-    )
+    changed = int(np.sum((field.flux_jy != listed_jy) & (listed_jy > 0)))
+    return Observed(epoch, noise_factors(sums, epoch), scale, applied, reason, field, changed, int(np.sum(listed_jy == 0)), sums)
 
 
-def _with_fluxes(field: SkyModel, factors: Float, errors: Float, scale: Scale) -> SkyModel:
+def _with_fluxes(field: SkyModel, listed_jy: Float, factors: Float, errors: Float, scale: Scale) -> SkyModel:
     """The field with fluxes of sources that clearly are not what all say together; itself if there are none.
 
     Of these only the ones that change by half as much as the most changed one does: one wrong flux turns antennas, which
-    feigns small changes all over the field; they are gone when it is right.
+    feigns small changes all over the field; they are gone when it is right. What is not the catalogue's any more is
+    followed until it hardly changes.
     """
-    if scale.count < 2:
-        return field
-    ratio = factors / scale.factor
+    common = scale.factor if scale.count >= 2 else 1.0
+    ratio = factors / common
+    free = field.flux_jy[: ratio.size] != listed_jy[: ratio.size]
+    least = np.where(free, _SETTLED, _LEAST_CHANGE if scale.count >= 2 else np.inf)
     with np.errstate(invalid="ignore"):
-        off = np.abs(ratio - 1) > np.maximum(_SIGNIFICANT * np.hypot(errors / scale.factor, scale.error), _LEAST_CHANGE)
+        sigma = np.hypot(errors / common, np.nan_to_num(scale.error))
+        off = (np.abs(ratio - 1) > np.maximum(np.where(free, 1.0, _SIGNIFICANT) * sigma, least)) & np.isfinite(ratio)
         moved = np.where(off, np.abs(ratio - 1) / errors, 0)  # in sigma, which are about the same flux for all
-    off &= moved >= _DOMINANT * moved.max(initial=0.0)
+    off &= free | (moved >= _DOMINANT * moved.max(initial=0.0))
     if not off.any():
         return field
     flux, log = field.flux_jy.copy(), field.log_coefficients.copy()
     index = np.flatnonzero(off)
-    flux[index] *= np.maximum(ratio[index], 0)
-    standard = index[np.any(log[index] != 0, axis=1) & (ratio[index] > 0)]
-    log[standard, 0] += np.log10(ratio[standard])
+    flux[index] *= np.maximum(ratio[index], 1e-3)
+    standard = index[np.any(log[index] != 0, axis=1)]
+    log[standard, 0] += np.log10(np.maximum(ratio[standard], 1e-3))
     return replace(field, flux_jy=flux, log_coefficients=log)
 
 

@@ -44,6 +44,7 @@ class EpochGains:
     drift_amplitude, drift_phase_rad: the true spread of the receptors that do not stand out. stand_out (antenna, pol).
     gain_chi2: how much chi-squared of unseen data fell by what is applied; 0 where nothing is.
     variance: of a complex sample of weight 1, after the fit. judged: whether the field is bright enough to say anything.
+    misfit: what baselines differ by from any gains' product, as part of the signal: a model that is not the sky.
     """
 
     gains: Complex
@@ -59,6 +60,7 @@ class EpochGains:
     gain_chi2: float
     variance: float
     judged: bool
+    misfit: float = 0.0
 
     @property
     def applied(self) -> str:
@@ -84,8 +86,9 @@ def solve_epoch(sums: Comparison, options: EpochOptions) -> EpochGains:
     if not judged or use.sum() < _FEWEST:
         return nothing
     logs = _Logs.of(total, _Fit.of(r.sum(axis=0), d.sum(axis=0), sums), _Fit.of(r, d, sums), use)
-    spread = _spread(logs, _sigma(total, variance), use, options.outlier_sigma)
-    sway = _sway(logs, variance, use)
+    misfit = _misfit(r.sum(axis=(0, 1)), d.sum(axis=(0, 1)), sums, total.gains, variance, use)
+    spread = _spread(logs, _sigma(total, variance), misfit, use, options.outlier_sigma)
+    sway = _sway(logs, variance, misfit, use)
     better = _unseen_improvement(r, d, sums, logs, spread, sway, common, use)
     kept = better > 0
     gains = np.exp(_believed(logs.whole, logs.intervals, spread, sway, 1.0)) if kept else np.ones(logs.intervals.shape[1:])
@@ -94,7 +97,7 @@ def solve_epoch(sums: Comparison, options: EpochOptions) -> EpochGains:
     return replace(
         nothing, gains=np.where(use[:, None], gains[:, :, None] * of_blocks, 1), delay_ns=np.where(use, delay_ns, 0), lost=lost,
         changed=changed, stand_out=spread.stand_out | changed | (use & (delay_ns != 0)), drift_amplitude=float(np.sqrt(spread.variance[0])),
-        drift_phase_rad=float(np.sqrt(spread.variance[1])), gain_chi2=max(better, 0.0),
+        drift_phase_rad=float(np.sqrt(spread.variance[1])), gain_chi2=max(better, 0.0), misfit=misfit,
     )  # fmt: skip
 
 
@@ -186,6 +189,21 @@ def _sigma(fit: _Fit, variance: float) -> Float:
     return np.asarray(np.swapaxes(np.sqrt(variance / 2 / np.where(size > 0, size, np.nan)), -1, -2))
 
 
+def _misfit(r: Complex, d: Float, sums: Comparison, gains: Complex, variance: float, use: NDArray[np.bool_]) -> float:
+    """Root mean square of either part of R / (D z) - 1 over baselines beyond the noise, of r, d (pol, baseline); 0 unless it is
+    significant. An antenna cannot cause it, so a model does: of a source that is resolved, or of too few sources."""
+    pairs = use.T[:, sums.ant1] & use.T[:, sums.ant2] & (d > 0)
+    z = gains[:, sums.ant1] * np.conj(gains[:, sums.ant2])
+    if not pairs.any():
+        return 0.0
+    z, r, d = z[pairs], r[pairs], d[pairs]
+    share = 1 - use.sum() / max(z.size, 1)  # what of the noise the fit leaves
+    excess = d * np.abs(r / (d * z) - 1) ** 2 - share * variance / np.abs(z) ** 2
+    if excess.sum() < _SIGNIFICANT * variance * np.sqrt(z.size):
+        return 0.0
+    return float(np.sqrt(excess.sum() / d.sum() / 2))
+
+
 @dataclass(frozen=True)
 class _Logs:
     """ln g: its real part about the receptors' median. Each (..., antenna, pol) complex, 0 where not in use.
@@ -229,20 +247,21 @@ class _Spread:
         return believed[0], believed[1]
 
 
-def _spread(logs: _Logs, sigma: Float, use: NDArray[np.bool_], outlier: float) -> _Spread:
-    """The mean product of both halves' departures, if it is three times its own error above 0; else there is none to be seen."""
+def _spread(logs: _Logs, sigma: Float, misfit: float, use: NDArray[np.bool_], outlier: float) -> _Spread:
+    """The mean product of both halves' departures, if it is three times its own error above 0 and twice the model's misfit:
+    gains take up as much of a wrong model as they leave. Else there is none to be seen."""
     variance = np.zeros(2)
     even, odd, both = logs.whole
     # the first idea of the spread is the median's, which a broken antenna does not move
     widths = [1.4826 * float(np.median(np.abs(part(both)[use]))) for part in (np.real, np.imag)]
-    stand_out = _outside(both, [max(width**2, 1e-30) + 0 * sigma for width in widths], use, outlier)
+    stand_out = _outside(both, [max(width**2, misfit**2, 1e-30) + 0 * sigma for width in widths], use, outlier)
     for _ in range(_ROUNDS):
         regular = use & ~stand_out
         if regular.sum() < _FEWEST:
             break
         for k, part in enumerate((np.real, np.imag)):
-            variance[k] = _agreed(part(even)[regular], part(odd)[regular], 2 * sigma[regular] ** 2)
-        again = _outside(both, [sigma**2 + v for v in variance], use, outlier)
+            variance[k] = _agreed(part(even)[regular], part(odd)[regular], 2 * sigma[regular] ** 2, misfit)
+        again = _outside(both, [sigma**2 + misfit**2 + v for v in variance], use, outlier)
         if np.array_equal(again, stand_out):
             break
         stand_out = again
@@ -254,13 +273,13 @@ def _outside(departures: Complex, variances: list[Float], use: NDArray[np.bool_]
     return np.asarray(use & ((np.abs(departures.real) > size) | (np.abs(departures.imag) > phase)))
 
 
-def _agreed(one: Float, other: Float, noise: Float) -> float:
+def _agreed(one: Float, other: Float, noise: Float, misfit: float) -> float:
     """The true variance two measurements of independent noise variances `noise` share; 0 unless it is significant."""
     found = float(np.mean(one * other))
-    return found if found > _SIGNIFICANT * float(np.mean(noise)) / np.sqrt(one.size) else 0.0
+    return found if found > max(_SIGNIFICANT * float(np.mean(noise)) / np.sqrt(one.size), 4 * misfit**2) else 0.0
 
 
-def _sway(logs: _Logs, variance: float, use: NDArray[np.bool_]) -> _Spread:
+def _sway(logs: _Logs, variance: float, misfit: float, use: NDArray[np.bool_]) -> _Spread:
     """The spread of intervals about the whole observation, of all receptors alike; sigma is that of a whole interval."""
     sigma = np.sqrt(np.mean(_sigma(logs.parts, variance) ** 2 / 2, axis=(0, 1)))
     n_intervals = logs.intervals.shape[1]
@@ -269,7 +288,7 @@ def _sway(logs: _Logs, variance: float, use: NDArray[np.bool_]) -> _Spread:
         return _Spread(np.zeros(2), sigma, none)
     even, odd = (logs.intervals[h][:, use] for h in range(2))
     noise = np.broadcast_to(2 * sigma[use] ** 2, even.shape)
-    variances = [_agreed(part(even).ravel(), part(odd).ravel(), noise.ravel()) for part in (np.real, np.imag)]
+    variances = [_agreed(part(even).ravel(), part(odd).ravel(), noise.ravel(), misfit) for part in (np.real, np.imag)]
     return _Spread(np.array(variances), sigma, none)
 
 

@@ -18,7 +18,7 @@ _MOST_SAMPLES = 600_000
 _LEAST_SNR = 10.0
 _LEAST_SCATTER = 0.01
 """No catalogue knows a single source at another epoch better than this: without it the brightest source alone would decide."""
-_HUBER = 1.5
+_BIWEIGHT = 4.685
 _ROUNDS = 30
 
 
@@ -86,10 +86,10 @@ def _columns(vis: Visibilities, sky: SkyModel, n: int) -> Iterator[tuple[_Comple
 
 
 def field_scale(factors: Float, errors: Float) -> Scale:
-    """What the sources of a field say together, robustly: Huber's estimate of location (Huber 1981, section 3.2).
+    """What the sources of a field say together, robustly: the biweight estimate of location (Beaton & Tukey 1974).
 
-    A source counts by its error and the scatter of all beyond their errors, at least 1 %: one source that flared, or the
-    calibrator itself, is one voice. Sources below 10 sigma have none.
+    A source counts by its error and the scatter of all beyond their errors, at least 1 %: the calibrator itself is one voice,
+    and one that flared is none. Sources below 10 sigma have none.
     """
     use = np.isfinite(factors) & (errors > 0)
     use[use] = np.abs(factors[use]) > _LEAST_SNR * errors[use]
@@ -102,7 +102,7 @@ def field_scale(factors: Float, errors: Float) -> Scale:
     for _ in range(_ROUNDS):
         sigma = np.sqrt(e**2 + scatter**2)
         pull = np.abs(f - middle) / sigma
-        weights = np.minimum(1.0, _HUBER / np.maximum(pull, 1e-9)) / sigma**2
+        weights = np.maximum(1 - (pull / _BIWEIGHT) ** 2, 0) ** 2 / sigma**2
         middle = float(np.sum(weights * f) / np.sum(weights))
         scatter = _scatter(f - middle, e)
     return Scale(middle, float(1 / np.sqrt(np.sum(weights))), int(f.size))

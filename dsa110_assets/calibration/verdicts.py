@@ -106,6 +106,7 @@ def figures(observed: Observed, receptors: pd.DataFrame) -> dict[str, Any]:
         "gain_error": float(receptors["error"].median()) if len(receptors) else float("nan"),
         "drift_amplitude": epoch.drift_amplitude if epoch.judged else float("nan"),
         "drift_phase_deg": float(np.degrees(epoch.drift_phase_rad)) if epoch.judged else float("nan"),
+        "model_misfit": epoch.misfit,
         "noise_factor_max": float(receptors["noise_factor"].max()) if len(receptors) else float("nan"),
         "system_over_calibrator": float(np.median(power)) if power.size else float("nan"),
         "flux_scale": scale.factor,

@@ -171,3 +171,16 @@ def test_an_antenna_that_lost_signal_gains_no_weight() -> None:
     given = sums(gains, noise=shares)
     factors = scatter.noise_factors(given, solve_epoch(given, EpochOptions()))
     np.testing.assert_allclose(np.median(factors[5], axis=0), 1.0, rtol=0.06)
+
+
+def test_a_model_that_is_not_the_sky_moves_no_gains() -> None:
+    """A resolved source: visibilities fall with the square of the distance between antennas at places x, whose part x_i^2 + x_j^2
+    looks like gains; the rest, 2 x_i x_j, no gains can cause. It is the larger, so nothing is applied."""
+    x = np.random.default_rng(4).normal(size=N_ANT) * 0.15
+    given = sums(np.ones((1, 1, 1, 1), complex))
+    factor = np.exp(-((x[ANT1] - x[ANT2]) ** 2))
+    seen = Comparison(given.r - (1 - factor) * given.d, *list(vars(given).values())[1:])
+    found = solve_epoch(seen, EpochOptions())
+    assert found.applied == "none"
+    assert found.misfit > 0.01
+    assert solve_epoch(given, EpochOptions()).misfit == 0

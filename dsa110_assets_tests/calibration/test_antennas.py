@@ -1,0 +1,215 @@
+"""An observation against the sky: simulated visibilities with one thing wrong, and the sky as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dsa110_assets.calibration import antennas, apply, field_scale, verdicts
+from dsa110_assets.calibration.comparison import compare
+from dsa110_assets.calibration.epoch_options import EpochOptions
+from dsa110_assets.imaging.search import bright_sources
+from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.telescope import astrometry, band, stations, timegrid
+from dsa110_assets.visibilities.predict import predict
+from dsa110_assets.visibilities.types import Antennas, Visibilities
+
+STATIONS = (1, 5, 12, 18, 20, 29, 35, 42, 48, 53, 70, 78, 85, 90, 96, 101)
+DEC_RAD = float(np.deg2rad(16.27))
+SIGMA_JY = 1.0
+"""Of either part of a sample: 24 times, 32 channels and 15 baselines know a gain on 2 Jy to 0.3 %."""
+
+
+@pytest.fixture(scope="module")
+def sky() -> SkyModel:
+    """Twelve sources of 0.3 to 2 Jy within 1.2 degrees of the meridian at mid time."""
+    rng = np.random.default_rng(11)
+    centre = astrometry.meridian_icrs_rad(np.array([61065.935]), DEC_RAD)[0]
+    away, angle = np.deg2rad(1.2 * np.sqrt(rng.random(12))), rng.uniform(0, 2 * np.pi, 12)
+    flux = np.geomspace(2.0, 0.3, 12)
+    ra, dec = centre[0] + away * np.sin(angle) / np.cos(DEC_RAD), centre[1] + away * np.cos(angle)
+    return SkyModel(tuple(f"s{i}" for i in range(12)), ra, dec, flux, np.full(12, -0.7))
+
+
+@pytest.fixture(scope="module")
+def vis(sky: SkyModel) -> Visibilities:
+    """Calibrated visibilities of that sky with noise, all phased to one centre."""
+    survey = stations.surveyed()
+    used = np.array([survey.names.index(str(n)) for n in STATIONS])
+    i, j = np.triu_indices(used.size)
+    times = 61065.935 + (np.arange(24) - 11.5) * timegrid.INTEGRATION_S / 86400
+    frequencies = band.band_frequencies_hz(16, 2)
+    centre = np.repeat(astrometry.meridian_icrs_rad(np.array([61065.935]), DEC_RAD), times.size, axis=0)
+    uvw = astrometry.icrs_uvw_m(survey.relative_m, centre, times)
+    ant1, ant2 = used[i].astype(np.int32), used[j].astype(np.int32)
+    shape = times.size, ant1.size, frequencies.size, 2
+    empty = Visibilities(
+        np.zeros(shape, np.complex64), np.broadcast_to((ant1 == ant2)[:, None, None], shape).copy(),
+        np.full(shape, 1 / SIGMA_JY**2, np.float32), ant1, ant2, times, timegrid.INTEGRATION_S, frequencies,
+        band.channel_width_hz(2), uvw[:, ant2] - uvw[:, ant1], centre, DEC_RAD,
+        Antennas(survey.names, survey.relative_m, np.full(117, 4.65)),
+    )  # fmt: skip
+    rng = np.random.default_rng(5)
+    noise = SIGMA_JY * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
+    return replace(empty, data=(predict(empty, sky)[..., None] + noise).astype(np.complex64))
+
+
+def with_gains(vis: Visibilities, gains: np.ndarray) -> Visibilities:
+    """Gains (antenna, channel or 1, pol) on everything, noise too."""
+    return replace(vis, data=(vis.data * gains[vis.ant1] * np.conj(gains[vis.ant2])).astype(np.complex64))
+
+
+def ones() -> np.ndarray:
+    return np.ones((117, 1, 2), complex)
+
+
+def fluxes(vis: Visibilities, sky: SkyModel) -> tuple[np.ndarray, np.ndarray]:
+    return field_scale.fitted_fluxes(field_scale.thinned(vis), sky, len(sky))
+
+
+def fixed(vis: Visibilities, found: antennas.Observed) -> Visibilities:
+    return antennas.corrected(vis, found.sums, found.epoch, found.scale_applied, found.noise)
+
+
+def assert_right(vis: Visibilities, sky: SkyModel) -> None:
+    """Every source within 4.5 sigma, and the brightest within 2 %, of its true flux."""
+    factors, errors = fluxes(vis, sky)
+    assert np.abs((factors - 1) / errors).max() < 4.5
+    assert abs(factors[0] - 1) < 0.02
+
+
+def test_fluxes_are_those_of_a_direct_fit(vis: Visibilities, sky: SkyModel) -> None:
+    """Least squares over every sample at once, of a few integrations, in double precision: sums in single precision agree to
+    a few 1e-6 of the flux."""
+    some = antennas.at_times(vis, slice(0, 3))
+    cross = ~some.is_auto
+    parts = [predict(some, sky.select([k]))[:, cross] for k in range(len(sky))]
+    rows = np.array([np.repeat(part[..., None], 2, axis=-1).ravel() for part in parts]).astype(complex)
+    data = some.data[:, cross].ravel().astype(complex)
+    both = np.concatenate([rows.real, rows.imag], axis=1), np.concatenate([data.real, data.imag])
+    expected, *_ = np.linalg.lstsq(both[0].T, both[1], rcond=None)
+    factors, errors = fluxes(some, sky)
+    np.testing.assert_allclose(factors, expected, atol=2e-5)
+    np.testing.assert_allclose(errors, SIGMA_JY * np.sqrt(np.diag(np.linalg.inv(both[0] @ both[0].T))), rtol=0.05)
+
+
+def test_the_scale_is_what_most_sources_say() -> None:
+    """Of 400 trials of 15 sources at 0.85, one of which flared threefold, pulls have mean 0 and standard deviation 1; three
+    sigma of those are 0.15 and 0.11; biweights of normal values are 0.9 in the mean, so errors are 5 % wide, and the scatter's own
+    error adds as much."""
+    rng = np.random.default_rng(1)
+    pulls = []
+    for _ in range(400):
+        errors = rng.uniform(0.005, 0.06, 15)
+        factors = 0.85 + np.hypot(errors, 0.01) * rng.normal(size=15)
+        factors[3] *= 3
+        found = field_scale.field_scale(factors, errors)
+        pulls.append((found.factor - 0.85) / found.error)
+        assert found.count == 15
+    assert abs(np.mean(pulls)) < 0.15
+    assert 0.85 < np.std(pulls) < 1.15
+    assert field_scale.field_scale(np.array([np.nan]), np.array([0.1])).count == 0
+
+
+def test_power_the_model_lacks_is_seen_above_no_noise(vis: Visibilities, sky: SkyModel) -> None:
+    residual = replace(vis, data=vis.data - predict(vis, sky)[..., None])
+    power, error = field_scale.unknown_power(residual)
+    assert abs(power) < 4 * error
+    without = predict(vis, sky.select(np.arange(len(sky)) != 3))
+    power, error = field_scale.unknown_power(replace(vis, data=vis.data - without[..., None]))
+    cross = ~vis.is_auto
+    true = float(np.mean(np.abs(predict(vis, sky.select([3]))[:, cross]) ** 2))
+    assert power == pytest.approx(true, abs=4 * error)
+    assert power > 10 * error
+
+
+def test_a_healthy_observation_stays_as_it_is(vis: Visibilities, sky: SkyModel) -> None:
+    found = antennas.observe(vis, sky, EpochOptions(), bright_sources)
+    assert found.epoch.judged
+    assert found.epoch.applied == "none"
+    assert (found.changed_sources, found.new_sources, found.scale_applied) == (0, 0, 1.0)
+    after = fixed(vis, found)
+    np.testing.assert_array_equal(after.data, vis.data)
+    np.testing.assert_array_equal(after.flags, vis.flags)
+
+
+@pytest.mark.parametrize("quiet_db", [0, 10])
+def test_a_deaf_antenna_is_flagged_and_named(vis: Visibilities, sky: SkyModel, quiet_db: float) -> None:
+    a = vis.antennas.names.index("20")
+    rows = (vis.ant1 == a) ^ (vis.ant2 == a)
+    rng = np.random.default_rng(8)
+    data = vis.data.copy()
+    shape = data[:, rows].shape
+    data[:, rows] = 10 ** (-quiet_db / 20) * SIGMA_JY * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
+    found = antennas.observe(replace(vis, data=data), sky, EpochOptions(), bright_sources)
+    assert list(zip(*np.nonzero(found.epoch.lost), strict=True)) == [(a, 0), (a, 1)]
+    after = fixed(replace(vis, data=data), found)
+    assert after.flags[:, rows].all()
+    assert not after.weights[:, rows].any()
+    assert_right(after, sky)
+    receptors = verdicts.table(found, vis, np.full((117, 2), 6500.0), {"20": (6500.0, 6500.0)})
+    told = receptors.set_index(["antenna", "receptor"])["verdict"]
+    assert told["20", "X"].endswith("flagged")
+    assert told["48", "Y"] == "well"
+    assert verdicts.figures(found, receptors)["antennas_lost"] == ["20"]
+
+
+def test_gains_delays_and_scale_are_put_right(vis: Visibilities, sky: SkyModel) -> None:
+    rng = np.random.default_rng(3)
+    gains = ones() * 0.85**0.5 * np.exp(0.1 * rng.normal(size=(117, 1, 2)) + 0.5j * rng.normal(size=(117, 1, 2)))
+    slope = np.exp(2j * np.pi * 3e-9 * (vis.frequencies_hz - vis.frequencies_hz.mean()))
+    gains = np.repeat(gains, vis.frequencies_hz.size, axis=1)
+    gains[vis.antennas.names.index("35")] *= slope[:, None]
+    wrong = with_gains(vis, gains)
+    found = antennas.observe(wrong, sky, EpochOptions(), bright_sources)
+    assert found.epoch.applied == "phase+amplitude+delay"
+    assert found.scale_applied == found.scale.factor
+    after = fixed(wrong, found)
+    assert_right(after, sky)
+    assert np.abs(fluxes(wrong, sky)[0][0] - 1) > 0.1
+
+
+def test_what_was_applied_is_a_calibration_table(vis: Visibilities, sky: SkyModel) -> None:
+    """Applying the table of what was applied, as any table is, gives the same data: to a few roundings of complex64."""
+    gains = ones() * np.exp(0.3j * np.random.default_rng(3).normal(size=(117, 1, 2)))
+    wrong = with_gains(vis, gains)
+    found = antennas.observe(wrong, sky, EpochOptions(), bright_sources)
+    after = fixed(wrong, found)
+    again = apply.apply(wrong, [verdicts.gains(found, wrong)], interpolation="nearest")
+    good = ~after.flags
+    np.testing.assert_allclose(again.data[good], after.data[good], atol=2e-6 * np.abs(after.data).max())
+
+
+def test_a_source_that_flared_is_no_broken_antenna(vis: Visibilities, sky: SkyModel) -> None:
+    flux = sky.flux_jy.copy()
+    flux[1] *= 0.4
+    found = antennas.observe(vis, replace(sky, flux_jy=flux), EpochOptions(), bright_sources)
+    assert found.changed_sources == 1
+    assert found.scale_applied == 1.0
+    by_name = dict(zip(found.sky.names, found.sky.flux_jy, strict=True))
+    assert by_name["s1"] == pytest.approx(sky.flux_jy[1], rel=0.02)
+    assert_right(fixed(vis, found), sky)
+
+
+def test_a_source_no_catalogue_has_is_taken_into_the_model(vis: Visibilities, sky: SkyModel) -> None:
+    known = sky.select(np.arange(len(sky)) != 1)
+    found = antennas.observe(vis, known, EpochOptions(), bright_sources)
+    assert found.new_sources == 1
+    assert found.changed_sources == 0
+    assert found.sky.flux_jy[0] == pytest.approx(sky.flux_jy[1], rel=0.05)
+    assert_right(fixed(vis, found), sky)
+
+
+def test_sums_are_those_of_the_samples(vis: Visibilities, sky: SkyModel) -> None:
+    """One baseline's sums over one block and slot, written out; single against double precision."""
+    sums = compare(vis, sky)
+    model = predict(vis, sky)
+    b = int(np.flatnonzero(~vis.is_auto)[7])
+    times, channels = np.arange(12, 18)[1::2], slice(8, 10)
+    v, m = vis.data[times, b, channels, 1].astype(complex), model[times, b, channels].astype(complex)
+    assert sums.r[2, 1, 1, 4, 7] == pytest.approx(np.sum(v * np.conj(m)) / SIGMA_JY**2, rel=1e-5)
+    assert sums.d[2, 1, 1, 4, 7] == pytest.approx(np.sum(np.abs(m) ** 2) / SIGMA_JY**2, rel=1e-5)
+    assert sums.energy[2, 1, 1, 4, 7] == pytest.approx(np.sum(np.abs(v) ** 2) / SIGMA_JY**2, rel=1e-5)
+    assert sums.count[2, 1, 1, 4, 7] == v.size
