@@ -167,14 +167,14 @@ def receptors_lost(figures: Figures, _: "Thresholds") -> list[str]:
     return [f"{', '.join(lost)} see no sky and are flagged"] if lost else []
 
 
-def flux_scale(figures: Figures, thresholds: "Thresholds") -> list[str]:
+def scale_left(figures: Figures, thresholds: "Thresholds") -> list[str]:
     """What is left after the correction, beyond three times its error."""
     left, error = figures["flux_scale"] / figures["flux_scale_applied"] - 1, figures["flux_scale_error"]
     limit = max(thresholds.max_flux_scale_left, 3 * error)
     return [] if abs(left) <= limit else [f"fluxes are {left:+.1%} off those of the reference sources: {figures['flux_scale_reason']}"]
 
 
-def flux_scale_drift(figures: Figures, thresholds: "Thresholds") -> list[str]:
+def scale_moved(figures: Figures, thresholds: "Thresholds") -> list[str]:
     off = figures["flux_scale"] - 1
     if abs(off) <= max(thresholds.flux_scale_warn, 3 * figures["flux_scale_error"]):
         return []

@@ -139,14 +139,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "flux_scale",
             "the flux scale is that of the field's reference sources, or was corrected to it",
             ("flux_scale", "flux_scale_error", "flux_scale_applied", "flux_scale_references"),
-            judges.if_known("flux_scale_references", judges.flux_scale),
+            judges.if_known("flux_scale_references", judges.scale_left),
             hard=True,
         ),
         Rule(
             "flux_scale_drift",
             "the tables' flux scale is that of the field's reference sources",
             ("flux_scale", "flux_scale_error", "flux_scale_applied"),
-            judges.if_known("flux_scale_references", judges.flux_scale_drift),
+            judges.if_known("flux_scale_references", judges.scale_moved),
             severity=WARN,
         ),
         Rule(
