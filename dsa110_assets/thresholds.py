@@ -91,16 +91,37 @@ class Thresholds(BaseModel):
         Fraction, Field(description="least flux one receptor sees of the calibrator's model after calibration")
     ] = 0.5
     min_dynamic_range: Annotated[Ratio, Field(description="least peak over rms of a tile")] = 5.0
-    max_rms_ratio: Annotated[Ratio, Field(description="largest rms of a tile over the radiometer's")] = 3.0
+    max_rms_ratio: Annotated[
+        Ratio, Field(description="largest rms of a tile over the radiometer's: beyond it the tile is not published")
+    ] = 3.0
     min_rms_ratio: Annotated[
         Ratio, Field(description="least rms of a tile over the radiometer's: less is too good to be true")
     ] = 0.5
+    max_clean_rms_ratio: Annotated[
+        Ratio, Field(description="largest rms of a tile over the radiometer's that is not suspect")
+    ] = 1.25
+    min_clean_rms_ratio: Annotated[
+        Ratio, Field(description="least rms of a tile over the radiometer's that is not suspect")
+    ] = 0.9
     max_tile_rms_jy: Annotated[Jansky, Field(description="largest rms of a tile")] = 1.0
-    min_flux_ratio: Annotated[Ratio, Field(description="least median flux over the catalogue's")] = 0.8
-    max_flux_ratio: Annotated[Ratio, Field(description="largest median flux over the catalogue's")] = 1.2
+    min_flux_ratio: Annotated[
+        Ratio, Field(description="least flux over the catalogue's, beyond 3 errors, that is published at all")
+    ] = 0.9
+    max_flux_ratio: Annotated[
+        Ratio, Field(description="largest flux over the catalogue's, beyond 3 errors, that is published at all")
+    ] = 1.1
+    max_flux_offset: Annotated[
+        Fraction, Field(description="largest departure of flux from the catalogue's or history's, beyond 3 errors, not suspect")
+    ] = 0.02
+    max_missing_references: Annotated[
+        Fraction, Field(description="most bright catalogue sources of a tile, of three or more, without a peak in it")
+    ] = 0.5
     max_overlap_difference: Annotated[
-        Fraction, Field(description="largest median flux difference of a source in two tiles of one mosaic")
+        Fraction, Field(description="largest flux difference of two tiles' common sources, beyond 3 errors, in a mosaic at all")
     ] = 0.1
+    max_neighbour_difference: Annotated[
+        Fraction, Field(description="largest flux difference of two tiles' common sources, beyond 3 errors, not suspect")
+    ] = 0.03
     max_noise_ratio_error: Annotated[
         Fraction, Field(description="largest departure of measured noise from a mosaic's noise map")
     ] = 0.3
@@ -114,10 +135,13 @@ class Thresholds(BaseModel):
         Fraction, Field(description="most negative detections per positive one")
     ] = 0.05
     astrometry_warn_arcsec: Annotated[
-        Arcsec, Field(description="median offset from the catalogue that warns")
+        Arcsec, Field(description="offset from the catalogue, beyond 3 errors, that makes a tile suspect")
     ] = 2.0
+    astrometry_warn_beams: Annotated[
+        Ratio, Field(description="the same in minor axes of the beam; the smaller counts")
+    ] = 0.05
     astrometry_fail_arcsec: Annotated[
-        Arcsec, Field(description="median offset from the catalogue that fails")
+        Arcsec, Field(description="offset from the catalogue, beyond 3 errors, with which a tile is not published")
     ] = 5.0
     min_references: Annotated[
         int, Field(ge=1, le=10000, description="least reference sources of an epoch's normalisation")
@@ -158,7 +182,10 @@ class Thresholds(BaseModel):
 _ORDERED = (
     ("calibration_aging_h", "calibration_stale_h"),
     ("min_gain_amplitude", "max_gain_amplitude"),
-    ("min_rms_ratio", "max_rms_ratio"),
+    ("min_rms_ratio", "min_clean_rms_ratio"),
+    ("min_clean_rms_ratio", "max_clean_rms_ratio"),
+    ("max_clean_rms_ratio", "max_rms_ratio"),
+    ("max_neighbour_difference", "max_overlap_difference"),
     ("min_flux_ratio", "max_flux_ratio"),
     ("min_residual_rms", "max_residual_rms"),
     ("astrometry_warn_arcsec", "astrometry_fail_arcsec"),

@@ -27,16 +27,7 @@ def tile_image(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
             tile = coadding.image(product.path / CALIBRATED, settings, sky, draft.path)
         with stages("write"):
             fits.write_tile(tile, draft.path, publishing.fits_cards(context, found, product.metadata["anchor"]))
-        passed_on = (
-            "mjd_start",
-            "mjd_end",
-            "pointing_dec_deg",
-            "n_subbands",
-            "caltable_set",
-            "caltable_age_h",
-            "anchor",
-        )
-        return {**{name: product.metadata[name] for name in passed_on}, **tile.figures, **stages.seconds}
+        return {**coadding.of_observation(product), **tile.figures, **stages.seconds}
 
     return publishing.produce(context, platform, make)
 
