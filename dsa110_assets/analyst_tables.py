@@ -93,7 +93,7 @@ def light_curve(product: Product, source_id: str) -> TimeSeries:
     for name, column in {"epoch": "epoch", "product_id": "mosaic_id"}.items():
         series[name] = frame[column].astype(str).to_numpy(dtype=np.str_)
     series.meta.update(
-        source_id=source_id, product_id=product.id,
+        source_id=source_id, product_id=product.id, frequency=float(product.metadata.get("frequency_hz", np.nan)) * u.Hz,
         ra=float(frame["ra_deg"].iloc[-1]) * u.deg, dec=float(frame["dec_deg"].iloc[-1]) * u.deg,
     )  # fmt: skip
     return series

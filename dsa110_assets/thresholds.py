@@ -92,16 +92,10 @@ class Thresholds(BaseModel):
     ] = 0.5
     min_dynamic_range: Annotated[Ratio, Field(description="least peak over rms of a tile")] = 5.0
     max_rms_ratio: Annotated[
-        Ratio, Field(description="largest rms of a tile over the radiometer's: beyond it the tile is not published")
-    ] = 3.0
-    min_rms_ratio: Annotated[
-        Ratio, Field(description="least rms of a tile over the radiometer's: less is too good to be true")
-    ] = 0.5
-    max_clean_rms_ratio: Annotated[
         Ratio, Field(description="largest rms of a tile over the radiometer's that is not suspect")
     ] = 1.25
-    min_clean_rms_ratio: Annotated[
-        Ratio, Field(description="least rms of a tile over the radiometer's that is not suspect")
+    min_rms_ratio: Annotated[
+        Ratio, Field(description="least rms of a tile over the radiometer's that is not suspect: less is too good to be true")
     ] = 0.9
     max_tile_rms_jy: Annotated[Jansky, Field(description="largest rms of a tile")] = 1.0
     min_flux_ratio: Annotated[
@@ -182,9 +176,7 @@ class Thresholds(BaseModel):
 _ORDERED = (
     ("calibration_aging_h", "calibration_stale_h"),
     ("min_gain_amplitude", "max_gain_amplitude"),
-    ("min_rms_ratio", "min_clean_rms_ratio"),
-    ("min_clean_rms_ratio", "max_clean_rms_ratio"),
-    ("max_clean_rms_ratio", "max_rms_ratio"),
+    ("min_rms_ratio", "max_rms_ratio"),
     ("max_neighbour_difference", "max_overlap_difference"),
     ("min_flux_ratio", "max_flux_ratio"),
     ("min_residual_rms", "max_residual_rms"),

@@ -42,9 +42,10 @@ class Factor(NamedTuple):
 def robust_mean(values: FloatArray, errors: FloatArray, prior_scatter: float) -> Factor:
     """Mean of (n,) values with standard errors, without those beyond 3 sigma of the median; NaN without any.
 
-    Each value's variance is its own error's and a common scatter's. That is measured (squared scaled MAD, of six values and
-    more, with Croux & Rousseeuw's (1992) n/(n - 0.8), less the median squared error) and averaged with `prior_scatter` as if that were one more value: with one value the prior speaks, with
-    many the values do. The error is never below what scatter and errors lead to expect.
+    Each value's variance is its own error's and a common scatter's. That is measured (the squared scaled MAD, of six values
+    and more, with Croux & Rousseeuw's (1992) n/(n - 0.8), less the median squared error) and averaged with `prior_scatter` as
+    if that were one more value: with one value the prior speaks, with many the values do. The error is never below what
+    scatter and errors lead to expect.
     """
     if not values.size:
         return Factor(np.nan, np.nan, np.nan, 0)

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from dsa110_assets.archive.product import Product
     from dsa110_assets.mosaics.coadd import TileInput
@@ -23,6 +25,8 @@ SUSPECT_SHARE = 0.1
 """A suspect tile that was published is off by some 10 % at most: a tenth of the weight makes that 1 %."""
 MOST_CHANCE_DETECTIONS = 1
 """Noise alone gives one negative detection at 5 sigma in ten hours (3e-7 of some 3e5 beams), two in 200."""
+ARTEFACT_MARGIN = 1.5
+"""New sources so much brighter than the brightest negative are none of their kind."""
 SAME_FREQUENCY = 0.002
 """Fluxes at frequencies that differ by less differ by 0.14 % for an index of -0.7: an epoch's history is compared as it is."""
 COMPARED_SNR = 20.0
@@ -164,27 +168,38 @@ def suspect_figures(rows: "pd.DataFrame", table: "pd.DataFrame") -> dict[str, An
     }
 
 
-def with_doubts(rows: "pd.DataFrame", false_detections: int, most_false: float) -> "pd.DataFrame":
-    """The rows with DOUBTFUL_NEW where they are new, if the hour's negative detections are too many: more than chance gives,
-    and more than `most_false` of the detections.
+def with_doubts(rows: "pd.DataFrame", negative_snr: "NDArray[np.float64]", most_false: float) -> "pd.DataFrame":
+    """The rows with DOUBTFUL_NEW where new sources are no brighter than what the hour's negative image shows, if it shows
+    more than chance does: as many are expected among the new ones, and more than `most_false` of those are too many.
     """
     import numpy as np
 
     from dsa110_assets.photometry.quality import Quality
 
-    rate = false_detections / max(int(rows["detected"].sum()), 1)
-    doubtful = (rows["kind"] == "blind").to_numpy() & (false_detections > MOST_CHANCE_DETECTIONS) & (rate > most_false)
-    return rows.assign(quality=rows["quality"].to_numpy(np.int64) | np.where(doubtful, int(Quality.DOUBTFUL_NEW), 0))
+    new, n_false = (rows["kind"] == "blind").to_numpy(), negative_snr.size
+    high = n_false > MOST_CHANCE_DETECTIONS and n_false > most_false * int(new.sum())
+    like_them = rows["snr"].to_numpy(float) <= ARTEFACT_MARGIN * negative_snr.max(initial=0.0)
+    return rows.assign(quality=rows["quality"].to_numpy(np.int64) | np.where(high & new & like_them, int(Quality.DOUBTFUL_NEW), 0))
 
 
-def negative_detections(mosaic: Path, noise: Path, options: Any) -> int:
-    """Sources found on the mosaic's negative, where there are none: each is a false detection."""
+def common_frequency_hz(measurements: "Sequence[Product]") -> float:
+    """The median frequency the hours' fluxes are at; NaN if none says."""
+    import numpy as np
+
+    known = [float(p.metadata["frequency_hz"]) for p in measurements if p.metadata.get("frequency_hz")]
+    return float(np.median(known)) if known else float("nan")
+
+
+def negative_detections(mosaic: Path, noise: Path, options: Any) -> "NDArray[np.float64]":
+    """Signal-to-noise (n,) of the sources found on the mosaic's negative, where there are none: each is a false detection."""
+    import numpy as np
+
     from dsa110_assets.imaging import fits
     from dsa110_assets.photometry import blind
 
     image, header = fits.read_plane(mosaic)
     sigma, _ = fits.read_plane(noise)
-    return len(blind.find_sources(-image, sigma, header, options))
+    return np.asarray(blind.find_sources(-image, sigma, header, options)["snr"], np.float64)
 
 
 def written(parts: "Iterable[pd.DataFrame]", path: Path) -> "Iterator[pd.DataFrame]":

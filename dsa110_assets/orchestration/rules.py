@@ -152,13 +152,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
             hard=True,
         ),
         Rule(
-            "noise",
-            "the noise is within reason: what is beyond is not published",
-            ("rms_jy", "rms_over_radiometer"),
-            judges.rms,
-            hard=True,
-        ),
-        Rule(
             "references",
             "bright catalogue sources are in the image",
             ("reference_missing", "reference_count"),
@@ -179,7 +172,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             judges.if_known("reference_count", judges.position),
             hard=True,
         ),
-        Rule("rms", "the noise is what the radiometer equation allows", ("rms_jy", "rms_over_radiometer"), judges.clean_rms),
+        Rule("rms", "the noise is what the radiometer equation allows", ("rms_jy", "rms_over_radiometer"), judges.rms),
         Rule(
             "dynamic_range",
             "the brightest source stands out",

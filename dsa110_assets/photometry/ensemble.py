@@ -3,7 +3,7 @@ errors.
 
 Epoch e's correction is C_e = median over references i of S_ie / b_i, b_i being the reference's own
 baseline
-(median of S/C over its first epochs, so that later epochs do not change earlier corrections). F' = F / C
+(trimmed mean of S/C over its first epochs, so that later epochs do not change earlier corrections). F' = F / C
 and
   sigma'^2 = (k k_e sigma / C)^2 + (F' sigma_C)^2 + (f^2 + f_e^2) F'^2,   sigma_C = 1.25 scatter / sqrt(N)
 (1.25 = sqrt(pi/2), the standard error of a median), with k and f measured from the scatter of steady
@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.special import chdtrc
 
 from dsa110_assets.photometry.epocherrors import epoch_errors
@@ -123,23 +125,39 @@ class _Fit:
 
 
 def _fit(rows: pd.DataFrame, options: EnsembleOptions) -> _Fit:
-    """Alternate between baselines and corrections until neither moves; rows sorted by source and time."""
+    """Alternate between baselines and corrections until neither moves; rows sorted by source and time.
+
+    Baselines and corrections are known to a common factor, which skewed ratios would move a little each time: of all epochs
+    that share sources the corrections' geometric mean over baselines' rows stays 1. Fluxes keep the scale they came with.
+    """
     flux, sigma = rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64)
     source = pd.factorize(rows["source_id"])[0].astype(np.int64)
     epoch, epochs = pd.factorize(rows["epoch"], sort=True)
     own, (order, starts) = group_starts(source), _by_group(epoch)
+    connected = _connected(source, epoch)
+    counted = np.arange(source.size) - own[source] < options.baseline_epochs
     correction = np.ones(flux.size)
     for _ in range(20):
         baseline = baselines(flux, source, own, correction, options.baseline_epochs)[source]
         value, _, _ = epoch_corrections(flux / baseline, sigma / baseline, order, starts, options.clip_sigma)
-        moved = np.max(np.abs(value[epoch] / correction - 1))
-        correction = value[epoch]
+        sums = np.bincount(connected, counted * np.log(value[epoch]))
+        level = np.exp(sums / np.bincount(connected, counted))[connected]
+        baseline *= level
+        moved = np.max(np.abs(value[epoch] / level / correction - 1))
+        correction = value[epoch] / level
         if moved < 1e-6:
             break
     epochs_of = np.bincount(source)[source]
     shrink = np.sqrt(epochs_of / (epochs_of - 1.0))
     centre = correction + (flux / baseline - correction) * shrink
     return _Fit(centre, sigma / baseline, order, starts, np.asarray(epochs, object))
+
+
+def _connected(source: IntArray, epoch: IntArray) -> IntArray:
+    """For each row the number of the set of sources and epochs it belongs to: those linked by rows, directly or not."""
+    nodes = int(source.max()) + int(epoch.max()) + 2
+    graph = coo_matrix((np.ones(source.size), (source, source.max() + 1 + epoch)), shape=(nodes, nodes))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)[source]
 
 
 def _by_group(code: IntArray) -> tuple[IntArray, IntArray]:

@@ -26,14 +26,13 @@ def epoch_errors(sample: Sample, epochs: IntArray, model: ErrorModel) -> tuple[F
 
     A row's deviation is from the weighted mean of its source's other rows, in its own standard errors. The robust scatter of
     an epoch's deviations is 1 +- 1.17/sqrt(n) if errors are right (the median absolute deviation's efficiency is 0.37). Epochs
-    that exceed it most are put right first, for they shift the means others are compared with: faint rows, up to where
-    the model's own noise scale is measured, by the factor, bright ones by the fraction.
+    that exceed it most are put right first, for they shift the means others are compared with: bright rows, those the
+    model's fraction is measured on, by the fraction, fainter ones by the factor.
     """
     n = int(epochs.max(initial=-1)) + 1
     scale, fraction = np.ones(n), np.zeros(n)
-    limit = faint_limit(sample)
-    bright = bright_rows(sample, limit)
-    faint = sample.known & (sample.snr <= limit)
+    bright = bright_rows(sample, faint_limit(sample))
+    faint = sample.known & ~bright
     for _ in range(_ROUNDS):
         deviation = _deviations(sample, _total(sample, epochs, model, scale, fraction))
         found = [(part, _excess(deviation, epochs, part, n)) for part in (faint, bright)]
