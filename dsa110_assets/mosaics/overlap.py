@@ -94,6 +94,26 @@ def agreement(pairs: Sequence[Pair]) -> dict[str, Any]:
     return figures
 
 
+def odd_ones_out(pairs: Sequence[Pair], limit: float) -> dict[str, str]:
+    """Tiles, by product id, that no neighbour agrees with, and what is said of them: |ratio - 1| beyond `limit` and 3 errors.
+
+    A tile between two it disagrees with is odd itself, and no reason to doubt those; one at an end is odd if the neighbour
+    it disagrees with is not. Where scales change from one half of a mosaic to the other no tile is odd.
+    """
+    known = [(pair, pair.factor) for pair in pairs if pair.ratio.size >= _LEAST_SOURCES]
+    off: dict[str, list[bool]] = {}
+    for pair, factor in known:
+        for tile in (pair.first, pair.second):
+            off.setdefault(tile, []).append(abs(factor.value - 1) > limit + 3 * factor.error)
+    between = {tile for tile, said in off.items() if len(said) > 1 and all(said)}
+    odd: dict[str, str] = {}
+    for pair, factor in known:
+        for tile, other in ((pair.first, pair.second), (pair.second, pair.first)):
+            if tile in between or (off[tile] == [True] and other not in between):
+                odd[tile] = f"neighbours: fluxes are {factor.value:.3f} +- {factor.error:.3f} from {pair.first} to {pair.second}"
+    return odd
+
+
 def _bright(tile: TileInput, min_snr: float, min_response: float, most: int) -> tuple[FloatArray, float]:
     """(n, 4) ra, dec [rad], corrected flux [Jy] and relative error of a tile's brightest peaks; the beam's minor axis
     [deg]."""

@@ -65,11 +65,14 @@ def anchor(tiles: "Sequence[Product]") -> str:
     return ", ".join(sorted({str(p.metadata["anchor"]) for p in tiles}))
 
 
-def mosaic(tiles: "Sequence[Product]", settings: "Settings", directory: Path, cards: "Cards") -> dict[str, Any]:
+def mosaic(
+    tiles: "Sequence[Product]", settings: "Settings", most_different: float, directory: Path, cards: "Cards"
+) -> dict[str, Any]:
     """Coadd tiles into `directory`, with `cards` in the headers; returns the figures, with how well neighbours agree.
 
     Tiles of several anchors are brought to one scale first (`mosaics.anchors`); what they were divided by is kept by product
-    id as `tile_scales`. `suspects` are the tiles a soft rule spoke against, with what it said.
+    id as `tile_scales`. `suspects` are the tiles a soft rule spoke against, with what it said, or whose fluxes differ from all
+    their neighbours' by more than `most_different` beyond errors.
     """
     from dsa110_assets.mosaics import anchors, coadd, overlap, write
 
@@ -82,12 +85,14 @@ def mosaic(tiles: "Sequence[Product]", settings: "Settings", directory: Path, ca
     made = coadd.coadd(inputs, None, settings.coadd)
     write.write_mosaic(made, directory, cards)
     times = [_middle(p) for p in tiles]
+    pairs = overlap.compared_pairs(inputs) if divided else pairs
+    odd = overlap.odd_ones_out(pairs, most_different)
     return {
         **made.figures,
-        **overlap.agreement(overlap.compared_pairs(inputs) if divided else pairs),
+        **overlap.agreement(pairs),
         **anchors.anchor_figures(scales, applied),
         "tile_scales": divided,
-        "suspects": {p.id: said for p in tiles if (said := suspicion(p))},
+        "suspects": {p.id: said for p in tiles if (said := "; ".join(filter(None, [suspicion(p), odd.get(p.id)])))},
         "antennas_lost": sorted({name for p in tiles for name in p.metadata.get("antennas_lost", ())}),
         "n_tiles": len(made.tiles),
         "mid_mjd": sum(times) / len(times),

@@ -21,7 +21,7 @@ from dsa110_assets.mosaics.anchors import anchor_figures, anchor_scales, correct
 from dsa110_assets.mosaics.coadd import Mosaic, TileInput, coadd, weights
 from dsa110_assets.mosaics.grid import common_header
 from dsa110_assets.mosaics.options import CoaddOptions
-from dsa110_assets.mosaics.overlap import compared_pairs, overlap_agreement
+from dsa110_assets.mosaics.overlap import Pair, compared_pairs, odd_ones_out, overlap_agreement
 from dsa110_assets.mosaics.resample import resample, source_coordinates, spline
 from dsa110_assets.mosaics.shares import tile_shares
 from dsa110_assets.mosaics.window import Window
@@ -175,6 +175,21 @@ def test_the_one_tile_that_disagrees_is_named(tmp_path: Path) -> None:
     assert figures["overlap_flux_worst"] == pytest.approx(0.08, abs=3 * figures["overlap_worst_error"])
     assert figures["overlap_worst_sigma"] > 5
     assert overlap_agreement(tiles[:1])["overlap_worst_tiles"] == []
+    # the first two share too few sources to tell which of the last two is odd
+    assert sorted(odd_ones_out(compared_pairs(wrong), 0.03)) == ["tile-1", "tile-2"]
+    assert odd_ones_out(compared_pairs(tiles), 0.03) == {}
+
+
+@pytest.mark.parametrize(
+    ("factors", "odd"),
+    [((1, 1, 1, 1), []), ((1, 1.1, 1, 1), ["1"]), ((1.1, 1, 1, 1), ["0"]), ((1, 1, 1.1, 1.1), []), ((1, 1.1), ["0", "1"])],
+)
+def test_a_tile_no_neighbour_agrees_with_is_odd(factors: tuple[float, ...], odd: list[str]) -> None:
+    ones = np.ones(5)
+    pairs = [Pair(str(k), str(k + 1), ones * b / a, 0.01 * ones, 0 * ones) for k, (a, b) in enumerate(pairwise(factors))]
+    assert sorted(odd_ones_out(pairs, 0.03)) == odd
+    few = [replace(pair, ratio=pair.ratio[:2], error=pair.error[:2], offset_deg=pair.offset_deg[:2]) for pair in pairs]
+    assert odd_ones_out(few, 0.03) == {}
 
 
 def test_a_scale_is_divided_out(tmp_path: Path) -> None:
