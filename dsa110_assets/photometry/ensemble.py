@@ -27,7 +27,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.special import chdtrc
 
-from dsa110_assets.photometry.epocherrors import epoch_errors
+from dsa110_assets.photometry.epocherrors import epoch_errors, typical_model
 from dsa110_assets.photometry.errormodel import STEADY_P, ErrorModel, absolute_fraction, calibrate_errors, group_starts, pulls, sample_of
 from dsa110_assets.photometry.options import EnsembleOptions
 from dsa110_assets.photometry.quality import Quality
@@ -224,17 +224,18 @@ def _error_model(rows: pd.DataFrame, options: EnsembleOptions) -> tuple[ErrorMod
     sample = sample_of(rows, _UNFIT)
     code, names = pd.factorize(rows["epoch"].to_numpy()[sample.row], sort=True)
     model = calibrate_errors(sample, options.prior_fraction)
-    scale, fraction = epoch_errors(sample, code.astype(np.int64), model)
+    scale, fraction = epoch_errors(sample, code.astype(np.int64), typical_model(sample, code.astype(np.int64), model))
     noisy = (scale > 1) | (fraction > 0)
     if noisy.any() and not noisy.all():
         model = calibrate_errors(sample.repeated(~noisy[code]), options.prior_fraction)
         scale, fraction = epoch_errors(sample, code.astype(np.int64), model)
         noisy = (scale > 1) | (fraction > 0)
     table = pd.DataFrame({"scale": scale, "fraction": fraction}, index=pd.Index(names, name="epoch"), dtype=np.float64)
-    quiet = sample.part(~noisy[code])
-    catalogue = rows["catalogue_flux_jy"].to_numpy(np.float64)[quiet.row]
-    fraction_about_truth = absolute_fraction(quiet, catalogue, model.scale, options.prior_fraction)
-    return model, table[noisy], ErrorModel(max(model.scale, 1.0), max(fraction_about_truth, model.fraction))
+    quiet = rows[~rows["epoch"].isin(table.index[noisy])]
+    once = sample_of(quiet, _UNFIT, least=1)
+    catalogue = quiet["catalogue_flux_jy"].to_numpy(np.float64)[once.row]
+    about_truth = absolute_fraction(once, catalogue, model.scale, options.prior_fraction)
+    return model, table[noisy], ErrorModel(max(model.scale, 1.0), about_truth)
 
 
 def _epoch_table(

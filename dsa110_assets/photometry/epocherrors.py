@@ -17,6 +17,8 @@ _LEAST_ROWS = 5
 _SIGNIFICANT = 4.0
 """Standard errors by which an epoch's scatter must exceed 1: among thousands of epochs none does by chance."""
 _ROUNDS = 20
+_MARGIN = 2.0
+"""Standard errors of an epoch's scatter that are added to it: a night that is not right is no place for discoveries."""
 _LARGEST_SCALE, _LARGEST_FRACTION = 30.0, 1.0
 
 
@@ -27,7 +29,8 @@ def epoch_errors(sample: Sample, epochs: IntArray, model: ErrorModel) -> tuple[F
     A row's deviation is from the weighted mean of its source's other rows, in its own standard errors. The robust scatter of
     an epoch's deviations is 1 +- 1.17/sqrt(n) if errors are right (the median absolute deviation's efficiency is 0.37). Epochs
     that exceed it most are put right first, for they shift the means others are compared with: bright rows, those the
-    model's fraction is measured on, by the fraction, fainter ones by the factor.
+    model's fraction is measured on, by the fraction, fainter ones by the factor; both, if either asks for it, and by as much
+    as the scatter, known to its error, may be.
     """
     n = int(epochs.max(initial=-1)) + 1
     scale, fraction = np.ones(n), np.zeros(n)
@@ -35,14 +38,28 @@ def epoch_errors(sample: Sample, epochs: IntArray, model: ErrorModel) -> tuple[F
     faint = sample.known & ~bright
     for _ in range(_ROUNDS):
         deviation = _deviations(sample, _total(sample, epochs, model, scale, fraction))
-        found = [(part, _excess(deviation, epochs, part, n)) for part in (faint, bright)]
-        worst = max(float(np.max(excess, initial=0.0)) for _, excess in found)
+        excess = np.maximum(*(_excess(deviation, epochs, part, n) for part in (faint, bright)))
+        worst = float(np.max(excess, initial=0.0))
         if worst <= _SIGNIFICANT:
             break
-        for (part, excess), values, most in zip(found, (scale, fraction), (_LARGEST_SCALE, _LARGEST_FRACTION), strict=True):
-            for epoch in np.flatnonzero(excess > max(worst / 2, _SIGNIFICANT)):
-                values[epoch] = solve(_scatter(sample, epochs, model, (scale, fraction), values, int(epoch), part), values[epoch], most)
+        for epoch in np.flatnonzero(excess > max(worst / 2, _SIGNIFICANT)):
+            for part, values, most in ((bright, fraction, _LARGEST_FRACTION), (faint, scale, _LARGEST_SCALE)):
+                if np.count_nonzero(part & (epochs == epoch)) >= _LEAST_ROWS:
+                    trial = _scatter(sample, epochs, model, (scale, fraction), values, int(epoch), part)
+                    values[epoch] = solve(trial, values[epoch], most)
     return scale, fraction
+
+
+def typical_model(sample: Sample, epochs: IntArray, model: ErrorModel) -> ErrorModel:
+    """The model with the errors of the median epoch where those are smaller: bad nights among few are in the model of all."""
+    n = int(epochs.max(initial=-1)) + 1
+    deviation = _deviations(sample, _total(sample, epochs, model, np.ones(n), np.zeros(n)))
+    bright = bright_rows(sample, faint_limit(sample))
+    factors = []
+    for part in (sample.known & ~bright, bright):
+        scatter = np.array([robust(deviation[part & (epochs == e)]) for e in np.unique(epochs[part])])
+        factors.append(min(float(np.median(scatter)), 1.0) if scatter.size else 1.0)
+    return ErrorModel(model.scale * factors[0], model.fraction * factors[1])
 
 
 def _scatter(
@@ -54,9 +71,11 @@ def _scatter(
     some, when = sample.part(mine), epochs[mine]
     rows = part[mine] & (when == epoch)
 
+    margin = 1 + _MARGIN * 1.17 / float(np.sqrt(np.count_nonzero(rows)))
+
     def scatter(value: float) -> float:
         values[epoch] = value
-        return robust(_deviations(some, _total(some, when, model, *both))[rows])
+        return margin * robust(_deviations(some, _total(some, when, model, *both))[rows])
 
     return scatter
 

@@ -112,10 +112,10 @@ def absolute_fraction(sample: Sample, catalogue_jy: FloatArray, scale: float, pr
     """The fractional error about the catalogue's flux [Jy] (NaN where none), of the rows of a `Sample`: what errors about a
     source's own mean do not show, for beam, deconvolution and neighbours are the same every night.
 
-    At it the bright rows' robust scatter about the catalogue is what errors say. The catalogue's own errors are in it. Averaged
-    in quadrature with `prior_fraction`, worth one source.
+    At it the robust scatter about the catalogue of rows above 20 sigma, also of sources seen once, is what errors say. The
+    catalogue's own errors are in it. Averaged in quadrature with `prior_fraction`, worth one source.
     """
-    rows = bright_rows(sample, faint_limit(sample)) & np.isfinite(catalogue_jy)
+    rows = (catalogue_jy > _BRIGHT_SNR * sample.error) & np.isfinite(catalogue_jy)
     offset, n = (sample.flux - catalogue_jy)[rows], np.unique(sample.source[rows]).size
     if not n:
         return prior_fraction
@@ -163,8 +163,8 @@ class Sample:
         return float(np.sum(1 - 1 / self.count[rows]))
 
 
-def sample_of(rows: pd.DataFrame, unfit_bits: int) -> Sample:
-    """Rows fit to judge errors by, of sources that have two or more of them."""
+def sample_of(rows: pd.DataFrame, unfit_bits: int, least: int = 2) -> Sample:
+    """Rows fit to judge errors by, of sources that have `least` or more of them."""
     flux = rows["flux_jy"].to_numpy(np.float64)
     correction = rows["correction"].to_numpy(np.float64)
     error = rows["raw_flux_err_jy"].to_numpy(np.float64) / correction
@@ -174,7 +174,7 @@ def sample_of(rows: pd.DataFrame, unfit_bits: int) -> Sample:
     count = np.bincount(source)[source] if source.size else source
     snr = pd.Series(flux[good] / error[good]).groupby(source).transform("median").to_numpy(np.float64)
     known = ~rows["source_id"].astype(str).str.startswith(NEW_PREFIX).to_numpy()[good]
-    return Sample(flux[good], error[good], relative[good], source, count, snr, known, np.flatnonzero(good)).part(count > 1)
+    return Sample(flux[good], error[good], relative[good], source, count, snr, known, np.flatnonzero(good)).part(count >= least)
 
 
 def faint_limit(sample: Sample) -> float:
