@@ -180,8 +180,10 @@ class AnalystArchive:
         return tables.sources(product, *_cone(ra, dec, radius))
 
     def light_curve(self, name: str) -> TimeSeries:
-        """A source's light curve: time, flux, error, limit, rms, flags, the product each point is from.
+        """A source's light curve: time (of its transit), flux, error, limit, rms, flags, the product each point is from.
 
+        `error` is about the source's own mean, with each epoch's systematic part, and `absolute_error` about its true flux, at the
+        frequency `meta["frequency"]`.
         `name` is a source id (case, blanks and underscores do not matter). A non-detection is a row whose
         `flux` is the forced flux and `limit` the 5 sigma upper limit; `limit` is NaN where detected.
         Raises NotFoundError that names the nearest.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ARCSEC_PER_DEG = 3600.0
 UNITS = {"ra": "deg", "dec": "deg", "separation": "arcsec"}
-JANSKY = ("flux", "error", "limit", "rms", "raw_flux", "raw_error", "flux_rms", "mean_flux")
+JANSKY = ("flux", "error", "limit", "rms", "raw_flux", "raw_error", "absolute_error", "flux_rms", "mean_flux")
 
 
 def files(product: Product) -> list[str]:
@@ -79,11 +79,12 @@ def light_curve(product: Product, source_id: str) -> TimeSeries:
     frame = query(product, "SELECT * FROM rows WHERE source_id = ? ORDER BY mjd", source_id)
     jansky = {
         "flux": "flux_jy", "error": "flux_err_jy", "limit": "limit_jy", "rms": "rms_jy",
-        "raw_flux": "raw_flux_jy", "raw_error": "raw_flux_err_jy",
+        "raw_flux": "raw_flux_jy", "raw_error": "raw_flux_err_jy", "absolute_error": "absolute_err_jy",
     }  # fmt: skip
     series = TimeSeries(time=Time(frame["mjd"].to_numpy(), format="mjd", scale="utc"))
     for name, column in jansky.items():
-        series[name] = frame[column].to_numpy(dtype=np.float64) * u.Jy
+        if column in frame:  # light curves of earlier code have no absolute errors
+            series[name] = frame[column].to_numpy(dtype=np.float64) * u.Jy
     series["detected"] = frame["detected"].to_numpy(dtype=bool)
     series["flags"] = frame["quality"].to_numpy(dtype=np.int64)
     for name in ("correction", "correction_err"):
@@ -92,7 +93,7 @@ def light_curve(product: Product, source_id: str) -> TimeSeries:
     for name, column in {"epoch": "epoch", "product_id": "mosaic_id"}.items():
         series[name] = frame[column].astype(str).to_numpy(dtype=np.str_)
     series.meta.update(
-        source_id=source_id, product_id=product.id,
+        source_id=source_id, product_id=product.id, frequency=float(product.metadata.get("frequency_hz", np.nan)) * u.Hz,
         ra=float(frame["ra_deg"].iloc[-1]) * u.deg, dec=float(frame["dec_deg"].iloc[-1]) * u.deg,
     )  # fmt: skip
     return series

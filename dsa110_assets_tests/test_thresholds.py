@@ -49,7 +49,7 @@ def test_retention_names_assets_and_keeps_the_other_defaults(tmp_path):
         ('max_tile_rms_jy = "5"', "has no unit"),
         ('max_tile_rms_jy = "many"', "is no quantity in Jy"),
         ("max_tile_rms_jy = nan", "finite"),
-        ("min_flux_ratio = 1.3", "min_flux_ratio=1.3 is above max_flux_ratio=1.2"),
+        ("min_flux_ratio = 1.3", "min_flux_ratio=1.3 is above max_flux_ratio=1.1"),
         ("disk_critical_gb = 300", "disk_critical_gb=300 is above disk_warn_gb=200"),
         ("[retention_days]\ntile_image = -1", "retention_days.tile_image = -1"),
         ("half a line", "cannot be read"),

@@ -17,6 +17,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 SIMULATION = ["--start", "2026-01-26T04:32:00", "--groups", "9", "--nights", "3", "--dec", "16.27", "--antennas", "24",
               "--channels", "8", "--seed", "110"]  # 3C138, a flux standard, transits 20 minutes after the start
+UNNORMALISED = 64  # quality bit of a first night, which has nothing to be normalised against
 SHOWN = 12  # constant sources that are printed one by one
 
 
@@ -84,8 +85,8 @@ def compare(truth: dict[str, Any]) -> None:
     print(f"  {'source':<24} {'kind':<10} {'epochs':>6} {'true Jy':>8} {'measured Jy':>12} {'ratio':>7}  candidate")
     for source, curve in light_curves(archive, sorted(truth["sources"], key=lambda s: -s["flux_jy"])):
         flux, error = curve["flux"].to_value("Jy"), curve["error"].to_value("Jy")
-        history = source["light_curve"] or [[0.0, source["flux_jy"]]]
-        expected = np.interp(curve.time.mjd, *np.transpose(history))
+        history, at_hz = source["light_curve"] or [[0.0, source["flux_jy"]]], curve.meta["frequency"].to_value("Hz")
+        expected = np.interp(curve.time.mjd, *np.transpose(history)) * (at_hz / 1.4e9) ** source["spectral_index"]
         constant = source["kind"] in ("constant", "calibrator")
         if not constant or len(ratios) < SHOWN:
             identity = str(curve.meta["source_id"])
@@ -94,9 +95,30 @@ def compare(truth: dict[str, Any]) -> None:
         if constant and flux.mean() > 20 * error.mean():
             ratios.append(np.mean(flux / expected))
             pulls.extend((flux - flux.mean()) / error * np.sqrt(len(flux) / max(len(flux) - 1, 1)))
-    print(f"\n  {len(ratios)} constant sources above 20 sigma: median flux ratio {np.median(ratios):.4f}, "
+    print(f"\n  All at {at_hz / 1e6:.1f} MHz: the truth, of 1400 MHz, is brought there with each source's spectral index.")
+    print(f"  {len(ratios)} constant sources above 20 sigma: median flux ratio {np.median(ratios):.4f}, "
           f"scatter {1.4826 * np.median(np.abs(ratios - np.median(ratios))):.4f}; "
           f"pulls of their points about the mean: sd {np.std(pulls):.2f}")
+    for night in archive.products("light_curves").itertuples():
+        off = pulls_about_truth(Path(night.path), night.frequency_hz, truth["sources"])
+        print(f"  with the nights until {night.partition}: {off.size} points of all constant sources about the truth, in total errors: "
+              f"mean {off.mean():+.2f}, sd {off.std():.2f}")
+
+
+def pulls_about_truth(product: Path, at_hz: float, injected: list[dict[str, Any]]) -> np.ndarray:
+    """(measured - true) / total error of every usable point of every constant source in a product of light curves."""
+    import pandas as pd
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
+
+    rows = pd.read_parquet(product / "light_curves.parquet")
+    rows = rows[np.isfinite(rows["flux_jy"]) & (rows["quality"].isin([0, UNNORMALISED]))]
+    true = SkyCoord([s["ra_deg"] for s in injected], [s["dec_deg"] for s in injected], unit="deg")
+    nearest, apart, _ = SkyCoord(rows["ra_deg"], rows["dec_deg"], unit="deg").match_to_catalog_sky(true)
+    kind, flux, index = (np.array([s[name] for s in injected])[nearest] for name in ("kind", "flux_jy", "spectral_index"))
+    known = (apart < 0.008 * u.deg) & np.isin(kind, ["constant", "calibrator"])
+    pull = (rows["flux_jy"] - flux * (at_hz / 1.4e9) ** index) / rows["absolute_err_jy"]
+    return pull.to_numpy()[known]
 
 
 def light_curves(archive: Any, injected: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Any]]:

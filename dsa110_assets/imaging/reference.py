@@ -1,8 +1,9 @@
-"""A tile against the sky model: flux scale and astrometry."""
+"""A tile against the sky model: flux scale and astrometry, each with its error."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from astropy.io.fits import Header
@@ -10,13 +11,57 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging.peaks import find_peaks
+from dsa110_assets.imaging.restoring import Beam
+from dsa110_assets.imaging.statistics import SIGMA_PER_MAD
 from dsa110_assets.telescope import astrometry
 
 if TYPE_CHECKING:
     from dsa110_assets.sky.model import SkyModel
 
+FloatArray = NDArray[np.float64]
 _MIN_SNR = 10.0
 _MIN_RESPONSE = 0.5
+_CLIP_SIGMA = 3.0
+_ROBUST_FROM = 6
+"""Of fewer values the median absolute deviation says too little: it is their plain scatter that counts, and none is left out."""
+PRIOR_FLUX_SCATTER = 0.03
+"""What a single source may be off beyond its noise (catalogue, variability, neighbours) before others have shown it."""
+PRIOR_OFFSET_BEAMS = 0.03
+"""The same of its position, in minor axes."""
+
+
+class Factor(NamedTuple):
+    """A robust mean, its standard error, the scatter of single values beyond their own errors, and how many were kept."""
+
+    value: float
+    error: float
+    scatter: float
+    n: int
+
+
+def robust_mean(values: FloatArray, errors: FloatArray, prior_scatter: float) -> Factor:
+    """Mean of (n,) values with standard errors, without those beyond 3 sigma of the median; NaN without any.
+
+    Each value's variance is its own error's and a common scatter's. That is measured (the squared scaled MAD, of six values
+    and more, with Croux & Rousseeuw's (1992) n/(n - 0.8), less the median squared error) and averaged with `prior_scatter` as
+    if that were one more value: with one value the prior speaks, with many the values do. The error is never below what
+    scatter and errors lead to expect.
+    """
+    if not values.size:
+        return Factor(np.nan, np.nan, np.nan, 0)
+    middle = float(np.median(values))
+    few = values.size < _ROBUST_FROM
+    if few:
+        spread = float(np.sqrt(np.sum((values - middle) ** 2) / max(values.size - 1, 1)))
+    else:
+        spread = SIGMA_PER_MAD * float(np.median(np.abs(values - middle))) * values.size / (values.size - 0.8)
+    own = max(spread**2 - float(np.median(errors**2)), 0.0)
+    common = ((values.size - 1) * own + prior_scatter**2) / values.size
+    variance = errors**2 + common
+    kept = few | (np.abs(values - middle) <= _CLIP_SIGMA * np.sqrt(variance))
+    weight = 1 / variance[kept]
+    mean = float(np.sum(weight * values[kept]) / weight.sum())
+    return Factor(mean, float(weight.sum() ** -0.5), float(np.sqrt(common)), int(kept.sum()))
 
 
 def reference_figures(
@@ -26,49 +71,89 @@ def reference_figures(
     rms_jy: float,
     sky: SkyModel,
 ) -> dict[str, float]:
-    """Medians over the model's isolated sources expected above 10 sigma within the beam's half-power width.
+    """Robust means over the model's isolated sources expected above 10 sigma within the beam's half-power width.
 
-    reference_count; flux_ratio (image over model at the image's frequency) and, in arcseconds east and north,
-    astrometry_ra_arcsec, astrometry_dec_arcsec (image minus model). reference_missing: how many of them
-    have no peak within one beam. NaN where no source counts.
+    reference_count; flux_ratio (image over model at the image's frequency, RESTFRQ), flux_ratio_error, flux_ratio_scatter
+    (of single sources beyond noise) and, in arcseconds east and north, astrometry_ra_arcsec, astrometry_dec_arcsec
+    (image minus model) with astrometry_ra_error_arcsec, astrometry_dec_error_arcsec. reference_missing: how many of them have no
+    peak within one beam. NaN where no source counts.
     """
-    wcs = WCS(header).celestial
-    ra, dec = np.asarray(sky.ra_rad), np.asarray(sky.dec_rad)
-    near = (
-        astrometry.separation_deg(ra, dec, *np.deg2rad(wcs.wcs.crval))
-        < 0.75 * image.shape[0] * header["CDELT2"]
-    )
-    expected = np.asarray(sky.flux_at(np.array([header["RESTFRQ"]])))[near, 0]
-    ra, dec = ra[near], dec[near]
-    x, y = wcs.wcs_world2pix(np.rad2deg(ra), np.rad2deg(dec), 0)
-    column, row = np.rint(x).astype(int), np.rint(y).astype(int)
-    inside = (column >= 0) & (row >= 0) & (column < image.shape[1]) & (row < image.shape[0])
-    response = np.zeros(ra.size)
-    response[inside] = primary_beam[row[inside], column[inside]]
-    beam_pixels = header["BMAJ"] / header["CDELT2"]
-    chosen = (response >= _MIN_RESPONSE) & (expected * response > _MIN_SNR * rms_jy)
-    chosen &= _isolated(x, y, expected * response, 3 * beam_pixels)
-    peaks = find_peaks(image, 0.5 * _MIN_SNR * rms_jy)
-    ratios, east, north = [], [], []
-    for index in np.flatnonzero(chosen):
-        if peaks.x.size == 0:
-            break
-        distance = np.hypot(peaks.x - x[index], peaks.y - y[index])
-        nearest = int(np.argmin(distance))
-        if distance[nearest] < beam_pixels:
-            ratios.append(peaks.value[nearest] / (expected[index] * response[index]))
-            east.append((x[index] - peaks.x[nearest]) * 3600 * header["CDELT2"])
-            north.append((peaks.y[nearest] - y[index]) * 3600 * header["CDELT2"])
-    figures = {"reference_count": float(len(ratios)), "reference_missing": float(chosen.sum() - len(ratios))}
-    names = ("flux_ratio", "astrometry_ra_arcsec", "astrometry_dec_arcsec")
-    for name, values in zip(names, (ratios, east, north), strict=True):
-        figures[name] = float(np.median(values)) if values else float("nan")
+    found, missing = _compared(image, primary_beam, header, rms_jy, sky)
+    flux = robust_mean(found.ratio, 1 / found.snr, PRIOR_FLUX_SCATTER)
+    figures = {
+        "reference_count": float(found.ratio.size),
+        "reference_missing": float(missing),
+        "flux_ratio": flux.value,
+        "flux_ratio_error": flux.error,
+        "flux_ratio_scatter": flux.scatter,
+    }
+    beam = Beam(header["BMAJ"], header["BMIN"], header["BPA"])
+    prior = 3600 * PRIOR_OFFSET_BEAMS * beam.bmin_deg
+    for name, offset, variance in zip(("ra", "dec"), (found.east, found.north), np.diag(beam.covariance), strict=True):
+        mean = robust_mean(offset, 3600 * np.sqrt(variance) / found.snr, prior)
+        figures[f"astrometry_{name}_arcsec"], figures[f"astrometry_{name}_error_arcsec"] = mean.value, mean.error
     return figures
 
 
-def _isolated(
-    x: NDArray[np.float64], y: NDArray[np.float64], apparent_jy: NDArray[np.float64], radius: float
-) -> NDArray[np.bool_]:
+@dataclass(frozen=True)
+class _Compared:
+    """Sources with a peak (n,): flux over model, offsets east and north [arcsec] from it, signal-to-noise expected."""
+
+    ratio: FloatArray
+    east: FloatArray
+    north: FloatArray
+    snr: FloatArray
+
+
+def _compared(
+    image: NDArray[np.float32], primary_beam: NDArray[np.float32], header: Header, rms_jy: float, sky: SkyModel
+) -> tuple[_Compared, int]:
+    """The model's sources beside the image's peaks; and the number of those without a peak.
+
+    A peak lies where noise helps it. Where noise is correlated as the (Gaussian) beam is, with covariance C, its gradient
+    has covariance sigma^2 C^-1 and the peak curvature S C^-1: the peak gains sigma^2 / S, which is taken off, and is moved by
+    C^(1/2) sigma / S (Condon 1997, PASP 109, 166, eq. 21, to a factor of order one).
+    """
+    x, y, apparent = _expected(primary_beam, header, rms_jy, sky)
+    beam_pixels = header["BMAJ"] / header["CDELT2"]
+    peaks = find_peaks(image, 0.5 * _MIN_SNR * rms_jy)
+    rows = []
+    for index in np.arange(x.size if peaks.x.size else 0):
+        distance = np.hypot(peaks.x - x[index], peaks.y - y[index])
+        nearest = int(np.argmin(distance))
+        if distance[nearest] < beam_pixels:
+            gain = rms_jy**2 / apparent[index]
+            rows.append(
+                (
+                    (peaks.value[nearest] - gain) / apparent[index],
+                    (x[index] - peaks.x[nearest]) * 3600 * header["CDELT2"],
+                    (peaks.y[nearest] - y[index]) * 3600 * header["CDELT2"],
+                    apparent[index] / rms_jy,
+                )
+            )
+    columns = np.array(rows, np.float64).reshape(-1, 4).T
+    return _Compared(*columns), x.size - len(rows)
+
+
+def _expected(
+    primary_beam: NDArray[np.float32], header: Header, rms_jy: float, sky: SkyModel
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Pixel coordinates and apparent fluxes [Jy] of the model's sources that an image is compared with."""
+    wcs = WCS(header).celestial
+    ra, dec = np.asarray(sky.ra_rad), np.asarray(sky.dec_rad)
+    near = astrometry.separation_deg(ra, dec, *np.deg2rad(wcs.wcs.crval)) < 0.75 * primary_beam.shape[0] * header["CDELT2"]
+    expected = np.asarray(sky.flux_at(np.array([header["RESTFRQ"]])))[near, 0]
+    x, y = wcs.wcs_world2pix(np.rad2deg(ra[near]), np.rad2deg(dec[near]), 0)
+    column, row = np.rint(x).astype(int), np.rint(y).astype(int)
+    inside = (column >= 0) & (row >= 0) & (column < primary_beam.shape[1]) & (row < primary_beam.shape[0])
+    response = np.zeros(x.size)
+    response[inside] = primary_beam[row[inside], column[inside]]
+    chosen = (response >= _MIN_RESPONSE) & (expected * response > _MIN_SNR * rms_jy)
+    chosen &= _isolated(x, y, expected * response, 3 * header["BMAJ"] / header["CDELT2"])
+    return x[chosen], y[chosen], (expected * response)[chosen]
+
+
+def _isolated(x: FloatArray, y: FloatArray, apparent_jy: FloatArray, radius: float) -> NDArray[np.bool_]:
     """No other model source within `radius` pixels brighter than a hundredth of the source's own flux."""
     alone = np.ones(x.size, dtype=np.bool_)
     for index in range(x.size):

@@ -33,13 +33,14 @@ _SAMPLES = 1_000_000
 @dataclass(frozen=True)
 class TileInput:
     """A tile on disk: its image (not PB-corrected), its primary beam on the same pixels, its noise
-    [Jy/beam]."""
+    [Jy/beam]. `scale`: what its fluxes are too high by; image and noise are divided by it."""
 
     image_path: Path
     primary_beam_path: Path
     rms_jy: float
     product_id: str
     mjd: float
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,9 @@ def _add(
         raise BadDataError(f"{tile.image_path}: every pixel is 0, which no sky is; image it again")
     x, y = source_coordinates(WCS(image.header).celestial, WCS(grid).celestial, window)
     curve, sigma = _at_beam(image, tile.rms_jy, target, threads, work)
+    if tile.scale != 1:
+        np.divide(curve.coefficients, np.float32(tile.scale), out=curve.coefficients)
+        sigma /= tile.scale
     response = beam.data
     if has_blanks(response):
         response, unknown = without_blanks(response)

@@ -4,6 +4,8 @@ beam."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from astropy.io.fits import Header
@@ -13,52 +15,107 @@ from scipy.ndimage import map_coordinates
 
 from dsa110_assets.imaging.fits import read_image
 from dsa110_assets.imaging.peaks import find_peaks
+from dsa110_assets.imaging.reference import Factor, robust_mean
 from dsa110_assets.imaging.statistics import SIGMA_PER_MAD
 from dsa110_assets.mosaics.coadd import TileInput
 from dsa110_assets.telescope import astrometry
 
+FloatArray = NDArray[np.float64]
+PAIR_SCATTER = 0.01
+"""What one source in two healthy tiles may differ by beyond noise: primary beam and CLEAN are good to about 1 %."""
+_LEAST_SOURCES = 3
 
-def overlap_agreement(
-    tiles: Sequence[TileInput], min_snr: float = 20.0, min_response: float = 0.3, most_sources: int = 50
-) -> dict[str, float]:
-    """Flux ratios and offsets of bright sources seen in consecutive tiles, both corrected for the primary
-    beam.
 
-    overlap_pairs; overlap_flux_ratio (median of later over earlier; 1 if the primary beam is right),
-    overlap_flux_scatter (robust sigma of the ratios), overlap_flux_worst (largest |median - 1| of any pair
-    of tiles with at least 3 sources), overlap_offset_arcsec (median distance). NaN where no source counts.
+@dataclass(frozen=True)
+class Pair:
+    """Two consecutive tiles by product id, and the sources both show: flux ratios (later over earlier), their errors from
+    noise, distances [deg]; all (n,).
     """
+
+    first: str
+    second: str
+    ratio: FloatArray
+    error: FloatArray
+    offset_deg: FloatArray
+
+    @property
+    def factor(self) -> Factor:
+        """The tiles' flux ratio, with its error."""
+        return robust_mean(self.ratio, self.error, PAIR_SCATTER)
+
+
+def compared_pairs(
+    tiles: Sequence[TileInput], min_snr: float = 20.0, min_response: float = 0.3, most_sources: int = 50
+) -> list[Pair]:
+    """Bright sources in consecutive tiles, both corrected for the primary beam; one tile is in memory at a time."""
     unique = sorted({tile.product_id: tile for tile in tiles}.values(), key=lambda tile: tile.mjd)
-    ratios: list[float] = []
-    offsets: list[float] = []
-    worst = []
-    before: NDArray[np.float64] | None = None
+    pairs = []
+    before: tuple[str, FloatArray] | None = None
     for tile in unique:
         found, beam_deg = _bright(tile, min_snr, min_response, most_sources)
         if before is not None:
-            ratio, offset = _matched(before, found, beam_deg / 2)
-            ratios += ratio
-            offsets += offset
-            if len(ratio) >= 3:
-                worst.append(abs(float(np.median(ratio)) - 1))
-        before = found
+            pairs.append(Pair(before[0], tile.product_id, *_matched(before[1], found, beam_deg / 2)))
+        before = tile.product_id, found
+    return pairs
+
+
+def overlap_agreement(tiles: Sequence[TileInput]) -> dict[str, Any]:
+    """`agreement` of `compared_pairs`."""
+    return agreement(compared_pairs(tiles))
+
+
+def agreement(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """How well neighbours agree on the sources they share.
+
+    overlap_pairs; overlap_flux_ratio (median of later over earlier; 1 if the primary beam is right),
+    overlap_flux_scatter (robust sigma of the ratios), overlap_offset_arcsec (median distance). Of the two tiles that
+    disagree most significantly, among those with at least 3 sources in common: overlap_flux_worst (|ratio - 1|),
+    overlap_worst_error, overlap_worst_sigma, overlap_worst_tiles (their ids). NaN, and no tiles, where no source counts.
+    """
+    ratio, offset = (np.concatenate([np.empty(0), *parts]) for parts in ([p.ratio for p in pairs], [p.offset_deg for p in pairs]))
     nothing = float("nan")
-    middle = float(np.median(ratios)) if ratios else nothing
-    return {
-        "overlap_pairs": float(len(ratios)),
+    middle = float(np.median(ratio)) if ratio.size else nothing
+    known = [(pair, pair.factor) for pair in pairs if pair.ratio.size >= _LEAST_SOURCES]
+    figures: dict[str, Any] = {
+        "overlap_pairs": float(ratio.size),
         "overlap_flux_ratio": middle,
-        "overlap_flux_scatter": SIGMA_PER_MAD * float(np.median(np.abs(np.array(ratios) - middle)))
-        if ratios
-        else nothing,
-        "overlap_flux_worst": max(worst) if worst else nothing,
-        "overlap_offset_arcsec": float(np.median(offsets)) * 3600 if offsets else nothing,
+        "overlap_flux_scatter": SIGMA_PER_MAD * float(np.median(np.abs(ratio - middle))) if ratio.size else nothing,
+        "overlap_offset_arcsec": float(np.median(offset)) * 3600 if offset.size else nothing,
+        "overlap_flux_worst": nothing,
+        "overlap_worst_error": nothing,
+        "overlap_worst_sigma": nothing,
+        "overlap_worst_tiles": [],
     }
+    if known:
+        pair, factor = max(known, key=lambda one: abs(one[1].value - 1) / one[1].error)
+        figures["overlap_flux_worst"], figures["overlap_worst_error"] = abs(factor.value - 1), factor.error
+        figures["overlap_worst_sigma"] = abs(factor.value - 1) / factor.error
+        figures["overlap_worst_tiles"] = [pair.first, pair.second]
+    return figures
 
 
-def _bright(
-    tile: TileInput, min_snr: float, min_response: float, most: int
-) -> tuple[NDArray[np.float64], float]:
-    """(n, 3) ra, dec [rad] and corrected flux [Jy] of a tile's brightest peaks; the beam's minor axis
+def odd_ones_out(pairs: Sequence[Pair], limit: float) -> dict[str, str]:
+    """Tiles, by product id, that no neighbour agrees with, and what is said of them: |ratio - 1| beyond `limit` and 3 errors.
+
+    A tile between two it disagrees with is odd itself, and no reason to doubt those; one at an end is odd if the neighbour
+    it disagrees with is not. Where scales change from one half of a mosaic to the other no tile is odd.
+    """
+    known = [(pair, pair.factor) for pair in pairs if pair.ratio.size >= _LEAST_SOURCES]
+    off: dict[str, list[bool]] = {}
+    for pair, factor in known:
+        for tile in (pair.first, pair.second):
+            off.setdefault(tile, []).append(abs(factor.value - 1) > limit + 3 * factor.error)
+    between = {tile for tile, said in off.items() if len(said) > 1 and all(said)}
+    odd: dict[str, str] = {}
+    for pair, factor in known:
+        for tile, other in ((pair.first, pair.second), (pair.second, pair.first)):
+            if tile in between or (off[tile] == [True] and other not in between):
+                odd[tile] = f"neighbours: fluxes are {factor.value:.3f} +- {factor.error:.3f} from {pair.first} to {pair.second}"
+    return odd
+
+
+def _bright(tile: TileInput, min_snr: float, min_response: float, most: int) -> tuple[FloatArray, float]:
+    """(n, 4) ra, dec [rad], corrected flux [Jy] and relative error of a tile's brightest peaks; the beam's minor axis
     [deg]."""
     image, response = read_image(tile.image_path), read_image(tile.primary_beam_path)
     beam_pixels = max(1, round(image.beam.bmaj_deg / float(image.header["CDELT2"])))
@@ -66,26 +123,24 @@ def _bright(
     at_peak = map_coordinates(response.data, [peaks.y, peaks.x], order=1) if peaks.x.size else np.empty(0)
     good = np.flatnonzero(at_peak >= min_response)[:most]
     ra, dec = _world_rad(image.header, peaks.x[good], peaks.y[good])
-    return np.stack([ra, dec, peaks.value[good] / at_peak[good]], axis=-1), image.beam.bmin_deg
+    relative = tile.rms_jy / peaks.value[good]
+    return np.stack([ra, dec, peaks.value[good] / at_peak[good] / tile.scale, relative], axis=-1), image.beam.bmin_deg
 
 
-def _world_rad(
-    header: Header, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _world_rad(header: Header, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
     ra, dec = WCS(header).celestial.wcs_pix2world(x, y, 0)
     return np.deg2rad(ra), np.deg2rad(dec)
 
 
-def _matched(
-    first: NDArray[np.float64], second: NDArray[np.float64], radius_deg: float
-) -> tuple[list[float], list[float]]:
-    ratios, offsets = [], []
-    for ra, dec, flux in second:
+def _matched(first: FloatArray, second: FloatArray, radius_deg: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    rows = []
+    for ra, dec, flux, relative in second:
         if first.size == 0:
             break
         away = astrometry.separation_deg(first[:, 0], first[:, 1], ra, dec)
         nearest = int(np.argmin(away))
         if away[nearest] < radius_deg:
-            ratios.append(float(flux / first[nearest, 2]))
-            offsets.append(float(away[nearest]))
-    return ratios, offsets
+            ratio = flux / first[nearest, 2]
+            rows.append((ratio, ratio * np.hypot(relative, first[nearest, 3]), away[nearest]))
+    ratio, error, offset = np.array(rows, np.float64).reshape(-1, 3).T
+    return ratio, error, offset

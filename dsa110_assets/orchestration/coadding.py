@@ -1,8 +1,10 @@
 """Images and mosaics of products: the tiles of an hour, the hours of a night, and what they say about themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dsa110_assets.orchestration import rules
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
@@ -12,6 +14,20 @@ if TYPE_CHECKING:
     from dsa110_assets.mosaics.coadd import TileInput
     from dsa110_assets.settings import Settings
     from dsa110_assets.sky.model import SkyModel
+
+
+_OBSERVATION = ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands", "caltable_set", "caltable_age_h", "anchor")
+_GAINS = (
+    "antennas_lost", "n_antennas_lost", "n_antennas_kept", "flux_scale", "flux_scale_error", "flux_scale_applied",
+    "drift_amplitude", "drift_phase_deg", "epoch_gains",
+)  # fmt: skip
+"""What calibrating found of antennas and gains, where it looked."""
+
+
+def of_observation(calibrated: "Product") -> dict[str, Any]:
+    """What a tile passes on of its calibrated observation."""
+    known = {name: calibrated.metadata[name] for name in _GAINS if name in calibrated.metadata}
+    return {name: calibrated.metadata[name] for name in _OBSERVATION} | known
 
 
 def image(ms_path: Path, settings: "Settings", sky: "SkyModel", work_dir: Path) -> "TileImage":
@@ -27,8 +43,8 @@ def image(ms_path: Path, settings: "Settings", sky: "SkyModel", work_dir: Path) 
     return tile.make_tile(measurement_set.mapped(ms_path), settings.imaging, sky)
 
 
-def tile_inputs(tiles: "Sequence[Product]") -> "list[TileInput]":
-    """Tile products as `coadd` takes them."""
+def tile_inputs(tiles: "Sequence[Product]", scales: "Mapping[str, float] | None" = None) -> "list[TileInput]":
+    """Tile products as `coadd` takes them; `scales` by product id are what fluxes are divided by (1 if not named)."""
     from dsa110_assets.mosaics.coadd import TileInput
 
     return [
@@ -38,6 +54,7 @@ def tile_inputs(tiles: "Sequence[Product]") -> "list[TileInput]":
             rms_jy=float(p.metadata["rms_jy"]),
             product_id=p.id,
             mjd=_middle(p),
+            scale=(scales or {}).get(p.id, 1.0),
         )
         for p in tiles
     ]
@@ -48,22 +65,48 @@ def anchor(tiles: "Sequence[Product]") -> str:
     return ", ".join(sorted({str(p.metadata["anchor"]) for p in tiles}))
 
 
-def mosaic(tiles: "Sequence[Product]", settings: "Settings", directory: Path, cards: "Cards") -> dict[str, Any]:
-    """Coadd tiles into `directory`, with `cards` in the headers; returns the figures, with how well neighbours agree."""
-    from dsa110_assets.mosaics import coadd, overlap, write
+def mosaic(
+    tiles: "Sequence[Product]", settings: "Settings", most_different: float, directory: Path, cards: "Cards"
+) -> dict[str, Any]:
+    """Coadd tiles into `directory`, with `cards` in the headers; returns the figures, with how well neighbours agree.
 
-    inputs = tile_inputs(tiles)
+    Tiles of several anchors are brought to one scale first (`mosaics.anchors`); what they were divided by is kept by product
+    id as `tile_scales`. `suspects` are the tiles a soft rule spoke against, with what it said, or whose fluxes differ from all
+    their neighbours' by more than `most_different` beyond errors.
+    """
+    from dsa110_assets.mosaics import anchors, coadd, overlap, write
+
+    named = {p.id: str(p.metadata["anchor"]) for p in tiles}
+    pairs = overlap.compared_pairs(tile_inputs(tiles))
+    scales = anchors.anchor_scales(named, pairs)
+    applied = anchors.corrections(scales)
+    divided = {i: applied[name] for i, name in named.items() if applied[name] != 1}
+    inputs = tile_inputs(tiles, divided)
     made = coadd.coadd(inputs, None, settings.coadd)
     write.write_mosaic(made, directory, cards)
     times = [_middle(p) for p in tiles]
+    pairs = overlap.compared_pairs(inputs) if divided else pairs
+    odd = overlap.odd_ones_out(pairs, most_different)
     return {
         **made.figures,
-        **overlap.overlap_agreement(inputs),
+        **overlap.agreement(pairs),
+        **anchors.anchor_figures(scales, applied),
+        "tile_scales": divided,
+        "suspects": {p.id: said for p in tiles if (said := "; ".join(filter(None, [suspicion(p), odd.get(p.id)])))},
+        "antennas_lost": sorted({name for p in tiles for name in p.metadata.get("antennas_lost", ())}),
         "n_tiles": len(made.tiles),
         "mid_mjd": sum(times) / len(times),
+        "mjd_start": min(float(p.metadata["mjd_start"]) for p in tiles),
+        "mjd_end": max(float(p.metadata["mjd_end"]) for p in tiles),
         "pointing_dec_deg": float(tiles[len(tiles) // 2].metadata["pointing_dec_deg"]),
         "anchor": anchor(tiles),
     }
+
+
+def suspicion(tile: "Product") -> str:
+    """What soft rules of severity ERROR said against a tile; '' if nothing."""
+    verdicts = rules.from_metadata("tile_image", tile.metadata)
+    return "; ".join(f"{v.check}: {v.reason}" for v in verdicts if not v.passed and v.severity == rules.ERROR)
 
 
 def windows_completed(archive: "Archive", asset: str, window: str) -> dict[str, float]:

@@ -32,6 +32,12 @@ def none_of(name: str) -> Judge:
     return at_most(name, lambda _: 0)
 
 
+def _number(figures: Figures, name: str) -> float:
+    """A figure; NaN if it is not there."""
+    value = figures.get(name)
+    return math.nan if value is None else float(value)
+
+
 def unless(figures: Figures, name: str, good: Callable[[float], bool], wrong: str, unit: str = "") -> list[str]:
     value = figures.get(name)
     if value is None or not math.isfinite(value):
@@ -90,11 +96,37 @@ def same_strip(figures: Figures, _: "Thresholds") -> list[str]:
     return at_most("caltable_dec_offset_deg", lambda _t: 0.5, " deg")(figures, _)
 
 
-def flux_ratio(figures: Figures, thresholds: "Thresholds") -> list[str]:
-    return every(
-        at_least("flux_ratio", lambda t: t.min_flux_ratio),
-        at_most("flux_ratio", lambda t: t.max_flux_ratio),
-    )(figures, thresholds)
+SIGMAS = 3.0
+"""Errors of a comparison that are always granted."""
+
+
+def flux_ratio(name: str = "flux_ratio") -> Judge:
+    """The ratio and its error (`name` and `name`_error) against the largest offset that is not suspect."""
+
+    def judge(figures: Figures, thresholds: "Thresholds") -> list[str]:
+        return _near_one(figures, name, thresholds.max_flux_offset, thresholds.max_flux_offset)
+
+    return judge
+
+
+def flux_scale(figures: Figures, thresholds: "Thresholds") -> list[str]:
+    return _near_one(figures, "flux_ratio", 1 - thresholds.min_flux_ratio, thresholds.max_flux_ratio - 1)
+
+
+def _near_one(figures: Figures, name: str, below: float, above: float) -> list[str]:
+    error = _number(figures, f"{name}_error")
+    if not math.isfinite(error):
+        return [f"{name}_error is unknown"]
+    low, high = 1 - below - SIGMAS * error, 1 + above + SIGMAS * error
+    return unless(figures, name, lambda v: low <= v <= high, f"outside {low:.3f} to {high:.3f} (its error is {error:.2g})")
+
+
+def references(figures: Figures, thresholds: "Thresholds") -> list[str]:
+    missing, found = figures.get("reference_missing") or 0, figures.get("reference_count") or 0
+    expected = missing + found
+    if expected < 3 or missing <= thresholds.max_missing_references * expected:
+        return []
+    return [f"{missing:g} of {expected:g} bright catalogue sources have no peak: this is another field, or no image"]
 
 
 def rms(figures: Figures, thresholds: "Thresholds") -> list[str]:
@@ -116,12 +148,24 @@ def finite_rms(figures: Figures, _: "Thresholds") -> list[str]:
     return unless(figures, "rms_jy", lambda v: v > 0, "not positive", " Jy")
 
 
-def astrometry(limit: Callable[["Thresholds"], float]) -> Judge:
-    def judge(figures: Figures, thresholds: "Thresholds") -> list[str]:
-        offset = math.hypot(figures.get("astrometry_ra_arcsec") or 0, figures.get("astrometry_dec_arcsec") or 0)
-        return [] if offset <= limit(thresholds) else [f"sources lie {offset:.2f} arcsec off, more than {limit(thresholds):g}"]
+def astrometry(figures: Figures, thresholds: "Thresholds") -> list[str]:
+    """Offsets in arcsec and in beams: at 0.05 minor axes a forced flux is 4 ln 2 x^2 = 0.7 % low."""
+    minor = figures.get("beam_minor_arcsec") or math.inf
+    return _offset(figures, min(thresholds.astrometry_warn_arcsec, thresholds.astrometry_warn_beams * minor))
 
-    return judge
+
+def position(figures: Figures, thresholds: "Thresholds") -> list[str]:
+    return _offset(figures, thresholds.astrometry_fail_arcsec)
+
+
+def _offset(figures: Figures, limit: float) -> list[str]:
+    east, north, *errors = (
+        _number(figures, f"astrometry_{axis}{kind}_arcsec") for kind in ("", "_error") for axis in ("ra", "dec")
+    )
+    offset, allowed = math.hypot(east, north), limit + SIGMAS * math.hypot(*errors)
+    if not math.isfinite(offset + allowed):
+        return ["how far sources lie off, or its error, is unknown"]
+    return [] if offset <= allowed else [f"sources lie {offset:.2f} arcsec off, more than {limit:.3g} and 3 errors, {allowed:.3g}"]
 
 
 def noise_map(figures: Figures, thresholds: "Thresholds") -> list[str]:
@@ -134,11 +178,43 @@ def noise_map(figures: Figures, thresholds: "Thresholds") -> list[str]:
 
 
 def overlap(figures: Figures, thresholds: "Thresholds") -> list[str]:
-    return unless(
+    median = unless(
         figures,
         "overlap_flux_ratio",
         lambda v: abs(v - 1) <= thresholds.max_overlap_difference,
         f"more than {thresholds.max_overlap_difference:g} from 1: neighbours disagree on the sources they share",
+    )
+    return median + _worst_pair(figures, thresholds.max_overlap_difference)
+
+
+def neighbours(figures: Figures, thresholds: "Thresholds") -> list[str]:
+    return _worst_pair(figures, thresholds.max_neighbour_difference)
+
+
+def _worst_pair(figures: Figures, limit: float) -> list[str]:
+    """Nothing where no two tiles share three sources."""
+    tiles = figures.get("overlap_worst_tiles")
+    if not tiles:
+        return []
+    error = _number(figures, "overlap_worst_error")
+    return unless(
+        figures,
+        "overlap_flux_worst",
+        lambda v: v <= limit + SIGMAS * error,
+        f"more than {limit:g} and 3 errors of {error:.2g}: {' and '.join(tiles)} disagree on the sources they share",
+    )
+
+
+def one_scale(figures: Figures, thresholds: "Thresholds") -> list[str]:
+    """Anchors that meet in a mosaic agree, if need be after the recorded correction; that nothing tells is wrong too."""
+    if figures.get("n_anchors", 1) < 2:
+        return []
+    error = _number(figures, "anchor_difference_error")
+    return unless(
+        figures,
+        "anchor_difference",
+        lambda v: v <= thresholds.max_flux_offset + SIGMAS * error,
+        f"more than {thresholds.max_flux_offset:g} and 3 errors of {error:.2g}: the scales of {figures.get('anchor')} differ",
     )
 
 

@@ -44,6 +44,28 @@ class Verdict:
     severity: dg.AssetCheckSeverity
 
 
+_OFFSETS = (
+    "astrometry_ra_arcsec",
+    "astrometry_dec_arcsec",
+    "astrometry_ra_error_arcsec",
+    "astrometry_dec_error_arcsec",
+)
+_OF_ONE_SCALE = (
+    Rule(
+        "neighbours",
+        "the two tiles that agree least agree",
+        ("overlap_flux_worst", "overlap_worst_error", "overlap_worst_tiles"),
+        judges.neighbours,
+    ),
+    Rule(
+        "one_scale",
+        "flux scales of different calibrators agree where they meet",
+        ("n_anchors", "anchor_difference", "anchor_difference_error", "anchor_scales"),
+        judges.one_scale,
+    ),
+)
+"""What every mosaic of several tiles is asked."""
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "source_catalog": (
         Rule(
@@ -165,6 +187,27 @@ RULES: dict[str, tuple[Rule, ...]] = {
             judges.every(judges.finite_rms, judges.beam),
             hard=True,
         ),
+        Rule(
+            "references",
+            "bright catalogue sources are in the image",
+            ("reference_missing", "reference_count"),
+            judges.references,
+            hard=True,
+        ),
+        Rule(
+            "flux_scale",
+            "fluxes are the catalogue's within reason: what is beyond is not published",
+            ("flux_ratio", "flux_ratio_error", "reference_count"),
+            judges.if_known("reference_count", judges.flux_scale),
+            hard=True,
+        ),
+        Rule(
+            "position",
+            "sources are where the catalogue has them, within reason: what is beyond is not published",
+            _OFFSETS,
+            judges.if_known("reference_count", judges.position),
+            hard=True,
+        ),
         Rule("rms", "the noise is what the radiometer equation allows", ("rms_jy", "rms_over_radiometer"), judges.rms),
         Rule(
             "dynamic_range",
@@ -176,32 +219,21 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             "flux_ratio",
             "fluxes agree with the catalogue",
-            ("flux_ratio", "reference_count"),
-            judges.if_known("reference_count", judges.flux_ratio),
+            ("flux_ratio", "flux_ratio_error", "reference_count"),
+            judges.if_known("reference_count", judges.flux_ratio()),
         ),
-        Rule(
-            "astrometry",
-            "positions agree with the catalogue",
-            ("astrometry_ra_arcsec", "astrometry_dec_arcsec"),
-            judges.if_known("reference_count", judges.astrometry(lambda t: t.astrometry_fail_arcsec)),
-        ),
-        Rule(
-            "astrometry_drift",
-            "positions agree closely",
-            ("astrometry_ra_arcsec", "astrometry_dec_arcsec"),
-            judges.if_known("reference_count", judges.astrometry(lambda t: t.astrometry_warn_arcsec)),
-            severity=WARN,
-        ),
+        Rule("astrometry", "positions agree with the catalogue", _OFFSETS, judges.if_known("reference_count", judges.astrometry)),
     ),
     "hour_mosaic": (
         Rule("noise_map", "the noise map is what the pixels show", ("measured_over_noise",), judges.noise_map, hard=True),
         Rule(
             "overlap",
-            "neighbouring tiles agree on the sources they share",
+            "neighbouring tiles agree on the sources they share, within reason",
             ("overlap_flux_ratio", "overlap_flux_scatter", "overlap_pairs"),
             judges.if_known("overlap_pairs", judges.overlap),
             hard=True,
         ),
+        *_OF_ONE_SCALE,
         Rule(
             "completeness",
             "the hour's observations were imaged",
@@ -214,9 +246,28 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             "flux_ratio",
             "fluxes agree with the catalogue",
-            ("flux_ratio", "n_compared"),
-            judges.if_known("n_compared", judges.flux_ratio),
+            ("flux_ratio", "flux_ratio_error", "n_compared"),
+            judges.if_known("n_compared", judges.flux_ratio()),
+        ),
+        Rule(
+            "flux_scale",
+            "fluxes are the catalogue's within reason: what is beyond is held",
+            ("flux_ratio", "flux_ratio_error", "n_compared"),
+            judges.if_known("n_compared", judges.flux_scale),
             hard=True,
+        ),
+        Rule(
+            "history",
+            "fluxes agree with those of the same sources in earlier hours",
+            ("history_flux_ratio", "history_flux_ratio_error", "history_count"),
+            judges.if_known("history_count", judges.flux_ratio("history_flux_ratio")),
+        ),
+        Rule(
+            "tiles",
+            "no tile was suspect",
+            ("n_suspect_tiles", "n_suspect_rows"),
+            judges.none_of("n_suspect_tiles"),
+            severity=WARN,
         ),
         Rule(
             "completeness",
@@ -237,11 +288,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("noise_map", "the noise map is what the pixels show", ("measured_over_noise",), judges.noise_map, hard=True),
         Rule(
             "overlap",
-            "neighbouring hours agree on the sources they share",
+            "neighbouring hours agree on the sources they share, within reason",
             ("overlap_flux_ratio", "overlap_flux_scatter", "overlap_pairs"),
             judges.if_known("overlap_pairs", judges.overlap),
             hard=True,
         ),
+        *_OF_ONE_SCALE,
         Rule(
             "completeness",
             "the night's hours are in",

@@ -3,11 +3,13 @@ errors.
 
 Epoch e's correction is C_e = median over references i of S_ie / b_i, b_i being the reference's own
 baseline
-(median of S/C over its first epochs, so that later epochs do not change earlier corrections). F' = F / C
+(trimmed mean of S/C over its first epochs, so that later epochs do not change earlier corrections). F' = F / C
 and
-  sigma'^2 = (k sigma / C)^2 + (F' sigma_C)^2 + (f F')^2,   sigma_C = 1.25 scatter / sqrt(N)
+  sigma'^2 = (k k_e sigma / C)^2 + (F' sigma_C)^2 + (f^2 + f_e^2) F'^2,   sigma_C = 1.25 scatter / sqrt(N)
 (1.25 = sqrt(pi/2), the standard error of a median), with k and f measured from the scatter of steady
-sources.
+sources, and k_e > 1 or f_e > 0 where an epoch scatters significantly more than that (`epocherrors`).
+That is the error about the source's own light curve. About the true flux it is absolute_err_jy: k at least 1, and f that
+of the scatter about the catalogue (`errormodel.absolute_fraction`).
 A source that is itself a reference is corrected by the others only: it must not calibrate its own
 variation away.
 """
@@ -21,9 +23,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.special import chdtrc
 
-from dsa110_assets.photometry.errormodel import STEADY_P, ErrorModel, calibrate_errors, group_starts, pulls
+from dsa110_assets.photometry.epocherrors import epoch_errors, typical_model
+from dsa110_assets.photometry.errormodel import STEADY_P, ErrorModel, absolute_fraction, calibrate_errors, group_starts, pulls, sample_of
 from dsa110_assets.photometry.options import EnsembleOptions
 from dsa110_assets.photometry.quality import Quality
 from dsa110_assets.photometry.robust import baselines, epoch_corrections, left_out
@@ -32,8 +37,10 @@ from dsa110_assets.photometry.sample import SAMPLE_ROWS, SourceSample
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 _REFERENCE_COLUMNS = ("source_id", "epoch", "mjd", "flux_jy", "flux_err_jy")
-_ERROR_COLUMNS = ("source_id", "epoch", "flux_jy", "flux_err_jy", "limit_jy", "quality")
-_UNFIT = int(Quality.EDGE | Quality.BLENDED | Quality.EXTENDED | Quality.NAN | Quality.CONFUSED)
+_ERROR_COLUMNS = ("source_id", "epoch", "flux_jy", "flux_err_jy", "limit_jy", "quality", "catalogue_flux_jy")
+_UNFIT = int(
+    Quality.EDGE | Quality.BLENDED | Quality.EXTENDED | Quality.NAN | Quality.CONFUSED | Quality.TILE_SUSPECT | Quality.DOUBTFUL_NEW
+)
 LIGHT_CURVE_COLUMNS = (
     "source_id",
     "ra_deg",
@@ -42,6 +49,7 @@ LIGHT_CURVE_COLUMNS = (
     "mjd",
     "flux_jy",
     "flux_err_jy",
+    "absolute_err_jy",
     "raw_flux_jy",
     "raw_flux_err_jy",
     "rms_jy",
@@ -61,12 +69,15 @@ class Corrections:
     """Per epoch and, for references, per (source, epoch) with the source itself left out; and the error
     model.
 
-    Both tables: correction, correction_err, n_references, indexed by epoch and by (source_id, epoch).
+    Both tables: correction, correction_err, n_references, indexed by epoch and by (source_id, epoch). `noisy`: scale and
+    fraction of the epochs with errors of their own, by epoch. `absolute`: the model of errors about the true flux.
     """
 
     epochs: pd.DataFrame
     references: pd.DataFrame
     errors: ErrorModel
+    noisy: pd.DataFrame
+    absolute: ErrorModel
 
 
 class _References:
@@ -114,23 +125,39 @@ class _Fit:
 
 
 def _fit(rows: pd.DataFrame, options: EnsembleOptions) -> _Fit:
-    """Alternate between baselines and corrections until neither moves; rows sorted by source and time."""
+    """Alternate between baselines and corrections until neither moves; rows sorted by source and time.
+
+    Baselines and corrections are known to a common factor, which skewed ratios would move a little each time: of all epochs
+    that share sources the corrections' geometric mean over baselines' rows stays 1. Fluxes keep the scale they came with.
+    """
     flux, sigma = rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64)
     source = pd.factorize(rows["source_id"])[0].astype(np.int64)
     epoch, epochs = pd.factorize(rows["epoch"], sort=True)
     own, (order, starts) = group_starts(source), _by_group(epoch)
+    connected = _connected(source, epoch)
+    counted = np.arange(source.size) - own[source] < options.baseline_epochs
     correction = np.ones(flux.size)
     for _ in range(20):
         baseline = baselines(flux, source, own, correction, options.baseline_epochs)[source]
         value, _, _ = epoch_corrections(flux / baseline, sigma / baseline, order, starts, options.clip_sigma)
-        moved = np.max(np.abs(value[epoch] / correction - 1))
-        correction = value[epoch]
+        sums = np.bincount(connected, counted * np.log(value[epoch]))
+        level = np.exp(sums / np.bincount(connected, counted))[connected]
+        baseline *= level
+        moved = np.max(np.abs(value[epoch] / level / correction - 1))
+        correction = value[epoch] / level
         if moved < 1e-6:
             break
     epochs_of = np.bincount(source)[source]
     shrink = np.sqrt(epochs_of / (epochs_of - 1.0))
     centre = correction + (flux / baseline - correction) * shrink
     return _Fit(centre, sigma / baseline, order, starts, np.asarray(epochs, object))
+
+
+def _connected(source: IntArray, epoch: IntArray) -> IntArray:
+    """For each row the number of the set of sources and epochs it belongs to: those linked by rows, directly or not."""
+    nodes = int(source.max()) + int(epoch.max()) + 2
+    graph = coo_matrix((np.ones(source.size), (source, source.max() + 1 + epoch)), shape=(nodes, nodes))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)[source]
 
 
 def _by_group(code: IntArray) -> tuple[IntArray, IntArray]:
@@ -182,8 +209,33 @@ def fit_corrections(
             index=pd.MultiIndex.from_frame(references[["source_id", "epoch"]]),
         )
         own = own[count >= options.min_references - 1]
-    unit = Corrections(epochs, own, ErrorModel(1.0, 0.0))
-    return Corrections(epochs, own, calibrate_errors(_corrected(sample.rows(), unit), _UNFIT, options.prior_fraction))
+    unit = Corrections(epochs, own, ErrorModel(1.0, 0.0), _none_noisy(), ErrorModel(1.0, 0.0))
+    return Corrections(epochs, own, *_error_model(_corrected(sample.rows(), unit), options))
+
+
+def _none_noisy() -> pd.DataFrame:
+    return pd.DataFrame({"scale": [], "fraction": []}, index=pd.Index([], name="epoch"), dtype=np.float64)
+
+
+def _error_model(rows: pd.DataFrame, options: EnsembleOptions) -> tuple[ErrorModel, pd.DataFrame, ErrorModel]:
+    """The model of all epochs but those that scatter more, and what those do, asked twice, for they are in the first model;
+    and the model of errors about the true flux.
+    """
+    sample = sample_of(rows, _UNFIT)
+    code, names = pd.factorize(rows["epoch"].to_numpy()[sample.row], sort=True)
+    model = calibrate_errors(sample, options.prior_fraction)
+    scale, fraction = epoch_errors(sample, code.astype(np.int64), typical_model(sample, code.astype(np.int64), model))
+    noisy = (scale > 1) | (fraction > 0)
+    if noisy.any() and not noisy.all():
+        model = calibrate_errors(sample.repeated(~noisy[code]), options.prior_fraction)
+        scale, fraction = epoch_errors(sample, code.astype(np.int64), model)
+        noisy = (scale > 1) | (fraction > 0)
+    table = pd.DataFrame({"scale": scale, "fraction": fraction}, index=pd.Index(names, name="epoch"), dtype=np.float64)
+    quiet = rows[~rows["epoch"].isin(table.index[noisy])]
+    once = sample_of(quiet, _UNFIT, least=1)
+    catalogue = quiet["catalogue_flux_jy"].to_numpy(np.float64)[once.row]
+    about_truth = absolute_fraction(once, catalogue, model.scale, options.prior_fraction)
+    return model, table[noisy], ErrorModel(max(model.scale, 1.0), about_truth)
 
 
 def _epoch_table(
@@ -229,8 +281,11 @@ def _corrected(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFrame:
         raw_flux_jy=raw, raw_flux_err_jy=raw_error, flux_jy=flux
     )
     count = np.nan_to_num(table["n_references"].to_numpy(np.float64)).astype(np.int64)
-    out["flux_err_jy"] = corrections.errors.apply(flux, raw_error / value, sigma / value)
-    out["limit_jy"] = rows["limit_jy"].to_numpy(np.float64) / value * corrections.errors.scale
+    noisy = corrections.noisy.reindex(rows["epoch"].to_numpy())
+    noise, fraction = noisy["scale"].fillna(1.0).to_numpy(), noisy["fraction"].fillna(0.0).to_numpy()
+    for name, model in (("flux_err_jy", corrections.errors), ("absolute_err_jy", corrections.absolute)):
+        out[name] = model.apply(flux, noise * raw_error / value, np.hypot(sigma / value, fraction))
+    out["limit_jy"] = rows["limit_jy"].to_numpy(np.float64) / value * corrections.errors.scale * noise
     out["correction"], out["correction_err"], out["n_references"] = value, sigma, count
     out["quality"] = rows["quality"].to_numpy(np.int64) | np.where(count == 0, int(Quality.UNNORMALISED), 0)
     return out
@@ -238,10 +293,15 @@ def _corrected(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFrame:
 
 def apply_corrections(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFrame:
     """LIGHT_CURVE_COLUMNS of measurement rows (one per source and transit; any subset of sources: memory is
-    bounded). `attrs` of the result: error_scale (k) and fractional_error (f).
+    bounded). `attrs` of the result: error_scale (k), fractional_error (f), absolute_error (f about the true flux) and
+    noisy_epochs, a line for each with errors of its own.
     """
     out = _corrected(rows, corrections).reset_index(drop=True)
-    out.attrs = {"error_scale": corrections.errors.scale, "fractional_error": corrections.errors.fraction}
+    noisy = [f"{e.Index}: noise x {e.scale:.2f}, fluxes to {100 * e.fraction:.1f} %" for e in corrections.noisy.itertuples()]
+    out.attrs = {
+        "error_scale": corrections.errors.scale, "fractional_error": corrections.errors.fraction, "noisy_epochs": noisy,
+        "absolute_error": corrections.absolute.fraction,
+    }  # fmt: skip
     return out
 
 
@@ -259,7 +319,7 @@ def normalise(
         yield apply_corrections(rows, corrections)
 
 
-def ensemble_figures(parts: Iterable[pd.DataFrame], sample_rows: int = SAMPLE_ROWS) -> dict[str, float]:
+def ensemble_figures(parts: Iterable[pd.DataFrame], sample_rows: int = SAMPLE_ROWS) -> dict[str, Any]:
     """What to report of light curves: references per epoch, size of the corrections, residuals of steady sources.
 
     References are counted over the epochs that share a source with another epoch (n_comparable_epochs): one that
@@ -278,6 +338,8 @@ def ensemble_figures(parts: Iterable[pd.DataFrame], sample_rows: int = SAMPLE_RO
         **epochs.figures(),
         "fractional_error": float(model.get("fractional_error", np.nan)),
         "error_scale": float(model.get("error_scale", np.nan)),
+        "absolute_error": float(model.get("absolute_error", np.nan)),
+        "noisy_epochs": list(model.get("noisy_epochs", ())),
         **scatter.figures(),
     }
 

@@ -5,7 +5,7 @@ not vary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -66,7 +66,7 @@ def pulls(flux: FloatArray, error: FloatArray, source: IntArray) -> tuple[FloatA
     return np.asarray(pull), np.asarray(chi2), np.maximum(count - 1, 0).astype(np.int64)
 
 
-def _robust(pull: FloatArray) -> float:
+def robust(pull: FloatArray) -> float:
     """Robust standard deviation about zero of the pulls there are."""
     return float(1.482602 * np.median(np.abs(pull[np.isfinite(pull)])))
 
@@ -76,7 +76,7 @@ def _rms(pull: FloatArray) -> float:
     return float(np.sqrt(np.mean(pull[np.isfinite(pull)] ** 2)))
 
 
-def _solve(scatter_of: Callable[[float], float], low: float, high: float) -> float:
+def solve(scatter_of: Callable[[float], float], low: float, high: float) -> float:
     """The parameter at which a falling scatter reaches 1, by bisection; an end of the range if none."""
     if scatter_of(low) <= 1:
         return low
@@ -88,31 +88,51 @@ def _solve(scatter_of: Callable[[float], float], low: float, high: float) -> flo
     return (low + high) / 2
 
 
-def calibrate_errors(rows: pd.DataFrame, unfit_bits: int, prior_fraction: float) -> ErrorModel:
+def calibrate_errors(sample: Sample, prior_fraction: float) -> ErrorModel:
     """Noise scale from faint sources and fractional term from bright ones, so that steady pulls scatter by 1.
 
-    `rows`: corrected light-curve rows with statistical errors. First by the robust scatter of all, which a few
+    `sample`: corrected fluxes with statistical errors. First by the robust scatter of all, which a few
     variables do not disturb; then by the rms of those that are steady under that model, which half the points
     measure as well. Where too few sources are faint the next brighter ones count as such: noise that is the same
     every night (confusion, sidelobes) is in a flux's error but not in a light curve's scatter. The fraction is averaged
     in quadrature with `prior_fraction`, worth one degree of freedom: with hardly any bright epochs the prior
     speaks, with many the sky does.
     """
-    sample = _sample(rows, unfit_bits)
-    first = _fit_model(sample, _robust)
+    first = _fit_model(sample, robust)
     _, total, freedom = pulls(sample.flux, first.apply(sample.flux, sample.error, sample.relative), sample.source)
     steady = chdtrc(np.maximum(freedom, 1), total) > STEADY_P
     sample = sample.part(steady[sample.source])
     model = _fit_model(sample, _rms)
-    weight = sample.freedom(_bright(sample, _faint_limit(sample)))
+    weight = sample.freedom(bright_rows(sample, faint_limit(sample)))
     blended = (weight * model.fraction**2 + _PRIOR_FREEDOM * prior_fraction**2) / (weight + _PRIOR_FREEDOM)
     return ErrorModel(model.scale, float(np.sqrt(blended)))
 
 
+def absolute_fraction(sample: Sample, catalogue_jy: FloatArray, scale: float, prior_fraction: float) -> float:
+    """The fractional error about the catalogue's flux [Jy] (NaN where none), of the rows of a `Sample`: what errors about a
+    source's own mean do not show, for beam, deconvolution and neighbours are the same every night.
+
+    At it the robust scatter about the catalogue of rows above 20 sigma, also of sources seen once, is what errors say. The
+    catalogue's own errors are in it. Averaged in quadrature with `prior_fraction`, worth one source.
+    """
+    rows = (catalogue_jy > _BRIGHT_SNR * sample.error) & np.isfinite(catalogue_jy)
+    offset, n = (sample.flux - catalogue_jy)[rows], np.unique(sample.source[rows]).size
+    if not n:
+        return prior_fraction
+
+    def scatter(fraction: float) -> float:
+        error = ErrorModel(max(scale, 1.0), fraction).apply(sample.flux, sample.error, sample.relative)
+        return robust(offset / error[rows])
+
+    found = solve(scatter, 0.0, _LARGEST_FRACTION)
+    return float(np.sqrt((n * found**2 + _PRIOR_FREEDOM * prior_fraction**2) / (n + _PRIOR_FREEDOM)))
+
+
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     """Fluxes (n,) with statistical and relative correction errors; of their source: its number, points, median SNR,
-    and whether it was known. Discoveries are there because noise was high once: they cannot measure faint noise.
+    and whether it was known; and which of the given rows each is. Discoveries are there because noise was high once: they
+    cannot measure faint noise.
     """
 
     flux: FloatArray
@@ -122,20 +142,29 @@ class _Sample:
     count: IntArray
     snr: FloatArray
     known: NDArray[np.bool_]
+    row: IntArray
 
-    def part(self, rows: NDArray[np.bool_]) -> _Sample:
+    def part(self, rows: NDArray[np.bool_]) -> Sample:
+        """Those rows, with the count their sources have in the whole."""
         source = pd.factorize(self.source[rows])[0].astype(np.int64)
-        return _Sample(
-            self.flux[rows], self.error[rows], self.relative[rows], source, self.count[rows], self.snr[rows], self.known[rows]
-        )
+        return Sample(
+            self.flux[rows], self.error[rows], self.relative[rows], source, self.count[rows], self.snr[rows], self.known[rows],
+            self.row[rows],
+        )  # fmt: skip
+
+    def repeated(self, rows: NDArray[np.bool_]) -> Sample:
+        """Of those rows the ones whose sources have two or more of them, counted anew."""
+        source = pd.factorize(self.source[rows])[0].astype(np.int64)
+        count = np.bincount(source)[source] if source.size else source
+        return replace(self.part(rows), count=count).part(count > 1)
 
     def freedom(self, rows: NDArray[np.bool_]) -> float:
         """Degrees of freedom of the rows about their sources' means."""
         return float(np.sum(1 - 1 / self.count[rows]))
 
 
-def _sample(rows: pd.DataFrame, unfit_bits: int) -> _Sample:
-    """Rows fit to judge errors by, of sources that have two or more of them."""
+def sample_of(rows: pd.DataFrame, unfit_bits: int, least: int = 2) -> Sample:
+    """Rows fit to judge errors by, of sources that have `least` or more of them."""
     flux = rows["flux_jy"].to_numpy(np.float64)
     correction = rows["correction"].to_numpy(np.float64)
     error = rows["raw_flux_err_jy"].to_numpy(np.float64) / correction
@@ -145,10 +174,10 @@ def _sample(rows: pd.DataFrame, unfit_bits: int) -> _Sample:
     count = np.bincount(source)[source] if source.size else source
     snr = pd.Series(flux[good] / error[good]).groupby(source).transform("median").to_numpy(np.float64)
     known = ~rows["source_id"].astype(str).str.startswith(NEW_PREFIX).to_numpy()[good]
-    return _Sample(flux[good], error[good], relative[good], source, count, snr, known).part(count > 1)
+    return Sample(flux[good], error[good], relative[good], source, count, snr, known, np.flatnonzero(good)).part(count >= least)
 
 
-def _faint_limit(sample: _Sample) -> float:
+def faint_limit(sample: Sample) -> float:
     """Signal-to-noise ratio up to which the known sources' rows have `_SCALE_FREEDOM` degrees of freedom, within reason."""
     snr, count = sample.snr[sample.known], sample.count[sample.known]
     order = np.argsort(snr, kind="stable")
@@ -157,24 +186,25 @@ def _faint_limit(sample: _Sample) -> float:
     return float(np.clip(limit, _FAINT_SNR, _FAINT_AT_MOST))
 
 
-def _bright(sample: _Sample, limit: float) -> NDArray[np.bool_]:
+def bright_rows(sample: Sample, limit: float) -> NDArray[np.bool_]:
+    """Rows the fractional error is measured on."""
     return np.asarray(sample.snr > max(limit, _BRIGHT_SNR))
 
 
-def _fit_model(sample: _Sample, measure: Callable[[FloatArray], float]) -> ErrorModel:
+def _fit_model(sample: Sample, measure: Callable[[FloatArray], float]) -> ErrorModel:
     """Scale and fraction at which faint and bright pulls both measure 1; 1 and 0 where there are too few to tell."""
-    limit = _faint_limit(sample)
-    bright, faint = _bright(sample, limit), sample.known & (sample.snr <= limit)
+    limit = faint_limit(sample)
+    bright, faint = bright_rows(sample, limit), sample.known & (sample.snr <= limit)
     enough_faint, faint_part, bright_part = sample.freedom(faint) >= _SCALE_FREEDOM, sample.part(faint), sample.part(bright)
 
-    def scatter(part: _Sample, fraction: float, scale: float) -> float:
+    def scatter(part: Sample, fraction: float, scale: float) -> float:
         error = ErrorModel(scale, fraction).apply(part.flux, part.error, part.relative)
         return measure(pulls(part.flux, error, part.source)[0])
 
     scale, fraction = 1.0, 0.0
     for _ in range(3 if enough_faint else 1):
         if enough_faint:
-            scale = _solve(partial(scatter, faint_part, fraction), *_SCALE_RANGE)
+            scale = solve(partial(scatter, faint_part, fraction), *_SCALE_RANGE)
         if bright_part.flux.size:
-            fraction = _solve(partial(scatter, bright_part, scale=scale), 0.0, _LARGEST_FRACTION)
+            fraction = solve(partial(scatter, bright_part, scale=scale), 0.0, _LARGEST_FRACTION)
     return ErrorModel(scale, fraction)

@@ -73,7 +73,7 @@ class EnsembleOptions:
         50
     )
     baseline_epochs: Annotated[
-        int, Field(ge=2, description="A reference's baseline is the median of its first epochs.")
+        int, Field(ge=2, description="A reference's baseline is the trimmed mean of its first epochs.")
     ] = 10
     clip_sigma: Annotated[
         float, Field(gt=1, description="Ratios further than this from the median are left out.")

@@ -24,6 +24,10 @@ class Quality(IntFlag):
     """The free fit did not converge; the fixed-beam fit stands."""
     UNNORMALISED = 64
     """Too few reference sources in this epoch and its night: the correction is 1, its error unknown."""
+    TILE_SUSPECT = 1024
+    """More than a tenth of the weight here is of tiles whose noise, flux scale or positions are not what they should be."""
+    DOUBTFUL_NEW = 2048
+    """New in an hour whose negative image has too many detections: noise or sidelobes find sources there."""
 
 
 def decode(bits: int) -> tuple[str, ...]:

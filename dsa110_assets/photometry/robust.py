@@ -45,11 +45,18 @@ def clipped_median(ratio: FloatArray, error: FloatArray, clip: float) -> tuple[f
 def baselines(
     flux: FloatArray, source: IntArray, starts: IntArray, correction: FloatArray, first: int
 ) -> FloatArray:
-    """Median of flux / correction over each source's first epochs; rows sorted by source and time."""
+    """Mean of flux / correction over each source's first epochs, without the highest and the lowest quarter of them; rows
+    sorted by source and time.
+
+    Not the median: of three epochs one would be its source's baseline itself, its ratio 1 whatever the epoch's scale, and
+    the median of ratios a third of which are 1 would be 1.
+    """
     out = np.empty(starts.size - 1)
     for k in range(starts.size - 1):
         low, high = starts[k], min(starts[k + 1], starts[k] + first)
-        out[k] = np.median(flux[low:high] / correction[low:high])
+        values = np.sort(flux[low:high] / correction[low:high])
+        without = values.size // 4
+        out[k] = np.mean(values[without : values.size - without])
     return out
 
 

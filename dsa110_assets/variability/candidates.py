@@ -1,8 +1,9 @@
 """Which sources vary, and how: flares, extreme-scattering-like dips, transients, other variables.
 
 A candidate must be improbable (false-discovery rate over all sources, from p-values at each one's number of
-epochs) and worth looking at (a fractional change): a bright source's percent-level error is the second, not
-the first.
+epochs) and worth looking at (a fractional change). Errors are total ones: each epoch's systematic part is in them, so that a
+bright source's percent-level error is no discovery. A change below `min_modulation` counts if it is beyond doubt, in its own
+errors and among the changes other bright sources show at the same time.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 _FEW = 5
 """With fewer epochs a catalogue's flux is asked for the quiet level."""
+_UNCOMMON = 3.0
+"""A small change must be so many times the common one."""
 VARIABLE_COLUMNS = (
     "source_id",
     "ra_deg",
@@ -169,6 +172,24 @@ def _table(block: Block, options: VariabilityOptions) -> pd.DataFrame:
     return out[metrics.n > 0]
 
 
+def _large_enough(table: pd.DataFrame, options: VariabilityOptions, common: float = 0.0) -> pd.Series[bool]:
+    """Changes worth looking at: large ones, and small ones beyond doubt that are `_UNCOMMON` times what is common."""
+    small = max(options.small_modulation, _UNCOMMON * common)
+    beyond_doubt = (table["p"] <= options.small_chance) & (table["m_max"] >= small)
+    return (table["m_max"] >= options.min_modulation) | beyond_doubt
+
+
+def _common_change(table: pd.DataFrame, options: VariabilityOptions) -> float:
+    """The median |m| of sources bright enough to show a small change at 6 sigma; infinite if they are too few to tell.
+
+    Errors can be too small without anybody's knowing; then all bright sources change. |m| / Vs of a pair is its relative error.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bright = table["m_max"] / table["vs_max"] <= options.min_modulation / 6
+    change = table.loc[bright & np.isfinite(table["m_max"]), "m_max"]
+    return float(change.median()) if len(change) >= _FEW else np.inf
+
+
 def find_variables(light_curves: pd.DataFrame, options: VariabilityOptions) -> pd.DataFrame:
     """`search` in one table, in any order: LIGHT_CURVE_COLUMNS; catalogue_flux_jy may be missing."""
     return search(InMemory(light_curves), options)
@@ -200,10 +221,9 @@ def search(light_curves: LightCurves, options: VariabilityOptions) -> pd.DataFra
     better = np.isfinite(unseen.p) & ~(out["p_pair"] <= unseen.p)
     for name, values in (("vs_max", unseen.vs), ("m_max", unseen.m), ("p_pair", unseen.p)):
         out[name] = np.where(better, values, out[name])
-    out["q_value"] = significance.q_values(out.pop("p"))
-    chosen = (
-        ~_artefacts(out, new, options) & (out["q_value"] <= options.max_false_discovery_rate) & (out["m_max"] >= options.min_modulation)
-    ).to_numpy()
+    out["q_value"] = significance.q_values(out["p"])
+    probable = out["q_value"] <= options.max_false_discovery_rate
+    chosen = (~_artefacts(out, new, options) & probable & _large_enough(out, options, _common_change(out, options))).to_numpy()
     appeared = dict(zip(out["source_id"][new], np.isfinite(unseen.p[new]), strict=True))
     names = out["source_id"][chosen].tolist()
     others = light_curves.of([name for name in names if name not in kept.kinds])
@@ -225,7 +245,7 @@ class _Suspects:
 
     def add(self, block: Block, table: pd.DataFrame) -> None:
         """Judge the sources of a block that are improbable and worth looking at, from its `_table`."""
-        suspect = (table["p"] <= self.options.max_false_discovery_rate) & (table["m_max"] >= self.options.min_modulation)
+        suspect = (table["p"] <= self.options.max_false_discovery_rate) & _large_enough(table, self.options)
         suspect &= table["n_epochs"] >= _FEW
         flux, error = block.columns["flux_jy"], block.columns["flux_err_jy"]
         for k in table.index[suspect]:  # numbers of the block's sources

@@ -16,6 +16,13 @@ class VariabilityOptions:
 
     max_false_discovery_rate: Annotated[float, Field(gt=0, lt=1, description="Expected share of false candidates.")] = 0.01
     min_modulation: Annotated[float, Field(ge=0, description="Smallest |m| = 2|a-b|/(a+b) of the most significant pair of epochs.")] = 0.26
+    small_modulation: Annotated[
+        float,
+        Field(ge=0, description="The same for a change beyond doubt, whose chance, total errors considered, is at most `small_chance`."),
+    ] = 0.05
+    small_chance: Annotated[
+        float, Field(ge=0, lt=1, description="Largest p-value of a candidate that changes by less than `min_modulation`.")
+    ] = 1e-9
     baseline_sigma: Annotated[float, Field(gt=0, description="Points this far off the baseline make a flare or a dip.")] = 3.0
     neighbour_deg: Annotated[
         float,
@@ -34,6 +41,7 @@ class VariabilityOptions:
         int,
         Field(
             ge=0,
-            description="Points with any of these quality bits are left out (1 edge, 8 none, 16 confused).",
+            description="Points with any of these quality bits are left out (1 edge, 8 none, 16 confused, 1024 suspect tiles, "
+            "2048 new where too much is found on the negative).",
         ),
-    ] = int(Quality.EDGE | Quality.NAN | Quality.CONFUSED)
+    ] = int(Quality.EDGE | Quality.NAN | Quality.CONFUSED | Quality.TILE_SUSPECT | Quality.DOUBTFUL_NEW)

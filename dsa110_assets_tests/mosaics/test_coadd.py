@@ -17,11 +17,13 @@ from dsa110_assets.imaging.fits import read_image, write_image
 from dsa110_assets.imaging.peaks import find_peaks
 from dsa110_assets.imaging.restoring import Beam
 from dsa110_assets.imaging.statistics import robust_rms
+from dsa110_assets.mosaics.anchors import anchor_figures, anchor_scales, corrections
 from dsa110_assets.mosaics.coadd import Mosaic, TileInput, coadd, weights
 from dsa110_assets.mosaics.grid import common_header
 from dsa110_assets.mosaics.options import CoaddOptions
-from dsa110_assets.mosaics.overlap import overlap_agreement
+from dsa110_assets.mosaics.overlap import Pair, compared_pairs, odd_ones_out, overlap_agreement
 from dsa110_assets.mosaics.resample import resample, source_coordinates, spline
+from dsa110_assets.mosaics.shares import tile_shares
 from dsa110_assets.mosaics.window import Window
 from dsa110_assets.mosaics.write import write_mosaic
 from dsa110_assets_tests.mosaics.tiles import (
@@ -158,6 +160,108 @@ def test_overlapping_tiles_agree_and_a_wrong_beam_shows(tmp_path: Path) -> None:
         write_image(squared.data**2, squared.header, path)
         wrong.append(replace(tile, primary_beam_path=path))
     assert overlap_agreement(wrong)["overlap_flux_scatter"] > 0.03
+
+
+def test_the_one_tile_that_disagrees_is_named(tmp_path: Path) -> None:
+    """The last of three tiles 8 % too bright: the median of all pairs is 4 % off at most, the worst pair 8 % within its error."""
+    tiles = make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.002] * 3)
+    agreed = overlap_agreement(tiles)
+    assert agreed["overlap_flux_worst"] < 0.03 + 3 * agreed["overlap_worst_error"]
+    image = read_image(tiles[2].image_path)
+    write_image(image.data * np.float32(1.08), image.header, tmp_path / "bright.fits")
+    wrong = [*tiles[:2], replace(tiles[2], image_path=tmp_path / "bright.fits")]
+    figures = overlap_agreement(wrong)
+    assert figures["overlap_worst_tiles"] == ["tile-1", "tile-2"]
+    assert figures["overlap_flux_worst"] == pytest.approx(0.08, abs=3 * figures["overlap_worst_error"])
+    assert figures["overlap_worst_sigma"] > 5
+    assert overlap_agreement(tiles[:1])["overlap_worst_tiles"] == []
+    # the first two share too few sources to tell which of the last two is odd
+    assert sorted(odd_ones_out(compared_pairs(wrong), 0.03)) == ["tile-1", "tile-2"]
+    assert odd_ones_out(compared_pairs(tiles), 0.03) == {}
+
+
+@pytest.mark.parametrize(
+    ("factors", "odd"),
+    [((1, 1, 1, 1), []), ((1, 1.1, 1, 1), ["1"]), ((1.1, 1, 1, 1), ["0"]), ((1, 1, 1.1, 1.1), []), ((1, 1.1), ["0", "1"])],
+)
+def test_a_tile_no_neighbour_agrees_with_is_odd(factors: tuple[float, ...], odd: list[str]) -> None:
+    ones = np.ones(5)
+    pairs = [Pair(str(k), str(k + 1), ones * b / a, 0.01 * ones, 0 * ones) for k, (a, b) in enumerate(pairwise(factors))]
+    assert sorted(odd_ones_out(pairs, 0.03)) == odd
+    few = [replace(pair, ratio=pair.ratio[:2], error=pair.error[:2], offset_deg=pair.offset_deg[:2]) for pair in pairs]
+    assert odd_ones_out(few, 0.03) == {}
+
+
+def test_a_scale_is_divided_out(tmp_path: Path) -> None:
+    """A tile 8 % too bright in image and noise, of scale 1.08, is the tile itself: mosaic, noise and neighbours."""
+    tiles = make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.002, 0.001, 0.002])
+    image = read_image(tiles[1].image_path)
+    write_image(image.data * np.float32(1.08), image.header, tmp_path / "bright.fits")
+    scaled = replace(tiles[1], image_path=tmp_path / "bright.fits", rms_jy=0.001 * 1.08, scale=1.08)
+    plain, same = coadd(tiles), coadd([tiles[0], scaled, tiles[2]])
+    np.testing.assert_allclose(same.image, plain.image, rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(same.noise, plain.noise, rtol=1e-5)
+    one, other = overlap_agreement(tiles), overlap_agreement([tiles[0], scaled, tiles[2]])
+    assert one["overlap_flux_ratio"] == pytest.approx(other["overlap_flux_ratio"], rel=1e-5)
+
+
+def test_shares_are_the_mosaics_weights(tmp_path: Path) -> None:
+    """Sums of PB^2/sigma^2 at places are those of the noise map there; half a pixel of 10 arcsec changes PB by 0.3 % at most."""
+    tiles = make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.002, 0.001, 0.003])
+    mosaic = coadd(tiles)
+    rng = np.random.default_rng(4)
+    x, y = (rng.uniform(0, side, 300).round() for side in mosaic.image.shape[::-1])
+    ra, dec = WCS(mosaic.header).wcs_pix2world(x, y, 0)
+    share = tile_shares(tiles, ra, dec, CoaddOptions().pb_cutoff)
+    noise = mosaic.noise[y.astype(int), x.astype(int)]
+    pb = [read_image(tile.primary_beam_path) for tile in tiles]
+    places = [WCS(p.header).wcs_world2pix(ra, dec, 0) for p in pb]
+    size = pb[0].data.shape[0]
+    off_edges = [np.all([np.minimum(np.abs(v), np.abs(v - size + 1)) > 2 for v in place], axis=0) for place in places]
+    off = np.all(off_edges, axis=0)  # from every tile's edge
+    x, y, noise, share = x[off], y[off], noise[off], share[:, off]
+    seen = np.isfinite(noise)
+    np.testing.assert_array_equal(share[:, ~seen].sum(axis=0), 0)
+    np.testing.assert_allclose(share[:, seen].sum(axis=0), 1)
+    for k, tile in enumerate(tiles):
+        column, row = (np.rint(v[off]).astype(int) for v in places[k])
+        there = seen & (column >= 0) & (row >= 0) & (column < size) & (row < size)
+        expected = (pb[k].data[row[there], column[there]] * noise[there] / tile.rms_jy) ** 2
+        np.testing.assert_allclose(share[k, there], expected, rtol=0.006)
+    gone = replace(tiles[0], primary_beam_path=tmp_path / "gone.fits")
+    rest = tile_shares([gone, *tiles[1:]], ra, dec, CoaddOptions().pb_cutoff)
+    assert np.isnan(rest[0]).all()
+    np.testing.assert_allclose(rest[1:], tile_shares(tiles[1:], ra, dec, CoaddOptions().pb_cutoff))
+
+
+def test_two_scales_in_one_mosaic_are_brought_to_the_standards(tmp_path: Path) -> None:
+    """Three tiles of a standard's scale, then three 7 % low by a listed calibrator: the step is measured, divided out and
+    recorded; a third anchor without neighbours stays unknown."""
+    centres = [(150.0 + 0.5 * k, 16.0) for k in range(6)]
+    rng = np.random.default_rng(8)
+    sources = [(150 + 2.5 * rng.random(), 16 + 0.5 * rng.standard_normal(), 1.0 + rng.random()) for _ in range(25)]
+    tiles = make_tiles(tmp_path, centres, sources, noise_jy=[0.004] * 6)
+    for k, tile in enumerate(tiles[3:], start=3):
+        image = read_image(tile.image_path)
+        write_image(image.data * np.float32(0.93), image.header, tmp_path / f"low{k}.fits")
+        tiles[k] = replace(tile, image_path=tmp_path / f"low{k}.fits")
+    names = {tile.product_id: "PB17:3C138" if k < 3 else "VLA:0521+166" for k, tile in enumerate(tiles)}
+    scales = anchor_scales(names, compared_pairs(tiles))
+    low = scales["VLA:0521+166"]
+    assert low.value == pytest.approx(0.93, abs=3 * low.error)
+    assert low.error < 0.01
+    applied = corrections(scales)
+    assert applied["PB17:3C138"] == 1
+    figures = anchor_figures(scales, applied)
+    assert figures["n_anchors"] == 2
+    assert figures["anchor_difference"] == 0
+    assert figures["anchor_scales"] == [f"VLA:0521+166: {low.value:.4f} +- {low.error:.4f}, divided by {low.value:.4f}"]
+    corrected = [replace(tile, scale=applied[names[tile.product_id]]) for tile in tiles]
+    assert overlap_agreement(corrected)["overlap_flux_worst"] < 0.03
+    alone = anchor_scales(names | {"far": "VLA:0000+000"}, compared_pairs(tiles))
+    assert np.isnan(alone["VLA:0000+000"].value)
+    assert corrections(alone)["VLA:0000+000"] == 1
+    assert np.isnan(anchor_figures(alone, corrections(alone))["anchor_difference"])
 
 
 def test_different_beams_are_made_one(tmp_path: Path) -> None:

@@ -258,3 +258,70 @@ def test_missing_fluxes_and_limits_pass_through() -> None:
     np.testing.assert_allclose(
         faint["limit_jy"], 0.025 / faint["correction"] * out.attrs["error_scale"], rtol=1e-12
     )
+
+
+def spoilt(rows: pd.DataFrame, epoch: int, spread: float, noise: float, seed: int = 5) -> pd.DataFrame:
+    """The rows with one epoch's fluxes scattered by a fraction and its noise multiplied, as where an antenna is deaf."""
+    rng = np.random.default_rng(seed)
+    mine = (rows["mjd"] == 61041.9 + epoch * 0.99727).to_numpy()
+    factor = np.where(mine, 1 + spread * rng.standard_normal(len(rows)), 1.0)
+    more = np.where(mine, noise * rows["flux_err_jy"] * rng.standard_normal(len(rows)), 0.0)
+    return rows.assign(flux_jy=rows["flux_jy"] * factor + more)
+
+
+@pytest.mark.parametrize("epochs", [3, 5, 20])
+def test_an_epoch_that_scatters_more_has_larger_errors_and_no_other(epochs: int) -> None:
+    """Fluxes of one epoch 8 % off at random, its noise three times what it claims: its own errors say so, the others' stay.
+
+    240 sources of 30 mJy to 5 Jy, rms 5 mJy: pulls about the true flux of the spoilt epoch have an sd of 1. The robust scatter of
+    some 60 faint rows gives the noise to 1.17/sqrt(60) = 15 %, that of 180 bright ones the fraction to 9 %: 4 errors of
+    both together are 0.4. Without, the sd is above 3. Of three epochs two healthy ones tell little of their own errors.
+    """
+    rows, flux, _ = nights(7, 240, epochs)
+    curves = light_curves_of(spoilt(rows, 1, 0.08, 3.0))
+    told = curves.attrs["noisy_epochs"]
+    assert told[0].startswith("2026-01-02T22:00: noise x ")
+    assert len(told) == 1 or epochs == 3
+    true = flux[curves["source_id"].str[1:].astype(int)]
+    pull = (curves["flux_jy"] - true) / curves["flux_err_jy"]
+    bad = (curves["epoch"] == "2026-01-02T22:00").to_numpy()
+    assert pull[bad].std() == pytest.approx(1, abs=0.4)
+    healthy = light_curves_of(rows)
+    assert healthy.attrs["noisy_epochs"] == []
+    ratio = curves["flux_err_jy"] / healthy["flux_err_jy"]
+    assert (ratio[bad] > 2).mean() > 0.95
+    if epochs > 3:
+        np.testing.assert_allclose(ratio[~bad], 1, atol=0.25)
+
+
+def test_healthy_epochs_are_left_alone() -> None:
+    """Nothing in 400 epochs of 20 skies is 4 standard errors off by chance (each of 800 scatters once in 30,000)."""
+    for seed in range(20):
+        rows, _, _ = nights(100 + seed, 80, 20)
+        assert light_curves_of(rows).attrs["noisy_epochs"] == []
+
+
+def test_suspect_rows_normalise_nothing() -> None:
+    """A third of the sources 30 % low in one epoch, all of them marked: the epoch's correction is that of the others."""
+    rows, _, _ = nights(11, 90, 8, gain_sd=0.0)
+    low = (rows["mjd"] == 61041.9 + 3 * 0.99727) & (rows["source_id"] < "s00030")
+    rows = rows.assign(
+        flux_jy=np.where(low, 0.7 * rows["flux_jy"], rows["flux_jy"]), quality=np.where(low, int(Quality.TILE_SUSPECT), 0)
+    )
+    table = corrections_of(rows).epochs
+    assert table["correction"].iloc[3] == pytest.approx(1, abs=4 * table["correction_err"].iloc[3])
+
+
+def test_absolute_errors_are_about_the_truth() -> None:
+    """Every source 2 % off the catalogue for ever (beam, neighbours): light curves scatter by 1 %, and about the truth by more.
+
+    200 sources x 10 epochs: 2 % and the epochs' 1 % together make the sd of pulls about the truth 1 within 10 %.
+    """
+    rows, flux, _ = nights(12, 200, 10, gain_sd=0.0)
+    rng = np.random.default_rng(3)
+    off = dict(zip(sorted(rows["source_id"].unique()), 1 + 0.02 * rng.standard_normal(200), strict=True))
+    curves = light_curves_of(rows.assign(flux_jy=rows["flux_jy"] * rows["source_id"].map(off)))
+    true = flux[curves["source_id"].str[1:].astype(int)]
+    assert curves.attrs["absolute_error"] == pytest.approx(np.hypot(0.02, 0.01), rel=0.15)
+    assert ((curves["flux_jy"] - true) / curves["absolute_err_jy"]).std() == pytest.approx(1, abs=0.1)
+    assert curves.attrs["fractional_error"] == pytest.approx(0.01, rel=0.25)

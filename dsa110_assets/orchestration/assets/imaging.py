@@ -27,16 +27,7 @@ def tile_image(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
             tile = coadding.image(product.path / CALIBRATED, settings, sky, draft.path)
         with stages("write"):
             fits.write_tile(tile, draft.path, publishing.fits_cards(context, found, product.metadata["anchor"]))
-        passed_on = (
-            "mjd_start",
-            "mjd_end",
-            "pointing_dec_deg",
-            "n_subbands",
-            "caltable_set",
-            "caltable_age_h",
-            "anchor",
-        )
-        return {**{name: product.metadata[name] for name in passed_on}, **tile.figures, **stages.seconds}
+        return {**coadding.of_observation(product), **tile.figures, **stages.seconds}
 
     return publishing.produce(context, platform, make)
 
@@ -49,9 +40,9 @@ def hour_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         stages = publishing.Stages()
         tiles = found.all("tile_image")
         with stages("coadd"):
-            figures = coadding.mosaic(
-                tiles, platform.settings, draft.path, publishing.fits_cards(context, found, coadding.anchor(tiles))
-            )
+            cards = publishing.fits_cards(context, found, coadding.anchor(tiles))
+            most_different = platform.thresholds.max_neighbour_difference
+            figures = coadding.mosaic(tiles, platform.settings, most_different, draft.path, cards)
         hour = coadding.windows_completed(platform.archive, "tile_image", context.partition_key[:13])
         return {**figures, **hour, **stages.seconds}
 
@@ -68,9 +59,9 @@ def night_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
         stages = publishing.Stages()
         tiles = coadding.tiles_of(platform.archive, found.all("hour_mosaic"))
         with stages("coadd"):
-            figures = coadding.mosaic(
-                tiles, platform.settings, draft.path, publishing.fits_cards(context, found, coadding.anchor(tiles))
-            )
+            cards = publishing.fits_cards(context, found, coadding.anchor(tiles))
+            most_different = platform.thresholds.max_neighbour_difference
+            figures = coadding.mosaic(tiles, platform.settings, most_different, draft.path, cards)
         with stages("hips"):
             figures |= sky_tiles.write_sky_tiles(draft.path / "mosaic.fits", draft.path)
         night = coadding.windows_completed(platform.archive, "tile_image", context.partition_key)

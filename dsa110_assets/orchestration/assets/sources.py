@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets.orchestration import describe, measuring, publishing, recipes
+from dsa110_assets.orchestration import coadding, describe, measuring, publishing, recipes
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -19,9 +19,10 @@ def source_measurements(context: dg.AssetExecutionContext, platform: Platform) -
     """Every known source in the hour's mosaic, detected or with its limit, and every new one."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.photometry import measure
+        from dsa110_assets.photometry import measure, transits
 
         stages, options, mosaic = publishing.Stages(), platform.settings.photometry, found.only("hour_mosaic")
+        tiles = coadding.tiles_of(platform.archive, [mosaic])
         image, noise = mosaic.path / "mosaic.fits", mosaic.path / "noise.fits"
         known = measuring.known_sources(found.only("source_catalog"), found.all("source_measurements"))
         with stages("measure"):
@@ -35,12 +36,24 @@ def source_measurements(context: dg.AssetExecutionContext, platform: Platform) -
                 mosaic.id,
             )
         with stages("negative"):
-            false = measuring.negative_detections(image, noise, options)
+            negative = measuring.negative_detections(image, noise, options)
+        with stages("tiles"):
+            span = (f([float(tile.metadata[name]) for tile in tiles]) for f, name in ((min, "mjd_start"), (max, "mjd_end")))
+            rows = rows.assign(mjd=transits.transit_mjd(rows["ra_deg"], rows["dec_deg"], *span))
+            table = measuring.tile_table(tiles, mosaic)
+            inputs = coadding.tile_inputs(tiles, mosaic.metadata.get("tile_scales"))
+            rows = measuring.with_tiles(rows, inputs, table, platform.settings.coadd.pb_cutoff)
+            rows = measuring.with_doubts(rows, negative, platform.thresholds.max_false_detections)
+        table.to_parquet(draft.path / measuring.TILES)
         rows.to_parquet(draft.path / measuring.MEASUREMENTS)
         return {
-            **measuring.measurement_figures(rows, false),
+            **measuring.measurement_figures(rows, negative.size),
+            "negative_snr_max": float(negative.max(initial=0.0)),
+            **measuring.history_figures(rows, found.all("source_measurements")),
+            **measuring.suspect_figures(rows, table),
             **stages.seconds,
             "mid_mjd": mosaic.metadata["mid_mjd"],
+            "frequency_hz": float(rows["frequency_hz"].iloc[0]) if len(rows) else float("nan"),
         }
 
     return publishing.produce(context, platform, make)
@@ -62,6 +75,7 @@ def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
                 curves = ensemble.normalise(sorted_.parts, options)
                 figures = ensemble.ensemble_figures(measuring.written(curves, draft.path / measuring.LIGHT_CURVES))
         first = {} if figures["n_comparable_epochs"] else {"ensemble_note": "first epoch: nothing to normalise against"}
+        figures["frequency_hz"] = measuring.common_frequency_hz(found.all("source_measurements"))
         return {"n_hours": len(files), **figures, "n_rows": int(figures["n_rows"]), **first, **stages.seconds}
 
     return publishing.produce(context, platform, make)

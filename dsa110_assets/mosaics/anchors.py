@@ -1,0 +1,82 @@
+"""Tiles of one mosaic whose flux scales rest on different calibrators: how the scales compare, and one scale for all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dsa110_assets.imaging.reference import Factor, robust_mean
+from dsa110_assets.mosaics.overlap import PAIR_SCATTER, Pair
+
+STANDARD = "PB17:"
+"""Anchors of the Perley-Butler (2017, ApJS 230, 7) scale begin so; a listed calibrator counts less."""
+LARGEST_CORRECTION = 0.2
+"""Scales further apart are no matter of a calibrator's listed flux: nothing is corrected, and the check fails."""
+_SIGNIFICANT = 3.0
+_UNKNOWN = Factor(np.nan, np.nan, np.nan, 0)
+
+
+def reference_anchor(anchors: Mapping[str, str]) -> str:
+    """The anchor, of tiles by product id, that the others are brought to: a standard, else that of most tiles, else the first
+    by name.
+    """
+    count = Counter(anchors.values())
+    return min(count, key=lambda name: (not name.startswith(STANDARD), -count[name], name))
+
+
+def anchor_scales(anchors: Mapping[str, str], pairs: Sequence[Pair]) -> dict[str, Factor]:
+    """Each anchor's fluxes over those of `reference_anchor`, from the sources neighbouring tiles share; NaN where no chain of
+    overlaps leads there.
+    """
+    scales = {reference_anchor(anchors): Factor(1.0, 0.0, 0.0, 0)}
+    links = _links(anchors, pairs)
+    while reached := [(a, b) for a, b in links if a in scales and b not in scales]:
+        for before, after in reached:
+            step, start = links[before, after], scales[before]
+            error = start.value * step.value * np.hypot(step.error / step.value, start.error / start.value)
+            scales.setdefault(after, Factor(start.value * step.value, float(error), step.scatter, step.n))
+    return {name: scales.get(name, _UNKNOWN) for name in sorted(set(anchors.values()))}
+
+
+def _links(anchors: Mapping[str, str], pairs: Sequence[Pair]) -> dict[tuple[str, str], Factor]:
+    """Flux ratio of every two anchors that meet, both ways round."""
+    values: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for pair in pairs:
+        one, two = anchors[pair.first], anchors[pair.second]
+        for ratio, error in zip(pair.ratio, pair.error, strict=True) if one != two else ():
+            values.setdefault((one, two), []).append((ratio, error))
+            values.setdefault((two, one), []).append((1 / ratio, error / ratio**2))
+    columns = {link: np.array(found).T for link, found in values.items()}
+    return {link: robust_mean(ratio, error, PAIR_SCATTER) for link, (ratio, error) in columns.items()}
+
+
+def corrections(scales: Mapping[str, Factor]) -> dict[str, float]:
+    """What each anchor's fluxes are divided by: its scale where that is off by more than 3 errors and at most by
+    LARGEST_CORRECTION, else 1.
+    """
+    return {
+        name: scale.value if _SIGNIFICANT * scale.error < abs(scale.value - 1) <= LARGEST_CORRECTION else 1.0
+        for name, scale in scales.items()
+    }
+
+
+def anchor_figures(scales: Mapping[str, Factor], applied: Mapping[str, float]) -> dict[str, Any]:
+    """n_anchors; of the anchor furthest from the reference in units of its error, after correction: anchor_difference
+    (|ratio - 1|, NaN if any anchor cannot be compared) and anchor_difference_error; anchor_scales, a line for each that is
+    not the reference.
+    """
+    others = [name for name, scale in scales.items() if scale.error != 0]
+    left = [(abs(scales[name].value / applied[name] - 1), scales[name].error / applied[name]) for name in others]
+    unknown = any(np.isnan(difference) for difference, _ in left)
+    worst = (np.nan, np.nan) if unknown else max(left, key=lambda one: one[0] / one[1], default=(0.0, 0.0))
+    return {
+        "n_anchors": len(scales),
+        "anchor_difference": float(worst[0]),
+        "anchor_difference_error": float(worst[1]),
+        "anchor_scales": [
+            f"{name}: {scales[name].value:.4f} +- {scales[name].error:.4f}, divided by {applied[name]:.4f}" for name in others
+        ],
+    }

@@ -1,0 +1,121 @@
+"""What measurements say about themselves: their tiles, doubts, history and times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dsa110_assets.orchestration import measuring
+from dsa110_assets.photometry.quality import Quality
+from dsa110_assets.photometry.transits import one_per_transit, transit_mjd
+from dsa110_assets.telescope import astrometry
+from dsa110_assets_tests.mosaics.tiles import make_tiles
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A product as these functions see one."""
+
+    path: Path
+    id: str = "source_measurements-1"
+
+
+def measured(n: int = 30, **columns: Any) -> pd.DataFrame:
+    flux = np.linspace(0.2, 2.0, n)
+    given: dict[str, Any] = {
+        "source_id": [f"s{k}" for k in range(n)], "kind": "forced", "flux_jy": flux, "flux_err_jy": 0.004, "rms_jy": 0.004,
+        "detected": True, "quality": 0, "catalogue_flux_jy": flux, "frequency_hz": 1.405e9, "ra_deg": 150.0, "dec_deg": 16.0,
+    }  # fmt: skip
+    return pd.DataFrame(given | columns)
+
+
+def test_the_hours_flux_ratio_has_an_error_and_is_asked_of_expected_sources() -> None:
+    """All fluxes 12 % low, and half of them lost below 20 sigma by that: those are compared too, for the catalogue has them."""
+    rows = measured()
+    rows = rows.assign(flux_jy=0.88 * rows["flux_jy"], rms_jy=0.05)
+    figures = measuring.measurement_figures(rows, 0)
+    assert figures["n_compared"] == (rows["catalogue_flux_jy"] > 20 * 0.05).sum()
+    assert figures["flux_ratio"] == pytest.approx(0.88, abs=1e-9)
+    assert 0 < figures["flux_ratio_error"] < 0.01
+    suspect = rows.assign(quality=int(Quality.TILE_SUSPECT))
+    assert measuring.measurement_figures(suspect, 0)["n_compared"] == figures["n_compared"]
+    assert measuring.measurement_figures(rows.assign(quality=int(Quality.BLENDED)), 0)["n_compared"] == 0
+
+
+def test_an_hour_is_compared_with_its_history(tmp_path: Path) -> None:
+    """Three earlier hours, one of them 20 % off: their median counts; this hour is 6 % high. Marked rows and other
+    frequencies say nothing."""
+    hours = []
+    for k, factor in enumerate((1.0, 1.2, 1.001)):
+        hours.append(Stored(tmp_path / str(k)))
+        hours[-1].path.mkdir()
+        rows = measured()
+        rows.assign(flux_jy=factor * rows["flux_jy"]).to_parquet(hours[-1].path / measuring.MEASUREMENTS)
+    now = measured()
+    now = now.assign(flux_jy=1.06 * now["flux_jy"])
+    figures = measuring.history_figures(now, hours)
+    assert figures["history_count"] == 30
+    assert figures["history_flux_ratio"] == pytest.approx(1.06 / 1.001, abs=3 * figures["history_flux_ratio_error"])
+    assert figures["history_flux_ratio_error"] < 0.01
+    assert measuring.history_figures(now.assign(frequency_hz=1.3e9), hours)["history_count"] == 0
+    assert measuring.history_figures(now.assign(quality=int(Quality.EDGE)), hours)["history_count"] == 0
+    assert measuring.history_figures(now, []) == {"history_count": 0}
+
+
+def test_rows_know_their_tiles_and_which_are_suspect(tmp_path: Path) -> None:
+    """Three tiles along a strip, the last suspect: rows near the first do not touch it, rows near it are marked; when its
+    files are gone every row is."""
+    tiles = make_tiles(tmp_path, [(150.0, 16.0), (150.4, 16.0), (150.8, 16.0)], [], noise_jy=[0.002] * 3, n_pixels=384)
+    table = pd.DataFrame({"product_id": [t.product_id for t in tiles], "suspicion": ["", "", "rms: 1.9"]})
+    rows = measured(3, ra_deg=[149.8, 150.4, 151.0], flux_jy=1.0)
+    out = measuring.with_tiles(rows, tiles, table, 0.2)
+    assert out["tiles"].tolist() == [0b001, 0b111, 0b100]
+    assert (out["quality"] == int(Quality.TILE_SUSPECT)).tolist() == [False, True, True]
+    figures = measuring.suspect_figures(out, table)
+    assert figures["suspect_tiles"] == ["tile-2: rms: 1.9"]
+    assert (figures["n_suspect_tiles"], figures["n_suspect_rows"], figures["n_doubtful_new"]) == (1, 2, 0)
+    tiles[2].primary_beam_path.unlink()
+    gone = measuring.with_tiles(rows, tiles, table, 0.2)
+    assert (gone["quality"] == int(Quality.TILE_SUSPECT)).all()
+    assert measuring.with_tiles(rows, tiles, table.assign(suspicion=""), 0.2)["quality"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("negative", "doubtful"), [([], []), ([6.0], []), ([6.0, 5.5], [0, 1]), ([20.0, 6.0, 5.0], [0, 1, 2]), ([5.1, 5.0], [0])]
+)
+def test_discoveries_like_the_negatives_are_doubtful(negative: list[float], doubtful: list[int]) -> None:
+    """Three new sources at 7, 9 and 30 sigma; one negative alone noise gives too, and up to 1.5 times the brightest of more
+    reach doubts. Known sources are not touched."""
+    rows = measured(kind=["blind"] * 3 + ["forced"] * 27, snr=[7.0, 9.0, 30.0] + [5.5] * 27)
+    out = measuring.with_doubts(rows, np.array(negative), 0.05)
+    assert np.flatnonzero(out["quality"] & int(Quality.DOUBTFUL_NEW)).tolist() == doubtful
+    many = measured(100, kind="blind", snr=5.5)
+    assert (measuring.with_doubts(many, np.array(negative), 0.05)["quality"] == 0).all()
+
+
+def test_a_points_time_is_its_sources_transit() -> None:
+    """Hour angle 0 to a millisecond at the times given, for sources crossing during the hour; its ends for those before and
+    after; nights follow each other by a sidereal day."""
+    first, last = 61066.20, 61066.25
+    ra = np.rad2deg(astrometry.apparent_lst_rad(np.array([61066.21, 61066.24]))) - 0.3
+    mjd = transit_mjd(ra, np.array([16.0, 17.0]), first, last)
+    assert ((mjd > first) & (mjd < last)).all()
+    hour_angle = [float(astrometry.hour_angle_rad(np.deg2rad(ra[k : k + 1]), np.deg2rad([16.0 + k]), mjd[k : k + 1])[0]) for k in (0, 1)]
+    np.testing.assert_allclose(hour_angle, 0, atol=2 * np.pi * 1e-3 / 86164)
+    next_day = transit_mjd(ra, np.array([16.0, 17.0]), first + 1, last + 1)
+    np.testing.assert_allclose(next_day - mjd, 0.997269566, atol=1e-6)
+    assert transit_mjd(ra[:1] - 10, [16.0], first, last)[0] == first
+    assert transit_mjd(ra[:1] + 20, [16.0], first, last)[0] == last
+    assert transit_mjd([], [], first, last).size == 0
+
+
+def test_of_one_transit_the_row_without_suspect_tiles_counts() -> None:
+    rows = measured(2, source_id=["a", "a"], mjd=[61066.2, 61066.21], flux_err_jy=[0.001, 0.002], mosaic_id=["m", "n"])
+    assert one_per_transit(rows)["mosaic_id"].tolist() == ["m"]
+    rows["quality"] = [int(Quality.TILE_SUSPECT), 0]
+    assert one_per_transit(rows)["mosaic_id"].tolist() == ["n"]
