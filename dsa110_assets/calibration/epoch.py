@@ -27,6 +27,8 @@ _LEAST_DELAY_NS = 0.1
 """A tenth of a nanosecond turns by 3 degrees from the middle of the band to its edge, and loses 0.05 % of a source."""
 _LEAST_BANDPASS = 0.02
 _SIGNIFICANT = 3.0
+_INCOHERENT = 0.5
+"""A receptor whose baselines differ by half the sky from any gain of it shows another sky."""
 _FEWEST = 4
 _ROUNDS = 5
 
@@ -76,17 +78,20 @@ def solve_epoch(sums: Comparison, options: EpochOptions) -> EpochGains:
     delay_ns = _delays(_Fit.of(sums.r.sum(axis=(0, 1)), sums.d.sum(axis=(0, 1)), sums), sums)
     straight = replace(sums, r=sums.r * _turn(delay_ns, sums))
     r, d = straight.r.sum(axis=3), straight.d.sum(axis=3)
-    total = _Fit.of(r.sum(axis=(0, 1)), d.sum(axis=(0, 1)), sums)
+    all_r, all_d = r.sum(axis=(0, 1)), d.sum(axis=(0, 1))
+    total = _Fit.of(all_r, all_d, sums)
     variance = _variance(straight, total.gains)
     measured, error = np.where(total.solved, total.gains, np.nan).T, _sigma(total, variance) * np.abs(total.gains).T
     error = np.where(np.isfinite(measured), error, np.nan)
     common, lost, judged = _sight(measured, error, options)
+    if judged:
+        lost |= np.isfinite(measured) & (_incoherence(all_r, all_d, sums, total.gains, variance) > _INCOHERENT * common)
     nothing = _nothing(sums, measured, error, common, variance, judged)
     use = np.isfinite(measured) & ~lost
     if not judged or use.sum() < _FEWEST:
         return nothing
     logs = _Logs.of(total, _Fit.of(r.sum(axis=0), d.sum(axis=0), sums), _Fit.of(r, d, sums), use)
-    misfit = _misfit(r.sum(axis=(0, 1)), d.sum(axis=(0, 1)), sums, total.gains, variance, use)
+    misfit = _misfit(all_r, all_d, sums, total.gains, variance, use)
     spread = _spread(logs, _sigma(total, variance), misfit, use, options.outlier_sigma)
     sway = _sway(logs, variance, misfit, use)
     better = _unseen_improvement(r, d, sums, logs, spread, sway, common, use)
@@ -187,6 +192,23 @@ def _sigma(fit: _Fit, variance: float) -> Float:
     """Error of ln|g| and of the phase [rad] (..., antenna, pol); infinite where nothing is known."""
     size = np.abs(fit.gains) ** 2 * fit.information
     return np.asarray(np.swapaxes(np.sqrt(variance / 2 / np.where(size > 0, size, np.nan)), -1, -2))
+
+
+def _incoherence(r: Complex, d: Float, sums: Comparison, gains: Complex, variance: float) -> Float:
+    """Root mean square of what a receptor's baselines differ by from its gain times the others', over the sky's amplitude, less
+    the noise: (antenna, pol). Products that are exchanged have a sky of other phases on every baseline, which a small gain fits
+    best; it is no smaller for that."""
+    z = gains[:, sums.ant1] * np.conj(gains[:, sums.ant2])
+    seen = d > 0
+    left = np.where(seen, np.abs(r - d * z) ** 2 / np.where(seen, d, 1) - variance, 0)
+    found = np.zeros((sums.n_antennas, 2))
+    for p in range(2):
+        excess, power = np.zeros(sums.n_antennas), np.zeros(sums.n_antennas)
+        for ends, others in ((sums.ant1, sums.ant2), (sums.ant2, sums.ant1)):
+            excess += np.bincount(ends, left[p], sums.n_antennas)
+            power += np.bincount(ends, d[p] * np.abs(gains[p, others]) ** 2, sums.n_antennas)
+        found[:, p] = np.sqrt(np.maximum(excess, 0) / np.where(power > 0, power, np.inf))
+    return found
 
 
 def _misfit(r: Complex, d: Float, sums: Comparison, gains: Complex, variance: float, use: NDArray[np.bool_]) -> float:

@@ -72,7 +72,7 @@ def _verdict(observed: Observed, antenna: int, pol: int, row: Mapping[str, Any])
     power = row["system_over_calibrator"]
     if epoch.lost[antenna, pol]:
         noise = f", and {power:.2f} times the power it had" if power == power and not 1 / _POWER_CHANGED < power < _POWER_CHANGED else ""
-        return f"sees {row['amplitude']:.2f} of the sky's amplitude{noise}: flagged"
+        return f"shows {row['amplitude']:.2f} of the sky's amplitude in phase with the others{noise}: flagged"
     done = []
     if epoch.delay_ns[antenna, pol]:
         done.append(f"delay of {row['delay_ns']:.2f} ns")
