@@ -48,7 +48,7 @@ class SolveOptions:
             le=20,
             description="most rounds of correcting the field's fluxes by the transit itself; 0: trust the catalogue",
         ),
-    ] = 6
+    ] = 12
     tolerance: Annotated[float, Field(gt=0, lt=1e-2, description="relative change that ends iterations")] = (
         1e-8
     )
