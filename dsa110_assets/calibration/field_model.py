@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
-from dsa110_assets.calibration.structure import Gaussian
+from dsa110_assets.calibration.structure import POINT, Gaussian
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.visibilities.predict import Prediction, predict, predict_each
 from dsa110_assets.visibilities.types import Visibilities
@@ -36,7 +36,7 @@ class Field:
     moves: NDArray[np.bool_]
     before_jy: Float
     sigma_jy: Float
-    size: Gaussian = Gaussian()
+    size: Gaussian = POINT
     moved_rad: tuple[float, float] = (0.0, 0.0)
     rescaled: bool = False
 

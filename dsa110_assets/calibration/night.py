@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dsa110_assets.calibration import field, quality
+from dsa110_assets.calibration import field, quality, receptors
 from dsa110_assets.calibration import solve as own_engine
 from dsa110_assets.calibration.field import SAME_SOURCE_DEG, Refined, Search, at_times, beam_on
 from dsa110_assets.calibration.field_model import predicted, prediction
@@ -36,12 +36,13 @@ def calibrate_transit(
 ) -> Solution:
     """Solve the calibrator transit in flagged visibilities `vis`, with the sources of `sky` in its field.
 
-    Integrations with less than `options.min_primary_beam` on the calibrator are left out. The field's fluxes are
-    first corrected by the transit itself (`field.refine`; `search` finds sources that `sky` lacks), the
-    calibrator's never. The model is predicted per integration in vis's own frame, at full resolution. The report
-    gains the flux anchor, whether it is provisional (a variable source), the integrations used, what the field was
-    found to be, and all figures of `quality.assess`. `engine(vis, model, options, field_name=...)` solves instead of our
-    own. Raises BadDataError if no integration qualifies, and ConfigurationError for a calibrator without a flux.
+    Integrations with less than `options.min_primary_beam` on the calibrator are left out. The field's fluxes, and the
+    calibrator's size, place and, unless it is a standard, flux are first corrected by the transit itself (`field.refine`;
+    `search` finds sources that `sky` lacks). The model is predicted per integration in vis's own frame, at full
+    resolution. The report gains the flux anchor, whether it is provisional (a variable source whose flux is not the
+    field's), the integrations used, what the field and the calibrator were found to be (`calibrator_figures`),
+    `system_jy` (`receptors.system_jy`), and all figures of `quality.assess`. `engine(vis, model, options, field_name=...)` solves
+    instead of our own. Raises BadDataError if no integration qualifies, and ConfigurationError for a calibrator without a flux.
     """
     calibrator = transit.calibrator
     response = beam_on(vis, np.array([calibrator.ra_deg]), np.array([calibrator.dec_deg]))[:, 0]
@@ -77,6 +78,7 @@ def calibrate_transit(
         "field_new": int(seen.moves.sum()),
         "field_changes": seen.changes,
         **calibrator_figures(refined),
+        "system_jy": receptors.system_jy(used, solution.tables),
         "antennas": [vis.antennas.names[a] for a in vis.active_antennas],
     }
     return replace(solution, report=report)
@@ -86,7 +88,7 @@ def anchor_of(calibrator: Calibrator, refined: Refined) -> str:
     """What the flux scale rests on: the calibrator, or the field's sources where they gave it another flux."""
     if not refined.field.rescaled:
         return calibrator.anchor
-    told = f"{calibrator.name} measured {refined.field.factor:.3f} of its {calibrator.catalogue} flux"
+    told = f"{calibrator.anchor} measured {refined.field.factor:.3f} of its listed flux"
     return f"field of {refined.look.group.count} catalogue sources; {told}"
 
 

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 
 _EXPONENT = math.pi**2 / (4 * math.log(2))
-_LEAST_SNR = 5.0
-"""Baselines expected to see the calibrator less clearly tell nothing by their logarithms, which noise would bias."""
+_LEAST_SNR = 3.0
+"""Baselines expected to see the calibrator less clearly do not count. The mean of ln |1 + noise| is 0 up to noise that
+reaches the origin, E1(snr^2) / 2 in all: 6e-6 here."""
+_BEYOND_SIGMA = 3.0
+"""An excess is what chi-squared has beyond so many of its own errors."""
 _RELATIVE_RANK = 1e-9
 _ARCSEC = float(np.rad2deg(1)) * 3600
 
@@ -55,6 +58,9 @@ class Gaussian:
         return float(major), float(minor), float(np.rad2deg(np.arctan2(axes[0, 1], axes[1, 1])) % 180)
 
 
+POINT = Gaussian()
+
+
 @dataclass(frozen=True)
 class BaselineSums:
     """Of data less the field's other sources, V, and the calibrator's model M, over time, channels and polarisations:
@@ -75,8 +81,8 @@ class BaselineSums:
 class Shape:
     """What does not close. `more`: what the model's size lacks, as fitted; `significance` of that in sigma, and the part of
     the visibility it takes on the longest baseline used. `amplitude_excess`, `phase_excess_rad`: rms of what is neither of
-    the antennas nor of `more`, less that of noise, as parts of the calibrator's signal; `reduced_chi2` of both against
-    the scatter within the baselines. NaN where too few baselines are left."""
+    the antennas nor of `more`, less what noise may make of it, as parts of the calibrator's signal; `reduced_chi2` of both
+    against the scatter within the baselines. NaN where too few baselines are left."""
 
     more: Gaussian
     error_rad2: float
@@ -87,7 +93,7 @@ class Shape:
     reduced_chi2: float
 
 
-NO_SHAPE = Shape(Gaussian(), *(math.nan,) * 6)
+NO_SHAPE = Shape(POINT, *(math.nan,) * 6)
 
 
 def shape(sums: BaselineSums) -> Shape:
@@ -104,25 +110,24 @@ def shape(sums: BaselineSums) -> Shape:
     variance = within.sum() / spare  # of a complex sample of unit weight
     used = (sums.bottom > _LEAST_SNR**2 * variance) & (sums.top != 0)
     ratio = sums.top[used] / sums.bottom[used]
-    size = np.abs(ratio)
-    weight = 2 * sums.bottom[used] / variance * np.minimum(size, 1.0) ** 2  # a real part has half the variance
-    scale = float(np.max(np.hypot(sums.u, sums.v)[used], initial=1.0))
+    weight = 2 * sums.bottom[used] / variance  # a real part has half the variance
+    scale = float(np.hypot(sums.u, sums.v)[used].max(initial=1.0))
     x, y = sums.u[used] / scale, sums.v[used] / scale
-    moments = -_EXPONENT * np.stack([x * x, 2 * x * y, y * y])
+    moments = np.asarray(-_EXPONENT * np.stack([x * x, 2 * x * y, y * y]), np.float64)
     ends = sums.ant1[used], sums.ant2[used]
-    amplitude = _closing(np.log(size), weight, *ends, 1, moments)
+    amplitude = _closing(np.log(np.abs(ratio)), weight, *ends, 1, moments)
     phase = _closing(np.angle(ratio), weight, *ends, -1, moments[:0])
     if amplitude is None or phase is None:
         return NO_SHAPE
     found = amplitude.values
     inverse = np.linalg.pinv(amplitude.covariance, hermitian=True)
     noise = max(amplitude.chi2 / amplitude.spare, 1.0)
-    along = np.array([found @ (-moment) for moment in moments.T])
+    along = found @ -moments
     return Shape(
-        Gaussian(*(found / scale**2)),
-        float(np.sqrt(np.diag(amplitude.covariance).max() * noise)) / scale**2,
-        float(np.sqrt(max(found @ inverse @ found, 0.0) / noise)),
-        float(1 - np.exp(-np.abs(along).max())),
+        Gaussian(*(found / scale**2).tolist()),
+        math.sqrt(float(np.diag(amplitude.covariance).max(initial=0.0)) * noise) / scale**2,
+        math.sqrt(max(float(found @ inverse @ found), 0.0) / noise),
+        1 - math.exp(-float(np.abs(along).max(initial=0.0))),
         _excess(amplitude, weight),
         _excess(phase, weight),
         (amplitude.chi2 + phase.chi2) / (amplitude.spare + phase.spare),
@@ -151,7 +156,7 @@ def _closing(
     np.add.at(normal, (np.concatenate([i, j]),) * 2, np.concatenate([weight, weight]))
 
     def on_antennas(values: Float) -> Float:
-        return np.bincount(i, weight * values, n) + sign * np.bincount(j, weight * values, n)
+        return np.asarray(np.bincount(i, weight * values, n) + sign * np.bincount(j, weight * values, n), np.float64)
 
     for k, one in enumerate(further):
         normal[n + k, :n] = normal[:n, n + k] = on_antennas(one)
@@ -168,5 +173,6 @@ def _closing(
 
 
 def _excess(fit: _Closing, weight: Float) -> float:
-    """Rms of residues beyond their noise, weighted as they are."""
-    return math.sqrt(max(fit.chi2 - fit.spare, 0.0) / float(weight.sum()))
+    """Rms of residues beyond what noise makes, weighted as they are."""
+    noise = fit.spare + _BEYOND_SIGMA * math.sqrt(2 * fit.spare)
+    return math.sqrt(max(fit.chi2 - noise, 0.0) / float(weight.sum()))
