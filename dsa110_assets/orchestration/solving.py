@@ -3,10 +3,9 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.errors import BadDataError
@@ -36,7 +35,7 @@ class Solved:
     paths: tuple[Path, ...]
     figures: Mapping[str, Any]
     problems: tuple[str, ...]
-    amplitudes: Mapping[str, tuple[float, float]] = MappingProxyType({})
+    amplitudes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def solve_transit(
