@@ -87,6 +87,22 @@ class Thresholds(BaseModel):
     max_closure_phase_deg: Annotated[
         float, Field(gt=0, le=180, description="largest rms closure phase after calibration [deg]")
     ] = 30.0
+    max_closure_excess: Annotated[
+        Fraction,
+        Field(description="largest rms of closing amplitudes, or phases in radians, that is neither noise nor in the model"),
+    ] = 0.02
+    max_reduced_chi2: Annotated[
+        Ratio, Field(description="largest chi-squared of a transit less its model, against the radiometer equation")
+    ] = 4.0
+    max_field_flux_difference: Annotated[
+        Fraction, Field(description="largest departure of the field's common flux from the catalogue's, in a calibrator's transit")
+    ] = 0.05
+    max_calibrator_offset_arcsec: Annotated[
+        Arcsec, Field(description="farthest a calibrator may be found from where it is listed")
+    ] = 30.0
+    max_scale_spread: Annotated[
+        Fraction, Field(description="largest difference of the flux scales of one night's table sets")
+    ] = 0.05
     min_receptor_flux_ratio: Annotated[
         Fraction, Field(description="least flux one receptor sees of the calibrator's model after calibration")
     ] = 0.5

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from dsa110_assets.calibration import field, quality
+from dsa110_assets.calibration import field, quality, receptors
 from dsa110_assets.calibration import solve as own_engine
-from dsa110_assets.calibration.field import SAME_SOURCE_DEG, Search, at_times, beam_on
+from dsa110_assets.calibration.field import SAME_SOURCE_DEG, Refined, Search, at_times, beam_on
+from dsa110_assets.calibration.field_model import predicted, prediction
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.solve import Solution
 from dsa110_assets.calibration.transits import Transit
@@ -18,10 +20,10 @@ from dsa110_assets.sky import model as sky_model
 from dsa110_assets.sky.calibrators import Calibrator
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry
-from dsa110_assets.visibilities.predict import Prediction, predict
 from dsa110_assets.visibilities.types import Visibilities
 
 Engine = Callable[..., Solution]
+_ARCSEC = math.degrees(1) * 3600
 
 
 def calibrate_transit(
@@ -34,12 +36,13 @@ def calibrate_transit(
 ) -> Solution:
     """Solve the calibrator transit in flagged visibilities `vis`, with the sources of `sky` in its field.
 
-    Integrations with less than `options.min_primary_beam` on the calibrator are left out. The field's fluxes are
-    first corrected by the transit itself (`field.refine`; `search` finds sources that `sky` lacks), the
-    calibrator's never. The model is predicted per integration in vis's own frame, at full resolution. The report
-    gains the flux anchor, whether it is provisional (a variable source), the integrations used, what the field was
-    found to be, and all figures of `quality.assess`. `engine(vis, model, options, field_name=...)` solves instead of our
-    own. Raises BadDataError if no integration qualifies, and ConfigurationError for a calibrator without a flux.
+    Integrations with less than `options.min_primary_beam` on the calibrator are left out. The field's fluxes, and the
+    calibrator's size, place and, unless it is a standard, flux are first corrected by the transit itself (`field.refine`;
+    `search` finds sources that `sky` lacks). The model is predicted per integration in vis's own frame, at full
+    resolution. The report gains the flux anchor, whether it is provisional (a variable source whose flux is not the
+    field's), the integrations used, what the field and the calibrator were found to be (`calibrator_figures`),
+    `system_jy` (`receptors.system_jy`), and all figures of `quality.assess`. `engine(vis, model, options, field_name=...)` solves
+    instead of our own. Raises BadDataError if no integration qualifies, and ConfigurationError for a calibrator without a flux.
     """
     calibrator = transit.calibrator
     response = beam_on(vis, np.array([calibrator.ra_deg]), np.array([calibrator.dec_deg]))[:, 0]
@@ -51,30 +54,75 @@ def calibrate_transit(
         )
     # a source drifts through the beam once: the integrations inside are a run
     used = at_times(vis, slice(int(inside[0]), int(inside[-1]) + 1))
-    seen, rounds = field.refine(used, field_of(used, calibrator, sky, options.model_sources), sky, options, search)
-    sums = own_engine.sums_for(used, Prediction(used, seen.sky), options)
+    refined = field.refine(used, field_of(used, calibrator, sky, options.model_sources), sky, options, search)
+    seen = refined.field
+    sums = own_engine.sums_for(used, prediction(used, seen), options)
     name = calibrator.alias or calibrator.name
     if engine is None:
         solution = own_engine.solve_sums(used, sums, options, field_name=name)
     else:
-        solution = engine(used, predict(used, seen.sky), options, field_name=name)
+        solution = engine(used, predicted(used, seen), options, field_name=name)
     figures = quality.assess(solution, used, sums)
     report = {
         **solution.report,
         **figures,
         "calibrator": calibrator.name,
-        "anchor": calibrator.anchor,
-        "anchor_provisional": calibrator.variable,
+        "anchor": anchor_of(calibrator, refined),
+        "anchor_provisional": calibrator.variable and not seen.rescaled,
         "transit_mjd": transit.mjd,
         "mid_mjd": used.mid_mjd,
         "integrations_used": int(used.times_mjd.size),
-        "field_rounds": rounds,
+        "field_rounds": refined.rounds,
+        "field_settled": refined.settled,
         "field_changed": len(seen.changes),
         "field_new": int(seen.moves.sum()),
         "field_changes": seen.changes,
+        **calibrator_figures(refined),
+        "system_jy": receptors.system_jy(used, solution.tables),
         "antennas": [vis.antennas.names[a] for a in vis.active_antennas],
     }
     return replace(solution, report=report)
+
+
+def anchor_of(calibrator: Calibrator, refined: Refined) -> str:
+    """What the flux scale rests on: the calibrator, or the field's sources where they gave it another flux."""
+    if not refined.field.rescaled:
+        return calibrator.anchor
+    told = f"{calibrator.anchor} measured {refined.field.factor:.3f} of its listed flux"
+    return f"field of {refined.look.group.count} catalogue sources; {told}"
+
+
+def calibrator_figures(refined: Refined) -> dict[str, float]:
+    """How the calibrator was found to be, NaN where nothing tells.
+
+    field_group_count sources of the field are compared; field_flux_ratio +- _error is their flux over the catalogue's as the
+    tables give it, calibrator_flux_factor the calibrator's over its listed flux, by them. calibrator_offset_*_arcsec:
+    where it is modelled less where it is listed; field_offset_arcsec: what of a common shift of the field is left.
+    calibrator_major_arcsec, _minor_arcsec, _pa_deg: FWHM that it is modelled with, 0 for a point. closure_amplitude_excess,
+    closure_phase_excess_deg, closure_reduced_chi2: see `structure.Shape`; radiometer_chi2: see `field.Look`.
+    """
+    seen, group, shape = refined.field, refined.look.group, refined.look.shape
+    major, minor, position_deg = seen.size.axes_arcsec
+    ratio = group.ratio if group.ratio > 0 else math.nan
+    return {
+        "field_group_count": group.count,
+        "field_flux_ratio": group.ratio,
+        "field_flux_ratio_error": group.ratio_error,
+        "field_offset_arcsec": math.hypot(group.east_rad, group.north_rad) * _ARCSEC,
+        "field_offset_error_arcsec": group.shift_error_rad * _ARCSEC,
+        "calibrator_flux_factor": seen.factor / ratio,
+        "calibrator_flux_factor_error": seen.factor * group.ratio_error / ratio**2,
+        "calibrator_flux_set": seen.rescaled,
+        "calibrator_offset_ra_arcsec": seen.moved_rad[0] * _ARCSEC if group.known else math.nan,
+        "calibrator_offset_dec_arcsec": seen.moved_rad[1] * _ARCSEC if group.known else math.nan,
+        "calibrator_major_arcsec": major,
+        "calibrator_minor_arcsec": minor,
+        "calibrator_pa_deg": position_deg,
+        "closure_amplitude_excess": shape.amplitude_excess,
+        "closure_phase_excess_deg": math.degrees(shape.phase_excess_rad),
+        "closure_reduced_chi2": shape.reduced_chi2,
+        "radiometer_chi2": refined.look.radiometer_chi2,
+    }
 
 
 def field_of(vis: Visibilities, calibrator: Calibrator, sky: SkyModel, n_sources: int) -> SkyModel:

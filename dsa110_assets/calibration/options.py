@@ -46,9 +46,9 @@ class SolveOptions:
         Field(
             ge=0,
             le=20,
-            description="most rounds of correcting the field's fluxes by the transit itself; 0: trust the catalogue",
+            description="most rounds of correcting the field and the calibrator by the transit itself; 0: trust the catalogue",
         ),
-    ] = 6
+    ] = 12
     tolerance: Annotated[float, Field(gt=0, lt=1e-2, description="relative change that ends iterations")] = (
         1e-8
     )

@@ -17,6 +17,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from dsa110_assets.calibration.apply import total_gains
+from dsa110_assets.calibration.field_fit import SIGNIFICANT_SIGMA
 from dsa110_assets.calibration.gains import Gains
 from dsa110_assets.calibration.reduction import Sums
 from dsa110_assets.calibration.solve import Solution
@@ -41,6 +42,14 @@ class Thresholds(Protocol):
     def max_gain_amplitude(self) -> float: ...
     @property
     def max_closure_phase_deg(self) -> float: ...
+    @property
+    def max_closure_excess(self) -> float: ...
+    @property
+    def max_reduced_chi2(self) -> float: ...
+    @property
+    def max_field_flux_difference(self) -> float: ...
+    @property
+    def max_calibrator_offset_arcsec(self) -> float: ...
     @property
     def min_receptor_flux_ratio(self) -> float: ...
 
@@ -221,5 +230,37 @@ def problems(figures: Mapping[str, float], thresholds: Thresholds) -> list[str]:
         found.append(
             f"closure phases of {figures['closure_phase_deg']:.1f} deg rms against the model, "
             f"limit {thresholds.max_closure_phase_deg:g}: wrong model or interference"
+        )
+    return found
+
+
+def calibrator_problems(name: str, figures: Mapping[str, float], thresholds: Thresholds) -> list[str]:
+    """Why the calibrator `name` is not what the model says, from the figures of `night.calibrator_figures`.
+
+    What could not be told (NaN) is no reason: the figures say so.
+    """
+    found: list[str] = []
+    amplitude, phase_deg = figures["closure_amplitude_excess"], figures["closure_phase_excess_deg"]
+    limit = thresholds.max_closure_excess
+    if amplitude > limit or math.radians(phase_deg) > limit:
+        found.append(
+            f"the structure of {name} is no Gaussian's: closing amplitudes are {amplitude:.1%} and phases {phase_deg:.2f} deg off "
+            f"beyond noise, limit {limit:.1%}"
+        )
+    if figures["radiometer_chi2"] > thresholds.max_reduced_chi2:
+        found.append(
+            f"the transit of {name} less its model has {figures['radiometer_chi2']:.1f} times the radiometer's variance, "
+            f"limit {thresholds.max_reduced_chi2:g}"
+        )
+    ratio, error = figures["field_flux_ratio"], figures["field_flux_ratio_error"]
+    if abs(ratio - 1) > max(thresholds.max_field_flux_difference, SIGNIFICANT_SIGMA * error):
+        found.append(
+            f"calibrated on {name}, {figures['field_group_count']:.0f} catalogue sources of its field have {ratio:.3f} +- {error:.3f} "
+            f"of their flux, limit {thresholds.max_field_flux_difference:.0%} off 1: its flux is not that of the model"
+        )
+    offset_arcsec = math.hypot(figures["calibrator_offset_ra_arcsec"], figures["calibrator_offset_dec_arcsec"])
+    if offset_arcsec > thresholds.max_calibrator_offset_arcsec:
+        found.append(
+            f"{name} is {offset_arcsec:.1f} arcsec from where it is listed, limit {thresholds.max_calibrator_offset_arcsec:g}"
         )
     return found

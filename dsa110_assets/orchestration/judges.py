@@ -80,6 +80,22 @@ def refused(figures: Figures, _: "Thresholds") -> list[str]:
     return list(figures.get("refused", ()))
 
 
+def one_scale(figures: Figures, thresholds: "Thresholds") -> list[str]:
+    if figures.get("n_sets", 0) < 2:
+        return []
+    wrong = at_most("scale_spread", lambda t: t.max_scale_spread)(figures, thresholds)
+    return [f"{reason}; {', '.join(figures.get('scales', []))}" for reason in wrong]
+
+
+def listed(name: str) -> Judge:
+    """What a list of figures names is wrong."""
+
+    def judge(figures: Figures, _: "Thresholds") -> list[str]:
+        return [f"{name} were not looked for"] if name not in figures else list(figures[name])
+
+    return judge
+
+
 def anchored(figures: Figures, _: "Thresholds") -> list[str]:
     return [] if figures.get("anchor") else ["the anchor of the flux scale is not recorded"]
 

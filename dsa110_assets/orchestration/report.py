@@ -38,6 +38,11 @@ _NIGHT_FIGURES: dict[str, tuple[str, ...]] = {
         "bandpass_snr",
         "gain_snr",
         "closure_phase_deg",
+        "closure_amplitude_excess",
+        "field_group_count",
+        "field_flux_ratio",
+        "calibrator_flux_factor",
+        "scale_spread",
     ),
     "hour_mosaic": ("n_tiles", "rms_jy", "measured_over_noise", "overlap_flux_ratio", "overlap_flux_worst", "windows_completed"),
     "source_measurements": (

@@ -129,6 +129,21 @@ RULES: dict[str, tuple[Rule, ...]] = {
             hard=True,
         ),
         Rule("all_transits", "every transit passed", ("n_sets", "n_transits"), judges.refused, severity=WARN),
+        Rule("one_scale", "all transits give one flux scale", ("scale_spread", "scales"), judges.one_scale),
+        Rule(
+            "as_listed",
+            "calibrators have the flux, place and size they are listed with",
+            ("calibrators_corrected",),
+            judges.listed("calibrators_corrected"),
+            severity=WARN,
+        ),
+        Rule(
+            "judged_by_field",
+            "the catalogue sources of every calibrator's field judged it",
+            ("calibrators_unjudged",),
+            judges.listed("calibrators_unjudged"),
+            severity=WARN,
+        ),
         Rule("flux_anchor", "what the flux scale rests on is recorded", ("anchor",), judges.anchored, hard=True),
     ),
     "calibrated_ms": (

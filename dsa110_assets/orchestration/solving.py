@@ -1,8 +1,9 @@
 """One calibrator transit from measurement set to judged, registered tables; and the tables back onto data."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Solved:
-    """A transit that was solved: its set's name, tables and figures, and what its rules found wrong."""
+    """A transit that was solved: its set's name, tables and figures, and what its rules found wrong.
+
+    `amplitudes`: every receptor's median gain amplitude, by antenna name.
+    """
 
     name: str
     product: "Product"
@@ -31,6 +35,7 @@ class Solved:
     paths: tuple[Path, ...]
     figures: Mapping[str, Any]
     problems: tuple[str, ...]
+    amplitudes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def solve_transit(
@@ -43,7 +48,7 @@ def solve_transit(
     directory: Path,
 ) -> Solved:
     """Solve one transit and write its tables below `directory`, unless its rules find it wrong: then none are kept."""
-    from dsa110_assets.calibration import caltables, night, quality
+    from dsa110_assets.calibration import caltables, night, quality, receptors
     from dsa110_assets.imaging.search import bright_sources
     from dsa110_assets.visibilities import measurement_set
 
@@ -58,7 +63,8 @@ def solve_transit(
         )
     except BadDataError as error:
         return Solved(name, product, transit, (), {}, (str(error),))
-    problems = tuple(quality.problems(solution.report, thresholds))
+    system_jy, figures = solution.report["system_jy"], {k: v for k, v in solution.report.items() if k != "system_jy"}
+    problems = (*quality.problems(figures, thresholds), *quality.calibrator_problems(transit.calibrator.name, figures, thresholds))
     paths: list[Path] = []
     if not problems:
         (directory / name).mkdir()
@@ -66,7 +72,8 @@ def solve_transit(
             path = directory / name / f"{gains.kind}.cal"
             caltables.write(gains, path, ms_path)
             paths.append(path)
-    return Solved(name, product, transit, tuple(paths), solution.report, problems)
+        receptors.write(directory / name, system_jy)
+    return Solved(name, product, transit, tuple(paths), figures, problems, receptors.amplitudes(solution.bandpass))
 
 
 def _engine(settings: "Settings", directory: Path) -> dict[str, Any]:
@@ -77,30 +84,58 @@ def _engine(settings: "Settings", directory: Path) -> dict[str, Any]:
     return {"engine": partial(casa_engine.solve, work_dir=directory.parent)}
 
 
-def register(draft: "Draft", solved: Solved) -> None:
-    """Register a solved set with its validity; it becomes visible with the product."""
+def register(draft: "Draft", solved: Solved, others: Sequence[Solved] = ()) -> None:
+    """Register a solved set with its validity among the night's `others`; it becomes visible with the product."""
     from dsa110_assets.archive import caltable_registry
 
-    middle = float(solved.figures["mid_mjd"])
+    start, end = validity(solved, others)
     caltable_registry.register(
         draft,
         solved.name,
         solved.paths,
-        mid_mjd=middle,
-        valid_start_mjd=middle - calibrators.VALIDITY_D,
-        valid_end_mjd=middle + calibrators.VALIDITY_D,
+        mid_mjd=float(solved.figures["mid_mjd"]),
+        valid_start_mjd=start,
+        valid_end_mjd=end,
         dec_deg=float(solved.product.metadata["pointing_dec_deg"]),
         antennas=solved.product.metadata["antennas"],
         calibrator=solved.transit.calibrator.name,
-        anchor=solved.transit.calibrator.anchor,
+        anchor=solved.figures["anchor"],
         figures=_numbers(solved.figures) | {"measurement_set": solved.product.id, "refant": solved.figures["refant"]},
     )
 
 
-_WORST = {
+def validity(solved: Solved, others: Sequence[Solved]) -> tuple[float, float]:
+    """When a set is valid [MJD]: half a day either way, but a standard of the strip goes before any other calibrator.
+
+    What is left of the others' validity is the part about their own transit that no standard covers, if only that moment:
+    outside it they still serve if nothing else does, as when the standard's set is rejected.
+    """
+    middle = float(solved.figures["mid_mjd"])
+    start, end = middle - calibrators.VALIDITY_D, middle + calibrators.VALIDITY_D
+    if solved.transit.calibrator.standard:
+        return start, end
+    dec_deg = float(solved.product.metadata["pointing_dec_deg"])
+    for other in others:
+        same_strip = abs(float(other.product.metadata["pointing_dec_deg"]) - dec_deg) <= calibrators.SAME_STRIP_DEG
+        if other.transit.calibrator.standard and same_strip:
+            theirs = float(other.figures["mid_mjd"])
+            if theirs <= middle:
+                start = min(max(start, theirs + calibrators.VALIDITY_D), middle)
+            if theirs >= middle:
+                end = max(min(end, theirs - calibrators.VALIDITY_D), middle)
+            if abs(theirs - middle) <= calibrators.VALIDITY_D:
+                start = end = middle
+    return start, end
+
+
+_WORST: dict[str, Callable[[list[float]], float]] = {
     "bandpass_snr": min, "gain_snr": min, "bandpass_flag_fraction": max, "gain_flag_fraction": max,
     "gain_amplitude_min": min, "gain_amplitude_max": max, "closure_phase_deg": max, "closure_amplitude": max,
     "gain_phase_scatter_deg": max, "dead_receptors": max, "reduced_chi2": max, "field_changed": max, "field_new": max,
+    "closure_amplitude_excess": max, "closure_phase_excess_deg": max, "closure_reduced_chi2": max, "radiometer_chi2": max,
+    "field_group_count": min, "field_offset_arcsec": max, "calibrator_major_arcsec": max,
+    "field_flux_ratio": lambda values: max(values, key=lambda ratio: abs(ratio - 1)),
+    "calibrator_flux_factor": lambda values: max(values, key=lambda factor: abs(factor - 1)),
 }  # fmt: skip
 """Of several sets the night shows the worst."""
 
@@ -125,20 +160,57 @@ def write_transits(directory: Path, outcomes: Sequence[Solved]) -> None:
 
 
 def night_figures(solved: Sequence[Solved], refused: Sequence[Solved]) -> dict[str, Any]:
-    """The night's figures: how many sets, the worst of each of their numbers, what they rest on, what was refused."""
+    """The night's figures: how many sets, the worst of each of their numbers, what they rest on, what was refused, which
+    calibrators were not as listed or could not be judged by their field, and whether all give one flux scale."""
     figures: dict[str, Any] = {
         "n_transits": len(solved) + len(refused),
         "n_sets": len(solved),
         "sets": [one.name for one in solved],
         "calibrators": sorted({one.transit.calibrator.name for one in solved}),
-        "anchor": ", ".join(sorted({one.transit.calibrator.anchor for one in solved})),
-        "anchor_provisional": all(one.transit.calibrator.variable for one in solved),
+        "anchor": ", ".join(sorted({one.figures["anchor"] for one in solved})),
+        "anchor_provisional": all(one.figures["anchor_provisional"] for one in solved),
         "refused": [f"{one.name}: {'; '.join(one.problems)}" for one in refused],
+        "calibrators_corrected": [f"{one.name}: {told}" for one in solved if (told := _corrected(one.figures))],
+        "calibrators_unjudged": [
+            f"{one.name}: {one.figures['field_group_count']} clear catalogue sources in the field"
+            for one in solved
+            if not math.isfinite(one.figures["field_flux_ratio"])
+        ],
+        **_scale_figures(solved),
     }
     for name, worst in _WORST.items():
-        if values := [float(one.figures[name]) for one in solved if name in one.figures]:
+        values = [float(one.figures[name]) for one in solved if name in one.figures]
+        if values := [value for value in values if math.isfinite(value)]:
             figures[name] = worst(values)
     return figures
+
+
+def _corrected(figures: Mapping[str, Any]) -> str:
+    """What of a calibrator is not as listed, '' if nothing."""
+    told = []
+    if figures["calibrator_flux_set"]:
+        told.append(f"{figures['calibrator_flux_factor']:.3f} of its listed flux")
+    away_arcsec = math.hypot(figures["calibrator_offset_ra_arcsec"], figures["calibrator_offset_dec_arcsec"])
+    if away_arcsec > 0:
+        told.append(f"{away_arcsec:.1f} arcsec from its listed place")
+    if figures["calibrator_major_arcsec"] > 0:
+        told.append(f"resolved, {figures['calibrator_major_arcsec']:.1f} by {figures['calibrator_minor_arcsec']:.1f} arcsec")
+    return ", ".join(told)
+
+
+def _scale_figures(solved: Sequence[Solved]) -> dict[str, Any]:
+    """How far the sets' flux scales are apart by their gains, and how far each is from the standards', or from the middle."""
+    import numpy as np
+
+    from dsa110_assets.calibration import receptors
+
+    if len(solved) < 2:
+        return {}
+    scales = receptors.scales([one.amplitudes for one in solved])
+    standards = np.array([one.transit.calibrator.standard is not None for one in solved])
+    off = scales / np.median(scales[standards] if standards.any() else scales) - 1
+    named = [f"{one.name}: {value:+.1%}" for one, value in zip(solved, off, strict=True)]
+    return {"scale_spread": float(scales.max() / scales.min() - 1), "scales": named}
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -114,7 +114,7 @@ def test_the_calibrator_keeps_its_flux(seen):
     """A field twice too bright in the catalogue moves the field, not the scale: that is the anchor's."""
     vis, transit, sky = seen
     calibrator = model.from_calibrator(transit.calibrator)
-    refined, _ = field.refine(vis, night.field_of(vis, transit.calibrator, catalogue(sky, 1.0), 30), sky, SolveOptions(), None)
+    refined = field.refine(vis, night.field_of(vis, transit.calibrator, catalogue(sky, 1.0), 30), sky, SolveOptions(), None).field
     assert refined.sky.flux_jy[0] == calibrator.flux_jy[0]
     np.testing.assert_array_equal(refined.sky.log_coefficients[0], calibrator.log_coefficients[0])
 

@@ -106,7 +106,7 @@ def test_gains_take_no_flux_from_faint_sources(simulated):
     vis, truth, transit = simulated
     field = night.field_of(vis, transit.calibrator, sky_of(truth), 1000)
     bright, faint = np.arange(31), np.arange(31, len(field))
-    known, sought = (night.predict(vis, field.select(which)) for which in (bright, faint))
+    known, sought = (predict(vis, field.select(which)) for which in (bright, faint))
 
     def seen(options):
         after = apply(vis, night.calibrate_transit(vis, sky_of(truth), transit, options).tables)

@@ -37,7 +37,7 @@ def caltables(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mater
             (refused if outcome.problems else solved).append(outcome)
         solving.write_transits(draft.path, [*solved, *refused])
         for outcome in solved:
-            solving.register(draft, outcome)
+            solving.register(draft, outcome, solved)
         return solving.night_figures(solved, refused)
 
     return publishing.produce(context, platform, make)

@@ -1,0 +1,95 @@
+"""What each receptor's system was like when its calibrator was seen: a small file beside a set's tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_assets.calibration.apply import total_gains
+from dsa110_assets.calibration.gains import Gains
+from dsa110_assets.errors import BadDataError
+from dsa110_assets.visibilities.types import Visibilities
+
+FILE = "receptors.json"
+_MOST_CHANNELS = 64
+Receptors = dict[str, tuple[float, float]]
+"""A number for each antenna's X and Y, NaN where it is dead or nothing is known."""
+
+
+def system_jy(vis: Visibilities, tables: Sequence[Gains]) -> Receptors:
+    """The system's equivalent flux density [Jy] of every receptor that data were seen with.
+
+    The median over integrations and channels (some sixty of them) of corrected autocorrelations |V| / |g|^2, the
+    arithmetic of apply.weight_factors. NaN for dead receptors and where all is flagged or without autocorrelation.
+    """
+    rows = np.flatnonzero(vis.is_auto)
+    channels = slice(None, None, max(1, vis.frequencies_hz.size // _MOST_CHANNELS))
+    data, flags = (np.stack([one[rows][:, channels] for one in full]) for full in (vis.data, vis.flags))
+    antennas = vis.ant1[rows]
+    frame = replace(
+        vis, data=data, flags=flags, weights=np.ones(data.shape, np.float32), ant1=antennas, ant2=antennas,
+        uvw_m=vis.uvw_m[:, rows], frequencies_hz=vis.frequencies_hz[channels],
+    )  # fmt: skip
+    gains, good = total_gains(frame, tables)
+    power = np.where(good, gains.real**2 + gains.imag**2, np.nan)[:, antennas]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the median of a dead receptor is the NaN that is wanted
+        seen = np.nanmedian(np.where(flags | (data.real <= 0), np.nan, data.real) / power, axis=(0, 2))
+    found = {vis.antennas.names[a]: (math.nan, math.nan) for a in vis.active_antennas}
+    return found | {vis.antennas.names[a]: (float(x), float(y)) for a, (x, y) in zip(antennas, seen, strict=True)}
+
+
+def amplitudes(bandpass: Gains) -> Receptors:
+    """The median gain amplitude of every receptor with solutions, in raw units per sqrt(Jy); NaN for the others."""
+    values = np.where(bandpass.flags, np.nan, np.abs(bandpass.values))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        medians = np.nanmedian(values, axis=(0, 2))
+    return {name: (float(x), float(y)) for name, (x, y) in zip(bandpass.antenna_names, medians, strict=True)}
+
+
+def scales(sets: Sequence[Mapping[str, tuple[float, float]]]) -> NDArray[np.float64]:
+    """Flux scales of sets of gains by their amplitudes, relative to their middle: (set,), NaN without common receptors.
+
+    Data calibrated with a set whose calibrator is brighter than its model by a factor f have too large gains by sqrt f:
+    squares of amplitudes of the same receptors are in the ratio of the scales, apart from the instrument's own drift.
+    """
+    names = sorted({name for one in sets for name in one})
+    unknown = (math.nan, math.nan)
+    log = np.log(np.array([[one.get(name, unknown) for name in names] for one in sets], np.float64).reshape(len(sets), -1))
+    common = log[:, np.isfinite(log).all(axis=0)]
+    if not common.shape[1]:
+        return np.full(len(sets), np.nan)
+    return np.asarray(np.exp(2 * np.median(common - np.median(common, axis=0), axis=1)))
+
+
+def write(directory: Path, system: Mapping[str, tuple[float, float]]) -> None:
+    """Write the set's file."""
+    told = {name: [one if math.isfinite(one) else None for one in both] for name, both in system.items()}
+    (directory / FILE).write_text(json.dumps({"system_jy": told}, indent=1), encoding="utf-8")
+
+
+def read_receptors(set_directory: Path) -> Receptors:
+    """The system's flux density [Jy] by antenna name, X and Y, at the calibrator of the set in this directory.
+
+    NaN for dead or unknown receptors; empty for a set that was made before there was such a file. Raises BadDataError for a
+    file of another form.
+    """
+    try:
+        told = json.loads((set_directory / FILE).read_text(encoding="utf-8"))["system_jy"]
+        return {name: (_number(x), _number(y)) for name, (x, y) in told.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadDataError(f"{set_directory / FILE} does not hold system_jy of receptors ({error})") from None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

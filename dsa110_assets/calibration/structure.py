@@ -1,0 +1,178 @@
+"""A calibrator's own structure, from what antenna gains cannot absorb of it: second moments, and what is left then.
+
+Gains take up every factor that splits into one per antenna. Of a resolved calibrator's visibilities the rest, what closure
+amplitudes and phases are made of, stays in the data. To second order every source is a Gaussian, whose Fourier transform is
+exp[-pi^2 / (4 ln 2) (FWHM x baseline)^2], the baseline in wavelengths. What is no Gaussian, such as a double, leaves residues
+that do not close.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+_EXPONENT = math.pi**2 / (4 * math.log(2))
+_LEAST_SNR = 3.0
+"""Baselines expected to see the calibrator less clearly do not count. The mean of ln |1 + noise| is 0 up to noise that
+reaches the origin, E1(snr^2) / 2 in all: 6e-6 here."""
+_BEYOND_SIGMA = 3.0
+"""An excess is what chi-squared has beyond so many of its own errors."""
+_RELATIVE_RANK = 1e-9
+_ARCSEC = float(np.rad2deg(1)) * 3600
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The square of a source's FWHM as a quadratic form [rad^2]: along a direction (u, v) of unit length it is
+    uu u^2 + 2 uv u v + vv v^2. All 0: a point."""
+
+    uu: float = 0.0
+    uv: float = 0.0
+    vv: float = 0.0
+
+    @property
+    def is_point(self) -> bool:
+        return self.uu == self.uv == self.vv == 0
+
+    def visibility(self, u: Float, v: Float) -> Float:
+        """Visibility relative to a point's at (u, v) [wavelengths]; any shape."""
+        return np.asarray(np.exp(-_EXPONENT * (self.uu * u * u + 2 * self.uv * u * v + self.vv * v * v)))
+
+    def plus(self, other: Gaussian) -> Gaussian:
+        """Convolved with `other`: the squares add. No axis gets narrower than a point."""
+        squares = np.array([[self.uu + other.uu, self.uv + other.uv], [self.uv + other.uv, self.vv + other.vv]])
+        values, axes = np.linalg.eigh(squares)
+        (uu, uv), (_, vv) = axes @ np.diag(np.maximum(values, 0.0)) @ axes.T
+        return Gaussian(float(uu), float(uv), float(vv))
+
+    @property
+    def axes_arcsec(self) -> tuple[float, float, float]:
+        """FWHM [arcsec] along the major and the minor axis, and the major one's position angle [deg], north through east."""
+        values, axes = np.linalg.eigh(np.array([[self.uu, self.uv], [self.uv, self.vv]]))
+        minor, major = np.sqrt(np.maximum(values, 0.0)) * _ARCSEC
+        return float(major), float(minor), float(np.rad2deg(np.arctan2(axes[0, 1], axes[1, 1])) % 180)
+
+
+POINT = Gaussian()
+
+
+@dataclass(frozen=True)
+class BaselineSums:
+    """Of data less the field's other sources, V, and the calibrator's model M, over time, channels and polarisations:
+    top sum w V conj(M), bottom sum w |M|^2, energy sum w |V|^2 and count of samples, (baseline,); ant1, ant2; u, v
+    [wavelengths] at the middle of time and band."""
+
+    top: NDArray[np.complex128]
+    bottom: Float
+    energy: Float
+    count: Float
+    ant1: NDArray[np.int32]
+    ant2: NDArray[np.int32]
+    u: Float
+    v: Float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What does not close. `more`: what the model's size lacks, as fitted; `significance` of that in sigma, and the part of
+    the visibility it takes on the longest baseline used. `amplitude_excess`, `phase_excess_rad`: rms of what is neither of
+    the antennas nor of `more`, less what noise may make of it, as parts of the calibrator's signal; `reduced_chi2` of both
+    against the scatter within the baselines. NaN where too few baselines are left."""
+
+    more: Gaussian
+    error_rad2: float
+    significance: float
+    loss: float
+    amplitude_excess: float
+    phase_excess_rad: float
+    reduced_chi2: float
+
+
+NO_SHAPE = Shape(POINT, *(math.nan,) * 6)
+
+
+def shape(sums: BaselineSums) -> Shape:
+    """Second moments and residues of closure of calibrated data over a model.
+
+    ln |V / M| = a_i + a_j - pi^2 / (4 ln 2) (uu u^2 + 2 uv u v + vv v^2) and arg (V / M) = p_i - p_j by weighted least
+    squares, weights by the samples' scatter about each baseline's mean: it holds noise and what is not in the model of
+    the field, but nothing of the calibrator's own structure.
+    """
+    within = np.maximum(sums.energy - np.abs(sums.top) ** 2 / np.maximum(sums.bottom, 1e-300), 0)[sums.bottom > 0]
+    spare = float(np.maximum(sums.count - 1, 0)[sums.bottom > 0].sum())
+    if spare <= 0 or within.sum() <= 0:
+        return NO_SHAPE
+    variance = within.sum() / spare  # of a complex sample of unit weight
+    used = (sums.bottom > _LEAST_SNR**2 * variance) & (sums.top != 0)
+    ratio = sums.top[used] / sums.bottom[used]
+    weight = 2 * sums.bottom[used] / variance  # a real part has half the variance
+    scale = float(np.hypot(sums.u, sums.v)[used].max(initial=1.0))
+    x, y = sums.u[used] / scale, sums.v[used] / scale
+    moments = np.asarray(-_EXPONENT * np.stack([x * x, 2 * x * y, y * y]), np.float64)
+    ends = sums.ant1[used], sums.ant2[used]
+    amplitude = _closing(np.log(np.abs(ratio)), weight, *ends, 1, moments)
+    phase = _closing(np.angle(ratio), weight, *ends, -1, moments[:0])
+    if amplitude is None or phase is None:
+        return NO_SHAPE
+    found = amplitude.values
+    inverse = np.linalg.pinv(amplitude.covariance, hermitian=True)
+    noise = max(amplitude.chi2 / amplitude.spare, 1.0)
+    along = found @ -moments
+    return Shape(
+        Gaussian(*(found / scale**2).tolist()),
+        math.sqrt(float(np.diag(amplitude.covariance).max(initial=0.0)) * noise) / scale**2,
+        math.sqrt(max(float(found @ inverse @ found), 0.0) / noise),
+        1 - math.exp(-float(np.abs(along).max(initial=0.0))),
+        _excess(amplitude, weight),
+        _excess(phase, weight),
+        (amplitude.chi2 + phase.chi2) / (amplitude.spare + phase.spare),
+    )
+
+
+@dataclass(frozen=True)
+class _Closing:
+    """A fit of terms of antennas and `values` of further ones; `spare` degrees of freedom."""
+
+    values: Float
+    covariance: Float
+    chi2: float
+    spare: int
+
+
+def _closing(
+    seen: Float, weight: Float, ant1: NDArray[np.int32], ant2: NDArray[np.int32], sign: int, further: Float
+) -> _Closing | None:
+    """Weighted least squares of seen = t_i + sign t_j + sum_k values_k further_k; None without degrees of freedom."""
+    names, ends = np.unique(np.concatenate([ant1, ant2]), return_inverse=True)
+    i, j, n = ends[: ant1.size], ends[ant1.size :], names.size
+    normal = np.zeros((n + len(further), n + len(further)))
+    np.add.at(normal, (i, j), sign * weight)
+    np.add.at(normal, (j, i), sign * weight)
+    np.add.at(normal, (np.concatenate([i, j]),) * 2, np.concatenate([weight, weight]))
+
+    def on_antennas(values: Float) -> Float:
+        return np.asarray(np.bincount(i, weight * values, n) + sign * np.bincount(j, weight * values, n), np.float64)
+
+    for k, one in enumerate(further):
+        normal[n + k, :n] = normal[:n, n + k] = on_antennas(one)
+        normal[n + k, n:] = further @ (weight * one)
+    values, vectors = np.linalg.eigh(normal)
+    kept = values > _RELATIVE_RANK * values.max(initial=0.0)
+    spare = seen.size - int(kept.sum())
+    if spare <= 0:
+        return None
+    inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+    solved = inverse @ np.concatenate([on_antennas(seen), further @ (weight * seen)])
+    left = seen - solved[i] - sign * solved[j] - solved[n:] @ further
+    return _Closing(solved[n:], inverse[n:, n:], float(weight @ left**2), spare)
+
+
+def _excess(fit: _Closing, weight: Float) -> float:
+    """Rms of residues beyond what noise makes, weighted as they are."""
+    noise = fit.spare + _BEYOND_SIGMA * math.sqrt(2 * fit.spare)
+    return math.sqrt(max(fit.chi2 - noise, 0.0) / float(weight.sum()))

@@ -1,0 +1,79 @@
+"""What a night's table sets are together: whose validity gives way, which scales disagree, and what is told of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from dsa110_assets.archive.product import Product
+from dsa110_assets.calibration.transits import Transit
+from dsa110_assets.orchestration import rules, solving
+from dsa110_assets.orchestration.solving import Solved
+from dsa110_assets.sky import calibrators
+from dsa110_assets.thresholds import Thresholds
+
+
+class Strip:
+    """Of a product, what its metadata say."""
+
+    def __init__(self, dec_deg: float) -> None:
+        self.metadata = {"pointing_dec_deg": dec_deg}
+
+
+def solved(name: str, mid_mjd: float, amplitude: float = 0.068, dec_deg: float = 16.3, **figures: Any) -> Solved:
+    calibrator = calibrators.find(name)
+    told = {
+        "mid_mjd": mid_mjd, "anchor": calibrator.anchor, "anchor_provisional": calibrator.variable, "field_group_count": 20,
+        "field_flux_ratio": 1.001, "calibrator_flux_factor": 0.999, "calibrator_flux_set": False,
+        "calibrator_offset_ra_arcsec": 0.0, "calibrator_offset_dec_arcsec": 0.0, "calibrator_major_arcsec": 0.0,
+        "calibrator_minor_arcsec": 0.0,
+    } | figures  # fmt: skip
+    transit = Transit(calibrator, mid_mjd, 0.0, 1.0)
+    amplitudes = {str(n): (amplitude * (1 + 0.1 * n), amplitude) for n in range(5)}
+    return Solved(name, cast(Product, Strip(dec_deg)), transit, (), told, (), amplitudes)
+
+
+def judged(*sets: Solved) -> dict[str, str]:
+    figures = solving.night_figures(sets, ())
+    return {v.check: v.reason for v in rules.judge("caltables", figures, Thresholds()) if not v.passed}
+
+
+def test_a_standard_goes_before_others_of_its_strip_and_night() -> None:
+    """Where both are valid, choosing takes the nearest: so the listed one is not valid there."""
+    standard, listed = solved("3C138", 61066.2), solved("0318+164", 61066.1)
+    both = [standard, listed]
+    assert solving.validity(standard, both) == pytest.approx((61065.7, 61066.7))
+    assert solving.validity(listed, both) == pytest.approx((61066.1, 61066.1))
+    assert solving.validity(listed, [listed]) == pytest.approx((61065.6, 61066.6))
+    assert solving.validity(listed, [replace(standard, product=cast(Product, Strip(33.0)))]) == pytest.approx((61065.6, 61066.6))
+    later = replace(standard, figures={**standard.figures, "mid_mjd": 61066.9})
+    assert solving.validity(listed, [later]) == pytest.approx((61065.6, 61066.4))
+
+
+def test_sets_of_two_flux_scales_are_named() -> None:
+    """Amplitudes off by sqrt(1.15): the set of the calibrator that is 15 % brighter than its model, against the standard's."""
+    wrong = solved("0318+164", 61066.1, 0.068 * math.sqrt(1.15))
+    found = judged(solved("3C138", 61066.2), wrong)
+    assert list(found) == ["one_scale"]
+    assert "0318+164: +15.0%" in found["one_scale"]
+    assert "3C138: +0.0%" in found["one_scale"]
+    assert judged(solved("3C138", 61066.2), solved("0318+164", 61066.1, 0.068 * 1.01)) == {}
+    assert judged(wrong) == {}
+
+
+def test_corrected_and_unjudged_calibrators_are_told() -> None:
+    bright = solved(
+        "0318+164", 61066.1, anchor="field of 20 catalogue sources; VLA:0318+164 measured 1.150 of its listed flux",
+        calibrator_flux_set=True, calibrator_flux_factor=1.15, calibrator_offset_ra_arcsec=8.0, calibrator_major_arcsec=20.0,
+    )  # fmt: skip
+    alone = solved("3C138", 61066.2, field_group_count=2, field_flux_ratio=math.nan, calibrator_flux_factor=math.nan)
+    figures = solving.night_figures([bright, alone], [])
+    assert figures["calibrator_flux_factor"] == 1.15
+    assert figures["field_group_count"] == 2
+    assert figures["anchor"].startswith("PB17:3C138, field of 20")
+    found = judged(bright, alone)
+    assert found["as_listed"] == "0318+164: 1.150 of its listed flux, 8.0 arcsec from its listed place, resolved, 20.0 by 0.0 arcsec"
+    assert found["judged_by_field"] == "3C138: 2 clear catalogue sources in the field"
