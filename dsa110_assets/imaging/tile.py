@@ -19,6 +19,7 @@ from dsa110_assets.imaging.geometry import choose_pixels, tile_header
 from dsa110_assets.imaging.gridding import Gridder
 from dsa110_assets.imaging.measurement import Measurement
 from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.imaging.polarisation import polarisation_figures
 from dsa110_assets.imaging.reference import reference_figures
 from dsa110_assets.imaging.restoring import Beam, add_points, fit_beam, restore
 from dsa110_assets.imaging.slant import flattened
@@ -45,7 +46,8 @@ class TileImage:
 
     `image` is not corrected for `primary_beam`, so its noise is the same everywhere: `rms_jy`.
     `figures` are plain numbers: rms_jy, radiometer_jy (thermal noise expected from XX - YY and the weights),
-    rms_over_radiometer, sefd_jy (system equivalent flux density that noise implies), peak_jy, dynamic_range,
+    rms_over_radiometer, sensitivity_loss (noise over that of the weighted mean of XX and YY, minus 1), those of
+    `polarisation` (own engine), sefd_jy (system equivalent flux density that noise implies), peak_jy, dynamic_range,
     beam_major_arcsec, beam_minor_arcsec, beam_pa_deg, psf_sidelobe, clean_jy, major_cycles, minor_iterations, points,
     n_pixels, pixel_arcsec, field_deg, visibilities_used,
     samples_gridded (after averaging), seconds and, with a sky model, those of `reference`.
@@ -136,6 +138,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
         },
     )
     tile.figures.update(tile_figures(tile, vis, stokes, weighted))
+    tile.figures.update(polarisation_figures(vis, image, header, rms_jy, stokes.variance_scale))
     if sky is not None:
         tile.figures.update(reference_figures(image, tile.primary_beam, header, rms_jy, sky))
     tile.figures["seconds"] = time.monotonic() - started
@@ -164,6 +167,7 @@ def tile_figures(
         "rms_jy": tile.rms_jy,
         "radiometer_jy": weighted.noise_jy,
         "rms_over_radiometer": tile.rms_jy / weighted.noise_jy if weighted.noise_jy > 0 else float("nan"),
+        "sensitivity_loss": stokes.sensitivity_loss,
         "sefd_jy": _implied_sefd_jy(vis, stokes),
         "peak_jy": peak_jy,
         "dynamic_range": peak_jy / tile.rms_jy if tile.rms_jy > 0 else float("inf"),
