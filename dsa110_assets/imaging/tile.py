@@ -19,6 +19,7 @@ from dsa110_assets.imaging.geometry import choose_pixels, tile_header
 from dsa110_assets.imaging.gridding import Gridder
 from dsa110_assets.imaging.measurement import Measurement
 from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.imaging.points import NO_POINTS, Points
 from dsa110_assets.imaging.polarisation import polarisation_figures
 from dsa110_assets.imaging.reference import reference_figures
 from dsa110_assets.imaging.restoring import Beam, add_points, fit_beam, restore
@@ -63,6 +64,7 @@ class TileImage:
     rms_jy: float
     pblimit: float
     figures: dict[str, float]
+    points: Points = NO_POINTS
 
     @property
     def pbcor(self) -> Image:
@@ -102,12 +104,15 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     dimming = attenuation(vis, by_time_channel, header, n_pixels, options.drift_terms, options.spectral_index)
     smeared = smearing(vis, stokes, weighted.weights, header, n_pixels)
     dimming = replace(dimming, mean=dimming.mean * smeared)
-    patterns = stokes.cell_means(*(pattern for pattern, _ in dimming.terms))
+    log_frequency = np.log(vis.frequencies_hz / float(header["RESTFRQ"]))
+    means = stokes.cell_means(*(pattern for pattern, _ in dimming.terms), np.broadcast_to(log_frequency, by_time_channel.shape))
+    patterns = means[:-1]
     taken_out: dict[str, float] = {}
     if sky is not None:
-        stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming, patterns, weighted.noise_jy)
+        spectral = means[-1], options.spectral_index
+        stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming, patterns, spectral, weighted.noise_jy)
     cleaned = deconvolve(
-        Measurement(stokes, weighted, gridder, dimming, patterns),
+        Measurement(stokes, weighted, gridder, dimming, patterns, means[-1]),
         wide_psf,
         options,
         pixel_rad=pixel_rad,
@@ -136,6 +141,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
             "field_deg": n_pixels * pixel_deg,
             **taken_out,
         },
+        points=cleaned.points,
     )
     tile.figures.update(tile_figures(tile, vis, stokes, weighted))
     tile.figures.update(polarisation_figures(vis, image, header, rms_jy, stokes.variance_scale))
