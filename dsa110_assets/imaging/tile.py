@@ -43,7 +43,8 @@ it leaves out the little w there is)."""
 class TileImage:
     """An imaged observation; all images (ny, nx) float32, finite, [Jy/beam] but `model` [Jy/pixel].
 
-    Points that CLEAN was spared (`points`) are in `model` in the pixel they lie in; `image` has them in their own places.
+    Points that CLEAN was spared (`points`, none from CASA) are in `model` in the pixel they lie in; `image` has them in their
+    own places.
 
     `image` is not corrected for `primary_beam`, so its noise is the same everywhere: `rms_jy`.
     `figures` are plain numbers: rms_jy, radiometer_jy (thermal noise expected from XX - YY and the weights),
