@@ -75,9 +75,13 @@ class Measurement:
 
     def exchange(self, before: Points, after: Points) -> Image:
         """The residual with the points `after` taken out instead of `before`, good enough to find and correct points in."""
-        both = replace(before, flux_jy=-before.flux_jy).and_also(after)
-        self._sum(both.rows, both.columns, both.flux_jy, both.index)
+        self.without(replace(before, flux_jy=-before.flux_jy).and_also(after))
         return self.image(ROUGH)
+
+    def without(self, points: Points) -> NDArray[np.complex64]:
+        """(sample,) what is left once `points` are taken out as well."""
+        self._sum(points.rows, points.columns, points.flux_jy, points.index)
+        return self._left
 
     def steeper(self, points: Points) -> NDArray[np.float64]:
         """(point,) changes of the points' spectral indices that fit what is left; NaN where nothing tells."""

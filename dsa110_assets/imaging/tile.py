@@ -12,9 +12,9 @@ import numpy as np
 from astropy.io.fits import Header
 from numpy.typing import NDArray
 
-from dsa110_assets.imaging import outliers
+from dsa110_assets.imaging import outliers, unlisted
 from dsa110_assets.imaging.attenuation import attenuation
-from dsa110_assets.imaging.deconvolution import deconvolve
+from dsa110_assets.imaging.deconvolution import Deconvolved, deconvolve
 from dsa110_assets.imaging.geometry import choose_pixels, tile_header
 from dsa110_assets.imaging.gridding import Gridder
 from dsa110_assets.imaging.measurement import Measurement
@@ -83,7 +83,9 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     """Image calibrated visibilities with one common phase centre.
 
     With a sky model, its sources beyond CLEAN's reach are taken out first (`outliers`), and the figures compare the
-    others with the image. Raises SilentWrongnessError without a common phase centre, BadDataError if nothing can be imaged,
+    others with the image. If the result is noisier than the radiometer, sources beyond the image that the model lacks are
+    looked for (`unlisted`), and it is made again without them.
+    Raises SilentWrongnessError without a common phase centre, BadDataError if nothing can be imaged,
     ConfigurationError if the image would be larger than allowed.
     """
     started = time.monotonic()
@@ -112,14 +114,22 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     if sky is not None:
         spectral = means[-1], options.spectral_index
         stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming, patterns, spectral, weighted.noise_jy)
-    cleaned = deconvolve(
-        Measurement(stokes, weighted, gridder, dimming, patterns, means[-1]),
-        wide_psf,
-        options,
-        pixel_rad=pixel_rad,
-        beam_rad=math.radians(beam.bmaj_deg),
-        threads=threads,
-    )
+
+    def measured(samples: StokesI) -> Measurement:
+        return Measurement(samples, weighted, gridder, dimming, patterns, means[-1])
+
+    def cleaned_of(samples: StokesI) -> Deconvolved:
+        beam_rad = math.radians(beam.bmaj_deg)
+        return deconvolve(measured(samples), wide_psf, options, pixel_rad=pixel_rad, beam_rad=beam_rad, threads=threads)
+
+    cleaned = cleaned_of(stokes)
+    if options.clean_iterations and robust_rms(cleaned.residual) > unlisted.EXCESS * weighted.noise_jy:
+        # CLEAN takes half of such a source's sidelobes for components: what is left without them shows it whole
+        without_points = measured(stokes).without(cleaned.points)
+        without = unlisted.take_out(stokes, without_points, weighted.weights, means[-1], gridder, slant)
+        taken_out |= {"unlisted": float(without.flux_jy.size), "unlisted_jy": float(without.flux_jy.sum())}
+        if without.flux_jy.size:
+            cleaned = cleaned_of(replace(stokes, data=without.data))
     image = restore(cleaned.model, cleaned.residual, beam, pixel_deg, threads)
     add_points(image, cleaned.points, beam, pixel_deg)
     rms_jy = robust_rms(cleaned.residual)
