@@ -55,13 +55,14 @@ def take_out(
     Sources are the highest peaks of the wide residual beyond the image, if above 8 times its rms; the course of each is
     fitted to `left` by weighted least squares and taken out, and after a few of them the residual is made anew.
     """
-    left, data, found = left.copy(), stokes.data.copy(), []
+    left, data = left.copy(), stokes.data.copy()
+    found: list[float] = []
     side, inner = 2 * gridder.n_pixels, slice(gridder.n_pixels // 2, -(gridder.n_pixels // 2))
     wide = Gridder(stokes.uvw, side, gridder.pixel_rad, _EPSILON, gridder.threads)
     total = float(np.sum(weights, dtype=np.float64))
     basis = _basis(stokes, log_frequency)
     for _ in range(_ROUNDS):
-        image = wide.to_image(left, weights) / total
+        image = np.asarray(wide.to_image(left, weights) / total, dtype=np.float32)
         image[inner, inner] = 0.0
         peaks = _peaks(image, _SIGMA * robust_rms(image[image != 0]), gridder.pixel_rad)[: MOST - len(found)]
         for row, column in peaks:
