@@ -73,7 +73,10 @@ def make_tile(
     header["PBLIMIT"] = (options.pblimit, "PB response below which pbcor is blank")
     header["RMS"] = (rms_jy, "[Jy/beam] robust, before PB correction")
     tile = TileImage(
-        **images,
+        image=images["image"],
+        residual=images["residual"],
+        psf=images["psf"],
+        model=images["model"],
         primary_beam=attenuation(vis, by_time_channel, header, n_pixels).mean,
         header=header,
         beam=beam,

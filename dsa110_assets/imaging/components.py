@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 _SIN = [(-1.0) ** k * (2 * np.pi) ** (2 * k + 1) / float(np.prod(np.arange(1.0, 2 * k + 2))) for k in range(7)]
 _COS = [(-1.0) ** k * (2 * np.pi) ** (2 * k) / float(np.prod(np.arange(1.0, 2 * k + 1))) for k in range(7)]
 _S0, _S1, _S2, _S3, _S4, _S5, _S6 = (np.float32(c) for c in _SIN)
+_NOTHING = np.empty(0, np.float32), np.empty(0, np.float32)
+_CHUNKS = 64
 _C0, _C1, _C2, _C3, _C4, _C5, _C6 = (np.float32(c) for c in _COS)
 
 
@@ -32,20 +36,54 @@ def predict(
     flux_jy: NDArray[np.floating],
     patterns: NDArray[np.float32],
     ratios: NDArray[np.floating],
+    spectra: Spectra | None = None,
 ) -> NDArray[np.complex64]:
     """Visibilities (sample,) complex64 of points, at uvw (sample, 3) [wavelengths] and lmn (3, point).
 
-    Sample k sees a point of `flux_jy` times 1 + the sum of patterns[term, k] * ratios[term, point] over the terms. Single
+    Sample k sees a point of `flux_jy` times 1 + the sum of patterns[term, k] * ratios[term, point] over the terms, and
+    times exp(y) to second order, y the point's index times the sample's log frequency, if there are `spectra`. Single
     precision but for the phases.
     """
     flux = flux_jy.astype(np.float32)
     out = np.empty(uvw.shape[0], dtype=np.complex64)
-    _sum(uvw, np.ascontiguousarray(lmn), flux, patterns, ratios.astype(np.float32) * flux, out)
+    x, index = _NOTHING if spectra is None or not np.any(spectra.index) else (spectra.log_frequency, spectra.index.astype(np.float32))
+    _sum(uvw, np.ascontiguousarray(lmn), flux, patterns, ratios.astype(np.float32) * flux, x, index, out)
     return out
 
 
+@dataclass(frozen=True)
+class Spectra:
+    """`log_frequency` (sample,) float32, ln(nu / nu_0); `index` (point,), what spectra are steeper by than the patterns have it."""
+
+    log_frequency: NDArray[np.float32]
+    index: NDArray[np.floating]
+
+
+def steeper(
+    uvw: NDArray[np.float64],
+    lmn: NDArray[np.float64],
+    flux_jy: NDArray[np.floating],
+    patterns: NDArray[np.float32],
+    ratios: NDArray[np.floating],
+    log_frequency: NDArray[np.float32],
+    left: NDArray[np.complex64],
+    weights: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """(point,) by how much each point's spectral index must change to fit what is `left` of the samples, complex64 [Jy].
+
+    Weighted least squares of a change of flux and one of index, each point alone: left = A (dS + S dalpha x), A its beam, x
+    `log_frequency`. As Sault & Wieringa (1994), equation 4, have it for an image. NaN where samples do not tell.
+    """
+    sums = np.zeros((_CHUNKS, flux_jy.size, 5))
+    _moments(uvw, np.ascontiguousarray(lmn), patterns, ratios.astype(np.float32), log_frequency, left, weights, sums)
+    flat, sloped, a, b, c = sums.sum(axis=0).T
+    determinant = a * c - b * b
+    usable = determinant > 1e-9 * a * c
+    return np.asarray((a * sloped - b * flat) / np.where(usable, determinant * flux_jy, np.nan))
+
+
 @njit(cache=True, parallel=True, fastmath=True)
-def _sum(uvw, lmn, flux, patterns, ratios, out):  # type: ignore[no-untyped-def]
+def _sum(uvw, lmn, flux, patterns, ratios, log_frequency, index, out):  # type: ignore[no-untyped-def]
     n_points = flux.size
     l, m, n = lmn[0], lmn[1], lmn[2]
     for k in prange(uvw.shape[0]):
@@ -55,15 +93,51 @@ def _sum(uvw, lmn, flux, patterns, ratios, out):  # type: ignore[no-untyped-def]
             pattern, ratio = patterns[term, k], ratios[term]
             for p in range(n_points):
                 seen[p] += pattern * ratio[p]
+        if index.size:
+            x = log_frequency[k]
+            for p in range(n_points):
+                y = index[p] * x
+                seen[p] *= 1 + y * (1 + y / 2)
         real, imag = np.float32(0), np.float32(0)
         for p in range(n_points):
-            turns = u * l[p] + v * m[p] + w * n[p]
-            x = np.float32(turns - np.floor(turns + 0.5))
-            folded = np.float32(0.25) - abs(x)
-            q = folded * folded
-            # cos(2 pi x) = sin(2 pi folded), |sin(2 pi x)| = cos(2 pi folded)
-            cosine = folded * (_S0 + q * (_S1 + q * (_S2 + q * (_S3 + q * (_S4 + q * (_S5 + q * _S6))))))
-            sine = _C0 + q * (_C1 + q * (_C2 + q * (_C3 + q * (_C4 + q * (_C5 + q * _C6)))))
+            cosine, sine = _fringe(u * l[p] + v * m[p] + w * n[p])
             real += seen[p] * cosine
-            imag += seen[p] * (sine if x >= 0 else -sine)
+            imag += seen[p] * sine
         out[k] = complex(real, imag)
+
+
+@njit(inline="always", fastmath=True)
+def _fringe(turns):  # type: ignore[no-untyped-def]
+    """cos and sin of 2 pi turns."""
+    x = np.float32(turns - np.floor(turns + 0.5))
+    folded = np.float32(0.25) - abs(x)
+    q = folded * folded
+    # cos(2 pi x) = sin(2 pi folded), |sin(2 pi x)| = cos(2 pi folded)
+    cosine = folded * (_S0 + q * (_S1 + q * (_S2 + q * (_S3 + q * (_S4 + q * (_S5 + q * _S6))))))
+    sine = _C0 + q * (_C1 + q * (_C2 + q * (_C3 + q * (_C4 + q * (_C5 + q * _C6)))))
+    return cosine, (sine if x >= 0 else -sine)
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def _moments(uvw, lmn, patterns, ratios, log_frequency, left, weights, out):  # type: ignore[no-untyped-def]
+    """Per chunk of samples and point, sums of w A Re(left exp[-i phase]) times 1 and x, and of w A^2 times 1, x and x^2."""
+    n_points = lmn.shape[1]
+    l, m, n = lmn[0], lmn[1], lmn[2]
+    for chunk in prange(out.shape[0]):
+        total = np.zeros((n_points, 5))
+        for k in range(chunk * weights.size // out.shape[0], (chunk + 1) * weights.size // out.shape[0]):
+            u, v, w, x, weight = uvw[k, 0], uvw[k, 1], uvw[k, 2], log_frequency[k], weights[k]
+            real, imag = left[k].real, left[k].imag
+            for p in range(n_points):
+                seen = np.float32(1)
+                for term in range(patterns.shape[0]):
+                    seen += patterns[term, k] * ratios[term, p]
+                cosine, sine = _fringe(u * l[p] + v * m[p] + w * n[p])
+                share = weight * seen
+                along, square = share * (real * cosine + imag * sine), share * seen
+                total[p, 0] += along
+                total[p, 1] += along * x
+                total[p, 2] += square
+                total[p, 3] += square * x
+                total[p, 4] += square * x * x
+        out[chunk] = total

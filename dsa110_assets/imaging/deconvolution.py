@@ -67,7 +67,7 @@ def deconvolve(
             auto_threshold_sigma=options.auto_threshold_sigma,
             floor_jy=max(options.threshold_jy, _ROUNDING * peak_jy),
         )
-        points, left, rounds = take_out(dirty, wide_psf, measurement.exchange, depth.floor_jy)
+        points, left, rounds = take_out(dirty, wide_psf, measurement, depth.floor_jy)
         cleaned = clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest())
     else:
         floor_jy, points, rounds = max(options.threshold_jy, options.epsilon * peak_jy), NO_POINTS, 0

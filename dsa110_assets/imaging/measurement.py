@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,11 +48,14 @@ class Measurement:
         gridder: Gridder,
         attenuation: Attenuation,
         patterns: NDArray[np.float32],
+        log_frequency: NDArray[np.float32],
     ) -> None:
-        """`patterns` (term, sample) are the means over each sample's cell of those of `attenuation`."""
+        """`patterns` (term, sample) are the means over each sample's cell of those of `attenuation`, `log_frequency` (sample,)
+        of ln(nu / nu_0)."""
         self._weighted, self._gridder, self._beam = weighted, gridder, attenuation
         self._total = float(np.sum(weighted.weights, dtype=np.float64))
-        self._patterns = patterns
+        self._patterns, self._log_frequency = patterns, log_frequency
+        self.slope_rms = float(np.sqrt(np.average(np.square(log_frequency, dtype=np.float64), weights=weighted.weights)))
         self._strengths = [float(np.sqrt(np.mean(np.square(pattern, dtype=np.float64)))) for pattern in self._patterns]
         self._known: Image = np.zeros((gridder.n_pixels, gridder.n_pixels), dtype=np.float32)
         self._left = stokes.data.copy()
@@ -69,9 +75,20 @@ class Measurement:
 
     def exchange(self, before: Points, after: Points) -> Image:
         """The residual with the points `after` taken out instead of `before`, good enough to find and correct points in."""
-        rows, columns = (np.concatenate(pair) for pair in ((before.rows, after.rows), (before.columns, after.columns)))
-        self._sum(rows, columns, np.concatenate([-before.flux_jy, after.flux_jy]))
+        self.without(replace(before, flux_jy=-before.flux_jy).and_also(after))
         return self.image(ROUGH)
+
+    def without(self, points: Points) -> NDArray[np.complex64]:
+        """(sample,) what is left once `points` are taken out as well."""
+        self._sum(points.rows, points.columns, points.flux_jy, points.index)
+        return self._left
+
+    def steeper(self, points: Points) -> NDArray[np.float64]:
+        """(point,) changes of the points' spectral indices that fit what is left; NaN where nothing tells."""
+        lmn, ratios = self._directions(points.rows, points.columns)
+        return components.steeper(
+            self._gridder.uvw, lmn, points.flux_jy, self._patterns, ratios, self._log_frequency, self._left, self._weighted.weights
+        )
 
     def residual_of(self, model: Image) -> Image:
         """The residual of a model [Jy/pixel]; points that were taken out stay so."""
@@ -93,13 +110,16 @@ class Measurement:
             rest[rows[far], columns[far]] = flux[far]
             self._grid(rest, flux[far])
 
-    def _sum(
-        self, rows: NDArray[np.floating] | NDArray[np.intp], columns: NDArray[np.floating] | NDArray[np.intp], flux: NDArray[np.floating]
-    ) -> None:
+    def _sum(self, rows: NDArray[Any], columns: NDArray[Any], flux: NDArray[np.floating], index: NDArray[np.float64] | None = None) -> None:
         """Points of any place, one by one."""
+        lmn, ratios = self._directions(rows, columns)
+        spectra = None if index is None else components.Spectra(self._log_frequency, index)
+        np.subtract(self._left, components.predict(self._gridder.uvw, lmn, flux, self._patterns, ratios, spectra), out=self._left)
+
+    def _directions(self, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """l, m, n - 1 of pixels, and the beam's ratios there."""
         lmn = components.lmn_of_pixels(rows, columns, self._gridder.n_pixels, self._gridder.pixel_rad)
-        ratios = self._beam.ratios_near(rows, columns)
-        np.subtract(self._left, components.predict(self._gridder.uvw, lmn, flux, self._patterns, ratios), out=self._left)
+        return lmn, self._beam.ratios_near(rows, columns)
 
     def _grid(self, rest: Image, flux: NDArray[np.float32]) -> None:
         """Many faint pixels at once."""

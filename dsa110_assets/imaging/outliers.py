@@ -36,6 +36,8 @@ FIELD_SOURCES = 40
 """Sources within reach that are fitted along, as one model with one factor, so that their sidelobes are not taken
 for an outlier's flux. They are not taken out: CLEAN does that."""
 SIGNIFICANT = 5.0
+_NEARBY = 1.01
+"""Ratio of frequencies over which a spectrum's local index is taken."""
 _AT_ONCE = 16384
 """Samples whose products are summed in single precision, and stay in the cache meanwhile."""
 FAINTEST_NOISE = 1.5
@@ -50,11 +52,13 @@ def subtract(
     header: Header,
     dimming: Attenuation,
     patterns: NDArray[np.float32],
+    spectral: tuple[NDArray[np.float32], float],
     noise_jy: float,
 ) -> tuple[StokesI, dict[str, float]]:
     """`stokes` without the known sources out of CLEAN's reach, and figures of what was taken out.
 
-    Sources whose apparent flux ever reaches 1.5 times `noise_jy`, the expected rms, count. Their predictions are scaled
+    `spectral`: ln(nu / RESTFRQ) of the samples, and the spectral index that `patterns` follow. Sources whose apparent flux
+    ever reaches 1.5 times `noise_jy`, the expected rms, count. Their predictions are scaled
     jointly to the data by weighted least squares (a real factor for each of the brightest and one for the others, as
     sidelobes of the real beam are known only roughly); what the data do not show at 5 sigma stays untouched. Figures:
     outliers, outliers_jy.
@@ -65,7 +69,7 @@ def subtract(
         of_parts = [1] * min(len(sources), ALONE) + [len(sources) - ALONE] * (len(sources) > ALONE)
         models = averaged(vis, stokes, predict_each(vis, sources, ALONE))
         ms_columns.forget(vis.weights)
-        within = [_field_model(stokes, field, header, dimming, patterns)] if len(field) else []
+        within = [_field_model(stokes, field, header, dimming, patterns, *spectral)] if len(field) else []
         factors, errors = _fit([*models, *within], stokes)
         left = stokes.data.copy()
         for model, n_sources, factor, error in zip(models, of_parts, factors, errors, strict=False):
@@ -112,13 +116,21 @@ def _nearest(image: NDArray[np.float32], row: NDArray[np.float64], column: NDArr
 
 
 def _field_model(
-    stokes: StokesI, field: SkyModel, header: Header, dimming: Attenuation, patterns: NDArray[np.float32]
+    stokes: StokesI,
+    field: SkyModel,
+    header: Header,
+    dimming: Attenuation,
+    patterns: NDArray[np.float32],
+    log_frequency: NDArray[np.float32],
+    typical_index: float,
 ) -> NDArray[np.complex64]:
-    """Sources within the image as the samples see them: dimmed as `dimming` says, unsmeared."""
+    """Sources within the image as the samples see them: dimmed as `dimming` says, of their own spectra, unsmeared."""
     row, column = _pixels(field, header)
-    flux = field.flux_at(np.array([header["RESTFRQ"]]))[:, 0] * _nearest(dimming.mean, row, column)
+    middle, above = field.flux_at(float(header["RESTFRQ"]) * np.array([1.0, _NEARBY])).T
+    spectra = components.Spectra(log_frequency, np.log(above / middle) / np.log(_NEARBY) - typical_index)
+    flux = middle * _nearest(dimming.mean, row, column)
     lmn = lmn_of_pixels(row, column, dimming.mean.shape[0], np.deg2rad(header["CDELT2"]))
-    return components.predict(stokes.uvw, lmn, flux, patterns, dimming.ratios_near(row, column))
+    return components.predict(stokes.uvw, lmn, flux, patterns, dimming.ratios_near(row, column), spectra)
 
 
 def _within(pixel: NDArray[np.float64], size: int) -> NDArray[np.bool_]:

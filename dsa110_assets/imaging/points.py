@@ -2,13 +2,15 @@
 
 Components on pixels make up a point between them by a pattern of both signs, which CLEAN finds slowly and, as deep as the
 noise, wrongly by a per cent or two of the flux. A point costs one sum per sample and is exact; its place and flux are
-fitted again in every round to what it left in the residual.
+fitted again in every round to what it left in the residual, and the spectral index of the brightest to what they left in
+the visibilities: an index off by 0.16 over 13 % of bandwidth leaves a thousandth of the flux in the highest sidelobes,
+which CLEAN then takes for sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numba import njit, prange
@@ -21,11 +23,15 @@ _SIGMA = 30.0
 """Times the rms from which a peak is taken for a point: what pixels do to fainter ones is less than half their noise."""
 _DYNAMIC_RANGE = 40.0
 """Of a round: fainter peaks may be sidelobes that the dirty beam, interpolated, does not take out exactly."""
-_MOST_ROUNDS = 4
+_MOST_ROUNDS = 5
 """CLEAN takes what then is left: with 6, and twice as many corrections, an image's fluxes and rms were the same."""
 _MOST_CORRECTIONS = 3
 """Of one point: a pair nearer than a beam would be moved for ever."""
 _MOST_POINTS = 80
+_STEEPNESS_SIGMA = 100.0
+"""Times the rms from which a point's spectral index is fitted: another index leaves less than a third of the rms of fainter ones."""
+_INDEX_SCATTER = 0.4
+"""Of sources' spectral indices about the typical one: what the fitted ones are drawn towards, by as much as noise has in them."""
 _SETTLED = 0.6
 """Change of a point's image in rms below which it stays."""
 _APART = 6
@@ -39,11 +45,26 @@ _TAPS = 6
 
 @dataclass(frozen=True)
 class Points:
-    """0-based pixel coordinates `rows`, `columns` (point,) float64 and `flux_jy` (point,) float64, apparent."""
+    """0-based pixel coordinates `rows`, `columns` (point,) float64, `flux_jy` (point,) float64, apparent, and `index` (point,)
+    float64, their spectral index less the typical one, 0 where not fitted."""
 
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
     flux_jy: NDArray[np.float64]
+    index: NDArray[np.float64]
+
+    def select(self, which: NDArray[Any]) -> Points:
+        """Those of a mask or of indices."""
+        return Points(self.rows[which], self.columns[which], self.flux_jy[which], self.index[which])
+
+    def and_also(self, others: Points) -> Points:
+        """These and others."""
+        return Points(
+            np.concatenate([self.rows, others.rows]),
+            np.concatenate([self.columns, others.columns]),
+            np.concatenate([self.flux_jy, others.flux_jy]),
+            np.concatenate([self.index, others.index]),
+        )
 
     def nearest(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The pixels they lie in."""
@@ -56,38 +77,71 @@ class Points:
         return out
 
 
-NO_POINTS = Points(np.empty(0), np.empty(0), np.empty(0))
+NO_POINTS = Points(np.empty(0), np.empty(0), np.empty(0), np.empty(0))
+
+
+class Data(Protocol):
+    """The visibilities that points are taken out of."""
+
+    slope_rms: float
+    """Root of the weighted mean square of ln(nu / nu_0)."""
+
+    def exchange(self, before: Points, after: Points) -> Image:
+        """Take `after` out instead of `before`; the residual."""
+
+    def steeper(self, points: Points) -> NDArray[np.float64]:
+        """Changes of the points' indices that fit what is left; NaN where nothing tells."""
 
 
 def take_out(
     residual: Image,
     wide_psf: Image,
-    exchange: Callable[[Points, Points], Image],
+    data: Data,
     floor_jy: float,
 ) -> tuple[Points, Image, int]:
     """Points found in `residual` (n, n) with its dirty beam (2n, 2n), the exact residual without them, rounds taken.
 
-    `exchange(before, after)` takes points out instead of others and returns the residual. Peaks count from 30 times the
-    rms and `floor_jy` on, if the dirty beam fits them; the rest is CLEAN's.
+    Peaks count from 30 times the rms and `floor_jy` on, if the dirty beam fits them; the rest is CLEAN's.
     """
     known, corrections = NO_POINTS, np.empty(0, dtype=np.intp)
     rounds = 0
     while rounds < _MOST_ROUNDS:
         rms = robust_rms(residual)
-        moved, changed = _corrected(known, corrections < _MOST_CORRECTIONS, residual, wide_psf, _SETTLED * rms)
-        level = max(_SIGMA * rms, floor_jy, float(residual.max()) / _DYNAMIC_RANGE)
+        free = corrections < _MOST_CORRECTIONS
+        moved, changed = _corrected(known, free, residual, wide_psf, _SETTLED * rms)
+        turned = _turned(moved, free, data, rms)
+        steps_jy = np.abs(turned.index - moved.index) * moved.flux_jy * data.slope_rms
+        moved, changed = turned, changed | (steps_jy > 0)
+        # what wrong indices left is still in this residual: by Cauchy and Schwarz no more than steps_jy anywhere
+        level = max(_SIGMA * rms, floor_jy, float(residual.max()) / _DYNAMIC_RANGE, steps_jy.max(initial=0))
         fresh = _found(residual, wide_psf, moved, level) if len(moved.rows) < _MOST_POINTS else []
         if not fresh and not changed.any():
             break
-        added = np.array(fresh).reshape(-1, 3).T
-        before = Points(*(values[changed] for values in (known.rows, known.columns, known.flux_jy)))
-        columns = (moved.rows, moved.columns, moved.flux_jy)
-        after = Points(*(np.concatenate([old[changed], new]) for old, new in zip(columns, added, strict=True)))
-        residual = exchange(before, after)
-        known = Points(*(np.concatenate([old, new]) for old, new in zip(columns, added, strict=True)))
+        rows, columns, flux = np.array(fresh).reshape(-1, 3).T
+        added = Points(rows, columns, flux, np.zeros(len(fresh)))
+        residual = data.exchange(known.select(changed), moved.select(changed).and_also(added))
+        known = moved.and_also(added)
         corrections = np.concatenate([corrections + changed, np.zeros(len(fresh), dtype=np.intp)])
         rounds += 1
     return known, residual, rounds
+
+
+def _turned(known: Points, which: NDArray[np.bool_], data: Data, rms: float) -> Points:
+    """`known`, the bright ones with the spectral indices that fit what they left, where that makes a difference.
+
+    Each index is the mean of what the data say and the typical one, weighted by their variances: the data's is
+    (rms / (S slope_rms))^2.
+    """
+    bright = np.flatnonzero(which & (known.flux_jy > _STEEPNESS_SIGMA * rms)) if data.slope_rms > 0 else np.empty(0, dtype=np.intp)
+    if not bright.size:
+        return known
+    there = known.select(bright)
+    error = rms / (there.flux_jy * data.slope_rms)
+    index = (there.index + data.steeper(there)) / (1 + (error / _INDEX_SCATTER) ** 2)
+    step = np.where(np.isfinite(index), index - there.index, 0.0)
+    indices = known.index.copy()
+    indices[bright] += np.where(np.abs(step) > _SETTLED * error, step, 0.0)
+    return replace(known, index=indices)
 
 
 def _corrected(
@@ -107,7 +161,7 @@ def _corrected(
         flux[k] += step[0]
         shift = np.clip(step[1:] / known.flux_jy[k], -0.5, 0.5)
         rows[k], columns[k] = rows[k] + shift[0], columns[k] + shift[1]
-    return Points(rows, columns, flux), changed
+    return replace(known, rows=rows, columns=columns, flux_jy=flux), changed
 
 
 def _found(residual: Image, psf: Image, known: Points, level: float) -> list[tuple[float, float, float]]:

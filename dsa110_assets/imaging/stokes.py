@@ -1,4 +1,9 @@
-"""From (XX, YY) visibilities to the samples of Stokes I that are gridded."""
+"""From (XX, YY) visibilities to the samples of Stokes I that are gridded.
+
+I is (XX + YY) / 2 whatever the two receptors' noise: their weighted mean would be I + Q (w_x - w_y) / (w_x + w_y). Its
+variance is (1/w_x + 1/w_y) / 4, so its weight 4 / (1/w_x + 1/w_y). Where one of the two is flagged the other stands alone
+with its own weight, as I + Q or I - Q: what is a source's Q of few per cent is that share of those samples in its flux.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +29,15 @@ class StokesI:
     """Cross-correlation samples of Stokes I, each the weighted mean of a cell of one baseline's integrations
     and channels; cells without any weight are left out.
 
+    A visibility's weight is 4 / (1/w_xx + 1/w_yy), or that of the one polarisation that is there.
+
     data (sample,) complex64 [Jy]; weights (sample,) float32, 1/sigma^2 up to a common factor; uvw (sample, 3)
     float64 [wavelengths], the weighted mean over the cell; bounds (sample, 4) int16: first integration and the
     one past the last, the same of channels; baselines (sample,) int32: index into the visibilities' baselines;
-    by_time_channel (time, channel) float64: sums of unflagged weights over baselines; n_visibilities: unflagged
+    by_time_channel (time, channel) float64: sums of those weights over baselines; n_visibilities: unflagged
     (time, baseline, channel) that went in; typical_weight: their median, before averaging; variance_scale: sigma^2 of a real part [Jy^2] =
-    variance_scale / weight (NaN if no sample has both polarisations).
+    variance_scale / weight (NaN if no sample has both polarisations); sensitivity_loss: natural noise over that of the
+    weighted mean of XX and YY, minus 1.
     """
 
     data: NDArray[np.complex64]
@@ -41,6 +49,7 @@ class StokesI:
     n_visibilities: int
     typical_weight: float
     variance_scale: float
+    sensitivity_loss: float
 
     def cell_means(self, *of_time_channel: NDArray[np.floating]) -> NDArray[np.float32]:
         """(array, sample) float32: the mean over each cell of (time, channel) arrays, weighted as most baselines are."""
@@ -55,9 +64,9 @@ class StokesI:
 
 
 def stokes_i(vis: Visibilities, reach_rad: float = 0.0, loss: float = 0.0) -> StokesI:
-    """Stokes I of all cross-correlations: the weighted mean of XX and YY, each of which measures I.
+    """Stokes I of all cross-correlations: (XX + YY) / 2.
 
-    Where one polarisation is flagged the other one stands alone, with its own weight. Autocorrelations are
+    Where one polarisation is flagged the other one stands alone, with its own weight: I + Q or I - Q. Autocorrelations are
     left out. Samples are averaged as far as a source `reach_rad` from the phase centre loses no more than
     `loss` of its amplitude. Raises SilentWrongnessError unless the data share one phase centre, BadDataError
     if nothing is usable.
@@ -82,19 +91,32 @@ def stokes_i(vis: Visibilities, reach_rad: float = 0.0, loss: float = 0.0) -> St
     if not n_used:
         raise BadDataError("no unflagged cross-correlation has a positive weight: there is nothing to image")
     used = slice(n_used)
+    by_time_channel, of_both = _sum_over_baselines(vis.flags, vis.weights, cross)
     stokes = StokesI(
         data=data[used],
         weights=weights[used],
         uvw=uvw[used],
         bounds=bounds[used],
         baselines=baselines[used],
-        by_time_channel=_sum_over_baselines(vis.flags, vis.weights, cross),
+        by_time_channel=by_time_channel,
         n_visibilities=int(counts[used].sum()),
         typical_weight=float(np.median(weights[used] / counts[used])),
         variance_scale=_variance_scale(vis, cross),
+        sensitivity_loss=float(np.sqrt(of_both / by_time_channel.sum()) - 1),
     )
     ms_columns.forget(vis.data)
     return stokes
+
+
+@njit(inline="always")
+def _weight_of_i(flags, weights):  # type: ignore[no-untyped-def]
+    """Weight of Stokes I of one visibility, and of XX and YY in it: shares that sum to it. 0 if neither is there."""
+    x = weights[0] if not flags[0] and weights[0] > 0 else np.float32(0)
+    y = weights[1] if not flags[1] and weights[1] > 0 else np.float32(0)
+    if x > 0 and y > 0:
+        half = 2 * x * (y / (x + y))
+        return 2 * half, half, half
+    return x + y, x, y
 
 
 @njit(cache=True, parallel=True)
@@ -112,15 +134,11 @@ def _combine(  # type: ignore[no-untyped-def]
             for time in range(t0, t1):
                 scale = 0.0
                 for channel in range(c0, c1):
-                    here = 0.0
-                    for pol in range(2):
-                        weight = weights[time, baseline, channel, pol]
-                        if not flags[time, baseline, channel, pol] and weight > 0:
-                            here += weight
-                            value = data[time, baseline, channel, pol]
-                            real += weight * value.real
-                            imag += weight * value.imag
+                    here, of_xx, of_yy = _weight_of_i(flags[time, baseline, channel], weights[time, baseline, channel])
                     if here > 0:
+                        xx, yy = data[time, baseline, channel, 0], data[time, baseline, channel, 1]
+                        real += (of_xx * xx.real if of_xx > 0 else 0.0) + (of_yy * yy.real if of_yy > 0 else 0.0)
+                        imag += (of_xx * xx.imag if of_xx > 0 else 0.0) + (of_yy * yy.imag if of_yy > 0 else 0.0)
                         count += 1
                         total += here
                         scale += here * per_metre[channel]
@@ -177,10 +195,7 @@ def _add_integration(models, flags, weights, time, firsts, bounds, totals, out):
         share = np.zeros(n_channels, np.float32)
         if low < end:
             for channel in range(n_channels):
-                for pol in range(2):
-                    weight = weights[baseline, channel, pol]
-                    if not flags[baseline, channel, pol] and weight > 0:
-                        share[channel] += weight
+                share[channel] = _weight_of_i(flags[baseline, channel], weights[baseline, channel])[0]
         k = low
         while k < end and bounds[k, 0] <= time:
             k += 1
@@ -195,15 +210,17 @@ def _add_integration(models, flags, weights, time, firsts, bounds, totals, out):
 
 @njit(cache=True, parallel=True)
 def _sum_over_baselines(flags, weights, cross):  # type: ignore[no-untyped-def]
-    n_times, _, n_channels, n_pols = flags.shape
-    total = np.zeros((n_times, n_channels))
+    """Weights of Stokes I (time, channel), and the sum of all weights of XX and YY."""
+    n_times, _, n_channels, _ = flags.shape
+    total, of_both = np.zeros((n_times, n_channels)), np.zeros(n_times)
     for time in prange(n_times):
         for baseline in cross:
             for channel in range(n_channels):
-                for pol in range(n_pols):
+                total[time, channel] += _weight_of_i(flags[time, baseline, channel], weights[time, baseline, channel])[0]
+                for pol in range(2):
                     if not flags[time, baseline, channel, pol]:
-                        total[time, channel] += weights[time, baseline, channel, pol]
-    return total
+                        of_both[time] += weights[time, baseline, channel, pol]
+    return total, of_both.sum()
 
 
 @njit(cache=True, parallel=True)
@@ -232,23 +249,27 @@ def _spread(bounds, shares, weights):  # type: ignore[no-untyped-def]
 
 
 def _variance_scale(vis: Visibilities, cross: NDArray[np.intp]) -> float:
-    """Noise variance per unit inverse weight, from XX - YY, in which an unpolarised sky cancels.
+    """Noise variance per unit inverse weight, from the change of XX - YY from one channel to the next.
 
-    |XX - YY|^2 is exponential with mean 2 k (1/w_xx + 1/w_yy); its median, ln 2 of that, ignores
-    interference.
+    An unpolarised sky cancels in XX - YY; what is polarised, or passed by receptors of unequal gain, turns so little from
+    channel to channel that it cancels in the change. Its |.|^2 is exponential with mean 2 k times the sum of the four 1/w;
+    its median, ln 2 of that, ignores interference. XX - YY itself if there is but one channel.
     """
     n_times, _, n_channels, _ = vis.data.shape
-    count = n_times * cross.size * n_channels
+    pairs = max(n_channels - 1, 1)
+    count = n_times * cross.size * pairs
     # A stride coprime to the axes would alias with none of them; a fixed-seed draw is simpler and as
     # repeatable.
     chosen = np.random.default_rng(110).integers(0, count, size=min(count, _NOISE_SAMPLES))
-    index = np.unravel_index(chosen, (n_times, cross.size, n_channels))
-    at = (index[0], cross[index[1]], index[2])
-    weight = vis.weights[at]
-    both = ~vis.flags[at].any(axis=-1) & (weight > 0).all(axis=-1)
-    if not both.any():
+    time, baseline, channel = np.unravel_index(chosen, (n_times, cross.size, pairs))
+    change, inverse, usable = np.zeros(chosen.size, np.complex128), np.zeros(chosen.size), np.ones(chosen.size, np.bool_)
+    for step, sign in ((0, 1), (1, -1)) if n_channels > 1 else ((0, 1),):
+        at = (time, cross[baseline], channel + step)
+        weight = vis.weights[at].astype(np.float64)
+        usable &= ~vis.flags[at].any(axis=-1) & (weight > 0).all(axis=-1)
+        xx, yy = vis.data[at].T
+        change += sign * (xx.astype(np.complex128) - yy)
+        inverse += np.sum(1 / np.where(weight > 0, weight, 1.0), axis=-1)
+    if not usable.any():
         return float("nan")
-    difference = vis.data[at][both].astype(np.complex128)
-    inverse = np.sum(1 / weight[both].astype(np.float64), axis=-1)
-    power = np.abs(difference[:, 0] - difference[:, 1]) ** 2 / inverse
-    return float(np.median(power) / (2 * np.log(2)))
+    return float(np.median(np.abs(change[usable]) ** 2 / inverse[usable]) / (2 * np.log(2)))

@@ -12,13 +12,15 @@ import numpy as np
 from astropy.io.fits import Header
 from numpy.typing import NDArray
 
-from dsa110_assets.imaging import outliers
+from dsa110_assets.imaging import outliers, unlisted
 from dsa110_assets.imaging.attenuation import attenuation
-from dsa110_assets.imaging.deconvolution import deconvolve
+from dsa110_assets.imaging.deconvolution import Deconvolved, deconvolve
 from dsa110_assets.imaging.geometry import choose_pixels, tile_header
 from dsa110_assets.imaging.gridding import Gridder
 from dsa110_assets.imaging.measurement import Measurement
 from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.imaging.points import NO_POINTS, Points
+from dsa110_assets.imaging.polarisation import polarisation_figures
 from dsa110_assets.imaging.reference import reference_figures
 from dsa110_assets.imaging.restoring import Beam, add_points, fit_beam, restore
 from dsa110_assets.imaging.slant import flattened
@@ -41,11 +43,13 @@ it leaves out the little w there is)."""
 class TileImage:
     """An imaged observation; all images (ny, nx) float32, finite, [Jy/beam] but `model` [Jy/pixel].
 
-    Points that CLEAN was spared (`points`) are in `model` in the pixel they lie in; `image` has them in their own places.
+    Points that CLEAN was spared (`points`, none from CASA) are in `model` in the pixel they lie in; `image` has them in their
+    own places.
 
     `image` is not corrected for `primary_beam`, so its noise is the same everywhere: `rms_jy`.
     `figures` are plain numbers: rms_jy, radiometer_jy (thermal noise expected from XX - YY and the weights),
-    rms_over_radiometer, sefd_jy (system equivalent flux density that noise implies), peak_jy, dynamic_range,
+    rms_over_radiometer, sensitivity_loss (noise over that of the weighted mean of XX and YY, minus 1), those of
+    `polarisation` (own engine), sefd_jy (system equivalent flux density that noise implies), peak_jy, dynamic_range,
     beam_major_arcsec, beam_minor_arcsec, beam_pa_deg, psf_sidelobe, clean_jy, major_cycles, minor_iterations, points,
     n_pixels, pixel_arcsec, field_deg, visibilities_used,
     samples_gridded (after averaging), seconds and, with a sky model, those of `reference`.
@@ -61,6 +65,7 @@ class TileImage:
     rms_jy: float
     pblimit: float
     figures: dict[str, float]
+    points: Points = NO_POINTS
 
     @property
     def pbcor(self) -> Image:
@@ -78,7 +83,9 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     """Image calibrated visibilities with one common phase centre.
 
     With a sky model, its sources beyond CLEAN's reach are taken out first (`outliers`), and the figures compare the
-    others with the image. Raises SilentWrongnessError without a common phase centre, BadDataError if nothing can be imaged,
+    others with the image. If the result is noisier than the radiometer, sources beyond the image that the model lacks are
+    looked for (`unlisted`), and it is made again without them.
+    Raises SilentWrongnessError without a common phase centre, BadDataError if nothing can be imaged,
     ConfigurationError if the image would be larger than allowed.
     """
     started = time.monotonic()
@@ -100,18 +107,29 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     dimming = attenuation(vis, by_time_channel, header, n_pixels, options.drift_terms, options.spectral_index)
     smeared = smearing(vis, stokes, weighted.weights, header, n_pixels)
     dimming = replace(dimming, mean=dimming.mean * smeared)
-    patterns = stokes.cell_means(*(pattern for pattern, _ in dimming.terms))
+    log_frequency = np.log(vis.frequencies_hz / float(header["RESTFRQ"]))
+    means = stokes.cell_means(*(pattern for pattern, _ in dimming.terms), np.broadcast_to(log_frequency, by_time_channel.shape))
+    patterns = means[:-1]
     taken_out: dict[str, float] = {}
     if sky is not None:
-        stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming, patterns, weighted.noise_jy)
-    cleaned = deconvolve(
-        Measurement(stokes, weighted, gridder, dimming, patterns),
-        wide_psf,
-        options,
-        pixel_rad=pixel_rad,
-        beam_rad=math.radians(beam.bmaj_deg),
-        threads=threads,
-    )
+        spectral = means[-1], options.spectral_index
+        stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming, patterns, spectral, weighted.noise_jy)
+
+    def measured(samples: StokesI) -> Measurement:
+        return Measurement(samples, weighted, gridder, dimming, patterns, means[-1])
+
+    def cleaned_of(samples: StokesI) -> Deconvolved:
+        beam_rad = math.radians(beam.bmaj_deg)
+        return deconvolve(measured(samples), wide_psf, options, pixel_rad=pixel_rad, beam_rad=beam_rad, threads=threads)
+
+    cleaned = cleaned_of(stokes)
+    if options.clean_iterations and robust_rms(cleaned.residual) > unlisted.EXCESS * weighted.noise_jy:
+        # CLEAN takes half of such a source's sidelobes for components: what is left without them shows it whole
+        without_points = measured(stokes).without(cleaned.points)
+        without = unlisted.take_out(stokes, without_points, weighted.weights, means[-1], gridder, slant)
+        taken_out |= {"unlisted": float(without.flux_jy.size), "unlisted_jy": float(without.flux_jy.sum())}
+        if without.flux_jy.size:
+            cleaned = cleaned_of(replace(stokes, data=without.data))
     image = restore(cleaned.model, cleaned.residual, beam, pixel_deg, threads)
     add_points(image, cleaned.points, beam, pixel_deg)
     rms_jy = robust_rms(cleaned.residual)
@@ -134,8 +152,10 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
             "field_deg": n_pixels * pixel_deg,
             **taken_out,
         },
+        points=cleaned.points,
     )
     tile.figures.update(tile_figures(tile, vis, stokes, weighted))
+    tile.figures.update(polarisation_figures(vis, image, header, rms_jy, stokes.variance_scale))
     if sky is not None:
         tile.figures.update(reference_figures(image, tile.primary_beam, header, rms_jy, sky))
     tile.figures["seconds"] = time.monotonic() - started
@@ -164,6 +184,7 @@ def tile_figures(
         "rms_jy": tile.rms_jy,
         "radiometer_jy": weighted.noise_jy,
         "rms_over_radiometer": tile.rms_jy / weighted.noise_jy if weighted.noise_jy > 0 else float("nan"),
+        "sensitivity_loss": stokes.sensitivity_loss,
         "sefd_jy": _implied_sefd_jy(vis, stokes),
         "peak_jy": peak_jy,
         "dynamic_range": peak_jy / tile.rms_jy if tile.rms_jy > 0 else float("inf"),

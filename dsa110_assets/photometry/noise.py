@@ -3,6 +3,11 @@
 A mosaic's noise map says how the noise varies, not always how large it is (sidelobes, calibration). So it is
 scaled by the robust scatter of image/noise in boxes; and since restored noise is correlated over a beam, the
 error of a fit needs the correlation function, which is measured on the image itself.
+
+Beside bright sources what is left of their sidelobes stands out of that scatter: few, high peaks of both signs. Nothing in
+the sky is negative, so the deepest trough of a box and its neighbours says how high peaks there are that are no sources. The
+noise is never taken for less than a fifth of that depth; Gaussian noise goes below 5 sigma once in 3 million beams, so
+where nothing is left this changes nothing.
 """
 
 from __future__ import annotations
@@ -13,13 +18,15 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, maximum_filter
 
 from dsa110_assets.photometry.geometry import form_reach
 
 FloatArray = NDArray[np.float64]
 ImageArray = NDArray[np.float32]
 _CLIP = 3.0
+_DEEP = 5.0
+"""Sigmas below the background that noise does not reach."""
 _MIN_SAMPLES = 40
 _BRIGHT, _FAINT, _DEEPEST = 4.0, 0.2, 1e3
 _STRIP = 64
@@ -112,6 +119,7 @@ def _median_distance(ordered: FloatArray, low: int, high: int, centre: float) ->
 def _meshes(
     image: ImageArray, noise: ImageArray, masked: NDArray[np.bool_], box: int, stride: int
 ) -> tuple[FloatArray, FloatArray]:
+    """Background and noise scale of each box, from every `stride`-th pixel; NaN where there are too few."""
     rows, columns = (image.shape[0] + box - 1) // box, (image.shape[1] + box - 1) // box
     background, scale = np.full((rows, columns), np.nan), np.full((rows, columns), np.nan)
     for row in prange(rows):
@@ -136,6 +144,20 @@ def _meshes(
             if sigma > 0 and kept.size > 0:
                 background[row, column], scale[row, column] = float(np.median(kept)), sigma
     return background, scale
+
+
+@njit(cache=True, parallel=True)
+def _depths(image: ImageArray, noise: ImageArray, background: FloatArray, box: int) -> FloatArray:
+    """How far the lowest pixel of each box lies below the background, in units of the noise map; 0 without data."""
+    out = np.zeros(background.shape)
+    for row in prange(background.shape[0]):
+        for j in range(row * box, min((row + 1) * box, image.shape[0])):
+            for i in range(image.shape[1]):
+                if noise[j, i] > 0:
+                    depth = (background[row, i // box] - image[j, i]) / noise[j, i]
+                    if depth > out[row, i // box]:  # false for NaN
+                        out[row, i // box] = depth
+    return out
 
 
 @njit(cache=True)
@@ -363,6 +385,7 @@ def measure_noise(
 ) -> LocalNoise:
     """Background, noise scale and noise correlation of an image (ny, nx) [Jy/beam] with its noise map.
 
+    The scale is the scatter's, or a fifth of the depth of the deepest trough nearby if that is more (see the module).
     `form` is the beam's quadratic form in pixels. Boxes are `box_beams` major axes wide; correlation reaches
     `lag_beams`. NaN pixels are left out; boxes without data take their nearest neighbour's values; an image
     without any data has background 0 and scale 1.
@@ -377,7 +400,8 @@ def measure_noise(
     masked = _source_mask(image, noise, _filled(background, 0.0), _filled(scale, 1.0), box, form)
     background, scale = _meshes(image, noise, masked, box, stride)
     background = _filled(background, 0.0) if subtract_background else np.zeros_like(background)
-    scale = _filled(scale, 1.0)
+    depths = maximum_filter(_depths(image, noise, background, box), 3)
+    scale = np.maximum(_filled(scale, 1.0), depths / _DEEP)
     lag = int(np.ceil(lag_beams * max(reach_x, reach_y)))
     local = LocalNoise(background, scale, box, np.ones((1, 1)))
     return LocalNoise(

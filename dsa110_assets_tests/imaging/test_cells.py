@@ -77,7 +77,11 @@ def test_weights_and_weighted_data_keep_their_sums(vis: Visibilities) -> None:
     paths = [s.weights.astype(np.float64) @ s.uvw for s in (full, short)]
     np.testing.assert_allclose(paths[1], paths[0], rtol=1e-5)
     cross = ~vis.is_auto
-    literal = np.where(flags, 0, weights)[:, cross].sum(axis=(1, 3), dtype=np.float64)
+    there = np.where(flags, 0, weights)[:, cross].astype(np.float64)
+    alone, both = there.sum(axis=-1), there.all(axis=-1)
+    of_i = np.where(both, 4 * there.prod(axis=-1) / np.where(both, alone, 1), alone)  # 4 / (1/w_x + 1/w_y), or what is there
+    literal = of_i.sum(axis=1)
+    assert short.sensitivity_loss == pytest.approx(np.sqrt(there.sum() / of_i.sum()) - 1, rel=1e-5)
     np.testing.assert_allclose(short.by_time_channel, literal, rtol=1e-6)
     laid_out = short.spread(short.weights)
     assert np.all(laid_out[:, 7] == 0)

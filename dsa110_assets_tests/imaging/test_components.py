@@ -52,6 +52,35 @@ def test_the_sum_is_the_measurement_equation() -> None:
     np.testing.assert_allclose(ours, literal, atol=2e-6)
 
 
+def test_spectra_and_their_slopes_are_the_measurement_equation() -> None:
+    """A point of another index is its literal sum, to third order of index times log frequency; and what such a point leaves
+    when the typical one was taken out tells the index, by least squares on the literal columns."""
+    vis = observe([], n_antennas=8, n_times=3, n_subbands=5)
+    stokes = stokes_i(vis)
+    ((pattern, ratio),) = _attenuation(3, 5).terms
+    rows, columns, flux, index = np.array([20.3, 90.0]), np.array([30.8, 100.0]), np.array([2.0, 0.5]), np.array([0.6, -0.4])
+    lmn = components.lmn_of_pixels(rows, columns, N_PIXELS, PIXEL_RAD)
+    patterns, ratios = stokes.cell_means(pattern), ratio[None, rows.astype(int), columns.astype(int)]
+    channels = stokes.bounds[:, 2]
+    x = np.log(vis.frequencies_hz / 1.4e9)[channels].astype(np.float32)
+    ours = components.predict(stokes.uvw, lmn, flux, patterns, ratios, components.Spectra(x, index))
+    typical = components.predict(stokes.uvw, lmn, flux, patterns, ratios)
+    fringes = np.exp(2j * np.pi * stokes.uvw @ lmn) * (1 + patterns.T @ ratios)
+    literal = (fringes * flux * np.exp(x[:, None] * index)) @ np.ones(2)
+    third = float(np.sum(flux * np.abs(index * np.abs(x).max()) ** 3)) / 6
+    np.testing.assert_allclose(ours, literal, atol=2 * third + 3e-6)
+    weights = np.random.default_rng(4).uniform(0.5, 2, x.size).astype(np.float32)
+    found = components.steeper(stokes.uvw, lmn, flux, patterns, ratios, x, ours - typical, weights)
+    left = ((ours - typical) * np.sqrt(weights)).astype(complex).view(np.float64)
+    for p in range(2):
+        column = (fringes[:, p] * np.sqrt(weights)).view(np.float64)
+        slope = (fringes[:, p] * np.sqrt(weights) * x).view(np.float64)
+        change, *_ = np.linalg.lstsq(np.stack([column, slope], axis=-1), left, rcond=None)
+        assert found[p] == pytest.approx(change[1] / flux[p], abs=1e-4)
+    assert found[0] == pytest.approx(index[0], abs=0.15)  # the other one is a quarter of it, with sidelobes of a third
+    assert np.isnan(components.steeper(stokes.uvw, lmn, flux, patterns, ratios, 0 * x, ours, weights)).all()
+
+
 def test_both_ways_to_a_residual_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """The brightest summed and the rest gridded is what all summed is, in one step and in two."""
     stokes = stokes_i(observe([(0.2, 0.1, 1.0)], n_antennas=8, n_times=3, n_subbands=5))
@@ -60,7 +89,8 @@ def test_both_ways_to_a_residual_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def measured(model: NDArray[np.float32], *before: NDArray[np.float32]) -> NDArray[np.float32]:
         dimming = _attenuation(3, 5)
-        measurement = Measurement(stokes, weighted, gridder, dimming, stokes.cell_means(*(pattern for pattern, _ in dimming.terms)))
+        flat = np.zeros(stokes.weights.size, np.float32)
+        measurement = Measurement(stokes, weighted, gridder, dimming, stokes.cell_means(*(pattern for pattern, _ in dimming.terms)), flat)
         for one in before:
             measurement.residual_of(one)
         return measurement.residual_of(model)

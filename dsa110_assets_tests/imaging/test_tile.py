@@ -9,6 +9,7 @@ import pytest
 from astropy.wcs import WCS
 
 from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.imaging import points
 from dsa110_assets.imaging.attenuation import attenuation
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.peaks import find_peaks
@@ -220,11 +221,13 @@ def test_multiscale_recovers_an_extended_source() -> None:
     assert np.abs(tile.model).max() < 0.05
 
 
-def test_a_typical_spectrum_leaves_no_wide_band_sidelobes() -> None:
+def test_a_typical_spectrum_leaves_no_wide_band_sidelobes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source with S ~ nu^-0.7: with its index known to the imager the noise-free residual falls at least fivefold.
 
     Over the band its flux runs from +5 to -5 % of the mean; unmodelled, that stays in the sidelobes.
+    Bright points have their own index fitted, which would take it out in any case: not here.
     """
+    monkeypatch.setattr(points, "_STEEPNESS_SIGMA", np.inf)
     vis = observe([(0.4, 0.3, 1.0)], n_times=8, primary_beam=True)
     spectrum = (vis.frequencies_hz / vis.frequencies_hz.mean()) ** -0.7
     steep = replace(vis, data=(vis.data * spectrum[:, None]).astype(np.complex64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from dsa110_assets.photometry import noise
 
@@ -35,3 +36,46 @@ def test_clipped_statistics_are_those_of_the_definition(n: int, kind: str) -> No
     }[kind]
     median, sigma, low, high = noise._clipped(np.sort(values))
     assert (median, sigma, high - low) == by_definition(values)
+
+
+FORM = np.array([8 * np.log(2) / 36.0, 0.0, 8 * np.log(2) / 36.0])
+"""A round beam of 6 pixels FWHM."""
+
+
+def smooth_noise(shape: tuple[int, int], seed: int) -> NDArray[np.float32]:
+    """Unit noise as correlated as the beam."""
+    white = np.random.default_rng(seed).standard_normal(shape)
+    image = gaussian_filter(white, 6 / np.sqrt(8 * np.log(2)), mode="wrap")
+    return (image / image.std()).astype(np.float32)
+
+
+def measured(image: NDArray[np.float32]) -> noise.LocalNoise:
+    return noise.measure_noise(image, np.ones_like(image), FORM, 16.0, 2.0, True)
+
+
+def test_noise_alone_is_its_scatter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20,000 beams: 3e-7 of them below 5 sigma. The scatter of 800 pixels' squares averages to 1 as 20,000 beams' do: 1 %."""
+    image = smooth_noise((800, 800), 4)
+    scale = measured(image).scale
+    assert abs(float(scale.mean()) - 1) < 0.03
+    monkeypatch.setattr(noise, "_DEEP", np.inf)
+    np.testing.assert_array_equal(scale, measured(image).scale)
+
+
+def test_troughs_say_how_high_peaks_are_that_are_no_sources() -> None:
+    """Peaks of both signs, 12 sigma at most, in one box: the noise there is a fifth of the deepest, elsewhere it is its scatter."""
+    image = smooth_noise((800, 800), 5)
+    rng = np.random.default_rng(6)
+    for sign in (1, -1) * 6:
+        y, x = rng.integers(390, 470, 2)
+        kernel = noise.gaussian_kernel(FORM, (9, 9))
+        image[y - 9 : y + 10, x - 9 : x + 10] += np.float32(sign * rng.uniform(8, 12)) * kernel.astype(np.float32)
+    local = measured(image)
+    deepest = -float(image.min())
+    assert deepest > 8
+    x, y = (grid.ravel().astype(float) for grid in np.meshgrid(np.arange(390, 470), np.arange(390, 470)))
+    background, scale = local.at(x, y)
+    assert scale.min() == pytest.approx((deepest + float(np.median(background))) / 5, rel=0.02)
+    assert (image[390:470, 390:470].ravel() / scale).max() < 5 * 12 / 8  # the highest over the deepest
+    far = np.array([100.0, 700.0])
+    np.testing.assert_allclose(local.at(far, far)[1], 1, atol=4 * 0.045)

@@ -22,7 +22,7 @@ import goals
 
 HERE = Path(__file__).resolve().parent
 STAGES = (
-    "visibilities", "solve", "apply", "imaging", "mosaic", "photometry", "lightcurves", "group", "backfill",
+    "visibilities", "solve", "apply", "imaging", "detection", "mosaic", "photometry", "lightcurves", "group", "backfill",
     "orchestration", "scaling",
 )  # fmt: skip
 """In order of the work; each is a file here with `rows`."""

@@ -1,0 +1,48 @@
+"""A source beyond the image that no catalogue has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dsa110_assets.imaging import unlisted
+from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.imaging.tile import make_tile
+from dsa110_assets_tests.imaging.synthetic import observe
+
+OPTIONS = ImagingOptions(field_deg=2.0, threads=1)
+INSIDE = (0.2, 0.3, 0.5)
+BEYOND = (0.3, -1.4, 2.0)
+"""1.4 degrees off in an image of 2 degrees a side: it fades and grows by two as it drifts through the beam."""
+
+
+def test_a_source_beyond_the_image_is_found_and_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the image has the radiometer's rms (5 %, as without any source).
+
+    Left in, CLEAN covers it up to no less than half as much again.
+    """
+    vis = observe([INSIDE, BEYOND], n_times=24, n_subbands=8, n_channels=2, noise_jy=1.0, primary_beam=True)
+    tile = make_tile(vis, OPTIONS)
+    assert tile.figures["unlisted"] >= 1
+    assert tile.figures["rms_over_radiometer"] == pytest.approx(1, abs=0.08)
+    alone = make_tile(observe([INSIDE], n_times=24, n_subbands=8, n_channels=2, noise_jy=1.0, primary_beam=True), OPTIONS)
+    assert "unlisted" not in alone.figures  # a clean tile is not even asked
+    assert tile.figures["peak_jy"] == pytest.approx(alone.figures["peak_jy"], abs=3 * alone.rms_jy)
+    # the same noise in both: what is left of the source is a part of it
+    assert np.abs(tile.image - alone.image).max() < 5 * alone.rms_jy
+    monkeypatch.setattr(unlisted, "EXCESS", np.inf)
+    left_in = make_tile(vis, OPTIONS)
+    assert left_in.figures["rms_over_radiometer"] > 1.5
+
+
+def test_a_tile_that_is_only_noisy_keeps_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked without reason, nothing is found: the image is the same, bit for bit."""
+    vis = observe([INSIDE], n_times=12, n_subbands=8, noise_jy=1.0)
+    plain = replace(OPTIONS, drift_terms=0, spectral_index=0.0)
+    before = make_tile(vis, plain)
+    monkeypatch.setattr(unlisted, "EXCESS", 0.0)
+    asked = make_tile(vis, plain)
+    assert asked.figures["unlisted"] == 0
+    np.testing.assert_array_equal(asked.image, before.image)
