@@ -158,10 +158,17 @@ def measure_mosaic(
     """Every known source inside a mosaic's coverage, detected or not, and every new one: MEASUREMENT_COLUMNS.
 
     `catalogue` holds source_id, ra_deg, dec_deg of catalogued sources and of earlier discoveries (optional
-    flux_jy, frequency_hz, spectral_index, ra/dec_err_arcsec): passing the discoveries keeps their names
-    stable. Known sources are kind 'forced' at the catalogue position; their *_offset_arcsec say where a blind
-    fit, if any, found them. Blind detections nobody knows are kind 'blind' with a new 'DSA_J' name, measured
-    together with the known ones. Non-detections are rows with limit_jy; sources on missing pixels are rows
+    flux_jy, frequency_hz, spectral_index, ra/dec_err_arcsec, and SIZE_COLUMNS with OFFSETS from an earlier hour): passing
+    the discoveries keeps their names stable, passing the sizes the shape they are measured with. Known sources are kind
+    'forced' at the catalogue position; their *_offset_arcsec say where a blind fit, if any, found them. Blind detections
+    nobody knows are kind 'blind' with a new 'DSA_J' name, measured together with the known ones.
+
+    flux_jy is a point's flux, or with the RESOLVED bit the integrated flux of an ellipse: that of the known size, else of
+    the one fitted in this hour (`known_resolved_sigma` for known sources, `resolved_sigma` for new ones), whose error
+    then includes that of the shape. deconvolved_*_arcsec, _deg are its size (NaN: a point), peak_jy the flux as a point
+    [Jy/beam], which is measured in the same way in every hour, extent_sigma the significance of the extent in this hour;
+    integrated_jy and the other fit columns are those of the blind free fit. Non-detections are rows with limit_jy; sources
+    on missing pixels are rows
     with NaN and the NAN bit. n_tiles is the header's NTILES, 0 if it does not say. Raises NotFoundError without
     a file, BadDataError for unreadable or unequal images and those without any data.
     """
