@@ -83,13 +83,25 @@ def _moments(scene: Scene, island: FloatArray, corner: tuple[int, int], form: Fl
     return np.array([[value.max(), *centre, shape[0, 0], shape[0, 1], shape[1, 1]]])
 
 
-def _are_points(scene: Scene, points: FloatArray, rms: FloatArray, options: PhotometryOptions) -> bool:
-    """Whether points (k, 6) leave no more of an island than noise, or than deconvolution leaves of bright points."""
+def _are_points(scene: Scene, points: FloatArray, one: FloatArray, rms: FloatArray, options: PhotometryOptions) -> bool:
+    """Whether points (k, 6) leave no more of an island than noise, or than deconvolution leaves of bright points, and than one
+    ellipse.
+    """
     pixels = pixels_near(scene, points, options.fit_radius_beams, [])
     joint = points[:_MAX_JOINT]
     fixed, _ = gaussfit.fit(pixels.x, pixels.y, pixels.data, joint, np.zeros(len(joint), np.bool_), roam_of(joint))
     allowed = max(MISFIT * pixels.data.size * float(np.mean(rms**2)), _POINTS_LEAVE**2 * float(np.sum(pixels.data**2)))
-    return float(gaussfit.cost(pixels.x, pixels.y, pixels.data, fixed)) <= allowed
+    cost = float(gaussfit.cost(*pixels, fixed))
+    if cost > allowed:
+        return False
+    ellipse, converged = gaussfit.fit(*pixels, one, np.ones(1, np.bool_), roam_of(one))
+    return not converged or float(gaussfit.cost(*pixels, ellipse)) >= cost
+
+
+def _unexplained(points: FloatArray, found: list[Component]) -> NDArray[np.bool_]:
+    """Which points (k, 6) are another source beside ellipses: those of which less than half is theirs, ripples being less."""
+    model = np.sum([gaussfit.model(points[:, 1].copy(), points[:, 2].copy(), one.best[None]) for one in found], axis=0)
+    return np.asarray(model < points[:, 0] / 2)
 
 
 def components(
@@ -102,11 +114,12 @@ def components(
     seeds = _seeds(island, corner, form, options.detect_sigma)
     _, rms = local_rms(scene, seeds[:, 0], seeds[:, 1])
     pending = _points(scene, seeds, form, rms)
-    if len(pending) > 1 and not _are_points(scene, pending, rms, options):
-        found = ellipses(scene, _moments(scene, island, corner, form), form, len(pending) // 2, options)
-        if found is not None:
-            return found
     taken: list[Component] = []
+    if len(pending) > 1:
+        one = _moments(scene, island, corner, form)
+        wide = None if _are_points(scene, pending, one, rms, options) else ellipses(scene, one, form, len(pending) // 2, options)
+        if wide is not None:
+            taken, pending = wide, pending[_unexplained(pending, wide)]
     while len(pending):
         number, fitted = min(len(pending), _MAX_JOINT), None
         while fitted is None and number:

@@ -94,9 +94,9 @@ def _placed(known: pd.DataFrame, blind: pd.DataFrame, match: NDArray[np.int64], 
     columns = [out.columns.get_loc(name) for name in (*SIZE_COLUMNS, *OFFSETS, "shape_err_jy")]
     places = (frame[name].to_numpy(np.float64) for frame in (at, of) for name in ("ra_deg", "dec_deg"))
     out.iloc[match[here], columns] = np.column_stack([of[list(SIZE_COLUMNS)], *offsets_arcsec(*places), of["flux_err_jy"]])
-    new = blind[match < 0].reindex(columns=[*names, "shape_err_jy"]).assign(
-        shape_err_jy=blind["flux_err_jy"].where(resolved), **dict.fromkeys(OFFSETS, 0.0)
-    )
+    fresh = blind[match < 0]
+    new = fresh.reindex(columns=[*names, "shape_err_jy"])
+    new["shape_err_jy"] = fresh["flux_err_jy"].where(resolved[match < 0])
     return pd.concat([part for part in (out, new) if len(part)] or [out], ignore_index=True)
 
 

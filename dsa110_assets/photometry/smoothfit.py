@@ -78,17 +78,19 @@ def ellipses(
         kernel = gaussian_kernel(by, (int(half[0]) + 1, int(half[1]) + 1))
         kernel /= kernel.sum()
         smooth = _smoothed(scene, start, kernel)
-        found = _few(smooth, start, form, by, most, options)
-        whole = None if found is None else _components(scene, smooth, found, form, by, kernel, options)
+        correlation = scene.local.kernel_covariance(kernel)
+        found = _few(smooth, start, form, by, most, correlation.max(), options)
+        whole = None if found is None else _components(scene, smooth, found, form, by, correlation, options)
         if whole is not None:
             return whole
     return None
 
 
 def _few(
-    smooth: Scene, start: FloatArray, form: FloatArray, by: FloatArray, most: int, options: PhotometryOptions
+    smooth: Scene, start: FloatArray, form: FloatArray, by: FloatArray, most: int, variance: float, options: PhotometryOptions
 ) -> FloatArray | None:
-    """The fewest ellipses (k, 6) that explain the smoothed image, or None."""
+    """The fewest ellipses (k, 6) that explain the smoothed image, whose noise has that `variance` per rms^2, or None."""
+    _, rms = local_rms(smooth, start[:, 1], start[:, 2])
     trial = np.array([[*start[0, :3], *_widened(start[0, 3:], by)]])
     for _ in range(most):
         pixels = pixels_near(smooth, trial, 1.0, [])
@@ -96,7 +98,8 @@ def _few(
         if not converged:
             return None
         left = pixels.data - gaussfit.model(pixels.x, pixels.y, found)
-        if np.sum(left**2) <= _LEFT**2 * np.sum(pixels.data**2):
+        allowed = np.fmax(MISFIT * left.size * variance * rms[0] ** 2, _LEFT**2 * np.sum(pixels.data**2))
+        if np.sum(left**2) <= allowed:
             return found
         worst = int(np.argmax(left))
         trial = np.vstack([found, [left[worst], pixels.x[worst], pixels.y[worst], *_widened(form, by)]])
@@ -119,11 +122,10 @@ def _components(
     found: FloatArray,
     form: FloatArray,
     by: FloatArray,
-    kernel: FloatArray,
+    correlation: FloatArray,
     options: PhotometryOptions,
 ) -> list[Component] | None:
     """Fitted ellipses (k, 6) as they are before smoothing; None if one is narrower than the smoothing."""
-    correlation = scene.local.kernel_covariance(kernel)
     pixels = pixels_near(smooth, found, options.fit_radius_beams, [])
     _, rms = local_rms(scene, found[:, 1], found[:, 2])
     if not np.isfinite(rms).all():

@@ -71,8 +71,8 @@ def test_extension_is_one_step_towards_the_free_fit() -> None:
     added, error = gaussfit.extension(x, y, data, fixed, np.ones((1, 1)))
     assert added[0] == pytest.approx(1 / 0.99 - fixed[0, 0], rel=0.02)
     # Independent pixels: the variance of the same combination of two textbook least-squares estimates.
-    step = 1e-6
-    shapes = [(gaussfit.model(x, y, fixed + step * row[None]) - gaussfit.model(x, y, fixed - step * row[None])) / (2 * step) for row in np.eye(6)]
+    steps = 1e-6 * np.eye(6)[:, None, :]
+    shapes = [(gaussfit.model(x, y, fixed + step) - gaussfit.model(x, y, fixed - step)) / 2e-6 for step in steps]
     point, free = (np.linalg.pinv(np.array(rows).T) for rows in (shapes[:3], shapes))
     peak, _, _, a, b, c = fixed[0]
     weights = free[0] - point[0] + peak / (a * c - b * b) * (b * free[4] - 0.5 * (c * free[3] + a * free[5]))
