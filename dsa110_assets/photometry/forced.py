@@ -221,9 +221,8 @@ def _with_sizes(
     flux, error = flux.copy(), error.copy()
     for members in clusters(place[sole, 0], place[sole, 1], forms[sole], wide[valid][sole], options.joint_beams):
         group = sole[members]
-        height, sigma = solve_cluster(
-            scene.image, scene.noise, scene.local, place[group, 0], place[group, 1], forms[group], options.fit_radius_beams
-        )
+        radii = np.where(wide[valid[group]], options.resolved_radius_beams, options.fit_radius_beams)
+        height, sigma = solve_cluster(scene.image, scene.noise, scene.local, place[group, 0], place[group, 1], forms[group], radii)
         area = area_ratio(forms[group], beams[group])
         for name, value, its in zip(group, height * area, sigma * area, strict=True):
             sharing = valid[stand == name]

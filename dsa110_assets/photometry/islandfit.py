@@ -60,18 +60,19 @@ class Pixels(NamedTuple):
     data: FloatArray
 
 
-def pixels_near(scene: Scene, around: FloatArray, beams: float, taken: list[Component]) -> Pixels:
-    """Pixels with data within `beams` FWHMs of any ellipse (k, 6), without the components `taken`."""
-    reach = np.array([form_reach(ellipse[3:], beams) for ellipse in around])
+def pixels_near(scene: Scene, around: FloatArray, beams: float | FloatArray, taken: list[Component]) -> Pixels:
+    """Pixels with data within `beams` FWHMs, one for all or each its own, of ellipses (k, 6), without the components `taken`."""
+    radii = np.broadcast_to(np.asarray(beams, np.float64), (len(around),))
+    reach = np.array([form_reach(ellipse[3:], float(radius)) for ellipse, radius in zip(around, radii, strict=True)])
     low, high = np.floor((around[:, 1:3] - reach).min(axis=0)), np.ceil((around[:, 1:3] + reach).max(axis=0))
     rows = np.arange(max(int(low[1]), 0), min(int(high[1]) + 1, scene.image.shape[0]))
     columns = np.arange(max(int(low[0]), 0), min(int(high[0]) + 1, scene.image.shape[1]))
     y, x = (grid.ravel().astype(np.float64) for grid in np.meshgrid(rows, columns, indexing="ij"))
     values = scene.image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].ravel().astype(np.float64)
     near = np.zeros(x.size, np.bool_)
-    for _, x0, y0, a, b, c in around:
+    for (_, x0, y0, a, b, c), radius in zip(around, radii, strict=True):
         dx, dy = x - x0, y - y0
-        near |= a * dx**2 + 2 * b * dx * dy + c * dy**2 <= (beams * FWHM_PER_SIGMA) ** 2
+        near |= a * dx**2 + 2 * b * dx * dy + c * dy**2 <= (radius * FWHM_PER_SIGMA) ** 2
     stride = int(np.ceil(np.sqrt(near.sum() / _MOST_PIXELS)))
     if stride > 1:
         near &= (x % stride == 0) & (y % stride == 0)
@@ -139,7 +140,8 @@ def _with_wide(scene: Scene, found: list[Component], options: PhotometryOptions,
     if not resolved.any():
         return found
     start = np.array([component.best if wide else component.fixed for component, wide in zip(found, resolved, strict=True)])
-    pixels = pixels_near(scene, start, options.fit_radius_beams, taken)
+    radii = np.where(resolved, options.resolved_radius_beams, options.fit_radius_beams)
+    pixels = pixels_near(scene, start, radii, taken)
     x, y, data = pixels.x, pixels.y, pixels.data
     try:
         fitted, converged = gaussfit.fit(x, y, data, start, resolved, roam_of(start))

@@ -38,6 +38,10 @@ class PhotometryOptions:
         float,
         Field(ge=5, description="Side of the boxes for local background and noise, in major-axis beams."),
     ] = 16.0
+    resolved_radius_beams: Annotated[
+        float,
+        Field(ge=0.3, le=3, description="The same for a resolved source, in its own FWHMs: CLEAN takes brightness from the middle out."),
+    ] = 1.25
     resolved_sigma: Annotated[
         float,
         Field(gt=0, description="A new source is resolved if a free shape adds flux by this many errors of what it would add to a point."),

@@ -50,13 +50,14 @@ def clusters(x: FloatArray, y: FloatArray, forms: FloatArray, wide: NDArray[np.b
 
 
 def solve_cluster(
-    image: ImageArray, noise: ImageArray, local: LocalNoise, x: FloatArray, y: FloatArray, forms: FloatArray, beams: float
+    image: ImageArray, noise: ImageArray, local: LocalNoise, x: FloatArray, y: FloatArray, forms: FloatArray, beams: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Heights [Jy/beam] and errors of Gaussians (k,) of forms (k, 3) at pixels x, y, each summed within `beams` of its FWHMs.
+    """Heights [Jy/beam] and errors of Gaussians (k,) of forms (k, 3) at pixels x, y, each summed within its `beams` (k,) of its FWHMs.
 
     NaN where too little of that has data. The errors are those of the noise with its measured correlation.
     """
-    reach = np.array([form_reach(form, beams) for form in forms])
+    reach = np.array([form_reach(form, float(radius)) for form, radius in zip(forms, beams, strict=True)])
+    cut = (beams * FWHM_PER_SIGMA) ** 2
     rows = np.arange(max(int(np.min(y - reach[:, 1])), 0), min(int(np.max(y + reach[:, 1])) + 2, image.shape[0]))
     columns = np.arange(max(int(np.min(x - reach[:, 0])), 0), min(int(np.max(x + reach[:, 0])) + 2, image.shape[1]))
     v, u = (grid.astype(np.float64) for grid in np.meshgrid(rows, columns, indexing="ij"))
@@ -70,8 +71,8 @@ def solve_cluster(
     a, b, c = (forms[:, n, None, None] for n in range(3))
     square = a * dx**2 + 2 * b * dx * dy + c * dy**2
     kernel = np.exp(-0.5 * square)
-    inside = np.where(square <= (beams * FWHM_PER_SIGMA) ** 2, kernel, 0.0)
-    whole = 2 * np.pi / np.sqrt(forms[:, 0] * forms[:, 2] - forms[:, 1] ** 2) * (1 - np.exp(-((beams * FWHM_PER_SIGMA) ** 2))) / 2
+    inside = np.where(square <= cut[:, None, None], kernel, 0.0)
+    whole = np.pi / np.sqrt(forms[:, 0] * forms[:, 2] - forms[:, 1] ** 2) * (1 - np.exp(-cut))
     kept = np.flatnonzero(np.sum(inside**2 * there, axis=(1, 2)) >= MIN_APERTURE * whole)
     weighted = np.where(there, inside[kept] / sigma**2, 0.0)
     height, error = np.full(x.size, np.nan), np.full(x.size, np.nan)

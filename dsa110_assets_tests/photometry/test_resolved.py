@@ -177,7 +177,8 @@ def test_shaped_solution_without_sizes_is_the_forced_one(make_sky) -> None:
     positions = pd.DataFrame(dict(zip(("ra_deg", "dec_deg"), sky.world(x, y), strict=True)))
     noise = np.full(image.shape, RMS)
     fast = measure_forced(image, noise, sky.header, positions, OPTIONS)
-    slow = measure_forced(image, noise, sky.header, positions.assign(**dict(zip(SIZES, (0.3, 0.3, 0.0), strict=True))), OPTIONS)
+    same = PhotometryOptions(resolved_radius_beams=OPTIONS.fit_radius_beams)
+    slow = measure_forced(image, noise, sky.header, positions.assign(**dict(zip(SIZES, (0.3, 0.3, 0.0), strict=True))), same)
     far = np.isfinite(fast["flux_jy"]) & (fast["quality"] & int(Quality.EDGE) == 0)
     # The joint reach in the beam's metric at each place, not the centre's, and no cut of the kernels' tails: 1 % of the noise.
     np.testing.assert_allclose(slow["flux_jy"][far], fast["flux_jy"][far], atol=0.1 * RMS)
