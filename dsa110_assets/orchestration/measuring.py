@@ -37,7 +37,7 @@ INJECTED_ROWS = 200_000
 
 
 def known_sources(catalogue: "Product", earlier: "Sequence[Product]") -> "pd.DataFrame":
-    """The catalogue and everything earlier hours discovered, under the name it was first given."""
+    """The catalogue and everything earlier hours discovered, under the name it was first given, with the first size found."""
     import pandas as pd
 
     known = pd.read_parquet(catalogue.path / "source_catalog.parquet")
@@ -46,7 +46,28 @@ def known_sources(catalogue: "Product", earlier: "Sequence[Product]") -> "pd.Dat
         return known
     columns = ["source_id", "ra_deg", "dec_deg", "ra_err_arcsec", "dec_err_arcsec"]
     new = pd.concat([table[[*columns, "mjd"]] for table in found]).sort_values("mjd", kind="stable").drop_duplicates("source_id")
-    return pd.concat([known, new[columns]], ignore_index=True)
+    return _with_sizes(pd.concat([known, new[columns]], ignore_index=True), [p.path / MEASUREMENTS for p in earlier])
+
+
+def _with_sizes(known: "pd.DataFrame", earlier: "Sequence[Path]") -> "pd.DataFrame":
+    """Known sources with the deconvolved size, and its offset from their position, that an earlier hour first gave them.
+
+    Every later hour measures with the same size: a light curve then has no step where a source is called resolved or not.
+    """
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    from dsa110_assets.photometry.blind import SIZE_COLUMNS
+    from dsa110_assets.photometry.forced import OFFSETS, SIZE
+
+    columns = ["source_id", *SIZE_COLUMNS, *OFFSETS]
+    sized = [
+        pd.read_parquet(path, columns=[*columns, "mjd"], filters=[(SIZE, ">", 0)]) for path in earlier if SIZE in pq.read_schema(path).names
+    ]
+    if not sized:
+        return known
+    first = pd.concat(sized).sort_values("mjd", kind="stable").drop_duplicates("source_id")
+    return known.drop(columns=[name for name in columns[1:] if name in known]).merge(first[columns], on="source_id", how="left")
 
 
 def measurement_figures(rows: "pd.DataFrame", false_detections: int) -> dict[str, Any]:

@@ -47,11 +47,12 @@ def associate(
     *,
     de_ruiter: float,
     systematic_arcsec: float,
-    max_separation_arcsec: float,
+    max_separation_arcsec: float | FloatArray,
 ) -> IntArray:
     """For each row of `found` the row number of its counterpart in `known`, or -1; shape (len(found),) int64.
 
-    Both have ra_deg, dec_deg and may have ra_err_arcsec, dec_err_arcsec. Pairs closer than both limits are
+    Both have ra_deg, dec_deg and may have ra_err_arcsec, dec_err_arcsec; `max_separation_arcsec` is one for all or one for each
+    of `found`. Pairs closer than both limits are
     taken in the order of their de Ruiter radius, each source at most once; ties go to the smaller separation,
     then row order.
     """
@@ -61,8 +62,9 @@ def associate(
     ra1, dec1, ra2, dec2 = (
         np.asarray(f[c], np.float64) for f in (found, known) for c in ("ra_deg", "dec_deg")
     )
-    reach = 2 * np.sin(np.deg2rad(max_separation_arcsec / 3600) / 2)
-    near = cKDTree(unit_vectors(ra1, dec1)).query_ball_tree(cKDTree(unit_vectors(ra2, dec2)), reach)
+    most = np.broadcast_to(np.asarray(max_separation_arcsec, np.float64), (len(found),))
+    reach = 2 * np.sin(np.deg2rad(most / 3600) / 2)
+    near = cKDTree(unit_vectors(ra2, dec2)).query_ball_point(unit_vectors(ra1, dec1), reach)
     one = np.repeat(np.arange(len(found)), [len(hits) for hits in near])
     two = np.array([k for hits in near for k in hits], np.int64)
     east, north = offsets_arcsec(ra1[one], dec1[one], ra2[two], dec2[two])

@@ -25,11 +25,16 @@ from dsa110_assets.photometry.geometry import FWHM_PER_SIGMA, Geometry, form_rea
 from dsa110_assets.photometry.noise import LocalNoise, gaussian_kernel, measure_noise
 from dsa110_assets.photometry.options import PhotometryOptions
 from dsa110_assets.photometry.quality import Quality
+from dsa110_assets.photometry.shaped import clusters, solve_cluster
+from dsa110_assets.photometry.shapes import area_ratio, seen_forms, sky_covariance
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 ImageArray = NDArray[np.float32]
 _LARGEST_GROUP = 64
+SIZES = ("deconvolved_major_arcsec", "deconvolved_minor_arcsec", "deconvolved_pa_deg")
+SIZE = SIZES[0]
+OFFSETS = ("ra_offset_arcsec", "dec_offset_arcsec")
 _KERNEL_REACH = 1.0
 """Beams beyond the joint radius at which a member's light still is taken off another of its group."""
 
@@ -165,12 +170,64 @@ def measure_scene(scene: Scene, positions: pd.DataFrame, options: PhotometryOpti
         flux[used], error[used], quality[used] = _measure_valid(
             scene, ra, dec, x, y, background, rms, used, options
         )
-    detected = flux > options.detect_sigma * error
-    out["flux_jy"], out["flux_err_jy"], out["rms_jy"], out["snr"] = flux, error, rms, flux / error
-    out["detected"] = detected
-    out["limit_jy"] = np.where(detected, np.nan, options.detect_sigma * error)
+    out["rms_jy"], out["peak_jy"] = rms, flux
+    wide = np.asarray(positions[SIZE], np.float64) > 0 if SIZE in positions else np.zeros(ra.size, np.bool_)
+    wide[used] &= np.isfinite(flux[used])
+    wide[np.isnan(flux)] = False
+    if wide.any():
+        flux, error = _with_sizes(scene, positions, x, y, flux, error, wide, options)
+        quality = np.where(wide, quality | int(Quality.RESOLVED), quality)
+        quality[np.isnan(flux)] |= int(Quality.NAN)
+    set_fluxes(out, flux, error, options)
     out["quality"] = quality
     return out
+
+
+def set_fluxes(out: pd.DataFrame, flux: FloatArray, error: FloatArray, options: PhotometryOptions) -> None:
+    """Fluxes and errors, and what follows from them: snr, detected, limit_jy."""
+    detected = flux > options.detect_sigma * error
+    out["flux_jy"], out["flux_err_jy"], out["snr"], out["detected"] = flux, error, flux / error, detected
+    out["limit_jy"] = np.where(detected, np.nan, options.detect_sigma * error)
+
+
+def _with_sizes(
+    scene: Scene,
+    positions: pd.DataFrame,
+    x: FloatArray,
+    y: FloatArray,
+    flux: FloatArray,
+    error: FloatArray,
+    wide: NDArray[np.bool_],
+    options: PhotometryOptions,
+) -> tuple[FloatArray, FloatArray]:
+    """Fluxes and errors where sources with a size, and those around them, are solved with it; points closer to a source with
+    a size than `merge_beams` share its flux.
+    """
+    geometry = scene.geometry
+    ra, dec = (np.ascontiguousarray(positions[name], np.float64) for name in ("ra_deg", "dec_deg"))
+    valid = np.flatnonzero(np.isfinite(flux))
+    jacobians = geometry.pixels_per_rad(ra[valid], dec[valid])
+    beams = geometry.beam_forms(jacobians)
+    forms, place = beams.copy(), np.stack([x, y], axis=-1)[valid]
+    own = np.flatnonzero(wide[valid])
+    sizes = sky_covariance(*(positions[name].to_numpy(np.float64)[valid[own]] for name in SIZES))
+    forms[own] = seen_forms(geometry, jacobians[own], sizes)
+    offset = positions.reindex(columns=list(OFFSETS)).to_numpy(np.float64, na_value=0.0)
+    place[own] += (jacobians[own] @ np.deg2rad(np.nan_to_num(offset[valid[own]]) / 3600)[:, :, None])[:, :, 0]
+    points = beam_coordinates(place[:, 0], place[:, 1], geometry.central_form())
+    priority = np.where(wide[valid], 2.0, 1.0) * np.nanmax(np.abs(flux)) + flux[valid]
+    stand = _shared(points, options.merge_beams, priority)
+    sole = np.flatnonzero(stand == np.arange(valid.size))
+    flux, error = flux.copy(), error.copy()
+    for members in clusters(place[sole, 0], place[sole, 1], forms[sole], wide[valid][sole], options.joint_beams):
+        group = sole[members]
+        radii = np.where(wide[valid[group]], options.resolved_radius_beams, options.fit_radius_beams)
+        height, sigma = solve_cluster(scene.image, scene.noise, scene.local, place[group, 0], place[group, 1], forms[group], radii)
+        area = area_ratio(forms[group], beams[group])
+        for name, value, its in zip(group, height * area, sigma * area, strict=True):
+            sharing = valid[stand == name]
+            flux[sharing], error[sharing] = value, its
+    return flux, error
 
 
 def _measure_valid(
@@ -237,9 +294,11 @@ def measure_forced(
     index.
 
     `image` and `noise` (ny, nx) Jy/beam with NaN outside; `header` has a celestial WCS and BMAJ, BMIN, BPA
-    [deg]. Columns: ra_deg, dec_deg, x_pixel, y_pixel, flux_jy, flux_err_jy, rms_jy, snr, detected, limit_jy
-    (detect_sigma errors; NaN when detected), quality (bits of `Quality`). Positions without data have NaN
-    fluxes and the NAN bit, never zeros. The beam's position angle is taken from local north. Raises
-    BadDataError for a header without a beam or arrays that do not match.
+    [deg]. Columns: ra_deg, dec_deg, x_pixel, y_pixel, rms_jy, peak_jy (the flux as a point), flux_jy, flux_err_jy, snr,
+    detected, limit_jy (detect_sigma errors; NaN when detected), quality (bits of `Quality`). Where `positions` has a
+    deconvolved size (SIZES; NaN: a point) flux_jy is the integrated flux of that ellipse, centred OFFSETS [arcsec] east and
+    north of the position if they are there; its error takes the size for exact. Positions without data have NaN fluxes and
+    the NAN bit, never zeros. The beam's position angle is taken from local north. Raises BadDataError for a header without a
+    beam or arrays that do not match.
     """
     return measure_scene(prepare(image, noise, header, options), positions, options)

@@ -14,31 +14,42 @@ from numba import njit
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 _MAX_STEPS = 60
 _CONVERGED = 1e-7
 
 
 @njit(cache=True)
-def _model(x: FloatArray, y: FloatArray, params: FloatArray, free: bool, jacobian: FloatArray) -> FloatArray:
-    """Model at pixels (n,), with its derivatives by the fitted parameters in `jacobian` (n, n_components * 3
-    or 6).
-    """
-    per = 6 if free else 3
+def _columns(free: NDArray[np.bool_]) -> IntArray:
+    """First column of each component's parameters, and their number."""
+    out = np.zeros(free.size + 1, np.int64)
+    for k in range(free.size):
+        out[k + 1] = out[k] + (6 if free[k] else 3)
+    return out
+
+
+@njit(cache=True)
+def _model(
+    x: FloatArray, y: FloatArray, params: FloatArray, free: NDArray[np.bool_], jacobian: FloatArray
+) -> FloatArray:
+    """Model at pixels (n,), with its derivatives by the fitted parameters in `jacobian` (n, n_parameters)."""
+    first = _columns(free)
     out = np.zeros(x.size)
     for k in range(params.shape[0]):
         peak, x0, y0, a, b, c = params[k]
+        at = first[k]
         for n in range(x.size):
             dx, dy = x[n] - x0, y[n] - y0
             shape = np.exp(-0.5 * (a * dx * dx + 2 * b * dx * dy + c * dy * dy))
             value = peak * shape
             out[n] += value
-            jacobian[n, k * per] = shape
-            jacobian[n, k * per + 1] = value * (a * dx + b * dy)
-            jacobian[n, k * per + 2] = value * (b * dx + c * dy)
-            if free:
-                jacobian[n, k * per + 3] = -0.5 * value * dx * dx
-                jacobian[n, k * per + 4] = -value * dx * dy
-                jacobian[n, k * per + 5] = -0.5 * value * dy * dy
+            jacobian[n, at] = shape
+            jacobian[n, at + 1] = value * (a * dx + b * dy)
+            jacobian[n, at + 2] = value * (b * dx + c * dy)
+            if free[k]:
+                jacobian[n, at + 3] = -0.5 * value * dx * dx
+                jacobian[n, at + 4] = -value * dx * dy
+                jacobian[n, at + 5] = -0.5 * value * dy * dy
     return out
 
 
@@ -59,14 +70,14 @@ def _sound(params: FloatArray, start: FloatArray, roam: float) -> bool:
 
 @njit(cache=True)
 def fit(
-    x: FloatArray, y: FloatArray, data: FloatArray, start: FloatArray, free: bool, roam: float
+    x: FloatArray, y: FloatArray, data: FloatArray, start: FloatArray, free: NDArray[np.bool_], roam: float
 ) -> tuple[FloatArray, bool]:
-    """Fit pixels (n,) with components (k, 6) from `start`; positions may move `roam` pixels.
+    """Fit pixels (n,) with components (k, 6) from `start`, shapes only of those `free` (k,); positions may move `roam` pixels.
 
     Returns the parameters and whether the fit converged; without convergence the last sound parameters.
     """
-    per = 6 if free else 3
-    size = per * start.shape[0]
+    first = _columns(free)
+    size = first[-1]
     params, damping = start.copy(), 1e-3
     jacobian, trial_jacobian = np.zeros((x.size, size)), np.zeros((x.size, size))
     residual = data - _model(x, y, params, free, jacobian)
@@ -80,7 +91,9 @@ def fit(
                 return params, False
         step = np.linalg.solve(hessian, gradient)
         trial = params.copy()
-        trial[:, :per] += step.reshape(start.shape[0], per)
+        for k in range(start.shape[0]):
+            for q in range(first[k + 1] - first[k]):
+                trial[k, q] += step[first[k] + q]
         if _sound(trial, start, roam):
             trial_residual = data - _model(x, y, trial, free, trial_jacobian)
             trial_cost = np.sum(trial_residual**2)
@@ -99,27 +112,72 @@ def fit(
 
 
 @njit(cache=True)
-def covariance(
-    x: FloatArray, y: FloatArray, params: FloatArray, free: bool, correlation: FloatArray
-) -> FloatArray:
-    """Covariance (n_parameters, n_parameters) of a fit in noise of unit rms and the given correlation at
-    pixel lags.
-    """
-    size = (6 if free else 3) * params.shape[0]
-    jacobian = np.zeros((x.size, size))
-    _model(x, y, params, free, jacobian)
+def cost(x: FloatArray, y: FloatArray, data: FloatArray, params: FloatArray) -> float:
+    """Sum of squares of what components (k, 6) leave of pixels (n,)."""
+    return float(np.sum((data - model(x, y, params)) ** 2))
+
+
+@njit(cache=True)
+def model(x: FloatArray, y: FloatArray, params: FloatArray) -> FloatArray:
+    """Components (k, 6) at pixels (n,)."""
+    out: FloatArray = _model(x, y, params, np.zeros(params.shape[0], np.bool_), np.empty((x.size, 3 * params.shape[0])))
+    return out
+
+
+@njit(cache=True)
+def _smeared(x: FloatArray, y: FloatArray, columns: FloatArray, correlation: FloatArray) -> FloatArray:
+    """columns^T C columns for weights (n, size) on pixels with the correlation C at their lags."""
+    size = columns.shape[1]
     middle_x, middle_y = correlation.shape[1] // 2, correlation.shape[0] // 2
-    spread = np.zeros((size, size))
-    smeared = np.empty(size)
+    spread, smeared = np.zeros((size, size)), np.empty(size)
     for n in range(x.size):
         smeared[:] = 0.0
         for m in range(x.size):
             i, j = int(x[n] - x[m]) + middle_x, int(y[n] - y[m]) + middle_y
             if 0 <= i < correlation.shape[1] and 0 <= j < correlation.shape[0]:
                 for q in range(size):
-                    smeared[q] += correlation[j, i] * jacobian[m, q]
+                    smeared[q] += correlation[j, i] * columns[m, q]
         for p in range(size):
             for q in range(size):
-                spread[p, q] += jacobian[n, p] * smeared[q]
+                spread[p, q] += columns[n, p] * smeared[q]
+    return spread
+
+
+@njit(cache=True)
+def covariance(
+    x: FloatArray, y: FloatArray, params: FloatArray, free: NDArray[np.bool_], correlation: FloatArray
+) -> FloatArray:
+    """Covariance (n_parameters, n_parameters) of a fit in noise of unit rms and the given correlation at
+    pixel lags.
+    """
+    jacobian = np.zeros((x.size, _columns(free)[-1]))
+    _model(x, y, params, free, jacobian)
     inverse = np.linalg.inv(np.ascontiguousarray(jacobian.T) @ jacobian)
+    spread: FloatArray = _smeared(x, y, jacobian, correlation)
     return inverse @ spread @ inverse
+
+
+@njit(cache=True)
+def extension(
+    x: FloatArray, y: FloatArray, data: FloatArray, fixed: FloatArray, correlation: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Flux a free shape would add to each component of a fixed-shape fit (k, 6), and its error per unit rms; (k,) both.
+
+    One Gauss-Newton step from the fixed fit: linear in the pixels, so that for point sources in Gaussian noise it is
+    Gaussian with mean 0 at any signal-to-noise, which the difference of two converged fits is not. The flux of a
+    component is its peak times its area, area ~ (ac - b^2)^(-1/2).
+    """
+    n_components = fixed.shape[0]
+    point, shaped = np.zeros((x.size, 3 * n_components)), np.zeros((x.size, 6 * n_components))
+    residual = data - _model(x, y, fixed, np.zeros(n_components, np.bool_), point)
+    _model(x, y, fixed, np.ones(n_components, np.bool_), shaped)
+    by_point = np.linalg.solve(np.ascontiguousarray(point.T) @ point, np.ascontiguousarray(point.T))
+    by_shape = np.linalg.solve(np.ascontiguousarray(shaped.T) @ shaped, np.ascontiguousarray(shaped.T))
+    weights = np.empty((x.size, n_components))
+    for k in range(n_components):
+        peak, _, _, a, b, c = fixed[k]
+        determinant = a * c - b * b
+        weights[:, k] = by_shape[6 * k] - by_point[3 * k]
+        weights[:, k] += peak / determinant * (b * by_shape[6 * k + 4] - 0.5 * (c * by_shape[6 * k + 3] + a * by_shape[6 * k + 5]))
+    variance = np.diag(_smeared(x, y, weights, correlation))
+    return np.ascontiguousarray(weights.T) @ residual, np.sqrt(np.maximum(variance, 0.0))

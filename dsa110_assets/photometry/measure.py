@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from dsa110_assets.errors import BadDataError
 from dsa110_assets.imaging.fits import read_plane
 from dsa110_assets.photometry.association import associate, name_new, offsets_arcsec
-from dsa110_assets.photometry.blind import find_in_scene
-from dsa110_assets.photometry.forced import covered, measure_scene, prepare
+from dsa110_assets.photometry.blind import SIZE_COLUMNS, find_in_scene
+from dsa110_assets.photometry.forced import OFFSETS, SIZE, covered, measure_scene, prepare, set_fluxes
 from dsa110_assets.photometry.options import PhotometryOptions
 from dsa110_assets.photometry.quality import Quality
 
 DEFAULT_SPECTRAL_INDEX = -0.7
+_CENTRE = 0.1
+"""Of its FWHM: how far the centres of a resolved source in surveys of different beams may lie apart."""
 FIT_COLUMNS = ("integrated_jy", "integrated_err_jy", "major_arcsec", "minor_arcsec", "pa_deg")
 MEASUREMENT_COLUMNS = (
     "source_id",
@@ -34,7 +36,10 @@ MEASUREMENT_COLUMNS = (
     "snr",
     "detected",
     "limit_jy",
+    "peak_jy",
     *FIT_COLUMNS,
+    *SIZE_COLUMNS,
+    "extent_sigma",
     "ra_err_arcsec",
     "dec_err_arcsec",
     "quality",
@@ -74,6 +79,27 @@ def catalogue_flux_jy(known: pd.DataFrame, at_hz: float) -> NDArray[np.float64]:
     return np.asarray(flux * np.where(np.isfinite(scale), scale, 1.0))
 
 
+def _placed(known: pd.DataFrame, blind: pd.DataFrame, match: NDArray[np.int64], options: PhotometryOptions) -> pd.DataFrame:
+    """Where to measure and with what size: known sources, then new ones, with SIZE_COLUMNS, OFFSETS and `shape_err_jy`.
+
+    A known size is kept as it is, so that a light curve is measured with one. A known source without gets that of this hour if
+    it is beyond doubt, a new one if it is likely; then `shape_err_jy` is the error of the flux with a shape that was fitted.
+    """
+    names = ["ra_deg", "dec_deg", *SIZE_COLUMNS, *OFFSETS]
+    out = known.reindex(columns=[*names, "shape_err_jy"]).astype(np.float64)
+    resolved = (blind["quality"].to_numpy(np.int64) & int(Quality.RESOLVED)) > 0
+    sure = resolved & (match >= 0) & (blind["extent_sigma"].to_numpy(np.float64) > options.known_resolved_sigma)
+    here = np.flatnonzero(sure & ~(out[SIZE].to_numpy()[match] > 0)) if len(out) else np.empty(0, np.int64)
+    at, of = out.iloc[match[here]], blind.iloc[here]
+    columns = [out.columns.get_loc(name) for name in (*SIZE_COLUMNS, *OFFSETS, "shape_err_jy")]
+    places = (frame[name].to_numpy(np.float64) for frame in (at, of) for name in ("ra_deg", "dec_deg"))
+    out.iloc[match[here], columns] = np.column_stack([of[list(SIZE_COLUMNS)], *offsets_arcsec(*places), of["flux_err_jy"]])
+    fresh = blind[match < 0]
+    new = fresh.reindex(columns=[*names, "shape_err_jy"])
+    new["shape_err_jy"] = fresh["flux_err_jy"].where(resolved[match < 0])
+    return pd.concat([part for part in (out, new) if len(part)] or [out], ignore_index=True)
+
+
 def _assemble(
     forced: pd.DataFrame,
     blind: pd.DataFrame,
@@ -85,7 +111,7 @@ def _assemble(
     row_of = match.copy()
     row_of[match < 0] = len(known) + np.arange(int((match < 0).sum()))
     out = forced.drop(columns=["x_pixel", "y_pixel"]).reset_index(drop=True)
-    for name in FIT_COLUMNS:
+    for name in (*FIT_COLUMNS, "extent_sigma"):
         out[name] = np.nan
         out.loc[row_of, name] = blind[name].to_numpy()
     for name in ("ra_err_arcsec", "dec_err_arcsec"):
@@ -100,11 +126,24 @@ def _assemble(
     )
     out["ra_offset_arcsec"], out["dec_offset_arcsec"] = np.nan, np.nan
     out.loc[row_of, "ra_offset_arcsec"], out.loc[row_of, "dec_offset_arcsec"] = east, north
-    shape_bits = int(Quality.EXTENDED | Quality.BAD_FIT)
+    shape_bits = int(Quality.EXTENDED | Quality.BAD_FIT | Quality.PEAK_ONLY)
     quality = out["quality"].to_numpy().copy()
     quality[row_of] |= blind["quality"].to_numpy() & shape_bits
     out["quality"] = quality
     return out
+
+
+def _matched(blind: pd.DataFrame, known: pd.DataFrame, beam_arcsec: float, options: PhotometryOptions) -> NDArray[np.int64]:
+    """`associate` with the options' limits; the centre of a resolved source is what it is to a tenth of its size."""
+    size = np.nan_to_num(np.where(blind["quality"] & int(Quality.RESOLVED), blind["major_arcsec"], 0.0))
+    errors = {name: np.hypot(blind[name], _CENTRE * size) for name in ("ra_err_arcsec", "dec_err_arcsec")}
+    return associate(
+        blind.assign(**errors),
+        known,
+        de_ruiter=options.de_ruiter,
+        systematic_arcsec=options.systematic_arcsec,
+        max_separation_arcsec=np.maximum(options.max_separation_beams * beam_arcsec, size / 2),
+    )
 
 
 def measure_mosaic(
@@ -119,10 +158,17 @@ def measure_mosaic(
     """Every known source inside a mosaic's coverage, detected or not, and every new one: MEASUREMENT_COLUMNS.
 
     `catalogue` holds source_id, ra_deg, dec_deg of catalogued sources and of earlier discoveries (optional
-    flux_jy, frequency_hz, spectral_index, ra/dec_err_arcsec): passing the discoveries keeps their names
-    stable. Known sources are kind 'forced' at the catalogue position; their *_offset_arcsec say where a blind
-    fit, if any, found them. Blind detections nobody knows are kind 'blind' with a new 'DSA_J' name, measured
-    together with the known ones. Non-detections are rows with limit_jy; sources on missing pixels are rows
+    flux_jy, frequency_hz, spectral_index, ra/dec_err_arcsec, and SIZE_COLUMNS with OFFSETS from an earlier hour): passing
+    the discoveries keeps their names stable, passing the sizes the shape they are measured with. Known sources are kind
+    'forced' at the catalogue position; their *_offset_arcsec say where a blind fit, if any, found them. Blind detections
+    nobody knows are kind 'blind' with a new 'DSA_J' name, measured together with the known ones.
+
+    flux_jy is a point's flux, or with the RESOLVED bit the integrated flux of an ellipse: that of the known size, else of
+    the one fitted in this hour (`known_resolved_sigma` for known sources, `resolved_sigma` for new ones), whose error
+    then includes that of the shape. deconvolved_*_arcsec, _deg are its size (NaN: a point), peak_jy the flux as a point
+    [Jy/beam], which is measured in the same way in every hour, extent_sigma the significance of the extent in this hour;
+    integrated_jy and the other fit columns are those of the blind free fit. Non-detections are rows with limit_jy; sources
+    on missing pixels are rows
     with NaN and the NAN bit. n_tiles is the header's NTILES, 0 if it does not say. Raises NotFoundError without
     a file, BadDataError for unreadable or unequal images and those without any data.
     """
@@ -135,18 +181,13 @@ def measure_mosaic(
     inside = covered(scene, known["ra_deg"].to_numpy(np.float64), known["dec_deg"].to_numpy(np.float64))
     known = known[inside].reset_index(drop=True)
     blind = find_in_scene(scene, options)
-    match = associate(
-        blind,
-        known,
-        de_ruiter=options.de_ruiter,
-        systematic_arcsec=options.systematic_arcsec,
-        max_separation_arcsec=options.max_separation_beams * scene.geometry.bmin_deg * 3600,
-    )
-    new = blind[match < 0]
-    places = [known[["ra_deg", "dec_deg"]], new[["ra_deg", "dec_deg"]]]
-    forced = measure_scene(
-        scene, pd.concat([p for p in places if len(p)] or places, ignore_index=True), options
-    )
+    match = _matched(blind, known, scene.geometry.bmin_deg * 3600, options)
+    new, places = blind[match < 0], _placed(known, blind, match, options)
+    forced = measure_scene(scene, places, options)
+    flux, error = forced["flux_jy"].to_numpy(), forced["flux_err_jy"].to_numpy()
+    fitted = places["shape_err_jy"].where(np.isfinite(flux), np.nan).to_numpy(np.float64)
+    set_fluxes(forced, flux, np.fmax(error, fitted), options)
+    forced[list(SIZE_COLUMNS)] = places[list(SIZE_COLUMNS)]
     out = _assemble(forced, blind, known, match, options)
     names = name_new(
         new["ra_deg"].to_numpy(), new["dec_deg"].to_numpy(), set(catalogue["source_id"].astype(str))

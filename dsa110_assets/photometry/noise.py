@@ -60,13 +60,13 @@ class LocalNoise:
 
     def kernel_covariance(self, kernel: FloatArray) -> FloatArray:
         """Covariance, per unit rms^2, of two kernel-weighted pixel sums, by their lag in pixels."""
-        whole = _convolved(self.correlation, _convolved(kernel, kernel[::-1, ::-1]))
+        whole = convolved(self.correlation, convolved(kernel, kernel[::-1, ::-1]))
         rows, columns = self.correlation.shape
         top, left = (whole.shape[0] - rows) // 2, (whole.shape[1] - columns) // 2
         return whole[top : top + rows, left : left + columns]
 
 
-def _convolved(one: FloatArray, other: FloatArray) -> FloatArray:
+def convolved(one: FloatArray, other: FloatArray) -> FloatArray:
     """Of full size; scipy.signal's is the same, and its import as long as all of a mosaic's photometry."""
     shape = one.shape[0] + other.shape[0] - 1, one.shape[1] + other.shape[1] - 1
     return np.asarray(irfft2(rfft2(one, shape) * rfft2(other, shape), shape))

@@ -38,6 +38,22 @@ class PhotometryOptions:
         float,
         Field(ge=5, description="Side of the boxes for local background and noise, in major-axis beams."),
     ] = 16.0
+    resolved_radius_beams: Annotated[
+        float,
+        Field(ge=0.3, le=3, description="The same for a resolved source, in its own FWHMs: CLEAN takes brightness from the middle out."),
+    ] = 1.25
+    resolved_sigma: Annotated[
+        float,
+        Field(gt=0, description="A new source is resolved if a free shape adds flux by this many errors of what it would add to a point."),
+    ] = 3.0
+    known_resolved_sigma: Annotated[
+        float,
+        Field(gt=0, description="The same for a known source without a size: tried every hour, it must not be called so by chance."),
+    ] = 5.0
+    resolved_excess: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Share of flux a free shape must add at least: beams are known, and alike in a mosaic, to 2 %."),
+    ] = 0.02
     subtract_background: Annotated[
         bool, Field(description="Take the local median level off before measuring.")
     ] = True

@@ -15,7 +15,7 @@ class Quality(IntFlag):
     errors.
     """
     EXTENDED = 4
-    """The free fit is significantly larger than the beam: the peak understates the flux."""
+    """The free fit is significantly larger than the beam: the peak understates the flux (see RESOLVED)."""
     NAN = 8
     """The pixel under the position, or most of the beam around it, is missing: no flux was measured."""
     CONFUSED = 16
@@ -24,6 +24,10 @@ class Quality(IntFlag):
     """The free fit did not converge; the fixed-beam fit stands."""
     UNNORMALISED = 64
     """Too few reference sources in this epoch and its night: the correction is 1, its error unknown."""
+    RESOLVED = 128
+    """The flux is the integrated one of an elliptical Gaussian wider than the beam, not the peak of a point."""
+    PEAK_ONLY = 256
+    """No fit described the island: position and flux are those of its brightest pixel."""
     TILE_SUSPECT = 1024
     """More than a tenth of the weight here is of tiles whose noise, flux scale or positions are not what they should be."""
     DOUBTFUL_NEW = 2048
