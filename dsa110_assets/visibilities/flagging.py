@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dsa110_assets.visibilities import flag_kernels as kernels
 from dsa110_assets.visibilities import stacking, sumthreshold
+from dsa110_assets.visibilities.coherence import Coherence
 from dsa110_assets.visibilities.options import FlaggingOptions
 from dsa110_assets.visibilities.stacking import Stack
 from dsa110_assets.visibilities.types import Visibilities
@@ -70,7 +71,10 @@ class Flagger:
         self._place = np.zeros(len(frame.antennas.names), np.int32)
         self._place[frame.active_antennas] = np.arange(frame.active_antennas.size)
         self._windows = max(n_channels // _WIDEST, _FEWEST)
+        self._width = max(n_channels // _BLOCKS, _NARROWEST_BLOCK)
         self._stack = Stack(frame.active_antennas.size, n_channels, n_times) if options.engine == "own" else None
+        ends, lengths_m = (self._place[frame.ant1], self._place[frame.ant2]), np.linalg.norm(frame.uvw_m[0], axis=1)
+        self._coherence = Coherence(*ends, lengths_m, frame.data.shape, self._width, frame.channel_width_hz) if self._stack else None
 
     @property
     def whole(self) -> bool:
@@ -91,7 +95,7 @@ class Flagger:
                 data,
                 flags,
                 ~cross,
-                max(data.shape[2] // _BLOCKS, _NARROWEST_BLOCK),
+                self._width,
                 np.float32(options.threshold_sigma),
                 np.float32(options.mad_sigma),
                 self._windows,
@@ -99,6 +103,7 @@ class Flagger:
                 excess,
             )
             self._stack.add(excess, *ends)
+            self._coherence.add(baselines, data, flags)
             before = self._note("sumthreshold", flags, cross, before)
         elif options.engine == "aoflagger":
             _aoflagger(data, flags, cross)
@@ -117,7 +122,12 @@ class Flagger:
             hits = self._stack.hits(options.threshold_sigma, self._windows, ETA)
             stacking.flag(flags, self._place[vis.ant1], self._place[vis.ant2], hits)
             before = self._note("antennas", flags, cross, before)
-        kernels.extend(flags, cross, delivered, options.extend_fraction)
+        wide = None
+        if self._coherence is not None:
+            hits = self._coherence.hits(hits, options.threshold_sigma)
+            stacking.flag(flags, self._place[vis.ant1], self._place[vis.ant2], hits)
+            before, wide = self._note("coherent", flags, cross, before), hits.all(axis=0)
+        kernels.extend(flags, cross, delivered, options.extend_fraction, wide)
         before = self._note("extend", flags, cross, before)
         dead = sorted(set(dead) | set(_flag_dead(vis, flags, delivered, options.dead_fraction)))
         self._note("dead_after", flags, cross, before)
