@@ -17,11 +17,18 @@ from dsa110_assets.cli import console
 from dsa110_assets.cli.app import app
 from dsa110_assets.cli.times import parse_time
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.simulator.options import SimulationOptions, parse_fault
+from dsa110_assets.simulator import fault_kinds
+from dsa110_assets.simulator.options import FaultKind, SimulationOptions, parse_fault
 
 FLAGS = {"dec_deg": "--dec", "faults": "--fault"}
 PYTHON_ONLY = frozenset({"fixed_sources"})
 EXAMPLE = "Example: dsa110 simulate inbox --start 2026-01-25T22:00:00 --groups 12 --antennas 24 --channels 8"
+FAULTS = (
+    "Faults of one file, KIND:GROUP:SUBBAND as in truncated:2:5 · " + ", ".join(get_args(FaultKind)),
+    "Faults of the signal, KIND:GROUPS:NAME=VALUE,... as in power_loss:3-:antenna=12+48,db=3 · GROUPS: 3, 3- (from 3 "
+    "on), 3-7 or * (all), counted from 0 over all nights · below: the parameters and their defaults",
+    *(f"{kind.usage} · {kind.meaning}" for kind in fault_kinds.KINDS.values()),
+)
 
 
 def simulate(out: Path, **values: Any) -> None:
@@ -35,7 +42,7 @@ def simulate(out: Path, **values: Any) -> None:
     with console.progress_bar(f"simulating into {out}") as progress:
         truth = write(out, options, progress)
     files = [name for group in truth["groups"] for name in group["files"]]
-    faults = [fault for group in truth["groups"] for fault in group["faults"]]
+    faults = truth["faults"]
     if as_json:
         console.emit_json(
             {"out": out, "truth": out / "truth.json", "groups": truth["groups"], "files": len(files)}
@@ -73,7 +80,7 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parame
     elif get_origin(kind) is tuple:
         kind = Union[list[str], None]  # noqa: UP007  typer reads it at run time
         option = typer.Option(
-            None, _flag(field.name), help=f"{info.description}; KIND:GROUP:SUBBAND, repeatable"
+            None, _flag(field.name), help=f"{info.description}, listed below; repeatable"
         )
     elif get_origin(kind) is Literal:
         kind, choices = str, ", ".join(map(str, get_args(kind)))
@@ -110,7 +117,7 @@ def _register() -> None:
     command.__doc__ = simulate.__doc__
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    app.command("simulate", epilog=EXAMPLE)(command)
+    app.command("simulate", epilog="\n\n".join((EXAMPLE, *FAULTS)))(command)
 
 
 _register()

@@ -1,10 +1,11 @@
-"""The measurement equation: what the correlator would record of a point-source sky.
+"""The measurement equation: what the correlator would record of a sky of points and Gaussians.
 
 For every baseline, integration and channel V = sum_s S A exp[2 pi i nu tau] sinc(dnu tau) sinc(nu tau' dt),
 with tau = (u l + v m + w (n - 1)) / c, sinc x = sin(pi x) / (pi x), l, m, n and uvw in the apparent frame
 about (hour angle 0, pointing declination), and tau' the rate of tau while the correlator tracks that
 direction. The factors are the exact averages over a channel and, to first order in the rate, over an
-integration.
+integration. A Gaussian of FWHM theta has a further factor exp[-(pi theta q)^2 / (4 ln 2)] along each axis, q the
+baseline's length [wavelengths] along that axis (Thompson, Moran & Swenson 2017, section 10).
 """
 
 from __future__ import annotations
@@ -17,25 +18,34 @@ from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
 from dsa110_assets.simulator.array import Array
-from dsa110_assets.simulator.sky import SKY_RADIUS_DEG, SimulatedSky
+from dsa110_assets.simulator.sky import SKY_RADIUS_DEG, SimulatedSky, offset_rad
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry, beam, timegrid
 
 EARTH_RATE_RAD_S = 2 * np.pi * timegrid.SIDEREAL_RATIO / 86400
 """Rate of the hour angle per UTC second."""
 _BAND_EDGES_HZ = np.array([1.311e9, 1.4e9, 1.499e9])
+_STEP_RAD = np.deg2rad(30 / 3600)
 Float = NDArray[np.float64]
+Complex = NDArray[np.complex128]
 
 
 @dataclass(frozen=True)
 class ApparentSky:
     """The sources that matter to one group: `lmn` (time, source, 3), separations and flux factors (time,
-    source)."""
+    source).
+
+    stokes_q (source,): Q over I. `extended` (k,): indices of the Gaussian ones, and `axes` (time, k, 2, 3) the
+    change of their lmn along the major and the minor axis, over the FWHM.
+    """
 
     model: SkyModel
     lmn: Float
     separation_deg: Float
     factors: Float
+    stokes_q: Float
+    extended: NDArray[np.int64]
+    axes: Float
 
     def amplitudes(self, frequencies_hz: Float) -> Float:
         """Apparent flux densities [Jy] (time, source, channel): spectrum, light curve and primary beam."""
@@ -58,23 +68,49 @@ def apparent_sky(sky: SimulatedSky, times_mjd: Float, dec_rad: float, faintest_j
     peak = np.max(sky.factors(times_mjd), axis=0, initial=0) * sky.model.flux_jy
     keep = np.flatnonzero((peak * reach >= faintest_jy) & (middle <= SKY_RADIUS_DEG))
     kept = sky.model.select(keep)
-    ra, dec = _apparent_places(kept, times_mjd)
+    ra, dec = _apparent_places(kept.ra_rad, kept.dec_rad, times_mjd)
+    extended = np.flatnonzero(sky.shapes[keep, 0])
     centre = np.stack([lst, np.full_like(lst, dec_rad)], axis=-1)[:, None, :]
     return ApparentSky(
         model=kept,
         lmn=np.stack(astrometry.lmn(ra, dec, centre), axis=-1),
         separation_deg=astrometry.separation_deg(ra, dec, lst[:, None], dec_rad),
         factors=sky.factors(times_mjd)[:, keep],
+        stokes_q=sky.stokes_q[keep],
+        extended=extended,
+        axes=_axes(kept.select(extended), sky.shapes[keep][extended], times_mjd, centre),
     )
 
 
-def _apparent_places(sources: SkyModel, times_mjd: Float) -> tuple[Float, Float]:
-    """Apparent (ra, dec) [rad], each (time, source): linear between the first time and the last.
+def _axes(sources: SkyModel, shapes: Float, times_mjd: Float, centre_rad: Float) -> Float:
+    """(time, source, 2, 3): the difference of lmn over the FWHM along major and minor axis.
+
+    From places 30 arcsec to both sides (good to 1e-8), so that precession, convergence of meridians and projection
+    are all in it.
+    """
+    found = np.zeros((times_mjd.size, len(sources), 2, 3))
+    for axis in range(2):
+        angle = np.deg2rad(shapes[:, 2] + 90 * axis)
+        ends = [
+            astrometry.lmn(
+                *_apparent_places(*offset_rad(sources.ra_rad, sources.dec_rad, side * _STEP_RAD, angle), times_mjd),
+                centre_rad,
+            )
+            for side in (1, -1)
+        ]
+        slope = (np.stack(ends[0], axis=-1) - np.stack(ends[1], axis=-1)) / (2 * _STEP_RAD)
+        found[:, :, axis] = slope * np.deg2rad(shapes[:, axis] / 3600)[:, None]
+    return found
+
+
+def _apparent_places(ra_rad: Float, dec_rad: Float, times_mjd: Float) -> tuple[Float, Float]:
+    """Apparent (ra, dec) [rad], each (time, source), of ICRS ones (source,): linear between the first time and the
+    last.
 
     Within five minutes places move by milliarcseconds (aberration); what is not linear is below 1e-4 arcsec.
     """
     ends = times_mjd[[0, -1]]
-    ra, dec = astrometry.icrs_to_apparent_rad(sources.ra_rad[None], sources.dec_rad[None], ends[:, None])
+    ra, dec = astrometry.icrs_to_apparent_rad(ra_rad[None], dec_rad[None], ends[:, None])
     where = ((times_mjd - ends[0]) / max(ends[1] - ends[0], 1e-9))[:, None]
     moved = (ra[1] - ra[0] + np.pi) % (2 * np.pi) - np.pi
     return ra[0] + where * moved, dec[0] + where * (dec[1] - dec[0])
@@ -82,18 +118,52 @@ def _apparent_places(sources: SkyModel, times_mjd: Float) -> tuple[Float, Float]
 
 def visibilities(
     array: Array, sky: ApparentSky, dec_rad: float, frequencies_hz: Float, width_hz: float
-) -> NDArray[np.complex128]:
-    """True visibilities [Jy] (time, row of one integration, channel), autos included; channels equally
-    spaced."""
+) -> Complex:
+    """True visibilities of Stokes I [Jy] (time, row of one integration, channel), autos included; channels
+    equally spaced."""
+    return _visibilities(array, sky, sky.amplitudes(frequencies_hz), dec_rad, frequencies_hz, width_hz)
+
+
+def stokes_q_visibilities(
+    array: Array, sky: ApparentSky, dec_rad: float, frequencies_hz: Float, width_hz: float
+) -> Complex | None:
+    """Those of Stokes Q, in the receptors' frame (XX = I + Q, YY = I - Q); None where no source is polarised."""
+    if not np.any(sky.stokes_q):
+        return None
+    amplitudes = sky.amplitudes(frequencies_hz) * sky.stokes_q[:, None]
+    return _visibilities(array, sky, amplitudes, dec_rad, frequencies_hz, width_hz)
+
+
+def _visibilities(
+    array: Array, sky: ApparentSky, amplitudes: Float, dec_rad: float, frequencies_hz: Float, width_hz: float
+) -> Complex:
     uvw = array.static_uvw_m(dec_rad)
-    rate = uvw_rate_m_s(uvw, dec_rad)
+    delay, rate = uvw / speed_of_light, uvw_rate_m_s(uvw, dec_rad) / speed_of_light
     step = float(frequencies_hz[1] - frequencies_hz[0]) if frequencies_hz.size > 1 else 0.0
-    out = np.zeros((sky.lmn.shape[0], uvw.shape[0], frequencies_hz.size), dtype=np.complex128)
-    _accumulate(
-        uvw / speed_of_light, rate / speed_of_light, sky.lmn, sky.amplitudes(frequencies_hz),
-        float(frequencies_hz[0]), step, width_hz, timegrid.INTEGRATION_S, out,
-    )  # fmt: skip
-    return out
+
+    def of(lmn: Float, amplitude: Float) -> Complex:
+        out = np.zeros((lmn.shape[0], uvw.shape[0], frequencies_hz.size), dtype=np.complex128)
+        first = float(frequencies_hz[0])
+        _accumulate(delay, rate, lmn, amplitude, first, step, width_hz, timegrid.INTEGRATION_S, out)
+        return out
+
+    if not sky.extended.size:
+        return of(sky.lmn, amplitudes)
+    points = np.setdiff1d(np.arange(len(sky.model)), sky.extended)
+    total = of(sky.lmn[:, points], amplitudes[:, points])
+    for k, source in enumerate(sky.extended):
+        resolved = _gaussian(delay, sky.axes[:, k], frequencies_hz)
+        total += of(sky.lmn[:, [source]], amplitudes[:, [source]]) * resolved
+    return total
+
+
+def _gaussian(delay_uvw: Float, axes: Float, frequencies_hz: Float) -> Float:
+    """(time, row, channel): what a Gaussian's size leaves of its visibility, for `axes` (time, 2, 3) over the
+    FWHM."""
+    across_s = np.einsum("rx,tax->tra", delay_uvw, axes)
+    return np.asarray(
+        np.exp(-(np.pi**2) / (4 * np.log(2)) * np.sum(across_s**2, axis=-1)[..., None] * frequencies_hz**2)
+    )
 
 
 def uvw_rate_m_s(uvw_m: Float, dec_rad: float) -> Float:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.simulator import fault_kinds
+from dsa110_assets.simulator.fault_kinds import SignalFault
 
 FaultKind = Literal[
     "missing_subband", "truncated", "zero_length", "duplicate_same", "duplicate_different", "incomplete"
@@ -16,38 +18,51 @@ FaultKind = Literal[
 
 @dataclass(frozen=True)
 class Fault:
-    """A planted fault: `group` counts from 0 over all nights of the call."""
+    """A planted fault of one file: `group` counts from 0 over all nights of the call."""
 
     kind: FaultKind
     group: int
     subband: int
 
+    def touches(self, group: int) -> bool:
+        """Whether it acts in the group with this index."""
+        return self.group == group
+
 
 @dataclass(frozen=True)
 class FixedSource:
-    """A constant source put into the sky by hand: ICRS [deg], Stokes I [Jy] at 1.4 GHz, S ~
-    nu^spectral_index."""
+    """A constant source put into the sky by hand: ICRS [deg], Stokes I [Jy] at 1.4 GHz, S ~ nu^spectral_index.
+
+    With a major axis it is a Gaussian: FWHM [arcsec], the major axis at `pa_deg` east of ICRS north. Stokes Q is
+    `stokes_q_fraction` of I.
+    """
 
     name: str
     ra_deg: float
     dec_deg: float
     flux_jy: float
     spectral_index: float = -0.7
+    major_arcsec: float = 0.0
+    minor_arcsec: float = 0.0
+    pa_deg: float = 0.0
+    stokes_q_fraction: float = 0.0
 
 
-def parse_fault(text: str) -> Fault:
-    """A fault from 'kind:group:subband', as in 'missing_subband:2:5'. ConfigurationError says the form and
-    the kinds."""
-    parts = text.split(":")
-    if (
-        len(parts) != 3
-        or parts[0] not in get_args(FaultKind)
-        or not (parts[1].isdigit() and parts[2].isdigit())
-    ):
+def parse_fault(text: str) -> Fault | SignalFault:
+    """A fault from 'kind:group:subband', as in 'missing_subband:2:5', or from what `fault_kinds.parse` reads.
+
+    ConfigurationError says the forms and the kinds.
+    """
+    kinds = get_args(FaultKind)
+    name, *parts = text.split(":")
+    if name in fault_kinds.KINDS:
+        return fault_kinds.parse(text)
+    if name not in kinds or len(parts) != 2 or not all(part.isdigit() for part in parts):
         raise ConfigurationError(
-            f"fault {text!r}: write KIND:GROUP:SUBBAND with KIND one of {', '.join(get_args(FaultKind))}"
+            f"fault {text!r}: write KIND:GROUP:SUBBAND with KIND one of {', '.join(kinds)}; or "
+            f"{fault_kinds.FORM} and KIND one of {', '.join(fault_kinds.KINDS)}"
         )
-    return Fault(parts[0], int(parts[1]), int(parts[2]))  # type: ignore[arg-type]
+    return Fault(name, int(parts[0]), int(parts[1]))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -118,7 +133,7 @@ class SimulationOptions:
         11
     )
     restart_lost_s: Annotated[float, Field(ge=0, description="time lost at a restart [s]")] = 398.5
-    faults: Annotated[tuple[Fault, ...], Field(description="faults to plant")] = ()
+    faults: Annotated[tuple[Fault | SignalFault, ...], Field(description="faults to plant")] = ()
     antenna_order: Annotated[
         Literal["ascending", "scrambled"], Field(description="scrambled: rows with ant1 > ant2 occur")
     ] = "ascending"
@@ -138,12 +153,29 @@ class SimulationOptions:
             raise ConfigurationError(
                 f"flux_max_jy = {self.flux_max_jy}: must exceed flux_min_jy = {self.flux_min_jy}"
             )
+        total = self.groups * self.nights
         for fault in self.faults:
-            if not (fault.group < self.groups * self.nights and fault.subband < self.subbands):
+            if isinstance(fault, SignalFault):
+                if max(fault.first, fault.last or 0) >= total:
+                    raise ConfigurationError(f"fault {fault.kind} in groups {fault.groups}: there are {total} groups")
+            elif not (fault.group < total and fault.subband < self.subbands):
                 raise ConfigurationError(
                     f"fault {fault.kind} at group {fault.group}, subband {fault.subband}: there are "
-                    f"{self.groups * self.nights} groups and {self.subbands} subbands"
+                    f"{total} groups and {self.subbands} subbands"
                 )
+
+    def file_faults(self, group: int) -> tuple[Fault, ...]:
+        """The faults of files of the group with this index."""
+        return tuple(f for f in self.faults if isinstance(f, Fault) and f.touches(group))
+
+    def signal_faults(self, *kinds: str, group: int | None = None) -> tuple[SignalFault, ...]:
+        """The faults of these kinds (all kinds when none is named) that act in a group, or anywhere, in the order
+        of the call."""
+        return tuple(
+            f
+            for f in self.faults
+            if isinstance(f, SignalFault) and (not kinds or f.kind in kinds) and (group is None or f.touches(group))
+        )
 
 
 def perfect(**changes: Any) -> SimulationOptions:

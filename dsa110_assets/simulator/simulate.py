@@ -12,7 +12,7 @@ import numpy as np
 
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.simulator import array as arrays
-from dsa110_assets.simulator import faults, instrument, interference, measurement, receiver, truth, writer
+from dsa110_assets.simulator import faults, instrument, instrument_faults, interference, measurement, receiver, sky_faults, truth, writer
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.schedule import SECONDS_PER_DAY, ScheduledGroup, schedule
 from dsa110_assets.simulator.sky import build_sky
@@ -79,7 +79,8 @@ class _Run:
         self.out, self.options = out, options
         self.array = arrays.build(options)
         self.instrument = instrument.build(options, self.array)
-        self.sky = build_sky(options, groups, previous)
+        instrument_faults.check_antennas(options, self.array)
+        self.sky, self.chosen = sky_faults.apply(build_sky(options, groups, previous), options, groups, previous)
         self.dec_rad = float(np.deg2rad(options.dec_deg))
         self.tones = interference.tones(options)
 
@@ -96,13 +97,14 @@ class _Run:
         paths, touched = [], []
         for subband in range(o.subbands):
             frequencies = band.subband_frequencies_hz(subband, o.channels)
-            true = measurement.visibilities(self.array, apparent, self.dec_rad, frequencies, width)
+            seen = (self.array, apparent, self.dec_rad, frequencies, width)
+            true, stokes_q = measurement.visibilities(*seen), measurement.stokes_q_visibilities(*seen)
             touched.append(
                 interference.add(
                     true, self.array, self.tones, bursts, self.dec_rad, frequencies, width, o.seed
                 )
             )
-            data = receiver.record(true, self.instrument, group, subband, frequencies, width)
+            data = receiver.record(true, self.instrument, group, subband, frequencies, width, stokes_q)
             path = self.out / writer.file_name(group.stamps[subband], subband, incomplete=True)
             writer.write_subband(
                 path, data, self.array, group.times_mjd, self.dec_rad, subband,
@@ -117,9 +119,13 @@ class _Run:
 
     def deliver(self, group: ScheduledGroup, paths: list[Path], rfi: dict[str, Any]) -> dict[str, Any]:
         """Rename a group's files to their final names, plant its faults; returns its entry of the truth."""
-        mine = [fault for fault in self.options.faults if fault.group == group.index]
+        mine = self.options.file_faults(group.index)
         names: list[str] = []
         for subband, path in enumerate(paths):
             here = [fault for fault in mine if fault.subband == subband]
             names += faults.deliver(path, self.out, group.stamps[subband], subband, here)
-        return truth.group_record(group, names, [asdict(fault) for fault in mine], rfi)
+        planted = [asdict(fault) for fault in mine]
+        for fault in self.options.signal_faults(group=group.index):
+            more = self.chosen.get(fault) or instrument_faults.told(fault, self.options, self.array)
+            planted += fault.records(**more)
+        return truth.group_record(group, names, planted, rfi)

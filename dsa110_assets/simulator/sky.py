@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,14 +31,43 @@ Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Listed:
+    """What a catalogue says of a source: ICRS [deg], Stokes I [Jy] at 1.4 GHz."""
+
+    name: str
+    ra_deg: float
+    dec_deg: float
+    flux_jy: float
+
+
+@dataclass(frozen=True)
 class SimulatedSky:
     """`model` holds mean (quiescent) fluxes; `kinds` and `curves` run along it; `note` says where calibration
-    rests."""
+    rests.
+
+    shapes (n, 3): Gaussian FWHM along the major and minor axis [arcsec] and the major axis's position angle [deg,
+    east of ICRS north], brought into this order; a point's are 0. stokes_q (n,): Q over I. Left out, all are 0. `listed`: by name, what a
+    catalogue says of the sources for which that is not the truth; None: it does not have the source.
+    """
 
     model: SkyModel
     kinds: tuple[str, ...]
     curves: tuple[LightCurve | None, ...]
     note: str
+    shapes: Float = field(default_factory=lambda: np.zeros((0, 3)))
+    stokes_q: Float = field(default_factory=lambda: np.zeros(0))
+    listed: Mapping[str, Listed | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.model)
+        for name, empty in (("shapes", np.zeros((n, 3))), ("stokes_q", np.zeros(n))):
+            value = getattr(self, name)
+            object.__setattr__(self, name, value if value.size else empty)
+            if getattr(self, name).shape != empty.shape:
+                raise ValueError(f"sky: {name} must have shape {empty.shape}, has {value.shape}")
+        turned = self.shapes[:, [1, 0, 2]] + [0.0, 0.0, 90.0]
+        longer = (self.shapes[:, 0] >= self.shapes[:, 1])[:, None]
+        object.__setattr__(self, "shapes", np.where(longer, self.shapes, turned))
 
     def factors(self, times_mjd: Float) -> Float:
         """Flux over mean flux, (n_times, n_sources)."""
@@ -67,18 +96,20 @@ def build_sky(
         cells = cells_near(pointings[:, 0], pointings[:, 1], SKY_RADIUS_DEG)
         entries.add(_near(population(options, cells), pointings), "constant")
     for fixed in options.fixed_sources:
-        entries.add(
-            _one(fixed.name, fixed.ra_deg, fixed.dec_deg, fixed.flux_jy, fixed.spectral_index), "constant"
-        )
+        one = _one(fixed.name, fixed.ra_deg, fixed.dec_deg, fixed.flux_jy, fixed.spectral_index)
+        shape = (fixed.major_arcsec, fixed.minor_arcsec, fixed.pa_deg)
+        entries.add(one, "constant", None, shape, fixed.stokes_q_fraction)
     kept = [
         s for s in (previous or {}).get("sources", []) if s["kind"] in ("flare", "ese") or s.get("synthetic")
     ]
     for source in kept:
         curve = LightCurve(**source["variability"]) if source.get("variability") else None
-        one = _one(
-            source["name"], source["ra_deg"], source["dec_deg"], source["flux_jy"], source["spectral_index"]
-        )
-        entries.add(one, source["kind"], curve)
+        # as listed: faults of the sky are applied to it again
+        if (listed := source.get("listed", source)) is not None:
+            one = _one(
+                listed["name"], listed["ra_deg"], listed["dec_deg"], listed["flux_jy"], source["spectral_index"]
+            )
+            entries.add(one, source["kind"], curve)
     note = (
         _ensure_calibrator(options, first_night, entries)
         if options.calibrator == "auto"
@@ -112,6 +143,15 @@ def observed_transits(sources: SkyModel, groups: Sequence[ScheduledGroup]) -> Fl
     return np.where(np.any((mjd >= first - half) & (mjd <= last + half), axis=0), mjd, np.nan)
 
 
+def offset_rad(ra_rad: Float, dec_rad: Float, distance_rad: float, angle_rad: Float) -> tuple[Float, Float]:
+    """Directions (ra, dec) [rad] at a distance [rad] from others, at position angles [rad] east of north; right at
+    the pole. Spherical law of cosines."""
+    near, far = np.cos(distance_rad), np.sin(distance_rad)
+    dec = np.arcsin(np.sin(dec_rad) * near + np.cos(dec_rad) * far * np.cos(angle_rad))
+    turn = np.arctan2(np.sin(angle_rad) * far * np.cos(dec_rad), near - np.sin(dec_rad) * np.sin(dec))
+    return np.asarray((ra_rad + turn) % (2 * np.pi)), np.asarray(dec)
+
+
 class _Entries:
     """Sources as they are gathered; they differ in what else is known of them."""
 
@@ -119,18 +159,28 @@ class _Entries:
         self.models: list[SkyModel] = []
         self.kinds: list[str] = []
         self.curves: list[LightCurve | None] = []
+        self.shapes: list[tuple[float, float, float]] = []
+        self.stokes_q: list[float] = []
 
-    def add(self, sources: SkyModel, kind: str, curve: LightCurve | None = None) -> None:
+    def add(
+        self, sources: SkyModel, kind: str, curve: LightCurve | None = None,
+        shape: tuple[float, float, float] = (0.0, 0.0, 0.0), stokes_q: float = 0.0,
+    ) -> None:  # fmt: skip
         self.models.append(sources)
         self.kinds += [kind] * len(sources)
         self.curves += [curve] * len(sources)
+        self.shapes += [shape] * len(sources)
+        self.stokes_q += [stokes_q] * len(sources)
 
     def model(self) -> SkyModel:
         empty = SkyModel((), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0))
         return model.concat(empty, *self.models)
 
     def sky(self, note: str) -> SimulatedSky:
-        return SimulatedSky(self.model(), tuple(self.kinds), tuple(self.curves), note)
+        shapes = np.array(self.shapes).reshape(-1, 3)
+        return SimulatedSky(
+            self.model(), tuple(self.kinds), tuple(self.curves), note, shapes, np.array(self.stokes_q)
+        )
 
 
 def _one(name: str, ra_deg: float, dec_deg: float, flux_jy: float, index: float) -> SkyModel:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.simulator import interference
+from dsa110_assets.simulator import interference, sky_faults
 from dsa110_assets.simulator.instrument import Instrument
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.schedule import ScheduledGroup
@@ -43,6 +43,11 @@ def load(out: Path, options: SimulationOptions) -> dict[str, Any] | None:
                 f"{path} was made with {name} = {earlier[name]}, not {getattr(options, name)}: "
                 "choose another directory"
             )
+    then = [fault for fault in earlier["faults"] if fault["kind"] in sky_faults.KINDS]
+    if then != json.loads(json.dumps([asdict(fault) for fault in options.signal_faults(*sky_faults.KINDS)])):
+        raise ConfigurationError(
+            f"{path} was made with other faults of the sky, which hold for all groups: choose another directory"
+        )
     return truth
 
 
@@ -82,25 +87,43 @@ def with_groups(truth: dict[str, Any], written: Sequence[dict[str, Any]]) -> dic
     merged = {g["mjd_start"]: g for g in truth["groups"]} | {g["mjd_start"]: g for g in written}
     groups = [merged[start] for start in sorted(merged)]
     touched = float(np.mean([g["rfi"]["touched_fraction"] for g in groups])) if groups else 0.0
-    faults = [fault | {"observation": g["observation"]} for g in groups for fault in g["faults"]]
-    return truth | {"groups": groups, "rfi": truth["rfi"] | {"touched_fraction": touched}, "faults": faults}
+    return truth | {
+        "groups": groups, "rfi": truth["rfi"] | {"touched_fraction": touched}, "faults": _all_faults(groups),
+    }  # fmt: skip
+
+
+def _all_faults(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every fault of a file with its observation; every fault of the signal once, with all its observations."""
+    files: list[dict[str, Any]] = []
+    signal: dict[str, dict[str, Any]] = {}
+    for group in groups:
+        for fault in group["faults"]:
+            if "subband" in fault:
+                files.append(fault | {"observation": group["observation"]})
+            else:
+                one = signal.setdefault(json.dumps(fault, sort_keys=True), fault | {"observations": []})
+                one["observations"].append(group["observation"])
+    return [*files, *signal.values()]
 
 
 def write(out: Path, truth: dict[str, Any]) -> None:
-    """Replace OUT/truth.json and OUT/catalogue.csv (mean positions and 1.4 GHz fluxes) at once each."""
+    """Replace OUT/truth.json and OUT/catalogue.csv (mean positions and 1.4 GHz fluxes, as listed where that is not
+    the truth) at once each."""
     _replace(out / "truth.json", json.dumps(truth, indent=1, allow_nan=False))
     path = out / ".catalogue.csv.tmp"
     with path.open("w", newline="") as handle:
         table = csv.writer(handle, lineterminator="\n")
         table.writerow(["name", "ra_deg", "dec_deg", "flux_jy", "spectral_index"])
-        for s in truth["sources"]:
+        for source in truth["sources"]:
+            if (s := source.get("listed", source)) is None:
+                continue
             table.writerow(
                 [
                     s["name"],
                     f"{s['ra_deg']:.8f}",
                     f"{s['dec_deg']:.8f}",
                     f"{s['flux_jy']:.6f}",
-                    f"{s['spectral_index']:.4f}",
+                    f"{source['spectral_index']:.4f}",
                 ]
             )
     os.replace(path, out / "catalogue.csv")
@@ -138,6 +161,14 @@ def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[s
             source["log_coefficients"] = sky.model.log_coefficients[i].tolist()
         if curve is not None:
             source["variability"] = variability_record(curve)
+        if sky.shapes[i, 0]:
+            source |= dict(zip(("major_arcsec", "minor_arcsec", "pa_deg"), sky.shapes[i].tolist(), strict=True))
+        if sky.stokes_q[i]:
+            source["stokes_q_fraction"] = float(sky.stokes_q[i])
+            source["stokes_q_jy"] = float(sky.stokes_q[i] * flux_1400[i])
+        if name in sky.listed:
+            listed = sky.listed[name]
+            source["listed"] = asdict(listed) if listed else None
         sources.append(source)
     return sources
 

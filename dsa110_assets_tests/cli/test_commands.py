@@ -97,6 +97,7 @@ def test_json_is_all_there_is_on_stdout(dsa110: Run, command: str) -> None:
         ("simulate /proc/nothing --groups 1", "cannot write"),
         ("simulate out --channels 7", "must divide 384"),
         ("simulate out --fault nonsense:0:0", "missing_subband"),
+        ("simulate out --fault power_loss:3:antenna=12,db=x", "db=x: write a number from 0 to 60"),
         ("process --through nothing", "tile_image"),
     ],
 )
