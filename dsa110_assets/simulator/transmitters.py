@@ -8,19 +8,21 @@ with s. The factors are the averages over a channel and an integration, as in `m
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
-from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.simulator import fault_kinds
 from dsa110_assets.simulator.array import Array
+from dsa110_assets.simulator.fault_kinds import SignalFault
 from dsa110_assets.simulator.measurement import uvw_rate_m_s
+from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.telescope import band, site, stations, timegrid
 
-Kind = Literal["satellite", "wide_rfi", "radar", "hopping", "comb"]
 SIDELOBE_SCATTER = 0.5
 """Natural logarithm of a dish's sidelobe amplitude, standard deviation from dish to dish and direction to direction."""
 _SIDELOBES, _STREAM_SIDELOBES, _STREAM_HOPS = 6, 11, 12
@@ -30,59 +32,53 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Transmitter:
-    """One planted transmitter; times are from the group's first integration's start.
+    """One planted transmitter; times are from the start of each group's first integration.
 
     power_jy: flux density at the middle of its spectrum through a sidelobe of gain 1. Its direction at the middle of
     its time is azimuth (north through east) and elevation; it moves by rate_deg_s along a great circle that leaves
-    there at heading_deg from the zenith's direction. Spectrum: raised cosine of full width at half power width_mhz,
-    `rolloff` 0 (a box) to 1; a comb has lines of 10 kHz every spacing_mhz within it; hopping takes, in every
-    integration, `hops` random places of width_mhz within span_mhz; radar sweeps over the dishes every period_s.
+    there at heading_deg from the zenith's direction. Medium-orbit satellites move by 0.01 degrees a second, low ones by
+    0.05 to 1. Spectrum: raised cosine of full width at half power width_mhz, `rolloff` 0 (a box) to 1; a comb has lines
+    of 10 kHz every spacing_mhz within it; hopping takes, in every integration, `hops` random places of that width within
+    span_mhz; radar (12 s a turn, 1.24 to 1.35 GHz for air surveillance) sweeps over the dishes every period_s.
     """
 
-    kind: Kind
-    power_jy: float = 100.0
-    centre_mhz: float = 1400.0
-    width_mhz: float = 35.0
-    rolloff: float = 0.35
-    start_s: float = 50.0
-    duration_s: float = 200.0
-    azimuth_deg: float = 120.0
-    elevation_deg: float = 45.0
-    rate_deg_s: float = 0.0
-    heading_deg: float = 90.0
-    spacing_mhz: float = 10.0
-    span_mhz: float = 100.0
-    hops: int = 4
-    period_s: float = 12.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ConfigurationError(f"interference {self.kind!r}: there are {', '.join(get_args(Kind))}")
-        for name in ("power_jy", "width_mhz", "duration_s", "spacing_mhz", "span_mhz", "period_s"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ConfigurationError(f"{self.kind}: {name} = {getattr(self, name)} must be above 0")
-        if not 0 <= self.rolloff <= 1:
-            raise ConfigurationError(f"{self.kind}: rolloff = {self.rolloff} must be 0 to 1")
+    kind: str
+    power_jy: float
+    centre_mhz: float
+    width_mhz: float
+    rolloff: float
+    start_s: float
+    duration_s: float
+    azimuth_deg: float
+    elevation_deg: float
+    rate_deg_s: float
+    heading_deg: float
+    spacing_mhz: float = 0.0
+    span_mhz: float = 0.0
+    hops: float = 0.0
+    period_s: float = 0.0
 
 
-DEFAULTS: dict[str, dict[str, float]] = {
-    "satellite": {"rate_deg_s": 0.01},
-    "wide_rfi": {"elevation_deg": 0.0},
-    "radar": {"elevation_deg": 0.0, "centre_mhz": 1330.0, "width_mhz": 2.0, "power_jy": 300.0, "start_s": 0.0, "duration_s": 1e4},
-    "hopping": {"elevation_deg": 5.0, "width_mhz": 5.0, "span_mhz": 80.0},
-    "comb": {"elevation_deg": 0.0, "width_mhz": 150.0, "power_jy": 1e4, "start_s": 0.0, "duration_s": 1e4},
-}
-"""What differs by kind: medium-orbit satellites move by 0.01 degrees a second (low ones by 0.05 to 1); air surveillance
-radars stand at 1.24 to 1.35 GHz and turn in 12 s; a comb is the harmonics of somebody's clock, always there."""
+def planted(faults: Sequence[SignalFault]) -> tuple[Transmitter, ...]:
+    """The transmitters among the faults."""
+    return tuple(from_fault(fault) for fault in faults if fault_kinds.KINDS[fault.kind].where == "interference")
 
 
-def transmitter(kind: str, values: dict[str, Any]) -> Transmitter:
-    """A transmitter of a kind, with its defaults changed by `values`. ConfigurationError for an unknown name or value."""
-    known = {field.name: field.type for field in fields(Transmitter)} | {}
-    for name in values:
-        if name == "kind" or name not in known:
-            raise ConfigurationError(f"{kind}: no parameter {name!r}; there are {', '.join(sorted(set(known) - {'kind'}))}")
-    return Transmitter(kind, **{**DEFAULTS.get(kind, {}), **values})  # type: ignore[arg-type]
+def from_fault(fault: SignalFault) -> Transmitter:
+    """The transmitter that a fault of interference describes."""
+    return Transmitter(fault.kind, **{name: float(value) for name, value in fault.values if isinstance(value, float)})
+
+
+def told(fault: SignalFault, options: SimulationOptions) -> dict[str, Any]:
+    """What truth.json says beyond its values: `touched`, ranges [integration, low MHz, high MHz] with any of its power."""
+    if fault_kinds.KINDS[fault.kind].where != "interference":
+        return {}
+    frequencies, width = band.band_frequencies_hz(options.subbands, options.channels), band.channel_width_hz(options.channels)
+    found = spectra(from_fault(fault), options.integrations, frequencies, width, options.seed) > 0
+    edges = np.diff(np.pad(found, ((0, 0), (1, 1))).astype(int), axis=1)
+    ranges = zip(*np.nonzero(edges > 0), np.nonzero(edges < 0)[1] - 1, strict=True)
+    low, high = (frequencies - width / 2) / 1e6, (frequencies + width / 2) / 1e6
+    return {"touched": [[int(t), round(float(low[first]), 6), round(float(high[last]), 6)] for t, first, last in ranges]}
 
 
 def add(
@@ -116,7 +112,7 @@ def spectra(item: Transmitter, n_times: int, frequencies_hz: Float, width_hz: fl
     centre, width = item.centre_mhz * 1e6, item.width_mhz * 1e6
     if item.kind == "hopping":
         rng = np.random.default_rng([seed, _STREAM_HOPS])
-        places = centre + (rng.uniform(-0.5, 0.5, (n_times, item.hops))) * item.span_mhz * 1e6
+        places = centre + (rng.uniform(-0.5, 0.5, (n_times, int(item.hops)))) * item.span_mhz * 1e6
         spectrum = np.stack([sum(_raised_cosine(frequencies_hz - place, width, item.rolloff) for place in row) for row in places])
         return np.asarray(item.power_jy * part[:, None] * spectrum)
     spectrum = _raised_cosine(frequencies_hz - centre, width, item.rolloff)
@@ -147,11 +143,6 @@ def sidelobes(towards: Float, n: int, seed: int) -> Float:
     waves = rng.normal(size=(n, _SIDELOBES, 3)) * stations.DISH_DIAMETER_M * 1.4e9 / speed_of_light
     turns = waves @ towards + rng.uniform(size=(n, _SIDELOBES))
     return np.asarray(np.exp(SIDELOBE_SCATTER * np.sqrt(2 / _SIDELOBES) * np.cos(2 * np.pi * turns).sum(axis=1)))
-
-
-def record(item: Transmitter) -> dict[str, Any]:
-    """What truth.json says of it."""
-    return asdict(item)
 
 
 def _raised_cosine(offset_hz: Float, width_hz: float, rolloff: float) -> Float:

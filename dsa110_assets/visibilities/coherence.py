@@ -36,6 +36,9 @@ _SHARE = 0.3
 _CORRELATED = 70 / 36
 """Variance of a mean of powers of second differences over that of independent ones: 1 + 2 (4^2 + 1) / 6^2."""
 _PASSES = 2
+_TRUSTED = 0.25, 4.0
+"""Power usual over the radiometer equation's. What lies outside has other autocorrelations than the noise's, no noise, or
+more of something else: such an antenna is not judged."""
 _SIGMA_BELOW = 0.16
 Float32 = NDArray[np.float32]
 
@@ -43,15 +46,18 @@ Float32 = NDArray[np.float32]
 class Coherence:
     """Powers of second differences of every baseline, in cells of one integration and `width` channels.
 
-    frame geometry: ant1, ant2 (baseline,) places among `n_antennas`, lengths_m (baseline,) of baselines.
+    ant1, ant2 (baseline,) number the antennas that are there; lengths_m (baseline,); shape (time, baseline, channel, pol).
+    judged: after `hits`, the part of the antennas whose noise is what their autocorrelations say; others find nothing.
     """
 
     def __init__(
         self, ant1: NDArray[np.int32], ant2: NDArray[np.int32], lengths_m: NDArray[np.float64], shape: tuple[int, ...],
-        width: int, channel_width_hz: float,
+        width: int, channel_width_hz: float, interval_s: float,
     ) -> None:  # fmt: skip
         n_times, _, n_channels, n_pols = shape
         self._ant1, self._ant2, self._width = ant1, ant2, width
+        self.judged = 0.0
+        self._expected = np.float32(6 / (channel_width_hz * interval_s))
         cells, n_antennas = -(-n_channels // width), int(max(ant1.max(), ant2.max())) + 1
         turns = lengths_m * channel_width_hz / speed_of_light
         self._lags = np.clip(np.rint(0.5 / np.maximum(turns, 1e-9)), 1, width).astype(np.int32)
@@ -64,7 +70,7 @@ class Coherence:
         """Take (time, len(baselines), channel, pol) samples, of which flagged ones do not count; autocorrelations too."""
         auto = np.flatnonzero(self._ant1[baselines] == self._ant2[baselines])
         self._autos[self._ant1[baselines[auto]]] = data[:, auto].real.swapaxes(0, 1)
-        n_times, n, n_channels, n_pols = data.shape
+        n_times, n, _, n_pols = data.shape
         parts, marks = data.reshape(n_times, n, -1).view(np.float32), flags.reshape(n_times, n, -1).view(np.uint8)
         _powers(parts, marks, self._lags[baselines], baselines, self._width, n_pols, self._powers, self._counts)
 
@@ -78,7 +84,8 @@ class Coherence:
         wide = 2 * number > self._width
         taken = (_widened((number > 0) & ~wide) | wide).view(np.uint8)
         sums, numbers = _gather(self._powers, self._counts, noise, self._ant1, self._ant2, taken)
-        hits = search(sums, numbers, first)
+        hits, present = search(sums, numbers, first), ~np.isnan(noise).all(axis=(1, 2))
+        self.judged = float(np.isfinite(_usual(sums, numbers))[present].mean()) if present.any() else 0.0
         live = known.any(axis=(1, 2)) | (numbers > 0).any(axis=(1, 2))
         hits[:, _everywhere(hits[live], wide[live])] = True
         sums, numbers = _gather(self._powers, self._counts, noise, self._ant1, self._ant2, hits.view(np.uint8) | taken)
@@ -86,8 +93,9 @@ class Coherence:
         return known | np.repeat(hits, self._width, axis=2)[:, :, : self._autos.shape[2]]
 
     def _noise(self) -> Float32:
-        """(antenna, cell, pol) autocorrelations, medians of cells in the integration in which they are lowest; NaN without any."""
-        n_antennas, n_times, n_channels, n_pols = self._autos.shape
+        """(antenna, cell, pol) whose products are the noise's second differences: autocorrelations, medians of cells in the
+        integration in which they are lowest, over sqrt(dnu dt / 6); NaN without any."""
+        n_antennas, _, _, n_pols = self._autos.shape
         noise = np.full((n_antennas, self._powers.shape[2], n_pols), np.nan, np.float32)
         for cell in range(noise.shape[1]):
             part = self._autos[:, :, cell * self._width : (cell + 1) * self._width]
@@ -96,6 +104,7 @@ class Coherence:
             middle = np.take_along_axis(order, (found // 2).clip(max=part.shape[2] - 1)[:, :, None], axis=2)[:, :, 0]
             lowest = middle.min(axis=1)
             noise[:, cell] = np.where(np.isfinite(lowest), lowest, np.nan)
+        noise *= np.sqrt(self._expected)
         return noise
 
 
@@ -169,7 +178,7 @@ def search(sums: NDArray[np.float64], numbers: NDArray[np.float64], first: float
     """(antenna, time, cell) True in windows whose mean power is `first` sigma and LEAST above what is usual.
 
     Windows of 2, 4, 8, 16 cells and of 1, 2, 4, 8 and all integrations, small ones first; what was found takes no part in
-    larger ones. Of a window, the integrations and the cells that have their share of its excess are True. Usual is the mean
+    larger ones; sums are in units of what the radiometer equation says. Of a window, the integrations and the cells that have their share of its excess are True. Usual is the mean
     of an antenna's cells without outliers, once more without what was found; sigma is that of independent noise, or the
     scatter of the windows below their median where that is more. Cells without samples (numbers 0) are never True.
     """
@@ -193,7 +202,7 @@ def search(sums: NDArray[np.float64], numbers: NDArray[np.float64], first: float
 
 
 def _usual(sums: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(antenna,) mean power of cells within 3 sigma of their median; inf where there are none."""
+    """(antenna,) mean power of cells within 3 sigma of their median; inf where there are none, or it is not that of noise."""
     usual = np.full(len(sums), np.inf)
     for a in np.flatnonzero((numbers > 0).any(axis=(1, 2))):
         there = numbers[a] > 0
@@ -201,23 +210,23 @@ def _usual(sums: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[n
         middle = np.median(mean)
         near = np.abs(mean - middle) <= 3 * middle * np.sqrt(_CORRELATED / np.minimum(numbers[a][there], np.median(numbers[a][there])))
         usual[a] = sums[a][there][near].sum() / numbers[a][there][near].sum()
-    return np.where(usual > 0, usual, np.inf)
+    return np.where((usual > _TRUSTED[0]) & (usual < _TRUSTED[1]), usual, np.inf)
 
 
 def _found(excess: NDArray[np.float64], number: NDArray[np.float64], long: int, wide: int, first: float) -> NDArray[np.bool_]:
     """(antenna, time, cell) True in the windows of `long` integrations and `wide` cells that are too high, trimmed."""
     total, count = _boxes(excess, long, wide), _boxes(number, long, wide)
-    score = np.where(count >= _FEWEST, total / np.sqrt(_CORRELATED * np.maximum(count, 1)), np.nan)
-    high = np.zeros(score.shape, np.bool_)
-    for a in np.flatnonzero((count >= _FEWEST).any(axis=(1, 2))):
-        middle, low = np.nanquantile(score[a], (0.5, _SIGMA_BELOW))
-        scatter = max(middle - low, 1)
-        high[a] = (score[a] > first * scatter) & (total[a] > LEAST * count[a])
+    enough = count >= _FEWEST
+    score = np.where(enough, total / np.sqrt(_CORRELATED * np.maximum(count, 1)), np.nan)
+    scatter = np.ones(len(score))
+    for a in np.flatnonzero(enough.any(axis=(1, 2))):
+        scatter[a] = max(np.nanquantile(score[a], 0.5) - np.nanquantile(score[a], _SIGMA_BELOW), 1)
+    high = enough & (total > LEAST * count) & (np.nan_to_num(score) > first * scatter[:, None, None])
     rows, columns = np.zeros(excess.shape, np.bool_), np.zeros(excess.shape, np.bool_)
     if not high.any():
         return rows
     share = _SHARE * total / np.maximum(count, 1)
-    n_times, n_cells = high.shape[1:]
+    n_times, n_cells = (int(size) for size in total.shape[1:])
     one, many = _boxes(excess, 1, wide), _boxes(number, 1, wide)
     for t in range(long):
         rows[:, t : t + n_times, :n_cells] |= high & (one[:, t : t + n_times] > share * many[:, t : t + n_times])
