@@ -24,7 +24,7 @@ LEAST = 0.02
 """Excess, in parts of the noise's power, below which interference is left: it adds as little to an image."""
 EVERYWHERE = 0.3
 """Wide interference that more than this part of the antennas see is in all of them, some too weak to tell."""
-_TURNS, _LONGEST_M = 2.0, 1000.0
+_TURNS, _LONGEST_M = 2.0, 500.0
 """On longer baselines a transmitter's delay turns more often within a channel, or its phase within an integration: they
 hardly see it."""
 _LONG, _WIDE = (1, 2, 4, 8), (2, 4, 8, 16)
@@ -70,9 +70,9 @@ class Coherence:
         """Take (time, len(baselines), channel, pol) samples, of which flagged ones do not count; autocorrelations too."""
         auto = np.flatnonzero(self._ant1[baselines] == self._ant2[baselines])
         self._autos[self._ant1[baselines[auto]]] = data[:, auto].real.swapaxes(0, 1)
-        n_times, n, _, n_pols = data.shape
+        n_times, n = data.shape[:2]
         parts, marks = data.reshape(n_times, n, -1).view(np.float32), flags.reshape(n_times, n, -1).view(np.uint8)
-        _powers(parts, marks, self._lags[baselines], baselines, self._width, n_pols, self._powers, self._counts)
+        _powers(parts, marks, self._lags[baselines], baselines, self._width, self._powers, self._counts)
 
     def hits(self, known: NDArray[np.uint8], first: float) -> NDArray[np.uint8]:
         """(antenna, time, channel) 1 where an antenna, or the array as a whole, sees interference at `first` sigma, or `known`.
@@ -109,27 +109,64 @@ class Coherence:
 
 
 @numba.njit(cache=True, parallel=True)
-def _powers(parts, flags, lags, places, width, n_pols, powers, counts):  # type: ignore[no-untyped-def]
-    """Sum |V(k - lag) - 2 V(k) + V(k + lag)|^2 in cells; parts (time, baseline, channel x pol x 2) float32."""
+def _powers(parts, flags, lags, places, width, powers, counts):  # type: ignore[no-untyped-def]
+    """Sum |V(k - lag) - 2 V(k) + V(k + lag)|^2 in cells; parts (time, baseline, channel x pol x 2) float32, two pols."""
     n_times, n_baselines, n = flags.shape
+    n_channels = n // 2
     for b in numba.prange(n_baselines):
-        if lags[b] == 0:
+        lag, place = lags[b], places[b]
+        if lag == 0:
             continue
-        shift, place = lags[b] * n_pols, places[b]
-        square = np.zeros(n, np.float32)
-        good = np.zeros(n, np.uint16)
         for t in range(n_times):
             x, flag = parts[t, b], flags[t, b]
-            for i in range(shift, n - shift):
-                real = x[2 * (i - shift)] - np.float32(2) * x[2 * i] + x[2 * (i + shift)]
-                imaginary = x[2 * (i - shift) + 1] - np.float32(2) * x[2 * i + 1] + x[2 * (i + shift) + 1]
-                use = (flag[i - shift] | flag[i] | flag[i + shift]) == 0
-                good[i] = np.uint16(use)
-                square[i] = real * real + imaginary * imaginary if use else np.float32(0)
-            for i in range(n):
-                cell, p = i // n_pols // width, i % n_pols
-                powers[place, t, cell, p] += square[i]
-                counts[place, t, cell, p] += good[i]
+            whole = _number(flag) == 0
+            for cell in range(powers.shape[2]):
+                low, high = max(cell * width, lag), min((cell + 1) * width, n_channels - lag)
+                if low >= high:
+                    continue
+                if whole:
+                    powers[place, t, cell, 0], powers[place, t, cell, 1] = _all(x, low, high, lag)
+                    counts[place, t, cell] = high - low
+                else:
+                    _some(x, flag, low, high, lag, powers[place, t, cell], counts[place, t, cell])
+
+
+@numba.njit(cache=True)
+def _number(flag):  # type: ignore[no-untyped-def]
+    number = np.uint32(0)
+    for value in flag:
+        number += np.uint32(value)
+    return number
+
+
+@numba.njit(cache=True, fastmath={"contract"})
+def _all(x, low, high, lag):  # type: ignore[no-untyped-def]
+    """(XX, YY) of channels from low on to before high, none of them flagged; four sums side by side, as the data lie."""
+    a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    before, middle, after = x[4 * (low - lag) :], x[4 * low :], x[4 * (low + lag) :]
+    for k in range(0, 4 * (high - low), 4):
+        one = before[k] - np.float32(2) * middle[k] + after[k]
+        two = before[k + 1] - np.float32(2) * middle[k + 1] + after[k + 1]
+        three = before[k + 2] - np.float32(2) * middle[k + 2] + after[k + 2]
+        four = before[k + 3] - np.float32(2) * middle[k + 3] + after[k + 3]
+        a += one * one
+        b += two * two
+        c += three * three
+        d += four * four
+    return a + b, c + d
+
+
+@numba.njit(cache=True)
+def _some(x, flag, low, high, lag, power, count):  # type: ignore[no-untyped-def]
+    """The same of what is not flagged, added to power (pol,) and count (pol,)."""
+    for k in range(low, high):
+        for p in range(2):
+            i, first, last = 2 * k + p, 2 * (k - lag) + p, 2 * (k + lag) + p
+            if not (flag[first] | flag[i] | flag[last]):
+                real = x[2 * first] - np.float32(2) * x[2 * i] + x[2 * last]
+                imaginary = x[2 * first + 1] - np.float32(2) * x[2 * i + 1] + x[2 * last + 1]
+                power[p] += real * real + imaginary * imaginary
+                count[p] += np.uint16(1)
 
 
 @numba.njit(cache=True, parallel=True)
@@ -178,9 +215,10 @@ def search(sums: NDArray[np.float64], numbers: NDArray[np.float64], first: float
     """(antenna, time, cell) True in windows whose mean power is `first` sigma and LEAST above what is usual.
 
     Windows of 2, 4, 8, 16 cells and of 1, 2, 4, 8 and all integrations, small ones first; what was found takes no part in
-    larger ones; sums are in units of what the radiometer equation says. Of a window, the integrations and the cells that have their share of its excess are True. Usual is the mean
-    of an antenna's cells without outliers, once more without what was found; sigma is that of independent noise, or the
-    scatter of the windows below their median where that is more. Cells without samples (numbers 0) are never True.
+    larger ones. Sums are in units of what the radiometer equation says. Of a window, the integrations and the cells that
+    have their share of its excess are True. Usual is the mean of an antenna's cells without outliers, once more without
+    what was found; sigma is that of independent noise, or the scatter of the windows below their median where that is
+    more. Cells without samples (numbers 0) are never True.
     """
     there = numbers > 0
     hits = np.zeros(sums.shape, np.bool_)
@@ -219,7 +257,7 @@ def _found(excess: NDArray[np.float64], number: NDArray[np.float64], long: int, 
     enough = count >= _FEWEST
     score = np.where(enough, total / np.sqrt(_CORRELATED * np.maximum(count, 1)), np.nan)
     scatter = np.ones(len(score))
-    for a in np.flatnonzero(enough.any(axis=(1, 2))):
+    for a in np.flatnonzero((np.nan_to_num(score) > first).any(axis=(1, 2))):
         scatter[a] = max(np.nanquantile(score[a], 0.5) - np.nanquantile(score[a], _SIGMA_BELOW), 1)
     high = enough & (total > LEAST * count) & (np.nan_to_num(score) > first * scatter[:, None, None])
     rows, columns = np.zeros(excess.shape, np.bool_), np.zeros(excess.shape, np.bool_)
