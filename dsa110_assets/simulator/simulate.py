@@ -48,8 +48,10 @@ def simulate(
     `progress(done, total, file or group)` is called after every group. Calling again with the same seed adds
     to the directory: truths are merged, variables keep their reference time. With `real_time` a group appears
     when its last integration ends, counted from the call; `clock` and `wait` [s] can be replaced.
-    Raises ConfigurationError for an unusable directory or one that holds another sky.
+    Raises ConfigurationError for an unusable directory, one that holds another sky, or a fault of an antenna or
+    calibrator that is not there.
     """
+    instrument_faults.check_antennas(options, arrays.build(options))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,7 +92,6 @@ class _Run:
         self.out, self.options = out, options
         self.array = arrays.build(options)
         self.instrument = instrument.build(options, self.array)
-        instrument_faults.check_antennas(options, self.array)
         self.sky, self.chosen = sky_faults.apply(build_sky(options, groups, previous), options, groups, previous)
         self.dec_rad = float(np.deg2rad(options.dec_deg))
         self.tones = interference.tones(options)
