@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.constants import speed_of_light
 
-LEAST = 0.02
-"""Excess, in parts of the noise's power, below which interference is left: it adds as little to an image."""
+LEAST = 0.005
+"""Excess, in parts of the noise's power, below which interference is left: it cannot be told from the sky's remains."""
 EVERYWHERE = 0.3
 """Wide interference that more than this part of the antennas see is in all of them, some too weak to tell."""
 _TURNS, _LONGEST_M = 2.0, 500.0
@@ -35,6 +35,8 @@ _SHARE = 0.3
 """Integrations and cells of a window count in which the mean excess is at least this part of the window's."""
 _CORRELATED = 70 / 36
 """Variance of a mean of powers of second differences over that of independent ones: 1 + 2 (4^2 + 1) / 6^2."""
+_EDGE = 3.0
+"""Beside what was found this many sigma are enough: interference has weaker edges."""
 _PASSES = 2
 _TRUSTED = 0.25, 4.0
 """Power usual over the radiometer equation's. What lies outside has other autocorrelations than the noise's, no noise, or
@@ -87,7 +89,7 @@ class Coherence:
         hits, present = search(sums, numbers, first), ~np.isnan(noise).all(axis=(1, 2))
         self.judged = float(np.isfinite(_usual(sums, numbers))[present].mean()) if present.any() else 0.0
         live = known.any(axis=(1, 2)) | (numbers > 0).any(axis=(1, 2))
-        hits[:, _everywhere(hits[live], wide[live])] = True
+        hits[:, _everywhere(hits[live], wide[live], taken[live] > 0)] = True
         sums, numbers = _gather(self._powers, self._counts, noise, self._ant1, self._ant2, hits.view(np.uint8) | taken)
         hits |= search(sums.sum(axis=0, keepdims=True), numbers.sum(axis=0, keepdims=True) / 2, first)
         return known | np.repeat(hits, self._width, axis=2)[:, :, : self._autos.shape[2]]
@@ -192,14 +194,16 @@ def _gather(powers, counts, noise, ant1, ant2, hits):  # type: ignore[no-untyped
     return sums, numbers
 
 
-def _everywhere(hits: NDArray[np.bool_], wide: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(time, cell) True where many antennas (antenna, time, cell) have hits, and on from there where many have one of both.
+def _everywhere(hits: NDArray[np.bool_], wide: NDArray[np.bool_], taken: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(time, cell) True where many antennas (antenna, time, cell) have hits, and on from there where many have one or `wide`.
 
-    Single integrations and cells between two such are True as well: they had too few samples left to tell.
+    Single integrations and cells between two such are True as well, and what was taken out of many antennas beside them: it
+    had no samples left to tell.
     """
     many = EVERYWHERE * max(len(hits), 1)
-    seed = hits.sum(axis=0) > many
-    found = ndimage.binary_propagation(seed, np.ones((3, 3)), seed | ((hits | wide).sum(axis=0) > many))
+    found = hits.sum(axis=0) > many
+    found = ndimage.binary_propagation(found, np.ones((3, 3)), found | ((hits | wide).sum(axis=0) > many))
+    found |= ndimage.binary_dilation(found) & (taken.sum(axis=0) > many)
     filled = np.pad(found, 1)
     filled[1:-1, 1:-1] |= (filled[:-2, 1:-1] & filled[2:, 1:-1]) | (filled[1:-1, :-2] & filled[1:-1, 2:])
     return filled[1:-1, 1:-1]
@@ -236,7 +240,21 @@ def search(sums: NDArray[np.float64], numbers: NDArray[np.float64], first: float
         if not (new & there).any():
             break
         hits |= new
+        for axis in (2, 1, 2, 1):
+            hits |= _beside(sums, np.where(there, numbers, 0), hits, axis)
     return hits & there
+
+
+def _beside(
+    sums: NDArray[np.float64], numbers: NDArray[np.float64], hits: NDArray[np.bool_], axis: int
+) -> NDArray[np.bool_]:
+    """(antenna, time, cell) True next to hits along `axis`, where all of a line that is next to some is _EDGE sigma above usual."""
+    wide = np.moveaxis(np.pad(hits, [(0, 0), *((1, 1) if axis == i else (0, 0) for i in (1, 2))]), axis, 0)
+    near = np.moveaxis(wide[2:] | wide[:-2], 0, axis) & ~hits & (numbers > 0)
+    number = np.where(near, numbers, 0).sum(axis=3 - axis, keepdims=True)
+    usual = _usual(sums, np.where(hits, 0, numbers))[:, None, None]
+    excess = (np.where(near, sums, 0) / usual).sum(axis=3 - axis, keepdims=True) - number
+    return np.asarray(near & (excess > _EDGE * np.sqrt(_CORRELATED * number)))
 
 
 def _usual(sums: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[np.float64]:
