@@ -107,7 +107,7 @@ def equations(vis: Visibilities, field: Field, parts: Parts, options: SolveOptio
         others = sum((rows[k] for k in whole[1:]), rows[whole[0]])
         uv = -2j * np.pi * (vis.uvw_m[t, cross, :2].T[..., None] * (vis.frequencies_hz / speed_of_light))
         turned = uv.astype(np.complex64) * (mean - rows[0] - others)
-        normal, targets = _products(_as_real(rows), _as_real(np.concatenate([mean[None], turned])))
+        normal, targets = products(_as_real(rows), _as_real(np.concatenate([mean[None], turned])))
         energy = float(np.sum(weights * (data.real**2 + data.imag**2), dtype=np.float64))
         uv_2 = np.einsum("abc,dbc,bc->ad", uv.imag, uv.imag, total)
         lone = mean - others
@@ -234,7 +234,7 @@ def coarse_shift(vis: Visibilities, field: Field, parts: Parts, options: SolveOp
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def _products(rows, columns):  # type: ignore[no-untyped-def]
+def products(rows, columns):  # type: ignore[no-untyped-def]
     """rows rows^T and rows columns^T, summed in single precision over runs of _RUN.
 
     Not by BLAS: its threads wait for one another by spinning, beside other processes for seconds.

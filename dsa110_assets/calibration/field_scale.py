@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dsa110_assets.calibration.field import _products
+from dsa110_assets.calibration.field_fit import products
+from dsa110_assets.calibration.group import robust_mean
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.visibilities.predict import predict_each
 from dsa110_assets.visibilities.types import Visibilities
@@ -18,8 +19,6 @@ _MOST_SAMPLES = 600_000
 _LEAST_SNR = 10.0
 _LEAST_SCATTER = 0.01
 """No catalogue knows a single source at another epoch better than this: without it the brightest source alone would decide."""
-_BIWEIGHT = 4.685
-_ROUNDS = 30
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ def fitted_fluxes(vis: Visibilities, sky: SkyModel, n_fitted: int) -> tuple[Floa
     size = n + (len(sky) > n)
     normal, target, energy, count = np.zeros((size, size)), np.zeros(size), 0.0, 0
     for columns, data, root in _columns(vis, sky, n):
-        own, theirs = _products(columns.view(np.float32), data.view(np.float32))
+        own, theirs = products(columns.view(np.float32), data.view(np.float32)[None])
         normal += own
-        target += theirs
+        target += theirs[:, 0]
         energy += float(np.sum(data.real**2 + data.imag**2, dtype=np.float64))
         count += int(np.count_nonzero(root))
     seen = np.flatnonzero(np.diag(normal) > 0)
@@ -86,32 +85,16 @@ def _columns(vis: Visibilities, sky: SkyModel, n: int) -> Iterator[tuple[_Comple
 
 
 def field_scale(factors: Float, errors: Float) -> Scale:
-    """What the sources of a field say together, robustly: the biweight estimate of location (Beaton & Tukey 1974).
+    """What the sources of a field say together, robustly (see group.robust_mean).
 
-    A source counts by its error and the scatter of all beyond their errors, at least 1 %: the calibrator itself is one voice,
-    and one that flared is none. Sources below 10 sigma have none.
+    A source counts by its error and the scatter of all beyond their errors, at least 1 %: one that flared, or the calibrator
+    itself, is one voice. Sources below 10 sigma have none.
     """
     use = np.isfinite(factors) & (errors > 0)
     use[use] = np.abs(factors[use]) > _LEAST_SNR * errors[use]
-    f, e = factors[use], errors[use]
-    if not f.size:
+    if not use.any():
         return Scale(float("nan"), float("nan"), 0)
-    middle = float(np.median(f))
-    scatter = _scatter(f - middle, e)
-    weights = np.ones(f.size)
-    for _ in range(_ROUNDS):
-        sigma = np.sqrt(e**2 + scatter**2)
-        pull = np.abs(f - middle) / sigma
-        weights = np.maximum(1 - (pull / _BIWEIGHT) ** 2, 0) ** 2 / sigma**2
-        middle = float(np.sum(weights * f) / np.sum(weights))
-        scatter = _scatter(f - middle, e)
-    return Scale(middle, float(1 / np.sqrt(np.sum(weights))), int(f.size))
-
-
-def _scatter(residuals: Float, errors: Float) -> float:
-    """What the sources scatter by beyond their errors, by the median."""
-    wide = 1.4826 * float(np.median(np.abs(residuals)))
-    return float(np.sqrt(max(wide**2 - float(np.median(errors)) ** 2, _LEAST_SCATTER**2)))
+    return Scale(*robust_mean(factors[use], np.hypot(errors[use], _LEAST_SCATTER)), int(use.sum()))
 
 
 def unknown_power(residual: Visibilities) -> tuple[float, float]:

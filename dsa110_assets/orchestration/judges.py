@@ -80,7 +80,7 @@ def refused(figures: Figures, _: "Thresholds") -> list[str]:
     return list(figures.get("refused", ()))
 
 
-def one_scale(figures: Figures, thresholds: "Thresholds") -> list[str]:
+def transits_of_one_scale(figures: Figures, thresholds: "Thresholds") -> list[str]:
     if figures.get("n_sets", 0) < 2:
         return []
     wrong = at_most("scale_spread", lambda t: t.max_scale_spread)(figures, thresholds)

@@ -230,11 +230,11 @@ ORDER = (
     Recipe(
         "measurement_set",
         "observation",
-        "2",
+        "3",
         _of_same_window("subband_group"),
         lambda s: {"flagging": s.flagging, "reader_engine": s.reader_engine},
     ),
-    Recipe("caltables", "night", "2", _transit_sets, lambda s: {"solve": s.solve, "solve_engine": s.solve_engine}),
+    Recipe("caltables", "night", "3", _transit_sets, lambda s: {"solve": s.solve, "solve_engine": s.solve_engine}),
     Recipe(
         "calibrated_ms",
         "observation",
@@ -245,21 +245,21 @@ ORDER = (
     Recipe(
         "tile_image",
         "observation",
-        "1",
+        "2",
         _of_same_window("calibrated_ms", "sky_model"),
         lambda s: {"imaging": s.imaging, "imaging_engine": s.imaging_engine},
     ),
-    Recipe("hour_mosaic", "hour", "1", _tiles_of_hour, lambda s: {"coadd": s.coadd}),
+    Recipe("hour_mosaic", "hour", "2", _tiles_of_hour, lambda s: {"coadd": s.coadd}),
     Recipe(
         "source_measurements",
         "hour",
-        "2",
+        "3",
         _mosaic_and_known,
         lambda s: {"photometry": s.photometry},
     ),
-    Recipe("night_mosaic", "night", "1", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
-    Recipe("light_curves", "night", "1", _measurements_until, lambda s: {"ensemble": s.ensemble}),
-    Recipe("variability", "night", "1", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
+    Recipe("night_mosaic", "night", "2", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
+    Recipe("light_curves", "night", "2", _measurements_until, lambda s: {"ensemble": s.ensemble}),
+    Recipe("variability", "night", "2", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
     Recipe("night_report", "night", "1", _night),
 )
 """All assets, each after everything it is made from."""

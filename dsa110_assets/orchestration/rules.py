@@ -129,7 +129,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             hard=True,
         ),
         Rule("all_transits", "every transit passed", ("n_sets", "n_transits"), judges.refused, severity=WARN),
-        Rule("one_scale", "all transits give one flux scale", ("scale_spread", "scales"), judges.one_scale),
+        Rule("one_scale", "all transits give one flux scale", ("scale_spread", "scales"), judges.transits_of_one_scale),
         Rule(
             "as_listed",
             "calibrators have the flux, place and size they are listed with",

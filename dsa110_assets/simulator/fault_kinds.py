@@ -219,7 +219,47 @@ SKY = (
         ),
     ),
 )  # fmt: skip
-INTERFERENCE: tuple[Kind, ...] = ()
+
+
+def _transmission(
+    power_jy: float, centre_mhz: float, width_mhz: float, *, always: bool, elevation_deg: float, rate_deg_s: float = 0.0
+) -> tuple[Parameter, ...]:
+    """What all transmitters have: see transmitters.Transmitter for the meaning."""
+    start_s, duration_s = (0.0, 1e4) if always else (50.0, 200.0)
+    return (
+        Parameter("power_jy", float(power_jy), low=1e-3, high=1e9), Parameter("centre_mhz", float(centre_mhz), low=1000, high=2000),
+        Parameter("width_mhz", float(width_mhz), low=1e-3, high=1000), Parameter("rolloff", 0.35, low=0, high=1),
+        Parameter("start_s", start_s, low=-1e5, high=1e5), Parameter("duration_s", duration_s, low=1e-3, high=1e5),
+        Parameter("azimuth_deg", 120.0, low=-360, high=360), Parameter("elevation_deg", float(elevation_deg), low=0, high=90),
+        Parameter("rate_deg_s", rate_deg_s, low=0, high=10), Parameter("heading_deg", 90.0, low=-360, high=360),
+    )  # fmt: skip
+
+
+INTERFERENCE = (
+    Kind(
+        "satellite", "interference", "a smooth wide downlink from a direction that moves",
+        _transmission(100, 1400, 35, always=False, elevation_deg=45, rate_deg_s=0.01),
+    ),
+    Kind(
+        "wide_rfi", "interference", "the same from the horizon, standing still",
+        _transmission(100, 1400, 35, always=False, elevation_deg=0),
+    ),
+    Kind(
+        "radar", "interference", "an air surveillance radar that sweeps over the dishes every period_s",
+        (*_transmission(300, 1330, 2, always=True, elevation_deg=0), Parameter("period_s", 12.0, low=0.1, high=1e4)),
+    ),
+    Kind(
+        "hopping", "interference", "in every integration at hops other places of width_mhz within span_mhz",
+        (
+            *_transmission(100, 1400, 5, always=False, elevation_deg=5), Parameter("span_mhz", 80.0, low=1e-3, high=1000),
+            Parameter("hops", 4.0, low=1, high=100),
+        ),
+    ),
+    Kind(
+        "comb", "interference", "harmonics of a clock: lines of 10 kHz every spacing_mhz, always there",
+        (*_transmission(1e4, 1400, 150, always=True, elevation_deg=0), Parameter("spacing_mhz", 10.0, low=0.1, high=1000)),
+    ),
+)  # fmt: skip
 KINDS = {kind.name: kind for kind in (*INSTRUMENT, *SKY, *INTERFERENCE)}
 
 

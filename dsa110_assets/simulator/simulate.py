@@ -12,7 +12,18 @@ import numpy as np
 
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.simulator import array as arrays
-from dsa110_assets.simulator import faults, instrument, instrument_faults, interference, measurement, receiver, sky_faults, truth, writer
+from dsa110_assets.simulator import (
+    faults,
+    instrument,
+    instrument_faults,
+    interference,
+    measurement,
+    receiver,
+    sky_faults,
+    transmitters,
+    truth,
+    writer,
+)
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.schedule import SECONDS_PER_DAY, ScheduledGroup, schedule
 from dsa110_assets.simulator.sky import build_sky
@@ -100,11 +111,10 @@ class _Run:
             frequencies = band.subband_frequencies_hz(subband, o.channels)
             seen = (self.array, apparent, self.dec_rad, frequencies, width)
             true, stokes_q = measurement.visibilities(*seen), measurement.stokes_q_visibilities(*seen)
-            touched.append(
-                interference.add(
-                    true, self.array, self.tones, bursts, self.dec_rad, frequencies, width, o.seed
-                )
-            )
+            here = interference.add(true, self.array, self.tones, bursts, self.dec_rad, frequencies, width, o.seed)
+            for item in transmitters.planted(o.signal_faults(group=group.index)):
+                here |= transmitters.add(true, self.array, item, self.dec_rad, frequencies, width, o.seed)
+            touched.append(here)
             data = receiver.record(true, self.instrument, group, subband, frequencies, width, stokes_q)
             path = self.out / writer.file_name(group.stamps[subband], subband, incomplete=True)
             writer.write_subband(
@@ -128,5 +138,5 @@ class _Run:
         planted = [asdict(fault) for fault in mine]
         for fault in self.options.signal_faults(group=group.index):
             more = self.chosen.get(fault) or instrument_faults.told(fault, self.options, self.array)
-            planted += fault.records(**more)
+            planted += fault.records(**more, **transmitters.told(fault, self.options))
         return truth.group_record(group, names, planted, rfi)

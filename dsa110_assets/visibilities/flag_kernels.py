@@ -147,22 +147,26 @@ def _median_clip(data, flags, sigmas, step):  # type: ignore[no-untyped-def]
 
 
 def extend(
-    flags: NDArray[np.bool_], cross: NDArray[np.bool_], delivered: NDArray[Any], fraction: float
-) -> None:
+    flags: NDArray[np.bool_], cross: NDArray[np.bool_], delivered: NDArray[Any], fraction: float,
+    wide: NDArray[np.bool_] | None = None,
+) -> None:  # fmt: skip
     """Flag spectra, time series and, over all live baselines, channels of which more than `fraction` is
     flagged.
 
     All three are judged on the flags as they came, so the order does not matter; channels of absent subbands
-    and wholly flagged baselines are not counted.
+    and wholly flagged baselines are not counted, nor is `wide` (time, channel): where all were flagged, of which the
+    rest of those channels and integrations is no worse.
     """
     if not delivered.any():
         return
     counts = baseline_counts(flags, delivered)
     live = cross[:, None] & (counts < flags.shape[0] * int(delivered.sum()))
     rows, n_channels, n_pols = _flat(flags), flags.shape[2], flags.shape[3]
-    channel = _channel_counts(rows, np.tile(live.view(np.uint8), n_channels)).sum(axis=0).reshape(n_channels, n_pols)
-    bad_channel = channel > fraction * np.maximum(live.sum(axis=0) * flags.shape[0], 1)
-    _extend_rows(rows, np.repeat(delivered, n_pols).view(np.uint8), n_pols, fraction, bad_channel.ravel().view(np.uint8))
+    counted = np.broadcast_to(delivered, (flags.shape[0], n_channels)) & (~wide if wide is not None else True)
+    judged = np.repeat(counted, n_pols, axis=1).view(np.uint8)
+    channel = (_channel_counts(rows, np.tile(live.view(np.uint8), n_channels)) * judged).sum(axis=0).reshape(n_channels, n_pols)
+    bad_channel = channel > fraction * np.maximum(live.sum(axis=0) * counted.sum(axis=0)[:, None], 1)
+    _extend_rows(rows, judged, n_pols, fraction, bad_channel.ravel().view(np.uint8))
 
 
 @numba.njit(cache=True, parallel=True)
@@ -178,26 +182,33 @@ def _channel_counts(flags, live):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, parallel=True)
-def _extend_rows(flags, delivered, n_pols, fraction, bad_channel):  # type: ignore[no-untyped-def]
+def _extend_rows(flags, judged, n_pols, fraction, bad_channel):  # type: ignore[no-untyped-def]
     n_times, n_baselines, n = flags.shape
-    n_delivered = delivered.sum() // n_pols
+    in_time, in_band = np.zeros(n, np.float32), np.zeros(n_times, np.float32)
+    for t in range(n_times):
+        for i in range(n):
+            in_time[i] += judged[t, i]
+            in_band[t] += judged[t, i] / n_pols
     for b in numba.prange(n_baselines):
-        number = _over_time(flags, b)
+        number = np.zeros(n, np.uint16)
+        for t in range(n_times):
+            for i in range(n):
+                number[i] += np.uint16(flags[t, b, i] & judged[t, i])
         column = np.empty(n, np.uint8)
         for i in range(n):
-            column[i] = bad_channel[i] | (np.uint8(number[i] > fraction * n_times) & delivered[i])
+            column[i] = bad_channel[i] | np.uint8(number[i] > fraction * in_time[i])
         for t in range(n_times):
-            if _number(flags[t, b], delivered) > fraction * n_delivered:  # of all polarisations, so perhaps of one
+            if _number(flags[t, b], judged[t]) > fraction * in_band[t]:  # of all polarisations, so perhaps of one
                 for p in range(n_pols):
-                    if _number(flags[t, b, p::n_pols], delivered[p::n_pols]) > fraction * n_delivered:
+                    if _number(flags[t, b, p::n_pols], judged[t, p::n_pols]) > fraction * in_band[t]:
                         flags[t, b, p::n_pols] = 1
             for i in range(n):
                 flags[t, b, i] |= column[i]
 
 
 @numba.njit(cache=True)
-def _number(flags, delivered):  # type: ignore[no-untyped-def]
+def _number(flags, judged):  # type: ignore[no-untyped-def]
     number = np.uint32(0)
     for i in range(flags.size):
-        number += np.uint32(flags[i] & delivered[i])
+        number += np.uint32(flags[i] & judged[i])
     return number

@@ -1,5 +1,5 @@
 """Flagging: zeros, autocorrelations, clip, interference on each baseline, dead receptors, interference seen by
-antennas, extension; in that order.
+antennas, wide interference, extension; in that order.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dsa110_assets.visibilities import flag_kernels as kernels
 from dsa110_assets.visibilities import stacking, sumthreshold
+from dsa110_assets.visibilities.coherence import Coherence
 from dsa110_assets.visibilities.options import FlaggingOptions
 from dsa110_assets.visibilities.stacking import Stack
 from dsa110_assets.visibilities.types import Visibilities
@@ -32,12 +33,14 @@ class FlagReport:
     causes: part of the cross-correlation samples of delivered subbands first flagged by each step.
     dead_receptors: (antenna index, 0 = XX or 1 = YY). fraction: flagged part of the cross-correlation
     samples of live receptors and delivered subbands; fraction_raw: of all cross-correlation samples.
+    judged_wide: part of the antennas in which wide interference could be looked for (own engine; see coherence).
     """
 
     causes: dict[str, float] = field(default_factory=dict)
     dead_receptors: list[tuple[int, int]] = field(default_factory=list)
     fraction: float = 0.0
     fraction_raw: float = 0.0
+    judged_wide: float = 0.0
 
 
 def flag(vis: Visibilities, options: FlaggingOptions | None = None) -> tuple[Visibilities, FlagReport]:
@@ -70,7 +73,15 @@ class Flagger:
         self._place = np.zeros(len(frame.antennas.names), np.int32)
         self._place[frame.active_antennas] = np.arange(frame.active_antennas.size)
         self._windows = max(n_channels // _WIDEST, _FEWEST)
-        self._stack = Stack(frame.active_antennas.size, n_channels, n_times) if options.engine == "own" else None
+        self._width = max(n_channels // _BLOCKS, _NARROWEST_BLOCK)
+        self._stack: Stack | None = None
+        self._coherence: Coherence | None = None
+        if options.engine == "own":
+            ends, lengths_m = (self._place[frame.ant1], self._place[frame.ant2]), np.linalg.norm(frame.uvw_m[0], axis=1)
+            self._stack = Stack(frame.active_antennas.size, n_channels, n_times)
+            self._coherence = Coherence(
+                *ends, lengths_m, frame.data.shape, self._width, frame.channel_width_hz, frame.interval_s
+            )  # fmt: skip
 
     @property
     def whole(self) -> bool:
@@ -84,14 +95,14 @@ class Flagger:
         for cause, number in zip(("file", "zeros", "clip"), counts[cross].sum(axis=0), strict=True):
             self._causes[cause] += int(number)
         before = self._count(flags, cross)
-        if self._stack is not None:
+        if self._stack is not None and self._coherence is not None:
             ends = self._place[self._frame.ant1[baselines]], self._place[self._frame.ant2[baselines]]
             excess = np.empty((baselines.size, data.shape[0], data.shape[2]), np.int8)
             sumthreshold.flag_blocks(
                 data,
                 flags,
                 ~cross,
-                max(data.shape[2] // _BLOCKS, _NARROWEST_BLOCK),
+                self._width,
                 np.float32(options.threshold_sigma),
                 np.float32(options.mad_sigma),
                 self._windows,
@@ -99,6 +110,7 @@ class Flagger:
                 excess,
             )
             self._stack.add(excess, *ends)
+            self._coherence.add(baselines, data, flags)
             before = self._note("sumthreshold", flags, cross, before)
         elif options.engine == "aoflagger":
             _aoflagger(data, flags, cross)
@@ -108,7 +120,7 @@ class Flagger:
             self._note("median", flags, cross, before)
 
     def finish(self, flags: NDArray[np.bool_]) -> FlagReport:
-        """What takes all baselines: dead receptors, interference seen by antennas, extension; `flags` in place."""
+        """What takes all baselines: dead receptors, interference seen by antennas, wide, extension; `flags` in place."""
         vis, options, delivered, cross = self._frame, self._options, self._delivered, self._cross
         before = self._count(flags, cross)
         dead = _flag_dead(vis, flags, delivered, options.dead_fraction)
@@ -117,7 +129,12 @@ class Flagger:
             hits = self._stack.hits(options.threshold_sigma, self._windows, ETA)
             stacking.flag(flags, self._place[vis.ant1], self._place[vis.ant2], hits)
             before = self._note("antennas", flags, cross, before)
-        kernels.extend(flags, cross, delivered, options.extend_fraction)
+        wide: NDArray[np.bool_] | None = None
+        if self._coherence is not None:
+            hits = self._coherence.hits(hits, options.threshold_sigma)
+            stacking.flag(flags, self._place[vis.ant1], self._place[vis.ant2], hits)
+            before, wide = self._note("coherent", flags, cross, before), np.asarray(hits.all(axis=0))
+        kernels.extend(flags, cross, delivered, options.extend_fraction, wide)
         before = self._note("extend", flags, cross, before)
         dead = sorted(set(dead) | set(_flag_dead(vis, flags, delivered, options.dead_fraction)))
         self._note("dead_after", flags, cross, before)
@@ -127,6 +144,7 @@ class Flagger:
             dead_receptors=dead,
             fraction=_fraction(flags, delivered, live & cross[:, None]),
             fraction_raw=_fraction(flags, np.ones_like(delivered), np.broadcast_to(cross[:, None], live.shape)),
+            judged_wide=self._coherence.judged if self._coherence is not None else 0.0,
         )
 
     def _count(self, flags: NDArray[np.bool_], cross: NDArray[np.bool_]) -> int:

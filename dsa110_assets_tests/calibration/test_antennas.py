@@ -96,9 +96,8 @@ def test_fluxes_are_those_of_a_direct_fit(vis: Visibilities, sky: SkyModel) -> N
 
 
 def test_the_scale_is_what_most_sources_say() -> None:
-    """Of 400 trials of 15 sources at 0.85, one of which flared threefold, pulls have mean 0 and standard deviation 1; three
-    sigma of those are 0.15 and 0.11; biweights of normal values are 0.9 in the mean, so errors are 5 % wide, and the scatter's own
-    error adds as much."""
+    """Of 400 trials of 15 sources at 0.85, one of which flared threefold: by Huber's limit of 1.5 it pulls as much as 1.5 / (14 x
+    0.87) of a source's error, which is half of the mean's. Errors include that scatter, so pulls are no wider than 1."""
     rng = np.random.default_rng(1)
     pulls = []
     for _ in range(400):
@@ -108,8 +107,8 @@ def test_the_scale_is_what_most_sources_say() -> None:
         found = field_scale.field_scale(factors, errors)
         pulls.append((found.factor - 0.85) / found.error)
         assert found.count == 15
-    assert abs(np.mean(pulls)) < 0.15
-    assert 0.85 < np.std(pulls) < 1.15
+    assert abs(np.mean(pulls)) < 0.5
+    assert 0.7 < np.std(pulls) < 1.1
     assert field_scale.field_scale(np.array([np.nan]), np.array([0.1])).count == 0
 
 

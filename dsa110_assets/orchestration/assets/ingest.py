@@ -81,6 +81,7 @@ def measurement_set(context: dg.AssetExecutionContext, platform: Platform) -> dg
             **stages.seconds,
             "flag_fraction": float(flagged.fraction),
             "flag_fraction_raw": float(flagged.fraction_raw),
+            "flag_judged_wide": float(flagged.judged_wide),
             "n_dead_receptors": len(flagged.dead_receptors),
             "antennas": [frame.antennas.names[i] for i in frame.active_antennas],
             "problems": problems,
