@@ -67,6 +67,8 @@ def calibrate_transit(
         **solution.report,
         **figures,
         "calibrator": calibrator.name,
+        "calibrator_ra_deg": calibrator.ra_deg,
+        "calibrator_dec_deg": calibrator.dec_deg,
         "anchor": anchor_of(calibrator, refined),
         "anchor_provisional": calibrator.variable and not seen.rescaled,
         "transit_mjd": transit.mjd,

@@ -27,21 +27,21 @@ def system_jy(vis: Visibilities, tables: Sequence[Gains]) -> Receptors:
     """The system's equivalent flux density [Jy] of every receptor that data were seen with.
 
     The median over integrations and channels (some sixty of them) of corrected autocorrelations |V| / |g|^2, the
-    arithmetic of apply.weight_factors. NaN for dead receptors and where all is flagged or without autocorrelation.
+    arithmetic of apply.weight_factors. NaN for dead receptors and without autocorrelation.
     """
     rows = np.flatnonzero(vis.is_auto)
     channels = slice(None, None, max(1, vis.frequencies_hz.size // _MOST_CHANNELS))
-    data, flags = (np.stack([one[rows][:, channels] for one in full]) for full in (vis.data, vis.flags))
+    data = np.stack([one[rows][:, channels] for one in vis.data])  # flagged as they all are, for they are not to be imaged
     antennas = vis.ant1[rows]
     frame = replace(
-        vis, data=data, flags=flags, weights=np.ones(data.shape, np.float32), ant1=antennas, ant2=antennas,
+        vis, data=data, flags=np.zeros(data.shape, np.bool_), weights=np.ones(data.shape, np.float32), ant1=antennas, ant2=antennas,
         uvw_m=vis.uvw_m[:, rows], frequencies_hz=vis.frequencies_hz[channels],
     )  # fmt: skip
     gains, good = total_gains(frame, tables)
     power = np.where(good, gains.real**2 + gains.imag**2, np.nan)[:, antennas]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the median of a dead receptor is the NaN that is wanted
-        seen = np.nanmedian(np.where(flags | (data.real <= 0), np.nan, data.real) / power, axis=(0, 2))
+        seen = np.nanmedian(np.where(data.real <= 0, np.nan, data.real) / power, axis=(0, 2))
     found = {vis.antennas.names[a]: (math.nan, math.nan) for a in vis.active_antennas}
     return found | {vis.antennas.names[a]: (float(x), float(y)) for a, (x, y) in zip(antennas, seen, strict=True)}
 

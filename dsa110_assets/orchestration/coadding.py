@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _OBSERVATION = ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands", "caltable_set", "caltable_age_h", "anchor")
 _GAINS = (
-    "antennas_lost", "n_antennas_lost", "n_antennas_kept", "flux_scale", "flux_scale_error", "flux_scale_applied",
+    "receptors_lost", "antennas_lost", "n_antennas_lost", "n_antennas_kept", "flux_scale", "flux_scale_error", "flux_scale_applied",
     "drift_amplitude", "drift_phase_deg", "epoch_gains",
 )  # fmt: skip
 """What calibrating found of antennas and gains, where it looked."""

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -243,10 +243,38 @@ def write_verdicts(made: "Calibrated", chosen: "CaltableSet", directory: Path, m
     """What the antennas were found to be: antennas.parquet, a picture, and what was applied as a CASA table; the figures."""
     if made.observed is None:
         return {"antennas_judged": False}
-    from dsa110_assets.calibration import caltables, verdicts
+    from dsa110_assets.calibration import caltables, receptors, verdicts
 
-    receptors = verdicts.table(made.observed, made.frame, made.system_jy, {})
-    receptors.to_parquet(directory / "antennas.parquet")
-    verdicts.draw(receptors, directory / "preview.png")
+    then_jy = receptors.read_receptors(chosen.paths[0].parent)
+    table = verdicts.table(made.observed, made.frame, made.system_jy, then_jy)
+    table.to_parquet(directory / "antennas.parquet")
+    verdicts.draw(table, directory / "preview.png")
     caltables.write(verdicts.gains(made.observed, made.frame), directory / "epoch.cal", ms_path)
-    return verdicts.figures(made.observed, receptors)
+    return verdicts.figures(made.observed, table)
+
+
+def as_seen(sky: "SkyModel", tables: "Product") -> "SkyModel":
+    """The sky with the calibrators of a night's transits as bright and where the transits found them, not as listed."""
+    import numpy as np
+
+    from dsa110_assets.archive.files import read_json
+    from dsa110_assets.calibration.field import SAME_SOURCE_DEG
+    from dsa110_assets.telescope import astrometry
+
+    told = read_json(tables.path / "transits.json") or {"transits": []}
+    flux, log, ra, dec = sky.flux_jy.copy(), sky.log_coefficients.copy(), sky.ra_rad.copy(), sky.dec_rad.copy()
+    for one in told["transits"]:
+        figures = one["figures"]
+        if one["problems"]:
+            continue
+        factor = float(figures["calibrator_flux_factor"]) if figures["calibrator_flux_set"] else 1.0
+        east, north = (float(figures[f"calibrator_offset_{axis}_arcsec"] or 0.0) for axis in ("ra", "dec"))  # null: unknown
+        place = np.deg2rad([figures["calibrator_ra_deg"], figures["calibrator_dec_deg"]])
+        away_deg = astrometry.separation_deg(*place, sky.ra_rad, sky.dec_rad)
+        k = int(np.argmin(away_deg))
+        if away_deg[k] < SAME_SOURCE_DEG:
+            flux[k] *= factor
+            log[k, 0] += np.log10(factor) * bool(log[k].any())
+            ra[k] += np.deg2rad(east / 3600) / np.cos(dec[k])
+            dec[k] += np.deg2rad(north / 3600)
+    return replace(sky, flux_jy=flux, log_coefficients=log, ra_rad=ra, dec_rad=dec)

@@ -52,7 +52,7 @@ def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
         product = found.only("measurement_set")
         with stages("calibrate"):
             note = f"{product.id} {choice.set.set_id}"
-            sky = read_sky_model(found.only("sky_model").path)
+            sky = solving.as_seen(read_sky_model(found.only("sky_model").path), found.only("caltables"))
             made = solving.calibrate(product.path / MEASUREMENT_SET, choice.set, settings, sky, draft.path / CALIBRATED, note)
         antennas = frozenset(product.metadata["antennas"])
         return {
