@@ -255,20 +255,24 @@ def antennas_judged(figures: Figures, _: "Thresholds") -> list[str]:
 
 
 def receptors_lost(figures: Figures, _: "Thresholds") -> list[str]:
-    lost = figures.get("receptors_lost", ())
+    if "receptors_lost" not in figures:
+        return ["receptors were not compared with the sky"]
+    lost = figures["receptors_lost"]
     return [f"{', '.join(lost)} see no sky and are flagged"] if lost else []
 
 
 def scale_left(figures: Figures, thresholds: "Thresholds") -> list[str]:
     """What is left after the correction, beyond three times its error."""
-    left, error = figures["flux_scale"] / figures["flux_scale_applied"] - 1, figures["flux_scale_error"]
-    limit = max(thresholds.max_flux_scale_left, 3 * error)
+    left, error = _number(figures, "flux_scale") / _number(figures, "flux_scale_applied") - 1, _number(figures, "flux_scale_error")
+    if not math.isfinite(left + error):
+        return ["flux_scale or its error is unknown"]
+    limit = max(thresholds.max_flux_scale_left, SIGMAS * error)
     return [] if abs(left) <= limit else [f"fluxes are {left:+.1%} off those of the reference sources: {figures['flux_scale_reason']}"]
 
 
 def scale_moved(figures: Figures, thresholds: "Thresholds") -> list[str]:
-    off = figures["flux_scale"] - 1
-    if abs(off) <= max(thresholds.flux_scale_warn, 3 * figures["flux_scale_error"]):
+    off, error = _number(figures, "flux_scale") - 1, _number(figures, "flux_scale_error")
+    if abs(off) <= max(thresholds.flux_scale_warn, SIGMAS * error):
         return []
     return [f"the tables of {figures['calibrator']} give fluxes {off:+.1%} off: {figures['flux_scale_reason']}"]
 

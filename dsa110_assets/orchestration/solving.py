@@ -242,7 +242,7 @@ def calibrate(ms_path: Path, chosen: "CaltableSet", settings: "Settings", sky: "
 def write_verdicts(made: "Calibrated", chosen: "CaltableSet", directory: Path, ms_path: Path) -> dict[str, Any]:
     """What the antennas were found to be: antennas.parquet, a picture, and what was applied as a CASA table; the figures."""
     if made.observed is None:
-        return {"antennas_judged": False}
+        return {"antennas_judged": False, "receptors_lost": []}
     from dsa110_assets.calibration import caltables, receptors, verdicts
 
     then_jy = receptors.read_receptors(chosen.paths[0].parent)
@@ -270,7 +270,7 @@ def as_seen(sky: "SkyModel", tables: "Product") -> "SkyModel":
         factor = float(figures["calibrator_flux_factor"]) if figures["calibrator_flux_set"] else 1.0
         east, north = (float(figures[f"calibrator_offset_{axis}_arcsec"] or 0.0) for axis in ("ra", "dec"))  # null: unknown
         place = np.deg2rad([figures["calibrator_ra_deg"], figures["calibrator_dec_deg"]])
-        away_deg = astrometry.separation_deg(*place, sky.ra_rad, sky.dec_rad)
+        away_deg = astrometry.separation_deg(place[0], place[1], sky.ra_rad, sky.dec_rad)
         k = int(np.argmin(away_deg))
         if away_deg[k] < SAME_SOURCE_DEG:
             flux[k] *= factor
