@@ -34,7 +34,7 @@ Search = Callable[[Visibilities, float], SkyModel]
 """Finds sources above a flux [Jy] in residual visibilities: brightest first, at their apparent (dimmed) fluxes."""
 
 N_FITTED = 24
-_ROUNDS = 6
+_ROUNDS = 8
 _SIGNIFICANT, _LEAST_CHANGE = 5.0, 0.05
 """A source's flux in the model is replaced where it differs from what the field says by so many sigma and so large a part."""
 _SETTLED = 0.01
@@ -49,7 +49,8 @@ class Observed:
 
     epoch: their gains; noise (antenna, block, pol): see `scatter.noise_factors`; scale: fluxes over the reference sources', and
     scale_applied, by which they are divided (1: left); sky: the field's model as it was found; changed_sources, new_sources:
-    numbers of those that are not as the catalogue says. sums: what it rests on, for block and interval bounds.
+    numbers of those that are not as the catalogue says. references_needed: to move the scale. sums: what it rests on, for block and
+    interval bounds.
     """
 
     epoch: EpochGains
@@ -60,6 +61,7 @@ class Observed:
     sky: SkyModel
     changed_sources: int
     new_sources: int
+    references_needed: int
     sums: Comparison
 
 
@@ -78,10 +80,12 @@ def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Sea
     """Compare calibrated `vis` [Jy] with `sky`; `search` finds what `sky` lacks.
 
     The model is put right in rounds: a source whose flux is not what the others say it should be, or that the model lacks,
-    would turn antennas that are well. At most six rounds; most observations need one.
+    would turn antennas that are well. At most eight rounds; most observations need one. If the model still lacks much of the
+    sky then, nothing is said of antennas.
     """
     field = field_model(vis, sky, options.model_sources)
     listed_jy = field.flux_jy.copy()  # 0 for new sources, which come first: they are fitted, but no reference
+    lacking = False
     for _ in range(_ROUNDS):
         sums = compare(vis, field)
         epoch = solve_epoch(sums, options)
@@ -92,17 +96,24 @@ def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Sea
         over_listed = field.flux_jy[:n_fitted][known] / listed_jy[:n_fitted][known]
         scale = field_scale.field_scale(factors[known] * over_listed, errors[known] * over_listed)
         # a source that was just found is fitted first: until it is in the gains, the catalogue's fluxes seem to be wrong
-        found = _unknown(thin, field, search)
+        residual, lacking = _residual(thin, field)
+        found = _brightest(residual, field, search) if lacking and search is not None else None
         if found is not None:
-            field, listed_jy = sky_model.concat(found, field), np.concatenate([np.zeros(len(found)), listed_jy])
+            field, listed_jy = sky_model.concat(found, field), np.append(0.0, listed_jy)
             continue
         better = _with_fluxes(field, listed_jy, factors, errors, scale)
         if better is field:
+            lacking = False
             break
         field = better
-    applied, reason = _applied(scale, options)
+    if lacking:
+        epoch = solve_epoch(sums, replace(options, least_snr=np.inf))
+    applied, reason = _applied(scale, options) if epoch.judged else (1.0, "the field says nothing: the tables' scale stands")
     changed = int(np.sum((field.flux_jy != listed_jy) & (listed_jy > 0)))
-    return Observed(epoch, noise_factors(sums, epoch), scale, applied, reason, field, changed, int(np.sum(listed_jy == 0)), sums)
+    return Observed(
+        epoch, noise_factors(sums, epoch), scale, applied, reason, field, changed, int(np.sum(listed_jy == 0)),
+        options.least_references, sums,
+    )  # fmt: skip
 
 
 def _with_fluxes(field: SkyModel, listed_jy: Float, factors: Float, errors: Float, scale: Scale) -> SkyModel:
@@ -131,28 +142,28 @@ def _with_fluxes(field: SkyModel, listed_jy: Float, factors: Float, errors: Floa
     return replace(field, flux_jy=flux, log_coefficients=log)
 
 
-def _unknown(thin: Visibilities, field: SkyModel, search: Search | None) -> SkyModel | None:
-    """The brightest sources the model lacks, at their own fluxes; None where what is left is no sky.
-
-    Those of half the brightest's flux and more: fainter ones may be its sidelobes. Where the brightest is at a source of the
-    model, it is for the fit to put that right first.
-    """
-    if search is None:
-        return None
+def _residual(thin: Visibilities, field: SkyModel) -> tuple[Visibilities, bool]:
+    """What is left without the model, and whether there is a sky in it that matters."""
     model = predict(thin, field)
     residual = replace(thin, data=thin.data - model[..., None])
     power, error = field_scale.unknown_power(residual)
     least = _LEAST_PART**2 * float(np.mean(model.real**2 + model.imag**2))
-    if not power > max(_SIGNIFICANT * error, least):
-        return None
+    return residual, power > max(_SIGNIFICANT * error, least)
+
+
+def _brightest(residual: Visibilities, field: SkyModel, search: Search) -> SkyModel | None:
+    """The brightest source in a residual, at its own flux; None if there is none, or if it is at a source of the model, which
+    is for the fit to put right. The others may be its sidelobes."""
+    power, _ = field_scale.unknown_power(residual)
     found = search(residual, float(np.sqrt(power)) / 4)
-    away = astrometry.separation_deg(found.ra_rad[:, None], found.dec_rad[:, None], field.ra_rad, field.dec_rad)
-    lacking = away.min(axis=1, initial=np.inf) > SAME_SOURCE_DEG
-    if not lacking.any() or not lacking[0]:
+    if not len(found):
         return None
-    new = found.select(lacking).brighter_than(_DOMINANT * float(found.flux_jy[0]))
-    response = beam_on(thin, np.rad2deg(new.ra_rad), np.rad2deg(new.dec_rad)).mean(axis=0)
-    return replace(new, flux_jy=new.flux_jy / response)
+    one = found.select([0])
+    away_deg = astrometry.separation_deg(one.ra_rad[0], one.dec_rad[0], field.ra_rad, field.dec_rad)
+    if float(away_deg.min(initial=np.inf)) < SAME_SOURCE_DEG:
+        return None
+    response = beam_on(residual, np.rad2deg(one.ra_rad), np.rad2deg(one.dec_rad)).mean(axis=0)
+    return replace(one, flux_jy=one.flux_jy / response)
 
 
 def _applied(scale: Scale, options: EpochOptions) -> tuple[float, str]:

@@ -29,6 +29,9 @@ _LEAST_BANDPASS = 0.02
 _SIGNIFICANT = 3.0
 _INCOHERENT = 0.5
 """A receptor whose baselines differ by half the sky from any gain of it shows another sky."""
+_WRONG_SKY, _OF_ITS_OWN = 0.25, 3.0
+"""If most receptors differ by a quarter of it, it is the model that is not the sky, and nothing is said of antennas; and a
+receptor shows another sky only if it differs by three times what is usual."""
 _FEWEST = 4
 _ROUNDS = 5
 
@@ -45,7 +48,7 @@ class EpochGains:
     lost   (antenna, pol) receptors that do not see the sky. changed: those whose bandpass changed.
     drift_amplitude, drift_phase_rad: the true spread of the receptors that do not stand out. stand_out (antenna, pol).
     gain_chi2: how much chi-squared of unseen data fell by what is applied; 0 where nothing is.
-    variance: of a complex sample of weight 1, after the fit. judged: whether the field is bright enough to say anything.
+    variance: of a complex sample of weight 1, after the fit. judged: whether the field is bright, and known, well enough to say anything.
     misfit: what baselines differ by from any gains' product, as part of the signal: a model that is not the sky.
     """
 
@@ -85,7 +88,10 @@ def solve_epoch(sums: Comparison, options: EpochOptions) -> EpochGains:
     error = np.where(np.isfinite(measured), error, np.nan)
     common, lost, judged = _sight(measured, error, options)
     if judged:
-        lost |= np.isfinite(measured) & (_incoherence(all_r, all_d, sums, total.gains, variance) > _INCOHERENT * common)
+        apart = _incoherence(all_r, all_d, sums, total.gains, variance)
+        usual = float(np.nanmedian(apart))
+        judged = usual < _WRONG_SKY * common
+        lost |= np.isfinite(measured) & (np.nan_to_num(apart) > max(_INCOHERENT * common, _OF_ITS_OWN * usual))
     nothing = _nothing(sums, measured, error, common, variance, judged)
     use = np.isfinite(measured) & ~lost
     if not judged or use.sum() < _FEWEST:
@@ -195,19 +201,24 @@ def _sigma(fit: _Fit, variance: float) -> Float:
 
 
 def _incoherence(r: Complex, d: Float, sums: Comparison, gains: Complex, variance: float) -> Float:
-    """Root mean square of what a receptor's baselines differ by from its gain times the others', over the sky's amplitude, less
-    the noise: (antenna, pol). Products that are exchanged have a sky of other phases on every baseline, which a small gain fits
-    best; it is no smaller for that."""
+    """What a receptor's baselines differ by from its gain times the others', over the sky's amplitude, beyond the noise:
+    (antenna, pol), of r, d (pol, baseline); NaN without any. The median over baselines, of which a broken partner has one.
+
+    Products that are exchanged have a sky of other phases on every baseline, which a small gain fits best; what is left is no
+    smaller for that.
+    """
     z = gains[:, sums.ant1] * np.conj(gains[:, sums.ant2])
-    seen = d > 0
-    left = np.where(seen, np.abs(r - d * z) ** 2 / np.where(seen, d, 1) - variance, 0)
-    found = np.zeros((sums.n_antennas, 2))
-    for p in range(2):
-        excess, power = np.zeros(sums.n_antennas), np.zeros(sums.n_antennas)
-        for ends, others in ((sums.ant1, sums.ant2), (sums.ant2, sums.ant1)):
-            excess += np.bincount(ends, left[p], sums.n_antennas)
-            power += np.bincount(ends, d[p] * np.abs(gains[p, others]) ** 2, sums.n_antennas)
-        found[:, p] = np.sqrt(np.maximum(excess, 0) / np.where(power > 0, power, np.inf))
+    found = np.full((sums.n_antennas, 2), np.nan)
+    for antenna in np.union1d(sums.ant1, sums.ant2):
+        mine = (sums.ant1 == antenna) | (sums.ant2 == antenna)
+        other = np.where(sums.ant1 == antenna, sums.ant2, sums.ant1)[mine]
+        for p in range(2):
+            weight = d[p, mine] * np.abs(gains[p, other]) ** 2
+            seen = weight > 0
+            if seen.any():
+                left = np.abs(r[p, mine] - d[p, mine] * z[p, mine])[seen] ** 2 / (d[p, mine][seen] * weight[seen])
+                noise = np.log(2) * variance * float(np.median(1 / weight[seen]))
+                found[antenna, p] = np.sqrt(max(float(np.median(left)) - noise, 0.0))
     return found
 
 

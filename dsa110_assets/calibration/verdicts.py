@@ -68,7 +68,7 @@ def _verdict(observed: Observed, antenna: int, pol: int, row: Mapping[str, Any])
     """One phrase: what is the matter with a receptor, and what was done."""
     epoch = observed.epoch
     if not epoch.judged:
-        return "not judged: the field is too faint"
+        return "not judged: the field is too faint, or not as its model"
     power = row["system_over_calibrator"]
     if epoch.lost[antenna, pol]:
         noise = f", and {power:.2f} times the power it had" if power == power and not 1 / _POWER_CHANGED < power < _POWER_CHANGED else ""
@@ -112,6 +112,7 @@ def figures(observed: Observed, receptors: pd.DataFrame) -> dict[str, Any]:
         "flux_scale": scale.factor,
         "flux_scale_error": scale.error,
         "flux_scale_references": scale.count,
+        "flux_scale_needed": observed.references_needed,
         "flux_scale_applied": observed.scale_applied,
         "flux_scale_reason": observed.scale_reason,
         "field_sources_changed": observed.changed_sources,

@@ -45,11 +45,11 @@ def unless(figures: Figures, name: str, good: Callable[[float], bool], wrong: st
     return [] if good(value) else [f"{name} is {value:.4g}{unit}, {wrong}"]
 
 
-def if_known(count: str, judge: Judge) -> Judge:
-    """Judge only where there was anything to compare with; a sky without a catalogue proves nothing."""
+def if_known(count: str, judge: Judge, least: int = 1) -> Judge:
+    """Judge only where there was anything to compare with, `least` of it; a sky without a catalogue proves nothing."""
 
     def sometimes(figures: Figures, thresholds: "Thresholds") -> list[str]:
-        return judge(figures, thresholds) if figures.get(count) else []
+        return judge(figures, thresholds) if (figures.get(count) or 0) >= least else []
 
     return sometimes
 
@@ -251,7 +251,7 @@ def residuals(figures: Figures, thresholds: "Thresholds") -> list[str]:
 def antennas_judged(figures: Figures, _: "Thresholds") -> list[str]:
     if figures.get("antennas_judged"):
         return []
-    return ["the field's known sources are too faint to tell whether antennas and flux scale are right"]
+    return ["the field's known sources are too faint, or too few of it, to tell whether antennas and flux scale are right"]
 
 
 def receptors_lost(figures: Figures, _: "Thresholds") -> list[str]:
@@ -259,6 +259,16 @@ def receptors_lost(figures: Figures, _: "Thresholds") -> list[str]:
         return ["receptors were not compared with the sky"]
     lost = figures["receptors_lost"]
     return [f"{', '.join(lost)} see no sky and are flagged"] if lost else []
+
+
+def of_references(judge: Judge) -> Judge:
+    """Judge the flux scale where antennas were judged and there are reference sources enough to move it."""
+
+    def sometimes(figures: Figures, thresholds: "Thresholds") -> list[str]:
+        known = figures.get("antennas_judged") and figures.get("flux_scale_references", 0) >= figures.get("flux_scale_needed", 0)
+        return judge(figures, thresholds) if known else []
+
+    return sometimes
 
 
 def scale_left(figures: Figures, thresholds: "Thresholds") -> list[str]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 VERDICTS = "checks"
 """Metadata key under which a product keeps what its rules said when it was published."""
+FEWEST_REFERENCES = 3
+"""An image is not withheld for what one or two sources say, which may have changed."""
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 
 
@@ -176,14 +178,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "flux_scale",
             "the flux scale is that of the field's reference sources, or was corrected to it",
             ("flux_scale", "flux_scale_error", "flux_scale_applied", "flux_scale_references"),
-            judges.if_known("flux_scale_references", judges.scale_left),
+            judges.of_references(judges.scale_left),
             hard=True,
         ),
         Rule(
             "flux_scale_drift",
             "the tables' flux scale is that of the field's reference sources",
             ("flux_scale", "flux_scale_error", "flux_scale_applied"),
-            judges.if_known("flux_scale_references", judges.scale_moved),
+            judges.of_references(judges.scale_moved),
             severity=WARN,
         ),
         Rule(
@@ -213,14 +215,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "flux_scale",
             "fluxes are the catalogue's within reason: what is beyond is not published",
             ("flux_ratio", "flux_ratio_error", "reference_count"),
-            judges.if_known("reference_count", judges.flux_scale),
+            judges.if_known("reference_count", judges.flux_scale, FEWEST_REFERENCES),
             hard=True,
         ),
         Rule(
             "position",
             "sources are where the catalogue has them, within reason: what is beyond is not published",
             _OFFSETS,
-            judges.if_known("reference_count", judges.position),
+            judges.if_known("reference_count", judges.position, FEWEST_REFERENCES),
             hard=True,
         ),
         Rule("rms", "the noise is what the radiometer equation allows", ("rms_jy", "rms_over_radiometer"), judges.rms),

@@ -197,3 +197,14 @@ def test_a_receptor_with_the_phases_of_others_is_lost() -> None:
     turned = Comparison(given.r + (turn[:, None] - 1) * given.d, *list(vars(given).values())[1:])
     found = solve_epoch(turned, EpochOptions())
     assert list(zip(*np.nonzero(found.lost), strict=True)) == [(5, 0), (5, 1)]
+
+
+def test_a_sky_the_model_does_not_know_condemns_no_antenna() -> None:
+    """Half of the signal is of sources the model lacks, with phases of their own on every baseline."""
+    rng = np.random.default_rng(6)
+    given = sums(np.ones((1, 1, 1, 1), complex))
+    unknown = 0.5 * np.exp(2j * np.pi * rng.random((2, 1, ANT1.size)))
+    found = solve_epoch(Comparison(given.r + unknown * given.d, *list(vars(given).values())[1:]), EpochOptions())
+    assert not found.judged
+    assert not found.lost.any()
+    assert found.applied == "none"

@@ -9,20 +9,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dsa110_assets.archive.product import jsonable
 from dsa110_assets.calibration import calibrated, night, verdicts
 from dsa110_assets.calibration.epoch_options import EpochOptions
 from dsa110_assets.calibration.gains import Gains
 from dsa110_assets.calibration.options import SolveOptions
+from dsa110_assets.calibration.quality import calibrator_problems
+from dsa110_assets.calibration.solve import Solution
 from dsa110_assets.calibration.transits import transits
 from dsa110_assets.imaging import tile
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.search import bright_sources
-from dsa110_assets.orchestration import rules
+from dsa110_assets.orchestration import rules, solving
 from dsa110_assets.simulator.options import SimulationOptions, parse_fault
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.sky import calibrators, model
@@ -62,15 +66,20 @@ def observation(place: Path, start: str, faults: tuple[str, ...] = ()) -> tuple[
     return place / "raw.ms", truth
 
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Gains, ...], model.SkyModel]:
-    """The tables of 3C138's transit, and the catalogue."""
-    place = tmp_path_factory.mktemp("transit")
-    path, _ = observation(place, TRANSIT)
+def solved(place: Path, faults: tuple[str, ...] = ()) -> tuple[Solution, model.SkyModel]:
+    """3C138's transit solved, and the catalogue."""
+    path, _ = observation(place, TRANSIT, faults)
     sky = model.from_frame(read_catalogue(place / "in" / "catalogue.csv"))
     vis = measurement_set.mapped(path)
     (transit,) = [t for t in transits(calibrators.load(), vis.times_mjd[0], vis.times_mjd[-1], 16.27) if t.calibrator.alias == "3C138"]
-    return night.calibrate_transit(vis, sky, transit, SolveOptions(), search=bright_sources).tables, sky
+    return night.calibrate_transit(vis, sky, transit, SolveOptions(), search=bright_sources), sky
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Gains, ...], model.SkyModel]:
+    """The tables of a healthy transit, and the catalogue."""
+    solution, sky = solved(tmp_path_factory.mktemp("transit"))
+    return solution.tables, sky
 
 
 def seen(place: Path, tables: tuple[tuple[Gains, ...], model.SkyModel], faults: tuple[str, ...]) -> Seen:
@@ -101,8 +110,8 @@ def fluxes(image: tile.TileImage, truth: dict[str, Any]) -> np.ndarray:
             (source["name"],), np.deg2rad([source["ra_deg"]]), np.deg2rad([source["dec_deg"]]), np.array([source["flux_jy"]]),
             np.array([source["spectral_index"]]), log_coefficients=np.array([source.get("log_coefficients", [0.0] * 6)]),
         )  # fmt: skip
-        if crowded(source, sources):
-            continue
+        if crowded(source, sources) or source.get("major_arcsec", 0) > 0 or source["name"].endswith((" A", " B")):
+            continue  # no point: its peak is not its flux
         figures = reference_figures(image.image, image.primary_beam, image.header, 5 * image.rms_jy, one)
         if figures["reference_count"]:
             found.append(figures["flux_ratio"])
@@ -177,3 +186,53 @@ def test_most_of_the_array_deaf_is_no_observation(tables, tmp_path: Path) -> Non
     assert found.figures["n_antennas_lost"] >= 11  # some are dead already
     assert "enough_antennas" in found.failed
     json.dumps(found.figures)
+
+
+INTERFERENCE = {
+    "satellite, 35 MHz for 200 s": ("satellite:0:power_jy=100,width_mhz=35,duration_s=200",),
+    "wide and still, 35 MHz for 200 s": ("wide_rfi:0:power_jy=100,width_mhz=35,duration_s=200",),
+}
+
+
+@pytest.mark.parametrize("faults", INTERFERENCE.values(), ids=list(INTERFERENCE))
+def test_wide_interference_is_flagged(tables, tmp_path: Path, faults: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    found = seen(tmp_path, tables, faults)
+    assert_right(found)
+    assert found.figures["receptors_lost"] == []
+
+
+def test_polarised_sources_and_receptors_of_unequal_noise(tmp_path: Path) -> None:
+    """Stokes I is (XX + YY) / 2; the calibrator's own 5 % are in the tables, and make XX and YY of all others unequal."""
+    faults = ("polarised:*:fraction=0.05", "receptor_noise:0:ratio=1.5")
+    (tmp_path / "transit").mkdir()
+    (tmp_path / "later").mkdir()
+    solution, sky = solved(tmp_path / "transit", faults)
+    assert_right(seen(tmp_path / "later", (solution.tables, sky), faults))
+
+
+WRONG_CALIBRATORS = {
+    "15 % brighter": ("calibrator_flux:*:factor=1.15", "refused"),
+    "8 arcsec off": ("calibrator_offset:*:arcsec=8", "right"),
+    "resolved, 20 arcsec": ("calibrator_size:*:major_arcsec=20,minor_arcsec=20", "right"),
+    "resolved, 8 arcsec": ("calibrator_size:*:major_arcsec=8,minor_arcsec=8", "right"),
+    "double, 25 arcsec": ("calibrator_double:*:arcsec=25", "right or refused"),
+}
+
+
+@pytest.mark.parametrize(("fault", "expected"), WRONG_CALIBRATORS.values(), ids=list(WRONG_CALIBRATORS))
+def test_a_calibrator_that_is_not_as_listed(tmp_path: Path, fault: str, expected: str) -> None:
+    """It is refused by name, or the observation after it is right all the same."""
+    (tmp_path / "transit").mkdir()
+    (tmp_path / "later").mkdir()
+    solution, sky = solved(tmp_path / "transit", (fault,))
+    figures = {k: v for k, v in solution.report.items() if k != "system_jy"}
+    problems = calibrator_problems("0521+166", figures, Thresholds())
+    if "refused" in expected and problems:
+        assert all("0521+166" in problem for problem in problems)
+        return
+    assert problems == []
+    assert "right" in expected
+    told = {"transits": [{"problems": [], "figures": jsonable(figures)}]}
+    (tmp_path / "transits.json").write_text(json.dumps(told))
+    as_seen = solving.as_seen(sky, SimpleNamespace(path=tmp_path))  # type: ignore[arg-type]
+    assert_right(seen(tmp_path / "later", (solution.tables, as_seen), (fault,)))

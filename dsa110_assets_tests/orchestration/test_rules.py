@@ -25,7 +25,7 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "calibrated_ms": {
         "caltable_age_h": 2.0, "caltable_dec_offset_deg": 0.0, "n_antennas_without_tables": 0, "calibrator": "3C138",
-        "antennas_judged": True, "receptors_lost": [], "kept_antenna_fraction": 1.0, "flux_scale_references": 20,
+        "antennas_judged": True, "receptors_lost": [], "kept_antenna_fraction": 1.0, "flux_scale_references": 20, "flux_scale_needed": 3,
         "flux_scale": 1.005, "flux_scale_error": 0.004, "flux_scale_applied": 1.0, "flux_scale_reason": "the tables' scale stands",
         "drift_amplitude": 0.01, "drift_phase_deg": 1.0,
     },
