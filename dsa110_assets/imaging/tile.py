@@ -123,13 +123,16 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
         return deconvolve(measured(samples), wide_psf, options, pixel_rad=pixel_rad, beam_rad=beam_rad, threads=threads)
 
     cleaned = cleaned_of(stokes)
-    if options.clean_iterations and robust_rms(cleaned.residual) > unlisted.EXCESS * weighted.noise_jy:
+    noisy = weighted.noise_jy > 0 and robust_rms(cleaned.residual) > unlisted.EXCESS * weighted.noise_jy
+    if options.clean_iterations and noisy:
         # CLEAN takes half of such a source's sidelobes for components: what is left without them shows it whole
         without_points = measured(stokes).without(cleaned.points)
         without = unlisted.take_out(stokes, without_points, weighted.weights, means[-1], gridder, slant)
-        taken_out |= {"unlisted": float(without.flux_jy.size), "unlisted_jy": float(without.flux_jy.sum())}
-        if without.flux_jy.size:
-            cleaned = cleaned_of(replace(stokes, data=without.data))
+        again = cleaned_of(replace(stokes, data=without.data)) if without.flux_jy.size else cleaned
+        better = robust_rms(again.residual) < robust_rms(cleaned.residual)
+        taken = without.flux_jy if better else without.flux_jy[:0]
+        taken_out |= {"unlisted": float(taken.size), "unlisted_jy": float(taken.sum())}
+        cleaned = again if better else cleaned
     image = restore(cleaned.model, cleaned.residual, beam, pixel_deg, threads)
     add_points(image, cleaned.points, beam, pixel_deg)
     rms_jy = robust_rms(cleaned.residual)

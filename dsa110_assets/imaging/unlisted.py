@@ -52,8 +52,9 @@ def take_out(
     """The samples of `stokes` without up to twenty sources beyond the image of `gridder`, within twice its side.
 
     `left` (sample,) is what is left of them without the image's bright points, `weights` (sample,) the imaging weights.
-    Sources are the highest peaks of the wide residual beyond the image, if above 8 times its rms; the course of each is
-    fitted to `left` by weighted least squares and taken out, and after a few of them the residual is made anew.
+    Sources are the highest peaks of the wide residual beyond the image, if above 8 times its rms and no sidelobes of what is
+    left inside; the course of each is fitted to `left` by weighted least squares and taken out, and after a few of them the
+    residual is made anew.
     """
     left, data = left.copy(), stokes.data.copy()
     found: list[float] = []
@@ -63,8 +64,10 @@ def take_out(
     basis = _basis(stokes, log_frequency)
     for _ in range(_ROUNDS):
         image = np.asarray(wide.to_image(left, weights) / total, dtype=np.float32)
+        inside = float(image[inner, inner].max())
         image[inner, inner] = 0.0
-        peaks = _peaks(image, _SIGMA * robust_rms(image[image != 0]), gridder.pixel_rad)[: MOST - len(found)]
+        level = max(_SIGMA * robust_rms(image[image != 0]), _DYNAMIC_RANGE * inside)
+        peaks = _peaks(image, level, gridder.pixel_rad)[: MOST - len(found)]
         for row, column in peaks:
             fringe = _fringe(stokes.uvw, row, column, side, gridder.pixel_rad, slant)
             course = _course(left, fringe, basis, weights)

@@ -270,7 +270,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "flux_scale",
             "fluxes are the catalogue's within reason: what is beyond is held",
             ("flux_ratio", "flux_ratio_error", "n_compared"),
-            judges.if_known("n_compared", judges.flux_scale),
+            judges.if_known("n_compared", judges.flux_scale, FEWEST_REFERENCES),
             hard=True,
         ),
         Rule(

@@ -46,7 +46,7 @@ class Survey:
 
     def table(self, asset: str) -> pd.DataFrame:
         """The last night's table of an asset."""
-        (path,) = self.archive.products(asset)[-1].path.glob("*.parquet")
+        path = self.archive.products(asset)[-1].path / f"{asset}.parquet"
         return pd.read_parquet(path)
 
 
