@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit, prange
 from numpy.typing import NDArray
 
 from dsa110_assets.calibration import delays
@@ -45,21 +46,38 @@ def _pairs(sums: Comparison, found: EpochGains) -> NDArray[np.complex128]:
 
 def _rank_one(residual: Float, count: Float, sums: Comparison) -> Float:
     """s (pol, block, antenna) with residual / count = s_i s_j, weighted by count; NaN without samples."""
-    shape = (*residual.shape[:-1], sums.n_antennas)
-    q = np.divide(residual, count, out=np.zeros_like(residual), where=count > 0)
-    total = np.zeros(shape)
-    _collect(total, count, count, sums)
-    s = np.full(shape, np.sqrt(max(float(q[count > 0].mean()), 1e-30)) if (count > 0).any() else 1.0)
-    for _ in range(_ROUNDS):
-        top, bottom = np.zeros(shape), np.zeros(shape)
-        _collect(top, count * q * s[..., sums.ant2], count * q * s[..., sums.ant1], sums)
-        _collect(bottom, count * s[..., sums.ant2] ** 2, count * s[..., sums.ant1] ** 2, sums)
-        new = np.divide(top, bottom, out=s.copy(), where=bottom > 0)
-        s = (s + np.maximum(new, 1e-30)) / 2
-    return np.where(total >= _LEAST_SAMPLES, s, np.nan)
+    out = np.empty((*residual.shape[:-1], sums.n_antennas))
+    flat = out.reshape(-1, sums.n_antennas)
+    _fit_rank_one(residual.reshape(flat.shape[0], -1), count.reshape(flat.shape[0], -1), sums.ant1, sums.ant2, flat)
+    return out
 
 
-def _collect(out: Float, to_first: Float, to_second: Float, sums: Comparison) -> None:
-    """Add per-baseline values (..., baseline) to the antennas at either end, (..., antenna)."""
-    for ends, values in ((sums.ant1, to_first), (sums.ant2, to_second)):
-        np.add.at(np.moveaxis(out, -1, 0), ends, np.moveaxis(values, -1, 0))
+@njit(cache=True, parallel=True)
+def _fit_rank_one(residual, count, ant1, ant2, out):  # type: ignore[no-untyped-def]
+    """Alternating least squares of each row; halfway between two iterates, which would oscillate."""
+    for row in prange(residual.shape[0]):
+        total, samples = 0.0, 0.0
+        seen = np.zeros(out.shape[1])
+        for b in range(ant1.size):
+            total += residual[row, b] * (count[row, b] > 0)
+            samples += count[row, b]
+            seen[ant1[b]] += count[row, b]
+            seen[ant2[b]] += count[row, b]
+        s = np.full(out.shape[1], np.sqrt(max(total / samples, 1e-30)) if samples > 0 else 1.0)
+        top, bottom = np.empty(s.size), np.empty(s.size)
+        for _ in range(_ROUNDS):
+            top[:] = 0
+            bottom[:] = 0
+            for b in range(ant1.size):
+                n = count[row, b]
+                if n > 0:
+                    i, j = ant1[b], ant2[b]
+                    top[i] += residual[row, b] * s[j]
+                    top[j] += residual[row, b] * s[i]
+                    bottom[i] += n * s[j] * s[j]
+                    bottom[j] += n * s[i] * s[i]
+            for a in range(s.size):
+                if bottom[a] > 0:
+                    s[a] = (s[a] + max(top[a] / bottom[a], 1e-30)) / 2
+        for a in range(s.size):
+            out[row, a] = s[a] if seen[a] >= _LEAST_SAMPLES else np.nan

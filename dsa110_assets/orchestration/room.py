@@ -19,9 +19,9 @@ DISK_PER_INPUT = {"measurement_set": 1.2, "calibrated_ms": 1.2}
 """Bytes written per byte of the inputs (measured 0.91 at full scale): all other products are small beside visibilities."""
 MEMORY_BYTES, LEAST_BYTES = 0.5e9, 0.2e9
 """What any step needs in memory, with its large arrays there and with them in a file; the larger ones need in addition:"""
-MEMORY_PER_INPUT = {"measurement_set": 0.1, "caltables": 0.35, "calibrated_ms": 0.25, "tile_image": 2.8}
+MEMORY_PER_INPUT = {"measurement_set": 0.1, "caltables": 0.35, "calibrated_ms": 0.6, "tile_image": 2.8}
 """Per byte of the largest input, measured at full scale beyond what the process holds before: in all 0.5 GiB for 2.3 GB of files,
-0.8 and 0.6 for a set of 1.4 GB, 1.7 for a calibrated one of 0.5 GB, and a tenth more."""
+0.8 and 1.2 for a set of 1.4 GB, 1.7 for a calibrated one of 0.5 GB, and a tenth more."""
 LEAST_PER_INPUT = {"tile_image": 0.8}
 """The same with large arrays in a file: 0.35 GiB for the image, and some for the pages it works on (with 0.45 in all it was
 ended after ten minutes, for 98 s with 0.7); below 0.1 for the others."""
