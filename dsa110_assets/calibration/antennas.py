@@ -110,8 +110,11 @@ def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Sea
         epoch = solve_epoch(sums, replace(options, least_snr=np.inf))
     applied, reason = _applied(scale, options) if epoch.judged else (1.0, "the field says nothing: the tables' scale stands")
     changed = int(np.sum((field.flux_jy != listed_jy) & (listed_jy > 0)))
+    noise = noise_factors(sums, epoch)
+    if not epoch.judged:
+        noise = np.where(np.isfinite(noise), 1.0, np.nan)  # what a wrong model leaves is no noise
     return Observed(
-        epoch, noise_factors(sums, epoch), scale, applied, reason, field, changed, int(np.sum(listed_jy == 0)),
+        epoch, noise, scale, applied, reason, field, changed, int(np.sum(listed_jy == 0)),
         options.least_references, sums,
     )  # fmt: skip
 

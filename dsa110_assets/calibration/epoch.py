@@ -27,6 +27,8 @@ _LEAST_DELAY_NS = 0.1
 """A tenth of a nanosecond turns by 3 degrees from the middle of the band to its edge, and loses 0.05 % of a source."""
 _LEAST_BANDPASS = 0.02
 _SIGNIFICANT = 3.0
+_FARTHEST = 2.0
+"""What the antenna farthest from all others takes up of a resolved source is some six times the misfit: it must not stand out."""
 _INCOHERENT = 0.5
 """A receptor whose baselines differ by half the sky from any gain of it shows another sky."""
 _WRONG_SKY, _OF_ITS_OWN = 0.25, 3.0
@@ -287,14 +289,14 @@ def _spread(logs: _Logs, sigma: Float, misfit: float, use: NDArray[np.bool_], ou
     even, odd, both = logs.whole
     # the first idea of the spread is the median's, which a broken antenna does not move
     widths = [1.4826 * float(np.median(np.abs(part(both)[use]))) for part in (np.real, np.imag)]
-    stand_out = _outside(both, [max(width**2, misfit**2, 1e-30) + 0 * sigma for width in widths], use, outlier)
+    stand_out = _outside(both, [max(width**2, (_FARTHEST * misfit) ** 2, 1e-30) + 0 * sigma for width in widths], use, outlier)
     for _ in range(_ROUNDS):
         regular = use & ~stand_out
         if regular.sum() < _FEWEST:
             break
         for k, part in enumerate((np.real, np.imag)):
             variance[k] = _agreed(part(even)[regular], part(odd)[regular], 2 * sigma[regular] ** 2, misfit)
-        again = _outside(both, [sigma**2 + misfit**2 + v for v in variance], use, outlier)
+        again = _outside(both, [sigma**2 + (_FARTHEST * misfit) ** 2 + v for v in variance], use, outlier)
         if np.array_equal(again, stand_out):
             break
         stand_out = again

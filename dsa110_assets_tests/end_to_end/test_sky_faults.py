@@ -35,6 +35,7 @@ from dsa110_assets.thresholds import Thresholds
 from dsa110_assets.visibilities import measurement_set
 from dsa110_assets.visibilities.ingest import ingest
 
+pytestmark = pytest.mark.slow
 BASE: dict[str, Any] = {
     "dec_deg": 16.27, "antennas": 24, "channels": 8, "seed": 110, "variables": False, "restart_every": 0, "rfi_bursts": 0.0,
     "groups": 1, "calibrator": "none",
