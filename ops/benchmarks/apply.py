@@ -16,6 +16,9 @@ def rows(data: Data, repeats: int) -> list[Row]:
         [
             Contender(stage, "dsa110_assets", apply_own, {"ms": raw, "tables": tables, "out": str(data.scratch / "calibrated.ms")},
                       "whole process: reading, applying, averaging as set, one phase centre, written", inputs=(raw,)),
+            Contender("calibrate, compare with the sky and average", "dsa110_assets", apply_own,
+                      {"ms": raw, "tables": tables, "out": str(data.scratch / "compared.ms"), "sky": str(derived.sky_model(data))},
+                      "the same, and every antenna against the 100 brightest sources of the field: the platform's step", inputs=(raw,)),
             Contender(stage, "CASA applycal", apply_casa, {"ms": raw, "tables": tables, "work": str(data.scratch)},
                       "starting CASA counted, copying the set not; no averaging; writes CORRECTED_DATA", peer=True, most=1),
         ],
@@ -23,17 +26,25 @@ def rows(data: Data, repeats: int) -> list[Row]:
     )  # fmt: skip
 
 
-def apply_own(ms: str, tables: list[str], out: str) -> dict[str, Any]:
+def apply_own(ms: str, tables: list[str], out: str, sky: str = "") -> dict[str, Any]:
     import shutil
 
     from dsa110_assets.calibration import calibrated, caltables
+    from dsa110_assets.calibration.epoch_options import EpochOptions
+    from dsa110_assets.imaging.search import bright_sources
+    from dsa110_assets.sky import model
     from dsa110_assets.visibilities import averaging, measurement_set
 
     with measurement_set.opened(Path(ms)) as stored:
         n_channels, width_hz = stored.frame.frequencies_hz.size, stored.frame.channel_width_hz
     channels = averaging.channels_up_to(averaging.WIDEST_HZ, n_channels, width_hz)
     shutil.rmtree(out, ignore_errors=True)
-    calibrated.calibrate_set(Path(ms), [caltables.read(Path(path)) for path in tables], Path(out), channels=channels)
+    against = calibrated.Against(model.read(Path(sky)), EpochOptions(), bright_sources) if sky else None
+    gains = [caltables.read(Path(path)) for path in tables]
+    made = calibrated.calibrate_set(Path(ms), gains, Path(out), channels=channels, against=against)
+    if made.observed is not None:
+        found = made.observed
+        return {"antennas judged": float(found.epoch.judged), "flux scale": found.scale.factor, "its error": found.scale.error}
     return _amplitudes(ms, tables, out, "DATA") if channels == 1 else {}
 
 
