@@ -83,13 +83,15 @@ def _placed(known: pd.DataFrame, blind: pd.DataFrame, match: NDArray[np.int64], 
     """Where to measure and with what size: known sources, then new ones, with SIZE_COLUMNS, OFFSETS and `shape_err_jy`.
 
     A known size is kept as it is, so that a light curve is measured with one. A known source without gets that of this hour if
-    it is beyond doubt, a new one if it is likely; then `shape_err_jy` is the error of the flux with a shape that was fitted.
+    it is beyond doubt and no neighbour's, a new one if it is likely; then `shape_err_jy` is the error of the flux with a shape
+    that was fitted.
     """
     names = ["ra_deg", "dec_deg", *SIZE_COLUMNS, *OFFSETS]
     out = known.reindex(columns=[*names, "shape_err_jy"]).astype(np.float64)
     resolved = (blind["quality"].to_numpy(np.int64) & int(Quality.RESOLVED)) > 0
     sure = resolved & (match >= 0) & (blind["extent_sigma"].to_numpy(np.float64) > options.known_resolved_sigma)
     here = np.flatnonzero(sure & ~(out[SIZE].to_numpy()[match] > 0)) if len(out) else np.empty(0, np.int64)
+    here = np.array([k for k in here if not _shared(out, int(match[k]), float(blind["major_arcsec"].iloc[k]))], np.int64)
     at, of = out.iloc[match[here]], blind.iloc[here]
     columns = [out.columns.get_loc(name) for name in (*SIZE_COLUMNS, *OFFSETS, "shape_err_jy")]
     places = (frame[name].to_numpy(np.float64) for frame in (at, of) for name in ("ra_deg", "dec_deg"))
@@ -98,6 +100,16 @@ def _placed(known: pd.DataFrame, blind: pd.DataFrame, match: NDArray[np.int64], 
     new = fresh.reindex(columns=[*names, "shape_err_jy"])
     new["shape_err_jy"] = fresh["flux_err_jy"].where(resolved[match < 0])
     return pd.concat([part for part in (out, new) if len(part)] or [out], ignore_index=True)
+
+
+def _shared(known: pd.DataFrame, index: int, fwhm_arcsec: float) -> bool:
+    """Whether another known source lies within the fitted width of one: together they are no resolved source."""
+    ra, dec = known["ra_deg"].to_numpy(), known["dec_deg"].to_numpy()
+    north = 3600 * (dec - dec[index])
+    east = 3600 * ((ra - ra[index] + 180) % 360 - 180) * np.cos(np.deg2rad(dec[index]))
+    near = np.hypot(east, north) < fwhm_arcsec
+    near[index] = False
+    return bool(near.any())
 
 
 def _assemble(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from dsa110_assets.orchestration.measuring import MEASUREMENTS, known_sources
 from dsa110_assets.photometry.association import associate
@@ -263,6 +264,26 @@ def test_resolved_sources_keep_flux_and_size_from_hour_to_hour(hour, tmp_path) -
         np.testing.assert_array_equal(later["quality"] & int(Quality.RESOLVED), first["quality"] & int(Quality.RESOLVED))
         assert (np.abs(later["flux_jy"] - flux) < 4 * later["flux_err_jy"]).all()
         # The size itself is good to a part in 500 or so, and is common to all later hours.
+
+
+def test_two_known_points_in_one_beam_are_no_resolved_source(make_sky, tmp_path) -> None:
+    """A fifth of the flux 20 arcsec off: together they look wide, and one ellipse would have both fluxes. Jointly as points they
+    have their own, within 4 of their errors."""
+    sky = make_sky((256, 256), **BEAM)
+    flux, x, y = np.array([0.5, 0.1]), np.array([120.0, 120.0]), np.array([120.0, 120.0])
+    ra, dec = sky.world(x, y)
+    dec[1] += 20 / 3600
+    x[1], y[1] = (float(p) for p in WCS(sky.header).world_to_pixel_values(ra[1], dec[1]))
+    image = sky.correlated_noise(np.random.default_rng(3), RMS)
+    for k in range(2):
+        sky.add(image, x[k], y[k], flux[k])
+    paths = tmp_path / "mosaic.fits", tmp_path / "noise.fits"
+    fits.writeto(paths[0], image.astype(np.float32), sky.header)
+    fits.writeto(paths[1], np.full(image.shape, RMS, np.float32), sky.header)
+    known = pd.DataFrame({"source_id": ["a", "b"], "ra_deg": ra, "dec_deg": dec, "flux_jy": flux, "frequency_hz": 1.4e9})
+    rows = measure_mosaic(*paths, known, OPTIONS, "e", 61000.0, "m").set_index("source_id").loc[["a", "b"]]
+    assert not (rows["quality"] & int(Quality.RESOLVED)).any()
+    assert (np.abs(rows["flux_jy"] - flux) < 4 * rows["flux_err_jy"]).all()
 
 
 def test_completeness_of_the_blind_search(make_sky) -> None:
