@@ -21,7 +21,7 @@ TABLE = {
     "light_curves": partitions.NIGHTS, "variability": partitions.NIGHTS, "night_report": partitions.NIGHTS,
     "source_catalog": None, "sky_model": None, "calibrator_catalog": None,
 }  # fmt: skip
-"""DESIGN.md, section 2."""
+"""The assets of the platform."""
 GRAPH = defs.resolve_asset_graph()
 
 

@@ -69,7 +69,7 @@ def test_header_is_the_telescopes(tmp_path: Path) -> None:
     }  # fmt: skip
     assert (head["telescope_name"], head["instrument"], head["phase_type"]) == (b"OVRO_MMA", b"DSA", b"drift")
     assert (head["Nbls"], head["Nblts"], head["Nants_data"], head["Nants_telescope"]) == (n, 2 * n, 96, 117)
-    # facts.md 1.3: sb00 runs from 1498.643188477 down to 1487.168579102 MHz
+    # the telescope's sb00 runs from 1498.643188477 down to 1487.168579102 MHz
     np.testing.assert_allclose(
         head["freq_array"][0, [0, -1]], [1498.643188477e6, 1487.168579102e6], atol=0.5e-3
     )
@@ -182,7 +182,7 @@ def test_noise_follows_the_radiometer_equation(tmp_path: Path) -> None:
     assert np.all(vis[auto].imag == 0)
     assert np.mean(vis[auto].real) == pytest.approx(6500 * 0.068**2, rel=1e-4)
     assert np.std(vis[auto].real) == pytest.approx(np.sqrt(2) * sigma, rel=4 / np.sqrt(2 * vis[auto].size))
-    assert receiver.noise_sigma_jy(6500, 244140.625) == pytest.approx(2.6, abs=0.02)  # facts.md 2: 2.6 Jy
+    assert receiver.noise_sigma_jy(6500, 244140.625) == pytest.approx(2.6, abs=0.02)  # the radiometer equation: 2.6 Jy
 
 
 def test_gains_multiply_as_g1_conj_g2_and_match_the_truth(tmp_path: Path) -> None:

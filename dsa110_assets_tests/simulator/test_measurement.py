@@ -143,7 +143,7 @@ def test_smearing_is_the_average_over_channel_and_integration() -> None:
 
 
 def test_published_smearing_figures() -> None:
-    # correctness.md E4 (Bridle & Schwab): 2.6 km, 1.5 deg: one 244 kHz channel 0.995, eight of them 0.707
+    # Bridle & Schwab (1999): 2.6 km, 1.5 deg: one 244 kHz channel 0.995, eight of them 0.707
     delay = 2600 * np.deg2rad(1.5) / C
     assert measurement._sinc(band.channel_width_hz(48) * delay) == pytest.approx(0.995, abs=6e-4)
     assert measurement._sinc(band.channel_width_hz(6) * delay) == pytest.approx(0.707, abs=6e-3)

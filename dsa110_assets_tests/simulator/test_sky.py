@@ -128,7 +128,7 @@ def test_3c138_transits_and_is_on_the_scale(tmp_path: Path) -> None:
     assert "0521+166" in truth["calibration"]["2026-01-26"]
     standard = next(s for s in truth["sources"] if s["name"] == "0521+166")
     # GMST at 0 h is 8.34 h: apparent RA 5 h 22.7 m is on this meridian at 04:53.8 UTC. And Perley-Butler at
-    # 1.4 GHz is 8.564 Jy (facts.md 4.2 gives 8.55 at 1.405)
+    # 1.4 GHz is 8.564 Jy (8.55 at 1.405)
     assert standard["light_curve"][0][0] % 1 == pytest.approx((4 + 53.8 / 60) / 24, abs=0.2 / 1440)
     assert standard["flux_jy"] == pytest.approx(8.564, abs=0.001)
     with (tmp_path / "catalogue.csv").open() as handle:

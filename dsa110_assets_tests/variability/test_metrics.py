@@ -83,7 +83,7 @@ def test_the_deviation_statistic_is_not_bounded() -> None:
     ],
 )
 def test_pair_significance_anchors(n, threshold, expected) -> None:
-    """correctness.md E5, Monte-Carlo figures given to one or two digits: half a unit of the last, or 20 %."""
+    """Monte-Carlo figures given to one or two digits: half a unit of the last, or 20 %."""
     value = float(significance.p_pair(threshold, n))
     assert value == pytest.approx(expected, rel=0.2 if expected < 0.01 else 0.02)
 
