@@ -8,7 +8,6 @@ the field's reference sources where they say so together (`field_scale`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +19,7 @@ from dsa110_assets.calibration import delays, field_scale
 from dsa110_assets.calibration.comparison import Comparison, compare
 from dsa110_assets.calibration.epoch import EpochGains, solve_epoch
 from dsa110_assets.calibration.epoch_options import EpochOptions
-from dsa110_assets.calibration.field import SAME_SOURCE_DEG, at_times, beam_on
+from dsa110_assets.calibration.field import SAME_SOURCE_DEG, Search, at_times, beam_on
 from dsa110_assets.calibration.field_scale import Scale
 from dsa110_assets.calibration.scatter import noise_factors
 from dsa110_assets.sky import model as sky_model
@@ -30,9 +29,6 @@ from dsa110_assets.visibilities.predict import predict
 from dsa110_assets.visibilities.types import Visibilities
 
 Float = NDArray[np.float64]
-Search = Callable[[Visibilities, float], SkyModel]
-"""Finds sources above a flux [Jy] in residual visibilities: brightest first, at their apparent (dimmed) fluxes."""
-
 N_FITTED = 24
 _ROUNDS = 8
 _SIGNIFICANT, _LEAST_CHANGE = 5.0, 0.05
@@ -85,7 +81,7 @@ def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Sea
     """
     field = field_model(vis, sky, options.model_sources)
     listed_jy = field.flux_jy.copy()  # 0 for new sources, which come first: they are fitted, but no reference
-    lacking = False
+    unknown_jy2 = 0.0
     for _ in range(_ROUNDS):
         sums = compare(vis, field)
         epoch = solve_epoch(sums, options)
@@ -96,18 +92,18 @@ def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Sea
         over_listed = field.flux_jy[:n_fitted][known] / listed_jy[:n_fitted][known]
         scale = field_scale.field_scale(factors[known] * over_listed, errors[known] * over_listed)
         # a source that was just found is fitted first: until it is in the gains, the catalogue's fluxes seem to be wrong
-        residual, lacking = _residual(thin, field)
-        found = _brightest(residual, field, search) if lacking and search is not None else None
+        residual, unknown_jy2 = _residual(thin, field)
+        found = _brightest(residual, unknown_jy2, field, search) if unknown_jy2 > 0 and search is not None else None
         if found is not None:
             field, listed_jy = sky_model.concat(found, field), np.append(0.0, listed_jy)
             continue
         better = _with_fluxes(field, listed_jy, factors, errors, scale)
         if better is field:
-            lacking = False
+            unknown_jy2 = 0.0
             break
         field = better
-    if lacking:
-        epoch = solve_epoch(sums, replace(options, least_snr=np.inf))
+    if unknown_jy2 > 0:
+        epoch = epoch.unjudged()
     applied, reason = _applied(scale, options) if epoch.judged else (1.0, "the field says nothing: the tables' scale stands")
     changed = int(np.sum((field.flux_jy != listed_jy) & (listed_jy > 0)))
     noise = noise_factors(sums, epoch)
@@ -145,20 +141,19 @@ def _with_fluxes(field: SkyModel, listed_jy: Float, factors: Float, errors: Floa
     return replace(field, flux_jy=flux, log_coefficients=log)
 
 
-def _residual(thin: Visibilities, field: SkyModel) -> tuple[Visibilities, bool]:
-    """What is left without the model, and whether there is a sky in it that matters."""
+def _residual(thin: Visibilities, field: SkyModel) -> tuple[Visibilities, float]:
+    """What is left without the model, and the power [Jy^2] of the sky in it; 0 if that does not matter."""
     model = predict(thin, field)
     residual = replace(thin, data=thin.data - model[..., None])
     power, error = field_scale.unknown_power(residual)
     least = _LEAST_PART**2 * float(np.mean(model.real**2 + model.imag**2))
-    return residual, power > max(_SIGNIFICANT * error, least)
+    return residual, power if power > max(_SIGNIFICANT * error, least) else 0.0
 
 
-def _brightest(residual: Visibilities, field: SkyModel, search: Search) -> SkyModel | None:
-    """The brightest source in a residual, at its own flux; None if there is none, or if it is at a source of the model, which
-    is for the fit to put right. The others may be its sidelobes."""
-    power, _ = field_scale.unknown_power(residual)
-    found = search(residual, float(np.sqrt(power)) / 4)
+def _brightest(residual: Visibilities, power_jy2: float, field: SkyModel, search: Search) -> SkyModel | None:
+    """The brightest source in a residual of so much power, at its own flux; None if there is none, or if it is at a source of
+    the model, which is for the fit to put right. The others may be its sidelobes."""
+    found = search(residual, float(np.sqrt(power_jy2)) / 4)
     if not len(found):
         return None
     one = found.select([0])

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
 from dsa110_assets.calibration import antennas, apply
-from dsa110_assets.calibration.antennas import Observed, Search
+from dsa110_assets.calibration.antennas import Observed
 from dsa110_assets.calibration.epoch_options import EpochOptions
+from dsa110_assets.calibration.field import Search
 from dsa110_assets.calibration.gains import Gains
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.visibilities import averaging, measurement_set, phasing

@@ -77,6 +77,14 @@ class EpochGains:
         parts = ["phase"] * turned + ["amplitude"] * scaled + ["delay"] * bool(np.any(self.delay_ns != 0))
         return "+".join(parts) or "none"
 
+    def unjudged(self) -> EpochGains:
+        """The same fits, of which nothing is believed: nothing is applied and no receptor is lost."""
+        none = np.zeros(self.lost.shape, np.bool_)
+        return replace(
+            self, gains=np.ones_like(self.gains), delay_ns=np.zeros_like(self.delay_ns), lost=none, changed=none, stand_out=none,
+            drift_amplitude=0.0, drift_phase_rad=0.0, gain_chi2=0.0, misfit=0.0, judged=False,
+        )  # fmt: skip
+
 
 def solve_epoch(sums: Comparison, options: EpochOptions) -> EpochGains:
     """The gains of an observation; antennas without data are neither lost nor changed."""
