@@ -245,7 +245,7 @@ ORDER = (
     Recipe(
         "tile_image",
         "observation",
-        "2",
+        "3",
         _of_same_window("calibrated_ms", "sky_model"),
         lambda s: {"imaging": s.imaging, "imaging_engine": s.imaging_engine},
     ),
@@ -253,12 +253,12 @@ ORDER = (
     Recipe(
         "source_measurements",
         "hour",
-        "3",
+        "4",
         _mosaic_and_known,
         lambda s: {"photometry": s.photometry},
     ),
     Recipe("night_mosaic", "night", "2", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
-    Recipe("light_curves", "night", "2", _measurements_until, lambda s: {"ensemble": s.ensemble}),
+    Recipe("light_curves", "night", "3", _measurements_until, lambda s: {"ensemble": s.ensemble}),
     Recipe("variability", "night", "2", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
     Recipe("night_report", "night", "1", _night),
 )
