@@ -22,11 +22,11 @@ import goals
 
 HERE = Path(__file__).resolve().parent
 STAGES = (
-    "visibilities", "flagging", "solve", "apply", "imaging", "detection", "mosaic", "photometry", "lightcurves", "group", "sky_faults",
-    "backfill", "orchestration", "scaling",
+    "visibilities", "flagging", "solve", "apply", "imaging", "detection", "mosaic", "photometry", "lightcurves", "group",
+    "sky_faults", "constant_sky", "backfill", "orchestration", "scaling",
 )  # fmt: skip
 """In order of the work; each is a file here with `rows`."""
-SMALL = {"flagging", "sky_faults"}
+SMALL = {"flagging", "sky_faults", "constant_sky"}
 """These make their own data."""
 BEGIN, END = "<!-- figures: renewed by ops/benchmarks/all -->", "<!-- end of figures -->"
 
