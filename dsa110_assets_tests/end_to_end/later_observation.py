@@ -58,12 +58,19 @@ class Seen:
     excluded: bool
 
 
+def simulated(
+    folder: Path, start: str, faults: tuple[str, ...], scale: dict[str, Any]
+) -> tuple[dict[int, Path], dict[str, Any]]:  # fmt: skip
+    """Files by subband, and the truth. `scale`, SMALL or FULL, may have other options of the simulation as well."""
+    truth = simulate(folder, SimulationOptions(**{**_BASE, "start": start, "faults": tuple(map(parse_fault, faults)), **scale}))
+    return {int(path.stem[-2:]): path for path in folder.glob("*.hdf5")}, truth
+
+
 def observation(
     place: Path, start: str, faults: tuple[str, ...], scale: dict[str, Any]
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
-    """A flagged measurement set, and the truth. `scale` is SMALL or FULL."""
-    truth = simulate(place / "in", SimulationOptions(start=start, faults=tuple(map(parse_fault, faults)), **_BASE, **scale))
-    files = {int(path.stem[-2:]): path for path in (place / "in").glob("*.hdf5")}
+    """A flagged measurement set, and the truth."""
+    files, truth = simulated(place / "in", start, faults, scale)
     ingest(files, place / "raw.ms")
     return place / "raw.ms", truth
 
