@@ -387,7 +387,7 @@ def _shared(header: "SubbandHeader") -> "SubbandHeader":
     """The header with its large arrays shared between files that have the same ones: hundreds of MB a day less."""
     from dataclasses import replace
 
-    names = ("ant1", "ant2", "antenna_positions_m", "antenna_diameters_m", "frequencies_hz", "antenna_names")
+    names = ("ant1", "ant2", "rows", "antenna_positions_m", "antenna_diameters_m", "frequencies_hz", "antenna_names")
     shared: dict[str, object] = {}
     for name in names:
         value = getattr(header, name)
