@@ -409,7 +409,7 @@ def manifest(group: "SubbandGroup", identities: Sequence[str], n_subbands: int, 
     first = next(iter(group.files.values()))
     return {
         "observation": group.observation,
-        "mjd_start": group.mjd_start,
+        "mjd_start": float(group.times_mjd[0]),
         "pointing_dec_deg": group.pointing_dec_deg,
         "integrations": group.n_times,
         "interval_s": first.interval_s,

@@ -46,4 +46,5 @@ def places(header: SubbandHeader, times_mjd: NDArray[np.float64]) -> NDArray[np.
 
 def _numbers(times_mjd: NDArray[np.float64], origin: SubbandHeader) -> NDArray[np.float64]:
     """Integrations since the start of `origin`, rounded."""
-    return np.rint((times_mjd - origin.times_mjd[0]) * (86400 / origin.interval_s))
+    numbers: NDArray[np.float64] = np.rint((times_mjd - origin.times_mjd[0]) * (86400 / origin.interval_s))
+    return numbers

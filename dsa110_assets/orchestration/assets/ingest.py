@@ -40,8 +40,8 @@ def subband_group(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
         )
         first = next(iter(group.files.values()))
         return {
-            "mjd_start": group.mjd_start,
-            "mjd_end": group.mjd_start + group.n_times * first.interval_s / 86400,
+            "mjd_start": float(group.times_mjd[0]),
+            "mjd_end": float(group.times_mjd[-1]) + first.interval_s / 86400,
             "pointing_dec_deg": group.pointing_dec_deg,
             "n_subbands": len(group.files),
             "n_subbands_needed": needed,
