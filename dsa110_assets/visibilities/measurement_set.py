@@ -51,7 +51,8 @@ def write(
     One ascending spectral window, XX and YY; DATA, FLAG and WEIGHT_SPECTRUM per sample; one FIELD per
     integration (meridian_icrs_t0 ..) or one for a common phase centre. `model` (time, baseline, channel),
     Stokes I [Jy], becomes MODEL_DATA of XX = YY = I. `observer_note` goes into HISTORY. `unit` of the data ("Jy" once
-    calibrated; none of what the correlator wrote) is where CASA and pyuvdata look for it. Raises FileExistsError; ValueError for a model of another shape.
+    calibrated; none of what the correlator wrote) is where CASA and pyuvdata look for it. Raises FileExistsError;
+    ValueError for a model of another shape.
     """
     if model is not None and model.shape != vis.data.shape[:3]:
         raise ValueError(f"model has shape {model.shape}, visibilities {vis.data.shape[:3]}")
