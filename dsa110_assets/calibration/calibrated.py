@@ -92,7 +92,7 @@ def _compared(
     if against is not None and len(against.sky):
         observed = antennas.observe(vis, against.sky, against.options, against.search)
         antennas.correct(vis, observed.sums, observed.epoch, observed.scale_applied, observed.noise)
-    measurement_set.write(vis, path, observer_note=observer_note)
+    measurement_set.write(vis, path, observer_note=observer_note, unit="Jy")
     return Calibrated(vis, float(vis.flags[:, ~vis.is_auto].mean()), observed, system_jy)
 
 
