@@ -15,7 +15,7 @@ from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.sky import calibrators, columns, positions, repeats, scale, surveys, table_files
 from dsa110_assets.sky.calibrators import LIST_FREQUENCY_HZ, LIST_NAME, LIST_SPECTRAL_INDEX
 from dsa110_assets.sky.cells import floats, quantity, text
-from dsa110_assets.sky.names import position_name
+from dsa110_assets.sky.names import position_name, unique
 
 COLUMNS = (
     "source_id", "name", "ra_deg", "dec_deg", "flux_jy", "frequency_hz", "spectral_index", "catalogue",
@@ -70,7 +70,7 @@ def read_catalogue(path: Path, name: str | None = None, frequency_hz: float | No
         )
     keep = repeats.once(frame)
     frame = frame[keep].reset_index(drop=True)
-    frame["source_id"] = _unique(list(frame["name"]))
+    frame["source_id"] = unique(list(frame["name"]))
     frame.attrs["n_repeats"] = int((~keep).sum())
     return frame
 
@@ -91,7 +91,7 @@ def merge(frames: Sequence[pd.DataFrame], precedence: Sequence[str], radius_arcs
     if known is None:
         return pd.DataFrame(columns=list(COLUMNS))
     merged = known.reset_index(drop=True)[list(COLUMNS)]
-    return merged.assign(source_id=_unique(list(merged["source_id"])))
+    return merged.assign(source_id=unique(list(merged["source_id"])))
 
 
 def builtin() -> pd.DataFrame:
@@ -161,12 +161,3 @@ def _spectral_index(table: Table, known: Sequence[columns.Column], path: Path) -
             "S ~ nu^-index: give it the sign of S ~ nu^index"
         )
     return np.where(np.isfinite(index), index, LIST_SPECTRAL_INDEX)
-
-
-def _unique(names: list[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return unique

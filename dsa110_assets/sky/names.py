@@ -1,6 +1,69 @@
-"""Names made from positions."""
+"""Names: made from positions, and looked up as people write them."""
 
 from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from dsa110_assets.errors import NotFoundError
+
+T = TypeVar("T")
+
+
+def look_up(name: str, tiers: Sequence[Sequence[tuple[str, T]]], what: str) -> T:
+    """What a name means among labelled things: first the label that is the very name, in the first tier that has it.
+
+    Else the one thing with a label that differs in case, blanks and underscores alone. Raises NotFoundError: more than
+    one is meant, or none; it lists them, or the nearest labels. `what` is the kind of thing, in the message.
+    """
+    for tier in tiers:
+        if exact := {value: label for label, value in tier if label == name}:
+            return _only(name, exact, tiers[0], what)
+    labelled = [pair for tier in tiers for pair in tier]
+    wanted = plain(name)
+    if alike := {value: label for label, value in labelled if plain(label) == wanted}:
+        return _only(name, alike, tiers[0], what)
+    by_plain: dict[str, str] = {}
+    for label, _ in labelled:
+        by_plain.setdefault(plain(label), label)
+    near = [by_plain[key] for key in difflib.get_close_matches(wanted, list(by_plain), n=3, cutoff=0.4)]
+    hint = f"nearest names: {', '.join(near)}" if near else f"the first are {some(sorted(label for label, _ in tiers[0]))}"
+    raise NotFoundError(f"no {what} {name!r} among {len(tiers[0])}; {hint}")
+
+
+def plain(name: str) -> str:
+    """A name without what people leave out or add: case, blanks, underscores, and the J before a position."""
+    return re.sub(r"^j(?=\d)", "", re.sub(r"[\s_]+", "", name).lower())
+
+
+def some(names: Sequence[str], limit: int = 6) -> str:
+    """The names, or the first of many."""
+    return ", ".join(names) if len(names) <= limit else f"{', '.join(names[: limit - 1])} … {names[-1]}"
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """The names in their order; one that occurs again gets the first of '-2', '-3', ... that is free."""
+    given = list(names)
+    taken, count = set(given), dict.fromkeys(given, 0)
+    out = []
+    for name in given:
+        count[name] += 1
+        fresh = name
+        while count[name] > 1 and (fresh := f"{name}-{count[name]}") in taken:
+            count[name] += 1
+        taken.add(fresh)
+        out.append(fresh)
+    return out
+
+
+def _only(name: str, found: dict[T, str], first: Sequence[tuple[str, T]], what: str) -> T:
+    if len(found) == 1:
+        return next(iter(found))
+    own = {value: label for label, value in reversed(first)}
+    there = sorted(own.get(value, label) for value, label in found.items())
+    raise NotFoundError(f"{name!r} may be any of {len(found)} {what}s: {some(there)}; write the one you mean as it stands here")
 
 
 def position_name(prefix: str, ra_deg: float, dec_deg: float) -> str:
