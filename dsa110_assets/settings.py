@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     ] = ()
     catalogue_frequencies_mhz: Annotated[
         dict[str, Annotated[float, Field(ge=10, le=1e5)]],
+        NoDecode,
         Field(description='JSON: frequency of the fluxes [MHz] by file name, for catalogues that do not say it, as in {"deep.csv": 943.5}'),
     ] = {}
     memory_limit_gib: Annotated[
@@ -145,6 +146,11 @@ class Settings(BaseSettings):
                 else [p for p in value.split(os.pathsep) if p]
             )
         return value
+
+    @field_validator("catalogue_frequencies_mhz", mode="before")
+    @classmethod
+    def _decode_frequencies(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
 
     @field_validator("token", mode="before")
     @classmethod

@@ -19,7 +19,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "peak": ("peak_flux", "fpeak", "flux_peak", "speak", "peak"),
     "name": ("name", "component_name", "source_name", "island_name", "compname", "designation", "nvss", "first", "tgssadr", "gleam",
              "source", "source_id", "id"),
-    "index": ("spectral_index", "alpha", "spindex", "spidx", "spix"),
+    "index": ("spectral_index", "alpha", "spindex", "spidx", "spix", "spec_index", "spec_indx", "sp_index", "sp_alpha"),
     "frequency": ("frequency", "freq", "reference_frequency", "ref_freq", "frequency_obs"),
 }  # fmt: skip
 """Column names, without their units, in order of preference."""

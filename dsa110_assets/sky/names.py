@@ -15,22 +15,29 @@ T = TypeVar("T")
 def look_up(name: str, tiers: Sequence[Sequence[tuple[str, T]]], what: str) -> T:
     """What a name means among labelled things: first the label that is the very name, in the first tier that has it.
 
-    Else the one thing with a label that differs in case, blanks and underscores alone. Raises NotFoundError: more than
-    one is meant, or none; it lists them, or the nearest labels. `what` is the kind of thing, in the message.
+    Else the one thing with a label that differs in case, blanks and underscores alone. The first tier has a label of
+    everything. Raises NotFoundError: more than one is meant, or none; it lists them, or the nearest. `what` is the kind
+    of thing, in the message.
     """
-    for tier in tiers:
-        if exact := {value: label for label, value in tier if label == name}:
-            return _only(name, exact, tiers[0], what)
+    own = {value: label for label, value in reversed(tiers[0])}
     labelled = [pair for tier in tiers for pair in tier]
+    for fitting in (*([pair for pair in tier if pair[0] == name] for tier in tiers), _alike(name, labelled)):
+        found = {value for _, value in fitting}
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            there = some(sorted(own[value] for value in found))
+            raise NotFoundError(f"{name!r} may be any of {len(found)} {what}s: {there}; write the one you mean as it stands here")
+    by_plain = {plain(label): (label, value) for label, value in reversed(labelled)}
+    near = [by_plain[key] for key in difflib.get_close_matches(plain(name), list(by_plain), n=3, cutoff=0.4)]
+    shown = ", ".join(label if label == own[value] else f"{own[value]} ({label})" for label, value in near)
+    hint = f"nearest: {shown}" if near else f"the first are {some(sorted(own.values()))}"
+    raise NotFoundError(f"no {what} {name!r} among {len(own)}; {hint}")
+
+
+def _alike(name: str, labelled: Sequence[tuple[str, T]]) -> list[tuple[str, T]]:
     wanted = plain(name)
-    if alike := {value: label for label, value in labelled if plain(label) == wanted}:
-        return _only(name, alike, tiers[0], what)
-    by_plain: dict[str, str] = {}
-    for label, _ in labelled:
-        by_plain.setdefault(plain(label), label)
-    near = [by_plain[key] for key in difflib.get_close_matches(wanted, list(by_plain), n=3, cutoff=0.4)]
-    hint = f"nearest names: {', '.join(near)}" if near else f"the first are {some(sorted(label for label, _ in tiers[0]))}"
-    raise NotFoundError(f"no {what} {name!r} among {len(tiers[0])}; {hint}")
+    return [pair for pair in labelled if plain(pair[0]) == wanted]
 
 
 def plain(name: str) -> str:
@@ -56,14 +63,6 @@ def unique(names: Iterable[str]) -> list[str]:
         taken.add(fresh)
         out.append(fresh)
     return out
-
-
-def _only(name: str, found: dict[T, str], first: Sequence[tuple[str, T]], what: str) -> T:
-    if len(found) == 1:
-        return next(iter(found))
-    own = {value: label for label, value in reversed(first)}
-    there = sorted(own.get(value, label) for value, label in found.items())
-    raise NotFoundError(f"{name!r} may be any of {len(found)} {what}s: {some(there)}; write the one you mean as it stands here")
 
 
 def position_name(prefix: str, ra_deg: float, dec_deg: float) -> str:

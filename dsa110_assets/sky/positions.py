@@ -29,7 +29,7 @@ def degrees(table: Table, columns: Sequence[Column], is_known: bool, path: Path)
     """
     parts = sexagesimal(columns)
     ra_column, dec_column = find(columns, "ra"), find(columns, "dec")
-    if parts and (ra_column is None or ra_column.bare == "rah"):
+    if parts and (ra_column is None or ra_column.name == parts["ra_h"]):
         ra, dec = _of_parts(table, parts, path)
     else:
         if ra_column is None or dec_column is None:

@@ -19,6 +19,7 @@ from dsa110_assets.sky.columns import Column, find
 
 SAME_WITHIN = 0.02
 """Frequencies this near are the same: fluxes differ by 1.4 % for an index of -0.7."""
+LIMITS_HZ = (10e6, 100e9)
 _IN_NAME = re.compile(r"@(\d+(?:\.\d+)?)_?(mhz|ghz)", re.IGNORECASE)
 
 
@@ -52,9 +53,8 @@ def frequency(
     survey = next((witness.survey for witness in heard if witness.survey), None)
     column = find(columns, "frequency")
     if column is not None:
-        own = quantity(table, column, "Hz", told.path)
-        own = np.where(own > 0, own, told.frequency_hz or np.nan)
-        return survey, own
+        own = quantity(table, column, "Hz", told.path, form.frequency_unit if form else None)
+        return survey, _of_column(own, column, told)
     for witness in heard[1:]:
         if abs(witness.frequency_hz / heard[0].frequency_hz - 1) > SAME_WITHIN:
             raise ConfigurationError(
@@ -63,13 +63,31 @@ def frequency(
             )
     if heard:
         return survey, np.full(len(table), heard[0].frequency_hz)
-    if surveys.is_own({one.name.strip().lower() for one in columns}):
+    if surveys.is_own({one.name.strip().lower() for one in columns}) and not surveys.may_be_several(_stem(told.path)):
         return None, np.full(len(table), LIST_FREQUENCY_HZ)
     raise ConfigurationError(
         f"catalogue {told.path} does not say at which frequency its fluxes are: add a column frequency_mhz, name the file after its "
         f"survey ({', '.join(s.name for s in surveys.SURVEYS[:5])}, ...) or its frequency, as in {told.path.stem}@943.5MHz"
         f"{told.path.suffix}, or set DSA110_CATALOGUE_FREQUENCIES_MHZ='{{\"{told.path.name}\": 943.5}}'"
     )
+
+
+def _of_column(own: NDArray[np.float64], column: Column, told: Told) -> NDArray[np.float64]:
+    """A column's frequencies, those it lacks as told. ConfigurationError: it is not in its unit, or the setting differs."""
+    given = own[own > 0]
+    strange = given[(given < LIMITS_HZ[0]) | (given > LIMITS_HZ[1])]
+    if strange.size:
+        raise ConfigurationError(
+            f"catalogue {told.path}, column {column.name!r}: a frequency of {strange[0]:g} Hz is beyond radio surveys: correct its unit"
+        )
+    if told.frequency_hz is None:
+        return np.where(own > 0, own, np.nan)
+    if np.any(np.abs(given / told.frequency_hz - 1) > SAME_WITHIN):
+        raise ConfigurationError(
+            f"catalogue {told.path}: DSA110_CATALOGUE_FREQUENCIES_MHZ says {told.frequency_hz / 1e6:g} MHz, but column {column.name!r} "
+            f"{given[0] / 1e6:g} MHz: take the file out of the setting, or correct the column"
+        )
+    return np.where(own > 0, own, told.frequency_hz)
 
 
 def _sentence(witness: _Witness) -> str:

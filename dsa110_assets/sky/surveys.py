@@ -54,7 +54,8 @@ _DISTRIBUTORS = re.compile(r"^(as110derivedcatalogue|cirada)")
 class Form:
     """A table as a survey or a source finder hands it out: known by columns (lower case) that must all be there.
 
-    `flux` is the column of total fluxes, in `unit` where the file itself names none; numbers are degrees.
+    `flux` is the column of total fluxes, in `unit` where the file itself names none; numbers are degrees, a column of
+    frequencies is in `frequency_unit`.
     `survey` is None where the columns do not say which it is.
     """
 
@@ -62,10 +63,11 @@ class Form:
     flux: str
     unit: str
     survey: str | None = None
+    frequency_unit: str | None = None
 
 
-def _form(survey: str | None, columns: str, flux: str, unit: str) -> Form:
-    return Form(frozenset(columns.split()), flux, unit, survey)
+def _form(survey: str | None, columns: str, flux: str, unit: str, frequency_unit: str | None = None) -> Form:
+    return Form(frozenset(columns.split()), flux, unit, survey, frequency_unit)
 
 
 FORMS = (
@@ -86,12 +88,12 @@ FORMS = (
     _form("FIRST", "raj2000 dej2000 fpeak fint", "fint", "mJy"),
     _form("FIRST", "rah ram ras fpeak fint", "fint", "mJy"),
     _form("SUMSS", "raj2000 dej2000 sp st mosaic", "st", "mJy"),
-    _form("SUMSS", "rah ram ras sp st mosaic", "st", "mJy"),
+    _form("SUMSS", "rah ram ras sp st e_st", "st", "mJy"),
     _form("NVSS", "nvss raj2000 dej2000 s1.4", "s1.4", "mJy"),
     _form("NVSS", "raj2000 dej2000 s1.4 majaxis", "s1.4", "mJy"),
     _form("NVSS", "rah ram ras s1.4 majaxis", "s1.4", "mJy"),
     _form(None, "sbid field_id ra dec total_flux peak_flux", "total_flux", "mJy"),  # RACS-mid and -high
-    _form(None, "ra_deg_cont dec_deg_cont flux_int", "flux_int", "mJy"),  # CASDA: the frequency is a column
+    _form(None, "ra_deg_cont dec_deg_cont flux_int", "flux_int", "mJy", "MHz"),  # CASDA: the frequency is a column
     _form(None, "isl_id ra dec total_flux e_total_flux", "total_flux", "Jy"),  # PyBDSF
     _form(None, "island ra_str dec_str ra dec local_rms int_flux", "int_flux", "Jy"),  # Aegean
 )
@@ -126,6 +128,11 @@ def of_file(stem: str) -> Survey | None:
     if _FIRST_FILE.fullmatch(stem.lower()):
         return _BY_NAME["FIRST"]
     return _beginning(_DISTRIBUTORS.sub("", _letters(stem)))
+
+
+def may_be_several(stem: str) -> bool:
+    """Whether a file has the name of a survey of several bands, without saying which."""
+    return of_file(stem) is None and _DISTRIBUTORS.sub("", _letters(stem)).startswith("racs")
 
 
 def of_source_names(names: Iterable[str]) -> Survey | None:

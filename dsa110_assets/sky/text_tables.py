@@ -18,8 +18,10 @@ MISSING = ("", "-", "--", "---", "nan", "null", "none", "n/a", "na", "...", "mas
 """Cells without a value, in lower case."""
 _SEPARATORS = ("\t", "|", ";", ",")
 _RULE = re.compile(r"[-=+]+")
-_REFERENCE = re.compile(r"reference\s+frequency\W+([\d.eE+]+)\s*([kMG]?Hz)?", re.IGNORECASE)
+_REFERENCE = re.compile(r"reference\s+frequency[^:=]*[:=]\s*([\d.eE+]+)\s*([kMG]?Hz)?", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?:col(?:umn)?\s*)?(\d+)[\s:.)=-]+(\S+).*", re.IGNORECASE)
 _MAX_HEADER_LINES = 4
+_NRAO_LISTING = re.compile(r"\bDist\b.*\bP_Flux\b|NVSSlist|\bP_Flux\b.*\bP_ang\b")
 _SUMSS_ROW = re.compile(r"\d+ +\d+ +[\d.]+ +-?\d+ +\d+ +[\d.]+ .* J\d{4}[MP]\d{2}\b")
 _SUMSS_NAMES = ("RAh", "RAm", "RAs", "DEd", "DEm", "DEs", "e_RA", "e_DE", "Sp", "e_Sp", "St", "e_St")
 _SUMSS_UNITS = {"Sp": "mJy/beam", "St": "mJy"}
@@ -48,6 +50,8 @@ def read(text: str, needed: Needed) -> Table:
         raise ValueError("it has no rows")
     if _SUMSS_ROW.match(lines[body[0]].strip()):
         return _sumss([lines[i] for i in body])
+    if _NRAO_LISTING.search(lines[body[0]]):
+        raise ValueError("it is a listing of NRAO's NVSS browser, whose columns are not always there: take VIII/65 from VizieR instead")
     header, rows = _header(lines, body)
     _check_comments(lines, rows, header)
     table = _data(lines, rows, header, needed)
@@ -114,7 +118,7 @@ def _commented_header(lines: list[str], first: int) -> _Header | None:
                 units = _fields(comments[end][1], header.separator) if end < len(comments) else []
                 is_units = len(units) == len(header.names) and any(columns.is_unit(unit) for unit in units)
                 return replace(header, units=_units(header.names, units) if is_units else {}, line=comments[end - 1][0])
-    numbered = [match for _, comment in comments if (match := re.fullmatch(r"(\d+)\s+(\S+).*", comment))]
+    numbered = [match for _, comment in comments if (match := _NUMBERED.fullmatch(comment))]
     header = _Header([match[2] for i, match in enumerate(numbered, 1) if int(match[1]) == i], None, line=first)
     return header if columns.has_positions(header.names) and _fits(header, lines[first]) else None
 
