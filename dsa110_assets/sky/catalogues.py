@@ -58,7 +58,7 @@ def read_catalogue(path: Path, name: str | None = None, frequency_hz: float | No
             "name": names,
             "ra_deg": ra,
             "dec_deg": dec,
-            "flux_jy": np.where((flux > 0) & np.isfinite(frequency), flux, np.nan),
+            "flux_jy": np.where((flux > 0) & np.isfinite(flux) & np.isfinite(frequency), flux, np.nan),
             "frequency_hz": frequency,
             "spectral_index": _spectral_index(table, known, path),
             "catalogue": catalogue,

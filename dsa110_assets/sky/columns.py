@@ -40,6 +40,7 @@ _BASES = {
     "h:m:s": u.hourangle, "hms": u.hourangle, "hh:mm:ss": u.hourangle, "hz": u.Hz, "khz": u.kHz, "mhz": u.MHz, "ghz": u.GHz,
 }  # fmt: skip
 """Units in the ways catalogues write them; they write mJy and MHz in any case and never mean megajansky."""
+_SIGNS = str.maketrans({"µ": "u", "μ": "u", "°": "deg", "−": "-"})
 _BEAM = re.compile(r"\s*(/\s*|per\s+|[\s.*]+)(beam|bm|psf)(\^|\*\*)?\(?(?P<power>[+-]?1)?\)?$")
 _FRAMES = re.compile(r"[\s_]*[\[(]\s*(j?2000(\.0)?|icrs|fk5)\s*[\])]", re.IGNORECASE)
 """A frame that stands where a unit may stand: 'RA (2000)'."""
@@ -66,7 +67,7 @@ def parse_unit(text: str) -> u.UnitBase:
 
     Raises ValueError if it is not one a position, flux or frequency can have; '[mJy]' is a logarithm, and none.
     """
-    plain = text.strip().strip('"').replace("µ", "u").replace("μ", "u").replace("°", "deg").lower()
+    plain = text.strip().strip('"').translate(_SIGNS).replace("⁻¹", "-1").lower().rstrip(".")
     beam = _BEAM.search(plain)
     if beam and (beam[1].strip(" .*") or beam["power"] == "-1"):
         plain = plain[: beam.start()]

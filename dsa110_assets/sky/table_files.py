@@ -74,7 +74,7 @@ def _table(path: Path) -> Table:
         return _of_votable(content)
     if b"\0" in content[:4096] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError(f"an unknown kind of file {path.suffix!r}")
-    text = _decoded(content)
+    text = _decoded(content).replace("−", "-")  # the sign of minus that documents have
     if text.startswith("# %ECSV"):
         return Table.read(text.split("\n"), format="ascii.ecsv")
     if "Byte-by-byte Description" in text[:100_000]:

@@ -139,7 +139,8 @@ TEXTS = {
     ),
     "HEASARC": (
         "heasarc.txt",
-        "|name               |ra  |dec  |flux_20_cm|\n|                   |deg |deg  |mJy       |\n|NVSS J052024-161200|80.1|-16.2|120.0|\n",
+        "|name               |ra  |dec  |flux_20_cm|\n|                   |deg |deg  |mJy       |\n"
+        "|NVSS J052024-161200|80.1|-16.2|120.0|\n",
         1400,
         "NVSS J052024-161200",
     ),
@@ -165,6 +166,7 @@ TEXTS = {
         None,
     ),
     "16-bit text": ("sheet.csv", "ra_deg,dec_deg,flux_mjy,frequency_mhz,name\n80.1,-16.2,120,1280,A\n", 1280, "A"),
+    "a document's minus": ("own@1.28GHz.csv", "ra_deg,dec_deg,flux [mJy beam⁻¹]\n80.1,−16.2,120\n", 1280, None),
     "S150": ("two.csv", "name,ra_deg,dec_deg,S_150_mhz [mJy],S1.4 [mJy]\nA,80.1,-16.2,500,120\n", 1400, "A"),
 }
 
@@ -236,6 +238,47 @@ def test_fits_tables(tmp_path: Path, columns: list[tuple[str, float, str | None]
     packed = tmp_path / "t.fits.gz"
     packed.write_bytes(gzip.compress((tmp_path / "t.fits").read_bytes()))
     is_right(catalogues.read_catalogue(packed), mhz)
+
+
+def test_vizier_s_fits(tmp_path: Path) -> None:
+    columns = [
+        fits.Column("NVSS", "14A", array=["052024-161200"]), fits.Column("RAJ2000", "11A", unit='"h:m:s"', array=["05 20 24.00"]),
+        fits.Column("DEJ2000", "11A", unit='"d:m:s"', array=["-16 12 00.0"]), column("S1.4", 120.0, "mJy"),
+    ]  # fmt: skip
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "asu.fit")
+    is_right(catalogues.read_catalogue(tmp_path / "asu.fit"), 1400)
+
+
+def test_vizier_s_votable(tmp_path: Path) -> None:
+    units = {"_RAJ2000": "", "NVSS": "", "RAJ2000": "&quot;h:m:s&quot;", "DEJ2000": "&quot;d:m:s&quot;", "S1.4": "mJy"}
+    fields = "".join(f'<FIELD name="{name}" datatype="char" arraysize="*" unit="{unit}"/>' for name, unit in units.items())
+    cells = "".join(f"<TD>{cell}</TD>" for cell in ("", "052024-161200", "05 20 24.00", "-16 12 00.0", "120.0"))
+    path = text(
+        tmp_path,
+        "vizier_votable",
+        '<?xml version="1.0"?>\n<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>'
+        f"{fields}<DATA><TABLEDATA><TR>{cells}</TR></TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>\n",
+    )
+    is_right(catalogues.read_catalogue(path), 1400)
+
+
+def test_what_a_service_cut_off_is_refused(tmp_path: Path) -> None:
+    Table({"ra_deg": [RA], "dec_deg": [DEC], "flux_jy": [JY]}).write(tmp_path / "tap.vot", format="votable")
+    whole = (tmp_path / "tap.vot").read_text()
+    (tmp_path / "tap.vot").write_text(whole.replace("<TABLE", '<INFO name="QUERY_STATUS" value="OVERFLOW"/><TABLE', 1))
+    with pytest.raises(ConfigurationError, match="OVERFLOW"):
+        catalogues.read_catalogue(tmp_path / "tap.vot")
+
+
+@pytest.mark.parametrize("kind", ["fits", "votable", "ascii.ecsv", "parquet"])
+def test_no_rows_in_any_format(tmp_path: Path, kind: str) -> None:
+    table = Table({"ra_deg": [RA], "dec_deg": [DEC], "flux_jy": [JY]})[:0]
+    if kind == "parquet":
+        table.to_pandas().to_parquet(tmp_path / "none")
+    else:
+        table.write(tmp_path / "none", format=kind)
+    with pytest.raises(ConfigurationError, match="no rows"):
+        catalogues.read_catalogue(tmp_path / "none")
 
 
 def test_a_source_finder_s_fits_says_its_frequency(tmp_path: Path) -> None:
