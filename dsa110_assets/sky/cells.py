@@ -42,14 +42,26 @@ def floats(table: Table, column: str, path: Path) -> NDArray[np.float64]:
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"catalogue {path}, column {column!r}: {error}: numbers are needed") from error
         return np.asarray(numbers.filled(np.nan) if hasattr(numbers, "filled") else numbers, dtype=np.float64)
+    parsed = numbers_of_text(table, column)
+    if parsed is not None:
+        return parsed
     cells = [cell or "nan" for cell in text(table, column)]
+    row = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+    raise ConfigurationError(f"catalogue {path}, column {column!r}, row {row + 1}: {cells[row]!r} is no number: numbers are needed")
+
+
+def numbers_of_text(table: Table, column: str) -> NDArray[np.float64] | None:
+    """Cells of text that are all numbers or missing (NaN), as numbers; None if any is something else."""
+    values = np.asarray(table[column])
+    if not hasattr(table[column], "mask"):
+        try:
+            return values.astype(np.float64)  # the common case, a hundred times faster than cell by cell
+        except ValueError:
+            pass
     try:
-        return np.array(cells).astype(np.float64)
+        return np.array([cell or "nan" for cell in text(table, column)]).astype(np.float64)
     except ValueError:
-        row = next(i for i, cell in enumerate(cells) if not _is_number(cell))
-        raise ConfigurationError(
-            f"catalogue {path}, column {column!r}, row {row + 1}: {cells[row]!r} is no number: numbers are needed"
-        ) from None
+        return None
 
 
 def unit(table: Table, column: Column, path: Path, default: str | None = None) -> u.UnitBase | None:

@@ -52,13 +52,7 @@ def _ra(table: Table, column: Column, is_known: bool, path: Path) -> Float:
 
 
 def _is_sexagesimal(table: Table, column: Column) -> bool:
-    if not cells.is_text(table, column.name):
-        return False
-    try:
-        np.array([cell or "nan" for cell in cells.text(table, column.name)]).astype(np.float64)
-    except ValueError:
-        return True
-    return False
+    return cells.is_text(table, column.name) and cells.numbers_of_text(table, column.name) is None
 
 
 def _angle(table: Table, column: Column, sexagesimal_unit: u.UnitBase, path: Path) -> Float:

@@ -110,7 +110,7 @@ def _within_beams(part: pd.DataFrame, coarse: pd.DataFrame) -> Mask:
 
 def _outshone(part: pd.DataFrame, known: pd.DataFrame) -> Mask:
     """Which of `part` lie too near a brighter source of a coarser survey for that to tell them apart."""
-    coarse = known[[surveys.named(str(name)) is not None for name in known["catalogue"]]]
+    coarse = known[known["catalogue"].isin([name for name in known["catalogue"].unique() if surveys.named(str(name))])]
     beam, hidden = _beams_arcsec(coarse), np.zeros(len(part), dtype=bool)
     row, column, _ = _pairs(unit_vectors(coarse), unit_vectors(part), SEPARATED_BEAMS * beam)
     fainter = flux_1400_jy(part)[column] <= flux_1400_jy(coarse)[row]
