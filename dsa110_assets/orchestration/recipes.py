@@ -237,9 +237,9 @@ def _averaging(settings: "Settings") -> dict[str, Any]:
 
 
 ORDER = (
-    Recipe("source_catalog", "catalogue", "1", _catalogue_files),
+    Recipe("source_catalog", "catalogue", "2", _catalogue_files, lambda s: {"catalogue_frequencies_mhz": s.catalogue_frequencies_mhz}),
     Recipe("calibrator_catalog", "catalogue", "2", _of_same_window("source_catalog")),
-    Recipe("sky_model", "catalogue", "1", _of_same_window("source_catalog")),
+    Recipe("sky_model", "catalogue", "2", _of_same_window("source_catalog")),
     Recipe("subband_group", "observation", "1", _inbox_files, lambda s: {"subbands": s.subbands}),
     Recipe(
         "measurement_set",
