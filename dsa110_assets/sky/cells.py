@@ -65,17 +65,21 @@ def numbers_of_text(table: Table, column: str) -> NDArray[np.float64] | None:
 
 
 def unit(table: Table, column: Column, path: Path, default: str | None = None) -> u.UnitBase | None:
-    """The unit the table gives a column, or its name, else the default. Raises ConfigurationError: it is none we know."""
-    of_table = table[column.name].unit
-    told = str(of_table) if of_table is not None and str(of_table).strip() else column.unit or default
-    if not told:
-        return None
+    """The unit the table gives a column, or its name, else the default.
+
+    Raises ConfigurationError: it is none we know, or the table and the name say two.
+    """
+    of_table = str(table[column.name].unit or "").strip()
+    told = [text for text in (of_table, column.unit) if text] or [text for text in (default,) if text]
     try:
-        return parse_unit(told)
+        units = [parse_unit(text) for text in told]
     except ValueError as error:
         raise ConfigurationError(
             f"catalogue {path}, column {column.name!r}: {error}: give the column one of these in brackets, or in its name"
         ) from error
+    if any(one != units[0] for one in units):
+        raise ConfigurationError(f"catalogue {path}, column {column.name!r} is in {of_table} by the table: correct its name or its unit")
+    return units[0] if units else None
 
 
 def quantity(table: Table, column: Column, wanted: str, path: Path, default: str | None = None) -> NDArray[np.float64]:

@@ -133,11 +133,11 @@ def find(columns: Sequence[Column], role: str) -> Column | None:
 
 
 def find_flux(columns: Sequence[Column]) -> Column | None:
-    """The column of fluxes: total ones, then those whose name has a frequency (the nearest to 1.4 GHz), then peak ones."""
+    """The column of fluxes: total ones, then those whose name has a frequency (nearest to 1.4 GHz, integrated), then peak ones."""
     total = find(columns, "flux")
     if total is not None:
         return total
-    banded = [(abs(math.log(one.frequency_hz / NEAREST_HZ)), one.bare.startswith("peak_"), one) for one in columns if one.frequency_hz]
+    banded = [(abs(math.log(one.frequency_hz / NEAREST_HZ)), not one.bare.startswith("int"), one) for one in columns if one.frequency_hz]
     return min(banded, key=lambda one: one[:2])[2] if banded else find(columns, "peak")
 
 

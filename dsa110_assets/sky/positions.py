@@ -43,8 +43,14 @@ def degrees(table: Table, columns: Sequence[Column], is_known: bool, path: Path)
 
 def _ra(table: Table, column: Column, is_known: bool, path: Path) -> Float:
     ra = _angle(table, column, u.hourangle, path)
-    unit = cells.unit(table, column, path)
-    if unit is None and not is_known and column.bare in _UNITLESS and not _is_sexagesimal(table, column) and np.all(ra < 24):
+    unit, is_text = cells.unit(table, column, path), _is_sexagesimal(table, column)
+    if np.any(ra >= 24) or is_known:
+        return ra
+    if unit is u.deg and is_text:
+        raise ConfigurationError(
+            f"catalogue {path}, column {column.name!r} is sexagesimal, in degrees and below 24 in every row: name it ra if it is in hours"
+        )
+    if unit is None and not is_text and column.bare in _UNITLESS:
         raise ConfigurationError(
             f"catalogue {path}, column {column.name!r} is below 24 in every row and has no unit: name it ra_deg, or ra_h if it is in hours"
         )

@@ -129,6 +129,7 @@ TEXTS = {
         1400,
         "NVSS J052024-161200",
     ),
+    "HEASARC, peak and integrated": ("f.txt", "|ra|dec|flux_20_cm|int_flux_20_cm|\n|deg|deg|mJy|mJy|\n|80.1|-16.2|110|120|\n", 1400, None),
     "header over two commented lines": (
         "own@1.28GHz.dat",
         "# a list\n# name ra_deg\n#  dec_deg flux_mjy\nA 80.1 -16.2 120\n",
@@ -162,6 +163,8 @@ REFUSED = {
     "hours or degrees": ("l@1.4GHz.csv", "ra,dec,flux_mjy\n5.34,-16.2,120\n", "ra_h"),
     "a unit that is none": ("l@1.4GHz.csv", "ra [furlong],dec,flux_mjy\n5.34,-16.2,120\n", "furlong"),
     "a logarithm": ("l@1.4GHz.csv", "ra_deg,dec_deg,flux\ndeg,deg,[mJy]\n80,-16.2,2.1\n", r"\[mJy\]"),
+    "two units": ("l@1.4GHz.csv", "ra_deg,dec_deg,flux_mjy\ndeg,deg,Jy\n80,-16.2,0.12\n", "is in Jy by the table"),
+    "sexagesimal degrees": ("l.csv", "ra_deg,dec_deg,flux_mjy\n05:20:24,-16:12:00,120\n", "name it ra if"),
     "a declination in hours": ("l@1.4GHz.csv", "ra_deg,dec [h],flux_mjy\n80.1,1.2,120\n", "declination in hours"),
     "header only": ("l.csv", H, "no rows"),
     "nothing": ("l.csv", "", "no rows"),
