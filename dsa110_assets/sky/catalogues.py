@@ -132,9 +132,7 @@ def _flux_column(known: Sequence[columns.Column], form: surveys.Form | None, pat
         return next(one for one in known if form.flux in (one.bare, one.name.strip().lower()))
     found = columns.find_flux(known)
     if found is None:
-        raise ConfigurationError(
-            f"catalogue {path} has no flux column (has {', '.join(one.name for one in known)}): name one 'flux_mjy'"
-        )
+        raise ConfigurationError(f"catalogue {path} has no flux column (has {', '.join(one.name for one in known)}): name one 'flux_mjy'")
     return found
 
 

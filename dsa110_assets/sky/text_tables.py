@@ -135,17 +135,25 @@ def _with_units(header: _Header, lines: list[str], rest: list[int]) -> tuple[_He
     if rest and _is_rule(lines[rest[0]], header.separator):
         rest = rest[1:]
     elif len(rest) > 1 and _is_rule(lines[rest[1]], header.separator):
-        header, rest = replace(header, units=_units(header.names, _fields(lines[rest[0]], header.separator))), rest[2:]
+        header, rest = replace(header, units=_units_of_line(header, lines[rest[0]])), rest[2:]
     elif rest and _is_unit_line(header, lines[rest[0]]):
-        header, rest = replace(header, units=_units(header.names, _fields(lines[rest[0]], header.separator))), rest[1:]
+        header, rest = replace(header, units=_units_of_line(header, lines[rest[0]])), rest[1:]
     again = [i for i in rest if _is_rule(lines[i], header.separator)]
     if again:
         raise ValueError(f"line {again[0] + 1} begins another table: give each table a file of its own")
     return header, rest
 
 
+def _units_of_line(header: _Header, line: str) -> dict[str, str]:
+    """The units below a header. In such a line a quotation mark may be arcsec, and quote nothing. ValueError: they do not fit."""
+    for units in (_fields(line, header.separator), line.strip("|" if header.separator == "|" else "\n").split(header.separator)):
+        if len(units) == len(header.names):
+            return _units(header.names, units)
+    raise ValueError(f"the line of units has {len(units)} fields, the header {len(header.names)}: mend it")
+
+
 def _units(names: list[str], units: list[str]) -> dict[str, str]:
-    return {name: unit.strip().strip('"') for name, unit in zip(names, units, strict=False) if not is_missing(unit)}
+    return {name: unit.strip().strip('"') for name, unit in zip(names, units, strict=True) if not is_missing(unit)}
 
 
 def _is_rule(line: str, separator: str | None) -> bool:

@@ -40,7 +40,7 @@ def test_a_file_may_be_named_after_its_survey_or_frequency(tmp_path: Path, form:
 def test_a_name_that_tells_nothing_is_not_guessed_at(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match="at which frequency") as refused:
         read(tmp_path, GENERIC, name)
-    for remedy in ("frequency_mhz", "@943.5MHz.csv", f'DSA110_CATALOGUE_FREQUENCIES_MHZ=\'{{"{name}": 943.5}}\''):
+    for remedy in ("frequency_mhz", "@943.5MHz.csv", f"DSA110_CATALOGUE_FREQUENCIES_MHZ='{{\"{name}\": 943.5}}'"):
         assert remedy in str(refused.value)
     assert read(tmp_path, GENERIC, name, told_mhz=943.5) == pytest.approx((1400 / 943.5) ** -0.7)
     assert read(tmp_path, GENERIC.assign(frequency_mhz=943.5), name) == pytest.approx((1400 / 943.5) ** -0.7)

@@ -56,9 +56,7 @@ def test_a_table_with_its_readme(tmp_path: Path) -> None:
         "  17- 18  I2    arcmin  DEm      Declination J2000 (minutes)\n"
         "  20- 23  F4.1  arcsec  DEs      Declination J2000 (seconds)\n"
         "  25- 32  F8.1  mJy     S1.4     ? Integrated 1.4GHz flux density\n"
-        "  34- 38  F5.1  arcsec  MajAxis  ? Fitted major axis\n"
-        + "-" * 80
-        + "\n"
+        "  34- 38  F5.1  arcsec  MajAxis  ? Fitted major axis\n" + "-" * 80 + "\n"
     )
     dat = text(tmp_path, "nvss.dat", "05 20 24.00 -16 12 00.0    120.0  18.4\n05 20 24.00 -00 12 00.0     12.0  18.4\n")
     frame = catalogues.read_catalogue(dat)
