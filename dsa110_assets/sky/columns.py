@@ -124,11 +124,11 @@ def _band_hz(value: str, unit: str | None) -> float | None:
 
 
 def find(columns: Sequence[Column], role: str) -> Column | None:
-    """The column for a role, the most preferred of those there are; None: there is none."""
+    """The column for a role, the most preferred of those there are, with a unit in its name if any; None: there is none."""
     for bare in ROLES[role]:
-        for one in columns:
-            if one.bare == bare:
-                return one
+        fitting = [one for one in columns if one.bare == bare]
+        if fitting:
+            return min(fitting, key=lambda one: one.unit is None)
     return None
 
 

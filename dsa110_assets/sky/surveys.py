@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from dsa110_assets.sky.calibrators import LIST_FREQUENCY_HZ, LIST_NAME
 
@@ -46,6 +47,8 @@ _FIRST_FILE = re.compile(r"first|(first|catalog)_\d\d[a-z]{3}\d\d")
 """FIRST is an English word: a file is the survey's only if it has that name, or a release's."""
 _RACS_LATER_LOW = re.compile(r"racslow[2-9]")
 """Later epochs of RACS-low were observed at 943.5 MHz."""
+_DESIGNATION = re.compile(r"\s*([A-Za-z][\w.-]{1,24}?)[ _-]*J(?=\d{4})")
+"""A source's acronym, before the J of its position."""
 _DISTRIBUTORS = re.compile(r"^(as110derivedcatalogue|cirada)")
 """What some file names have before the survey's."""
 
@@ -147,11 +150,16 @@ def of_source_names(names: Iterable[str]) -> Survey | None:
 
 
 def _of_source_name(name: str) -> Survey | None:
-    acronym = re.match(r"(.*?[A-Za-z\d])[ _-]*J(?=\d{4})", name.strip())
-    if not acronym:
-        return None
-    letters = _letters(acronym[1] + ("J" if acronym[1].upper().startswith("ILT") else ""))
-    return _BY_NAME["FIRST"] if letters == "first" else _beginning(letters)
+    match = _DESIGNATION.match(name)
+    return _of_acronym(match[1]) if match else None
+
+
+@cache
+def _of_acronym(acronym: str) -> Survey | None:
+    letters = _letters(acronym)
+    if letters == "first":
+        return _BY_NAME["FIRST"]
+    return _beginning(f"{letters}j" if letters == "ilt" else letters)
 
 
 def _letters(text: str) -> str:

@@ -135,6 +135,7 @@ TEXTS = {
         1280,
         "A",
     ),
+    "positions twice": ("own@1.28GHz.csv", "ra,dec,ra_deg,dec_deg,flux_mjy\n5.34,-16.2,80.1,-16.2,120\n", 1280, None),
     "HEASARC, peak and integrated": ("f.txt", "|ra|dec|flux_20_cm|int_flux_20_cm|\n|deg|deg|mJy|mJy|\n|80.1|-16.2|110|120|\n", 1400, None),
     "header over two commented lines": (
         "own@1.28GHz.dat",
