@@ -61,7 +61,7 @@ class WarmServer(DagsterApiServer):
             found = run_id in self._executions
             if found and run_id not in self._termination_times:
                 self._termination_times[run_id] = time.time()
-                _signal(self._executions[run_id][0].pid, signal.SIGINT)
+                _signal(self._executions[run_id][0], signal.SIGINT)
         result = CancelExecutionResult(success=found, message=None, serializable_error_info=None)
         return wire.CancelExecutionReply(serialized_cancel_execution_result=serialize_value(result))
 
@@ -77,7 +77,7 @@ class WarmServer(DagsterApiServer):
         try:
             self._end_cancelled()
             super()._check_for_orphaned_runs()
-        except Exception:
+        except Exception:  # noqa: BLE001
             # the only thread that ever looks; a database that is away for a minute must not end it
             _log.exception("looking after the runs failed; it is tried again")
 
@@ -98,13 +98,14 @@ class WarmServer(DagsterApiServer):
                         instance.report_run_canceled(run, f"The process of the cancelled run {how}.")
             finally:
                 if run_id in alive:
-                    for pid in (process.pid, *descendants(process.pid)):
-                        _signal(pid, signal.SIGKILL)
+                    _signal(process, signal.SIGKILL, with_children=True)
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+def _signal(process: multiprocessing.Process, number: signal.Signals, *, with_children: bool = False) -> None:
+    assert process.pid is not None, "a run is known once its process has started"
+    for pid in (process.pid, *(descendants(process.pid) if with_children else ())):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def serve(host: str, port: int) -> None:

@@ -77,14 +77,18 @@ def _of_strip(members: "Sequence[Product]", dec_deg: float, listed: "Sequence[Ca
     ]
 
 
-def choose_for(archive: "Archive", settings: "Settings", product: "Product") -> "tuple[Choice, Product]":
-    """The table set for a measurement set, and the caltables product that holds it. WaitingError if there is none."""
+def choose_for(archive: "Archive", settings: "Settings", product: "Product", *, used: str | None = None) -> "tuple[Choice, Product]":
+    """The table set for a measurement set, and the caltables product that holds it. WaitingError if there is none.
+
+    Of the sets whose data retention took only the one `used` so far counts: what was made with it is as it would be now.
+    """
     from dsa110_assets.archive import caltable_registry as registry
     from dsa110_assets.calibration import select
 
     everything = registry.sets(archive)
     refused = {one.set_id.partition("/")[2] for one in everything if one.status == registry.REJECTED}
-    offered = [one for one in everything if one.status == registry.ACTIVE and one.set_id.partition("/")[2] not in refused]
+    active = [one for one in everything if one.status == registry.ACTIVE and (not one.removed or one.set_id == used)]
+    offered = [one for one in active if one.set_id.partition("/")[2] not in refused]
     middle = (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2
     dec_deg = float(product.metadata["pointing_dec_deg"])
     choice = select.choose(

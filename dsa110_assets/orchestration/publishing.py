@@ -21,8 +21,8 @@ import xxhash
 from dsa110_assets import heap
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.product import HELD
-from dsa110_assets.errors import OverrunError, SilentWrongnessError
-from dsa110_assets.orchestration import instance, policy, recipes, room, rules
+from dsa110_assets.errors import OverrunError, SilentWrongnessError, WaitingError
+from dsa110_assets.orchestration import instance, plan, policy, recipes, room, rules
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -88,10 +88,12 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         if ingredients is None:
             context.log.info(f"{asset} {partition}: nothing to make it from")
             return None
-        current = archive.current(asset, partition, check=True)
-        if current and FORCE_TAG not in context.run.tags and recipe.stale(archive, current, settings, ingredients) is None:
-            context.log.info(f"{current.id} is up to date")
+        current = archive.current(asset, partition, check=True, removed=True)
+        if current and FORCE_TAG not in context.run.tags and _is_done(context, platform, current, ingredients):
+            context.log.info(f"{current.id} is up to date{'; retention has taken its data' if current.removed else ''}")
             return report(current, rules.from_metadata(asset, current.metadata))
+        if gone := recipes.without_data(archive, asset, ingredients):
+            raise WaitingError(recipes.told_without(asset, partition, gone))
         began = time.perf_counter()
         with (
             room.granted(platform, asset, ingredients) as in_file,
@@ -115,6 +117,17 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             if broken := [v for v in verdicts if v.hard and not v.passed]:
                 draft.metadata[HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
         return report(draft.product, verdicts)
+
+
+def _is_done(
+    context: dg.AssetExecutionContext, platform: Platform, product: "Product", ingredients: recipes.Ingredients
+) -> bool:
+    """Whether the current product is up to date; what retention took is, too, unless somebody asked for it by hand."""
+    archive, settings = platform.archive, platform.settings
+    if recipes.RECIPES[product.asset].stale(archive, product, settings, ingredients) is not None:
+        return False
+    by_itself = instance.LANE_TAG in context.run.tags
+    return not product.removed or (by_itself and plan.needed_again(archive, settings, product) is None)
 
 
 def _arrays_in_file(context: dg.AssetExecutionContext, folder: Path) -> AbstractContextManager[None]:

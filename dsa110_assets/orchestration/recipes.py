@@ -2,11 +2,13 @@
 
 A recipe names the products an asset's partition ought to be made from now, and the settings that shape it. A
 product is up to date while it was made from just these. A partition whose inputs are not there has no
-ingredients (None): it stays unmaterialised, which is no failure.
+ingredients (None): it stays unmaterialised, which is no failure. A product whose data retention took is still what
+others are made from: by its record nothing has changed, and only who has to read it needs its data again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dsa110_assets.archive.product import HELD
@@ -47,6 +49,10 @@ class Ingredients:
 
 
 Find = Callable[["Archive", "Settings", str], Ingredients | None]
+READ_TILES = frozenset({"source_measurements", "night_mosaic"})
+"""They read the tiles of the mosaics they are made from."""
+KEEP_TO_WHAT_IS_THERE = frozenset({"light_curves", "night_report"})
+"""They are made from what is kept: nothing that retention took is made again for them."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ class Recipe:
         """Why the product is not what would be made now; None if it is. Equal bytes are the same input."""
         if product.code_version != self.code_version:
             return f"made by code version {product.code_version}, now {self.code_version}"
-        made_from = [archive.get(i) for i in set(product.inputs) - set(ingredients.ids)]
+        before = [archive.get(i) for i in set(product.inputs) - set(ingredients.ids)]
+        made_from = [p for p in before if not (p.removed and p.state == "current")]  # it was right when it was used
         wanted = [p for p in ingredients.products if p.id not in product.inputs]
         if {_bytes(p) for p in made_from} != {_bytes(p) for p in wanted}:
             changed = sorted(p.id for p in wanted or made_from)
@@ -87,14 +94,40 @@ def _bytes(product: "Product") -> tuple[str, str | None, str]:
 
 
 def usable(archive: "Archive", asset: str, partition: str | None) -> "Product | None":
-    """The current product that may be built upon: there, and not held by a failed blocking rule."""
-    product = archive.current(asset, partition)
+    """The current product that may be built upon: not held by a failed blocking rule. Its data may be removed."""
+    product = archive.current(asset, partition, removed=True)
     return None if product is None or product.metadata.get(HELD) else product
 
 
-def all_usable(archive: "Archive", asset: str, since: str | None = None, until: str | None = None) -> "list[Product]":
-    """Usable products with partitions from `since` to `until`, both included."""
-    return [p for p in archive.products(asset, since, until) if not p.metadata.get(HELD)]
+def all_usable(
+    archive: "Archive", asset: str, since: str | None = None, until: str | None = None, *, removed: bool = True
+) -> "list[Product]":
+    """Usable products with partitions from `since` to `until`, both included; unless `removed`, only those whose data are there."""
+    return [p for p in archive.products(asset, since, until, removed=removed) if not p.metadata.get(HELD)]
+
+
+def without_data(archive: "Archive", asset: str, ingredients: Ingredients) -> "list[Product]":
+    """What making this asset would read of these ingredients, and retention has taken."""
+    through = [m.inputs for m in ingredients.products if m.asset == "hour_mosaic"] if asset in READ_TILES else []
+    read = [*ingredients.products, *(archive.get(i) for i in sorted({i for ids in through for i in ids}))]
+    return [p for p in read if p.removed]
+
+
+def told_without(asset: str, partition: str | None, gone: "Sequence[Product]") -> str:
+    """The sentence about what cannot be made for want of these products' data."""
+    named = ", ".join(p.id for p in gone[:3]) + (" …" if len(gone) > 3 else "")
+    return (
+        f"{asset} {partition or ''} waits for the data of {named}, which retention has removed: `dsa110 process` makes them "
+        "again first where their raw files are there; `dsa110 archive recall` looks in cold storage"
+    )
+
+
+def raw_files_there(group: "Product") -> bool:
+    """Whether all the raw files that an observation's manifest names can still be read."""
+    from dsa110_assets.archive.files import read_json
+
+    manifest = read_json(group.path / "manifest.json")
+    return bool(manifest) and all(Path(entry["path"]).exists() for entry in manifest["files"])
 
 
 def _of_same_window(*assets: str) -> Find:
@@ -151,7 +184,8 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
     product, sky = usable(archive, "measurement_set", partition), usable(archive, "sky_model", None)
     if product is None or sky is None:
         return None
-    choice, tables = calibrators.choose_for(archive, settings, product)
+    made = archive.current("calibrated_ms", partition, removed=True)
+    choice, tables = calibrators.choose_for(archive, settings, product, used=made.metadata.get("caltable_set") if made else None)
     facts = {"caltable_set": choice.set.set_id.partition("/")[2]}
     return Ingredients((product, tables, sky), facts, prepared=choice)
 
@@ -180,7 +214,7 @@ def _mosaic_and_known(archive: "Archive", settings: "Settings", hour: str) -> In
     mosaic, catalogue = usable(archive, "hour_mosaic", hour), usable(archive, "source_catalog", None)
     if mosaic is None or catalogue is None:
         return None
-    before = all_usable(archive, "source_measurements", None, _key(timegrid.parse_key(hour) - timegrid.HOUR))
+    before = all_usable(archive, "source_measurements", None, _key(timegrid.parse_key(hour) - timegrid.HOUR), removed=False)
     return Ingredients((mosaic, catalogue, *(p for p in before if p.metadata.get("n_new"))))
 
 
@@ -190,8 +224,8 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> I
 
 
 def _measurements_until(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
-    """The night's measurements and all earlier ones: a light curve needs its past."""
-    found = all_usable(archive, "source_measurements", None, night)
+    """The night's measurements and all earlier ones that are kept: a light curve needs its past."""
+    found = all_usable(archive, "source_measurements", None, night, removed=False)
     return Ingredients(tuple(found)) if any(p.partition.startswith(night) for p in found if p.partition) else None
 
 

@@ -74,7 +74,8 @@ class CodeServer:
 
     def pid(self, run_id: str) -> int:
         """The process of a run; 0 while no step of it has begun."""
-        return int((self.run(run_id).tags.get(instances.LAUNCHER_TAG, "").split("/") + ["0"])[1] or 0)
+        launcher = self.run(run_id).tags.get(instances.LAUNCHER_TAG)
+        return int(launcher.split("/")[1]) if launcher else 0
 
 
 @contextmanager
