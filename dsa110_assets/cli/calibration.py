@@ -116,7 +116,7 @@ def active(
     at: str = typer.Option("now", "--at", help="UTC time."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """The set in force at a time: what its observation used, else the nearest of the strip."""
+    """The set in force at a time: what an observation taken then would be calibrated with now."""
     from dsa110_assets.analyst import open_archive
 
     found = open_archive().caltables(at=parse_time(at))

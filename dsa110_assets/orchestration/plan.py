@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import quarantine
+from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
 from dsa110_assets.orchestration import inbox, recipes
 from dsa110_assets.telescope import timegrid
@@ -150,6 +151,30 @@ def _looked_at(
     if reason and asset == "measurement_set" and not recipes.raw_files_there(ingredients.only("subband_group")):
         reason = None
     return product, ingredients, reason
+
+
+def lacking(archive: "Archive", settings: "Settings", asset: str, partition: str | None) -> str:
+    """What is not there that this asset's partition would be made from, for people."""
+    if asset == "subband_group":
+        return f"no group of its subband files is in DSA110_INBOX={settings.inbox}"
+    grain, absent = recipes.RECIPES[asset].grain, []
+    for name in UPSTREAM[asset]:
+        same = recipes.RECIPES[name].grain in (grain, "catalogue")
+        key = None if recipes.RECIPES[name].grain == "catalogue" else partition
+        held = archive.current(name, key, removed=True) if same else None
+        if held is not None and held.metadata.get(HELD):
+            absent.append(f"{held.id} is held ({held.metadata[HELD]})")
+        elif held is None and not (not same and partition and _any_within(archive, name, partition, grain)):
+            absent.append(f"there is no {name}{f' {key}' if same and key else ''}")
+    if absent:
+        return "; ".join(absent)
+    return "no calibrator transits in its measurement sets" if asset == "caltables" else "what there is cannot be used"
+
+
+def _any_within(archive: "Archive", asset: str, window: str, grain: recipes.Grain) -> bool:
+    """Whether an hour or night has a usable product of a finer asset."""
+    last = timegrid.parse_key(window) + timegrid.HOUR - timegrid.OBSERVATION_WINDOW
+    return bool(recipes.all_usable(archive, asset, window, f"{last:%Y-%m-%dT%H:%M}" if grain == "hour" else window))
 
 
 def _made_from(archive: "Archive", product: "Product") -> set[tuple[str, str | None]]:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 FORCE_TAG = "dsa110/force"
 """Run tag that makes an asset anew although it is up to date."""
+NOTHING_TAG = "dsa110/nothing_made"
+"""On a run of which an asset had nothing to be made from: why."""
+MOST_TOLD = 200
 PREVIEW_BYTES = 20_000
 LOCKS = 256
 _LIBRARIES = (
@@ -86,7 +89,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         integrity.settle(archive, asset, partition)
         ingredients = recipe.find(archive, settings, partition or "")
         if ingredients is None:
-            context.log.info(f"{asset} {partition}: nothing to make it from")
+            _tell_nothing_made(context, plan.lacking(archive, settings, asset, partition))
             return None
         current = archive.current(asset, partition, check=True, removed=True)
         if current and FORCE_TAG not in context.run.tags and _is_done(context, platform, current, ingredients):
@@ -110,6 +113,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             with _arrays_in_file(context, draft.path) if in_file else nullcontext():
                 draft.metadata.update(make(ingredients, draft))
             draft.metadata["arrays_in_file"] = in_file
+            draft.metadata.update(recipes.made_otherwise(archive, settings, ingredients.products))
             draft.metadata["seconds"] = round(time.perf_counter() - began, 3)
             verdicts = rules.judge(asset, draft.metadata, platform.thresholds)
             _gate(context, recipe, verdicts)
@@ -117,6 +121,17 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             if broken := [v for v in verdicts if v.hard and not v.passed]:
                 draft.metadata[HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
         return report(draft.product, verdicts)
+
+
+def _tell_nothing_made(context: dg.AssetExecutionContext, reason: str) -> None:
+    """Say on the asset's page, in the run's log and in the list of runs why a run that succeeds has made nothing."""
+    partition = context.partition_key if context.has_partition_key else None
+    told = f"{context.asset_key.to_user_string()} {partition or ''}".strip() + f": nothing to make it from: {reason}"
+    context.log.warning(told)
+    context.log_event(
+        dg.AssetObservation(context.asset_key, partition=partition, description=told, metadata={"made": False, "reason": reason})
+    )
+    context.instance.add_run_tags(context.run_id, {NOTHING_TAG: told[:MOST_TOLD]})
 
 
 def _is_done(

@@ -51,6 +51,8 @@ class Ingredients:
 Find = Callable[["Archive", "Settings", str], Ingredients | None]
 READ_TILES = frozenset({"source_measurements", "night_mosaic"})
 """They read the tiles of the mosaics they are made from."""
+WITH_A_PAST = frozenset({"source_measurements", "light_curves"})
+"""They are made from all nights before them."""
 KEEP_TO_WHAT_IS_THERE = frozenset({"light_curves", "night_report"})
 """They are made from what is kept: nothing that retention took is made again for them."""
 
@@ -69,9 +71,22 @@ class Recipe:
         """Everything but inputs and code that shaped the product, as it is recorded with it."""
         from dsa110_assets.archive.product import jsonable
 
-        shaped = {name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for name, v in self.shaping(settings).items()}
-        result: dict[str, Any] = jsonable({**shaped, **ingredients.facts})
+        result: dict[str, Any] = jsonable({**self.shaped_by(settings), **ingredients.facts})
         return result
+
+    def shaped_by(self, settings: "Settings") -> dict[str, Any]:
+        """The settings that shape the product, options as mappings."""
+        return {name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for name, v in self.shaping(settings).items()}
+
+    def otherwise(self, product: "Product", settings: "Settings") -> str:
+        """In what way the product was made as it would not be made now, whatever it was made from; '' if it was not."""
+        from dsa110_assets.archive.product import jsonable
+
+        if product.code_version != self.code_version:
+            return f"made by code version {product.code_version}, now {self.code_version}"
+        now = jsonable(self.shaped_by(settings))
+        differing = sorted(name for name in now if now[name] != product.settings.get(name))
+        return f"made with other settings: {', '.join(differing)}" if differing else ""
 
     def stale(self, archive: "Archive", product: "Product", settings: "Settings", ingredients: Ingredients) -> str | None:
         """Why the product is not what would be made now; None if it is. Equal bytes are the same input."""
@@ -111,6 +126,21 @@ def without_data(archive: "Archive", asset: str, ingredients: Ingredients) -> "l
     through = [m.inputs for m in ingredients.products if m.asset == "hour_mosaic"] if asset in READ_TILES else []
     read = [*ingredients.products, *(archive.get(i) for i in sorted({i for ids in through for i in ids}))]
     return [p for p in read if p.removed]
+
+
+def made_otherwise(archive: "Archive", settings: "Settings", inputs: "Sequence[Product]") -> dict[str, Any]:
+    """Figures of a product to be: which of its inputs, or of what those were made from, are not as they would be made now.
+
+    Of what reaches back over the nights only the inputs themselves are asked, and what they were told of theirs.
+    """
+    from dsa110_assets.archive import rows
+
+    near = [p.id for p in inputs if p.asset not in WITH_A_PAST]
+    below = archive.index.read(lambda c: rows.by_ids(c, archive.root, rows.ancestors(c, near)))
+    told = {p.id: RECIPES[p.asset].otherwise(p, settings) for p in {**below, **{p.id: p for p in inputs}}.values() if p.asset in RECIPES}
+    inherited = {p.id: "made of what was made otherwise" for p in inputs if p.metadata.get("inputs_made_otherwise")}
+    found = {**inherited, **{i: why for i, why in told.items() if why}}
+    return {"n_inputs": len(inputs), "inputs_made_otherwise": dict(sorted(found.items()))}
 
 
 def told_without(asset: str, partition: str | None, gone: "Sequence[Product]") -> str:

@@ -13,9 +13,10 @@ from dsa110_assets.orchestration import inbox, jobs, plan, policy
 from dsa110_assets.orchestration.backfill import FOLLOW_TAG
 from dsa110_assets.orchestration.backfill import TAGS as BACKFILL_TAGS
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.sensors import FOLLOWING
+from dsa110_assets.orchestration.sensors import FOLLOWING, LATER
 from dsa110_assets.telescope import timegrid
 
+PARTITION_TAG = "dagster/partition"
 FOLLOWED_BACKFILLS = 50
 REQUESTS_PER_TICK = 50
 _BACKFILL_RUNS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
@@ -26,7 +27,7 @@ _BACKFILL_RUNS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkAc
     jobs=jobs.JOBS,
     minimum_interval_seconds=1800,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Remakes, a phase at a time, what has become stale in the last three days.",
+    description="Remakes, a phase at a time, what has become stale in the last three days; takes up what was accepted and left.",
 )
 def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Request what is stale or was left waiting: a nearer calibration, a rejected table, a changed setting."""
@@ -34,8 +35,31 @@ def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
     span = plan.Span(now - plan.RECENT, now - plan.SETTLED, plan.NIGHT_REST)
     left_alone = failed_lately(context.instance, now) | in_hand(context.instance)
     requests = redo_requests(platform, span, FOLLOWING, left_alone)
+    asked = {request.partition_key for request in requests}
+    requests += [one for one in left_behind(platform, context.instance) if one.partition_key not in asked]
     reason = None if requests else dg.SkipReason("everything of the last three days is up to date")
-    return dg.SensorResult(run_requests=requests, skip_reason=reason)
+    return dg.SensorResult(run_requests=requests[:REQUESTS_PER_TICK], skip_reason=reason)
+
+
+def left_behind(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """Runs for observations of any age that were accepted, by hand perhaps, and whose measurement set nobody ever asked for.
+
+    The inbox holds them for done, for their manifest names the files.
+    """
+    asset, settings, archive = "measurement_set", platform.settings, platform.archive
+    requests: list[dg.RunRequest] = []
+    for key in archive.without("subband_group", asset):
+        if len(requests) == REQUESTS_PER_TICK:
+            break
+        runs = instance.get_runs(filters=dg.RunsFilter(tags={PARTITION_TAG: key}))
+        if any(dg.AssetKey(asset) in (run.asset_selection or {dg.AssetKey(asset)}) for run in runs):
+            continue  # its run is under way, or failed: that is for a person
+        if plan.first_to_make(archive, settings, [asset], key):
+            told = {**LATER, "dsa110/reason": "it was accepted, and nobody asked for more"}
+            requests.append(
+                dg.RunRequest(job_name=jobs.name("observation"), partition_key=key, asset_selection=[dg.AssetKey(asset)], tags=told)
+            )
+    return requests
 
 
 def failed_lately(instance: dg.DagsterInstance, now: datetime) -> set[tuple[str, str | None]]:
@@ -49,14 +73,14 @@ def failed_lately(instance: dg.DagsterInstance, now: datetime) -> set[tuple[str,
         for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
             event = entry.dagster_event
             if event is None or policy.failure(event.step_failure_data)[0] != WaitingError.__name__:
-                failed.add((str(entry.step_key), run.tags.get("dagster/partition")))
+                failed.add((str(entry.step_key), run.tags.get(PARTITION_TAG)))
     return failed
 
 
 def in_hand(instance: dg.DagsterInstance) -> set[tuple[str, str | None]]:
     """(asset, partition) of the runs that are queued or running: asked for already, by automation or a person."""
     unfinished = instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-    return {(key.to_user_string(), run.tags.get("dagster/partition")) for run in unfinished for key in run.asset_selection or ()}
+    return {(key.to_user_string(), run.tags.get(PARTITION_TAG)) for run in unfinished for key in run.asset_selection or ()}
 
 
 @dg.sensor(
@@ -81,7 +105,7 @@ def backfill_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePa
         runs = context.instance.get_runs(filters=dg.RunsFilter(tags=follow))
         if any(not run.is_finished for run in runs):
             continue
-        tried = {(key.to_user_string(), run.tags.get("dagster/partition")) for run in runs for key in run.asset_selection or ()}
+        tried = {(key.to_user_string(), run.tags.get(PARTITION_TAG)) for run in runs for key in run.asset_selection or ()}
         tried |= in_hand(context.instance)
         first, _, last = nights.partition("..")
         span = plan.Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT)

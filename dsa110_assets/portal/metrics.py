@@ -16,7 +16,11 @@ Sample = tuple[str, str, dict[str, str], float | None]
 FIGURES = {
     "rms_jy": ("dsa110_image_noise_jy", "Noise of the newest 5-minute image"),
     "dynamic_range": ("dsa110_image_dynamic_range", "Peak over noise of the newest 5-minute image"),
-    "flag_fraction": ("dsa110_flagged_fraction", "Flagged fraction behind the newest 5-minute image"),
+    "flag_fraction": ("dsa110_flagged_fraction", "Flagged part of what living receptors saw, behind the newest 5-minute image"),
+    "flag_fraction_calibrated": (
+        "dsa110_flagged_fraction_calibrated",
+        "Flagged part of all that was calibrated, lost antennas included, behind the newest 5-minute image",
+    ),
 }
 
 
