@@ -47,17 +47,6 @@ CATALOGUE = (
     & ~_Condition.in_progress()
 ).with_label("catalogue")
 
-MEASUREMENT_SET = (
-    _Condition.in_latest_time_window(RECENT)
-    & _Condition.missing()
-    & _Condition.any_deps_updated().since_last_handled()
-    & ~_Condition.execution_failed()
-    & ~_Condition.in_progress()
-    & ~_Condition.any_deps_in_progress()
-).with_label("observation_when_accepted_alone")
-"""The inbox asks for both in one run; a manifest made by hand has nobody else. Asked for once: where nothing comes of it
-there was nothing to make it from."""
-
 CALTABLES = (
     _Condition.in_latest_time_window(RECENT)
     & _Condition.cron_tick_passed(CALIBRATION_TICK)
@@ -128,7 +117,6 @@ CONDITIONS: dict[str, dg.AutomationCondition[Any]] = {
     "source_catalog": CATALOGUE,
     "calibrator_catalog": CATALOGUE,
     "sky_model": CATALOGUE,
-    "measurement_set": MEASUREMENT_SET,
     "caltables": CALTABLES,
     "calibrated_ms": CALIBRATED_MS,
     "tile_image": TILE_IMAGE,

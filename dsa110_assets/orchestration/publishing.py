@@ -131,7 +131,7 @@ def _tell_nothing_made(context: dg.AssetExecutionContext, reason: str) -> None:
     context.log_event(
         dg.AssetObservation(context.asset_key, partition=partition, description=told, metadata={"made": False, "reason": reason})
     )
-    context.instance.add_run_tags(context.run_id, {NOTHING_TAG: told[:MOST_TOLD]})
+    context.instance.add_run_tags(context.run.run_id, {NOTHING_TAG: told[:MOST_TOLD]})
 
 
 def _is_done(

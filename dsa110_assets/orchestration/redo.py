@@ -27,7 +27,7 @@ _BACKFILL_RUNS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkAc
     jobs=jobs.JOBS,
     minimum_interval_seconds=1800,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Remakes, a phase at a time, what has become stale in the last three days; takes up what was accepted and left.",
+    description="Remakes, a phase at a time, what has become stale in the last three days.",
 )
 def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Request what is stale or was left waiting: a nearer calibration, a rejected table, a changed setting."""
@@ -35,17 +35,26 @@ def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
     span = plan.Span(now - plan.RECENT, now - plan.SETTLED, plan.NIGHT_REST)
     left_alone = failed_lately(context.instance, now) | in_hand(context.instance)
     requests = redo_requests(platform, span, FOLLOWING, left_alone)
-    asked = {request.partition_key for request in requests}
-    requests += [one for one in left_behind(platform, context.instance) if one.partition_key not in asked]
     reason = None if requests else dg.SkipReason("everything of the last three days is up to date")
-    return dg.SensorResult(run_requests=requests[:REQUESTS_PER_TICK], skip_reason=reason)
+    return dg.SensorResult(run_requests=requests, skip_reason=reason)
+
+
+@dg.sensor(
+    name="accepted_alone",
+    jobs=jobs.JOBS,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Takes up observations that were accepted by hand, whose files the inbox holds for done.",
+)
+def accepted_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
+    """Request the measurement set of every observation that was accepted without one ever being asked for."""
+    requests = left_behind(platform, context.instance)
+    reason = None if requests else dg.SkipReason("every accepted observation was asked for")
+    return dg.SensorResult(run_requests=requests, skip_reason=reason)
 
 
 def left_behind(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    """Runs for observations of any age that were accepted, by hand perhaps, and whose measurement set nobody ever asked for.
-
-    The inbox holds them for done, for their manifest names the files.
-    """
+    """Runs for the observations, of any age, that have a manifest and whose measurement set nobody ever asked for."""
     asset, settings, archive = "measurement_set", platform.settings, platform.archive
     requests: list[dg.RunRequest] = []
     for key in archive.without("subband_group", asset):

@@ -68,6 +68,7 @@ def test_a_mosaic_of_which_some_tiles_are_removed_stays_as_it_is(processed: Sett
     assert (again.ok, again.made) == (True, ())
 
 
+@pytest.mark.slow
 def test_what_is_to_be_made_anew_gets_its_inputs_back_and_no_more(processed: Settings) -> None:
     """Other settings of the imaging: calibrated data are made again for it, and for that the measurement sets."""
     archive = take(processed)
@@ -81,19 +82,21 @@ def test_what_is_to_be_made_anew_gets_its_inputs_back_and_no_more(processed: Set
     assert {p.version for p in archive.products("tile_image")} == {2}
 
 
-def test_other_settings_of_the_night_make_only_the_tiles_again(processed: Settings) -> None:
-    """A night's mosaic reads the tiles of its hours."""
-    take(processed)
-    archive = Archive(processed.archive)
+def test_a_night_mosaic_that_is_to_be_made_needs_the_tiles_of_its_hours(processed: Settings) -> None:
+    archive = take(processed)
     night = archive.current("night_mosaic", NIGHT)
     assert night is not None
     archive.reject(night.id, "to be made again")
-    report = process(processed)
-    assert report.ok
-    assert {"tile_image", "calibrated_ms", "measurement_set", "night_mosaic"} <= made(report)
-    assert "light_curves" not in made(report)
+    for asset in TAKEN:
+        reason = plan.reason_to_make(archive, processed, asset, OBSERVATIONS[0])
+        assert reason is not None
+        assert f"night_mosaic {NIGHT} is to be made: missing" in reason
+    assert plan.reason_to_make(archive, processed, "subband_group", OBSERVATIONS[0]) is None
+    with pytest.raises(WaitingError, match="night_mosaic 2026-01-25 waits for the data of tile_image"):
+        plan.reason_to_make(archive, processed, "night_mosaic", NIGHT)
 
 
+@pytest.mark.slow
 @pytest.mark.row(26)
 def test_with_the_raw_files_gone_what_was_made_of_them_stays(settings: Settings, inbox: Path) -> None:
     assert process(settings).ok
