@@ -97,9 +97,10 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             return report(current, rules.from_metadata(asset, current.metadata))
         if gone := recipes.without_data(archive, asset, ingredients):
             raise WaitingError(recipes.told_without(asset, partition, gone))
-        began = time.perf_counter()
+        began, through = time.perf_counter(), [p.id for p in recipes.read_through(archive, asset, ingredients)]
         with (
             room.granted(platform, asset, ingredients) as in_file,
+            archive.hold(*through) if through else nullcontext(),
             archive.publish(
                 asset,
                 partition,

@@ -123,9 +123,13 @@ def all_usable(
 
 def without_data(archive: "Archive", asset: str, ingredients: Ingredients) -> "list[Product]":
     """What making this asset would read of these ingredients, and retention has taken."""
-    through = [m.inputs for m in ingredients.products if m.asset == "hour_mosaic"] if asset in READ_TILES else []
-    read = [*ingredients.products, *(archive.get(i) for i in sorted({i for ids in through for i in ids}))]
-    return [p for p in read if p.removed]
+    return [p for p in (*ingredients.products, *read_through(archive, asset, ingredients)) if p.removed]
+
+
+def read_through(archive: "Archive", asset: str, ingredients: Ingredients) -> "list[Product]":
+    """What making this asset reads beside its ingredients: the tiles of mosaics."""
+    mosaics = [p for p in ingredients.products if p.asset == "hour_mosaic"] if asset in READ_TILES else []
+    return [archive.get(i) for i in sorted({i for mosaic in mosaics for i in mosaic.inputs})]
 
 
 def made_otherwise(archive: "Archive", settings: "Settings", inputs: "Sequence[Product]") -> dict[str, Any]:

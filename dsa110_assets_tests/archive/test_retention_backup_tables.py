@@ -86,6 +86,24 @@ def test_inputs_of_stale_products_stay(archive, publish, chain):
     assert removed(archive) == set()
 
 
+def test_tiles_stay_until_the_night_is_made_through_their_mosaics(archive, publish):
+    """A night's mosaic is made of hours and reads their tiles; of a tile in two hours both must be in it."""
+    tile = publish("tile_image")
+    hours = [publish("hour_mosaic", f"2026-01-25T{hour}:00", [tile]) for hour in (22, 23)]
+    limits = Thresholds(retention_days={"tile_image": 30})
+    consumers = {"tile_image": ["hour_mosaic", "hour_mosaic/night_mosaic"]}
+
+    def reason():
+        (told,) = [d for d in retention.plan(archive, limits, consumers, LATER) if d.product.id == tile.id]
+        return told.remove, told.reason
+
+    assert reason() == (False, "no up-to-date night_mosaic was made from it yet")
+    publish("night_mosaic", NIGHT, hours[:1])
+    assert reason()[0] is False
+    publish("night_mosaic", NIGHT, hours, text="both")
+    assert reason()[0] is True
+
+
 def test_inputs_of_a_running_publication_stay(archive, chain):
     with archive.publish("tile_image", "2026-01-25T22:30", [chain[1].id], **MADE) as draft:
         assert chain[1].id not in removed(archive)

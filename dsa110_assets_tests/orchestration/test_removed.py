@@ -88,10 +88,16 @@ def test_a_night_mosaic_that_is_to_be_made_needs_the_tiles_of_its_hours(processe
     assert night is not None
     archive.reject(night.id, "to be made again")
     for asset in TAKEN:
-        reason = plan.reason_to_make(archive, processed, asset, OBSERVATIONS[0])
+        product = archive.current(asset, OBSERVATIONS[0], removed=True)
+        assert product is not None
+        reason = plan.needed_again(archive, processed, product)
         assert reason is not None
         assert f"night_mosaic {NIGHT} is to be made: missing" in reason
-    assert plan.reason_to_make(archive, processed, "subband_group", OBSERVATIONS[0]) is None
+    assert plan.first_to_make(archive, processed, ["subband_group", "measurement_set"], OBSERVATIONS[0]) == (
+        "measurement_set",
+        f"its data were removed, and calibrated_ms {OBSERVATIONS[0]} is to be made: its data were removed, and tile_image "
+        f"{OBSERVATIONS[0]} is to be made: its data were removed, and night_mosaic {NIGHT} is to be made: missing",
+    )
     with pytest.raises(WaitingError, match="night_mosaic 2026-01-25 waits for the data of tile_image"):
         plan.reason_to_make(archive, processed, "night_mosaic", NIGHT)
 
