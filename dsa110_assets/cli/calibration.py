@@ -37,7 +37,7 @@ def list_sets(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> 
         ("set", "transit (UTC)", "calibrator", "flux scale", "dec deg", "antennas", "status", "why"),
         [
             (s.set_id, timegrid.mjd_to_datetime(s.mid_mjd), s.calibrator, s.anchor, f"{s.dec_deg:.2f}",
-             len(s.antennas), s.status, s.reason)
+             len(s.antennas), s.status, s.reason or ("retention has removed its tables" if s.removed else ""))
             for s in found
         ],
     )  # fmt: skip

@@ -48,6 +48,8 @@ def samples(state: overview.Status) -> Iterator[Sample]:
     yield "dsa110_quarantined", "Files and groups put aside", {}, len(state.quarantined)
     yield "dsa110_rejected_products", "Products rejected", {}, len(state.rejected)
     yield "dsa110_held_products", "Products held by a failed blocking check", {}, len(state.held)
+    in_force = float(state.calibration is not None)
+    yield "dsa110_calibration_in_force", "Whether an observation like the newest would be calibrated now", {}, in_force
     if state.calibration:
         age = state.calibration["age_h"]
         yield "dsa110_calibration_age_hours", "Age of the calibration in force", {}, age
