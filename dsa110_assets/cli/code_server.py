@@ -53,17 +53,24 @@ class WarmServer(DagsterApiServer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._mp_ctx: Any = multiprocessing.get_context("forkserver")
+        self._next_look_s = 0.0
 
     def CancelExecution(self, request: Any, _context: Any) -> Any:
         """Ask a run to end, once; False if there is none of this id here."""
         run_id = deserialize_value(request.serialized_cancel_execution_request, CancelExecutionRequest).run_id
         with self._execution_lock:
-            found = run_id in self._executions
-            if found and run_id not in self._termination_times:
-                self._termination_times[run_id] = time.time()
-                _signal(self._executions[run_id][0], signal.SIGINT)
+            found = self._ask_to_end(run_id)
         result = CancelExecutionResult(success=found, message=None, serializable_error_info=None)
         return wire.CancelExecutionReply(serialized_cancel_execution_result=serialize_value(result))
+
+    def _ask_to_end(self, run_id: str) -> bool:
+        """Signal a run, the first time; False if it is not here. Assumes that the lock is held."""
+        if run_id not in self._executions:
+            return False
+        if run_id not in self._termination_times:
+            self._termination_times[run_id] = time.time()
+            _signal(self._executions[run_id][0], signal.SIGINT)
+        return True
 
     def CanCancelExecution(self, request: Any, _context: Any) -> Any:
         """Whether a run is here and was not asked to end yet."""
@@ -75,11 +82,29 @@ class WarmServer(DagsterApiServer):
     def _check_for_orphaned_runs(self) -> None:
         """Dagster's look, twice a second, at runs that ended; before it, at those that were cancelled and did not end."""
         try:
+            self._ask_the_finished()
             self._end_cancelled()
             super()._check_for_orphaned_runs()
         except Exception:  # noqa: BLE001
             # the only thread that ever looks; a database that is away for a minute must not end it
             _log.exception("looking after the runs failed; it is tried again")
+
+    def _ask_the_finished(self) -> None:
+        """Now and then: ask processes to end whose run the daemon gave up, for it took too long to start or to end.
+
+        Each of them that hangs would keep a thread of this server, of which there are few.
+        """
+        if time.time() < self._next_look_s:
+            return
+        self._next_look_s = time.time() + CANCEL_GRACE_S
+        with self._execution_lock:
+            going_on = {run_id: ref for run_id, (_, ref) in self._executions.items() if run_id not in self._termination_times}
+        for run_id, instance_ref in going_on.items():
+            with DagsterInstance.from_ref(instance_ref) as instance:
+                run = instance.get_run_by_id(run_id)
+            if run is None or run.is_finished:
+                with self._execution_lock:
+                    self._ask_to_end(run_id)
 
     def _end_cancelled(self) -> None:
         """Kill what was cancelled and goes on; a run that was cancelled ends as such, however its process ended."""

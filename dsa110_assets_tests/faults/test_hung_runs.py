@@ -19,9 +19,11 @@ from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRe
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
+from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli import code_server
 from dsa110_assets.cli.services import descendants, free_port
 from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration import publishing
 from dsa110_assets_tests.faults.figures import record_figure
 
 WITHIN_S = 120.0
@@ -80,16 +82,14 @@ class CodeServer:
 
 @contextmanager
 def served(place: Path) -> Iterator[CodeServer]:
-    """A code server whose `source_catalog` hangs: the catalogue it reads is a pipe that nobody writes into."""
-    home, pipe, port = place / "home", place / "catalogue.csv", free_port()
+    """A code server whose `source_catalog` hangs: this process holds the lock of whoever makes it."""
+    home, port = place / "home", free_port()
     home.mkdir()
     (home / "dagster.yaml").write_text(AT_ONCE)
-    os.mkfifo(pipe)
     (place / "inbox").mkdir()
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("DSA110_", "DAGSTER"))},
         "DSA110_INBOX": str(place / "inbox"), "DSA110_ARCHIVE": str(place / "archive"), "DAGSTER_HOME": str(home),
-        "DSA110_CATALOGUES": f'["{pipe}"]',
     }  # fmt: skip
     with (place / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -97,7 +97,11 @@ def served(place: Path) -> Iterator[CodeServer]:
             start_new_session=True,
         )  # fmt: skip
     try:
-        with dg.DagsterInstance.from_config(str(home)) as instance:
+        with (
+            Archive.create(place / "archive") as archive,
+            publishing._alone(archive.root, "source_catalog None"),
+            dg.DagsterInstance.from_config(str(home)) as instance,
+        ):
             server = CodeServer(place, port, process, instance)
             until(lambda: b"Serving" in (place / "server.log").read_bytes(), "the code server serves")
             target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name=code_server.LOCATION)
@@ -122,16 +126,18 @@ def answers(workspace: WorkspaceProcessContext, server: CodeServer) -> bool:
 def test_cancelling_a_stopped_run_ends_it_and_the_next_one_runs(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         mild = server.launch("source_catalog")
-        until(lambda: server.pid(mild), "a run that waits for its catalogue has begun")
+        until(lambda: server.pid(mild), "a run that waits for the lock has begun")
         assert server.ask(CANCEL, id=mild)["__typename"] == "TerminateRunSuccess"
         asked = time.monotonic()
         until(lambda: server.run(mild).is_finished, "it has ended")
         assert server.run(mild).status == Ended.CANCELED
         assert time.monotonic() - asked < code_server.CANCEL_GRACE_S / 2, "it was killed, and could have ended by itself"
 
-        hung = server.launch("source_catalog")
-        until(lambda: server.pid(hung), "the run that hangs has begun")
-        os.kill(server.pid(hung), signal.SIGSTOP)
+        given_up, hung = server.launch("source_catalog"), server.launch("source_catalog")
+        for run_id in (given_up, hung):
+            until(lambda: server.pid(run_id), "the runs that hang have begun")  # noqa: B023
+            os.kill(server.pid(run_id), signal.SIGSTOP)
+        server.instance.report_run_failed(server.run(given_up), "as the daemon says of what does not start in time")
         asked = time.monotonic()
         assert server.ask(CANCEL, id=hung)["__typename"] == "TerminateRunSuccess"
         record_figure(16, "seconds until a cancel of a stopped run is answered", round(time.monotonic() - asked, 1))
@@ -143,7 +149,9 @@ def test_cancelling_a_stopped_run_ends_it_and_the_next_one_runs(tmp_path: Path) 
         until(lambda: server.run(hung).is_finished, "the cancelled run has ended")
         record_figure(16, "seconds until a cancelled run that is stopped has ended", round(time.monotonic() - asked, 1))
         assert server.run(hung).status == Ended.CANCELED
-        until(lambda: not Path(f"/proc/{server.pid(hung)}").exists(), "nothing is left of it")
+        for run_id in (given_up, hung):
+            until(lambda: not Path(f"/proc/{server.pid(run_id)}").exists(), "nothing is left of them")  # noqa: B023
+        assert server.run(given_up).status == Ended.FAILURE
         last = server.launch("calibrator_catalog")
         until(lambda: server.run(last).is_finished, "a run after it")
         assert server.run(last).status == Ended.SUCCESS
