@@ -1,4 +1,4 @@
-"""Row 16, of runs: one that hangs, and cannot even take a signal, is ended when it is cancelled, and stands in nobody's way."""
+"""Row 31: a run that hangs, and cannot even take a signal, is ended when it is cancelled, and stands in nobody's way."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def answers(workspace: WorkspaceProcessContext, server: CodeServer) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.row(16)
+@pytest.mark.row(31)
 def test_cancelling_a_stopped_run_ends_it_and_the_next_one_runs(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         mild = server.launch("source_catalog")
@@ -140,14 +140,14 @@ def test_cancelling_a_stopped_run_ends_it_and_the_next_one_runs(tmp_path: Path) 
         server.instance.report_run_failed(server.run(given_up), "as the daemon says of what does not start in time")
         asked = time.monotonic()
         assert server.ask(CANCEL, id=hung)["__typename"] == "TerminateRunSuccess"
-        record_figure(16, "seconds until a cancel of a stopped run is answered", round(time.monotonic() - asked, 1))
+        record_figure(31, "seconds until a cancel of a stopped run is answered", round(time.monotonic() - asked, 1))
 
         other = server.launch("calibrator_catalog")
         until(lambda: server.run(other).is_finished, "a run beside the cancelled one")
         assert server.run(other).status == Ended.SUCCESS
 
         until(lambda: server.run(hung).is_finished, "the cancelled run has ended")
-        record_figure(16, "seconds until a cancelled run that is stopped has ended", round(time.monotonic() - asked, 1))
+        record_figure(31, "seconds until a cancelled run that is stopped has ended", round(time.monotonic() - asked, 1))
         assert server.run(hung).status == Ended.CANCELED
         for run_id in (given_up, hung):
             until(lambda: not Path(f"/proc/{server.pid(run_id)}").exists(), "nothing is left of them")  # noqa: B023

@@ -1,4 +1,4 @@
-"""What was made with other settings is never an input without a word, and one name is one number."""
+"""Row 33: what was made with other settings is never an input without a word, and one name is one number."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dsa110_assets.orchestration import graph, publishing, rules
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import QUIET
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.tiny import OBSERVATIONS, tiny_settings
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def remake(settings: Settings, asset: str, key: str) -> tuple[Product, list[dg.A
     return made, done.get_asset_check_evaluations()
 
 
+@pytest.mark.row(33)
 @pytest.mark.parametrize(
     ("asset", "key", "change", "named"),
     [
@@ -52,6 +54,7 @@ def test_inputs_made_with_other_settings_are_named_and_fail_a_check(
     other = tiny_settings(processed.inbox, processed.archive.parent, **{name: {**getattr(processed, name).__dict__, **options}})
     made, checks = remake(other, asset, key)
     told = made.metadata["inputs_made_otherwise"]
+    record_figure(33, f"{asset}: inputs of other settings named", len(told))
     assert {i.partition("-")[0] for i in told} == {named}
     assert set(told.values()) == {f"made with other settings: {name}"}
     (check,) = [one for one in checks if one.check_name == rules.SAME_SETTINGS.check]
@@ -60,6 +63,7 @@ def test_inputs_made_with_other_settings_are_named_and_fail_a_check(
     assert min(told) in check.description
 
 
+@pytest.mark.row(33)
 def test_what_inherits_is_told_too(processed: Settings) -> None:
     """A light curve of a mosaic of mixed tiles: its own inputs are as they would be made now, theirs are not."""
     with Archive(processed.archive) as archive:

@@ -1,4 +1,4 @@
-"""What retention took by policy is done: neither `process` nor the clock makes it again, unless something is made from it."""
+"""Row 32: what retention took by policy is done: neither `process` nor the clock makes it again, unless something is made from it."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def made(report: ProcessReport) -> set[str]:
     return {one.asset for one in report.made}
 
 
-@pytest.mark.row(26)
+@pytest.mark.row(32)
 def test_nothing_that_was_removed_is_made_again(processed: Settings) -> None:
     archive = take(processed)
     again = process(processed)
-    record_figure(26, "products made again after retention took them", len(again.made))
+    record_figure(32, "products made again after retention took them", len(again.made))
     assert (again.ok, again.made) == (True, ())
     assert again.up_to_date == len(archive.products(removed=True))
     assert archive.current("measurement_set", OBSERVATIONS[0]) is None
@@ -56,7 +56,7 @@ def test_nothing_that_was_removed_is_made_again(processed: Settings) -> None:
     assert redo.redo_requests(Platform(processed), EVERYTHING, {}) == []
 
 
-@pytest.mark.row(26)
+@pytest.mark.row(32)
 def test_a_mosaic_of_which_some_tiles_are_removed_stays_as_it_is(processed: Settings) -> None:
     """Retention takes an hour's tiles at different times, for they were published at different times."""
     archive = Archive(processed.archive)
@@ -103,7 +103,7 @@ def test_a_night_mosaic_that_is_to_be_made_needs_the_tiles_of_its_hours(processe
 
 
 @pytest.mark.slow
-@pytest.mark.row(26)
+@pytest.mark.row(32)
 def test_with_the_raw_files_gone_what_was_made_of_them_stays(settings: Settings, inbox: Path) -> None:
     assert process(settings).ok
     archive = take(settings)
