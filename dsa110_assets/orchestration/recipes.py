@@ -54,8 +54,8 @@ class Ingredients:
 Find = Callable[["Archive", "Settings", str], Ingredients | None]
 READ_TILES = frozenset({"source_measurements", "night_mosaic"})
 """They read the tiles of the mosaics they are made from."""
-WITH_A_PAST = frozenset({"source_measurements", "light_curves"})
-"""They are made from all nights before them."""
+WITH_A_PAST = frozenset({"source_measurements", "light_curves", "variability"})
+"""They are made from all nights before them: whoever followed them back would read the whole archive."""
 KEEP_TO_WHAT_IS_THERE = frozenset({"light_curves", "night_report"})
 """They are made from what is kept: nothing that retention took is made again for them."""
 
