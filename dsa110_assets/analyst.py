@@ -110,8 +110,7 @@ class AnalystArchive:
         grain = RECIPES[asset].grain
         if grain == "night":
             return timegrid.night_key(mjd)
-        # keys are exact, so the tiny step only absorbs what a day number in float64 rounds off
-        return (timegrid.hour_key if grain == "hour" else timegrid.observation_key)(mjd + 1e-9)
+        return (timegrid.hour_key if grain == "hour" else timegrid.observation_key)(mjd + timegrid.ROUNDING_D)
 
     def _there_is(self, asset: str, partition: str) -> str:
         present = sorted(p.partition for p in self.store.products(asset) if p.partition)
@@ -155,9 +154,9 @@ class AnalystArchive:
         return Visibility.of(self.product(asset, key))
 
     def caltables(self, at: Moment) -> Calibration:
-        """The calibration in force at a time: what the observation used, else the nearest current set.
+        """The calibration in force at a time: the set an observation taken then would be calibrated with now.
 
-        Raises NotFoundError that says which sets there are.
+        Raises NotFoundError where it would wait instead, saying why and which sets there are.
         """
         from dsa110_assets.analyst_views import calibration_at
 

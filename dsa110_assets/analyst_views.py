@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsa110_assets.errors import BadDataError, NotFoundError, SilentWrongnessError
-from dsa110_assets.telescope import timegrid
+from dsa110_assets.errors import BadDataError, NotFoundError, SilentWrongnessError, WaitingError
 
 if TYPE_CHECKING:
     from astropy import units as u
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
 IMAGE_FILES = {"tile_image": "image.fits", "hour_mosaic": "mosaic.fits", "night_mosaic": "mosaic.fits"}
-STRIP_HALF_WIDTH_DEG = 0.5
-"""Tables never cross declination strips; the same width as `calibration.select` allows."""
-MJD_ROUNDING_D = 1e-9
 MAD_TO_SIGMA = 1.482602218505602  # 1 / Φ⁻¹(3/4): a normal's sd over its median absolute deviation
 
 
@@ -193,33 +189,24 @@ class Visibility:
 
 
 def calibration_at(store: Archive, mjd: float) -> Calibration:
-    """The set the observation at `mjd` was calibrated with, else the nearest active one of its strip.
+    """The set with which an observation taken at `mjd` would be calibrated now, by the rules and settings of the pipeline.
 
-    Raises NotFoundError, saying which sets there are.
+    Raises NotFoundError, saying why and which sets there are, where it would wait.
     """
+    from dsa110_assets import settings
     from dsa110_assets.archive import caltable_registry
+    from dsa110_assets.orchestration import calibrators
 
-    known = caltable_registry.sets(store)
-    partition = timegrid.observation_key(mjd + MJD_ROUNDING_D)
-    used = store.current("calibrated_ms", partition)
-    named = [one for one in known if used and one.product_id in used.inputs]
-    name = used.metadata.get("caltable_set") if used else None
-    chosen = [one for one in named if name in (one.set_id, one.set_id.partition("/")[2])] or named
-    if not chosen:
-        observed = store.current("subband_group", partition)
-        dec_deg = observed.metadata.get("pointing_dec_deg") if observed else None
-        chosen = [
-            one
-            for one in known
-            if one.status == caltable_registry.ACTIVE
-            and (dec_deg is None or abs(one.dec_deg - float(dec_deg)) <= STRIP_HALF_WIDTH_DEG)
-        ]
-    if not chosen:
+    # an analyst names no inbox, and none is looked into
+    options = settings.load(archive=store.root, inbox=store.root.with_name(f"{store.root.name}-without-inbox")).choose
+    try:
+        one = calibrators.in_force(store, options, mjd).set
+    except WaitingError as error:
+        known = caltable_registry.sets(store)
         there = ", ".join(f"{one.set_id} ({one.status}, {one.dec_deg:.2f} deg)" for one in known[-6:])
-        raise NotFoundError(f"no calibration for {partition}: there is {there or 'no caltable set yet'}")
-    one = min(chosen, key=lambda entry: abs(entry.mid_mjd - mjd))
+        raise NotFoundError(f"{error}; there is {there or 'no caltable set yet'}") from error
     return Calibration(
-        product_id=one.product_id, set_id=one.set_id, paths=one.paths, calibrator=one.calibrator,
+        product_id=one.set_id.partition("/")[0], set_id=one.set_id, paths=one.paths, calibrator=one.calibrator,
         anchor=one.anchor, mid_mjd=one.mid_mjd, at_mjd=mjd, status=one.status,
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ defs = dg.Definitions(
         sensors.inbox_sensor,
         sensors.automation_sensor,
         redo.settle_sensor,
+        redo.accepted_sensor,
         redo.backfill_sensor,
         sensors.alert_sensor,
         sensors.failure_sensor,

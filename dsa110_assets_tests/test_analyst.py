@@ -17,6 +17,7 @@ import dsa110_assets as dsa
 from dsa110_assets.analyst import AnalystArchive, moment
 from dsa110_assets.archive import caltable_registry
 from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.portal import overview
 from dsa110_assets_tests.portal import small_archive as made
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 
@@ -128,6 +129,27 @@ def test_caltables_of_a_time_without_observation_are_the_nearest_active(tmp_path
     caltable_registry.reject(archive.store, "caltables-20260125-v1/3C138", "also bad")
     with pytest.raises(NotFoundError, match=r"caltables-20260125-v1/3C138 \(rejected"):
         archive.caltables(at="2026-01-26T10:00")
+
+
+def test_what_the_pipeline_would_refuse_is_not_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too old, of another strip, without an antenna, rejected since: one definition for pipeline, command, page and metrics."""
+    small = made.build(tmp_path)
+    archive = dsa.open_archive(small.root)
+    with pytest.raises(NotFoundError, match=r"no calibration for declination 16.27 deg .*\(2 more than 30 days away"):
+        archive.caltables(at="2026-11-26T22:00")
+    assert overview.calibration_state(archive, datetime(2026, 11, 26, 22, tzinfo=UTC), None) is None
+    monkeypatch.setenv("DSA110_CHOOSE__MAX_AGE_DAYS", "400")
+    assert archive.caltables(at="2026-11-26T22:00").product_id == "caltables-20260126-v1"
+    monkeypatch.setenv("DSA110_CHOOSE__MAX_AGE_DAYS", "0.1")
+    with pytest.raises(NotFoundError, match=r"2 more than 0\.1 days away"):
+        archive.caltables(at=WINDOW)  # its observation was calibrated with tables that would be refused now
+    monkeypatch.delenv("DSA110_CHOOSE__MAX_AGE_DAYS")
+    for key, antennas, dec_deg, why in (("22:20", ["1", "9"], 16.27, "antennas"), ("22:25", ["1"], 20.0, "another declination strip")):
+        with archive.store.publish("measurement_set", f"2026-01-26T{key}", [], settings={}, code_version="1", run_id="r") as draft:
+            (draft.path / "x").write_text("x")
+            draft.metadata.update(antennas=antennas, pointing_dec_deg=dec_deg)
+        with pytest.raises(NotFoundError, match=why):
+            archive.caltables(at=f"2026-01-26T{key}")
 
 
 def test_sources_are_found_by_quantity_number_and_text(archive: AnalystArchive) -> None:

@@ -29,13 +29,14 @@ ACTIVE, REJECTED, SUPERSEDED = "active", "rejected", "superseded"
 
 @dataclass(frozen=True)
 class RegisteredSet(CaltableSet):
-    """A set as it is registered: its product, why it was rejected (None if it was not), and the numbers of its
-    quality. A set is superseded or rejected also when its whole product is.
+    """A set as it is registered: its product, why it was rejected (None if it was not), the numbers of its quality, and
+    whether retention took its tables. A set is superseded or rejected also when its whole product is.
     """
 
     product_id: str
     reason: str | None
     figures: Mapping[str, Any]
+    removed: bool
 
 
 def register(
@@ -137,8 +138,6 @@ def _set(root: Path, row: Any) -> RegisteredSet:
         if row.state != "current"
         else ACTIVE
     )
-    if row.removed and status == ACTIVE:
-        status = SUPERSEDED
     return RegisteredSet(
         set_id=row.set_id,
         paths=tuple(directory / path for path in contents["paths"]),
@@ -147,6 +146,7 @@ def _set(root: Path, row: Any) -> RegisteredSet:
         product_id=row.product_id,
         reason=row.rejected or row.reason,
         figures=contents["figures"],
+        removed=row.removed,
         **{
             key: contents[key]
             for key in ("mid_mjd", "valid_start_mjd", "valid_end_mjd", "dec_deg", "calibrator", "anchor")

@@ -46,7 +46,9 @@ def plan(
     """A decision for every product whose data are there, by partition.
 
     `consumers` names, for each asset, the assets that are always made from it (measurement_set ->
-    calibrated_ms): a product without an up-to-date current product of each is an unfinished one's input.
+    calibrated_ms): a product without an up-to-date current product of each is an unfinished one's input. One written
+    `hour_mosaic/night_mosaic` reads the product through each hour mosaic that was made from it; it is asked for before the
+    product's time only.
     Kept in any case: pinned products and all they were made from; what running work reads; inputs of stale
     products; subband_groups; assets with no time in `retention_days`. Ages count from publication. While less than
     `retention_free_gb` would be free, what nothing but its age protects goes too, the oldest first.
@@ -168,27 +170,50 @@ def _decide(connection: Connection, root: Path, there: Sequence[Product], rules:
     outdated = [one.product for one in stale.find(connection, root)]
     needed = {i for p in outdated for i in p.inputs} | claims.read_now(root)
     pinned = rows.ancestors(connection, rows.pinned(connection))
-    users = rows.current_users(connection, [p.id for p in old], {p.id for p in outdated})
-    decided = {p.id: _must_stay(p, pinned, needed, rules.consumers.get(p.asset, ()), users.get(p.id, set())) for p in old}
+    but = {p.id for p in outdated}
+    users = rows.current_users(connection, [p.id for p in old], but)
+    middle = {path.partition("/")[0] for paths in rules.consumers.values() for path in paths if "/" in path}
+    through = rows.current_users(connection, {i for by in users.values() for asset in middle for i in by.get(asset, ())}, but)
+    unfinished = {p.id: _unfinished(_consumers(p, rules), users.get(p.id, {}), through) for p in old}
+    decided = {p.id: _must_stay(p, pinned, needed, unfinished[p.id]) for p in old}
     return [decided.get(decision.product.id) or decision for decision in by_age]
 
 
-def _must_stay(
-    product: Product, pinned: set[str], needed: set[str], consumers: Sequence[str], users: set[str]
-) -> Decision | None:
+def _consumers(product: Product, rules: _Rules) -> list[str]:
+    """What must be made from a product before it goes: at its time only what is made from it directly."""
+    before_time = _age_days(product, rules) < rules.thresholds.retention_days.get(product.asset, 0.0)
+    return [path for path in rules.consumers.get(product.asset, ()) if before_time or "/" not in path]
+
+
+def _age_days(product: Product, rules: _Rules) -> float:
+    return (rules.now - product.created_at).total_seconds() / 86400
+
+
+def _unfinished(consumers: Sequence[str], users: Mapping[str, set[str]], through: Mapping[str, Mapping[str, set[str]]]) -> str | None:
+    """The first of a product's consumers that is still to be made from it, or from what was; None if all are."""
+    for path in consumers:
+        first, _, second = path.partition("/")
+        if first not in users:
+            return first
+        if second and any(second not in through.get(i, {}) for i in users[first]):
+            return second
+    return None
+
+
+def _must_stay(product: Product, pinned: set[str], needed: set[str], unfinished: str | None) -> Decision | None:
     """The decision for an old product that stays nevertheless; None if it goes."""
     if product.id in pinned:
         return Decision(product, False, "pinned" if product.pinned else "a pinned product was made from it")
     if product.id in needed:
         return Decision(product, False, "needed by an unfinished product")
-    if product.state == "current" and (unfinished := [asset for asset in consumers if asset not in users]):
-        return Decision(product, False, f"no up-to-date {unfinished[0]} was made from it yet")
+    if product.state == "current" and unfinished:
+        return Decision(product, False, f"no up-to-date {unfinished} was made from it yet")
     return None
 
 
 def _by_age(product: Product, rules: _Rules) -> Decision:
     thresholds = rules.thresholds
-    age_days = (rules.now - product.created_at).total_seconds() / 86400
+    age_days = _age_days(product, rules)
     if product.asset in NEVER:
         return Decision(product, False, "lineage ends here")
     if product.state != "current":

@@ -166,9 +166,9 @@ def ancestors(connection: Connection, ids: Iterable[str]) -> set[str]:
     return found
 
 
-def current_users(connection: Connection, ids: Iterable[str], but: Collection[str]) -> dict[str, set[str]]:
-    """For each of these products, the assets of the current products made from it, leaving out the products `but`."""
-    found: dict[str, set[str]] = {}
+def current_users(connection: Connection, ids: Iterable[str], but: Collection[str]) -> dict[str, dict[str, set[str]]]:
+    """For each of these products, by asset, the ids of the current products made from it, leaving out the products `but`."""
+    found: dict[str, dict[str, set[str]]] = {}
     for chunk in chunks(ids):
         query = (
             sa.select(product_inputs.c.input_id, products.c.asset, products.c.id)
@@ -177,7 +177,7 @@ def current_users(connection: Connection, ids: Iterable[str], but: Collection[st
         )
         for row in connection.execute(query):
             if row.id not in but:
-                found.setdefault(row.input_id, set()).add(row.asset)
+                found.setdefault(row.input_id, {}).setdefault(row.asset, set()).add(row.id)
     return found
 
 

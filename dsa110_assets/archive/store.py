@@ -90,14 +90,14 @@ class Archive:
             self, naming.check_asset(asset), naming.check_partition(partition), inputs, made
         )
 
-    def current(self, asset: str, partition: str | None = None, *, check: bool = False) -> Product | None:
-        """The current product of an asset's partition; None if there is none or retention took its data.
+    def current(self, asset: str, partition: str | None = None, *, check: bool = False, removed: bool = False) -> Product | None:
+        """The current product of an asset's partition; None if there is none or, unless `removed`, retention took its data.
 
-        With `check`, also None unless its files are there with the recorded total size.
+        With `check`, also None unless its files, if retention left them, are there with the recorded total size.
         """
         same = _same(naming.check_asset(asset), naming.check_partition(partition))
-        found = self._select(*same, products.c.state == "current", ~products.c.removed)
-        if not found or (check and not self._in_place(found[0])):
+        found = self._select(*same, products.c.state == "current", *([] if removed else [~products.c.removed]))
+        if not found or (check and not found[0].removed and not self._in_place(found[0])):
             return None
         return found[0]
 
@@ -139,16 +139,17 @@ class Archive:
         until: datetime | str | None = None,
         state: str | None = "current",
         *,
+        removed: bool = False,
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Product]:
         """Products sorted by partition, of windows that start from `since` to `until`, both included.
 
         A date alone means the whole day. Catalogues have no time: they appear only when neither is given.
-        `state` None lists every state and also products whose data retention has removed. With `limit` so many of
-        them, after `offset` others.
+        `state` None lists every state and also products whose data retention has removed, as `removed` does of one
+        state. With `limit` so many of them, after `offset` others.
         """
-        wanted = _wanted(asset, since, until, state)
+        wanted = _wanted(asset, since, until, state, removed=removed)
         return self.index.read(lambda c: rows.select(c, self.root, *wanted, limit=limit, offset=offset))
 
     def count(
@@ -339,12 +340,12 @@ def state_path(root: Path, product_id: str) -> Path:
 
 
 def _wanted(
-    asset: str | None, since: datetime | str | None, until: datetime | str | None, state: str | None
+    asset: str | None, since: datetime | str | None, until: datetime | str | None, state: str | None, *, removed: bool = False
 ) -> list[sa.ColumnElement[bool]]:
     """The conditions of `Archive.products`."""
     found = [products.c.asset == naming.check_asset(asset)] if asset is not None else []
     if state is not None:
-        found += [products.c.state == state, ~products.c.removed]
+        found += [products.c.state == state, *([] if removed else [~products.c.removed])]
         if state != "current":  # said in words: SQLite does not conclude from it that the index of these few will do
             found.append(products.c.state != "current")
     return [*found, *windows.conditions(products.c.partition_key, since, until)]

@@ -37,7 +37,7 @@ def list_sets(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> 
         ("set", "transit (UTC)", "calibrator", "flux scale", "dec deg", "antennas", "status", "why"),
         [
             (s.set_id, timegrid.mjd_to_datetime(s.mid_mjd), s.calibrator, s.anchor, f"{s.dec_deg:.2f}",
-             len(s.antennas), s.status, s.reason)
+             len(s.antennas), s.status, s.reason or ("retention has removed its tables" if s.removed else ""))
             for s in found
         ],
     )  # fmt: skip
@@ -116,7 +116,7 @@ def active(
     at: str = typer.Option("now", "--at", help="UTC time."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """The set in force at a time: what its observation used, else the nearest of the strip."""
+    """The set in force at a time: what an observation taken then would be calibrated with now."""
     from dsa110_assets.analyst import open_archive
 
     found = open_archive().caltables(at=parse_time(at))

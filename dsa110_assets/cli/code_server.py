@@ -1,37 +1,136 @@
-"""The code server: Dagster's own, except that runs are forked from a process that has imported everything.
+"""The code server: Dagster's own, except for how runs begin and how they are cancelled.
 
 Dagster starts a run in a new interpreter, which spends seconds of processor time on imports before the first
 step. Here a fork server holds Dagster, the definitions and the science, and no open archive; a run is
 a fork of it, as isolated as before, and shares its memory.
+
+Dagster cancels a run by an event that the run's process must acknowledge, and holds the lock of all runs until it
+does: one that is stopped, or hangs where no Python runs, would keep every later run from starting. Here it gets a
+signal, and what has not ended after CANCEL_GRACE_S is killed with all it started.
 """
 
 import argparse
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.forkserver
+import os
+import signal
 import sys
 import threading
+import time
 from typing import Any
 
+from dagster import DagsterInstance
 from dagster._core.origin import get_python_environment_entry_point
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import FuturesAwareThreadPoolExecutor
+from dagster._grpc.__generated__ import dagster_api_pb2 as wire
 from dagster._grpc.server import DagsterApiServer, DagsterGrpcServer
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult, CancelExecutionRequest, CancelExecutionResult
+from dagster._serdes import deserialize_value, serialize_value
 from dagster._utils.interrupts import setup_interrupt_handlers
 from dagster._utils.log import configure_loggers
+
+from dsa110_assets.cli.services import descendants
 
 MODULE = "dsa110_assets.definitions"
 LOCATION = "dsa110_assets"
 WARM = "dsa110_assets.cli.warm"
 """Imports what the steps import; see there."""
+CANCEL_GRACE_S = 30.0
+"""From a run's cancelling to its killing: what computes outside Python takes a signal only when it comes back."""
+_log = logging.getLogger("dagster.code_server")
 
 
 class WarmServer(DagsterApiServer):
-    """Dagster's code server with its runs forked from a warm process instead of spawned."""
+    """Dagster's code server with its runs forked from a warm process instead of spawned, and cancelled without waiting.
+
+    `_termination_times` holds when each run was asked to end [unix s]; the lock of all runs is never held while
+    anything outside this process is waited for.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._mp_ctx: Any = multiprocessing.get_context("forkserver")
+        self._next_look_s = 0.0
+
+    def CancelExecution(self, request: Any, _context: Any) -> Any:
+        """Ask a run to end, once; False if there is none of this id here."""
+        run_id = deserialize_value(request.serialized_cancel_execution_request, CancelExecutionRequest).run_id
+        with self._execution_lock:
+            found = self._ask_to_end(run_id)
+        result = CancelExecutionResult(success=found, message=None, serializable_error_info=None)
+        return wire.CancelExecutionReply(serialized_cancel_execution_result=serialize_value(result))
+
+    def _ask_to_end(self, run_id: str) -> bool:
+        """Signal a run, the first time; False if it is not here. Assumes that the lock is held."""
+        if run_id not in self._executions:
+            return False
+        if run_id not in self._termination_times:
+            self._termination_times[run_id] = time.time()
+            _signal(self._executions[run_id][0], signal.SIGINT)
+        return True
+
+    def CanCancelExecution(self, request: Any, _context: Any) -> Any:
+        """Whether a run is here and was not asked to end yet."""
+        run_id = deserialize_value(request.serialized_can_cancel_execution_request, CanCancelExecutionRequest).run_id
+        with self._execution_lock:
+            result = CanCancelExecutionResult(can_cancel=run_id in self._executions and run_id not in self._termination_times)
+        return wire.CanCancelExecutionReply(serialized_can_cancel_execution_result=serialize_value(result))
+
+    def _check_for_orphaned_runs(self) -> None:
+        """Dagster's look, twice a second, at runs that ended; before it, at those that were cancelled and did not end."""
+        try:
+            self._ask_the_finished()
+            self._end_cancelled()
+            super()._check_for_orphaned_runs()
+        except Exception:  # noqa: BLE001
+            # the only thread that ever looks; a database that is away for a minute must not end it
+            _log.exception("looking after the runs failed; it is tried again")
+
+    def _ask_the_finished(self) -> None:
+        """Now and then: ask processes to end whose run the daemon gave up, for it took too long to start or to end.
+
+        Each of them that hangs would keep a thread of this server, of which there are few.
+        """
+        if time.time() < self._next_look_s:
+            return
+        self._next_look_s = time.time() + CANCEL_GRACE_S
+        with self._execution_lock:
+            going_on = {run_id: ref for run_id, (_, ref) in self._executions.items() if run_id not in self._termination_times}
+        for run_id, instance_ref in going_on.items():
+            with DagsterInstance.from_ref(instance_ref) as instance:
+                run = instance.get_run_by_id(run_id)
+            if run is None or run.is_finished:
+                with self._execution_lock:
+                    self._ask_to_end(run_id)
+
+    def _end_cancelled(self) -> None:
+        """Kill what was cancelled and goes on; a run that was cancelled ends as such, however its process ended."""
+        with self._execution_lock:
+            asked = [(run_id, *self._executions[run_id], since) for run_id, since in self._termination_times.items()]
+            alive = {run_id for run_id, process, _, _ in asked if process.is_alive()}
+        for run_id, process, instance_ref, since in asked:
+            overdue = time.time() - since > CANCEL_GRACE_S
+            if run_id in alive and not overdue:
+                continue
+            try:
+                with DagsterInstance.from_ref(instance_ref) as instance:
+                    run = instance.get_run_by_id(run_id)
+                    if run is not None and not run.is_finished:
+                        how = f"had not ended {CANCEL_GRACE_S:.0f} s after it was cancelled and is killed" if run_id in alive else "is gone"
+                        instance.report_run_canceled(run, f"The process of the cancelled run {how}.")
+            finally:
+                if run_id in alive:
+                    _signal(process, signal.SIGKILL, with_children=True)
+
+
+def _signal(process: multiprocessing.Process, number: signal.Signals, *, with_children: bool = False) -> None:
+    assert process.pid is not None, "a run is known once its process has started"
+    for pid in (process.pid, *(descendants(process.pid) if with_children else ())):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def serve(host: str, port: int) -> None:

@@ -59,7 +59,7 @@ def _tell(now: Status, failed: list[FailedRun]) -> None:
             ("calibration", f"{now.calibration['set_id']}, {then} from the latest observation, {since} old")
         )
     else:
-        rows.append(("calibration", "none yet"))
+        rows.append(("calibration", "none in force"))
     if now.next_transit:
         rows.append(
             ("next transit", f"{now.next_transit['calibrator']} at {now.next_transit['utc'][:19]} UTC")

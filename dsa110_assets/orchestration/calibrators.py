@@ -12,7 +12,7 @@ from dsa110_assets.telescope import timegrid
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.calibration.select import Choice
+    from dsa110_assets.calibration.select import Choice, ChooseOptions
     from dsa110_assets.calibration.transits import Transit
     from dsa110_assets.settings import Settings
     from dsa110_assets.sky.calibrators import Calibrator
@@ -77,21 +77,62 @@ def _of_strip(members: "Sequence[Product]", dec_deg: float, listed: "Sequence[Ca
     ]
 
 
-def choose_for(archive: "Archive", settings: "Settings", product: "Product") -> "tuple[Choice, Product]":
-    """The table set for a measurement set, and the caltables product that holds it. WaitingError if there is none."""
+def choose_for(archive: "Archive", settings: "Settings", product: "Product", *, used: str | None = None) -> "tuple[Choice, Product]":
+    """The table set for a measurement set, and the caltables product that holds it. WaitingError if there is none.
+
+    Of the sets whose data retention took only the one `used` so far counts: what was made with it is as it would be now.
+    """
+    middle = (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2
+    dec_deg, antennas = float(product.metadata["pointing_dec_deg"]), frozenset(product.metadata["antennas"])
+    choice = _choose(archive, settings.choose, middle, dec_deg, antennas, used)
+    return choice, archive.get(choice.set.set_id.partition("/")[0])
+
+
+def in_force(archive: "Archive", options: "ChooseOptions", mjd: float) -> "Choice":
+    """The calibration in force at a time [MJD UTC]: what an observation would get that was taken then. WaitingError if none.
+
+    Of an observation that was taken, its own middle, pointing and antennas decide; else the pointing of the one nearest in
+    time in the last night that has any, or without any that of the nearest set.
+    """
+    key = timegrid.observation_key(mjd + timegrid.ROUNDING_D)
+    group, flagged = archive.current("subband_group", key), archive.current("measurement_set", key, removed=True)
+    told = {**(group.metadata if group else {}), **(flagged.metadata if flagged else {})}
+    middle = (float(told["mjd_start"]) + float(told["mjd_end"])) / 2 if {"mjd_start", "mjd_end"} <= told.keys() else mjd
+    dec_deg = told.get("pointing_dec_deg")
+    pointing = _pointing_near(archive, key, mjd) if dec_deg is None else float(dec_deg)
+    return _choose(archive, options, middle, pointing, frozenset(told.get("antennas", ())), None)
+
+
+def _pointing_near(archive: "Archive", key: str, mjd: float) -> float:
+    """The declination [deg] of the observation nearest to a window in the last night that has any, else of the nearest set."""
     from dsa110_assets.archive import caltable_registry as registry
+
+    start = timegrid.parse_key(key)
+    for night in archive.nights(1, "subband_group", until=key[:10]):
+        groups = [p for p in archive.products("subband_group", night, night) if p.partition and "pointing_dec_deg" in p.metadata]
+        if groups:
+            nearest = min(groups, key=lambda p: abs(timegrid.parse_key(p.partition or key) - start))
+            return float(nearest.metadata["pointing_dec_deg"])
+    known = registry.sets(archive, registry.ACTIVE)
+    return min(known, key=lambda one: abs(one.mid_mjd - mjd)).dec_deg if known else 0.0
+
+
+def _choose(
+    archive: "Archive", options: "ChooseOptions", mjd: float, dec_deg: float, antennas: frozenset[str], used: str | None
+) -> "Choice":
+    from dsa110_assets.archive import caltable_registry as registry
+    from dsa110_assets.archive import naming
     from dsa110_assets.calibration import select
 
+    def solved(one: registry.RegisteredSet) -> tuple[str | None, str]:
+        """What a set was solved from, in whichever version of its night's tables."""
+        return naming.parse_id(one.product_id).partition, one.set_id.partition("/")[2]
+
     everything = registry.sets(archive)
-    refused = {one.set_id.partition("/")[2] for one in everything if one.status == registry.REJECTED}
-    offered = [one for one in everything if one.status == registry.ACTIVE and one.set_id.partition("/")[2] not in refused]
-    middle = (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2
-    dec_deg = float(product.metadata["pointing_dec_deg"])
-    choice = select.choose(
-        offered, middle, dec_deg, frozenset(product.metadata["antennas"]), settings.choose,
-        due_transit_mjd=_due_transit(middle, dec_deg, known(archive)),
-    )  # fmt: skip
-    return choice, archive.get(choice.set.set_id.partition("/")[0])
+    refused = {solved(one) for one in everything if one.status == registry.REJECTED}
+    active = [one for one in everything if one.status == registry.ACTIVE and (not one.removed or one.set_id == used)]
+    offered = [one for one in active if solved(one) not in refused]
+    return select.choose(offered, mjd, dec_deg, antennas, options, due_transit_mjd=_due_transit(mjd, dec_deg, known(archive)))
 
 
 def _due_transit(mjd: float, dec_deg: float, listed: "Sequence[Calibrator]") -> float | None:

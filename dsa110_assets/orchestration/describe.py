@@ -33,6 +33,10 @@ _POOLS = {"tile_image": "imaging", "caltables": "solving"}
 """At most so many at a time as the pool allows: these take most of the machine."""
 
 
+EACH_ITS_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+"""A range of partitions, launched from the web pages, is as many runs: they share the machine as the lanes say, one window
+without data or with bad data is nobody else's, and each is tried again by itself."""
+
 Body = Callable[[dg.AssetExecutionContext, Platform], dg.MaterializeResult[Any] | None]
 
 
@@ -65,6 +69,7 @@ def asset(name: str) -> Callable[[Body], dg.AssetsDefinition]:
             partitions_def=_GRIDS[recipe.grain],
             check_specs=checks.specs(name, _GRIDS[recipe.grain]),
             pool=_POOLS.get(name),
+            backfill_policy=None if recipe.grain == "catalogue" else EACH_ITS_RUN,
             can_subset=True,  # what makes a check optional as well as its asset
         )
         def step(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:

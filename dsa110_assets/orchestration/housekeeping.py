@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONSUMERS = {
     "measurement_set": ("calibrated_ms",),
     "calibrated_ms": ("tile_image",),
-    "tile_image": ("hour_mosaic",),
+    "tile_image": ("hour_mosaic", "hour_mosaic/source_measurements", "hour_mosaic/night_mosaic"),
     "hour_mosaic": ("source_measurements",),
     "source_measurements": ("light_curves",),
     "light_curves": ("variability",),

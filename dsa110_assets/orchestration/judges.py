@@ -28,6 +28,9 @@ def at_least(name: str, limit: Callable[["Thresholds"], float], unit: str = "") 
     return judge
 
 
+MOST_INPUTS_TOLD = 5
+
+
 def none_of(name: str) -> Judge:
     return at_most(name, lambda _: 0)
 
@@ -94,6 +97,15 @@ def listed(name: str) -> Judge:
         return [f"{name} were not looked for"] if name not in figures else list(figures[name])
 
     return judge
+
+
+def inputs_as_now(figures: Figures, _: "Thresholds") -> list[str]:
+    """Every input was made with the settings and the code in force."""
+    named = figures.get("inputs_made_otherwise")
+    if named is None:
+        return ["how the inputs were made is not recorded"]
+    told = [f"{product_id}: {why}" for product_id, why in named.items()]
+    return told[:MOST_INPUTS_TOLD] + ([f"and {len(told) - MOST_INPUTS_TOLD} more"] if len(told) > MOST_INPUTS_TOLD else [])
 
 
 def anchored(figures: Figures, _: "Thresholds") -> list[str]:

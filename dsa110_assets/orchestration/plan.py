@@ -12,11 +12,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import quarantine
-from dsa110_assets.errors import ConfigurationError, DsaError
+from dsa110_assets.archive.product import HELD
+from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
 from dsa110_assets.orchestration import inbox, recipes
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
 
@@ -105,18 +107,87 @@ def phases(through: str | None = None) -> tuple[tuple[recipes.Grain, tuple[str, 
 def reason_to_make(archive: "Archive", settings: "Settings", asset: str, partition: str | None) -> str | None:
     """Why this asset's partition is to be made now: missing or stale; None if it is up to date or has no inputs.
 
-    Raises WaitingError when its inputs are there but something it must wait for is not.
+    What retention took is done, unless something is to be made from it. What cannot be made again, for the data it
+    would be made from are gone for good, stays as it is. Raises WaitingError when its inputs are there but something
+    it must wait for is not.
     """
+    product, ingredients, reason = _looked_at(archive, settings, asset, partition)
+    if reason is None or ingredients is None:
+        return None
+    gone = recipes.without_data(archive, asset, ingredients)
+    if gone and product is None:
+        raise WaitingError(recipes.told_without(asset, partition, gone))
+    return None if gone else reason
+
+
+def needed_again(archive: "Archive", settings: "Settings", product: "Product") -> str | None:
+    """Why the data retention took are to be made again: for what is to be made from them; None if nothing is."""
+    for asset, partition in sorted(_made_from(archive, product), key=str):
+        try:
+            reason = _looked_at(archive, settings, asset, partition)[2]
+        except DsaError:
+            continue  # it waits for something else
+        if reason:
+            return f"its data were removed, and {asset} {partition or ''} is to be made: {reason}".replace("  ", " ")
+    return None
+
+
+def _looked_at(
+    archive: "Archive", settings: "Settings", asset: str, partition: str | None
+) -> "tuple[Product | None, recipes.Ingredients | None, str | None]":
+    """The product there is, what it would be made from, and why it is to be made, whether or not its inputs have their data."""
     recipe = recipes.RECIPES[asset]
-    product = archive.current(asset, partition, check=True)
+    product = archive.current(asset, partition, check=True, removed=True)
     if asset == "subband_group" and product is not None and product.code_version == recipe.code_version:
-        return None  # whether its files changed is for the look at the inbox to say, which opens only new ones
+        return product, None, None  # whether its files changed is for the look at the inbox to say, which opens only new ones
     ingredients = recipe.find(archive, settings, partition or "")
     if ingredients is None:
-        return None  # nothing to make it from; where raw files are gone, what was made of them stays
+        return product, None, None  # nothing to make it from; what was made stays
     if product is None:
-        return "missing"
-    return recipe.stale(archive, product, settings, ingredients)
+        return None, ingredients, "missing"
+    reason = recipe.stale(archive, product, settings, ingredients)
+    if reason is None and product.removed:
+        reason = needed_again(archive, settings, product)
+    if reason and asset == "measurement_set" and not recipes.raw_files_there(ingredients.only("subband_group")):
+        reason = None
+    return product, ingredients, reason
+
+
+def lacking(archive: "Archive", settings: "Settings", asset: str, partition: str | None) -> str:
+    """What is not there that this asset's partition would be made from, for people."""
+    if asset == "subband_group":
+        return f"no group of its subband files is in DSA110_INBOX={settings.inbox}"
+    grain, absent = recipes.RECIPES[asset].grain, []
+    for name in UPSTREAM[asset]:
+        same = recipes.RECIPES[name].grain in (grain, "catalogue")
+        key = None if recipes.RECIPES[name].grain == "catalogue" else partition
+        held = archive.current(name, key, removed=True) if same else None
+        if held is not None and held.metadata.get(HELD):
+            absent.append(f"{held.id} is held ({held.metadata[HELD]})")
+        elif held is None and not (not same and partition and _any_within(archive, name, partition, grain)):
+            absent.append(f"there is no {name}{f' {key}' if same and key else ''}")
+    if absent:
+        return "; ".join(absent)
+    return "no calibrator transits in its measurement sets" if asset == "caltables" else "what there is cannot be used"
+
+
+def _any_within(archive: "Archive", asset: str, window: str, grain: recipes.Grain) -> bool:
+    """Whether an hour or night has a usable product of a finer asset."""
+    last = timegrid.parse_key(window) + timegrid.HOUR - timegrid.OBSERVATION_WINDOW
+    return bool(recipes.all_usable(archive, asset, window, f"{last:%Y-%m-%dT%H:%M}" if grain == "hour" else window))
+
+
+def _made_from(archive: "Archive", product: "Product") -> set[tuple[str, str | None]]:
+    """The (asset, partition) that read this product's data, or would: of its own window, and those that did."""
+    key = product.partition or ""
+    keys = {"observation": key, "hour": timegrid.hour_of(key), "night": timegrid.night_of(key)} if len(key) > 10 else {"night": key}
+    readers = {name for name, upstream in UPSTREAM.items() if product.asset in upstream and name not in recipes.KEEP_TO_WHAT_IS_THERE}
+    used = [p for p in archive.dependents(product.id) if p.state == "current"]
+    if product.asset == "tile_image":
+        readers |= recipes.READ_TILES
+        used += [p for mosaic in used if mosaic.asset == "hour_mosaic" for p in archive.dependents(mosaic.id) if p.state == "current"]
+    own = {(name, keys[recipes.RECIPES[name].grain]) for name in readers if recipes.RECIPES[name].grain in keys}
+    return own | {(p.asset, p.partition) for p in used if p.asset in readers}
 
 
 def first_to_make(archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None) -> tuple[str, str] | None:

@@ -213,7 +213,7 @@ class _Runner:
         todo = self._todo(assets, partition, fresh)
         done = [asset for asset in assets if asset not in todo]
         for asset in done:
-            self._count(self.platform.archive.current(asset, partition))
+            self._count(self.platform.archive.current(asset, partition, removed=True))
         if todo:
             self._run(todo, partition)
 

@@ -21,8 +21,8 @@ import xxhash
 from dsa110_assets import heap
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.product import HELD
-from dsa110_assets.errors import OverrunError, SilentWrongnessError
-from dsa110_assets.orchestration import instance, policy, recipes, room, rules
+from dsa110_assets.errors import OverrunError, SilentWrongnessError, WaitingError
+from dsa110_assets.orchestration import instance, plan, policy, recipes, room, rules
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 FORCE_TAG = "dsa110/force"
 """Run tag that makes an asset anew although it is up to date."""
+NOTHING_TAG = "dsa110/nothing_made"
+"""On a run of which an asset had nothing to be made from: why."""
+MOST_TOLD = 200
 PREVIEW_BYTES = 20_000
 LOCKS = 256
 _LIBRARIES = (
@@ -86,15 +89,18 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         integrity.settle(archive, asset, partition)
         ingredients = recipe.find(archive, settings, partition or "")
         if ingredients is None:
-            context.log.info(f"{asset} {partition}: nothing to make it from")
+            _tell_nothing_made(context, plan.lacking(archive, settings, asset, partition))
             return None
-        current = archive.current(asset, partition, check=True)
-        if current and FORCE_TAG not in context.run.tags and recipe.stale(archive, current, settings, ingredients) is None:
-            context.log.info(f"{current.id} is up to date")
+        current = archive.current(asset, partition, check=True, removed=True)
+        if current and FORCE_TAG not in context.run.tags and _is_done(context, platform, current, ingredients):
+            context.log.info(f"{current.id} is up to date{'; retention has taken its data' if current.removed else ''}")
             return report(current, rules.from_metadata(asset, current.metadata))
-        began = time.perf_counter()
+        if gone := recipes.without_data(archive, asset, ingredients):
+            raise WaitingError(recipes.told_without(asset, partition, gone))
+        began, through = time.perf_counter(), [p.id for p in recipes.read_through(archive, asset, ingredients)]
         with (
             room.granted(platform, asset, ingredients) as in_file,
+            archive.hold(*through) if through else nullcontext(),
             archive.publish(
                 asset,
                 partition,
@@ -108,6 +114,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             with _arrays_in_file(context, draft.path) if in_file else nullcontext():
                 draft.metadata.update(make(ingredients, draft))
             draft.metadata["arrays_in_file"] = in_file
+            draft.metadata.update(recipes.made_otherwise(archive, settings, ingredients.products))
             draft.metadata["seconds"] = round(time.perf_counter() - began, 3)
             verdicts = rules.judge(asset, draft.metadata, platform.thresholds)
             _gate(context, recipe, verdicts)
@@ -115,6 +122,28 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             if broken := [v for v in verdicts if v.hard and not v.passed]:
                 draft.metadata[HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
         return report(draft.product, verdicts)
+
+
+def _tell_nothing_made(context: dg.AssetExecutionContext, reason: str) -> None:
+    """Say on the asset's page, in the run's log and in the list of runs why a run that succeeds has made nothing."""
+    partition = context.partition_key if context.has_partition_key else None
+    told = f"{context.asset_key.to_user_string()} {partition or ''}".strip() + f": nothing to make it from: {reason}"
+    context.log.warning(told)
+    context.log_event(
+        dg.AssetObservation(context.asset_key, partition=partition, description=told, metadata={"made": False, "reason": reason})
+    )
+    context.instance.add_run_tags(context.run.run_id, {NOTHING_TAG: told[:MOST_TOLD]})
+
+
+def _is_done(
+    context: dg.AssetExecutionContext, platform: Platform, product: "Product", ingredients: recipes.Ingredients
+) -> bool:
+    """Whether the current product is up to date; what retention took is, too, unless somebody asked for it by hand."""
+    archive, settings = platform.archive, platform.settings
+    if recipes.RECIPES[product.asset].stale(archive, product, settings, ingredients) is not None:
+        return False
+    by_itself = instance.LANE_TAG in context.run.tags
+    return not product.removed or (by_itself and plan.needed_again(archive, settings, product) is None)
 
 
 def _arrays_in_file(context: dg.AssetExecutionContext, folder: Path) -> AbstractContextManager[None]:

@@ -2,12 +2,14 @@
 
 A recipe names the products an asset's partition ought to be made from now, and the settings that shape it. A
 product is up to date while it was made from just these. A partition whose inputs are not there has no
-ingredients (None): it stays unmaterialised, which is no failure.
+ingredients (None): it stays unmaterialised, which is no failure. A product whose data retention took is still what
+others are made from: by its record nothing has changed, and only who has to read it needs its data again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dsa110_assets.archive.product import HELD
@@ -50,6 +52,12 @@ class Ingredients:
 
 
 Find = Callable[["Archive", "Settings", str], Ingredients | None]
+READ_TILES = frozenset({"source_measurements", "night_mosaic"})
+"""They read the tiles of the mosaics they are made from."""
+WITH_A_PAST = frozenset({"source_measurements", "light_curves", "variability"})
+"""They are made from all nights before them: whoever followed them back would read the whole archive."""
+KEEP_TO_WHAT_IS_THERE = frozenset({"light_curves", "night_report"})
+"""They are made from what is kept: nothing that retention took is made again for them."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +74,29 @@ class Recipe:
         """Everything but inputs and code that shaped the product, as it is recorded with it."""
         from dsa110_assets.archive.product import jsonable
 
-        shaped = {name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for name, v in self.shaping(settings).items()}
-        result: dict[str, Any] = jsonable({**shaped, **ingredients.facts})
+        result: dict[str, Any] = jsonable({**self.shaped_by(settings), **ingredients.facts})
         return result
+
+    def shaped_by(self, settings: "Settings") -> dict[str, Any]:
+        """The settings that shape the product, options as mappings."""
+        return {name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for name, v in self.shaping(settings).items()}
+
+    def otherwise(self, product: "Product", settings: "Settings") -> str:
+        """In what way the product was made as it would not be made now, whatever it was made from; '' if it was not."""
+        from dsa110_assets.archive.product import jsonable
+
+        if product.code_version != self.code_version:
+            return f"made by code version {product.code_version}, now {self.code_version}"
+        now = jsonable(self.shaped_by(settings))
+        differing = sorted(name for name in now if now[name] != product.settings.get(name))
+        return f"made with other settings: {', '.join(differing)}" if differing else ""
 
     def stale(self, archive: "Archive", product: "Product", settings: "Settings", ingredients: Ingredients) -> str | None:
         """Why the product is not what would be made now; None if it is. Equal bytes are the same input."""
         if product.code_version != self.code_version:
             return f"made by code version {product.code_version}, now {self.code_version}"
-        made_from = [archive.get(i) for i in set(product.inputs) - set(ingredients.ids)]
+        before = [archive.get(i) for i in set(product.inputs) - set(ingredients.ids)]
+        made_from = [p for p in before if not (p.removed and p.state == "current")]  # it was right when it was used
         wanted = [p for p in ingredients.products if p.id not in product.inputs]
         if {_bytes(p) for p in made_from} != {_bytes(p) for p in wanted}:
             changed = sorted(p.id for p in wanted or made_from)
@@ -90,14 +112,60 @@ def _bytes(product: "Product") -> tuple[str, str | None, str]:
 
 
 def usable(archive: "Archive", asset: str, partition: str | None) -> "Product | None":
-    """The current product that may be built upon: there, and not held by a failed blocking rule."""
-    product = archive.current(asset, partition)
+    """The current product that may be built upon: not held by a failed blocking rule. Its data may be removed."""
+    product = archive.current(asset, partition, removed=True)
     return None if product is None or product.metadata.get(HELD) else product
 
 
-def all_usable(archive: "Archive", asset: str, since: str | None = None, until: str | None = None) -> "list[Product]":
-    """Usable products with partitions from `since` to `until`, both included."""
-    return [p for p in archive.products(asset, since, until) if not p.metadata.get(HELD)]
+def all_usable(
+    archive: "Archive", asset: str, since: str | None = None, until: str | None = None, *, removed: bool = True
+) -> "list[Product]":
+    """Usable products with partitions from `since` to `until`, both included; unless `removed`, only those whose data are there."""
+    return [p for p in archive.products(asset, since, until, removed=removed) if not p.metadata.get(HELD)]
+
+
+def without_data(archive: "Archive", asset: str, ingredients: Ingredients) -> "list[Product]":
+    """What making this asset would read of these ingredients, and retention has taken."""
+    return [p for p in (*ingredients.products, *read_through(archive, asset, ingredients)) if p.removed]
+
+
+def read_through(archive: "Archive", asset: str, ingredients: Ingredients) -> "list[Product]":
+    """What making this asset reads beside its ingredients: the tiles of mosaics."""
+    mosaics = [p for p in ingredients.products if p.asset == "hour_mosaic"] if asset in READ_TILES else []
+    return [archive.get(i) for i in sorted({i for mosaic in mosaics for i in mosaic.inputs})]
+
+
+def made_otherwise(archive: "Archive", settings: "Settings", inputs: "Sequence[Product]") -> dict[str, Any]:
+    """Figures of a product to be: which of its inputs, or of what those were made from, are not as they would be made now.
+
+    Of what reaches back over the nights only the inputs themselves are asked, and what they were told of theirs.
+    """
+    from dsa110_assets.archive import rows
+
+    near = [p.id for p in inputs if p.asset not in WITH_A_PAST]
+    below = archive.index.read(lambda c: rows.by_ids(c, archive.root, rows.ancestors(c, near)))
+    told = {p.id: RECIPES[p.asset].otherwise(p, settings) for p in {**below, **{p.id: p for p in inputs}}.values() if p.asset in RECIPES}
+    inherited = {p.id: "made of what was made otherwise" for p in inputs if p.metadata.get("inputs_made_otherwise")}
+    found = {**inherited, **{i: why for i, why in told.items() if why}}
+    return {"n_inputs": len(inputs), "inputs_made_otherwise": dict(sorted(found.items()))}
+
+
+def told_without(asset: str, partition: str | None, gone: "Sequence[Product]") -> str:
+    """The sentence about what cannot be made for want of these products' data."""
+    named = ", ".join(p.id for p in gone[:3]) + (" …" if len(gone) > 3 else "")
+    return (
+        f"{asset} {partition or ''} waits for the data of {named}, which retention has removed: `dsa110 process` makes them "
+        "again first where their raw files are there; `dsa110 archive recall` looks in cold storage"
+    )
+
+
+def raw_files_there(group: "Product") -> bool:
+    """Whether all the raw files that an observation's manifest names can still be read."""
+    from dsa110_assets.archive.files import read_json
+    from dsa110_assets.archive.lineage import MANIFEST
+
+    manifest = read_json(group.path / MANIFEST)
+    return bool(manifest) and all(Path(entry["path"]).exists() for entry in manifest["files"])
 
 
 def _of_same_window(*assets: str) -> Find:
@@ -165,7 +233,8 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
     product, sky = usable(archive, "measurement_set", partition), usable(archive, "sky_model", None)
     if product is None or sky is None:
         return None
-    choice, tables = calibrators.choose_for(archive, settings, product)
+    made = archive.current("calibrated_ms", partition, removed=True)
+    choice, tables = calibrators.choose_for(archive, settings, product, used=made.metadata.get("caltable_set") if made else None)
     facts = {"caltable_set": choice.set.set_id.partition("/")[2]}
     return Ingredients((product, tables, sky), facts, prepared=choice)
 
@@ -194,7 +263,7 @@ def _mosaic_and_known(archive: "Archive", settings: "Settings", hour: str) -> In
     mosaic, catalogue = usable(archive, "hour_mosaic", hour), usable(archive, "source_catalog", None)
     if mosaic is None or catalogue is None:
         return None
-    before = all_usable(archive, "source_measurements", None, _key(timegrid.parse_key(hour) - timegrid.HOUR))
+    before = all_usable(archive, "source_measurements", None, _key(timegrid.parse_key(hour) - timegrid.HOUR), removed=False)
     return Ingredients((mosaic, catalogue, *(p for p in before if p.metadata.get("n_new"))))
 
 
@@ -204,8 +273,8 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> I
 
 
 def _measurements_until(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
-    """The night's measurements and all earlier ones: a light curve needs its past."""
-    found = all_usable(archive, "source_measurements", None, night)
+    """The night's measurements and all earlier ones that are kept: a light curve needs its past."""
+    found = all_usable(archive, "source_measurements", None, night, removed=False)
     return Ingredients(tuple(found)) if any(p.partition.startswith(night) for p in found if p.partition) else None
 
 

@@ -13,9 +13,10 @@ from dsa110_assets.orchestration import inbox, jobs, plan, policy
 from dsa110_assets.orchestration.backfill import FOLLOW_TAG
 from dsa110_assets.orchestration.backfill import TAGS as BACKFILL_TAGS
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.sensors import FOLLOWING
+from dsa110_assets.orchestration.sensors import FOLLOWING, LATER
 from dsa110_assets.telescope import timegrid
 
+PARTITION_TAG = "dagster/partition"
 FOLLOWED_BACKFILLS = 50
 REQUESTS_PER_TICK = 50
 _BACKFILL_RUNS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
@@ -38,6 +39,38 @@ def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
     return dg.SensorResult(run_requests=requests, skip_reason=reason)
 
 
+@dg.sensor(
+    name="accepted_alone",
+    jobs=jobs.JOBS,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Takes up observations that were accepted by hand, whose files the inbox holds for done.",
+)
+def accepted_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
+    """Request the measurement set of every observation that was accepted without one ever being asked for."""
+    requests = left_behind(platform, context.instance)
+    reason = None if requests else dg.SkipReason("every accepted observation was asked for")
+    return dg.SensorResult(run_requests=requests, skip_reason=reason)
+
+
+def left_behind(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """Runs for the observations, of any age, that have a manifest and whose measurement set nobody ever asked for."""
+    asset, settings, archive = "measurement_set", platform.settings, platform.archive
+    requests: list[dg.RunRequest] = []
+    for key in archive.without("subband_group", asset):
+        if len(requests) == REQUESTS_PER_TICK:
+            break
+        runs = instance.get_runs(filters=dg.RunsFilter(tags={PARTITION_TAG: key}))
+        if any(dg.AssetKey(asset) in (run.asset_selection or {dg.AssetKey(asset)}) for run in runs):
+            continue  # its run is under way, or failed: that is for a person
+        if plan.first_to_make(archive, settings, [asset], key):
+            told = {**LATER, "dsa110/reason": "it was accepted, and nobody asked for more"}
+            requests.append(
+                dg.RunRequest(job_name=jobs.name("observation"), partition_key=key, asset_selection=[dg.AssetKey(asset)], tags=told)
+            )
+    return requests
+
+
 def failed_lately(instance: dg.DagsterInstance, now: datetime) -> set[tuple[str, str | None]]:
     """(asset, partition) of the last day's failed runs: what failed is for a person, not for the clock.
 
@@ -49,14 +82,14 @@ def failed_lately(instance: dg.DagsterInstance, now: datetime) -> set[tuple[str,
         for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
             event = entry.dagster_event
             if event is None or policy.failure(event.step_failure_data)[0] != WaitingError.__name__:
-                failed.add((str(entry.step_key), run.tags.get("dagster/partition")))
+                failed.add((str(entry.step_key), run.tags.get(PARTITION_TAG)))
     return failed
 
 
 def in_hand(instance: dg.DagsterInstance) -> set[tuple[str, str | None]]:
     """(asset, partition) of the runs that are queued or running: asked for already, by automation or a person."""
     unfinished = instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-    return {(key.to_user_string(), run.tags.get("dagster/partition")) for run in unfinished for key in run.asset_selection or ()}
+    return {(key.to_user_string(), run.tags.get(PARTITION_TAG)) for run in unfinished for key in run.asset_selection or ()}
 
 
 @dg.sensor(
@@ -81,7 +114,7 @@ def backfill_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePa
         runs = context.instance.get_runs(filters=dg.RunsFilter(tags=follow))
         if any(not run.is_finished for run in runs):
             continue
-        tried = {(key.to_user_string(), run.tags.get("dagster/partition")) for run in runs for key in run.asset_selection or ()}
+        tried = {(key.to_user_string(), run.tags.get(PARTITION_TAG)) for run in runs for key in run.asset_selection or ()}
         tried |= in_hand(context.instance)
         first, _, last = nights.partition("..")
         span = plan.Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT)

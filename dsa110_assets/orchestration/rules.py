@@ -68,6 +68,15 @@ _OF_ONE_SCALE = (
 )
 """What every mosaic of several tiles is asked."""
 
+SAME_SETTINGS = Rule(
+    "same_settings",
+    "everything it was made from was made with the settings and the code in force",
+    ("n_inputs", "inputs_made_otherwise"),
+    judges.inputs_as_now,
+    severity=WARN,
+)
+"""Asked of whatever is made of several products: a mixture of settings is nobody's measurement."""
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "source_catalog": (
         Rule(
@@ -249,6 +258,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("astrometry", "positions agree with the catalogue", _OFFSETS, judges.if_known("reference_count", judges.astrometry)),
     ),
     "hour_mosaic": (
+        SAME_SETTINGS,
         Rule("noise_map", "the noise map is what the pixels show", ("measured_over_noise",), judges.noise_map, hard=True),
         Rule(
             "overlap",
@@ -267,6 +277,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "source_measurements": (
+        SAME_SETTINGS,
         Rule(
             "flux_ratio",
             "fluxes agree with the catalogue",
@@ -309,6 +320,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "night_mosaic": (
+        SAME_SETTINGS,
         Rule("noise_map", "the noise map is what the pixels show", ("measured_over_noise",), judges.noise_map, hard=True),
         Rule(
             "overlap",
@@ -327,6 +339,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "light_curves": (
+        SAME_SETTINGS,
         Rule(
             "ensemble",
             "enough reference sources normalise every epoch that can be compared with another",
@@ -339,6 +352,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "variability": (
+        SAME_SETTINGS,
         Rule(
             "false_alarms",
             "injected constant sources become candidates no more often than claimed",

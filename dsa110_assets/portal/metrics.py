@@ -16,7 +16,11 @@ Sample = tuple[str, str, dict[str, str], float | None]
 FIGURES = {
     "rms_jy": ("dsa110_image_noise_jy", "Noise of the newest 5-minute image"),
     "dynamic_range": ("dsa110_image_dynamic_range", "Peak over noise of the newest 5-minute image"),
-    "flag_fraction": ("dsa110_flagged_fraction", "Flagged fraction behind the newest 5-minute image"),
+    "flag_fraction": ("dsa110_flagged_fraction", "Flagged part of what living receptors saw, behind the newest 5-minute image"),
+    "flag_fraction_calibrated": (
+        "dsa110_flagged_fraction_calibrated",
+        "Flagged part of all that was calibrated, lost antennas included, behind the newest 5-minute image",
+    ),
 }
 
 
@@ -44,6 +48,8 @@ def samples(state: overview.Status) -> Iterator[Sample]:
     yield "dsa110_quarantined", "Files and groups put aside", {}, len(state.quarantined)
     yield "dsa110_rejected_products", "Products rejected", {}, len(state.rejected)
     yield "dsa110_held_products", "Products held by a failed blocking check", {}, len(state.held)
+    in_force = float(state.calibration is not None)
+    yield "dsa110_calibration_in_force", "Whether an observation like the newest would be calibrated now", {}, in_force
     if state.calibration:
         age = state.calibration["age_h"]
         yield "dsa110_calibration_age_hours", "Age of the calibration in force", {}, age

@@ -263,11 +263,13 @@ def _received_bytes(inbox: Path, since: datetime) -> int:
 
 
 def _figures(store: Archive) -> dict[str, float]:
-    """Numbers of the newest calibrated observation and of the newest image, for the metrics."""
+    """Numbers of the newest image, and of the measurement set and the calibrated one behind it, for the metrics."""
     found: dict[str, float] = {}
-    for asset in ("calibrated_ms", "tile_image"):
-        for product in store.newest(asset):
-            found |= {key: float(value) for key, value in product.metadata.items() if _is_number(value)}
+    for tile in store.newest("tile_image"):
+        behind = [store.current(asset, tile.partition, removed=True) for asset in ("calibrated_ms", "measurement_set")]
+        for product in (*behind, tile):
+            told = product.metadata if product else {}
+            found |= {key: float(value) for key, value in told.items() if _is_number(value)}
     return found
 
 

@@ -17,6 +17,8 @@ HOUR = timedelta(hours=1)
 NIGHT = timedelta(days=1)
 SIDEREAL_RATIO = 1.002737909350795
 MJD_UNIX_EPOCH = 40587
+ROUNDING_D = 1e-9
+"""Keys are exact: so much more than a day number only absorbs what it was rounded off by as a float64."""
 _OBSERVATION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d[05]")
 _HOUR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:00")
 _NIGHT = re.compile(r"\d{4}-\d\d-\d\d")

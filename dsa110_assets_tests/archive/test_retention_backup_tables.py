@@ -86,6 +86,27 @@ def test_inputs_of_stale_products_stay(archive, publish, chain):
     assert removed(archive) == set()
 
 
+def test_tiles_do_not_go_early_until_the_night_is_made_through_their_mosaics(archive, publish):
+    """A night's mosaic is made of hours and reads their tiles; of a tile in two hours both must be in it."""
+    tile = publish("tile_image")
+    hours = [publish("hour_mosaic", f"2026-01-25T{hour}:00", [tile]) for hour in (22, 23)]
+    limits = Thresholds(retention_days={"tile_image": 30}, retention_free_gb=1e9)
+    consumers = {"tile_image": ["hour_mosaic", "hour_mosaic/night_mosaic"]}
+
+    def goes():
+        (told,) = [d for d in retention.plan(archive, limits, consumers, datetime.now(UTC)) if d.product.id == tile.id]
+        return told.remove
+
+    assert not goes()
+    publish("night_mosaic", NIGHT, hours[:1])
+    assert not goes()
+    publish("night_mosaic", NIGHT, hours, text="both")
+    assert goes()
+    archive.reject("night_mosaic-20260125-v2", "bad")
+    assert not goes()
+    assert tile.id in {d.product.id for d in retention.plan(archive, limits, consumers, LATER) if d.remove}  # at its time it goes
+
+
 def test_inputs_of_a_running_publication_stay(archive, chain):
     with archive.publish("tile_image", "2026-01-25T22:30", [chain[1].id], **MADE) as draft:
         assert chain[1].id not in removed(archive)

@@ -13,6 +13,7 @@ NEIGHBOURS: dict[str, Any] = {
     "overlap_flux_worst": 0.04, "overlap_worst_error": 0.005, "overlap_worst_tiles": ["a", "b"], "n_anchors": 2,
     "anchor_difference": 0.02, "anchor_difference_error": 0.01, "anchor": "PB17:3C138, VLA:0521+166",
 }  # fmt: skip
+ALIKE: dict[str, Any] = {"n_inputs": 3, "inputs_made_otherwise": {}}
 GOOD: dict[str, dict[str, Any]] = {
     "source_catalog": {"n_sources": 10, "n_invalid_positions": 0},
     "calibrator_catalog": {"n_unknown_flux_used": 0, "n_with_flux": 1041},
@@ -36,20 +37,22 @@ GOOD: dict[str, dict[str, Any]] = {
         "astrometry_dec_error_arcsec": 0.08,
     },
     "hour_mosaic": {
-        "measured_over_noise": 1.02, "overlap_pairs": 9.0, "overlap_flux_ratio": 0.99, "windows_completed": 1.0, **NEIGHBOURS,
+        "measured_over_noise": 1.02, "overlap_pairs": 9.0, "overlap_flux_ratio": 0.99, "windows_completed": 1.0, **NEIGHBOURS, **ALIKE,
     },
     "source_measurements": {
         "n_compared": 5, "flux_ratio": 1.0, "flux_ratio_error": 0.004, "n_expected": 9, "completeness": 1.0,
         "false_detection_rate": 0.0, "history_count": 4, "history_flux_ratio": 1.02, "history_flux_ratio_error": 0.01,
-        "n_suspect_tiles": 0,
+        "n_suspect_tiles": 0, **ALIKE,
     },
-    "night_mosaic": {"measured_over_noise": 0.98, "overlap_pairs": 0.0, "windows_completed": 0.95, "n_anchors": 1},
-    "light_curves": {"n_references_min": 7.0, "n_epochs": 3.0, "n_comparable_epochs": 3.0, "residual_rms": 1.0, "n_steady": 200.0},
-    "variability": {"n_injected": 500, "false_alarm_ratio": 1.0},
+    "night_mosaic": {"measured_over_noise": 0.98, "overlap_pairs": 0.0, "windows_completed": 0.95, "n_anchors": 1, **ALIKE},
+    "light_curves": {"n_references_min": 7.0, "n_epochs": 3.0, "n_comparable_epochs": 3.0, "residual_rms": 1.0, "n_steady": 200.0, **ALIKE},
+    "variability": {"n_injected": 500, "false_alarm_ratio": 1.0, **ALIKE},
     "night_report": {},
 }  # fmt: skip
 
+OTHERWISE = {"inputs_made_otherwise": {"tile_image-20260125T2220-v1": "made with other settings: imaging"}}
 BAD = [
+    *((asset, "same_settings", OTHERWISE) for asset in rules.RULES if rules.SAME_SETTINGS in rules.RULES[asset]),
     ("source_catalog", "coverage", {"n_sources": 0}),
     ("source_catalog", "coverage", {"n_invalid_positions": 1}),
     ("calibrator_catalog", "no_unknown_flux", {"n_unknown_flux_used": 1}),
@@ -162,11 +165,12 @@ def test_every_rule_has_a_case_in_which_it_fails() -> None:
         ("tile_image", "sane", "rms_jy"),
         ("tile_image", "rms", "rms_over_radiometer"),
         ("hour_mosaic", "noise_map", "measured_over_noise"),
+        ("light_curves", "same_settings", "inputs_made_otherwise"),
     ],
 )
 def test_a_missing_or_nan_figure_fails(asset: str, check: str, name: str) -> None:
     assert check in failed(asset, {k: v for k, v in GOOD[asset].items() if k != name})
-    if name not in ("problems", "receptors_lost"):
+    if name not in ("problems", "receptors_lost", "inputs_made_otherwise"):
         assert check in failed(asset, GOOD[asset] | {name: float("nan")})
 
 

@@ -26,7 +26,7 @@ NIGHTS = ("2026-01-25", "2026-01-26")
 OBSERVATIONS = ("T22:05", "T22:10")
 HOUR = "T22:00"
 RA_DEG, DEC_DEG, PIXEL_DEG, SIDE = 40.0, 16.27, 0.01, 64
-RMS_JY, PEAK_JY, FLAGGED = 0.002, 0.5, 0.12
+RMS_JY, PEAK_JY, FLAGGED, FLAGGED_CALIBRATED = 0.002, 0.5, 0.1, 0.12
 BEAM_DEG = (0.03, 0.02, 30.0)
 SOURCES = {"NVSS J024000+161612": (40.0, 16.27, 0.5), "NVSS J024100+162000": (40.25, 16.3333, 0.1)}
 FAINT = "NVSS J024100+162000"
@@ -100,7 +100,7 @@ def _observations(publisher: _Publisher, inbox: Path, night: str) -> Product:
         key = night + suffix
         group = publisher.publish("subband_group", key, (), _manifest(inbox, key), pointing_dec_deg=DEC_DEG)
         ms = publisher.publish(
-            "measurement_set", key, (group,), _directory("measurement_set.ms"), flag_fraction=0.1
+            "measurement_set", key, (group,), _directory("measurement_set.ms"), flag_fraction=FLAGGED
         )
         if tables is None:
             tables = publisher.publish("caltables", night, (ms,), _tables(key))
@@ -110,7 +110,7 @@ def _observations(publisher: _Publisher, inbox: Path, night: str) -> Product:
             (ms, tables),
             _directory("calibrated.ms"),
             caltable_set=f"{tables.id}/3C138",
-            flag_fraction=FLAGGED,
+            flag_fraction_calibrated=FLAGGED_CALIBRATED,
         )
         tiles.append(publisher.publish("tile_image", key, (calibrated,), _image("image.fits"), rms_jy=RMS_JY))
     return publisher.publish("hour_mosaic", night + HOUR, tiles, _image("mosaic.fits"))

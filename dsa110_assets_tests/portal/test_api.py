@@ -101,7 +101,8 @@ def test_metrics_are_prometheus_text(get: Get) -> None:
     assert all(math.isfinite(value) for value in values.values())
     assert values['dsa110_products{asset="tile_image"}'] == 4
     assert values["dsa110_image_noise_jy"] == made.RMS_JY
-    assert values["dsa110_flagged_fraction"] == made.FLAGGED
+    assert values["dsa110_flagged_fraction"] == made.FLAGGED  # the number of the observations' page
+    assert values["dsa110_flagged_fraction_calibrated"] == made.FLAGGED_CALIBRATED
     assert values["dsa110_quarantined"] == 1
 
 

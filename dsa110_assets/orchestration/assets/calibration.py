@@ -66,7 +66,7 @@ def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
             "n_antennas_without_tables": len(antennas - choice.set.antennas),
             "calibrator": choice.set.calibrator,
             "anchor": choice.set.anchor,
-            "flag_fraction": made.flag_fraction,
+            "flag_fraction_calibrated": made.flag_fraction,
             "n_channels": int(made.frame.frequencies_hz.size),
             "n_times": int(made.frame.times_mjd.size),
             **solving.write_verdicts(made, choice.set, draft.path, draft.path / CALIBRATED),

@@ -1,0 +1,90 @@
+"""A run that makes nothing says why where a person looks; what was accepted by hand is taken up."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.orchestration import graph, publishing, redo
+from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration.process import QUIET, process
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets_tests.tiny import OBSERVATIONS
+
+if TYPE_CHECKING:
+    from dsa110_assets.settings import Settings
+
+NIGHT, HOUR = "2026-01-25", "2026-01-25T22:00"
+
+
+@pytest.mark.parametrize(
+    ("asset", "key", "reason"),
+    [
+        ("subband_group", "2026-01-25T10:00", "no group of its subband files is in DSA110_INBOX="),
+        ("measurement_set", OBSERVATIONS[0], f"there is no subband_group {OBSERVATIONS[0]}"),
+        ("caltables", NIGHT, "there is no measurement_set; there is no sky_model; there is no calibrator_catalog"),
+        ("tile_image", OBSERVATIONS[0], f"there is no calibrated_ms {OBSERVATIONS[0]}; there is no sky_model"),
+        ("hour_mosaic", HOUR, "there is no tile_image"),
+        ("light_curves", NIGHT, "there is no source_measurements"),
+        ("sky_model", None, "there is no source_catalog"),
+    ],
+)
+def test_why_nothing_was_made_is_on_the_assets_page_and_in_the_list_of_runs(
+    settings: Settings, asset: str, key: str | None, reason: str
+) -> None:
+    with dg.DagsterInstance.ephemeral() as dagster:
+        job = graph.over(Platform(settings)).resolve_implicit_global_asset_job_def()
+        done = job.execute_in_process(
+            run_config=QUIET, instance=dagster, partition_key=key, asset_selection=[dg.AssetKey(asset)]
+        )
+        assert done.success  # nothing to do is no failure
+        (told,) = [e.asset_observation_data.asset_observation for e in done.all_events if e.event_type_value == "ASSET_OBSERVATION"]
+        assert (told.asset_key, told.partition) == (dg.AssetKey(asset), key)
+        assert told.description is not None
+        assert reason in told.description
+        run = dagster.get_run_by_id(done.run_id)
+        assert run is not None
+        assert reason[:60] in run.tags[publishing.NOTHING_TAG]
+        assert dagster.get_latest_materialization_event(dg.AssetKey(asset)) is None
+
+
+def test_a_held_input_is_named_with_its_reason(processed: Settings) -> None:
+    from dsa110_assets.orchestration import plan
+
+    with Archive(processed.archive) as archive:
+        made = archive.current("hour_mosaic", HOUR)
+        assert made is not None
+        with archive.publish("hour_mosaic", HOUR, made.inputs, settings={}, code_version="2", run_id="r") as draft:
+            (draft.path / "x").write_text("x")
+            draft.metadata["held"] = "noise_map: off by 2"
+        told = plan.lacking(archive, processed, "source_measurements", HOUR)
+    assert told == "hour_mosaic-20260125T2200-v2 is held (noise_map: off by 2)"
+
+
+def test_an_observation_accepted_by_hand_is_taken_up_however_old_it_is(settings: Settings) -> None:
+    """The inbox holds it for done, for a manifest names its files."""
+    process(settings, through="source_catalog")
+    platform, key = Platform(settings), OBSERVATIONS[0]
+    job = graph.over(platform).resolve_implicit_global_asset_job_def()
+    with instances.open_instance(settings.dagster_home) as dagster:
+        assert job.execute_in_process(
+            run_config=QUIET, instance=dagster, partition_key=key, asset_selection=[dg.AssetKey("subband_group")]
+        ).success
+        (request,) = redo.left_behind(platform, dagster)
+        assert (request.partition_key, request.job_name) == (key, "observations")
+        assert request.asset_selection == [dg.AssetKey("measurement_set")]
+        tags = {redo.PARTITION_TAG: key}
+        for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE):
+            asked = dg.DagsterRun(
+                job_name="observations", run_id=str(uuid.uuid4()), status=status, tags=tags,
+                asset_selection=frozenset(request.asset_selection),
+            )  # fmt: skip
+            dagster.add_run(asked)
+            assert redo.left_behind(platform, dagster) == []
+            dagster.delete_run(asked.run_id)
+        context = dg.build_sensor_context(instance=dagster, resources={"platform": platform})
+        assert redo.accepted_sensor(context).run_requests == [request]
