@@ -237,9 +237,9 @@ def _averaging(settings: "Settings") -> dict[str, Any]:
 
 
 ORDER = (
-    Recipe("source_catalog", "catalogue", "1", _catalogue_files),
+    Recipe("source_catalog", "catalogue", "2", _catalogue_files, lambda s: {"catalogue_frequencies_mhz": s.catalogue_frequencies_mhz}),
     Recipe("calibrator_catalog", "catalogue", "2", _of_same_window("source_catalog")),
-    Recipe("sky_model", "catalogue", "1", _of_same_window("source_catalog")),
+    Recipe("sky_model", "catalogue", "2", _of_same_window("source_catalog")),
     Recipe("subband_group", "observation", "1", _inbox_files, lambda s: {"subbands": s.subbands}),
     Recipe(
         "measurement_set",
@@ -259,7 +259,7 @@ ORDER = (
     Recipe(
         "tile_image",
         "observation",
-        "2",
+        "3",
         _of_same_window("calibrated_ms", "sky_model"),
         lambda s: {"imaging": s.imaging, "imaging_engine": s.imaging_engine},
     ),
@@ -267,12 +267,12 @@ ORDER = (
     Recipe(
         "source_measurements",
         "hour",
-        "3",
+        "4",
         _mosaic_and_known,
         lambda s: {"photometry": s.photometry},
     ),
     Recipe("night_mosaic", "night", "2", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
-    Recipe("light_curves", "night", "2", _measurements_until, lambda s: {"ensemble": s.ensemble}),
+    Recipe("light_curves", "night", "3", _measurements_until, lambda s: {"ensemble": s.ensemble}),
     Recipe("variability", "night", "2", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
     Recipe("night_report", "night", "1", _night),
 )
