@@ -34,6 +34,8 @@ def shared(headers: Iterable[SubbandHeader]) -> NDArray[np.float64]:
     first, *others = headers
     common = np.ones(first.times_mjd.size, np.bool_)
     for other in others:
+        if np.array_equal(other.times_mjd, first.times_mjd):
+            continue  # as nearly always
         common &= np.isin(_numbers(first.times_mjd, first), _numbers(other.times_mjd, first))
     times: NDArray[np.float64] = first.times_mjd[common]
     return times
