@@ -1,4 +1,4 @@
-"""Calibration tables in CASA's format: applicable by stock applycal, and CASA's own readable here.
+"""Calibration tables in CASA's format: applicable by stock applycal, read by pyuvdata, and CASA's own readable here.
 
 Sign. Our measurement sets hold the conjugate of `Visibilities.data` (uvw = position 1 - position 2), so the
 gains that apply to them are the conjugates of ours and delays the negatives: turned here, both ways.
@@ -19,6 +19,8 @@ from dsa110_assets.calibration.gains import Gains, Kind
 from dsa110_assets.errors import BadDataError
 
 DAY_S = 86400.0
+JONES_XX, JONES_YY = -5, -6
+"""pyuvdata's numbers (AIPS's) of the receptors."""
 _KINDS: dict[str, Kind] = {"B Jones": "B", "G Jones": "G", "K Jones": "K"}
 _COPIED = ("ANTENNA", "FIELD", "OBSERVATION", "SPECTRAL_WINDOW")
 _SECONDS: dict[str, Any] = {"QuantumUnits": ["s"]}
@@ -56,8 +58,9 @@ def write(gains: Gains, path: Path, ms_path: Path) -> None:
         table.putkeyword("ParType", "Float" if real else "Complex")
         table.putkeyword("MSName", ms_path.name)
         table.putkeyword("VisCal", visible)
-        table.putkeyword("PolBasis", "linear")
+        table.putkeyword("PolBasis", "unknown")  # as CASA writes it; pyuvdata refuses any other
         table.putkeyword("FieldName", gains.field_name)
+        _put_feeds(table, ms_path, len(names), gains.field_name)
         _put_rows(table, gains, real)
         for name in _COPIED:
             _copy_subtable(table, ms_path, path, name)
@@ -110,6 +113,20 @@ def _put_rows(table: Any, gains: Gains, real: bool) -> None:
     table.putcol("SNR", snr)
     table.putcol("PARAMERR", error)
     table.putcol("WEIGHT", (snr.astype(np.float64) ** 2).astype(np.float32))
+
+
+def _put_feeds(table: Any, ms_path: Path, n_antennas: int, field_name: str) -> None:
+    """What CASA's format has no place for, as pyuvdata's own writer says it: XX and YY, and how the feeds are turned."""
+    with ct.table(f"{ms_path}::FEED", ack=False) as feed:
+        angles = np.zeros((n_antennas, 2))
+        angles[feed.getcol("ANTENNA_ID")] = feed.getcol("RECEPTOR_ANGLE")
+    table.putkeyword("pyuvdata_jones", np.array([JONES_XX, JONES_YY]))
+    table.putkeyword("pyuvdata_nfeeds", 2)
+    table.putkeyword("pyuvdata_feed_array", "xy" * n_antennas)
+    table.putkeyword("pyuvdata_feed_angle", angles)
+    table.putkeyword("pyuvdata_gain_scale", "Jy")
+    table.putkeyword("pyuvdata_cal_style", "sky")
+    table.putkeyword("pyuvdata_sky_catalog", field_name or "unnamed field")
 
 
 def _copy_subtable(table: Any, ms_path: Path, path: Path, name: str) -> None:
