@@ -19,6 +19,8 @@ from dsa110_assets.calibration.gains import Gains, Kind
 from dsa110_assets.errors import BadDataError
 
 DAY_S = 86400.0
+_APART_S = 4e-4
+"""Ten times the resolution of a Julian date in float64."""
 JONES_XX, JONES_YY = -5, -6
 """pyuvdata's numbers (AIPS's) of the receptors."""
 _KINDS: dict[str, Kind] = {"B Jones": "B", "G Jones": "G", "K Jones": "K"}
@@ -97,7 +99,7 @@ def _put_rows(table: Any, gains: Gains, real: bool) -> None:
     n = n_time * n_ant
     table.addrows(n)
     table.putcol("TIME", np.repeat(gains.times_mjd * DAY_S, n_ant))
-    table.putcol("INTERVAL", np.full(n, gains.interval_s))
+    table.putcol("INTERVAL", np.repeat(_widths_s(gains), n_ant))
     table.putcol("ANTENNA1", np.tile(np.arange(n_ant, dtype=np.int32), n_time))
     table.putcol("ANTENNA2", np.full(n, gains.refant, dtype=np.int32))
     for name in ("FIELD_ID", "SPECTRAL_WINDOW_ID", "OBSERVATION_ID"):
@@ -113,6 +115,18 @@ def _put_rows(table: Any, gains: Gains, real: bool) -> None:
     table.putcol("SNR", snr)
     table.putcol("PARAMERR", error)
     table.putcol("WEIGHT", (snr.astype(np.float64) ** 2).astype(np.float32))
+
+
+def _widths_s(gains: Gains) -> NDArray[np.float64]:
+    """Lengths of the solution intervals [s] (time,): no two overlap, which pyuvdata refuses.
+
+    The runs of `reduction.intervals` are `interval_s` long, the last of a piece of the data one integration less. What
+    touches is kept apart by more than a Julian date resolves.
+    """
+    widths = np.full(gains.times_mjd.size, gains.interval_s)
+    for i, apart_s in enumerate(np.diff(gains.times_mjd) * DAY_S, start=1):
+        widths[i] = min(gains.interval_s, 2 * apart_s - widths[i - 1] - _APART_S)
+    return widths
 
 
 def _put_feeds(table: Any, ms_path: Path, n_antennas: int, field_name: str) -> None:
@@ -193,7 +207,7 @@ def read(path: Path) -> Gains:
             table.getcol("PARAMERR"),
         )
         times_s, antenna1, antenna2 = (table.getcol(name) for name in ("TIME", "ANTENNA1", "ANTENNA2"))
-        interval_s = float(np.median(table.getcol("INTERVAL")))
+        interval_s = float(np.max(table.getcol("INTERVAL")))
         window, field = int(table.getcell("SPECTRAL_WINDOW_ID", 0)), int(table.getcell("FIELD_ID", 0))
         keywords = table.getkeywords()
     with ct.table(f"{path}::ANTENNA", ack=False) as table:

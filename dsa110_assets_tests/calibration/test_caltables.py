@@ -111,6 +111,23 @@ def test_pyuvdata_reads_every_kind(night, tmp_path):
             np.testing.assert_allclose(cal.freq_array, gains.frequencies_hz)
 
 
+def test_intervals_of_unequal_length_do_not_overlap(night, tmp_path):
+    """24 integrations in runs of five leave one of four, and a gap ends a run early: each row has its own length."""
+    _, ms, solution = night
+    step = 12.884901888
+    starts, lengths = np.array([0, 5, 10, 15, 20, 40, 45]), np.array([5, 5, 5, 5, 4, 5, 4])
+    one = solution.gains
+    gains = replace(
+        one, times_mjd=one.times_mjd[0] + (starts + lengths / 2) * step / 86400, interval_s=5 * step,
+        **{name: np.repeat(getattr(one, name)[:1], 7, axis=0) for name in ("values", "flags", "snr")},
+    )  # fmt: skip
+    caltables.write(gains, tmp_path / "g.cal", ms)
+    cal = UVCal()
+    cal.read_ms_cal(str(tmp_path / "g.cal"))
+    np.testing.assert_allclose(np.diff(cal.time_range)[:, 0] * 86400, lengths * step, atol=1e-3)
+    assert caltables.read(tmp_path / "g.cal").interval_s == pytest.approx(5 * step)
+
+
 def test_refusals(night, tmp_path):
     _, ms, solution = night
     path = tmp_path / "b.cal"
