@@ -24,6 +24,7 @@ from dsa110_assets.imaging.restoring import Beam
 if TYPE_CHECKING:
     from dsa110_assets.imaging.tile import TileImage
 
+_CARD = 80
 Cards = Mapping[str, str | int | float | bool]
 
 
@@ -72,6 +73,8 @@ def write_image(
     complete = with_axes(header)
     for keyword, value in (cards or {}).items():
         complete[keyword] = value
+    if any(len(card.image) > _CARD for card in complete.cards):
+        complete["LONGSTRN"] = ("OGIP 1.0", "long strings go on in CONTINUE cards")
     write_plane(data.astype(np.float32, copy=False), complete, path, through)
     return path
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +166,19 @@ def test_an_image_of_which_no_frequency_is_known_has_two_axes(tmp_path: Path) ->
     header = fits.Header({"CTYPE1": "RA---SIN", "CTYPE2": "DEC--SIN", "CDELT1": -0.01, "CDELT2": 0.01, "CUNIT1": "deg", "CUNIT2": "deg"})
     path = write_image(np.ones((4, 6)), header, tmp_path / "plain.fits")
     assert fits.getdata(path).shape == (4, 6)
+
+
+def test_a_long_anchor_is_announced_as_the_convention_asks(tile: TileImage, tmp_path: Path) -> None:
+    """As of many calibrators; fitsverify has a word about a header that does not say so."""
+    long = ", ".join(f"catalogue:NVSS J{number:06d}+161616" for number in range(6))
+    for name, anchor in (("long", long), ("short", "PB17:3C138")):
+        path = write_image(np.ones((4, 6)), tile.header, tmp_path / f"{name}.fits", {"ANCHOR": anchor})
+        with fits.open(path, checksum=True) as hdus:
+            assert hdus[0].header["ANCHOR"] == anchor
+            assert ("LONGSTRN" in hdus[0].header) == (name == "long")
+        if shutil.which("fitsverify"):
+            done = subprocess.run(["fitsverify", "-q", str(path)], capture_output=True, text=True, timeout=60)
+            assert "verification OK" in done.stdout
 
 
 def test_previews_are_small_and_upright(tile: TileImage, tmp_path: Path) -> None:
