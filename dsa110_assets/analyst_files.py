@@ -37,6 +37,8 @@ _COLUMNS = {
     "flags": _Column("meta.code.qual", "quality bits; 0 is good"),
     "correction": _Column("arith.factor", "factor that normalising put on the raw flux"),
     "correction_err": _Column("stat.error", "1 sigma error of the correction"),
+    "spectral_index": _Column("spect.index", "spectral index alpha, flux density as frequency to the power of alpha"),
+    "spectral_index_err": _Column("stat.error;spect.index", "1 sigma error of the spectral index"),
     "n_references": _Column("meta.number", "reference sources that the correction rests on"),
     "epoch": _Column("meta.id", "start of the mosaic's hour (UTC)"),
     "product_id": _Column("meta.id;meta.dataset", "mosaic the point was measured in"),

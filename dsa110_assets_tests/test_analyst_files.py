@@ -29,6 +29,7 @@ def curve() -> TimeSeries:
     series["detected"] = [True, True, False, False]
     series["flags"] = np.array([0, 0, 4, 0])
     series["correction"], series["correction_err"] = np.ones(4), np.full(4, 0.01)
+    series["spectral_index"], series["spectral_index_err"] = np.full(4, -0.7), np.full(4, 0.05)
     series["n_references"] = np.full(4, 31)
     series["epoch"] = [f"2026-01-2{day}T22:00" for day in range(5, 9)]
     series["product_id"] = [f"hour_mosaic-2026012{day}T2200-v1" for day in range(5, 9)]

@@ -73,7 +73,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Survey]:
 
 @pytest.fixture(scope="session")
 def compared(survey: Survey) -> pd.DataFrame:
-    """Every light-curve point beside the truth at its time: name, kind, true_jy, isolated, offset_arcsec and the point.
+    """Every light-curve point beside the truth at its time: name, kind, true_jy, true_index, isolated, and the point.
 
     Truth is scaled to the measurement's frequency by the source's own spectral index. Isolated: all other sources
     within three beams (200 arcsec) sum to less than 1 % of its flux.
@@ -94,5 +94,6 @@ def compared(survey: Survey) -> pd.DataFrame:
             near = astrometry.separation_deg(ra[nearest], dec[nearest], ra, dec) * 3600 < 200
             crowd = flux[near].sum() - flux[nearest]
             told = {"name": source["name"], "kind": source["kind"], "true_jy": true, "isolated": crowd < 0.01 * flux[nearest]}
+            told["true_index"] = source["spectral_index"]
             rows.append({**told, **point._asdict()})
     return pd.DataFrame(rows)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from astropy.io import fits
+from astropy.io import fits, votable
 from astropy.wcs import WCS
 from pyuvdata import UVCal, UVData
 
@@ -179,6 +179,8 @@ def test_stilts_reads_a_light_curve(finished_run: Finished, tmp_path: Path, monk
     source = str(open_archive(finished_run[0].archive).sources()["source_id"][0])
     assert main(["lightcurve", source, "--out", str(tmp_path / "curve.vot")]) == 0
     assert run([stilts, "votlint", "ucd=true", tmp_path / "curve.vot"]) == ""
+    fields = votable.parse_single_table(tmp_path / "curve.vot", verify="exception").fields
+    assert [field.name for field in fields if not (field.ucd and field.description)] == []
     said = run([stilts, "tpipe", f"in={tmp_path / 'curve.vot'}", "omode=meta"])
     assert "mjd(Double)/d" in said
     assert "flux(Double)/Jy" in said

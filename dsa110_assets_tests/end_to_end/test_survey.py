@@ -44,6 +44,18 @@ def test_fluxes_of_isolated_sources_agree_with_the_truth(compared: pd.DataFrame)
     assert (worst < 0.03).all(), bright[worst >= 0.03][["name", "mjd", "true_jy", "snr", "ratio", "noise"]]
 
 
+def test_spectral_indices_of_bright_sources_agree_with_the_truth(compared: pd.DataFrame) -> None:
+    """All but the sources above 100 sigma in a tile have none; those that have are right to their errors. Several tiles of an
+    hour share calibration errors, which the errors know only where tiles contradict one another: 0.02 more is allowed for.
+    """
+    told = compared[compared["isolated"] & np.isfinite(compared["spectral_index"])]
+    assert told["name"].nunique() > 5
+    pull = (told["spectral_index"] - told["true_index"]) / np.hypot(told["spectral_index_err"], 0.02)
+    assert abs(pull.mean()) < 3 / np.sqrt(told["name"].nunique())
+    assert (pull.abs() < 4).all(), told[pull.abs() >= 4][["name", "spectral_index", "spectral_index_err", "true_index"]]
+    assert compared["spectral_index"].isna().any()
+
+
 def test_positions_lie_within_a_tenth_of_the_beam(survey: Survey) -> None:
     rows = survey.table("source_measurements")
     seen = rows[(rows["kind"] == "forced") & (rows["snr"] > 20) & (rows["quality"] == 0)].dropna(subset=["ra_offset_arcsec"])
