@@ -1,4 +1,4 @@
-"""Calibration tables in CASA's format: applicable by stock applycal, and CASA's own readable here.
+"""Calibration tables in CASA's format: applicable by stock applycal, read by pyuvdata, and CASA's own readable here.
 
 Sign. Our measurement sets hold the conjugate of `Visibilities.data` (uvw = position 1 - position 2), so the
 gains that apply to them are the conjugates of ours and delays the negatives: turned here, both ways.
@@ -20,6 +20,10 @@ from dsa110_assets.errors import BadDataError
 from dsa110_assets.visibilities import ms_columns
 
 DAY_S = 86400.0
+_APART_S = 4e-4
+"""Ten times the resolution of a Julian date in float64."""
+JONES_XX, JONES_YY = -5, -6
+"""pyuvdata's numbers (AIPS's) of the receptors."""
 _KINDS: dict[str, Kind] = {"B Jones": "B", "G Jones": "G", "K Jones": "K"}
 _COPIED = ("ANTENNA", "FIELD", "OBSERVATION", "SPECTRAL_WINDOW")
 _SECONDS: dict[str, Any] = {"QuantumUnits": ["s"]}
@@ -57,8 +61,9 @@ def write(gains: Gains, path: Path, ms_path: Path) -> None:
         table.putkeyword("ParType", "Float" if real else "Complex")
         table.putkeyword("MSName", ms_path.name)
         table.putkeyword("VisCal", visible)
-        table.putkeyword("PolBasis", "linear")
+        table.putkeyword("PolBasis", "unknown")  # as CASA writes it; pyuvdata refuses any other
         table.putkeyword("FieldName", gains.field_name)
+        _put_feeds(table, ms_path, len(names), gains.field_name)
         _put_rows(table, gains, real)
         for name in _COPIED:
             _copy_subtable(table, ms_path, path, name)
@@ -97,7 +102,7 @@ def _put_rows(table: Any, gains: Gains, real: bool) -> None:
         ms_columns.fix_shape(table, name, [n_chan, 2])
     table.addrows(n)
     table.putcol("TIME", np.repeat(gains.times_mjd * DAY_S, n_ant))
-    table.putcol("INTERVAL", np.full(n, gains.interval_s))
+    table.putcol("INTERVAL", np.repeat(_widths_s(gains), n_ant))
     table.putcol("ANTENNA1", np.tile(np.arange(n_ant, dtype=np.int32), n_time))
     table.putcol("ANTENNA2", np.full(n, gains.refant, dtype=np.int32))
     for name in ("FIELD_ID", "SPECTRAL_WINDOW_ID", "OBSERVATION_ID"):
@@ -113,6 +118,32 @@ def _put_rows(table: Any, gains: Gains, real: bool) -> None:
     table.putcol("SNR", snr)
     table.putcol("PARAMERR", error)
     table.putcol("WEIGHT", (snr.astype(np.float64) ** 2).astype(np.float32))
+
+
+def _widths_s(gains: Gains) -> NDArray[np.float64]:
+    """Lengths of the solution intervals [s] (time,): no two overlap, which pyuvdata refuses.
+
+    The runs of `reduction.intervals` are `interval_s` long, the last of a piece of the data one integration less. What
+    touches is kept apart by more than a Julian date resolves.
+    """
+    widths = np.full(gains.times_mjd.size, gains.interval_s)
+    for i, apart_s in enumerate(np.diff(gains.times_mjd) * DAY_S, start=1):
+        widths[i] = min(gains.interval_s, 2 * apart_s - widths[i - 1] - _APART_S)
+    return widths
+
+
+def _put_feeds(table: Any, ms_path: Path, n_antennas: int, field_name: str) -> None:
+    """What CASA's format has no place for, as pyuvdata's own writer says it: XX and YY, and how the feeds are turned."""
+    with ct.table(f"{ms_path}::FEED", ack=False) as feed:
+        angles = np.zeros((n_antennas, 2))
+        angles[feed.getcol("ANTENNA_ID")] = feed.getcol("RECEPTOR_ANGLE")
+    table.putkeyword("pyuvdata_jones", np.array([JONES_XX, JONES_YY]))
+    table.putkeyword("pyuvdata_nfeeds", 2)
+    table.putkeyword("pyuvdata_feed_array", "xy" * n_antennas)
+    table.putkeyword("pyuvdata_feed_angle", angles)
+    table.putkeyword("pyuvdata_gain_scale", "Jy")
+    table.putkeyword("pyuvdata_cal_style", "sky")
+    table.putkeyword("pyuvdata_sky_catalog", field_name or "unnamed field")
 
 
 def _copy_subtable(table: Any, ms_path: Path, path: Path, name: str) -> None:
@@ -179,7 +210,7 @@ def read(path: Path) -> Gains:
             table.getcol("PARAMERR"),
         )
         times_s, antenna1, antenna2 = (table.getcol(name) for name in ("TIME", "ANTENNA1", "ANTENNA2"))
-        interval_s = float(np.median(table.getcol("INTERVAL")))
+        interval_s = float(np.max(table.getcol("INTERVAL")))
         window, field = int(table.getcell("SPECTRAL_WINDOW_ID", 0)), int(table.getcell("FIELD_ID", 0))
         keywords = table.getkeywords()
     with ct.table(f"{path}::ANTENNA", ack=False) as table:

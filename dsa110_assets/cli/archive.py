@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 JSON_HELP = "Print JSON, and nothing else, on standard output."
 commands = typer.Typer(
-    help="The archive: verify, reindex, backup, restore, retain, recall, pin, unpin.", no_args_is_help=True
+    help="The archive: verify, reindex, backup, restore, retain, recall, pin, unpin, survey.", no_args_is_help=True
 )
 app.add_typer(commands, name="archive")
 
@@ -180,6 +181,31 @@ def unpin(product: str = typer.Argument(..., help="Product id or path.")) -> Non
     """Let retention judge a product again."""
     _, store = _open()
     console.say(f"{store.unpin(store.find(product).id).id} is no longer pinned")
+
+
+@commands.command(epilog="Example: dsa110 archive survey /data/www/dsa110")
+def survey(
+    out: Annotated[Path, typer.Argument(help="Directory of the survey: hips and weights are made in it, or brought up to date.")],
+    as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
+) -> None:
+    """One HiPS of all nights, beside each night's own: the mean of the current night mosaics, by weight."""
+    from dsa110_assets.archive.files import held_alone
+    from dsa110_assets.mosaics.survey import Night, write_survey
+    from dsa110_assets.orchestration.recipes import all_usable
+
+    _, store = _open()
+    nights = [Night(p.id, p.path / "mosaic.fits", p.path / "noise.fits") for p in all_usable(store, "night_mosaic")]
+    if not nights:
+        raise NotFoundError("there is no night_mosaic that may be used yet: run `dsa110 process`, and see `dsa110 status`")
+    out.mkdir(parents=True, exist_ok=True)
+    me = f"process {os.getpid()}"
+    with held_alone(out / ".lock", me, lambda who: f"{out} is being written by {who}; wait for its end, or name another directory"):
+        figures = write_survey(nights, out)
+    if as_json:
+        console.emit_json(figures)
+        return
+    changed, tiles = int(figures["tiles_changed"]), int(figures["tiles"])
+    console.say(f"{len(nights)} nights, {tiles} tiles over {figures['sky_area_deg2']:.1f} deg²; {changed} of them changed: {out / 'hips'}")
 
 
 def _open() -> tuple[Settings, Archive]:

@@ -15,7 +15,6 @@ from dsa110_assets.errors import ConfigurationError
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import LineageNode
 
-TABLE_FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable", ".xml": "votable"}
 FLUXES = ("flux_jy", "error_jy", "limit_jy", "rms_jy")
 JSON_HELP = "Print JSON, and nothing else, on standard output."
 
@@ -136,6 +135,8 @@ def _write(curve: Any, rows: dict[str, Any], out: Path) -> None:
     """Write a light curve in the format of the file's suffix. Raises ConfigurationError."""
     import json
 
+    from dsa110_assets.analyst_files import TABLE_FORMATS, write_light_curve
+
     try:
         if out.suffix == ".json":
             out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -146,13 +147,7 @@ def _write(curve: Any, rows: dict[str, Any], out: Path) -> None:
             frame.insert(0, "source_id", rows["source_id"])
             frame.to_csv(out, index=False) if out.suffix == ".csv" else frame.to_parquet(out, index=False)
         elif out.suffix in TABLE_FORMATS:
-            from astropy.table import QTable
-
-            columns = {name: curve[name] for name in curve.colnames if name != "time"}
-            table = QTable({"mjd": curve.time.mjd, **columns})
-            names = {"SOURCE": "source_id", "RA_DEG": "ra_deg", "DEC_DEG": "dec_deg", "PRODUCT": "product_id"}
-            table.meta = {card: rows[key] for card, key in names.items()}  # FITS allows eight characters
-            table.write(out, format=TABLE_FORMATS[out.suffix], overwrite=True)
+            write_light_curve(curve, out)
         else:
             known = ", ".join([".csv", ".parquet", ".json", *TABLE_FORMATS])
             raise ConfigurationError(f"--out {out}: its suffix names no format; use {known}")

@@ -1,4 +1,4 @@
-"""Images on disk: FITS with everything DS9, CARTA and CASA need to place and scale them."""
+"""Images on disk: FITS with everything DS9, CARTA, CASA and PyBDSF need to place and scale them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, NotFoundError
+from dsa110_assets.imaging.axes import with_axes, without_axes
 from dsa110_assets.imaging.fitsbytes import Through, write_plane
 from dsa110_assets.imaging.preview import preview_png
 from dsa110_assets.imaging.restoring import Beam
@@ -23,6 +24,7 @@ from dsa110_assets.imaging.restoring import Beam
 if TYPE_CHECKING:
     from dsa110_assets.imaging.tile import TileImage
 
+_CARD = 80
 Cards = Mapping[str, str | int | float | bool]
 
 
@@ -65,11 +67,14 @@ def write_image(
 ) -> Path:
     """Write (ny, nx) as float32 FITS with a header plus `cards`; the path must be new. NaN means blank.
 
+    Frequency and Stokes become axes of one pixel, as `axes.with_axes` says.
     `through`, if given, is what the pixels are turned into on their way: see `write_plane`.
     """
-    complete = header.copy()
+    complete = with_axes(header)
     for keyword, value in (cards or {}).items():
         complete[keyword] = value
+    if any(len(card.image) > _CARD for card in complete.cards):
+        complete["LONGSTRN"] = ("OGIP 1.0", "long strings go on in CONTINUE cards")
     write_plane(data.astype(np.float32, copy=False), complete, path, through)
     return path
 
@@ -85,7 +90,7 @@ def read_image(path: Path) -> FitsImage:
 
 
 def read_plane(path: Path) -> tuple[NDArray[np.float32], Header]:
-    """Pixels (ny, nx) float32, NaN where blank, and the header as it is: as `read_image`, for whom a beam is no matter."""
+    """Pixels (ny, nx) float32, NaN where blank, and their 2-axis header: as `read_image`, for whom a beam is no matter."""
     mapped, header = _map_plane(path)
     return np.array(mapped, dtype=np.float32, order="C"), header
 
@@ -105,13 +110,16 @@ def _map_plane(path: Path) -> tuple[NDArray[np.float32], Header]:
     data = plane if plane.dtype == np.dtype(">f4") else np.ascontiguousarray(plane, dtype=np.float32)
     if not any(np.isfinite(row).any() for row in data):
         raise BadDataError(f"{path}: no pixel is finite; the image holds nothing")
+    without_axes(header, str(path))
     return data, header
 
 
 def read_header(path: Path) -> tuple[Header, Beam]:
     """Header and beam of an image without its pixels; the same errors as `read_image` for what they are
     missing."""
-    return _celestial(path, _open(path, pixels=False)[1])
+    header = _open(path, pixels=False)[1]
+    without_axes(header, str(path))
+    return _celestial(path, header)
 
 
 def _open(path: Path, pixels: bool = True) -> tuple[NDArray[np.floating] | None, Header]:
@@ -127,7 +135,6 @@ def _open(path: Path, pixels: bool = True) -> tuple[NDArray[np.floating] | None,
 
 
 def _celestial(path: Path, header: Header) -> tuple[Header, Beam]:
-    _drop_degenerate_axes(header)
     if not WCS(header).has_celestial:
         raise BadDataError(f"{path}: the header has no celestial coordinates")
     return header, _beam(path, header)
@@ -142,10 +149,3 @@ def _beam(path: Path, header: Header) -> Beam:
             )
     angle = values[2] if isinstance(values[2], int | float) and np.isfinite(values[2]) else 0.0
     return Beam(float(values[0]), float(values[1]), float(angle))
-
-
-def _drop_degenerate_axes(header: Header) -> None:
-    for axis in range(3, int(header.get("NAXIS", 2)) + 1):
-        for keyword in ("NAXIS", "CTYPE", "CRVAL", "CDELT", "CRPIX", "CUNIT", "CROTA"):
-            header.remove(f"{keyword}{axis}", ignore_missing=True)
-    header["NAXIS"] = 2

@@ -15,6 +15,8 @@ from astropy.io.fits import Header
 from numba import njit
 from numpy.typing import NDArray
 
+from dsa110_assets.imaging.axes import number_of_axes
+
 _BLOCK = 2880
 _CHUNK_BYTES = 4 << 20
 _ONES = 0xFFFFFFFF
@@ -27,10 +29,12 @@ def write_plane(data: NDArray[np.float32], header: Header, path: Path, through: 
     """Write (ny, nx) float32 as the primary unit of a new file, a few MB at a time; NaN means blank.
 
     What is written is what `through` makes of the rows, of the same shape: a plane derived from another is never whole in
-    memory. BITPIX and NAXIS follow the data, whatever the header says. Threads may write files side by side.
+    memory. BITPIX and NAXIS follow the data, whatever the header says; further axes it describes have one pixel. Threads may
+    write files side by side.
     """
     image = np.ascontiguousarray(data, np.float32)
-    described = fits.PrimaryHDU(np.broadcast_to(np.float32(0), image.shape), header=header).header
+    shape = (1,) * (number_of_axes(header) - 2) + image.shape
+    described = fits.PrimaryHDU(np.broadcast_to(np.float32(0), shape), header=header).header
     described["CHECKSUM"] = ("0" * 16, "HDU checksum")
     described["DATASUM"] = ("0", "data unit checksum")
     with path.open("xb") as file:

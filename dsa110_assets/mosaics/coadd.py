@@ -192,12 +192,15 @@ def _complete_header(
     header = grid.copy()
     header["BUNIT"] = ("Jy/beam", "brightness unit")
     set_beam(header, beam)
-    frequencies = [float(source["RESTFRQ"]) for source in sources if "RESTFRQ" in source]
-    if frequencies:
-        header["RESTFRQ"] = (float(np.mean(frequencies)), "[Hz] mean of the tiles")
+    for keyword in ("RESTFRQ", "BANDWID"):
+        values = [float(source[keyword]) for source in sources if keyword in source]
+        if values:
+            header[keyword] = (float(np.mean(values)), "[Hz] mean of the tiles")
     first, last = sources[0], sources[-1]
     for keyword, source in (
+        ("STOKES", first),
         ("TELESCOP", first),
+        ("INSTRUME", first),
         ("DATE-OBS", first),
         ("MJD-OBS", first),
         ("DATE-END", last),

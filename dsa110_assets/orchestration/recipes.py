@@ -317,7 +317,7 @@ ORDER = (
         _of_same_window("subband_group"),
         lambda s: {"flagging": s.flagging, "reader_engine": s.reader_engine},
     ),
-    Recipe("caltables", "night", "3", _transit_sets, lambda s: {"solve": s.solve, "solve_engine": s.solve_engine}),
+    Recipe("caltables", "night", "4", _transit_sets, lambda s: {"solve": s.solve, "solve_engine": s.solve_engine}),
     Recipe(
         "calibrated_ms",
         "observation",
@@ -328,11 +328,11 @@ ORDER = (
     Recipe(
         "tile_image",
         "observation",
-        "3",
+        "4",
         _of_same_window("calibrated_ms", "sky_model"),
         lambda s: {"imaging": s.imaging, "imaging_engine": s.imaging_engine},
     ),
-    Recipe("hour_mosaic", "hour", "2", _tiles_of_hour, lambda s: {"coadd": s.coadd}),
+    Recipe("hour_mosaic", "hour", "3", _tiles_of_hour, lambda s: {"coadd": s.coadd}),
     Recipe(
         "source_measurements",
         "hour",
@@ -340,7 +340,7 @@ ORDER = (
         _mosaic_and_known,
         lambda s: {"photometry": s.photometry},
     ),
-    Recipe("night_mosaic", "night", "2", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
+    Recipe("night_mosaic", "night", "3", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
     Recipe("light_curves", "night", "3", _measurements_until, lambda s: {"ensemble": s.ensemble}),
     Recipe("variability", "night", "2", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
     Recipe("night_report", "night", "1", _night),

@@ -10,6 +10,7 @@ from dataclasses import replace
 import casacore.tables as ct
 import numpy as np
 import pytest
+from pyuvdata import UVCal
 
 from dsa110_assets.calibration import caltables, casa_engine
 from dsa110_assets.calibration.apply import apply
@@ -96,6 +97,7 @@ def test_layout_is_casas(night, tmp_path):
             "B Jones",
             "night.ms",
         )
+        assert keywords["PolBasis"] == "unknown"
         types = {name: table.getcoldesc(name)["valueType"] for name in table.colnames()}
         assert types == {
             "TIME": "double", "FIELD_ID": "int", "SPECTRAL_WINDOW_ID": "int",
@@ -106,6 +108,46 @@ def test_layout_is_casas(night, tmp_path):
         assert table.getcolkeywords("TIME")["MEASINFO"]["Ref"] == "UTC"
         for name in ("ANTENNA", "FIELD", "HISTORY", "OBSERVATION", "SPECTRAL_WINDOW"):
             assert keywords[name] == f"Table: {tmp_path / 'b.cal' / name}"
+
+
+def test_pyuvdata_reads_every_kind(night, tmp_path):
+    """Without a warning, and the same numbers: gains are conjugated as it reads them, delays in seconds keep CASA's sign."""
+    _, ms, solution = night
+    assert {gains.kind for gains in solution.tables} == {"K", "B", "G"}
+    for gains in solution.tables:
+        path = tmp_path / f"{gains.kind}.cal"
+        caltables.write(gains, path, ms)
+        cal = UVCal()
+        cal.read_ms_cal(str(path))
+        assert (cal.Nants_data, cal.Ntimes, cal.Njones) == (gains.values.shape[1], gains.values.shape[0], 2)
+        assert list(cal.jones_array) == [-5, -6]
+        assert (cal.telescope.name, cal.telescope.get_x_orientation_from_feeds()) == ("OVRO_MMA", "north")
+        assert (cal.gain_scale, cal.sky_catalog, cal.ref_antenna_name) == ("Jy", "3C138", gains.antenna_names[gains.refant])
+        theirs = -1e9 * cal.delay_array if gains.kind == "K" else cal.gain_array
+        good = ~np.moveaxis(gains.flags, 0, 2)
+        np.testing.assert_array_equal(~cal.flag_array, good)
+        np.testing.assert_allclose(theirs[good], np.moveaxis(gains.values, 0, 2)[good], rtol=1e-6, atol=1e-9)
+        middle = cal.time_range.mean(axis=1) - 2400000.5
+        np.testing.assert_allclose(middle, gains.times_mjd, atol=1e-8)
+        if gains.kind == "B":
+            np.testing.assert_allclose(cal.freq_array, gains.frequencies_hz)
+
+
+def test_intervals_of_unequal_length_do_not_overlap(night, tmp_path):
+    """24 integrations in runs of five leave one of four, and a gap ends a run early: each row has its own length."""
+    _, ms, solution = night
+    step = 12.884901888
+    starts, lengths = np.array([0, 5, 10, 15, 20, 40, 45]), np.array([5, 5, 5, 5, 4, 5, 4])
+    one = solution.gains
+    gains = replace(
+        one, times_mjd=one.times_mjd[0] + (starts + lengths / 2) * step / 86400, interval_s=5 * step,
+        **{name: np.repeat(getattr(one, name)[:1], 7, axis=0) for name in ("values", "flags", "snr")},
+    )  # fmt: skip
+    caltables.write(gains, tmp_path / "g.cal", ms)
+    cal = UVCal()
+    cal.read_ms_cal(str(tmp_path / "g.cal"))
+    np.testing.assert_allclose(np.diff(cal.time_range)[:, 0] * 86400, lengths * step, atol=1e-3)
+    assert caltables.read(tmp_path / "g.cal").interval_s == pytest.approx(5 * step)
 
 
 def test_refusals(night, tmp_path):

@@ -24,7 +24,7 @@ COMMANDS = (
     "doctor", "settings", "backfill", "calibration list", "calibration show", "calibration reject",
     "calibration active",
     "calibration restore", "archive verify", "archive reindex", "archive backup", "archive restore",
-    "archive retain", "archive pin", "archive unpin",
+    "archive retain", "archive pin", "archive unpin", "archive survey",
 )  # fmt: skip
 
 
@@ -93,6 +93,7 @@ def test_json_is_all_there_is_on_stdout(dsa110: Run, command: str) -> None:
         ("transits --date 2026-01-25 --calibrator 3C2866", "1331+305 (3C286)"),
         ("archive pin light_curves-20260125-v9", "light_curves-20260125-v1"),
         ("archive restore", "no backup"),
+        ("archive survey nowhere", "there is no night_mosaic"),
         ("groups /nowhere", "/nowhere: no such directory"),
         ("simulate /proc/nothing --groups 1", "cannot write"),
         ("simulate out --channels 7", "must divide 384"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from astropy.wcs import WCS
 from PIL import Image
 
 from dsa110_assets.errors import BadDataError, NotFoundError
-from dsa110_assets.imaging.fits import read_header, read_image, write_tile
+from dsa110_assets.imaging.fits import read_header, read_image, read_plane, write_image, write_tile
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.preview import MAX_BYTES, preview_png
 from dsa110_assets.imaging.tile import TileImage, make_tile
@@ -126,6 +128,57 @@ def test_images_of_four_axes_read_as_two(written: dict[str, Path]) -> None:
     back = read_image(spoilt)
     assert back.data.shape == data.shape
     assert WCS(back.header).naxis == 2
+
+
+def test_frequency_and_stokes_are_axes_of_a_file_and_none_in_memory(written: dict[str, Path]) -> None:
+    for name, path in written.items():
+        if not name.endswith(".fits"):
+            continue
+        with fits.open(path) as hdus:
+            header, shape = hdus[0].header, hdus[0].data.shape
+        back, pixels = read_plane(path)[1], read_plane(path)[0]
+        assert shape == (1, 1, *pixels.shape)
+        assert [header[f"CTYPE{axis}"] for axis in (3, 4)] == ["FREQ", "STOKES"]
+        assert (header["CUNIT3"], header["CRPIX3"], header["CDELT3"]) == ("Hz", 1, header["BANDWID"])
+        assert header["CRVAL3"] == header["RESTFRQ"] == header["RESTFREQ"] == back["RESTFRQ"]
+        assert header["CRVAL4"] == 1  # I
+        assert (header["SPECSYS"], header["RADESYS"], header["TIMESYS"]) == ("TOPOCENT", "ICRS", "UTC")
+        assert WCS(header).spectral.wcs_pix2world(0, 0)[0] == pytest.approx(header["RESTFRQ"])
+        assert WCS(back).naxis == back["NAXIS"] == 2
+        assert {"CTYPE3", "CTYPE4", "NAXIS3", "NAXIS4"}.isdisjoint(back)
+
+
+def test_the_frequency_of_a_file_of_another_tool_is_that_of_its_axis(written: dict[str, Path]) -> None:
+    """As CASA writes it: Stokes before frequency, a matrix of all axes, another unit, and a line's rest frequency."""
+    data = read_image(written["image.fits"]).data
+    matrix = {f"PC{i}_{j}": float(i == j) for i in range(1, 5) for j in range(1, 5)}
+    axes = {"CTYPE3": "STOKES", "CRVAL3": 1.0, "CUNIT3": "", "CRPIX3": 1.0, "CDELT3": 1.0, "CTYPE4": "FREQ", "CRVAL4": 1.39,
+            "CDELT4": 0.01, "CRPIX4": 2.0, "CUNIT4": "GHz", "RESTFRQ": 1.420405752e9, "WCSAXES": 4}  # fmt: skip
+    back = read_image(_spoil(written["image.fits"], data=data[None, None], **matrix, **axes))
+    assert back.header["RESTFRQ"] == pytest.approx(1.38e9)
+    assert WCS(back.header).naxis == 2
+    assert not [keyword for keyword in back.header if keyword.startswith(("PC3", "PC4", "PC1_3"))]
+    with pytest.raises(BadDataError, match=r"spoilt\.fits: the frequency on axis 3 cannot be read"):
+        read_image(_spoil(written["image.fits"], CUNIT3="parsec"))
+
+
+def test_an_image_of_which_no_frequency_is_known_has_two_axes(tmp_path: Path) -> None:
+    header = fits.Header({"CTYPE1": "RA---SIN", "CTYPE2": "DEC--SIN", "CDELT1": -0.01, "CDELT2": 0.01, "CUNIT1": "deg", "CUNIT2": "deg"})
+    path = write_image(np.ones((4, 6)), header, tmp_path / "plain.fits")
+    assert fits.getdata(path).shape == (4, 6)
+
+
+def test_a_long_anchor_is_announced_as_the_convention_asks(tile: TileImage, tmp_path: Path) -> None:
+    """As of many calibrators; fitsverify has a word about a header that does not say so."""
+    long = ", ".join(f"catalogue:NVSS J{number:06d}+161616" for number in range(6))
+    for name, anchor in (("long", long), ("short", "PB17:3C138")):
+        path = write_image(np.ones((4, 6)), tile.header, tmp_path / f"{name}.fits", {"ANCHOR": anchor})
+        with fits.open(path, checksum=True) as hdus:
+            assert hdus[0].header["ANCHOR"] == anchor
+            assert ("LONGSTRN" in hdus[0].header) == (name == "long")
+        if shutil.which("fitsverify"):
+            done = subprocess.run(["fitsverify", "-q", str(path)], capture_output=True, text=True, timeout=60)
+            assert "verification OK" in done.stdout
 
 
 def test_previews_are_small_and_upright(tile: TileImage, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def night_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
             most_different = platform.thresholds.max_neighbour_difference
             figures = coadding.mosaic(tiles, platform.settings, most_different, draft.path, cards)
         with stages("hips"):
-            figures |= sky_tiles.write_sky_tiles(draft.path / "mosaic.fits", draft.path)
+            figures |= sky_tiles.write_sky_tiles(draft.path / "mosaic.fits", draft.path, f"continuum/{context.partition_key}")
         night = coadding.windows_completed(platform.archive, "tile_image", context.partition_key)
         return {**figures, **night, "n_hours": len(found.products), **stages.seconds}
 
