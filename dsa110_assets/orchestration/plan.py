@@ -5,6 +5,7 @@ give; calibration by night; calibrated observations; hours; nights. Within a pha
 once those before it are done, so the archive itself, not a guess, says what is next.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import quarantine
-from dsa110_assets.errors import ConfigurationError, DsaError
-from dsa110_assets.orchestration import inbox, recipes
+from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
+from dsa110_assets.orchestration import inbox, recipes, season
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ PHASES: tuple[tuple[recipes.Grain, tuple[str, ...]], ...] = (
 """Assets of one phase and partition run in one Dagster run."""
 
 
+log = logging.getLogger(__name__)
 NOTHING_KNOWN = inbox.Known()
 
 
@@ -121,10 +123,15 @@ def reason_to_make(archive: "Archive", settings: "Settings", asset: str, partiti
 
 def first_to_make(archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None) -> tuple[str, str] | None:
     """The first of these assets that is to be made, and why; None if all are up to date or cannot be made."""
+    if season.outside(recipes.RECIPES[assets[0]].grain, partition, inbox.now_s()):
+        return None
     for asset in assets:
         try:
             reason = reason_to_make(archive, settings, asset, partition)
-        except DsaError:
+        except WaitingError:
+            return None
+        except (DsaError, OSError) as error:
+            log.warning("%s %s is left for now: %s", asset, partition or "", error)
             return None
         if reason:
             return asset, reason
@@ -172,9 +179,7 @@ def clear_inbox(archive: "Archive", settings: "Settings") -> tuple[inbox.Inbox, 
 
 def patience(settings: "Settings", *, by_data: bool) -> inbox.Patience:
     """How long groups wait, from the settings."""
-    return inbox.Patience(
-        settings.subbands, settings.min_subbands, settings.group_wait_s, settings.still_s, inbox.now_s(), by_data
-    )
+    return inbox.Patience(settings.subbands, settings.min_subbands, settings.group_wait_s, settings.still_s, inbox.now_s(), by_data)
 
 
 def put_aside(archive: "Archive", seen: inbox.Inbox, most: int | None = None) -> list[str]:
@@ -250,11 +255,12 @@ def from_nothing(observations: Sequence[str], through: str | None) -> Iterator[S
 
 
 def _of_grain(grain: recipes.Grain, observations: Sequence[str]) -> list[str | None]:
+    """What of this grain these observations lie in and has a partition."""
     if grain == "catalogue":
         return [None]
-    if grain == "observation":
-        return list(observations)
-    return list(dict.fromkeys((timegrid.hour_of if grain == "hour" else timegrid.night_of)(key) for key in observations))
+    window = {"observation": str, "hour": timegrid.hour_of, "night": timegrid.night_of}[grain]
+    keys = dict.fromkeys(window(key) for key in observations)
+    return [key for key in keys if season.outside(grain, key, inbox.now_s()) is None]
 
 
 def _foreseen(
@@ -272,7 +278,7 @@ def _foreseen(
         return "what it is made from will be made"
     try:
         return reason_to_make(archive, settings, asset, partition)
-    except DsaError:
+    except (DsaError, OSError):
         return None
 
 

@@ -24,7 +24,7 @@ from dsa110_assets import heap
 from dsa110_assets.archive import files
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
-from dsa110_assets.orchestration import graph, inbox, plan, policy, publishing, recipes
+from dsa110_assets.orchestration import graph, inbox, plan, policy, publishing, recipes, season
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.settings import Settings
 
+log = logging.getLogger(__name__)
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INTERRUPTED = "DagsterExecutionInterruptedError"
 """What Dagster makes of SIGINT and SIGTERM while it runs a step."""
@@ -214,7 +215,11 @@ class _Runner:
         done = [asset for asset in assets if asset not in todo]
         for asset in done:
             self._count(self.platform.archive.current(asset, partition))
-        if todo:
+        if not todo:
+            return
+        if reason := season.outside(recipes.RECIPES[todo[0]].grain, partition, inbox.now_s()):
+            self.tally.waiting.append(plan.Waiting(f"{todo[0]} {partition}", reason))
+        else:
             self._run(todo, partition)
 
     def _count(self, product: "Product | None") -> None:
@@ -231,8 +236,8 @@ class _Runner:
             except WaitingError as error:
                 self.tally.waiting.append(plan.Waiting(f"{asset} {partition or ''}".strip(), str(error)))
                 return []
-            except DsaError as error:
-                self.tally.failed.append(Failed(asset, partition, type(error).__name__, str(error)))
+            except (DsaError, OSError) as error:
+                self.tally.failed.append(_failed(asset, partition, error))
                 return []
             if reason or (fresh and number == 0):
                 return list(assets[number:])
@@ -241,16 +246,21 @@ class _Runner:
     def _run(self, assets: Sequence[str], partition: str | None) -> None:
         before = {a: self.platform.archive.current(a, partition) for a in assets}
         began, run_id = time.monotonic(), str(uuid.uuid4())
-        with _sigterm_kept():
-            result = self.job.execute_in_process(
-                run_config=QUIET,
-                instance=self.instance,
-                partition_key=partition,
-                asset_selection=[dg.AssetKey(asset) for asset in assets],
-                raise_on_error=False,
-                run_id=run_id,
-                tags={instances.LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher(run_id)},
-            )
+        try:
+            with _sigterm_kept():
+                result = self.job.execute_in_process(
+                    run_config=QUIET,
+                    instance=self.instance,
+                    partition_key=partition,
+                    asset_selection=[dg.AssetKey(asset) for asset in assets],
+                    raise_on_error=False,
+                    run_id=run_id,
+                    tags={instances.LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher(run_id)},
+                )
+        except dg.DagsterError as error:  # it did not take this run; the others are no worse for it
+            log.exception("%s %s", assets[0], partition or "")
+            self.tally.failed.append(Failed(assets[0], partition, type(error).__name__, " ".join(str(error).split())))
+            return
         seconds = time.monotonic() - began
         for asset in assets:
             product = self.platform.archive.current(asset, partition)
@@ -291,6 +301,11 @@ def _sigterm_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _failed(asset: str, partition: str | None, raised: DsaError | OSError) -> Failed:
+    error = policy.as_dsa_error(raised)
+    return Failed(asset, partition, type(error).__name__, str(error))
+
+
 def _event(product: "Product") -> dg.AssetMaterialization:
     metadata: Mapping[str, Any] = publishing.materialization_metadata(product)
     return dg.AssetMaterialization(dg.AssetKey(product.asset), partition=product.partition, metadata=metadata)
@@ -307,6 +322,6 @@ def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[
         if error_class == "DagsterAssetCheckFailedError":
             continue  # its product is there, and held: told with its reasons below
         if data.user_failure_data is None and error_class != INTERRUPTED:
-            logging.getLogger(__name__).error("%s %s: %s", event.step_key, partition, data.error)
+            log.error("%s %s: %s", event.step_key, partition, data.error)
         found.append(Failed(str(event.step_key), partition, error_class, reason))
     return found
