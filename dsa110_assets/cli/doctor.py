@@ -66,6 +66,7 @@ def examine(*, casa: bool) -> list[Finding]:
         findings += [
             _inbox(configured.inbox),
             _archive(configured.archive),
+            _thresholds(configured.thresholds_path),
             _disk(configured.archive),
             _dagster_home(configured),
             _database(configured),
@@ -110,6 +111,21 @@ def _archive(archive: Path) -> Finding:
         remedy = "make it writable for this user, or set DSA110_ARCHIVE to a place that is"
         return Finding("archive", False, f"{place} cannot be written: {error.strerror}", remedy)
     return Finding("archive", True, f"{archive}" if place == archive else f"{archive}, made on first use")
+
+
+def _thresholds(path: Path) -> Finding:
+    from dsa110_assets import thresholds
+    from dsa110_assets.orchestration import recipes
+
+    remedy = "correct it; until then the limits that were last in force stay, or, where none are known, every run fails"
+    try:
+        limits = thresholds.read(path)
+    except DsaError as error:
+        return Finding("thresholds", False, str(error), remedy)
+    if unknown := sorted(limits.retention_days.keys() - recipes.RECIPES.keys()):
+        known = ", ".join(recipe.asset for recipe in recipes.ORDER)
+        return Finding("thresholds", False, f"{path}: retention_days names no asset: {', '.join(unknown)}", f"choose of {known}")
+    return Finding("thresholds", True, f"{path}" if path.exists() else f"defaults; {path} is not there")
 
 
 def _disk(archive: Path) -> Finding:

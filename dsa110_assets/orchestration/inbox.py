@@ -8,6 +8,7 @@ to its group. A file that still changes is not opened at all.
 import bisect
 import os
 import re
+import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -425,6 +426,8 @@ def _near(finished: Sequence[InboxFile], moments: set[datetime]) -> list[InboxFi
 
 
 _cache: "OrderedDict[str, SubbandHeader]" = OrderedDict()
+_reading = threading.Lock()
+"""The portal answers several requests at a time."""
 _first_seen: dict[str, float] = {}
 """When each open file was first seen as it is now [s, monotonic]: no clock of a file server or a person's is in it."""
 _Reasons = list[tuple[InboxFile, str]]
@@ -439,18 +442,17 @@ def _headers(files: Iterable[InboxFile]) -> "tuple[list[SubbandHeader], _Reasons
 
     headers, unreadable, away = [], [], []
     for file in files:
-        if file.key not in _cache:
+        with _reading:
             try:
-                _cache[file.key] = _shared(read_header(file.path))
+                if file.key not in _cache:
+                    _cache[file.key] = _shared(read_header(file.path))
+                headers.append(_cache[file.key])
             except BadDataError as error:
                 unreadable.append((file, str(error)))
-                continue
             except TransientError as error:
                 away.append((file, str(error)))
-                continue
-        headers.append(_cache[file.key])
-        while len(_cache) > CACHED_HEADERS:
-            _cache.popitem(last=False)
+            while len(_cache) > CACHED_HEADERS:
+                _cache.popitem(last=False)
     return headers, unreadable, away
 
 

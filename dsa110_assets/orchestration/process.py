@@ -24,7 +24,7 @@ from dsa110_assets import heap
 from dsa110_assets.archive import files
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
-from dsa110_assets.orchestration import graph, inbox, plan, policy, publishing, recipes, season
+from dsa110_assets.orchestration import checks, graph, inbox, plan, policy, publishing, recipes, season
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 
@@ -72,7 +72,8 @@ class Failed:
 class ProcessReport:
     """What `process` did: made, failed, waiting, put aside, and how many partitions were up to date.
 
-    `planned` is what a dry run would do. A product that failed a blocking check is among `failed`, as 'Held'.
+    `planned` is what a dry run would do. A product that failed a blocking check is among `failed`, as 'Held';
+    `failed_checks` are those of severity ERROR that failed on what is there and went on.
     """
 
     made: tuple[Made, ...] = ()
@@ -80,12 +81,13 @@ class ProcessReport:
     waiting: tuple[plan.Waiting, ...] = ()
     quarantined: tuple[str, ...] = ()
     up_to_date: int = 0
+    failed_checks: tuple[checks.FailedCheck, ...] = ()
     planned: tuple[plan.Step, ...] = ()
     seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """Whether all that was asked for is done."""
+        """Whether all that was asked for is done; whether it is good is what `failed_checks` say."""
         return not self.failed and not self.waiting
 
 
@@ -94,6 +96,7 @@ class _Tally:
     made: list[Made] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     waiting: list[plan.Waiting] = field(default_factory=list)
+    failed_checks: list[checks.FailedCheck] = field(default_factory=list)
     up_to_date: int = 0
 
 
@@ -151,6 +154,7 @@ def process(
         waiting=tuple(tally.waiting),
         quarantined=tuple(quarantined),
         up_to_date=tally.up_to_date,
+        failed_checks=tuple(tally.failed_checks),
         seconds=time.monotonic() - began,
     )
 
@@ -223,11 +227,17 @@ class _Runner:
             self._run(todo, partition)
 
     def _count(self, product: "Product | None") -> None:
-        """An up-to-date product; a held one is told each time, for what should follow from it is not made."""
+        """An up-to-date product; what is wrong with it is told each time: it is no better for being old."""
         if product is not None:
             self.tally.up_to_date += 1
-            if held := product.metadata.get(HELD):
-                self.tally.failed.append(Failed(product.asset, product.partition, "Held", f"{product.id}: {held}"))
+            self._judge(product)
+
+    def _judge(self, product: "Product") -> None:
+        """Tell what its checks said against a product."""
+        if held := product.metadata.get(HELD):
+            self.tally.failed.append(Failed(product.asset, product.partition, "Held", f"{product.id}: {held}"))
+        else:
+            self.tally.failed_checks += checks.failed([product])
 
     def _todo(self, assets: Sequence[str], partition: str | None, fresh: bool) -> list[str]:
         for number, asset in enumerate(assets):
@@ -266,8 +276,7 @@ class _Runner:
             product = self.platform.archive.current(asset, partition)
             if product is not None and product != before[asset]:
                 self.tally.made.append(Made(product.id, asset, partition, seconds / len(assets)))
-                if held := product.metadata.get(HELD):
-                    self.tally.failed.append(Failed(asset, partition, "Held", f"{product.id}: {held}"))
+                self._judge(product)
         failures = _failures(result, partition)
         if any(failed.error_class == INTERRUPTED for failed in failures):
             raise KeyboardInterrupt  # Dagster catches the signal to end its run; the work as a whole ends too

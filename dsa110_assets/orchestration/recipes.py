@@ -260,7 +260,7 @@ ORDER = (
     Recipe("night_mosaic", "night", "2", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
     Recipe("light_curves", "night", "2", _measurements_until, lambda s: {"ensemble": s.ensemble}),
     Recipe("variability", "night", "2", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
-    Recipe("night_report", "night", "1", _night),
+    Recipe("night_report", "night", "2", _night),
 )
 """All assets, each after everything it is made from."""
 

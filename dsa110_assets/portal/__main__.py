@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 from dsa110_assets.errors import DsaError
 
@@ -17,12 +18,14 @@ def main() -> int:
     import uvicorn
 
     from dsa110_assets import settings
+    from dsa110_assets.orchestration import plan
     from dsa110_assets.portal.app import create_app
 
     try:
         configured = settings.load()
         host = arguments.host or configured.host
-        app = create_app(configured.archive, inbox=configured.inbox, hosts=(host,))
+        look = partial(plan.take_stock, settings=configured)
+        app = create_app(configured.archive, inbox=configured.inbox, hosts=(host,), look=look)
     except DsaError as error:
         print(f"portal: {error}", file=sys.stderr)
         return 1
