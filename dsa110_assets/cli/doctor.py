@@ -94,8 +94,19 @@ def _inbox(inbox: Path) -> Finding:
         return Finding(
             "inbox", False, f"{inbox} cannot be read", "let this user read it (chmod, group membership)"
         )
-    count = sum(1 for entry in os.scandir(inbox) if entry.name.endswith(".hdf5"))
-    return Finding("inbox", True, f"{inbox}, {count} subband files")
+    from dsa110_assets.orchestration import inbox as looking
+
+    try:
+        names = looking.listing(inbox)
+    except DsaError as error:
+        return Finding("inbox", False, str(error), "let this user read it, or wait until its file server is back")
+    strange = [path for path, _ in names.foreign if looking.like_data(path)]
+    others = f", {len(names.foreign)} others that are not read" if names.foreign else ""
+    found = f"{inbox}, {len(names.finished)} subband files{others}"
+    if strange:
+        remedy = f"name them {looking.SUBBAND_NAME}, or take them away; `dsa110 groups` lists all"
+        return Finding("inbox", False, f"{found}, among them {ascii(strange[0].name)[1:-1]} that looks like data", remedy)
+    return Finding("inbox", True, found)
 
 
 def _archive(archive: Path) -> Finding:

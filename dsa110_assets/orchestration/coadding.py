@@ -118,6 +118,12 @@ def windows_completed(archive: "Archive", asset: str, window: str) -> dict[str, 
     }
 
 
+def left_out(archive: "Archive", elsewhere: "Sequence[str]") -> dict[str, Any]:
+    """What is told of the hour's tiles (ids) that point elsewhere than its mosaic and are not in it."""
+    named = [f"{i} at {float(archive.get(i).metadata['pointing_dec_deg']):.2f} deg" for i in elsewhere]
+    return {"n_left_out": len(named), "left_out": named}
+
+
 def tiles_of(archive: "Archive", mosaics: "Sequence[Product]") -> "list[Product]":
     """The tiles hour mosaics were made of, each once: neighbouring hours share tiles, a night counts them once."""
     ids = sorted({i for m in mosaics for i in m.inputs})

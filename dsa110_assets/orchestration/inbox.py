@@ -196,7 +196,7 @@ def listing(inbox: Path) -> Listing:
     for entry in _entries(inbox):
         path = inbox / entry.name
         if not entry.name.endswith(".hdf5"):
-            if not entry.name.startswith(".") or _like_data(path):
+            if not entry.name.startswith(".") or like_data(path):
                 foreign.append((path, f"is no subband file and is not read; those are named {SUBBAND_NAME}"))
             continue
         try:
@@ -239,7 +239,8 @@ def _misnamed(path: Path) -> str:
     return "" if YEARS[0] <= stamp[:4] < YEARS[1] else f"the name {path.name} is of no year this telescope observes in"
 
 
-def _like_data(path: Path) -> bool:
+def like_data(path: Path) -> bool:
+    """Whether somebody meant a file to be observed data, by its name."""
     return _LIKE_DATA.search(path.name) is not None
 
 
@@ -268,7 +269,7 @@ def look(inbox: Path, patience: Patience, known: Known = Known(), max_files: int
     written = [file for file in names.written if file.identity not in known.refused]
     left = [file for file in written if not patience.being_written(file)]
     waiting = [(file.path, "is still being written") for file in written if file not in left]
-    waiting += [*names.away, *((path, reason) for path, reason in names.foreign if _like_data(path))]
+    waiting += [*names.away, *((path, reason) for path, reason in names.foreign if like_data(path))]
     groups, incomparable = _groups(headers, taken)
     for group in groups:
         members = [by_path[path] for path in _paths(group)]
@@ -293,7 +294,7 @@ def look(inbox: Path, patience: Patience, known: Known = Known(), max_files: int
         changing=len(changing),
         settled=len(names.finished) - len(open_files),
         more=len(chosen) < len(still),
-        foreign=tuple((path, reason) for path, reason in names.foreign if not _like_data(path)),
+        foreign=tuple((path, reason) for path, reason in names.foreign if not like_data(path)),
     )
 
 

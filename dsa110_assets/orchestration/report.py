@@ -47,7 +47,15 @@ _NIGHT_FIGURES: dict[str, tuple[str, ...]] = {
         "calibrator_flux_factor",
         "scale_spread",
     ),
-    "hour_mosaic": ("n_tiles", "rms_jy", "measured_over_noise", "overlap_flux_ratio", "overlap_flux_worst", "windows_completed"),
+    "hour_mosaic": (
+        "n_tiles",
+        "n_left_out",
+        "rms_jy",
+        "measured_over_noise",
+        "overlap_flux_ratio",
+        "overlap_flux_worst",
+        "windows_completed",
+    ),
     "source_measurements": (
         "n_sources",
         "n_detected",

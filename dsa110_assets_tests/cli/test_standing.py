@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.app import EXIT_CHECKS
-from dsa110_assets.orchestration import graph
+from dsa110_assets.errors import BadDataError
+from dsa110_assets.orchestration import graph, recipes, report, rules
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import QUIET, process
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.cli.conftest import Run
-from dsa110_assets_tests.tiny import OBSERVATIONS, SMALL_DISK, SUBBANDS, tiny_settings
+from dsa110_assets_tests.tiny import OBSERVATIONS, SMALL_DISK, SUBBANDS
 
 
 def environment(settings: Settings) -> dict[str, object]:
@@ -28,11 +33,13 @@ def environment(settings: Settings) -> dict[str, object]:
     }  # fmt: skip
 
 
-def strict(settings: Settings) -> Settings:
-    """With limits that no flagged data pass, which is told and stops nothing."""
-    path = settings.archive.parent / "strict.toml"
-    path.write_text(f"max_flag_fraction = 0.0\n{SMALL_DISK.read_text()}")
-    return settings.model_copy(update={"thresholds": path})
+@pytest.fixture
+def strict(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """With a limit that no data pass: that is told and stops nothing."""
+    hard, flagged = rules.RULES["measurement_set"]
+    too_much = replace(flagged, judge=lambda figures, thresholds: ["too much is flagged"])
+    monkeypatch.setitem(rules.RULES, "measurement_set", (hard, too_much))
+    return settings
 
 
 def run(settings: Settings, partition: str, *assets: str) -> dg.ExecuteInProcessResult:
@@ -79,9 +86,9 @@ def test_what_waits_for_calibration_has_not_failed(settings: Settings, bare: Run
     assert {(row["observation"], row["next"]) for row in told["waiting"]} == {(key, "calibrated_ms") for key in OBSERVATIONS}
 
 
-def test_failed_checks_are_named_and_are_an_exit_status(settings: Settings, bare: Run) -> None:
+def test_failed_checks_are_named_and_are_an_exit_status(strict: Settings, bare: Run) -> None:
     """On what is made and on what was made before; in the last line, in JSON, in the status and in its last line."""
-    settings = strict(settings)
+    settings = strict
     ids = [f"measurement_set-{key.replace('-', '').replace(':', '')}-v1" for key in OBSERVATIONS]
     for _ in range(2):
         done = bare("process", "--through", "measurement_set", **environment(settings))
@@ -90,7 +97,7 @@ def test_failed_checks_are_named_and_are_an_exit_status(settings: Settings, bare
         assert "0 failed" in last
         assert "3 checks of severity ERROR failed" in last
         assert all(f"{name} flag_fraction" in last for name in ids)
-        assert f"check failed: {ids[0]}: flag_fraction: " in done.out
+        assert f"check failed: {ids[0]}: flag_fraction: too much is flagged" in done.out
     again = bare("process", "--through", "measurement_set", "--json", **environment(settings))
     assert again.status == EXIT_CHECKS
     assert [one["product_id"] for one in again.json["failed_checks"]] == ids
@@ -113,20 +120,38 @@ def test_a_part_that_cannot_be_found_out_hides_no_other(settings: Settings, bare
     assert "the next transit: " in troubles
 
 
-@pytest.mark.slow
-def test_the_night_report_names_checks_and_what_failed(settings: Settings) -> None:
-    """Checks of severity ERROR at its head; an hour whose run failed, though its observations are all there."""
-    settings = tiny_settings(settings.inbox, settings.archive.parent, thresholds=strict(settings).thresholds)
-    process(settings, through="tile_image")
-    broken = settings.model_copy(update={"thresholds": settings.archive.parent / "none.toml"})
-    (settings.archive.parent / "none.toml").write_text("max_flag_fraction = 7\n")
-    assert not run(broken, "2026-01-25T22:00", "hour_mosaic").success
-    assert run(settings, "2026-01-25", "night_report").success
-    (page,) = settings.archive.glob("night_report/night=2026-01-25/*/v0001/night_report.html")
-    text = page.read_text()
-    assert "of severity ERROR:" in text
-    assert "measurement_set-20260125T2220-v1</code> flag_fraction" in text
-    assert "<td>hour_mosaic</td><td>2026-01-25T22:00</td><td>ConfigurationError: thresholds" in text
+def publish(archive: Archive, asset: str, partition: str, **metadata: object) -> None:
+    with archive.publish(asset, partition, (), settings={}, code_version="1", run_id="r", engines={}) as draft:
+        draft.metadata.update(metadata)
+        (draft.path / "data").write_bytes(b"x")
+
+
+def test_the_night_report_names_checks_and_what_failed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks of severity ERROR at its head, those that only warn below; an hour and a night's asset whose runs failed."""
+
+    def fails(*_: object) -> None:
+        raise BadDataError("broken on purpose")
+
+    hour, night, archive = "2026-01-25T22:00", "2026-01-25", Archive.create(settings.archive)
+    publish(archive, "subband_group", OBSERVATIONS[0])
+    publish(archive, "tile_image", OBSERVATIONS[0], checks={"rms": "too noisy", "dynamic_range": "too low"}, n_failed_checks=2)
+    with monkeypatch.context() as patch:
+        for asset, key in (("hour_mosaic", hour), ("caltables", night)):
+            patch.setitem(recipes.RECIPES, asset, replace(recipes.RECIPES[asset], find=fails))
+            assert not run(settings, key, asset).success
+    with instances.open_instance(settings.dagster_home) as instance:
+        failures = report.failures_of(instance, archive, night)
+        assert {(one.asset, one.partition) for one in failures} == {("hour_mosaic", hour), ("caltables", night)}
+        publish(archive, "caltables", night)
+        assert {one.asset for one in report.failures_of(instance, archive, night)} == {"hour_mosaic"}
+    figures = report.write(settings.archive.parent, night, archive, failures)
+    assert (figures["n_errors"], figures["n_checks_broken"]) == (1, 2)
+    text = (settings.archive.parent / "night_report.html").read_text()
+    head = text[: text.index("What failed, and why")]
+    assert "1 failed check of severity ERROR:\n<code>tile_image-20260125T2220-v1</code> rms." in head
+    assert "dynamic_range" not in head
+    assert "<td>tile_image: dynamic_range</td>" in text
+    assert "<td>hour_mosaic</td><td>2026-01-25T22:00</td><td>BadDataError: broken on purpose</td>" in text
 
 
 def test_a_typo_in_the_limits_fails_no_run_and_is_found(settings: Settings, bare: Run) -> None:
@@ -150,3 +175,54 @@ def test_a_typo_in_the_limits_fails_no_run_and_is_found(settings: Settings, bare
     path.write_text("max_flag_fraction = 0.7\n")
     findings = {one["check"]: one for one in bare("doctor", "--json", **environment(settings)).json}
     assert findings["thresholds"]["ok"]
+
+
+def states(bare: Run, settings: Settings) -> dict[str, tuple[str, str]]:
+    files = bare("groups", "--json", **environment(settings)).json["files"]
+    return {Path(row["path"]).name: (row["state"], row["reason"]) for row in files}
+
+
+def test_every_file_of_the_inbox_is_told_of_by_somebody(settings: Settings, bare: Run) -> None:
+    """What looks like data keeps `process` from being done, and `doctor` from being content; a note or a folder does not."""
+    for path in settings.inbox.glob("*.hdf5"):
+        path.rename(path.with_suffix(".uvh5"))
+    (settings.inbox / "truth.json").write_text("{}")
+    (settings.inbox / "2026-01-25").mkdir()
+    (settings.inbox / ".2026-01-25T22:45:00_sb00.hdf5.Xy12ab").write_bytes(b"x")
+    told = states(bare, settings)
+    assert len(told) == 3 * SUBBANDS + 3
+    assert {name: state for name, (state, _) in told.items() if state == "ignored"} == {"truth.json": "ignored", "2026-01-25": "ignored"}
+    assert {reason for _, reason in told.values()} == {
+        "is no subband file and is not read; those are named YYYY-MM-DDTHH:MM:SS_sb00.hdf5 .. _sb15.hdf5"
+    }
+    done = bare("process", "--through", "subband_group", **environment(settings))
+    assert done.status == 1
+    assert done.out.count("waiting: 2026-01-25T22:2") >= 2 * SUBBANDS
+    findings = {one["check"]: one for one in bare("doctor", "--json", **environment(settings)).json}
+    assert not findings["inbox"]["ok"]
+    assert "that looks like data" in findings["inbox"]["found"]
+    for path in settings.inbox.glob("*2026-01-25T*"):
+        path.unlink()
+    findings = {one["check"]: one for one in bare("doctor", "--json", **environment(settings)).json}
+    assert findings["inbox"]["ok"]
+    assert "0 subband files, 2 others that are not read" in findings["inbox"]["found"]
+
+
+def test_an_unfinished_file_of_hours_ago_is_not_being_written(settings: Settings, bare: Run) -> None:
+    """It is put aside with the way out; one that has just changed, or bears a time that has just passed, has a writer."""
+    now = time.time()
+    old, young = (min(settings.inbox.glob(f"2026-01-25T22:{minute}*")) for minute in (20, 25))
+    left, growing = (path.rename(path.with_name(f"{path.stem}_incomplete.hdf5")) for path in (old, young))
+    named_now = settings.inbox / f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}_sb00_incomplete.hdf5"
+    named_now.write_bytes(b"x")
+    os.utime(left, (now - 5 * 3600, now - 5 * 3600))
+    os.utime(growing, (now - 60, now - 60))
+    os.utime(named_now, (now - 5 * 3600, now - 5 * 3600))  # the file server's clock
+    told = states(bare, settings)
+    assert told[left.name][0] == "quarantined"
+    assert "was never finished, unchanged since" in told[left.name][1]
+    assert told[growing.name] == told[named_now.name] == ("waiting", "is still being written")
+    report = process(settings, through="subband_group")
+    assert [name.partition(":")[0] for name in report.quarantined if "finished" in name] == [left.name.partition(":")[0]]
+    final = left.rename(left.with_name(left.name.replace("_incomplete", "")))
+    assert final.name not in states(bare, settings)
