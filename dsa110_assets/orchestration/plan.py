@@ -8,7 +8,7 @@ once those before it are done, so the archive itself, not a guess, says what is 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -138,15 +138,16 @@ def first_to_make(archive: "Archive", settings: "Settings", assets: Sequence[str
     return None
 
 
-def look_at_inbox(archive: "Archive", settings: "Settings", *, by_data: bool, max_files: int | None = None) -> inbox.Inbox:
+def look_at_inbox(archive: "Archive", settings: "Settings", *, by_data: bool) -> inbox.Inbox:
     """The inbox, without what is settled: named by a current manifest or quarantined, and unchanged since."""
     names = inbox.listing(settings.inbox)
-    return inbox.look(settings.inbox, patience(settings, by_data=by_data), inbox.known_of(archive, names), max_files, names)
+    return inbox.look(settings.inbox, patience(settings, by_data=by_data), inbox.known_of(archive, names), names=names)
 
 
 def take_stock(archive: "Archive", settings: "Settings") -> inbox.Inbox:
     """What lies in the inbox and nobody took up, for whoever only tells of it: of very many files the oldest and the newest."""
-    return look_at_inbox(archive, settings, by_data=True, max_files=STOCK_FILES)
+    names, live = inbox.listing(settings.inbox), replace(patience(settings, by_data=False), still_s=0.0)
+    return inbox.look(settings.inbox, live, inbox.known_of(archive, names), STOCK_FILES, names)
 
 
 def look_at_rest(look: Callable[[], inbox.Inbox], still_s: float) -> inbox.Inbox:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -136,6 +139,21 @@ def status(
         failed_checks=failed_checks(archive.store, night),
         troubles=troubles,
     )
+
+
+def at_most_every(seconds: float, look: Look) -> Look:
+    """The same look, and what it saw for so long again: pages and metrics are asked for at any rate."""
+    lock, last = threading.Lock(), dict[Path, tuple[float, "Inbox"]]()
+
+    def looking(archive: Archive) -> Inbox:
+        with lock:
+            then, seen = last.get(archive.root, (-math.inf, None))
+            if seen is None or time.monotonic() - then > seconds:
+                seen = look(archive)
+                last[archive.root] = time.monotonic(), seen
+            return seen
+
+    return looking
 
 
 def of(request: Request) -> Status:

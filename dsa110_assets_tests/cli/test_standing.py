@@ -71,7 +71,8 @@ def test_what_failed_and_what_nobody_took_up_is_told(settings: Settings, bare: R
     assert waiting.keys() == set(OBSERVATIONS)
     assert {row["next"] for row in waiting.values()} == {"subband_group"}
     assert waiting[OBSERVATIONS[0]]["reason"] == "all 4 subbands; not taken up yet"
-    assert told["inbox_groups"] == {"ready": 2, "waiting": 0, "unusable": 1}
+    assert waiting[OBSERVATIONS[2]]["reason"].startswith("2 of 4 subbands (missing sb0")
+    assert told["inbox_groups"] == {"ready": 2, "waiting": 1, "unusable": 0}
     assert ["uvh5" in row["path"] for row in told["inbox_files"]] == [True]
     plain = bare("status", **environment(settings))
     assert plain.status == 0
