@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -123,6 +123,7 @@ class Patience:
     `by_data` counts the wait from the end of the data (a batch run over files that are all there); otherwise
     from the last change of any of its files (a live inbox, where old data may still be being copied). A file must
     have stayed as it is for `still_s`: by the file server's clock, or, live, from one look to another by our own.
+    `outside` says why an observation has no partition, None if it has one: without, it waits, whatever it lacks.
     """
 
     subbands: int
@@ -131,10 +132,11 @@ class Patience:
     still_s: float
     now_s: float
     by_data: bool
+    outside: Callable[[str], str | None] = lambda _: None
 
     def state(self, group: "SubbandGroup", arrived_s: float) -> tuple[State, str]:
-        """The group's state, and the reason in words. One that has no partition waits, whatever it lacks."""
-        if reason := season.outside("observation", group.observation, self.now_s):
+        """The group's state, and the reason in words."""
+        if reason := self.outside(group.observation):
             return "waiting", reason
         missing = group.missing(self.subbands)
         if not missing:

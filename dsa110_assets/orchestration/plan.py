@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import quarantine
@@ -184,8 +185,12 @@ def clear_inbox(archive: "Archive", settings: "Settings") -> tuple[inbox.Inbox, 
 
 
 def patience(settings: "Settings", *, by_data: bool) -> inbox.Patience:
-    """How long groups wait, from the settings."""
-    return inbox.Patience(settings.subbands, settings.min_subbands, settings.group_wait_s, settings.still_s, inbox.now_s(), by_data)
+    """How long groups wait, from the settings, and that none is asked for which has no partition."""
+    now_s = inbox.now_s()
+    outside = partial(season.outside, "observation", now_s=now_s)
+    return inbox.Patience(
+        settings.subbands, settings.min_subbands, settings.group_wait_s, settings.still_s, now_s, by_data, outside
+    )  # fmt: skip
 
 
 def put_aside(archive: "Archive", seen: inbox.Inbox, most: int | None = None) -> list[str]:

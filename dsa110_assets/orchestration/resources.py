@@ -42,4 +42,4 @@ class Platform:
         """The thresholds as they are now: the file is read again when it has changed."""
         from dsa110_assets.thresholds import load_thresholds
 
-        return load_thresholds(self.settings.thresholds_path, self.archive.root / IN_FORCE)
+        return load_thresholds(self.settings.thresholds_path, self.settings.archive / IN_FORCE)
