@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     ] = None
     start: Annotated[
         date, Field(description="first night of the partitions: a constant of the season, never today")
-    ] = date(2026, 1, 1)
+    ] = date(2025, 1, 1)
     subbands: Annotated[
         int, Field(ge=1, le=N_SUBBANDS, description="subbands that make a complete group")
     ] = N_SUBBANDS

@@ -5,12 +5,15 @@
     [retention_days]
     measurement_set = 14
 
-Everything has a default, so the file may be missing. While it is wrong, the last good one stays in force.
+Everything has a default, so the file may be missing. While it is wrong, the last good one stays in force, also for
+processes that start meanwhile: whoever may write the archive keeps a copy of what is in force there.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import threading
 import tomllib
 from collections.abc import Mapping
@@ -222,16 +225,19 @@ _Stamp = tuple[int, int, int] | None
 
 
 class ThresholdFile:
-    """One thresholds file, followed: `current()` is always the last good state of it."""
+    """One thresholds file, followed: `current()` is always the last good state of it, also of an earlier process's.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `kept` is where that state is kept from one process to the next (None: nowhere).
+    """
+
+    def __init__(self, path: Path, kept: Path | None = None) -> None:
+        self.path, self.kept = path, kept
         self._stamp: _Stamp = (-1, -1, -1)
         self._good: Thresholds | None = None
         self._lock = threading.Lock()
 
     def current(self) -> Thresholds:
-        """The thresholds in force. Raises ConfigurationError only if the file was never right."""
+        """The thresholds in force. Raises ConfigurationError only if the file was never right as far as is known."""
         with self._lock:
             stamp = _stamp(self.path)
             if stamp == self._stamp and self._good is not None:
@@ -239,29 +245,53 @@ class ThresholdFile:
             try:
                 new = read(self.path)
             except ConfigurationError as error:
-                if self._good is None:
+                good = self._good or (None if self.kept is None else _read_kept(self.kept))
+                if good is None:
                     raise
                 log.error("%s; the thresholds in force stay as they were", error)
-                new = self._good
+                new = good
             else:
                 _log_changes(self.path, self._good, new)
+                if self.kept is not None:
+                    _keep(self.kept, new)
             self._stamp, self._good = stamp, new
             return new
 
 
-_followed: dict[Path, ThresholdFile] = {}
+_followed: dict[tuple[Path, Path | None], ThresholdFile] = {}
 _followed_lock = threading.Lock()
 
 
-def load_thresholds(path: Path) -> Thresholds:
+def load_thresholds(path: Path, kept: Path | None = None) -> Thresholds:
     """The thresholds in force from `path`, which is read again when it has changed.
 
-    A missing file means the defaults. A wrong one is logged, and the last good one stays in force. Raises
-    ConfigurationError, naming file and field, if it was wrong from the start.
+    A missing file means the defaults. A wrong one is logged, and the last good one stays in force, which is kept in the file
+    `kept` for other processes. Raises ConfigurationError, naming file and field, if none is known that was right.
     """
     with _followed_lock:
-        file = _followed.setdefault(path.absolute(), ThresholdFile(path.absolute()))
+        file = _followed.setdefault((path.absolute(), kept), ThresholdFile(path.absolute(), kept))
     return file.current()
+
+
+def _keep(kept: Path, good: Thresholds) -> None:
+    """Write what was set to `kept`, if it is something else than is there. Where that cannot be written, nothing is kept."""
+    text = json.dumps(good.model_dump(mode="json", exclude_unset=True), indent=1, sort_keys=True)
+    draft = kept.with_name(f".{kept.name}.{os.getpid()}")
+    try:
+        if kept.exists() and kept.read_text(encoding="utf-8") == text:
+            return
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(kept)
+    except OSError as error:
+        log.debug("%s is not kept: %s", kept, error)
+
+
+def _read_kept(kept: Path) -> Thresholds | None:
+    """What `_keep` wrote; None if there is nothing, or nothing that this version takes."""
+    try:
+        return Thresholds(**json.loads(kept.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def read(path: Path) -> Thresholds:

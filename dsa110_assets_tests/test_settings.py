@@ -193,4 +193,4 @@ def test_loading_touches_no_disk_and_makes_nothing(tmp_path):
 def test_the_season_start_is_a_constant():
     code = "from dsa110_assets import settings; print(settings.Settings.model_fields['start'].default)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "2026-01-01"
+    assert done.stdout.strip() == "2025-01-01"

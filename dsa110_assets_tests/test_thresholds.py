@@ -87,6 +87,41 @@ def test_a_change_is_seen_and_logged_and_a_wrong_one_keeps_the_last_good(tmp_pat
         assert load_thresholds(path) == Thresholds()
 
 
+def test_another_process_keeps_to_the_last_good_limits_while_the_file_is_wrong(tmp_path):
+    """What a fresh process sees is what `ThresholdFile` sees: every run is one."""
+    path, kept = tmp_path / "t.toml", tmp_path / "kept.json"
+    path.write_text("max_flag_fraction = 0.4\n[retention_days]\nmeasurement_set = 7\n")
+    good = thresholds.ThresholdFile(path, kept).current()
+    path.write_text("max_flag_fraction = 7\n")
+    assert thresholds.ThresholdFile(path, kept).current() == good
+    assert good.max_flag_fraction == 0.4
+    assert good.retention_days["measurement_set"] == 7
+    path.write_text("max_flag_fraction = 0.3\n")
+    assert thresholds.ThresholdFile(path, kept).current().max_flag_fraction == 0.3
+    path.write_text("half a line")
+    assert thresholds.ThresholdFile(path, kept).current().max_flag_fraction == 0.3
+    path.unlink()
+    assert thresholds.ThresholdFile(path, kept).current() == Thresholds()
+    path.write_text("half a line")
+    assert thresholds.ThresholdFile(path, kept).current() == Thresholds()
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "null", '{"max_flag_fraction": 7}', '{"of_another_version": 1}'])
+def test_kept_limits_that_are_none_do_not_count(tmp_path, text):
+    path, kept = tmp_path / "t.toml", tmp_path / "kept.json"
+    path.write_text("max_flag_fraction = 7\n")
+    if text is not None:
+        kept.write_text(text)
+    with pytest.raises(ConfigurationError, match="max_flag_fraction = 7"):
+        thresholds.ThresholdFile(path, kept).current()
+
+
+def test_where_nothing_can_be_kept_the_file_holds_as_before(tmp_path):
+    path = tmp_path / "t.toml"
+    path.write_text("max_flag_fraction = 0.4\n")
+    assert thresholds.ThresholdFile(path, tmp_path / "no" / "kept.json").current().max_flag_fraction == 0.4
+
+
 def test_describe_has_a_unit_and_help_for_each():
     rows = thresholds.describe(Thresholds())
     assert len(rows) == len(Thresholds.model_fields)

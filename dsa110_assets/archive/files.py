@@ -100,11 +100,11 @@ def digest(path: Path) -> str:
 
 
 def read_ahead(paths: Iterable[Path]) -> None:
-    """Have the system fetch files into its page cache while something else is done; those that are gone are left out."""
+    """Have the system fetch files into its page cache while something else is done; those it cannot open are left out."""
     for path in paths:
         try:
             fd = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
+        except OSError:  # whoever needs its bytes says what is wrong with it
             continue
         try:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)

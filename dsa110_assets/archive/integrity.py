@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from dsa110_assets.archive import claims, cold, files, naming, quarantine, retention, rows
 from dsa110_assets.archive.product import Json, Product
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.errors import ConfigurationError, SilentWrongnessError
+from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError, SilentWrongnessError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -59,7 +59,7 @@ def verify(archive: Archive, chosen: list[Product] | None = None) -> Iterator[Pr
     for product in archive.products(state=None) if chosen is None else chosen:
         try:
             problems = archive.verify(product)
-        except (OSError, SilentWrongnessError) as error:
+        except (OSError, DsaError) as error:
             problems = [str(error)]
         if problems:
             yield Problem(product, tuple(problems))
@@ -85,14 +85,26 @@ def sweep(archive: Archive, *, everywhere: bool = False, min_age_s: float = TEMP
     """
     done = Swept()
     for name in claims.unfinished(archive.root):
-        _sweep_claim(archive, name, min_age_s, done)
+        with _left(archive.root / claims.DIRECTORY / name, done):
+            _sweep_claim(archive, name, min_age_s, done)
     if everywhere:
         known = archive.index.read(rows.removed_by_id)
         for place in _places(archive.root):
-            _sweep_place(archive, place, known, min_age_s, done)
+            with _left(place, done):
+                _sweep_place(archive, place, known, min_age_s, done)
         for told in quarantine.sidecars(archive.root):
             archive.index.write(partial(quarantine.store, contents=told))
     return done
+
+
+@contextlib.contextmanager
+def _left(path: Path, done: Swept) -> Iterator[None]:
+    """What fails on one place, for want of permission or by a damaged directory, is told and does not end the sweep."""
+    try:
+        yield
+    except (OSError, SilentWrongnessError, NotFoundError, ConfigurationError) as error:
+        log.error("%s is left as it is: %s", path, error)
+        done.left[path] = str(error)
 
 
 def settle(archive: Archive, asset: str, partition: str | None) -> Swept:

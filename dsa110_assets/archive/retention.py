@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from dsa110_assets.archive import claims, cold, files, naming, rows, stale
 from dsa110_assets.archive.index import products
 from dsa110_assets.archive.product import Product, record
+from dsa110_assets.errors import ConfigurationError, SilentWrongnessError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +89,7 @@ def retain(
         with claims.claim(archive.root, [naming.parse_id(i).directory.parent for i in chunk], name="retention"):
             mark = partial(_mark, root=archive.root, ids=chunk, rules=rules)
             marked = archive.index.exclusively(mark)
-            gone |= {d.product.id: d for d in marked if _finish(archive, d.product)}
+            gone |= {d.product.id: d for d in marked if _finished(archive, d.product)}
     kept = plan(archive, thresholds, consumers, moment) if len(gone) < len(wanted) else decisions
     return [gone.get(d.product.id, d) for d in kept]
 
@@ -143,6 +144,15 @@ def _finish(archive: Archive, product: Product) -> bool:
         return False
     take_data(archive, product)
     return True
+
+
+def _finished(archive: Archive, product: Product) -> bool:
+    """`_finish`, for one of many: what fails on this product's files does not keep the others'. The sweep completes it."""
+    try:
+        return _finish(archive, product)
+    except (OSError, ConfigurationError, SilentWrongnessError) as error:
+        log.error("%s: its data are not removed yet: %s", product.id, error)
+        return False
 
 
 def _early(

@@ -19,7 +19,7 @@ import typer
 from dsa110_assets.cli import console
 from dsa110_assets.errors import DsaError
 
-EXIT_UNDONE, EXIT_USAGE, EXIT_FAULT, EXIT_INTERRUPTED = 1, 2, 70, 130
+EXIT_UNDONE, EXIT_USAGE, EXIT_CHECKS, EXIT_FAULT, EXIT_INTERRUPTED = 1, 2, 3, 70, 130
 _GARBAGE_AFTER = 50_000
 """Objects made until cycles among them are looked for; Python's usual 700 cost a second, all of it in imports."""
 COMMAND_MODULES = (

@@ -89,10 +89,11 @@ def backup(
     """Save the index, caltables, states, quarantine and Dagster's history: all that cannot be computed again."""
     from dsa110_assets.archive import backup as backups
     from dsa110_assets.orchestration import housekeeping
+    from dsa110_assets.orchestration.resources import IN_FORCE
     from dsa110_assets.thresholds import load_thresholds
 
     configured, store = _open()
-    kept = keep or load_thresholds(configured.thresholds_path).keep_backups
+    kept = keep or load_thresholds(configured.thresholds_path, store.root / IN_FORCE).keep_backups
     made = backups.backup(store, destination or configured.backups_path, keep=kept, dagster=housekeeping.dagster_of(configured))
     console.say(f"{made.path}: {console.size_text(made.size_bytes)}, {made.caltables} caltable products")
 
@@ -137,12 +138,12 @@ def retain(
     """
     from dsa110_assets.archive import retention
     from dsa110_assets.orchestration.housekeeping import CONSUMERS
+    from dsa110_assets.orchestration.resources import IN_FORCE
     from dsa110_assets.thresholds import load_thresholds
 
     configured, store = _open()
-    decisions = retention.retain(
-        store, load_thresholds(configured.thresholds_path), CONSUMERS, dry_run=dry_run
-    )
+    limits = load_thresholds(configured.thresholds_path, store.root / IN_FORCE)
+    decisions = retention.retain(store, limits, CONSUMERS, dry_run=dry_run)
     if as_json:
         rows = [{"product_id": d.product.id, "remove": d.remove, "reason": d.reason,
                  "size_bytes": d.product.size_bytes} for d in decisions]  # fmt: skip

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 WIDE = 4096  # columns when nobody is looking at a terminal: a piped table is never cut or folded
 
+NAMED = 5
+
 
 class Progress(Protocol):
     """Called with what is done, what there is to do, and what is being worked on."""
@@ -99,6 +101,15 @@ def age_text(hours: float) -> str:
     if abs(hours) < 1:
         return f"{hours * 60:.0f} min"
     return f"{hours:.1f} h" if abs(hours) < 48 else f"{hours / 24:.1f} d"
+
+
+def failed_checks_text(failed: Sequence[tuple[str, str]]) -> str:
+    """How many checks of severity ERROR failed, and the first of them as (product, check)."""
+    if not failed:
+        return "no check of severity ERROR failed"
+    named = ", ".join(f"{product_id} {check}" for product_id, check in failed[:NAMED])
+    more = f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+    return f"{len(failed)} {'check' if len(failed) == 1 else 'checks'} of severity ERROR failed: {named}{more}"
 
 
 @contextmanager

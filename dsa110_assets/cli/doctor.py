@@ -66,6 +66,7 @@ def examine(*, casa: bool) -> list[Finding]:
         findings += [
             _inbox(configured.inbox),
             _archive(configured.archive),
+            _thresholds(configured.thresholds_path),
             _disk(configured.archive),
             _dagster_home(configured),
             _database(configured),
@@ -93,8 +94,19 @@ def _inbox(inbox: Path) -> Finding:
         return Finding(
             "inbox", False, f"{inbox} cannot be read", "let this user read it (chmod, group membership)"
         )
-    count = sum(1 for entry in os.scandir(inbox) if entry.name.endswith(".hdf5"))
-    return Finding("inbox", True, f"{inbox}, {count} subband files")
+    from dsa110_assets.orchestration import inbox as looking
+
+    try:
+        names = looking.listing(inbox)
+    except DsaError as error:
+        return Finding("inbox", False, str(error), "let this user read it, or wait until its file server is back")
+    strange = [path for path, _ in names.foreign if looking.like_data(path)]
+    others = f", {len(names.foreign)} others that are not read" if names.foreign else ""
+    found = f"{inbox}, {len(names.finished)} subband files{others}"
+    if strange:
+        remedy = f"name them {looking.SUBBAND_NAME}, or take them away; `dsa110 groups` lists all"
+        return Finding("inbox", False, f"{found}, among them {ascii(strange[0].name)[1:-1]} that looks like data", remedy)
+    return Finding("inbox", True, found)
 
 
 def _archive(archive: Path) -> Finding:
@@ -110,6 +122,21 @@ def _archive(archive: Path) -> Finding:
         remedy = "make it writable for this user, or set DSA110_ARCHIVE to a place that is"
         return Finding("archive", False, f"{place} cannot be written: {error.strerror}", remedy)
     return Finding("archive", True, f"{archive}" if place == archive else f"{archive}, made on first use")
+
+
+def _thresholds(path: Path) -> Finding:
+    from dsa110_assets import thresholds
+    from dsa110_assets.orchestration import recipes
+
+    remedy = "correct it; until then the limits that were last in force stay, or, where none are known, every run fails"
+    try:
+        limits = thresholds.read(path)
+    except DsaError as error:
+        return Finding("thresholds", False, str(error), remedy)
+    if unknown := sorted(limits.retention_days.keys() - recipes.RECIPES.keys()):
+        known = ", ".join(recipe.asset for recipe in recipes.ORDER)
+        return Finding("thresholds", False, f"{path}: retention_days names no asset: {', '.join(unknown)}", f"choose of {known}")
+    return Finding("thresholds", True, f"{path}" if path.exists() else f"defaults; {path} is not there")
 
 
 def _disk(archive: Path) -> Finding:

@@ -35,7 +35,7 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class FileRow:
-    """One file that is in no usable group; `state` is waiting or quarantined."""
+    """One file that is in no usable group; `state` is waiting, quarantined or ignored: no subband file."""
 
     path: str
     state: str
@@ -92,6 +92,7 @@ def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow
     ]
     files = [FileRow(_shown(path), "quarantined", reason) for path, reason in seen.unusable]
     files += [FileRow(_shown(path), "waiting", reason) for path, reason in seen.waiting]
+    files += [FileRow(_shown(path), "ignored", reason) for path, reason in seen.foreign]
     listed = {file.path for file in files} | {
         _shown(header.path) for candidate in seen.candidates for header in candidate.group.files.values()
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsa110_assets.cli import console
-from dsa110_assets.cli.app import EXIT_UNDONE, app
+from dsa110_assets.cli.app import EXIT_CHECKS, EXIT_UNDONE, app
 from dsa110_assets.cli.times import parse_nights, parse_time
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def process(
 ) -> None:
     """Make everything that is missing or out of date, to completion, through Dagster.
 
-    Exit status 0 only if everything asked for is made; killed and started again, it goes on.
+    Exit status 0 only if everything asked for is made and no check of severity ERROR failed; 3 if all is made and one did.
+    Killed and started again, it goes on.
     """
     from dsa110_assets import settings
     from dsa110_assets.cli.home import with_dagster_home
@@ -56,6 +57,8 @@ def process(
         _tell(report, dry_run)
     if not dry_run and not report.ok:
         raise typer.Exit(EXIT_UNDONE)
+    if report.failed_checks:
+        raise typer.Exit(EXIT_CHECKS)
 
 
 def _tell(report: ProcessReport, dry_run: bool) -> None:
@@ -71,9 +74,11 @@ def _tell(report: ProcessReport, dry_run: bool) -> None:
     _list("quarantined", report.quarantined)
     _list("waiting", [f"{w.what}: {w.reason}" for w in report.waiting])
     _list("failed", [f"{f.asset} {f.partition or ''}: {f.error_class}: {f.reason}" for f in report.failed])
+    _list("check failed", [f"{c.product_id}: {c.check}: {c.reason}" for c in report.failed_checks])
     console.say(
         f"{len(report.made)} products made, {report.up_to_date} up to date, {len(report.waiting)} waiting, "
         f"{len(report.failed)} failed, {len(report.quarantined)} quarantined, in {report.seconds:.0f} s"
+        f"; {console.failed_checks_text([(c.product_id, c.check) for c in report.failed_checks])}"
     )
 
 
@@ -113,5 +118,7 @@ def backfill(
             for one in launches
         ],
     )  # fmt: skip
+    for one in launches:
+        _list("left out", one.left_out)
     if not dry_run:
         console.warn("queued; the daemon of `dsa110 up` runs them, and its web UI shows how far they are")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -26,11 +27,12 @@ def status(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> Non
     from dsa110_assets import settings
     from dsa110_assets.analyst import AnalystArchive
     from dsa110_assets.archive.store import Archive
+    from dsa110_assets.orchestration import plan
     from dsa110_assets.portal import overview
 
     configured = settings.load()
     archive = AnalystArchive(Archive(configured.archive, configured.database_url))
-    now = overview.status(archive, configured.inbox)
+    now = overview.status(archive, configured.inbox, look=partial(plan.take_stock, settings=configured))
     failed = failed_runs(configured, archive.store)
     if as_json:
         console.emit_json({**now.as_json(), "failed_runs": failed})
@@ -73,11 +75,24 @@ def _tell(now: Status, failed: list[FailedRun]) -> None:
     console.say("")
     counts = [(asset, count, now.latest_counts.get(asset, 0)) for asset, count in now.products.items()]
     console.table(("asset", "current products", f"of {now.latest_night}"), counts)
-    _some("waiting", [f"{row['observation']} for {row['next']}" for row in now.waiting])
+    _some("waiting", [f"{row['observation']} for {row['next']}{row['reason'] and ': '}{row['reason']}" for row in now.waiting])
+    _some("in the inbox, in no group", [f"{row['path']}: {row['reason']}" for row in now.inbox_files])
     _some("failed", [f"{', '.join(run.assets)} {run.partition or ''}: {run.reason}" for run in failed])
     _some("quarantined", [f"{', '.join(row['paths'])}: {row['reason']}" for row in now.quarantined])
     _some("held", [f"{row['product_id']}: {row['reason']}" for row in now.held])
     _some("rejected", [f"{row['product_id']}: {row['reason']}" for row in now.rejected])
+    _some("check failed", [f"{row['product_id']}: {row['check']}: {row['reason']}" for row in now.failed_checks])
+    _some("could not be found out", now.troubles)
+    console.say(f"\n{_in_short(now, failed)}")
+
+
+def _in_short(now: Status, failed: list[FailedRun]) -> str:
+    """The last line: what needs a person, in numbers."""
+    ready = (now.inbox_groups or {}).get("ready", 0)
+    counts = (("runs failed", len(failed)), ("observations in the inbox not taken up", ready), ("held", len(now.held)))
+    told = [f"{count} {what}" for what, count in counts if count]
+    checks = console.failed_checks_text([(row["product_id"], row["check"]) for row in now.failed_checks])
+    return ", ".join([*told, f"{checks} in the last two nights"])
 
 
 def _some(title: str, lines: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import typer
 
@@ -44,8 +44,17 @@ def parse_bound(text: str | None) -> datetime | str | None:
 
 
 def parse_date(text: str) -> date:
-    """A UTC night (the UTC day of a time). Raises typer.BadParameter that says the forms."""
-    return parse_time(text).date()
+    """A UTC night: a day, or today as `now`. Raises typer.BadParameter that says the forms.
+
+    A time of day is refused: a night has none, and whoever wrote one means less than the whole of it.
+    """
+    moment = parse_time(text)
+    if moment.time() != time(0) and text.strip().lower() != "now":
+        raise typer.BadParameter(
+            f"{text!r} is a time, and a night is a whole UTC day: write {moment:%Y-%m-%d}; "
+            "for hours there is `dsa110 process --since T1 --until T2`"
+        )
+    return moment.date()
 
 
 def parse_nights(text: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Telling people: failed checks and failed runs go to the console, and to a webhook if there is one."""
 
+import http.client
 import json
 import logging
 import urllib.error
@@ -12,15 +13,22 @@ import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from dsa110_assets.archive.quarantine import quarantined
-from dsa110_assets.errors import TransientError
+from dsa110_assets.errors import TransientError, WaitingError
+from dsa110_assets.orchestration import policy
 
 if TYPE_CHECKING:
+    from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
+
     from dsa110_assets.archive.quarantine import Quarantined
     from dsa110_assets.archive.store import Archive
 
 log = logging.getLogger(__name__)
 WEBHOOK_TIMEOUT_S = 10.0
 PER_CHECK = 50
+SENT_TAG = "dsa110/alert"
+"""On a failed run: whether the webhook has taken its alert, where it did not at once."""
+_REFUSED = frozenset({400, 413, 422})
+"""Answers that say something of the alert, not of the webhook."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +53,24 @@ def failed_checks(
     seen = dict(cursor)
     for key in checks:
         name = f"{key.asset_key.to_user_string()}:{key.name}"
-        records = instance.event_log_storage.get_asset_check_execution_history(
-            key, limit=PER_CHECK, status={AssetCheckExecutionRecordStatus.FAILED}
-        )
         known = seen.get(name)
+        records = _failures_since(instance, key, known)
         if known is not None:
             found += [(r.id, _alert(name, r.event)) for r in records if r.id > known and r.event is not None]
         seen[name] = max([r.id for r in records], default=known or 0)
     return [alert for _, alert in sorted(found, key=lambda pair: pair[0])], seen
+
+
+def _failures_since(instance: dg.DagsterInstance, key: dg.AssetCheckKey, known: int | None) -> "list[AssetCheckExecutionRecord]":
+    """A check's failures, the newest first, at least to the one that is known: after days without a webhook there are many."""
+    failed = {AssetCheckExecutionRecordStatus.FAILED}
+    found: list[AssetCheckExecutionRecord] = []
+    while True:
+        before = found[-1].id if found else None
+        page = list(instance.event_log_storage.get_asset_check_execution_history(key, PER_CHECK, before, failed))
+        found += page
+        if len(page) < PER_CHECK or known is None or page[-1].id <= known:
+            return found
 
 
 def _alert(name: str, event: dg.EventLogEntry) -> Alert:
@@ -81,19 +99,81 @@ def _names(record: "Quarantined") -> str:
 
 def disk_changes(shortage: str | None, before: str | None) -> tuple[list[Alert], str]:
     """An alert when the disk has become short, one when it is no more, and the state to compare with next time."""
-    if shortage and not before:
-        return [Alert("ingest pauses: the disk is full", shortage, "ERROR")], shortage
-    if before and not shortage:
-        return [Alert("ingest resumes", "there is room on the disk again", "WARN")], ""
-    return [], shortage or ""
+    return _changes(shortage, before, "ingest pauses: the disk is full", "ingest resumes", "there is room on the disk again")
 
 
-def send(alerts: Sequence[Alert], webhook_url: str | None) -> None:
-    """Write alerts to the log, and post each as JSON to the webhook. Raises TransientError if it does not take one."""
-    for alert in alerts:
+def thresholds_changes(refused: str | None, before: str | None) -> tuple[list[Alert], str]:
+    """An alert when the thresholds file is refused, one when it is right again, and the state to compare with next time."""
+    title = "thresholds are refused: the limits last in force stay"
+    return _changes(refused, before, title, "thresholds are right again", "they are in force from now on")
+
+
+def _changes(trouble: str | None, before: str | None, begins: str, ends: str, over: str) -> tuple[list[Alert], str]:
+    if trouble and not before:
+        return [Alert(begins, trouble, "ERROR")], trouble
+    if before and not trouble:
+        return [Alert(ends, over, "WARN")], ""
+    return [], trouble or ""
+
+
+def of_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Alert:
+    """What to say of a run that failed, in the steps' own words; one that only waits is a warning."""
+    reasons, waiting, ending = [], True, ""
+    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    for entry in instance.all_logs(run.run_id, of_type=kinds):
+        event = entry.dagster_event
+        if event is None or not event.is_step_failure:
+            ending = (event.message if event else None) or ending
+            continue
+        error_class, reason = policy.failure(event.step_failure_data)
+        reasons.append(f"{event.step_key}: {error_class}: {reason}")
+        waiting &= error_class == WaitingError.__name__
+    what, severity = ("run waits", "WARN") if reasons and waiting else ("run failed", "ERROR")
+    partition = run.tags.get("dagster/partition", "")
+    return Alert(f"{what} {partition}".strip(), "; ".join(reasons) or ending, severity, run.run_id)
+
+
+def send_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, webhook_url: str | None) -> None:
+    """Alert about a failed run. If the webhook does not take it now, the run's tag says so, for `send_late`."""
+    try:
+        send([of_run(instance, run)], webhook_url)
+    except TransientError as error:
+        log.warning("run %s: %s", run.run_id, error)
+        instance.add_run_tags(run.run_id, {SENT_TAG: "not yet"})
+        return
+    if SENT_TAG in run.tags:  # a retry inherits its parent's tags
+        instance.add_run_tags(run.run_id, {SENT_TAG: "sent"})
+
+
+def send_late(instance: dg.DagsterInstance, webhook_url: str | None) -> int:
+    """Alert about failed runs of which the webhook took no alert at the time, the oldest first; how many.
+
+    Raises TransientError if it still does not; those already sent are not sent again.
+    """
+    late = dg.RunsFilter(tags={SENT_TAG: "not yet"}, statuses=[dg.DagsterRunStatus.FAILURE])
+    runs = instance.get_runs(filters=late)
+    for run in reversed(runs):
+        send([of_run(instance, run)], webhook_url)
+        instance.add_run_tags(run.run_id, {SENT_TAG: "sent"})
+    return len(runs)
+
+
+def send(alerts: Sequence[Alert], webhook_url: str | None) -> list[Alert]:
+    """Write alerts to the log, and post each as JSON to the webhook. Returns those it did not take for now.
+
+    Raises TransientError if it took none. One that it refuses for what is in it stands in the log and in no other's way.
+    """
+    for number, alert in enumerate(alerts):
         log.warning("ALERT %s: %s", alert.title, alert.text)
-        if webhook_url:
-            _post(webhook_url, alert)
+        try:
+            if webhook_url:
+                _post(webhook_url, alert)
+        except TransientError as error:
+            if number == 0:
+                raise
+            log.warning("%d alerts are left: %s", len(alerts) - number, error)
+            return list(alerts[number:])
+    return []
 
 
 def _post(url: str, alert: Alert) -> None:
@@ -110,7 +190,12 @@ def _post(url: str, alert: Alert) -> None:
     try:
         with urllib.request.urlopen(request, timeout=WEBHOOK_TIMEOUT_S):
             return
-    except (urllib.error.URLError, OSError) as error:
+    except urllib.error.HTTPError as error:
+        if error.code in _REFUSED:
+            log.error("the webhook refuses the alert %s (%s)", alert.title, error)
+            return
+        raise TransientError(f"the webhook did not take an alert ({error}); it will be sent again") from error
+    except (OSError, http.client.HTTPException) as error:
         raise TransientError(f"the webhook did not take an alert ({error}); it will be sent again") from error
 
 

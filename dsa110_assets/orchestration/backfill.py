@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dsa110_assets.errors import ConfigurationError, NotFoundError
-from dsa110_assets.orchestration import graph, plan, recipes
+from dsa110_assets.orchestration import graph, inbox, plan, recipes, season
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.telescope import timegrid
@@ -27,11 +27,13 @@ TAGS = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "-10"}
 
 @dataclass(frozen=True)
 class Launch:
-    """A backfill: its id, its assets and the partitions it makes. `backfill_id` is None for a rehearsal."""
+    """A backfill: its id, its assets and the partitions it makes. `backfill_id` is None for a rehearsal; `left_out` are
+    windows with data that have no partition, each with the reason."""
 
     backfill_id: str | None
     assets: tuple[str, ...]
     partitions: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def nights(first: str, last: str) -> list[str]:
@@ -53,7 +55,8 @@ def present(archive: "Archive", settings: "Settings", wanted: Sequence[str], gra
     held = set(wanted)
     accepted = [p.partition for p in archive.products("subband_group", wanted[0], wanted[-1]) if p.partition]
     seen = plan.look_at_inbox(archive, settings, by_data=True)
-    keys = sorted({*accepted, *(c.observation for c in seen.ready())})
+    waiting = (c.observation for c in seen.candidates if season.outside("observation", c.observation, inbox.now_s()))
+    keys = sorted({*accepted, *(c.observation for c in seen.ready()), *waiting})
     inside = [key for key in keys if timegrid.night_of(key) in held]
     if grain == "night":
         return list(dict.fromkeys(timegrid.night_of(key) for key in inside))
@@ -82,10 +85,15 @@ def backfill(
         raise ConfigurationError(f"--asset {asset}: has no nights; choose of {', '.join(partitioned)}")
     wanted, archive = nights(first, last), Archive.create(settings.archive, settings.database_url)
     assets = (asset,) if asset else plan.PHASES[1][1]
-    keys = present(archive, settings, wanted, recipes.RECIPES[assets[0]].grain)
+    grain = recipes.RECIPES[assets[0]].grain
+    reasons = {key: season.outside(grain, key, inbox.now_s()) for key in present(archive, settings, wanted, grain)}
+    left_out = tuple(f"{key}: {reason}" for key, reason in reasons.items() if reason)
+    keys = [key for key, reason in reasons.items() if reason is None]
+    if left_out and not keys:
+        raise NotFoundError(f"no window of {first}..{last} has a partition: {left_out[0]}")
     if not keys:
         raise NotFoundError(f"no observation of {first}..{last} in {settings.inbox} or the archive; `dsa110 groups` says what is there")
-    launch = Launch(None, assets, tuple(keys))
+    launch = Launch(None, assets, tuple(keys), left_out)
     if dry_run:
         return [launch]
     tags = {} if asset else {FOLLOW_TAG: f"{first}..{last}"}

@@ -6,11 +6,17 @@ the stopping. On hour and night assets they are partition-aware, and the HARD on
 """
 
 import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from dsa110_assets.orchestration import rules
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
 
 CALTABLES_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26))
 """A sign of life: no night's tables at all for a day. How old the tables of an observation are is its own check."""
@@ -32,3 +38,25 @@ def specs(asset: str, partitions_def: dg.TimeWindowPartitionsDefinition | None) 
             )
             for rule in rules.RULES[asset]
         ]
+
+
+@dataclass(frozen=True)
+class FailedCheck:
+    """A check of severity ERROR that spoke against a product that is there nevertheless."""
+
+    product_id: str
+    asset: str
+    partition: str | None
+    check: str
+    reason: str
+
+
+def failed(products: "Iterable[Product]") -> list[FailedCheck]:
+    """What checks of severity ERROR say against these products."""
+    return [
+        FailedCheck(product.id, product.asset, product.partition, verdict.check, verdict.reason)
+        for product in products
+        if product.metadata.get("n_failed_checks")
+        for verdict in rules.from_metadata(product.asset, product.metadata)
+        if not verdict.passed and verdict.severity == rules.ERROR
+    ]

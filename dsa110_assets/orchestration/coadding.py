@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsa110_assets.orchestration import rules
+from dsa110_assets.orchestration import checks
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
@@ -105,8 +105,7 @@ def mosaic(
 
 def suspicion(tile: "Product") -> str:
     """What soft rules of severity ERROR said against a tile; '' if nothing."""
-    verdicts = rules.from_metadata("tile_image", tile.metadata)
-    return "; ".join(f"{v.check}: {v.reason}" for v in verdicts if not v.passed and v.severity == rules.ERROR)
+    return "; ".join(f"{one.check}: {one.reason}" for one in checks.failed([tile]))
 
 
 def windows_completed(archive: "Archive", asset: str, window: str) -> dict[str, float]:
@@ -117,6 +116,12 @@ def windows_completed(archive: "Archive", asset: str, window: str) -> dict[str, 
         "n_observations": len(taken),
         "windows_completed": sum(p.partition in done for p in taken) / max(len(taken), 1),
     }
+
+
+def left_out(archive: "Archive", elsewhere: "Sequence[str]") -> dict[str, Any]:
+    """What is told of the hour's tiles (ids) that point elsewhere than its mosaic and are not in it."""
+    named = [f"{i} at {float(archive.get(i).metadata['pointing_dec_deg']):.2f} deg" for i in elsewhere]
+    return {"n_left_out": len(named), "left_out": named}
 
 
 def tiles_of(archive: "Archive", mosaics: "Sequence[Product]") -> "list[Product]":

@@ -8,8 +8,10 @@ to its group. A file that still changes is not opened at all.
 import bisect
 import json
 import os
+import re
+import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.lineage import MANIFEST
 from dsa110_assets.errors import BadDataError, ConfigurationError, TransientError
+from dsa110_assets.orchestration import season
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -35,6 +38,13 @@ CACHED_HEADERS = 4096
 CACHED_CONTENTS = 100_000
 COMPARE_S = 20.0
 """Of a live look, for reading files whose time of change is new: a file takes up to a second."""
+SUBBAND_NAME = "YYYY-MM-DDTHH:MM:SS_sb00.hdf5 .. _sb15.hdf5"
+YEARS = ("1990", "2200")
+"""Names and stamps beyond are no times of this telescope, and no calendar can count a day more from the last of them."""
+LAST_S = 2**32
+"""Times of change later than 2106 [unix s] are of a broken clock or file system."""
+_LIKE_DATA = re.compile(r"\d{4}-\d\d-\d\dT\d\d|_sb\d\d|\.(uvh5|uvfits|hdf|hdf5|h5)\b", re.IGNORECASE)
+"""Names of files that somebody meant to be observed data, whatever else is wrong with them."""
 State = Literal["ready", "waiting", "unusable"]
 
 
@@ -100,7 +110,8 @@ class Candidate:
 @dataclass(frozen=True)
 class Inbox:
     """One look at the inbox. `unusable` and `waiting` are files with their reason; `changing` of those that wait
-    changed a moment ago; `settled` counts those done before."""
+    changed a moment ago; `settled` counts those done before; `foreign` is what is no subband file and does not look like
+    one either."""
 
     candidates: tuple[Candidate, ...]
     unusable: tuple[tuple[Path, str], ...]
@@ -108,6 +119,7 @@ class Inbox:
     changing: int
     settled: int
     more: bool
+    foreign: tuple[tuple[Path, str], ...] = ()
 
     def ready(self) -> list[Candidate]:
         """Observations that can run now, oldest first."""
@@ -121,6 +133,7 @@ class Patience:
     `by_data` counts the wait from the end of the data (a batch run over files that are all there); otherwise
     from the last change of any of its files (a live inbox, where old data may still be being copied). A file must
     have stayed as it is for `still_s`: by the file server's clock, or, live, from one look to another by our own.
+    `outside` says why an observation has no partition, None if it has one: without, it waits, whatever it lacks.
     """
 
     subbands: int
@@ -129,9 +142,12 @@ class Patience:
     still_s: float
     now_s: float
     by_data: bool
+    outside: Callable[[str], str | None] = lambda _: None
 
     def state(self, group: "SubbandGroup", arrived_s: float) -> tuple[State, str]:
         """The group's state, and the reason in words."""
+        if reason := self.outside(group.observation):
+            return "waiting", reason
         missing = group.missing(self.subbands)
         if not missing:
             return "ready", f"all {self.subbands} subbands"
@@ -145,9 +161,14 @@ class Patience:
         return "unusable", f"{told}; at least {min(self.min_subbands, self.subbands)} are needed"
 
     def growing(self, file: InboxFile) -> bool:
-        """Whether an unreadable file may still be on its way."""
-        began_s = file.named_at.timestamp() if self.by_data else file.arrived_s
+        """Whether an unreadable file may still be on its way. A name ahead of the file's arrival says nothing."""
+        began_s = min(file.named_at.timestamp(), file.arrived_s) if self.by_data else file.arrived_s
         return self.now_s < began_s + timegrid.GROUP_S + self.wait_s
+
+    def being_written(self, file: InboxFile) -> bool:
+        """Whether a file under an unfinished name may still have a writer. What is ahead of our clock says nothing."""
+        stamps = [at_s for at_s in (file.named_at.timestamp(), file.mtime_ns / 1e9) if at_s <= self.now_s]
+        return self.now_s < max(stamps, default=file.arrived_s) + timegrid.GROUP_S + self.wait_s
 
     def changing(self, files: "Sequence[InboxFile]") -> set[Path]:
         """Which of the files changed too short a time ago to be opened."""
@@ -168,44 +189,74 @@ class Patience:
 
 @dataclass(frozen=True)
 class Listing:
-    """The inbox by names alone: `finished` subband files, those still being `written`, and the `misnamed` with reason."""
+    """The inbox by names alone: `finished` subband files, those still being `written`, and with their reasons the
+    `misnamed`, those that cannot be looked at for now (`away`), and `foreign` files that are none."""
 
     finished: tuple[InboxFile, ...]
-    written: tuple[Path, ...]
+    written: tuple[InboxFile, ...]
     misnamed: tuple[tuple[InboxFile, str], ...]
+    away: tuple[tuple[Path, str], ...] = ()
+    foreign: tuple[tuple[Path, str], ...] = ()
 
 
 def listing(inbox: Path) -> Listing:
-    """Every *.hdf5 of the inbox itself; links are not followed. ConfigurationError if there is no inbox."""
-    from dsa110_assets.visibilities.uvh5 import parse_name
+    """Everything in the inbox itself; links are not followed.
 
-    if not inbox.is_dir():
-        raise ConfigurationError(f"DSA110_INBOX={inbox}: no such directory; name the directory the subband files arrive in")
-    finished, written, misnamed = [], [], []
-    with os.scandir(inbox) as there:  # of names, not of paths: a hundred thousand are sorted in a tenth of the time
-        entries = sorted((entry for entry in there if entry.name.endswith(".hdf5")), key=lambda entry: entry.name)
-    for entry in entries:
+    Raises ConfigurationError if there is no inbox, TransientError if it cannot be read for now.
+    """
+    finished, written, misnamed, away, foreign = [], [], [], [], []
+    for entry in _entries(inbox):
+        path = inbox / entry.name
+        if not entry.name.endswith(".hdf5"):
+            if not entry.name.startswith(".") or like_data(path):
+                foreign.append((path, f"is no subband file and is not read; those are named {SUBBAND_NAME}"))
+            continue
         try:
             facts = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
-        path = inbox / entry.name
-        file = InboxFile(path, path.name[:19], facts.st_size, facts.st_mtime_ns, max(facts.st_mtime, facts.st_ctime))
-        try:
-            parse_name(path)
-        except BadDataError as error:
+        except OSError as error:
+            away.append((path, f"cannot be looked at now ({error.strerror})"))
+            continue
+        arrived_s = min(max(facts.st_mtime, facts.st_ctime, 0.0), LAST_S)
+        file = InboxFile(path, path.name[:19], facts.st_size, facts.st_mtime_ns, arrived_s)
+        if reason := _misnamed(path):
             if path.stem.endswith("_incomplete"):
-                written.append(path)
+                written.append(file)
             else:
-                misnamed.append((file, str(error)))
+                misnamed.append((file, reason))
         else:
             finished.append(file)
-    return Listing(tuple(finished), tuple(written), tuple(misnamed))
+    return Listing(tuple(finished), tuple(written), tuple(misnamed), tuple(away), tuple(foreign))
 
 
-def look(
-    inbox: Path, patience: Patience, known: Known = Known(), max_files: int | None = None, names: Listing | None = None
-) -> Inbox:
+def _entries(inbox: Path) -> "list[os.DirEntry[str]]":
+    try:
+        with os.scandir(inbox) as there:  # of names, not of paths: a hundred thousand are sorted in a tenth of the time
+            return sorted(there, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigurationError(f"DSA110_INBOX={inbox}: no such directory; name the directory the subband files arrive in") from None
+    except OSError as error:
+        raise TransientError(f"DSA110_INBOX={inbox} cannot be read now ({error.strerror}); let this user read it") from error
+
+
+def _misnamed(path: Path) -> str:
+    """What is wrong with the name of a subband file; '' if nothing."""
+    from dsa110_assets.visibilities.uvh5 import parse_name
+
+    try:
+        stamp, _ = parse_name(path)
+    except BadDataError as error:
+        return str(error)
+    return "" if YEARS[0] <= stamp[:4] < YEARS[1] else f"the name {path.name} is of no year this telescope observes in"
+
+
+def like_data(path: Path) -> bool:
+    """Whether somebody meant a file to be observed data, by its name."""
+    return _LIKE_DATA.search(path.name) is not None
+
+
+def look(inbox: Path, patience: Patience, known: Known = Known(), max_files: int | None = None, names: Listing | None = None) -> Inbox:
     """Group what is open in the inbox: what is not `known`, and what is known and near it.
 
     With `max_files` only so many open files are opened (`more` says that there are others): one half the oldest, one
@@ -220,7 +271,7 @@ def look(
     same, later = _same_content(still, known, float("inf") if max_files is None else COMPARE_S)
     usable = [same.get(file.path, file) for file in usable if file.path not in later]
     still = [file for file in still if file.path not in same and file.path not in later]
-    chosen = still if max_files is None or len(still) <= max_files else still[: max_files // 2] + still[-(max_files // 2) :]
+    chosen = _chosen(still, max_files, patience.now_s)
     data_times = {timegrid.mjd_to_datetime(header.mjd_start) for header in _headers(chosen)[0]}
     near = _near([file for file in usable if file.path not in changing], {file.named_at for file in chosen} | data_times)
     headers, unreadable, away = _headers(near)
@@ -230,8 +281,12 @@ def look(
     candidates = []
     bad = [(file, reason) for file, reason in unreadable if file.path in fresh]
     bad += [(file, reason) for file, reason in names.misnamed if file.identity not in known.refused]
-    waiting = [(path, "is still being written") for path in names.written]
-    for group in _groups(headers, taken):
+    written = [file for file in names.written if file.identity not in known.refused]
+    left = [file for file in written if not patience.being_written(file)]
+    waiting = [(file.path, "is still being written") for file in written if file not in left]
+    waiting += [*names.away, *((path, reason) for path, reason in names.foreign if like_data(path))]
+    groups, incomparable = _groups(headers, taken)
+    for group in groups:
         members = [by_path[path] for path in _paths(group)]
         rejected = [(by_path[path], reason) for path, reason in group.rejected]
         if not fresh & {file.path for file in (*members, *(file for file, _ in rejected))}:
@@ -246,15 +301,35 @@ def look(
     waiting += [(path, f"changed less than {patience.still_s:g} s ago") for path in sorted(changing)]
     waiting += [(path, "its time of change is new; a later look compares its bytes with what was used") for path in sorted(later)]
     waiting += [(file.path, reason) for file, reason in away]
+    waiting += [(path, reason) for path, reason in incomparable if path in fresh]
     waiting += [(file.path, reason) for file, reason in bad if patience.growing(file)]
     return Inbox(
         candidates=tuple(candidates),
-        unusable=tuple((file.path, reason) for file, reason in bad if not patience.growing(file)),
+        unusable=(*((file.path, reason) for file, reason in bad if not patience.growing(file)), *map(_unfinished, left)),
         waiting=tuple(waiting),
         changing=len(changing),
         settled=len(names.finished) - len(open_files) + len(same),
         more=len(chosen) < len(still),
+        foreign=tuple((path, reason) for path, reason in names.foreign if not like_data(path)),
     )
+
+
+def _chosen(still: list[InboxFile], max_files: int | None, now_s: float) -> list[InboxFile]:
+    """Those that are opened in this look: of those whose names have a partition the oldest and the newest, then others."""
+    if max_files is None or len(still) <= max_files:
+        return still
+    first, last = season.START, _mark(datetime.fromtimestamp(now_s, UTC))
+    inside = [file for file in still if first <= file.mark <= last]
+    half = max_files // 2
+    chosen = inside if len(inside) <= max_files else inside[:half] + inside[-half:]
+    others = [file for file in still if not first <= file.mark <= last]
+    return chosen + others[: max_files - len(chosen)]
+
+
+def _unfinished(file: InboxFile) -> tuple[Path, str]:
+    """What is said of a file under an unfinished name that nobody writes any more."""
+    since = f"{datetime.fromtimestamp(min(max(file.mtime_ns / 1e9, 0.0), LAST_S), UTC):%Y-%m-%dT%H:%M:%S}"
+    return file.path, f"was never finished, unchanged since {since}; give it its final name if it is whole, else copy it again"
 
 
 def find_group(
@@ -281,9 +356,12 @@ def find_group(
             if file.identity in own or (low <= file.mark <= high and (close[0] <= file.mark <= close[1] or file.path not in taken))
         ]
         identities = {file.path: file.identity for file in near}
-        for group in _groups(_headers(near)[0], taken):
+        groups, incomparable = _groups(_headers(near)[0], taken)
+        for group in groups:
             if group.observation == observation and group.files:
                 found = group, tuple(sorted(identities[path] for path in _paths(group)))
+        if found is None and incomparable:
+            raise TransientError("; ".join(dict.fromkeys(reason for _, reason in incomparable)))
         if found and (found[0].complete(n_subbands) or slack == NAME_SKEW):
             break
     return found
@@ -419,6 +497,8 @@ def _near(finished: Sequence[InboxFile], moments: set[datetime]) -> list[InboxFi
 
 
 _cache: "OrderedDict[str, SubbandHeader]" = OrderedDict()
+_reading = threading.Lock()
+"""The portal answers several requests at a time."""
 _contents: dict[str, str] = {}
 _first_seen: dict[str, float] = {}
 """When each open file was first seen as it is now [s, monotonic]: no clock of a file server or a person's is in it."""
@@ -434,18 +514,17 @@ def _headers(files: Iterable[InboxFile]) -> "tuple[list[SubbandHeader], _Reasons
 
     headers, unreadable, away = [], [], []
     for file in files:
-        if file.key not in _cache:
+        with _reading:
             try:
-                _cache[file.key] = _shared(read_header(file.path))
+                if file.key not in _cache:
+                    _cache[file.key] = _shared(read_header(file.path))
+                headers.append(_cache[file.key])
             except BadDataError as error:
                 unreadable.append((file, str(error)))
-                continue
             except TransientError as error:
                 away.append((file, str(error)))
-                continue
-        headers.append(_cache[file.key])
-        while len(_cache) > CACHED_HEADERS:
-            _cache.popitem(last=False)
+            while len(_cache) > CACHED_HEADERS:
+                _cache.popitem(last=False)
     return headers, unreadable, away
 
 
@@ -465,10 +544,23 @@ def _shared(header: "SubbandHeader") -> "SubbandHeader":
     return replace(header, **shared)  # type: ignore[arg-type]
 
 
-def _groups(headers: "Sequence[SubbandHeader]", taken: "set[Path]") -> "list[SubbandGroup]":
+def _groups(headers: "Sequence[SubbandHeader]", taken: "set[Path]") -> "tuple[list[SubbandGroup], list[tuple[Path, str]]]":
+    """The groups, and the files of windows in which some cannot be compared for now, with the reason."""
     from dsa110_assets.visibilities.grouping import group_headers
 
-    return group_headers(headers, taken) if headers else []
+    try:
+        return group_headers(headers, taken), []
+    except TransientError:
+        windows: dict[str, list[SubbandHeader]] = defaultdict(list)
+        for header in headers:
+            windows[timegrid.observation_key(header.mjd_start)].append(header)
+    groups, incomparable = [], []
+    for members in windows.values():
+        try:
+            groups += group_headers(members, taken)
+        except TransientError as error:
+            incomparable += [(header.path, str(error)) for header in members]
+    return sorted(groups, key=lambda group: group.mjd_start), incomparable
 
 
 def manifest(group: "SubbandGroup", identities: Sequence[str], n_subbands: int, digests: Mapping[Path, str]) -> dict[str, object]:

@@ -108,6 +108,15 @@ def inputs_as_now(figures: Figures, _: "Thresholds") -> list[str]:
     return told[:MOST_INPUTS_TOLD] + ([f"and {len(told) - MOST_INPUTS_TOLD} more"] if len(told) > MOST_INPUTS_TOLD else [])
 
 
+def one_strip(figures: Figures, _: "Thresholds") -> list[str]:
+    """An hour in which the pointing changed has tiles that are in no mosaic, and their sources in no light curve."""
+    if "left_out" not in figures:
+        return ["left_out was not looked for"]
+    left, dec_deg = figures["left_out"], _number(figures, "pointing_dec_deg")
+    told = f"{len(left)} of the hour's tiles point elsewhere than its mosaic at {dec_deg:.2f} deg and are not in it: {', '.join(left)}"
+    return [told] if left else []
+
+
 def anchored(figures: Figures, _: "Thresholds") -> list[str]:
     return [] if figures.get("anchor") else ["the anchor of the flux scale is not recorded"]
 

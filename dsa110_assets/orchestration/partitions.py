@@ -4,24 +4,9 @@ Keys are those of `telescope.timegrid`. The season's start is a constant of the 
 the clock would rebuild every partition status on each load.
 """
 
-import os
-
 import dagster as dg
 
-from dsa110_assets.telescope import timegrid
-
-SEASON_START_VARIABLE = "DSA110_START"
-DEFAULT_SEASON_START = "2026-01-01"
-
-
-def season_start() -> str:
-    """First day of the season ('YYYY-MM-DD'), from DSA110_START; it must be constant within a deployment."""
-    day = os.environ.get(SEASON_START_VARIABLE, DEFAULT_SEASON_START)
-    timegrid.parse_key(day)
-    return day
-
-
-START = season_start()
+from dsa110_assets.orchestration.season import START
 
 OBSERVATIONS = dg.TimeWindowPartitionsDefinition(start=f"{START}T00:00", cron_schedule="*/5 * * * *", fmt="%Y-%m-%dT%H:%M", timezone="UTC")
 """5-minute windows: groups start at least 309 s apart, so no window holds two, and 8 or 9 a day are empty."""

@@ -5,16 +5,18 @@ give; calibration by night; calibrated observations; hours; nights. Within a pha
 once those before it are done, so the archive itself, not a guess, says what is next.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
-from dsa110_assets.orchestration import inbox, recipes
+from dsa110_assets.orchestration import inbox, recipes, season
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ PHASES: tuple[tuple[recipes.Grain, tuple[str, ...]], ...] = (
 """Assets of one phase and partition run in one Dagster run."""
 
 
+log = logging.getLogger(__name__)
 NOTHING_KNOWN = inbox.Known()
 
 
@@ -192,10 +195,15 @@ def _made_from(archive: "Archive", product: "Product") -> set[tuple[str, str | N
 
 def first_to_make(archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None) -> tuple[str, str] | None:
     """The first of these assets that is to be made, and why; None if all are up to date or cannot be made."""
+    if season.outside(recipes.RECIPES[assets[0]].grain, partition, inbox.now_s()):
+        return None
     for asset in assets:
         try:
             reason = reason_to_make(archive, settings, asset, partition)
-        except DsaError:
+        except WaitingError:
+            return None
+        except (DsaError, OSError) as error:
+            log.warning("%s %s is left for now: %s", asset, partition or "", error)
             return None
         if reason:
             return asset, reason
@@ -206,6 +214,12 @@ def look_at_inbox(archive: "Archive", settings: "Settings", *, by_data: bool) ->
     """The inbox, without what is settled: named by a current manifest or quarantined, and unchanged since."""
     names = inbox.listing(settings.inbox)
     return inbox.look(settings.inbox, patience(settings, by_data=by_data), inbox.known_of(archive, names), names=names)
+
+
+def take_stock(archive: "Archive", settings: "Settings") -> inbox.Inbox:
+    """What lies in the inbox and nobody took up, for whoever only tells of it: of very many files the oldest and the newest."""
+    names, live = inbox.listing(settings.inbox), replace(patience(settings, by_data=False), still_s=0.0)
+    return inbox.look(settings.inbox, live, inbox.known_of(archive, names), STOCK_FILES, names)
 
 
 def look_at_rest(look: Callable[[], inbox.Inbox], still_s: float) -> inbox.Inbox:
@@ -242,10 +256,12 @@ def clear_inbox(archive: "Archive", settings: "Settings") -> tuple[inbox.Inbox, 
 
 
 def patience(settings: "Settings", *, by_data: bool) -> inbox.Patience:
-    """How long groups wait, from the settings."""
+    """How long groups wait, from the settings, and that none is asked for which has no partition."""
+    now_s = inbox.now_s()
+    outside = partial(season.outside, "observation", now_s=now_s)
     return inbox.Patience(
-        settings.subbands, settings.min_subbands, settings.group_wait_s, settings.still_s, inbox.now_s(), by_data
-    )
+        settings.subbands, settings.min_subbands, settings.group_wait_s, settings.still_s, now_s, by_data, outside
+    )  # fmt: skip
 
 
 def put_aside(archive: "Archive", seen: inbox.Inbox, most: int | None = None) -> list[str]:
@@ -321,11 +337,13 @@ def from_nothing(observations: Sequence[str], through: str | None) -> Iterator[S
 
 
 def _of_grain(grain: recipes.Grain, observations: Sequence[str]) -> list[str | None]:
+    """What of this grain these observations lie in and has a partition."""
     if grain == "catalogue":
         return [None]
-    if grain == "observation":
-        return list(observations)
-    return list(dict.fromkeys((timegrid.hour_of if grain == "hour" else timegrid.night_of)(key) for key in observations))
+    if grain != "observation":
+        window = timegrid.hour_of if grain == "hour" else timegrid.night_of
+        observations = list(dict.fromkeys(window(key) for key in observations))
+    return [key for key in observations if season.outside(grain, key, inbox.now_s()) is None]
 
 
 def _foreseen(
@@ -343,7 +361,7 @@ def _foreseen(
         return "what it is made from will be made"
     try:
         return reason_to_make(archive, settings, asset, partition)
-    except DsaError:
+    except (DsaError, OSError):
         return None
 
 
@@ -383,6 +401,8 @@ def span(since: datetime | None = None, until: datetime | None = None) -> Span:
     return Span(since, until)
 
 
+STOCK_FILES = 1600
+"""At 5 ms a header, and each is read once, a page waits 8 s for the first look at a backlog and no longer."""
 CLEARINGS = 4
 """A file put aside can leave its group too small; after these looks only a file that still grows could change anything."""
 SETTLED = timedelta(hours=2)

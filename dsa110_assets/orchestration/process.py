@@ -24,7 +24,7 @@ from dsa110_assets import heap
 from dsa110_assets.archive import files
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
-from dsa110_assets.orchestration import graph, inbox, plan, policy, publishing, recipes
+from dsa110_assets.orchestration import checks, graph, inbox, plan, policy, publishing, recipes, season
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.settings import Settings
 
+log = logging.getLogger(__name__)
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INTERRUPTED = "DagsterExecutionInterruptedError"
 """What Dagster makes of SIGINT and SIGTERM while it runs a step."""
@@ -71,7 +72,8 @@ class Failed:
 class ProcessReport:
     """What `process` did: made, failed, waiting, put aside, and how many partitions were up to date.
 
-    `planned` is what a dry run would do. A product that failed a blocking check is among `failed`, as 'Held'.
+    `planned` is what a dry run would do. A product that failed a blocking check is among `failed`, as 'Held';
+    `failed_checks` are those of severity ERROR that failed on what is there and went on.
     """
 
     made: tuple[Made, ...] = ()
@@ -79,12 +81,13 @@ class ProcessReport:
     waiting: tuple[plan.Waiting, ...] = ()
     quarantined: tuple[str, ...] = ()
     up_to_date: int = 0
+    failed_checks: tuple[checks.FailedCheck, ...] = ()
     planned: tuple[plan.Step, ...] = ()
     seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """Whether all that was asked for is done."""
+        """Whether all that was asked for is done; whether it is good is what `failed_checks` say."""
         return not self.failed and not self.waiting
 
 
@@ -93,6 +96,7 @@ class _Tally:
     made: list[Made] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     waiting: list[plan.Waiting] = field(default_factory=list)
+    failed_checks: list[checks.FailedCheck] = field(default_factory=list)
     up_to_date: int = 0
 
 
@@ -150,6 +154,7 @@ def process(
         waiting=tuple(tally.waiting),
         quarantined=tuple(quarantined),
         up_to_date=tally.up_to_date,
+        failed_checks=tuple(tally.failed_checks),
         seconds=time.monotonic() - began,
     )
 
@@ -214,15 +219,25 @@ class _Runner:
         done = [asset for asset in assets if asset not in todo]
         for asset in done:
             self._count(self.platform.archive.current(asset, partition, removed=True))
-        if todo:
+        if not todo:
+            return
+        if reason := season.outside(recipes.RECIPES[todo[0]].grain, partition, inbox.now_s()):
+            self.tally.waiting.append(plan.Waiting(f"{todo[0]} {partition}", reason))
+        else:
             self._run(todo, partition)
 
     def _count(self, product: "Product | None") -> None:
-        """An up-to-date product; a held one is told each time, for what should follow from it is not made."""
+        """An up-to-date product; what is wrong with it is told each time: it is no better for being old."""
         if product is not None:
             self.tally.up_to_date += 1
-            if held := product.metadata.get(HELD):
-                self.tally.failed.append(Failed(product.asset, product.partition, "Held", f"{product.id}: {held}"))
+            self._judge(product)
+
+    def _judge(self, product: "Product") -> None:
+        """Tell what its checks said against a product."""
+        if held := product.metadata.get(HELD):
+            self.tally.failed.append(Failed(product.asset, product.partition, "Held", f"{product.id}: {held}"))
+        else:
+            self.tally.failed_checks += checks.failed([product])
 
     def _todo(self, assets: Sequence[str], partition: str | None, fresh: bool) -> list[str]:
         for number, asset in enumerate(assets):
@@ -231,8 +246,8 @@ class _Runner:
             except WaitingError as error:
                 self.tally.waiting.append(plan.Waiting(f"{asset} {partition or ''}".strip(), str(error)))
                 return []
-            except DsaError as error:
-                self.tally.failed.append(Failed(asset, partition, type(error).__name__, str(error)))
+            except (DsaError, OSError) as error:
+                self.tally.failed.append(_failed(asset, partition, error))
                 return []
             if reason or (fresh and number == 0):
                 return list(assets[number:])
@@ -241,23 +256,27 @@ class _Runner:
     def _run(self, assets: Sequence[str], partition: str | None) -> None:
         before = {a: self.platform.archive.current(a, partition) for a in assets}
         began, run_id = time.monotonic(), str(uuid.uuid4())
-        with _sigterm_kept():
-            result = self.job.execute_in_process(
-                run_config=QUIET,
-                instance=self.instance,
-                partition_key=partition,
-                asset_selection=[dg.AssetKey(asset) for asset in assets],
-                raise_on_error=False,
-                run_id=run_id,
-                tags={instances.LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher(run_id)},
-            )
+        try:
+            with _sigterm_kept():
+                result = self.job.execute_in_process(
+                    run_config=QUIET,
+                    instance=self.instance,
+                    partition_key=partition,
+                    asset_selection=[dg.AssetKey(asset) for asset in assets],
+                    raise_on_error=False,
+                    run_id=run_id,
+                    tags={instances.LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher(run_id)},
+                )
+        except dg.DagsterError as error:  # it did not take this run; the others are no worse for it
+            log.exception("%s %s", assets[0], partition or "")
+            self.tally.failed.append(Failed(assets[0], partition, type(error).__name__, " ".join(str(error).split())))
+            return
         seconds = time.monotonic() - began
         for asset in assets:
             product = self.platform.archive.current(asset, partition)
             if product is not None and product != before[asset]:
                 self.tally.made.append(Made(product.id, asset, partition, seconds / len(assets)))
-                if held := product.metadata.get(HELD):
-                    self.tally.failed.append(Failed(asset, partition, "Held", f"{product.id}: {held}"))
+                self._judge(product)
         failures = _failures(result, partition)
         if any(failed.error_class == INTERRUPTED for failed in failures):
             raise KeyboardInterrupt  # Dagster catches the signal to end its run; the work as a whole ends too
@@ -291,6 +310,11 @@ def _sigterm_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _failed(asset: str, partition: str | None, raised: DsaError | OSError) -> Failed:
+    error = policy.as_dsa_error(raised)
+    return Failed(asset, partition, type(error).__name__, str(error))
+
+
 def _event(product: "Product") -> dg.AssetMaterialization:
     metadata: Mapping[str, Any] = publishing.materialization_metadata(product)
     return dg.AssetMaterialization(dg.AssetKey(product.asset), partition=product.partition, metadata=metadata)
@@ -307,6 +331,6 @@ def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[
         if error_class == "DagsterAssetCheckFailedError":
             continue  # its product is there, and held: told with its reasons below
         if data.user_failure_data is None and error_class != INTERRUPTED:
-            logging.getLogger(__name__).error("%s %s: %s", event.step_key, partition, data.error)
+            log.error("%s %s: %s", event.step_key, partition, data.error)
         found.append(Failed(str(event.step_key), partition, error_class, reason))
     return found

@@ -240,7 +240,8 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
 
 
 def _tiles_of_hour(archive: "Archive", settings: "Settings", hour: str) -> Ingredients | None:
-    """The hour's tiles and the last two before and first two after it, of the hour's own strip."""
+    """The hour's tiles and the last two before and first two after it, of the hour's own strip. Tiles of the hour that are
+    of another are named, so that one that comes later is not passed over in silence."""
     start = timegrid.parse_key(hour)
     within = all_usable(archive, "tile_image", hour, _key(start + timegrid.HOUR - timegrid.OBSERVATION_WINDOW))
     if not within:
@@ -255,7 +256,9 @@ def _tiles_of_hour(archive: "Archive", settings: "Settings", hour: str) -> Ingre
     decs = sorted(_dec(product) for product in within)
     strip = decs[len(decs) // 2]
     tiles = [*before[-NEIGHBOUR_TILES:], *within, *after[:NEIGHBOUR_TILES]]
-    return Ingredients(tuple(p for p in tiles if abs(_dec(p) - strip) <= STRIP_TOLERANCE_DEG))
+    elsewhere = [product.id for product in within if abs(_dec(product) - strip) > STRIP_TOLERANCE_DEG]
+    facts = {"left_out": elsewhere} if elsewhere else {}
+    return Ingredients(tuple(p for p in tiles if abs(_dec(p) - strip) <= STRIP_TOLERANCE_DEG), facts)
 
 
 def _mosaic_and_known(archive: "Archive", settings: "Settings", hour: str) -> Ingredients | None:
@@ -343,7 +346,7 @@ ORDER = (
     Recipe("night_mosaic", "night", "3", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
     Recipe("light_curves", "night", "3", _measurements_until, lambda s: {"ensemble": s.ensemble}),
     Recipe("variability", "night", "2", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
-    Recipe("night_report", "night", "1", _night),
+    Recipe("night_report", "night", "2", _night),
 )
 """All assets, each after everything it is made from."""
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.archive.product import HELD
-from dsa110_assets.orchestration import measuring, publishing, recipes, rules
+from dsa110_assets.orchestration import checks, measuring, publishing, recipes, rules
+from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.alerts import CheckSummary
 
+RUNS = 20
+"""Failed runs of a partition that are looked through, the newest first."""
 GALLERY = 48
 CURVES = 12
 CURVE_WIDTH, CURVE_HEIGHT = 420, 120
@@ -44,7 +47,15 @@ _NIGHT_FIGURES: dict[str, tuple[str, ...]] = {
         "calibrator_flux_factor",
         "scale_spread",
     ),
-    "hour_mosaic": ("n_tiles", "rms_jy", "measured_over_noise", "overlap_flux_ratio", "overlap_flux_worst", "windows_completed"),
+    "hour_mosaic": (
+        "n_tiles",
+        "n_left_out",
+        "rms_jy",
+        "measured_over_noise",
+        "overlap_flux_ratio",
+        "overlap_flux_worst",
+        "windows_completed",
+    ),
     "source_measurements": (
         "n_sources",
         "n_detected",
@@ -70,28 +81,28 @@ class Failure:
     reason: str
 
 
-def failures_of(instance: dg.DagsterInstance, partitions: Sequence[str]) -> list[Failure]:
-    """The last failed step of each of these partitions' runs, if any failed."""
-    found = []
-    for partition in partitions:
-        runs = instance.get_runs(
-            filters=dg.RunsFilter(tags={"dagster/partition": partition}, statuses=[dg.DagsterRunStatus.FAILURE]),
-            limit=1,
-        )
-        for run in runs:
+def failures_of(instance: dg.DagsterInstance, archive: "Archive", night: str) -> list[Failure]:
+    """What failed of the night and is not there yet: the last words of each asset's partition."""
+    found: dict[tuple[str, str], Failure] = {}
+    for partition in unfinished(archive, night):
+        failed = dg.RunsFilter(tags={"dagster/partition": partition}, statuses=[dg.DagsterRunStatus.FAILURE])
+        for run in instance.get_runs(filters=failed, limit=RUNS):
             for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
                 event = entry.dagster_event
-                if event is not None:
+                if event is not None and archive.current(str(event.step_key), partition) is None:
                     told = event.step_failure_data.user_failure_data
                     reason = (told.description if told else None) or (event.message or "")
-                    found.append(Failure(str(event.step_key), partition, reason))
-    return found
+                    found.setdefault((str(event.step_key), partition), Failure(str(event.step_key), partition, reason))
+    return list(found.values())
 
 
 def unfinished(archive: "Archive", night: str) -> list[str]:
-    """The night's observations that were accepted and have no image."""
-    done = {p.partition for p in archive.products("tile_image", night, night)}
-    return [p.partition for p in archive.products("subband_group", night, night) if p.partition and p.partition not in done]
+    """The night's observations that were accepted and have no image, its hours of such that have no sources, and the night."""
+    keys = [p.partition for p in archive.products("subband_group", night, night) if p.partition]
+    imaged, measured = ({p.partition for p in archive.products(asset, night, night)} for asset in ("tile_image", "source_measurements"))
+    hours = dict.fromkeys(timegrid.hour_of(key) for key in keys)
+    lacking = [*(key for key in keys if key not in imaged), *(hour for hour in hours if hour not in measured), night]
+    return list(dict.fromkeys(lacking))
 
 
 def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Failure]) -> dict[str, Any]:
@@ -103,11 +114,12 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
     products = {asset: archive.products(asset, night, night) for asset in recipes.RECIPES}
     quarantined = [one for one in quarantine.quarantined(archive) if _of_night(one, night)]
     candidates, drawn = _candidates(products)
-    checks = [
+    judged = [
         (p, verdict) for found in products.values() for p in found for verdict in rules.from_metadata(p.asset, p.metadata)
         if rules.VERDICTS in p.metadata
     ]  # fmt: skip
-    failed = [(p, verdict) for p, verdict in checks if not verdict.passed]
+    failed = [(p, verdict) for p, verdict in judged if not verdict.passed]
+    errors = checks.failed(p for found in products.values() for p in found)
     told = {
         "night": night,
         "observations": [_observation(p, products) for p in products["subband_group"]],
@@ -115,7 +127,8 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
         "failures": failures,
         "quarantined": quarantined,
         "failed_checks": failed,
-        "n_checks": len(checks),
+        "errors": errors,
+        "n_checks": len(judged),
         "mosaics": _pictures([*products["night_mosaic"], *products["hour_mosaic"]]),
         "gallery": _pictures(products["tile_image"][:GALLERY]),
         "n_tiles": len(products["tile_image"]),
@@ -130,8 +143,9 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
         "n_images": len(products["tile_image"]),
         "n_failures": len(failures),
         "n_quarantined": len(quarantined),
-        "n_checks_made": len(checks),
+        "n_checks_made": len(judged),
         "n_checks_broken": len(failed),
+        "n_errors": len(errors),
         "n_candidates": len(candidates),
     }
 

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from dsa110_assets.thresholds import Thresholds
 
 
+IN_FORCE = ".thresholds-in-force.json"
+"""In the archive: the last good limits, for runs that start while the file is wrong."""
+
+
 class Platform:
     """The resource `platform`: nothing is read, opened or made before a step asks for it.
 
@@ -38,4 +42,4 @@ class Platform:
         """The thresholds as they are now: the file is read again when it has changed."""
         from dsa110_assets.thresholds import load_thresholds
 
-        return load_thresholds(self.settings.thresholds_path)
+        return load_thresholds(self.settings.thresholds_path, self.settings.archive / IN_FORCE)

@@ -268,6 +268,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             hard=True,
         ),
         *_OF_ONE_SCALE,
+        Rule("one_strip", "all tiles of the hour are in its mosaic", ("n_left_out", "pointing_dec_deg"), judges.one_strip),
         Rule(
             "completeness",
             "the hour's observations were imaged",

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from dsa110_assets.errors import WaitingError
-from dsa110_assets.orchestration import alerts, inbox, plan, policy, room
+from dsa110_assets import thresholds
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration import alerts, inbox, plan, room
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.telescope import timegrid
@@ -33,12 +34,12 @@ is observed now stay free."""
 REQUEST_TAG = "dsa110/request"
 """Names the observation and files a run was asked for."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 1800.0
-_INGEST = dg.AssetSelection.assets("subband_group", "measurement_set")
+_INGEST = [dg.AssetKey(asset) for asset in plan.PHASES[1][1]]
 
 
 @dg.sensor(
     name="inbox",
-    target=_INGEST,
+    target=dg.AssetSelection.assets(*_INGEST),
     minimum_interval_seconds=3,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts an observation's run when its subbands are there, or enough of them after the wait.",
@@ -107,10 +108,12 @@ def _of_now(candidate: inbox.Candidate, now_s: float) -> bool:
 
 
 def _run_request(candidate: inbox.Candidate, request: str, attempt: int, of_now: bool) -> dg.RunRequest:
-    """Dagster drops a request whose run key it has seen: nothing runs twice, so a new attempt needs another key."""
+    """Dagster drops a request whose run key it has seen: nothing runs twice, so a new attempt needs another key. The assets
+    are named, or the run would not say what it was for once it has failed."""
     return dg.RunRequest(
         run_key=f"{request}:{attempt}",
         partition_key=candidate.observation,
+        asset_selection=_INGEST,
         tags={**(LIVE if of_now else LATER), "dsa110/group": f"{candidate.group.mjd_start:.8f}", REQUEST_TAG: request},
     )
 
@@ -143,19 +146,38 @@ automation_sensor = dg.AutomationConditionSensorDefinition(
     name="alerts",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Sends failed checks, new quarantines and a full disk to the console and the webhook.",
+    description="Sends failed checks, new quarantines, refused thresholds and a full disk to the console and the webhook.",
 )
 def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
-    """Alert about what is new since the last tick; the cursor moves only once it is sent."""
+    """Alert about what is new since the last tick; the cursor moves only once it is sent, and holds what is left to send."""
     assert context.repository_def is not None
     keys = sorted(context.repository_def.asset_graph.asset_check_keys, key=str)
     before = json.loads(context.cursor or "{}")
     found, cursor = alerts.failed_checks(context.instance, keys, before)
     aside, cursor["quarantine"] = alerts.put_aside(platform.archive, before.get("quarantine"))
-    disk, cursor["disk"] = alerts.disk_changes(room.disk_shortage(platform), before.get("disk"))
-    found += [*aside, *disk]
-    alerts.send(found, platform.settings.webhook_url)
-    return dg.SensorResult(skip_reason=dg.SkipReason(f"{len(found)} alerts"), cursor=json.dumps(cursor))
+    refused, cursor["thresholds"] = alerts.thresholds_changes(_refused(platform), before.get("thresholds"))
+    disk, cursor["disk"] = alerts.disk_changes(_shortage(platform, before.get("disk")), before.get("disk"))
+    late = alerts.send_late(context.instance, platform.settings.webhook_url)
+    new = [*(alerts.Alert(**left) for left in before.get("left", ())), *found, *aside, *refused, *disk]
+    cursor["left"] = [asdict(alert) for alert in alerts.send(new, platform.settings.webhook_url)]
+    return dg.SensorResult(skip_reason=dg.SkipReason(f"{late + len(new)} alerts"), cursor=json.dumps(cursor))
+
+
+def _refused(platform: Platform) -> str | None:
+    """What is wrong with the thresholds file."""
+    try:
+        thresholds.read(platform.settings.thresholds_path)
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
+def _shortage(platform: Platform, before: str | None) -> str | None:
+    """Whether the disk is short; without any limit that is known, as before: what else there is to say must go out."""
+    try:
+        return room.disk_shortage(platform)
+    except ConfigurationError:
+        return before
 
 
 @dg.sensor(
@@ -176,14 +198,5 @@ def orphan_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     description="Sends failed runs to the console and the webhook.",
 )
 def failure_sensor(context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Platform]) -> None:
-    """Alert about a run that failed, with the steps' own words."""
-    run, partition = context.dagster_run, context.dagster_run.tags.get("dagster/partition", "")
-    reasons, waiting = [], True
-    for event in context.get_step_failure_events():
-        error_class, reason = policy.failure(event.step_failure_data)
-        reasons.append(f"{event.step_key}: {error_class}: {reason}")
-        waiting &= error_class == WaitingError.__name__
-    what = "run waits" if reasons and waiting else "run failed"
-    text = "; ".join(reasons) or context.failure_event.message or ""
-    alert = alerts.Alert(f"{what} {partition}".strip(), text, "WARN" if what == "run waits" else "ERROR", run.run_id)
-    alerts.send([alert], platform.settings.webhook_url)
+    """Alert about a run that failed; what the webhook does not take at once is sent by the sensor `alerts`."""
+    alerts.send_of_run(context.instance, context.dagster_run, platform.settings.webhook_url)

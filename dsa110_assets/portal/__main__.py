@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 from dsa110_assets.errors import DsaError
+
+LOOK_S = 15.0
+"""Between two looks into the inbox: one of a hundred thousand files takes seconds."""
 
 
 def main() -> int:
@@ -17,12 +21,15 @@ def main() -> int:
     import uvicorn
 
     from dsa110_assets import settings
+    from dsa110_assets.orchestration import plan
+    from dsa110_assets.portal import overview
     from dsa110_assets.portal.app import create_app
 
     try:
         configured = settings.load()
         host = arguments.host or configured.host
-        app = create_app(configured.archive, inbox=configured.inbox, hosts=(host,))
+        look = overview.at_most_every(LOOK_S, partial(plan.take_stock, settings=configured))
+        app = create_app(configured.archive, inbox=configured.inbox, hosts=(host,), look=look)
     except DsaError as error:
         print(f"portal: {error}", file=sys.stderr)
         return 1

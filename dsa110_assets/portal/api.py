@@ -58,7 +58,7 @@ def lineage(request: Request) -> JSONResponse:
 
 def status(request: Request) -> JSONResponse:
     """What was processed, what waits, what failed, what comes next."""
-    return JSONResponse(jsonable(overview.status(_archive(request), request.app.state.inbox).as_json()))
+    return JSONResponse(jsonable(overview.of(request).as_json()))
 
 
 def product_row(product: Product) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dsa110_assets.analyst import AnalystArchive, open_archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
-from dsa110_assets.portal import api, metrics, pages
+from dsa110_assets.portal import api, metrics, overview, pages
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "testserver")
 LONGEST_PARAMETER = 400
@@ -27,9 +27,13 @@ _log = logging.getLogger(__name__)
 
 
 def create_app(
-    archive: Path | AnalystArchive | None = None, *, inbox: Path | None = None, hosts: Sequence[str] = ()
+    archive: Path | AnalystArchive | None = None,
+    *,
+    inbox: Path | None = None,
+    hosts: Sequence[str] = (),
+    look: overview.Look | None = None,
 ) -> Starlette:
-    """The portal over an archive (None: DSA110_ARCHIVE).
+    """The portal over an archive (None: DSA110_ARCHIVE). Without a `look` nothing is told of what lies in the inbox.
 
     It answers to loopback names and to `hosts`; bound to every address (0.0.0.0) it answers to any.
     Raises ConfigurationError when there is no archive.
@@ -48,7 +52,7 @@ def create_app(
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=allowed), Middleware(_Door)],
         exception_handlers={HTTPException: _http_error, DsaError: _our_error, Exception: _fault},
     )
-    app.state.archive, app.state.inbox = opened, inbox
+    app.state.archive, app.state.inbox, app.state.look = opened, inbox, look
     return app
 
 

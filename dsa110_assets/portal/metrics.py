@@ -26,7 +26,7 @@ FIGURES = {
 
 def metrics(request: Request) -> Response:
     """All gauges in Prometheus' text format 0.0.4."""
-    state = overview.status(request.app.state.archive, request.app.state.inbox)
+    state = overview.of(request)
     return PlainTextResponse(render(samples(state)), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -45,6 +45,11 @@ def samples(state: overview.Status) -> Iterator[Sample]:
     seconds = timegrid.parse_key(latest).timestamp() if latest else None
     yield "dsa110_last_observation_timestamp_seconds", "Start of the newest observation", {}, seconds
     yield "dsa110_waiting_observations", "Observations known but not imaged", {}, len(state.waiting)
+    for name, number in (state.inbox_groups or {}).items():
+        yield "dsa110_inbox_groups", "Observations in the inbox that nobody took up, by state", {"state": name}, number
+    alone = None if state.inbox_groups is None else len(state.inbox_files)
+    yield "dsa110_inbox_files", "Files in the inbox that are in no group", {}, alone
+    yield "dsa110_failed_checks", "Failed checks of severity ERROR of the last two nights", {}, len(state.failed_checks)
     yield "dsa110_quarantined", "Files and groups put aside", {}, len(state.quarantined)
     yield "dsa110_rejected_products", "Products rejected", {}, len(state.rejected)
     yield "dsa110_held_products", "Products held by a failed blocking check", {}, len(state.held)

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.errors import NotFoundError
+from dsa110_assets.errors import DsaError, NotFoundError
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from dsa110_assets.archive.product import Product
+    from dsa110_assets.orchestration.inbox import Inbox
     from dsa110_assets.sky.calibrators import Calibrator
+
+Look = Callable[[Archive], "Inbox"]
+"""A look at what the inbox holds that this archive has not taken up."""
+_Part = TypeVar("_Part")
 
 FILL_WINDOW = timedelta(hours=24)
 SAME_TRANSIT_D = 0.01
@@ -59,7 +70,12 @@ class Disk:
 
 @dataclass(frozen=True)
 class Status:
-    """What was processed, what waits, what failed, and what comes next."""
+    """What was processed, what waits, what failed, and what comes next.
+
+    `waiting` are observations that are not imaged yet, also those in the inbox that nobody took up, which `inbox_groups`
+    counts by state (ready, waiting, unusable; None where nobody looked); `inbox_files` are files in no group, with the
+    reason. `failed_checks` are those of severity ERROR of the last two nights, `troubles` what could not be found out.
+    """
 
     now: str
     archive: str
@@ -77,18 +93,30 @@ class Status:
     next_transit: dict[str, Any] | None
     disk: Disk | None
     latest_figures: dict[str, float] = field(default_factory=dict)
+    inbox_groups: dict[str, int] | None = None
+    inbox_files: list[dict[str, str]] = field(default_factory=list)
+    failed_checks: list[dict[str, Any]] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The status as a JSON object."""
         return asdict(self)
 
 
-def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | None = None) -> Status:
-    """The archive's state at `now` (default: the clock's). Reads the index only, no product."""
+def status(
+    archive: AnalystArchive, inbox: Path | None = None, now: datetime | None = None, look: Look | None = None
+) -> Status:
+    """The archive's state at `now` (default: the clock's). Reads the index, and the inbox if there is a `look`; no product.
+
+    What cannot be found out (a damaged catalogue, an inbox that is away) is None and told among `troubles`.
+    """
     moment = now or datetime.now(UTC)
     latest = next((product.partition for product in archive.store.newest("subband_group")), None)
     night = timegrid.night_of(latest) if latest else None
     strip = pointing_dec_deg(archive)
+    troubles: list[str] = []
+    seen = _part(troubles, "the inbox", lambda: look(archive.store) if look else None)
+    published = archive.store.published_bytes(moment - FILL_WINDOW)
     return Status(
         now=moment.isoformat(timespec="seconds"),
         archive=str(archive.root),
@@ -97,16 +125,50 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
         latest_observation=latest,
         latest_night=night,
         latest_counts=dict(sorted(archive.store.count(None, night, night).items())) if night else {},
-        waiting=waiting(archive.store),
+        waiting=[*_not_taken_up(seen), *waiting(archive.store)],
         quarantined=quarantined(archive),
         rejected=[{"product_id": p.id, "reason": p.reason} for p in archive.store.products(state="rejected")],
         held=[{"product_id": product_id, "reason": reason} for product_id, reason in archive.store.held().items()],
         pointing_dec_deg=strip,
-        calibration=calibration_state(archive, moment, latest),
-        next_transit=next_transit(strip, moment, known_calibrators(archive)),
-        disk=disk(archive.root, archive.store.published_bytes(moment - FILL_WINDOW), inbox, moment),
+        calibration=_part(troubles, "the calibration", lambda: calibration_state(archive, moment, latest)),
+        next_transit=_part(troubles, "the next transit", lambda: next_transit(strip, moment, known_calibrators(archive))),
+        disk=_part(troubles, "the disk", lambda: disk(archive.root, published, inbox, moment)),
         latest_figures=_figures(archive.store),
+        inbox_groups=None if seen is None else _by_state(seen),
+        inbox_files=[] if seen is None else [{"path": str(p), "reason": r} for p, r in (*seen.waiting, *seen.unusable)],
+        failed_checks=failed_checks(archive.store, night),
+        troubles=troubles,
     )
+
+
+def at_most_every(seconds: float, look: Look) -> Look:
+    """The same look, and what it saw for so long again: pages and metrics are asked for at any rate."""
+    lock, last = threading.Lock(), dict[Path, tuple[float, "Inbox"]]()
+
+    def looking(archive: Archive) -> Inbox:
+        with lock:
+            then, seen = last.get(archive.root, (-math.inf, None))
+            if seen is None or time.monotonic() - then > seconds:
+                seen = look(archive)
+                last[archive.root] = time.monotonic(), seen
+            return seen
+
+    return looking
+
+
+def of(request: Request) -> Status:
+    """The status that a request to the portal asks for."""
+    state = request.app.state
+    return status(state.archive, state.inbox, look=state.look)
+
+
+def _part(troubles: list[str], what: str, find: Callable[[], _Part]) -> _Part | None:
+    """One part of the whole; where it cannot be found, None, and why among the troubles."""
+    try:
+        return find()
+    except (DsaError, OSError, LookupError, ValueError) as error:
+        troubles.append(f"{what}: {error}")
+        return None
 
 
 def waiting(store: Archive) -> list[dict[str, str]]:
@@ -117,7 +179,33 @@ def waiting(store: Archive) -> list[dict[str, str]]:
     for asset in reversed(steps):  # the earliest step that is missing is said last
         done = store.among(asset, keys)
         found |= {key: asset for key in keys if key not in done}
-    return [{"observation": key, "next": found[key]} for key in reversed(keys)]
+    return [{"observation": key, "next": found[key], "reason": ""} for key in reversed(keys)]
+
+
+def _not_taken_up(seen: Inbox | None) -> list[dict[str, str]]:
+    """The observations of the inbox that have no manifest of their files, newest first."""
+    told = {"ready": "{}; not taken up yet", "waiting": "{}", "unusable": "{}; is put aside at the next look"}
+    return [
+        {"observation": one.observation, "next": OBSERVATION_ASSETS[0], "reason": told[one.state].format(one.reason)}
+        for one in reversed(seen.candidates if seen else ())
+    ]
+
+
+def _by_state(seen: Inbox) -> dict[str, int]:
+    """How many of the inbox's observations are in each state."""
+    states = [one.state for one in seen.candidates]
+    return {state: states.count(state) for state in ("ready", "waiting", "unusable")}
+
+
+def failed_checks(store: Archive, night: str | None) -> list[dict[str, Any]]:
+    """Checks of severity ERROR that speak against what was made of this night (a date) and the one before."""
+    if night is None:
+        return []
+    from dsa110_assets.orchestration import checks
+
+    before = (timegrid.parse_key(night) - timegrid.NIGHT).strftime("%Y-%m-%d")
+    suspect: list[Product] = store.products(None, before, night)
+    return [asdict(one) for one in checks.failed(suspect)]
 
 
 def quarantined(archive: AnalystArchive) -> list[dict[str, Any]]:
@@ -255,7 +343,7 @@ def _received_bytes(inbox: Path, since: datetime) -> int:
     total = 0
     with os.scandir(inbox) as entries:
         for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 if entry.name.endswith(".hdf5") and entry.is_file(follow_symlinks=False):
                     facts = entry.stat(follow_symlinks=False)
                     total += facts.st_size if facts.st_mtime >= since.timestamp() else 0

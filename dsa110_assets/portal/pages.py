@@ -66,7 +66,7 @@ def error_page(request: Request, status: int, sentence: str) -> Response:
 def front(request: Request) -> Response:
     """Tonight: what came in, what became of it, what needs a person."""
     archive = _archive(request)
-    state = overview.status(archive, request.app.state.inbox)
+    state = overview.of(request)
     newest = [p for asset in IMAGE_ASSETS for p in archive.store.newest(asset, GALLERY)]
     newest.sort(key=lambda product: (product.created_at, product.id), reverse=True)
     return _page("front.html", request, state=state, gallery_products=newest[:GALLERY])
@@ -193,7 +193,7 @@ def calibration(request: Request) -> Response:
     archive = _archive(request)
     sets = sorted(caltable_registry.sets(archive.store), key=lambda entry: entry.mid_mjd, reverse=True)
     strip = overview.pointing_dec_deg(archive)
-    state = overview.status(archive, request.app.state.inbox)
+    state = overview.of(request)
     times = {entry.set_id: timegrid.mjd_to_datetime(entry.mid_mjd) for entry in sets}
     return _page("calibration.html", request, sets=sets, times=times, strip=strip, state=state)
 

@@ -101,10 +101,9 @@ def stamp_time(stamp: str, path: Path) -> datetime:
     """UTC of a name's stamp; a leap second's 60 is the next minute's 0. BadDataError if it is no time."""
     leap = stamp.endswith(":60")
     try:
-        moment = datetime.fromisoformat(f"{stamp[:-2]}59" if leap else stamp).replace(tzinfo=UTC)
-    except ValueError as error:
+        return datetime.fromisoformat(f"{stamp[:-2]}59" if leap else stamp).replace(tzinfo=UTC) + timedelta(seconds=leap)
+    except (ValueError, OverflowError) as error:
         raise BadDataError(f"{path}: {stamp!r} is no time", path) from error
-    return moment + timedelta(seconds=leap)
 
 
 def read_header(path: Path) -> SubbandHeader:
@@ -120,7 +119,7 @@ def read_header(path: Path) -> SubbandHeader:
     try:
         with h5py.File(path, "r") as file:
             return _read(file, path, size, stamp, subband)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError) as error:
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno in _PASSING:
             raise TransientError(f"{path}: cannot be read now ({error})") from error
         raise BadDataError(f"{path}: not a readable UVH5 file of {size} bytes ({error}); copy it again", path) from error

@@ -146,6 +146,130 @@ def test_a_failed_run_reaches_the_webhook_with_the_steps_own_words(instance: dg.
     assert post["link"] == result.run_id
 
 
+@pytest.fixture
+def failed_run(instance: dg.DagsterInstance, hook: Hook, tmp_path: Path) -> tuple[Platform, dg.RunFailureSensorContext]:
+    """A run that failed over a catalogue nobody can read, and the context in which Dagster tells of it."""
+    (tmp_path / "bad.csv").write_text("what,is,this\n1,2,3\n")
+    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url, catalogues=(tmp_path / "bad.csv",)))
+    job = graph.over(platform).resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        run_config=QUIET, instance=instance, asset_selection=[dg.AssetKey("source_catalog")], raise_on_error=False
+    )
+    event = result.get_run_failure_event()
+    return platform, dg.build_run_status_sensor_context("failed_runs", event, instance, result.dagster_run).for_run_failure()
+
+
+def tick(instance: dg.DagsterInstance, platform: Platform, cursor: str | None) -> str:
+    repository = graph.over(platform).get_repository_def()
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository)
+    result = sensors.alert_sensor(context, platform=platform)
+    assert isinstance(result, dg.SensorResult)
+    return result.cursor or ""
+
+
+def test_a_failed_run_is_told_once_the_webhook_is_back(
+    instance: dg.DagsterInstance, hook: Hook, failed_run: tuple[Platform, dg.RunFailureSensorContext]
+) -> None:
+    """Dagster moves on from a failed run whatever its sensor does: what was not sent is sent later, once."""
+    platform, context = failed_run
+    cursor = tick(instance, platform, None)
+    hook.status = 503
+    sensors.failure_sensor(context, platform=platform)
+    with pytest.raises(TransientError, match="will be sent again"):
+        tick(instance, platform, cursor)
+    hook.status = 200
+    for _ in range(2):
+        cursor = tick(instance, platform, cursor)
+    (post,) = hook.posts
+    assert post["title"] == "run failed"
+    assert "source_catalog: ConfigurationError" in post["text"]
+    assert post["link"] == context.dagster_run.run_id
+
+
+def test_a_retry_does_not_inherit_what_is_left_to_tell(
+    instance: dg.DagsterInstance, hook: Hook, failed_run: tuple[Platform, dg.RunFailureSensorContext]
+) -> None:
+    platform, context = failed_run
+    tags = {alerts.SENT_TAG: "not yet"}
+    for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED):
+        instance.add_run(dg.DagsterRun(job_name="ingest", tags=tags, status=status))
+    instance.add_run_tags(context.dagster_run.run_id, tags)
+    run = instance.get_run_by_id(context.dagster_run.run_id)
+    assert run is not None
+    alerts.send_of_run(instance, run, platform.settings.webhook_url)
+    tick(instance, platform, None)
+    assert len(hook.posts) == 1
+
+
+def test_what_was_sent_before_the_webhook_went_is_not_sent_again(
+    instance: dg.DagsterInstance, hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook that takes two and then no more, as one that limits its rate: the rest comes at the next tick."""
+    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url))
+    cursor = tick(instance, platform, None)
+    for number in range(5):
+        evaluate(instance, passed=False, flag_fraction=0.5 + number / 10)
+    answers = iter([200, 200, 429, 429, 200, 200, 200])
+    post = alerts._post
+
+    def rated(url: str, alert: alerts.Alert) -> None:
+        hook.status = next(answers)
+        post(url, alert)
+
+    monkeypatch.setattr(alerts, "_post", rated)
+    cursor = tick(instance, platform, cursor)
+    with pytest.raises(TransientError):
+        tick(instance, platform, cursor)
+    tick(instance, platform, cursor)
+    told = [sent["text"].split("flag_fraction is ")[1][:3] for sent in hook.posts]
+    assert told == ["0.5", "0.6", "0.7", "0.8", "0.9"]
+
+
+def test_an_alert_the_webhook_refuses_stands_in_no_others_way(
+    instance: dg.DagsterInstance, hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url))
+    cursor = tick(instance, platform, None)
+    for fraction in (0.7, 0.8):
+        evaluate(instance, passed=False, flag_fraction=fraction)
+    post = alerts._post
+
+    def refusing(url: str, alert: alerts.Alert) -> None:
+        hook.status = 400 if "0.7" in alert.text else 200
+        post(url, alert)
+
+    monkeypatch.setattr(alerts, "_post", refusing)
+    tick(instance, platform, cursor)
+    assert ["0.8" in sent["text"] for sent in hook.posts] == [True]
+    assert "the webhook refuses the alert" in caplog.text
+
+
+def test_more_failures_than_a_page_are_all_told(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After days without a webhook."""
+    _, cursor = alerts.failed_checks(instance, [CHECK], {})
+    for number in range(12):
+        evaluate(instance, passed=False, flag_fraction=number)
+    monkeypatch.setattr(alerts, "PER_CHECK", 5)
+    found, cursor = alerts.failed_checks(instance, [CHECK], cursor)
+    assert [f"flag_fraction is {number}," in one.text for number, one in enumerate(found)] == [True] * 12
+    assert alerts.failed_checks(instance, [CHECK], cursor) == ([], cursor)
+
+
+def test_refused_thresholds_are_told_and_hide_nothing(instance: dg.DagsterInstance, hook: Hook, tmp_path: Path) -> None:
+    """Also where no limits are known that were ever right."""
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("max_flag_fraction = 7\n")
+    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url, thresholds=wrong))
+    cursor = tick(instance, platform, None)
+    evaluate(instance, passed=False)
+    cursor = tick(instance, platform, cursor)
+    wrong.write_text("max_flag_fraction = 0.7\ndisk_warn_gb = 0\ndisk_critical_gb = 0\n")
+    tick(instance, platform, cursor)
+    titles = [sent["title"].partition(":")[0] for sent in hook.posts]
+    assert titles == ["thresholds are refused", "check measurement_set", "thresholds are right again"]
+    assert "max_flag_fraction = 7" in hook.posts[0]["text"]
+
+
 def test_the_summary_counts_what_the_history_holds(instance: dg.DagsterInstance) -> None:
     for passed in (True, True, False):
         evaluate(instance, passed=passed)

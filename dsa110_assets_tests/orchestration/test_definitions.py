@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.definitions import defs
-from dsa110_assets.orchestration import partitions, plan, recipes, rules
+from dsa110_assets.orchestration import partitions, plan, recipes, rules, season
 from dsa110_assets.settings import Settings
 
 TABLE = {
@@ -73,7 +73,7 @@ def test_checks_of_five_minute_assets_are_unpartitioned_and_never_block_and_coar
 
 
 def test_the_season_starts_where_the_settings_say_and_tonight_has_a_partition() -> None:
-    assert Settings.model_fields["start"].default.isoformat() == partitions.DEFAULT_SEASON_START
+    assert Settings.model_fields["start"].default.isoformat() == season.DEFAULT_START
     assert partitions.NIGHTS.end_offset == 1
     assert {grid.timezone for grid in (partitions.OBSERVATIONS, partitions.HOURS, partitions.NIGHTS)} == {"UTC"}
 

@@ -38,6 +38,7 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "hour_mosaic": {
         "measured_over_noise": 1.02, "overlap_pairs": 9.0, "overlap_flux_ratio": 0.99, "windows_completed": 1.0, **NEIGHBOURS, **ALIKE,
+        "left_out": [], "pointing_dec_deg": 16.27,
     },
     "source_measurements": {
         "n_compared": 5, "flux_ratio": 1.0, "flux_ratio_error": 0.004, "n_expected": 9, "completeness": 1.0,
@@ -109,6 +110,7 @@ BAD = [
     ("hour_mosaic", "one_scale", {"anchor_difference": 0.051}),
     ("hour_mosaic", "one_scale", {"anchor_difference": float("nan")}),
     ("hour_mosaic", "completeness", {"windows_completed": 0.5}),
+    ("hour_mosaic", "one_strip", {"left_out": ["tile_image-20260125T2235-v1 at 21.27 deg"]}),
     ("source_measurements", "flux_ratio", {"flux_ratio": 1.033}),
     ("source_measurements", "flux_scale", {"flux_ratio": 1.113}),
     ("source_measurements", "history", {"history_flux_ratio": 0.949}),

@@ -45,6 +45,7 @@ def hour_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             most_different = platform.thresholds.max_neighbour_difference
             figures = coadding.mosaic(tiles, platform.settings, most_different, draft.path, cards)
         hour = coadding.windows_completed(platform.archive, "tile_image", context.partition_key[:13])
+        hour |= coadding.left_out(platform.archive, found.facts.get("left_out", ()))
         return {**figures, **hour, **stages.seconds}
 
     return publishing.produce(context, platform, make)

@@ -18,7 +18,7 @@ def night_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
 
     def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
         night, archive = context.partition_key, platform.archive
-        failures = report.failures_of(context.instance, report.unfinished(archive, night))
+        failures = report.failures_of(context.instance, archive, night)
         return report.write(draft.path, night, archive, failures)
 
     return publishing.produce(context, platform, make)

@@ -1,0 +1,231 @@
+"""How things stand: what failed, what nobody took up, and what checks said reaches whoever asks, on every way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.cli.app import EXIT_CHECKS
+from dsa110_assets.errors import BadDataError
+from dsa110_assets.orchestration import graph, recipes, report, rules
+from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration.process import QUIET, process
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.settings import Settings
+from dsa110_assets_tests.cli.conftest import Run
+from dsa110_assets_tests.tiny import OBSERVATIONS, SMALL_DISK, SUBBANDS
+
+
+def environment(settings: Settings) -> dict[str, object]:
+    return {
+        "DSA110_INBOX": settings.inbox, "DSA110_ARCHIVE": settings.archive, "DAGSTER_HOME": settings.dagster_home,
+        "DSA110_SUBBANDS": SUBBANDS, "DSA110_MIN_SUBBANDS": SUBBANDS - 1, "DSA110_STILL_S": 0,
+        "DSA110_THRESHOLDS": settings.thresholds_path,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def strict(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """With a limit that no data pass: that is told and stops nothing."""
+    strict = [
+        replace(rule, judge=lambda figures, thresholds: ["too much is flagged"]) if rule.check == "flag_fraction" else rule
+        for rule in rules.RULES["measurement_set"]
+    ]
+    monkeypatch.setitem(rules.RULES, "measurement_set", tuple(strict))
+    return settings
+
+
+def run(settings: Settings, partition: str, *assets: str) -> dg.ExecuteInProcessResult:
+    """A run of a job as sensors launch them: it names no assets of its own."""
+    job = dg.define_asset_job("of_assets", selection=dg.AssetSelection.assets(*assets))
+    whole = dg.Definitions(graph.ASSETS, jobs=[job], resources={"platform": Platform(settings)}, executor=dg.in_process_executor)
+    with instances.open_instance(settings.dagster_home) as instance:
+        return whole.resolve_job_def("of_assets").execute_in_process(
+            run_config=QUIET, instance=instance, partition_key=partition, raise_on_error=False
+        )
+
+
+def test_what_failed_and_what_nobody_took_up_is_told(settings: Settings, bare: Run, tmp_path: Path) -> None:
+    """The runs' own limits are wrong: every one fails. Two subbands of another observation wait, a third file is foreign."""
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("max_flag_fraction = 7\n")
+    result = run(settings.model_copy(update={"thresholds": wrong}), OBSERVATIONS[0], "subband_group", "measurement_set")
+    assert not result.success
+    assert not result.dagster_run.asset_selection
+    for path in sorted(settings.inbox.glob("2026-01-25T22:30*"))[2:]:
+        path.unlink()
+    (settings.inbox / "2026-01-25T22:40:00_sb00.uvh5").write_bytes(b"x")
+    told = bare("status", "--json", **environment(settings)).json
+    (failed,) = told["failed_runs"]
+    assert failed["assets"] == ["measurement_set", "subband_group"]
+    assert failed["partition"] == OBSERVATIONS[0]
+    assert "max_flag_fraction = 7" in failed["reason"]
+    waiting = {row["observation"]: row for row in told["waiting"]}
+    assert waiting.keys() == set(OBSERVATIONS)
+    assert {row["next"] for row in waiting.values()} == {"subband_group"}
+    assert waiting[OBSERVATIONS[0]]["reason"] == "all 4 subbands; not taken up yet"
+    assert waiting[OBSERVATIONS[2]]["reason"].startswith("2 of 4 subbands (missing sb0")
+    assert told["inbox_groups"] == {"ready": 2, "waiting": 1, "unusable": 0}
+    assert ["uvh5" in row["path"] for row in told["inbox_files"]] == [True]
+    plain = bare("status", **environment(settings))
+    assert plain.status == 0
+    assert plain.out.splitlines()[-1].startswith("1 runs failed, 2 observations in the inbox not taken up, no check of")
+
+
+def test_what_waits_for_calibration_has_not_failed(settings: Settings, bare: Run) -> None:
+    process(settings, through="measurement_set")
+    assert not run(settings, OBSERVATIONS[0], "calibrated_ms").success
+    told = bare("status", "--json", **environment(settings)).json
+    assert told["failed_runs"] == []
+    assert {(row["observation"], row["next"]) for row in told["waiting"]} == {(key, "calibrated_ms") for key in OBSERVATIONS}
+
+
+def test_failed_checks_are_named_and_are_an_exit_status(strict: Settings, bare: Run) -> None:
+    """On what is made and on what was made before; in the last line, in JSON, in the status and in its last line."""
+    settings = strict
+    ids = [f"measurement_set-{key.replace('-', '').replace(':', '')}-v1" for key in OBSERVATIONS]
+    for _ in range(2):
+        done = bare("process", "--through", "measurement_set", **environment(settings))
+        assert done.status == EXIT_CHECKS
+        last = done.out.splitlines()[-1]
+        assert "0 failed" in last
+        assert "3 checks of severity ERROR failed" in last
+        assert all(f"{name} flag_fraction" in last for name in ids)
+        assert f"check failed: {ids[0]}: flag_fraction: too much is flagged" in done.out
+    again = bare("process", "--through", "measurement_set", "--json", **environment(settings))
+    assert again.status == EXIT_CHECKS
+    assert [one["product_id"] for one in again.json["failed_checks"]] == ids
+    told = bare("status", "--json", **environment(settings)).json
+    assert [(one["product_id"], one["check"]) for one in told["failed_checks"]] == [(name, "flag_fraction") for name in ids]
+    assert "3 checks of severity ERROR failed" in bare("status", **environment(settings)).out.splitlines()[-1]
+
+
+def test_a_part_that_cannot_be_found_out_hides_no_other(settings: Settings, bare: Run) -> None:
+    """An inbox that is away, a calibrator catalogue that cannot be read: told, and all else with it."""
+    process(settings, through="measurement_set")
+    for path in settings.archive.glob("calibrator_catalog/v0001/*.parquet"):
+        path.write_bytes(b"no parquet")
+    told = bare("status", "--json", **environment(settings) | {"DSA110_INBOX": settings.inbox / "away"}).json
+    assert told["products"]["measurement_set"] == 3
+    assert told["next_transit"] is None
+    assert told["inbox_groups"] is None
+    troubles = "; ".join(told["troubles"])
+    assert "the inbox: DSA110_INBOX=" in troubles
+    assert "the next transit: " in troubles
+
+
+def publish(archive: Archive, asset: str, partition: str, **metadata: object) -> None:
+    with archive.publish(asset, partition, (), settings={}, code_version="1", run_id="r", engines={}) as draft:
+        draft.metadata.update(metadata)
+        (draft.path / "data").write_bytes(b"x")
+
+
+def test_the_night_report_names_checks_and_what_failed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks of severity ERROR at its head, those that only warn below; an hour and a night's asset whose runs failed."""
+
+    def fails(*_: object) -> None:
+        raise BadDataError("broken on purpose")
+
+    hour, night, archive = "2026-01-25T22:00", "2026-01-25", Archive.create(settings.archive)
+    publish(archive, "subband_group", OBSERVATIONS[0])
+    publish(archive, "tile_image", OBSERVATIONS[0], checks={"rms": "too noisy", "dynamic_range": "too low"}, n_failed_checks=2)
+    with monkeypatch.context() as patch:
+        for asset, key in (("hour_mosaic", hour), ("caltables", night)):
+            patch.setitem(recipes.RECIPES, asset, replace(recipes.RECIPES[asset], find=fails))
+            assert not run(settings, key, asset).success
+    with instances.open_instance(settings.dagster_home) as instance:
+        failures = report.failures_of(instance, archive, night)
+        assert {(one.asset, one.partition) for one in failures} == {("hour_mosaic", hour), ("caltables", night)}
+        publish(archive, "caltables", night)
+        assert {one.asset for one in report.failures_of(instance, archive, night)} == {"hour_mosaic"}
+    figures = report.write(settings.archive.parent, night, archive, failures)
+    assert (figures["n_errors"], figures["n_checks_broken"]) == (1, 2)
+    text = (settings.archive.parent / "night_report.html").read_text()
+    head = text[: text.index("What failed, and why")]
+    assert "1 failed check of severity ERROR:\n<code>tile_image-20260125T2220-v1</code> rms." in head
+    assert "dynamic_range" not in head
+    assert "<td>tile_image: dynamic_range</td>" in text
+    assert "<td>hour_mosaic</td><td>2026-01-25T22:00</td><td>BadDataError: broken on purpose</td>" in text
+
+
+def test_a_typo_in_the_limits_fails_no_run_and_is_found(settings: Settings, bare: Run) -> None:
+    """A new process each time: the limits last in force hold, `doctor` names line and remedy, an alert goes out."""
+    path = settings.archive.parent / "limits.toml"
+    settings = settings.model_copy(update={"thresholds": path})
+    path.write_text(SMALL_DISK.read_text())
+    process(settings, through="source_catalog")
+    path.write_text(f"max_flag_fraction = 7\n{SMALL_DISK.read_text()}")
+    code = "import sys; from dsa110_assets.cli import main; sys.exit(main(['process', '--through', 'measurement_set']))"
+    told = {name: str(value) for name, value in environment(settings).items()}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env={**os.environ, **told}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    findings = {one["check"]: one for one in bare("doctor", "--json", **environment(settings)).json}
+    assert not findings["thresholds"]["ok"]
+    assert "max_flag_fraction = 7" in findings["thresholds"]["found"]
+    path.write_text("[retention_days]\nmeasurment_set = 7\n")
+    findings = {one["check"]: one for one in bare("doctor", "--json", **environment(settings)).json}
+    assert "retention_days names no asset: measurment_set" in findings["thresholds"]["found"]
+    assert "measurement_set" in findings["thresholds"]["remedy"]
+    path.write_text("max_flag_fraction = 0.7\n")
+    findings = {one["check"]: one for one in bare("doctor", "--json", **environment(settings)).json}
+    assert findings["thresholds"]["ok"]
+
+
+def states(bare: Run, settings: Settings) -> dict[str, tuple[str, str]]:
+    files = bare("groups", "--json", **environment(settings)).json["files"]
+    return {Path(row["path"]).name: (row["state"], row["reason"]) for row in files}
+
+
+def test_every_file_of_the_inbox_is_told_of_by_somebody(settings: Settings, bare: Run) -> None:
+    """What looks like data keeps `process` from being done, and `doctor` from being content; a note or a folder does not."""
+    for path in settings.inbox.glob("*.hdf5"):
+        path.rename(path.with_suffix(".uvh5"))
+    (settings.inbox / "truth.json").write_text("{}")
+    (settings.inbox / "2026-01-25").mkdir()
+    (settings.inbox / ".2026-01-25T22:45:00_sb00.hdf5.Xy12ab").write_bytes(b"x")
+    told = states(bare, settings)
+    assert len(told) == 3 * SUBBANDS + 3
+    assert {name: state for name, (state, _) in told.items() if state == "ignored"} == {"truth.json": "ignored", "2026-01-25": "ignored"}
+    assert {reason for _, reason in told.values()} == {
+        "is no subband file and is not read; those are named YYYY-MM-DDTHH:MM:SS_sb00.hdf5 .. _sb15.hdf5"
+    }
+    done = bare("process", "--through", "subband_group", **environment(settings))
+    assert done.status == 1
+    assert done.out.count("waiting: 2026-01-25T22:2") >= 2 * SUBBANDS
+    findings = {one["check"]: one for one in bare("doctor", "--json", **environment(settings)).json}
+    assert not findings["inbox"]["ok"]
+    assert "that looks like data" in findings["inbox"]["found"]
+    for path in settings.inbox.glob("*2026-01-25T*"):
+        path.unlink()
+    findings = {one["check"]: one for one in bare("doctor", "--json", **environment(settings)).json}
+    assert findings["inbox"]["ok"]
+    assert "0 subband files, 2 others that are not read" in findings["inbox"]["found"]
+
+
+def test_an_unfinished_file_of_hours_ago_is_not_being_written(settings: Settings, bare: Run) -> None:
+    """It is put aside with the way out; one that has just changed, or bears a time that has just passed, has a writer."""
+    now = time.time()
+    old, young = (min(settings.inbox.glob(f"2026-01-25T22:{minute}*")) for minute in (20, 25))
+    left, growing = (path.rename(path.with_name(f"{path.stem}_incomplete.hdf5")) for path in (old, young))
+    named_now = settings.inbox / f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}_sb00_incomplete.hdf5"
+    named_now.write_bytes(b"x")
+    os.utime(left, (now - 5 * 3600, now - 5 * 3600))
+    os.utime(growing, (now - 60, now - 60))
+    os.utime(named_now, (now - 5 * 3600, now - 5 * 3600))  # the file server's clock
+    told = states(bare, settings)
+    assert told[left.name][0] == "quarantined"
+    assert "was never finished, unchanged since" in told[left.name][1]
+    assert told[growing.name] == told[named_now.name] == ("waiting", "is still being written")
+    report = process(settings, through="subband_group")
+    assert [name.partition(":")[0] for name in report.quarantined if "finished" in name] == [left.name.partition(":")[0]]
+    final = left.rename(left.with_name(left.name.replace("_incomplete", "")))
+    assert final.name not in states(bare, settings)

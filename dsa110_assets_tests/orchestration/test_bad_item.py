@@ -1,0 +1,251 @@
+"""One bad item in a loop: the others are taken up, made, told; the bad one waits or is put aside with its reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dsa110_assets.archive import files, integrity, quarantine, retention
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.definitions import defs
+from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.orchestration import backfill as backfills
+from dsa110_assets.orchestration import inbox as looking
+from dsa110_assets.orchestration import plan, room, season, sensors
+from dsa110_assets.orchestration.housekeeping import CONSUMERS
+from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.redo import redo_requests
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.settings import Settings
+from dsa110_assets.thresholds import Thresholds
+from dsa110_assets.visibilities import grouping
+from dsa110_assets_tests.tiny import OBSERVATIONS, simulate_tiny
+
+KEYS = list(OBSERVATIONS)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as one:
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def _roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small test disk is not an emergency."""
+    monkeypatch.setattr(room, "require_disk", lambda platform: None)
+
+
+def at(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    moment_s = datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    monkeypatch.setattr(looking, "now_s", lambda: moment_s)
+
+
+def asked(settings: Settings, instance: dg.DagsterInstance) -> tuple[list[str], str]:
+    """What a whole tick of the inbox sensor asks for, as the daemon evaluates it, and what it says."""
+    repository = defs.get_repository_def()
+    with dg.build_sensor_context(
+        instance=instance, repository_def=repository, resources={"platform": Platform(settings)}
+    ) as context:  # fmt: skip
+        result = repository.get_sensor_def("inbox").evaluate_tick(context)
+    return [str(request.partition_key) for request in result.run_requests or ()], str(result.skip_message or "")
+
+
+@pytest.mark.parametrize(
+    ("grain", "key", "words"),
+    [
+        ("observation", "2024-12-31T23:55", "set that to 2024-12-31 or earlier"),
+        ("hour", "2009-06-01T22:00", "DSA110_START=2025-01-01"),
+        ("night", "2024-12-31", "DSA110_START=2025-01-01"),
+        ("observation", "2026-01-25T22:30", "waits until then, or a clock is wrong"),
+        ("hour", "2026-01-25T22:00", "its window ends at 2026-01-25T23:00"),
+        ("night", "2026-01-26", "clock"),
+        ("observation", "2026-01-25T22:25", None),
+        ("hour", "2026-01-25T21:00", None),
+        ("night", "2026-01-25", None),
+        ("night", "2025-01-01", None),
+        ("catalogue", None, None),
+    ],
+)
+def test_which_windows_have_a_partition_is_what_dagster_says(grain: Any, key: str | None, words: str | None) -> None:
+    from dsa110_assets.orchestration.describe import _GRIDS
+
+    now = datetime(2026, 1, 25, 22, 31, 7, tzinfo=UTC)
+    reason = season.outside(grain, key, now.timestamp())
+    assert (reason is None) if words is None else words in (reason or "")
+    grid = _GRIDS[grain]
+    if grid is not None and key is not None:
+        from dagster._core.definitions.partitions.context import partition_loading_context
+
+        with partition_loading_context(effective_dt=now):
+            assert grid.has_partition_key(key) == (reason is None)
+
+
+@pytest.mark.parametrize(("name", "text"), [("DSA110_START", "soon"), ("dsa110_start", "2026-02-30")])
+def test_a_season_without_a_date_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(ConfigurationError, match=f"DSA110_START='{text}' is no date; write the first night as 2025-01-01"):
+        season.season_start()
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_a_blank_season_is_the_default(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("DSA110_START", text)
+    assert season.season_start() == season.DEFAULT_START
+
+
+def test_what_is_ahead_of_the_clock_waits_and_the_others_are_asked_for(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(monkeypatch, "2026-01-25T22:31:00")
+    assert asked(settings, instance)[0] == KEYS[:2]
+    at(monkeypatch, "2026-01-25T22:19:00")
+    requests, told = asked(settings, instance)
+    assert requests == []
+    assert told.count("or a clock is wrong") == 3
+    at(monkeypatch, "2026-01-25T22:35:00")
+    assert asked(settings, instance)[0] == KEYS
+
+
+@pytest.fixture
+def last_season(settings: Settings) -> Settings:
+    """An observation of the day before the first partition beside the three."""
+    simulate_tiny(settings.inbox, start="2024-12-31T05:00:00", groups=1)
+    return settings
+
+
+def test_last_seasons_data_wait_with_the_setting_named(last_season: Settings, instance: dg.DagsterInstance) -> None:
+    assert asked(last_season, instance)[0] == KEYS
+    report = process(last_season, through="subband_group")
+    assert [one.partition for one in report.made if one.asset == "subband_group"] == KEYS
+    assert report.failed == ()
+    ((what, reason),) = [(one.what, one.reason) for one in report.waiting]
+    assert what == "2024-12-31T05:00"
+    assert "DSA110_START=2025-01-01; set that to 2024-12-31" in reason
+    assert quarantine.quarantined(Archive(last_season.archive)) == []
+    foreseen = process(last_season, dry_run=True)
+    assert {step.partition for step in foreseen.planned if step.asset == "measurement_set"} == set(KEYS)
+
+
+def test_last_seasons_data_are_no_reason_to_fail_a_backfill(last_season: Settings, instance: dg.DagsterInstance) -> None:
+    (launch,) = backfills.backfill(last_season, "2024-12-31", "2026-01-26", instance=instance)
+    assert launch.partitions == tuple(KEYS)
+    assert len(launch.left_out) == 1
+    assert launch.left_out[0].startswith("2024-12-31T05:00: is of before DSA110_START")
+    with pytest.raises(NotFoundError, match=r"has a partition: 2024-12-31T05:00: is of before DSA110_START"):
+        backfills.backfill(last_season, "2024-12-31", "2024-12-31", instance=instance)
+
+
+def test_an_hour_that_is_not_over_waits(processed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`process` in the middle of an hour: its mosaic comes when the hour is over, and nothing fails for it."""
+    archive = Archive(processed.archive)
+    archive.reject(archive.products("hour_mosaic")[0].id, "to be made again")
+    at(monkeypatch, "2026-01-25T22:45:00")
+    report = process(processed)
+    assert report.failed == ()
+    assert {one.what for one in report.waiting} == {"hour_mosaic 2026-01-25T22:00"}
+    assert not any(step.asset == "hour_mosaic" for step in process(processed, dry_run=True).planned)
+    backfill = plan.Span(datetime(2026, 1, 25, tzinfo=UTC), datetime(2026, 1, 26, tzinfo=UTC))
+    assert redo_requests(Platform(processed), backfill, {}, {("night_report", "2026-01-25")}) == []
+    at(monkeypatch, "2026-01-25T23:00:00")
+    assert process(processed).failed == ()
+
+
+ABSURD = (
+    "9999-12-31T23:59:59_sb00.hdf5",
+    "0001-01-01T00:00:00_sb01.hdf5",
+    "9999-12-31T23:59:60_sb02.hdf5",
+    "2026-13-45T99:00:00_sb03.hdf5",
+)
+
+
+def test_absurd_names_and_times_of_files_stop_nothing(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Neither a name at the calendar's end nor a time of change beyond it; what is wrong with them is told."""
+    for name in ABSURD:
+        (settings.inbox / name).write_bytes(b"")
+    for name, mtime in (("2026-01-20T00:00:00_sb00.hdf5", 10**12), ("2026-01-20T00:00:00_sb01.hdf5", -(10**11))):
+        (settings.inbox / name).write_bytes(b"")
+        os.utime(settings.inbox / name, (mtime, mtime))
+    assert asked(settings, instance)[0] == KEYS
+    report = process(settings, through="subband_group")
+    assert [one.partition for one in report.made if one.asset == "subband_group"] == KEYS
+    told = " ".join([*report.quarantined, *(f"{one.what}: {one.reason}" for one in report.waiting)])
+    for name in ABSURD:
+        assert name in told
+
+
+def test_two_copies_that_cannot_be_compared_stop_only_their_own_window(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = min(settings.inbox.glob("2026-01-25T22:25*_sb02.hdf5"))
+    shutil.copy2(copied, copied.with_name(copied.name.replace("T22:25", "T22:26")))
+
+    def cannot(*_: object, **__: object) -> bool:
+        raise PermissionError("not now")
+
+    monkeypatch.setattr(grouping.filecmp, "cmp", cannot)
+    assert asked(settings, instance)[0] == [KEYS[0], KEYS[2]]
+    report = process(settings, through="subband_group")
+    assert [one.partition for one in report.made if one.asset == "subband_group"] == [KEYS[0], KEYS[2]]
+    assert any("cannot be compared" in one.reason for one in report.waiting)
+    monkeypatch.undo()
+    monkeypatch.setattr(room, "require_disk", lambda platform: None)
+    assert asked(settings, instance)[0] == [KEYS[1]]
+
+
+def test_a_file_that_cannot_be_looked_at_is_told_and_the_others_are_taken(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stale:
+        name = "2026-01-25T22:25:00_sb99.hdf5"
+
+        def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+            raise OSError(116, "Stale file handle")
+
+    entries = looking._entries
+    monkeypatch.setattr(looking, "_entries", lambda inbox: [*entries(inbox), Stale()])
+    assert asked(settings, instance)[0] == KEYS
+    seen = plan.look_afresh(settings)
+    assert [(path.name, reason) for path, reason in seen.waiting] == [(Stale.name, "cannot be looked at now (Stale file handle)")]
+
+
+def test_many_files_without_a_partition_do_not_crowd_out_the_present(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of as many as are opened in one tick, those named for the season come first, whoever else came."""
+    for number in range(40):
+        for year in ("2019", "2031"):
+            (settings.inbox / f"{year}-06-01T00:{number:02d}:00_sb00.hdf5").write_bytes(b"")
+    monkeypatch.setattr(sensors, "HEADERS_PER_TICK", 12)
+    assert asked(settings, instance)[0] == KEYS
+
+
+def test_a_product_that_cannot_be_removed_keeps_no_other(processed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive(processed.archive)
+    stuck = archive.current("measurement_set", KEYS[0])
+    assert stuck is not None
+    remove_tree = files.remove_tree
+
+    def not_that(path: Path) -> None:
+        if path == stuck.path:
+            raise PermissionError(1, "Operation not permitted", str(path))
+        remove_tree(path)
+
+    monkeypatch.setattr(files, "remove_tree", not_that)
+    limits = Thresholds(retention_days={"measurement_set": 0.0})
+    gone = {one.product.id for one in retention.retain(archive, limits, CONSUMERS, dry_run=False) if one.remove}
+    assert {p.partition for p in archive.products("measurement_set")} == set()
+    assert stuck.id not in gone
+    assert stuck.path.is_dir()
+    assert not any(p.path.exists() for p in archive.products("measurement_set", state=None) if p.id != stuck.id)
+    assert stuck.path.parent in integrity.sweep(archive, everywhere=True).left
+    monkeypatch.undo()
+    integrity.sweep(archive, everywhere=True)
+    assert not stuck.path.exists()
