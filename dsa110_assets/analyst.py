@@ -37,7 +37,7 @@ _NAME_NOISE = re.compile(r"[\s_]+")
 def open_archive(path: str | Path | None = None) -> AnalystArchive:
     """Open the archive at `path` (None: DSA110_ARCHIVE). Raises ConfigurationError where there is none."""
     named = str(path) if path is not None else os.environ.get(ARCHIVE_VARIABLE, "")
-    if not named:
+    if not named.strip():
         raise ConfigurationError(f"no archive named: set {ARCHIVE_VARIABLE}, or open_archive('/its/path')")
     root = Path(named).expanduser()
     if not root.is_dir():
@@ -45,7 +45,7 @@ def open_archive(path: str | Path | None = None) -> AnalystArchive:
         raise ConfigurationError(f"there is no archive at {root}{origin}: no such directory")
     from dsa110_assets.archive.store import Archive
 
-    return AnalystArchive(Archive(root, database_url=os.environ.get(DATABASE_VARIABLE) or None))
+    return AnalystArchive(Archive(root, database_url=os.environ.get(DATABASE_VARIABLE, "").strip() or None))
 
 
 class AnalystArchive:

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     """The platform's settings. Only `inbox`, `archive` (and DAGSTER_HOME for services) must be given."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", populate_by_name=True
+        env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True, frozen=True, extra="forbid", populate_by_name=True
     )
 
     inbox: Annotated[Path, Field(description="directory where the correlator drops its UVH5 files")]
@@ -142,10 +142,13 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("token", mode="before")
+    @field_validator("webhook_url", mode="after")
     @classmethod
-    def _empty_is_unset(cls, value: Any) -> Any:
-        return value or None
+    def _is_address(cls, value: str | None) -> str | None:
+        plain = value is None or (value.isascii() and value.isprintable() and " " not in value)
+        if value is not None and not (plain and value.startswith(("http://", "https://"))):
+            raise ValueError("it is an address that begins with http:// or https://, without blanks")
+        return value
 
     @field_validator("inbox", "archive", "dagster_home", "thresholds", "backups", mode="after")
     @classmethod
@@ -156,6 +159,12 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute_all(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(path.expanduser().absolute() for path in value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_unset(cls, values: Any) -> Any:
+        """NAME= in an environment file is no value: taken for a path, it would be the current directory."""
+        return _without_blanks(dict(values))
 
     @model_validator(mode="before")
     @classmethod
@@ -231,7 +240,22 @@ def refuse_unknown(environment: Mapping[str, str]) -> None:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`dsa110 settings` lists them all"
-            raise ConfigurationError(f"{name}={environment[name]!r}: there is no such setting; {hint}")
+            shown = repr(environment[name]) if near and not _is_secret(near[0]) else _MASK  # a password by a mistyped name
+            raise ConfigurationError(f"{name}={shown}: there is no such setting; {hint}")
+
+
+def is_given(name: str) -> bool:
+    """Whether a variable is in the environment with a value: NAME= is none."""
+    return bool(os.environ.get(name, "").strip())
+
+
+def _without_blanks(values: dict[str, Any]) -> dict[str, Any]:
+    inner = {key: _without_blanks(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: value for key, value in inner.items() if not (isinstance(value, str) and not value.strip())}
+
+
+def _is_secret(variable: str) -> bool:
+    return variable.removeprefix(PREFIX).lower() in SECRETS
 
 
 def _decoded(value: Any) -> Any:
@@ -281,7 +305,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _rows(settings: Settings) -> Iterator[Row]:
-    upper = {name.upper() for name in os.environ}
+    upper = {name.upper() for name in os.environ if is_given(name)}
     for name, field in Settings.model_fields.items():
         value, options = getattr(settings, name), _options(field)
         if options is None:
@@ -308,7 +332,7 @@ def _row(variable: str, value: Any, is_set: bool, environment: set[str], kind: A
     shown = (
         os.pathsep.join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
     )
-    if shown and variable in {PREFIX + name.upper() for name in SECRETS}:
+    if shown and _is_secret(variable):
         shown = _MASK
     return Row(variable, shown, source, _kind(kind), _limits(kind, field), field.description or "")
 

@@ -6,6 +6,7 @@ Tables, connections, transactions with bounded patience; the meaning of the rows
 from __future__ import annotations
 
 import random
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -30,6 +31,13 @@ T = TypeVar("T")
 
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text that sorts by its bytes: partition keys are compared as times."""
+
+_FORM = (
+    "it looks like postgresql://user:password@host:5432/name, with each of @ : / ? # % and blank in the user and the password "
+    "percent-encoded (@ is %40), or without the password, which is then PGPASSWORD's"
+)
+_BROKEN_CODE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+"""A percent sign that begins no code."""
 
 metadata = sa.MetaData()
 meta = sa.Table(
@@ -109,22 +117,24 @@ quarantine = sa.Table(
 )
 
 
-def normalise_url(text: str) -> URL:
-    """A database URL with its driver: `postgresql://` is psycopg2. Raises ConfigurationError for others."""
+def normalise_url(text: str, variable: str = "DSA110_DATABASE_URL") -> URL:
+    """A database URL with its driver: `postgresql://` is psycopg2.
+
+    Raises ConfigurationError, which names the variable and shows nothing of what may be a password, for others and for one
+    that is read otherwise than it was meant: a password with '@' would leave its end in the host's name.
+    """
     try:
-        url = make_url(text)
-    except ArgumentError:
-        raise ConfigurationError(
-            "DSA110_DATABASE_URL cannot be read; it looks like postgresql://user:password@host:5432/name"
-        ) from None
+        url = make_url(text.strip())
+    except (ArgumentError, ValueError):  # ValueError: the port is no number
+        raise ConfigurationError(f"{variable} cannot be read; {_FORM}") from None
     backend = url.get_backend_name()
     if backend in ("postgresql", "postgres"):
+        if text.count("@") > 1 or _BROKEN_CODE.search(text):
+            raise ConfigurationError(f"{variable} is ambiguous: a special character of the user or password is written as it is; {_FORM}")
         return url.set(drivername="postgresql+psycopg2")
     if backend == "sqlite" and url.database and url.database != ":memory:":
         return url
-    raise ConfigurationError(
-        f"DSA110_DATABASE_URL={url.render_as_string()}: use postgresql://... or sqlite:///file"
-    )
+    raise ConfigurationError(f"{variable} names a database of the kind {backend}: use postgresql://... or sqlite:///file")
 
 
 def make_engine(url: URL) -> Engine:
@@ -268,8 +278,8 @@ class Index:
 
     @property
     def where(self) -> str:
-        """The database as it may be shown: without its password."""
-        return self.url.render_as_string(hide_password=True)
+        """The database as it may be shown: without its password, which may also be among the options."""
+        return self.url.set(query={}).render_as_string(hide_password=True)
 
     def _explain(self, error: DBAPIError) -> Exception:
         """This package's error for a database's, decided by what can be done about it."""

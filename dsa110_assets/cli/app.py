@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -70,6 +71,7 @@ def run(arguments: Sequence[str] | None) -> int:
     gc.set_threshold(_GARBAGE_AFTER)
     if not sys.warnoptions:  # libraries' warnings are for whoever asks for them with -W, not for observers
         logging.captureWarnings(True)
+    console.make_streams_fit()
     try:
         with _sigterm_interrupts():
             status = build()(args=arguments, prog_name="dsa110", standalone_mode=False)
@@ -83,7 +85,13 @@ def run(arguments: Sequence[str] | None) -> int:
         console.warn("dsa110: interrupted; what was published stays, the rest resumes when run again")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader, `head` say, has all it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.give_up(sys.stdout)
+        return EXIT_UNDONE
+    except OSError as error:
+        if not console.is_lost(sys.stdout):
+            return _fault(error)
+        console.give_up(sys.stdout)
+        console.warn(f"dsa110: standard output cannot be written ({error.strerror}): the answer is not whole; give it another place")
         return EXIT_UNDONE
     except Exception as error:  # noqa: BLE001  the process boundary: nothing may end in a bare traceback
         return _fault(error)
@@ -116,7 +124,7 @@ def _usage(error: Exception) -> int:
 
 def _fault(error: Exception) -> int:
     path = log_path()
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler: logging.StreamHandler[Any] = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("dsa110_assets.cli")
     logger.addHandler(handler)
@@ -126,18 +134,20 @@ def _fault(error: Exception) -> int:
     handler.close()
     summary = " ".join(str(error).split()) or "no message"
     console.warn(
-        f"dsa110: a fault of this program, {type(error).__name__}: {summary}; the traceback is in {path}"
+        f"dsa110: a fault of this program, {type(error).__name__}: {summary}; the traceback is {f'in {path}' if path else 'above'}"
     )
     return EXIT_FAULT
 
 
-def log_path() -> Path:
-    """The log of this program's own faults: in the user's state directory, else the temporary one."""
+def log_path() -> Path | None:
+    """The log of this program's own faults: in the user's state directory, else the temporary one; None where neither can be written."""
     home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    directory = Path(home) / "dsa110"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / "dsa110.log").open("a", encoding="utf-8"):
-            return directory / "dsa110.log"
-    except OSError:
-        return Path(tempfile.gettempdir()) / f"dsa110-{os.getuid()}.log"
+    for make in (lambda: Path(home, "dsa110", "dsa110.log"), lambda: Path(tempfile.gettempdir(), f"dsa110-{os.getuid()}.log")):
+        try:
+            path = make()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8"):
+                return path
+        except OSError:
+            continue
+    return None

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
+from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.errors import ConfigurationError
 
 LAUNCHER_TAG = "dsa110/launcher"
@@ -23,11 +24,14 @@ POSTGRES_VARIABLE = "DAGSTER_PG_URL"
 def prepare_home(home: Path | None) -> Path:
     """DAGSTER_HOME, made on first use with the packaged configuration (PostgreSQL when DAGSTER_PG_URL is set).
 
-    Raises ConfigurationError when it is not set or cannot be written.
+    Raises ConfigurationError when it is not set or cannot be written, or DAGSTER_PG_URL cannot be read.
     """
     if home is None:
         raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
-    name = "dagster.postgres.yaml" if os.environ.get(POSTGRES_VARIABLE) else "dagster.yaml"
+    url = os.environ.get(POSTGRES_VARIABLE, "").strip()
+    if url:
+        normalise_url(url, POSTGRES_VARIABLE)  # Dagster's own word on a wrong one is a traceback
+    name = "dagster.postgres.yaml" if url else "dagster.yaml"
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "dagster.yaml").exists():

@@ -16,7 +16,7 @@ DEFAULT_SEASON_START = "2026-01-01"
 
 def season_start() -> str:
     """First day of the season ('YYYY-MM-DD'), from DSA110_START; it must be constant within a deployment."""
-    day = os.environ.get(SEASON_START_VARIABLE, DEFAULT_SEASON_START)
+    day = os.environ.get(SEASON_START_VARIABLE, "").strip() or DEFAULT_SEASON_START
     timegrid.parse_key(day)
     return day
 
