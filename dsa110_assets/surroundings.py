@@ -51,8 +51,8 @@ def _home_of_account() -> str:
 
 def _writable(place: Path) -> bool:
     """Whether this user may write into a directory, or make it."""
-    there = next((path for path in (place, *place.parents) if path.exists()), place)
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    there = next((path for path in (place, *place.parents) if os.path.exists(path)), place)
+    return os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
 
 
 def _temporary() -> Path | None:

@@ -5,6 +5,7 @@ Tables, connections, transactions with bounded patience; the meaning of the rows
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import sqlite3
@@ -19,7 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from dsa110_assets.archive import files
+from dsa110_assets.archive import files, readonly
 from dsa110_assets.errors import ConfigurationError, ResourceError, TransientError
 
 SCHEMA = 2
@@ -138,13 +139,19 @@ def normalise_url(text: str, variable: str = "DSA110_DATABASE_URL") -> URL:
 
 
 def make_engine(url: URL) -> Engine:
-    """An engine that never creates a database: SQLite files are opened, not made; busy timeout 30 s."""
+    """An engine that never creates a database: SQLite files are opened, not made; busy timeout 30 s.
+
+    An SQLite file that may not be written is opened afresh for every transaction, which then only reads (see `readonly`).
+    """
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(
             url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args={"connect_timeout": 10}
         )
     assert url.database is not None
-    uri = f"file:{quote(str(Path(url.database).absolute()))}?mode=rw"
+    path = Path(url.database).absolute()
+    uri = f"file:{quote(str(path))}?mode=rw"
+    if os.path.exists(path) and not readonly.may_write(path):
+        return _begun_by_hand(sa.create_engine("sqlite://", creator=lambda: readonly.connect(path, BUSY_S), poolclass=sa.pool.NullPool))
 
     def connect() -> sqlite3.Connection:
         # Transactions are begun by `begin` below: the driver's own would take a write lock too late.
@@ -153,6 +160,11 @@ def make_engine(url: URL) -> Engine:
     engine = sa.create_engine(
         "sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=2, max_overflow=8
     )
+    return _begun_by_hand(engine)
+
+
+def _begun_by_hand(engine: Engine) -> Engine:
+    """An SQLite engine with its transactions begun here, as the work in them needs."""
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
@@ -257,6 +269,12 @@ class Index:
     def _once(self, work: Callable[[Connection], T], *, writes: bool, any_format: bool) -> T:
         if self._engine is None:
             self._engine = make_engine(self.url)
+        if isinstance(self._engine.pool, sa.pool.NullPool) and self._file is not None:
+            return readonly.steadily(self._file, lambda: self._transact(work, writes=writes, any_format=any_format))
+        return self._transact(work, writes=writes, any_format=any_format)
+
+    def _transact(self, work: Callable[[Connection], T], *, writes: bool, any_format: bool) -> T:
+        assert self._engine is not None
         with self._engine.connect().execution_options(writes=writes) as connection, connection.begin():
             if not self._proven:
                 self._prove(connection, any_format)
@@ -291,7 +309,7 @@ class Index:
             )
         if "unable to open" in text and self._file and self._file.exists():
             return ConfigurationError(
-                f"The index {self.where} cannot be opened by this user; SQLite needs its directory writable"
+                f"The index {self.where} cannot be opened by this user; let this user read it and its directory (chmod, group membership)"
             )
         kind = type(error.orig).__name__.lower()
         if "unable to open" in text or "no such table" in text or "undefinedtable" in kind:
