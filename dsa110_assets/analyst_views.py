@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, NotFoundError, SilentWrongnessError
-from dsa110_assets.telescope import timegrid
+from dsa110_assets.telescope import earth, timegrid
 
 if TYPE_CHECKING:
     from astropy import units as u
@@ -186,10 +186,11 @@ class Visibility:
         return cls(product.id, found[0], dict(product.metadata))
 
     def to_uvdata(self) -> UVData:
-        """The visibilities as a pyuvdata object."""
+        """The visibilities as a pyuvdata object; of times after the installed IERS bulletins with a warning."""
         from pyuvdata import UVData
 
-        return UVData.from_file(str(self.path), file_type="ms")
+        with earth.bulletins_as_installed():
+            return UVData.from_file(str(self.path), file_type="ms")
 
 
 def calibration_at(store: Archive, mjd: float) -> Calibration:

@@ -142,9 +142,9 @@ def _fault(error: Exception) -> int:
 def log_path() -> Path | None:
     """The log of this program's own faults: in the user's state directory, else the temporary one; None where neither can be written."""
     home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    for make in (lambda: Path(home, "dsa110", "dsa110.log"), lambda: Path(tempfile.gettempdir(), f"dsa110-{os.getuid()}.log")):
+    for folder, name in ((Path(home, "dsa110"), "dsa110.log"), (None, f"dsa110-{os.getuid()}.log")):
         try:
-            path = make()
+            path = (folder or Path(tempfile.gettempdir())) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8"):
                 return path

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, DsaError
-from dsa110_assets.telescope import astrometry, band
+from dsa110_assets.telescope import astrometry, band, earth
 from dsa110_assets.visibilities.grouping import SAME_TIME_S, baseline_set
 from dsa110_assets.visibilities.samples import Samples
 from dsa110_assets.visibilities.types import Antennas, Visibilities
@@ -279,7 +279,8 @@ def _load_pyuvdata(
     from pyuvdata import UVData
 
     uvd = UVData()
-    uvd.read(str(header.path), file_type="uvh5", run_check=False)
+    with earth.bulletins_as_installed():
+        uvd.read(str(header.path), file_type="uvh5", run_check=False)
     shape = (header.times_mjd.size, -1, header.n_channels, uvd.Npols)
     values = uvd.data_array.reshape(shape)
     marks = uvd.flag_array.reshape(shape)
