@@ -58,7 +58,7 @@ def backup(
     at = now or datetime.now(UTC)
     destination = destination.absolute()
     temporary = destination / f".tmp-backup-{uuid.uuid4().hex[:12]}"
-    with files.typed_errors(f"Backup to {destination}"):
+    with files.typed_errors(f"Backup to {destination}", setting="DSA110_BACKUPS"):
         temporary.mkdir(parents=True)
         try:
             shutil.copy2(archive.root / MARKER, temporary / MARKER)

@@ -11,6 +11,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -221,9 +222,7 @@ class Index:
         """Make the tables where they are missing, and note whose index this is."""
         if self.url.get_backend_name() == "sqlite":
             assert self.url.database is not None
-            with sqlite3.connect(self.url.database, timeout=BUSY_S) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-            connection.close()
+            self._use_log(self.url.database)
         engine = make_engine(self.url)
         try:
             with engine.connect().execution_options(writes=True) as connection_, connection_.begin():
@@ -240,6 +239,19 @@ class Index:
             raise self._explain(error) from error
         finally:
             engine.dispose()
+
+    def _use_log(self, file: str) -> None:
+        """Have an SQLite file, made here if need be, keep a write-ahead log: readers then do not wait for a writer."""
+        with closing(sqlite3.connect(file, timeout=BUSY_S)) as connection:
+            try:
+                (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            except sqlite3.Error as error:
+                raise self._explain(sa.exc.OperationalError("PRAGMA journal_mode", None, error)) from error
+        if mode != "wal":
+            raise ConfigurationError(
+                f"The index {self.where}: its file system cannot share SQLite's log between processes; set DSA110_DATABASE_URL to a "
+                "PostgreSQL database, or to sqlite:///... on a disk of this machine"
+            )
 
     def close(self) -> None:
         """Give back the connections."""
@@ -307,7 +319,7 @@ class Index:
             return ResourceError(
                 f"The index {self.where}: no space left on its disk; free some, work resumes by itself"
             )
-        if "unable to open" in text and self._file and self._file.exists():
+        if "unable to open" in text and self._file and os.path.exists(self._file):
             return ConfigurationError(
                 f"The index {self.where} cannot be opened by this user; let this user read it and its directory (chmod, group membership)"
             )
@@ -326,7 +338,8 @@ class Index:
                 f"The index {self.where} cannot be written ({cause}); make it writable for this user"
             )
         if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) or error.connection_invalidated:
-            remedy = "another process holds it, or its disk fails" if self._file else "check DSA110_DATABASE_URL"
+            by_file = "another process holds it, its disk fails, or its file system refuses locks"
+            remedy = by_file if self._file else "check DSA110_DATABASE_URL"
             return TransientError(f"The index {self.where} does not answer: {cause}; {remedy}")
         return error
 

@@ -6,6 +6,7 @@ that size is found plausible.
 
 from __future__ import annotations
 
+import errno
 import math
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,31 @@ MAX_CHUNK_BYTES = 64 << 20
 MAX_ITEM_BYTES = 64 << 10
 """One element: numbers have 16 bytes at most, the string of cable delays some 1500."""
 KNOWN_FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF})
+
+
+LOCK_REFUSED = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO})
+"""What a file server says that gives no locks, or none at the moment."""
+
+
+_PASSING = LOCK_REFUSED | {
+    errno.EAGAIN, errno.EACCES, errno.ENOENT, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.EBUSY,
+    errno.EINTR, errno.ENOMEM, errno.ENODEV, errno.ECONNRESET, errno.EHOSTDOWN,
+}  # fmt: skip
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether an error says nothing about the data: a writer still holds its lock, permission, disk or file server is lost for now."""
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+def opened(path: Path) -> h5py.File:
+    """A file for reading: with HDF5's lock, which tells of a writer, or without it where the file server refuses locks."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if error.errno not in LOCK_REFUSED:
+            raise
+        return h5py.File(path, "r", locking=False)
 
 
 def require(good: bool, path: Path, reason: str) -> None:
