@@ -14,6 +14,8 @@ from pathlib import Path
 
 HOME, KERNELS = "HOME", "NUMBA_CACHE_DIR"
 _SOURCES = Path(__file__).parent
+completed: set[str] = set()
+"""The variables that `complete` filled in."""
 
 
 def complete() -> None:
@@ -23,8 +25,10 @@ def complete() -> None:
     """
     if not os.environ.get(HOME, "").strip():
         os.environ[HOME] = _home_of_account()
+        completed.add(HOME)
     if kernels_place() is None and (own := _temporary()) is not None:
         os.environ[KERNELS] = str(own)
+        completed.add(KERNELS)
         if "numba" in sys.modules:  # it has read its settings already
             sys.modules["numba"].config.CACHE_DIR = str(own)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import logging
@@ -21,6 +22,8 @@ from dsa110_assets.cli import console
 from dsa110_assets.errors import DsaError
 
 EXIT_UNDONE, EXIT_USAGE, EXIT_FAULT, EXIT_INTERRUPTED = 1, 2, 70, 130
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG)
+"""What says that a place cannot be used, rather than that this program asked for the wrong one."""
 _GARBAGE_AFTER = 50_000
 """Objects made until cycles among them are looked for; Python's usual 700 cost a second, all of it in imports."""
 COMMAND_MODULES = (
@@ -88,11 +91,7 @@ def run(arguments: Sequence[str] | None) -> int:
         console.give_up(sys.stdout)
         return EXIT_UNDONE
     except OSError as error:
-        if not console.is_lost(sys.stdout):
-            return _fault(error)
-        console.give_up(sys.stdout)
-        console.warn(f"dsa110: standard output cannot be written ({error.strerror}): the answer is not whole; give it another place")
-        return EXIT_UNDONE
+        return _refused(error)
     except Exception as error:  # noqa: BLE001  the process boundary: nothing may end in a bare traceback
         return _fault(error)
     return status if isinstance(status, int) else 0
@@ -120,6 +119,18 @@ def _usage(error: Exception) -> int:
         return EXIT_USAGE
     console.warn(f"{command}: {' '.join(message.split()).rstrip('.')}. Try: {command} --help")
     return EXIT_USAGE
+
+
+def _refused(error: OSError) -> int:
+    """What the system refused: standard output, or a place that this user or this machine may not use. Else it is a fault."""
+    if error.filename is not None and error.errno in REFUSALS:
+        console.warn(f"dsa110: {error.filename}: {error.strerror}; let this user use it, or name another place (dsa110 doctor)")
+        return EXIT_UNDONE
+    if not console.is_lost(sys.stdout):
+        return _fault(error)
+    console.give_up(sys.stdout)
+    console.warn(f"dsa110: standard output cannot be written ({error.strerror}): the answer is not whole; give it another place")
+    return EXIT_UNDONE
 
 
 def _fault(error: Exception) -> int:
