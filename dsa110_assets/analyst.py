@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsa110_assets.analyst_times import bound, required
+from dsa110_assets.analyst_times import bound, moment
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.telescope import timegrid
 
@@ -107,7 +107,7 @@ class AnalystArchive:
         """The partition of `asset` that holds the time `key`."""
         from dsa110_assets.orchestration.recipes import RECIPES
 
-        mjd = timegrid.datetime_to_mjd(required(key))
+        mjd = timegrid.datetime_to_mjd(moment(key))
         grain = RECIPES[asset].grain
         if grain == "night":
             return timegrid.night_key(mjd)
@@ -162,7 +162,7 @@ class AnalystArchive:
         """
         from dsa110_assets.analyst_views import calibration_at
 
-        return calibration_at(self.store, timegrid.datetime_to_mjd(required(at)))
+        return calibration_at(self.store, timegrid.datetime_to_mjd(moment(at)))
 
     # -- sources --
 

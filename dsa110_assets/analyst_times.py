@@ -30,20 +30,20 @@ def bound(value: Moment | None) -> datetime | str | None:
         return value.isoformat()
     if isinstance(value, np.datetime64) and value.dtype in _DAYS and not np.isnat(value):
         return str(value.astype("datetime64[D]"))
-    return None if value is None else required(value)
+    return None if value is None else moment(value)
 
 
-def required(value: Moment) -> datetime:
+def moment(value: Moment) -> datetime:
     """UTC datetime of a time; one without a zone is UTC, a date its first moment. Raises NotFoundError that says the forms."""
     try:
         found = _datetime(value)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise NotFoundError(f"{value!r} is no time; {FORMS}") from error
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _datetime(value: Any) -> datetime:
-    """As `required`; raises what the conversion does."""
+    """As `moment`; raises what the conversion does."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, str):

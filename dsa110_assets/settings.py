@@ -99,6 +99,11 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=1e5, description="memory of a step [GiB]; one that needs more has its large arrays in a file and is slower")
     ] = 6.0
     host: Annotated[str, Field(min_length=1, description="address the web servers listen on")] = "127.0.0.1"
+    hosts: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(description="names under which the web servers are reached, beside this machine's own and addresses; by commas"),
+    ] = ()
     port: Annotated[int, Field(ge=1, le=65535, description="port of Dagster's web server")] = 3000
     portal_port: Annotated[int, Field(ge=1, le=65535, description="port of the portal")] = 3001
     token: Annotated[
@@ -141,6 +146,11 @@ class Settings(BaseSettings):
                 else [p for p in value.split(os.pathsep) if p]
             )
         return value
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
 
     @field_validator("webhook_url", mode="after")
     @classmethod
@@ -329,9 +339,8 @@ def _rows(settings: Settings) -> Iterator[Row]:
 
 def _row(variable: str, value: Any, is_set: bool, environment: set[str], kind: Any, field: FieldInfo) -> Row:
     source = "environment" if variable in environment else "argument" if is_set else "default"
-    shown = (
-        os.pathsep.join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
-    )
+    separator = os.pathsep if variable == f"{PREFIX}CATALOGUES" else ","
+    shown = separator.join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
     if shown and _is_secret(variable):
         shown = _MASK
     return Row(variable, shown, source, _kind(kind), _limits(kind, field), field.description or "")

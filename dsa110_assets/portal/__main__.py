@@ -22,7 +22,7 @@ def main() -> int:
     try:
         configured = settings.load()
         host = arguments.host or configured.host
-        app = create_app(configured.archive, inbox=configured.inbox, hosts=(host,))
+        app = create_app(configured.archive, inbox=configured.inbox, hosts=(host, *configured.hosts))
     except DsaError as error:
         print(f"portal: {error}", file=sys.stderr)
         return 1
