@@ -20,6 +20,8 @@ from dagster._grpc.server import DagsterApiServer, DagsterGrpcServer
 from dagster._utils.interrupts import setup_interrupt_handlers
 from dagster._utils.log import configure_loggers
 
+from dsa110_assets.cli import sockets
+
 MODULE = "dsa110_assets.definitions"
 LOCATION = "dsa110_assets"
 WARM = "dsa110_assets.cli.warm"
@@ -38,6 +40,7 @@ def serve(host: str, port: int) -> None:
     """Serve the definitions on host:port until a signal ends it."""
     setup_interrupt_handlers()
     configure_loggers()
+    sockets.fit()
     multiprocessing.set_forkserver_preload([WARM])
     multiprocessing.forkserver.ensure_running()  # now, not at the first run: it warms up while this server loads
     logger = logging.getLogger("dagster.code_server")

@@ -12,12 +12,8 @@ from pathlib import Path
 
 from dsa110_assets import surroundings
 from dsa110_assets.archive import files
+from dsa110_assets.cli import sockets
 from dsa110_assets.errors import DsaError
-
-SOCKET_BYTES = 107
-"""Longest address of a local socket on Linux (sun_path, without its end)."""
-SOCKET_NAME_BYTES = 32
-"""What Python's multiprocessing appends to the temporary directory."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +82,8 @@ def temporary() -> Finding:
         place = tempfile.gettempdir()
     except OSError as error:
         return Finding("temporary files", False, str(error), "set TMPDIR to a directory this user can write")
-    longest = SOCKET_BYTES - SOCKET_NAME_BYTES
-    if len(os.fsencode(place)) > longest:
-        found = f"{place} has {len(os.fsencode(place))} bytes: sockets there can have no more than {longest}"
+    if len(os.fsencode(place)) > sockets.LONGEST_PLACE_BYTES:
+        found = f"{place} has {len(os.fsencode(place))} bytes, and a path with sockets in it no more than {sockets.LONGEST_PLACE_BYTES}"
         return Finding("temporary files", False, found, "set TMPDIR to a shorter path, /tmp say")
     told = os.environ.get("TMPDIR", "").strip()
     if told and Path(told).absolute() != Path(place).absolute():
