@@ -186,7 +186,7 @@ class Visibility:
         return cls(product.id, found[0], dict(product.metadata))
 
     def to_uvdata(self) -> UVData:
-        """The visibilities as a pyuvdata object; of times after the installed IERS bulletins with a warning."""
+        """The visibilities as a pyuvdata object; after the installed IERS bulletins, their last day holds."""
         from pyuvdata import UVData
 
         with earth.bulletins_as_installed():

@@ -37,6 +37,7 @@ NOT_SETTINGS = frozenset({"DSA110_CRASH_AT", "DSA110_VENV", "DSA110_DEMO", "DSA1
 _MASK = "********"
 SECRETS = frozenset({"database_url", "token", "webhook_url"})
 """Settings that may hold a password or a token: never printed."""
+_NEVER_SHOWN = frozenset(PREFIX + name.upper() for name in (*SECRETS, "db_password"))
 
 
 class Settings(BaseSettings):
@@ -250,7 +251,8 @@ def refuse_unknown(environment: Mapping[str, str]) -> None:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`dsa110 settings` lists them all"
-            shown = repr(environment[name]) if near and not _is_secret(near[0]) else _MASK  # a password by a mistyped name
+            harmless = near and near[0] not in _NEVER_SHOWN  # a password may stand behind a mistyped name
+            shown = repr(environment[name]) if harmless else _MASK
             raise ConfigurationError(f"{name}={shown}: there is no such setting; {hint}")
 
 
@@ -262,10 +264,6 @@ def is_given(name: str) -> bool:
 def _without_blanks(values: dict[str, Any]) -> dict[str, Any]:
     inner = {key: _without_blanks(value) if isinstance(value, dict) else value for key, value in values.items()}
     return {key: value for key, value in inner.items() if not (isinstance(value, str) and not value.strip())}
-
-
-def _is_secret(variable: str) -> bool:
-    return variable.removeprefix(PREFIX).lower() in SECRETS
 
 
 def _decoded(value: Any) -> Any:
@@ -341,7 +339,7 @@ def _row(variable: str, value: Any, is_set: bool, environment: set[str], kind: A
     source = "environment" if variable in environment else "argument" if is_set else "default"
     separator = os.pathsep if variable == f"{PREFIX}CATALOGUES" else ","
     shown = separator.join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
-    if shown and _is_secret(variable):
+    if shown and variable in _NEVER_SHOWN:
         shown = _MASK
     return Row(variable, shown, source, _kind(kind), _limits(kind, field), field.description or "")
 
