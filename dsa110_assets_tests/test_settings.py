@@ -123,9 +123,10 @@ def test_a_blank_variable_is_as_if_it_were_not_there(monkeypatch, name, blank):
 
 
 def what_is_loaded():
-    """Every setting with where it comes from, or what is wrong with them."""
+    """Every setting and which were given, or what is wrong with them."""
     try:
-        return settings.describe(settings.load())
+        loaded = settings.load()
+        return loaded, loaded.model_fields_set
     except ConfigurationError as error:
         return str(error)
 

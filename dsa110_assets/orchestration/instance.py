@@ -19,6 +19,9 @@ BACKFILL = "backfill"
 BACKFILL_NICE = 10
 """Beside a live run, a backfill's gets a tenth of a processor; alone, all of it. Reading and writing follow."""
 POSTGRES_VARIABLE = "DAGSTER_PG_URL"
+RUNS, EVENTS = Path("history", "runs.db"), Path("history", "runs")
+"""Where Dagster's SQLite storage has the runs, and a database of the events of each."""
+DATABASES = (RUNS, EVENTS / "index.db", Path("schedules", "schedules.db"))
 
 
 def prepare_home(home: Path | None) -> Path:
@@ -38,7 +41,16 @@ def prepare_home(home: Path | None) -> Path:
             (home / "dagster.yaml").write_bytes(files("dsa110_assets.orchestration").joinpath(name).read_bytes())
     except OSError as error:
         raise ConfigurationError(f"DAGSTER_HOME={home} cannot be written ({error.strerror}); name another directory") from error
+    if (refused := not_writable(home)) is not None:
+        raise ConfigurationError(f"DAGSTER_HOME={home}: {refused} cannot be written by this user; let it, or name another directory")
     return home
+
+
+def not_writable(home: Path) -> Path | None:
+    """The first of a home directory and its SQLite databases that this user may not write; None if there is none."""
+    files_there = [home / part for part in DATABASES if os.path.exists(home / part)]
+    places = [home, *(path.parent for path in files_there), *files_there]
+    return next((path for path in places if not os.access(path, os.W_OK)), None)
 
 
 def open_instance(home: Path | None) -> dg.DagsterInstance:

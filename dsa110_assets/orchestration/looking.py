@@ -3,7 +3,6 @@
 Dagster itself cannot: it opens its SQLite databases for writing, and may bring them up to date.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,12 +11,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from dsa110_assets.archive import databases, readonly
-from dsa110_assets.orchestration.instance import open_instance
-
-RUNS, SCHEDULES = Path("history", "runs.db"), Path("schedules", "schedules.db")
-EVENTS = Path("history", "runs")
-"""Where each run has a database of its events, and all of them an index."""
+from dsa110_assets.archive import databases
+from dsa110_assets.orchestration.instance import DATABASES, EVENTS, RUNS, not_writable, open_instance
 
 
 @contextmanager
@@ -25,15 +20,14 @@ def instance_of(home: Path) -> Iterator[dg.DagsterInstance]:
     """The instance of a home directory, for reading. Of one that may not be written, a copy: the runs, and the events of those
     that did not succeed.
     """
-    databases_there = [home / part for part in (RUNS, SCHEDULES, EVENTS / "index.db") if (home / part).exists()]
-    if os.access(home, os.W_OK | os.X_OK) and all(readonly.may_write(path) for path in databases_there):
+    if not_writable(home) is None:
         with open_instance(home) as instance:
             yield instance
         return
     with tempfile.TemporaryDirectory(prefix="dsa110-dagster-") as folder:
         copy = Path(folder)
         shutil.copyfile(home / "dagster.yaml", copy / "dagster.yaml")
-        for path in databases_there:
+        for path in (home / part for part in DATABASES if (home / part).exists()):
             databases.dump_sqlite(path, copy / path.relative_to(home))
         for run_id in _unsuccessful(copy / RUNS):
             if (home / EVENTS / f"{run_id}.db").exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dsa110_assets.cli import app
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 
 PROGRAM = [sys.executable, "-c", "import sys; from dsa110_assets.cli import main; sys.exit(main(sys.argv[1:]))"]
@@ -87,3 +89,10 @@ def test_a_fault_is_told_where_no_log_can_be_kept(small: SmallArchive, tmp_path:
     assert done.returncode == 70
     assert "the traceback is above" in done.stderr
     assert "ValueError: x" in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_a_place_that_is_refused_is_no_fault(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """What nobody foresaw of a named place; without a name it is a fault of the program."""
+    assert app._refused(OSError(number, os.strerror(number), "/some/place")) == 1
+    assert capsys.readouterr().err.startswith(f"dsa110: /some/place: {os.strerror(number)}; let this user use it")
