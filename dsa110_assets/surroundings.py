@@ -45,6 +45,15 @@ def kernels_place() -> Path | None:
     return Path(cache, "numba") if _writable(Path(cache, "numba")) else None
 
 
+def is_nowhere() -> bool:
+    """Whether the current directory has been removed: relative paths then mean nothing."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def _home_of_account() -> str:
     """The home directory of the account, as `~` has it; the root directory for a number without an account."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,3 +36,12 @@ def chromium(profile: Path, *flags: str) -> Iterator[Any]:
         yield opened
     finally:
         opened.quit()
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers there, and well."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

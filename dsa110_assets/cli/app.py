@@ -18,6 +18,7 @@ from typing import Any
 
 import typer
 
+from dsa110_assets import surroundings
 from dsa110_assets.cli import console
 from dsa110_assets.errors import DsaError
 
@@ -75,6 +76,9 @@ def run(arguments: Sequence[str] | None) -> int:
     if not sys.warnoptions:  # libraries' warnings are for whoever asks for them with -W, not for observers
         logging.captureWarnings(True)
     console.make_streams_fit()
+    if any(not word.strip() for word in (sys.argv[1:] if arguments is None else arguments)):
+        console.warn("dsa110: an argument is empty: a variable that is not set, perhaps; for a path it would be the current directory")
+        return EXIT_USAGE
     try:
         with _sigterm_interrupts():
             status = build()(args=arguments, prog_name="dsa110", standalone_mode=False)
@@ -123,6 +127,9 @@ def _usage(error: Exception) -> int:
 
 def _refused(error: OSError) -> int:
     """What the system refused: standard output, or a place that this user or this machine may not use. Else it is a fault."""
+    if surroundings.is_nowhere():
+        console.warn("dsa110: the current directory is gone; change to another (cd), and run this again")
+        return EXIT_UNDONE
     if error.filename is not None and error.errno in REFUSALS:
         console.warn(f"dsa110: {error.filename}: {error.strerror}; let this user use it, or name another place (dsa110 doctor)")
         return EXIT_UNDONE

@@ -78,6 +78,15 @@ def say(text: str) -> None:
     out().print(escape(text))
 
 
+def mention(text: str) -> None:
+    """As `say`, for what goes on without it: where it cannot be written, nothing stops."""
+    try:
+        say(text)
+        sys.stdout.flush()
+    except OSError:
+        give_up(sys.stdout)
+
+
 def warn(text: str) -> None:
     """Print a line of plain text on standard error; one that cannot be written there stops no work."""
     try:

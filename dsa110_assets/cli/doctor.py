@@ -54,7 +54,7 @@ def examine(*, casa: bool) -> list[Finding]:
     from dsa110_assets.settings import is_given
 
     configured, first = _settings()
-    findings = [first]
+    findings = [first, *doctor_host.current_directory()]
     if configured is not None:
         home = configured.dagster_home or configured.archive / "dagster"
         findings += [

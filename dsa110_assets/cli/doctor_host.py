@@ -57,6 +57,12 @@ def _require_database(path: Path) -> None:
         connection.commit()
 
 
+def current_directory() -> list[Finding]:
+    """Nothing but where it is gone: paths are relative to it, and libraries look for it."""
+    gone = Finding("current directory", False, "it is gone", "change to another (cd)")
+    return [gone] if surroundings.is_nowhere() else []
+
+
 def home() -> Finding:
     """The home directory that libraries want to be told of."""
     told = os.environ[surroundings.HOME]

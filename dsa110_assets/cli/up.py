@@ -55,10 +55,9 @@ def up(
                 if configured.token
                 else f"{bind} can be reached by others, and DSA110_TOKEN is not set: Dagster is read-only"
             )
-        console.say(
+        console.mention(
             f"Dagster  http://{bind}:{web_port}\nPortal   http://{bind}:{pages_port}\nCtrl-C stops both."
         )
-        sys.stdout.flush()
 
     services.run(_services(home, bind, web_port, pages_port), console.warn, on_ready)
     console.warn("all stopped")

@@ -96,3 +96,19 @@ def test_a_place_that_is_refused_is_no_fault(number: int, capsys: pytest.Capture
     """What nobody foresaw of a named place; without a name it is a fault of the program."""
     assert app._refused(OSError(number, os.strerror(number), "/some/place")) == 1
     assert capsys.readouterr().err.startswith(f"dsa110: /some/place: {os.strerror(number)}; let this user use it")
+
+
+@pytest.mark.parametrize("command", [("products", ""), ("groups", ""), ("process", " "), ("archive", "backup", ""), ("simulate", "")])
+def test_an_empty_argument_is_not_the_current_directory(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+    """As `dsa110 process "$INBOX"` has one where the variable is not set."""
+    assert app.run(command) == 2
+    assert "an argument is empty" in capsys.readouterr().err
+
+
+def test_a_current_directory_that_is_gone_is_no_fault(small: SmallArchive, tmp_path: Path) -> None:
+    code = 'mkdir "$0/gone"; cd "$0/gone"; rmdir "$0/gone"; exec "$@"'
+    environment = {**os.environ, **small.environment, "DSA110_ARCHIVE": "relative", "XDG_STATE_HOME": str(tmp_path / "state")}
+    command = ["sh", "-c", code, str(tmp_path), *PROGRAM, "status"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "the current directory is gone" in done.stderr

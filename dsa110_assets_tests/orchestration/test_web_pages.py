@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -21,7 +20,7 @@ from dsa110_assets.cli.services import free_port
 from dsa110_assets.orchestration import rules
 from dsa110_assets.orchestration.process import ProcessReport
 from dsa110_assets.settings import Settings
-from dsa110_assets_tests.browser import chromium
+from dsa110_assets_tests.browser import answers, chromium
 
 START_S, SEEN_S = 120.0, 60.0
 GROUPS = {
@@ -73,14 +72,6 @@ def served(finished_run: tuple[Settings, ProcessReport], tmp_path_factory: pytes
             process.terminate()
         for process in started:
             process.wait(60)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 Visit = Callable[..., Any]

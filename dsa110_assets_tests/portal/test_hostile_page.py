@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +20,7 @@ import pytest
 
 from dsa110_assets.cli.services import free_port
 from dsa110_assets.orchestration.instance import open_instance
-from dsa110_assets_tests.browser import chromium
+from dsa110_assets_tests.browser import answers, chromium
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 
 EVIL = "evil.example"
@@ -102,14 +101,6 @@ def running(command: tuple[str, ...], ready: str, environment: dict[str, str], l
     finally:
         process.terminate()
         process.wait(60)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def visit(browser: Any, address: str) -> dict[str, Any]:
