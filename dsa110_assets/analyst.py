@@ -6,15 +6,13 @@ not imported: an analyst needs the archive and this package, not the pipeline's 
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.analyst_times import bound, moment
 from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.sky.names import look_up, some
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
 ARCHIVE_VARIABLE, DATABASE_VARIABLE = "DSA110_ARCHIVE", "DSA110_DATABASE_URL"
-_NAME_NOISE = re.compile(r"[\s_]+")
 
 
 def open_archive(path: str | Path | None = None) -> AnalystArchive:
@@ -120,7 +117,7 @@ class AnalystArchive:
             return f"the archive holds no {asset} at all"
         day = [key for key in present if key.startswith(partition[:10])]
         if day:
-            return f"that night there are {len(day)}: {_some(day)}"
+            return f"that night there are {len(day)}: {some(day)}"
         return f"there are {len(present)}, from {present[0]} to {present[-1]}"
 
     # -- images and visibilities --
@@ -182,9 +179,9 @@ class AnalystArchive:
 
         `error` is about the source's own mean, with each epoch's systematic part, and `absolute_error` about its true flux, at the
         frequency `meta["frequency"]`.
-        `name` is a source id (case, blanks and underscores do not matter). A non-detection is a row whose
-        `flux` is the forced flux and `limit` the 5 sigma upper limit; `limit` is NaN where detected.
-        Raises NotFoundError that names the nearest.
+        `name` is a source id; where none is written so, the one that differs in case, blanks and underscores alone.
+        A non-detection is a row whose `flux` is the forced flux and `limit` the 5 sigma upper limit; `limit` is NaN
+        where detected. Raises NotFoundError that names the nearest, or all that are meant.
         """
         from dsa110_assets import analyst_tables as tables
 
@@ -211,15 +208,7 @@ class AnalystArchive:
     def _source_id(self, product: Product, name: str) -> str:
         from dsa110_assets import analyst_tables as tables
 
-        known = {_normalised(source): source for source in tables.source_ids(product)}
-        wanted = _normalised(name)
-        if wanted in known:
-            return known[wanted]
-        near = [known[key] for key in difflib.get_close_matches(wanted, list(known), n=3, cutoff=0.4)]
-        hint = (
-            f"nearest names: {', '.join(near)}" if near else f"the first are {_some(sorted(known.values()))}"
-        )
-        raise NotFoundError(f"no light curve of {name!r} among {len(known)} sources; {hint}")
+        return look_up(name, ([(source, source) for source in tables.source_ids(product)],), "source")
 
     # -- provenance --
 
@@ -249,8 +238,6 @@ def known_asset(asset: str | None) -> str | None:
     return asset
 
 
-def _normalised(name: str) -> str:
-    return _NAME_NOISE.sub("", name).lower()
 
 
 def _cone(ra: Any, dec: Any, radius: Any) -> tuple[float, float, float] | tuple[None, None, None]:
@@ -290,7 +277,3 @@ def _angle(value: Any, sexagesimal_unit: Any) -> float:
         return float(u.Quantity(value, u.deg).to_value(u.deg))
     except (ValueError, TypeError, u.UnitsError) as error:
         raise ConfigurationError(f"{value!r} is no angle: use degrees, a Quantity, or '12h30m49s'") from error
-
-
-def _some(keys: Sequence[str], limit: int = 6) -> str:
-    return ", ".join(keys) if len(keys) <= limit else f"{', '.join(keys[: limit - 1])} … {keys[-1]}"

@@ -87,8 +87,9 @@ def light_curve(product: Product, source_id: str) -> TimeSeries:
             series[name] = frame[column].to_numpy(dtype=np.float64) * u.Jy
     series["detected"] = frame["detected"].to_numpy(dtype=bool)
     series["flags"] = frame["quality"].to_numpy(dtype=np.int64)
-    for name in ("correction", "correction_err"):
-        series[name] = frame[name].to_numpy(dtype=np.float64)
+    for name in ("correction", "correction_err", "spectral_index", "spectral_index_err"):
+        if name in frame:  # those of earlier code have no indices
+            series[name] = frame[name].to_numpy(dtype=np.float64)
     series["n_references"] = frame["n_references"].to_numpy(dtype=np.int64)
     for name, column in {"epoch": "epoch", "product_id": "mosaic_id"}.items():
         series[name] = frame[column].astype(str).to_numpy(dtype=np.str_)

@@ -96,6 +96,11 @@ class Settings(BaseSettings):
             description="catalogue files (CSV, FITS, Parquet, VOTable), separated as in PATH, or a JSON list"
         ),
     ] = ()
+    catalogue_frequencies_mhz: Annotated[
+        dict[str, Annotated[float, Field(ge=10, le=1e5)]],
+        NoDecode,
+        Field(description='JSON: frequency of the fluxes [MHz] by file name, for catalogues that do not say it, as in {"deep.csv": 943.5}'),
+    ] = {}
     memory_limit_gib: Annotated[
         float, Field(gt=0, le=1e5, description="memory of a step [GiB]; one that needs more has its large arrays in a file and is slower")
     ] = 6.0
@@ -147,6 +152,11 @@ class Settings(BaseSettings):
                 else [p for p in value.split(os.pathsep) if p]
             )
         return value
+
+    @field_validator("catalogue_frequencies_mhz", mode="before")
+    @classmethod
+    def _decode_frequencies(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -202,6 +212,22 @@ class Settings(BaseSettings):
                 "choose two separate directories, for raw files are never touched"
             )
         return self
+
+    @model_validator(mode="after")
+    def _frequencies_of_catalogues(self) -> Settings:
+        there = {name for path in self.catalogues for name in (path.name, str(path))}
+        for name in self.catalogue_frequencies_mhz:
+            if name not in there:
+                raise ValueError(
+                    f"DSA110_CATALOGUE_FREQUENCIES_MHZ names {name!r}, which is not among DSA110_CATALOGUES "
+                    f"({', '.join(path.name for path in self.catalogues) or 'none'}); correct one of them"
+                )
+        return self
+
+    def catalogue_frequency_hz(self, path: Path) -> float | None:
+        """The frequency [Hz] that `catalogue_frequencies_mhz` gives a catalogue's fluxes, if it does."""
+        told = self.catalogue_frequencies_mhz.get(str(path), self.catalogue_frequencies_mhz.get(path.name))
+        return None if told is None else told * 1e6
 
     @property
     def thresholds_path(self) -> Path:
@@ -337,8 +363,11 @@ def _rows(settings: Settings) -> Iterator[Row]:
 
 def _row(variable: str, value: Any, is_set: bool, environment: set[str], kind: Any, field: FieldInfo) -> Row:
     source = "environment" if variable in environment else "argument" if is_set else "default"
-    separator = os.pathsep if variable == f"{PREFIX}CATALOGUES" else ","
-    shown = separator.join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
+    if isinstance(value, dict):
+        shown = json.dumps(value) if value else ""
+    else:
+        separator = os.pathsep if variable == f"{PREFIX}CATALOGUES" else ","
+        shown = separator.join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
     if shown and variable in _NEVER_SHOWN:
         shown = _MASK
     return Row(variable, shown, source, _kind(kind), _limits(kind, field), field.description or "")

@@ -74,6 +74,9 @@ class Thresholds(BaseModel):
     max_flag_fraction: Annotated[
         Fraction, Field(description="most flagged data, receptors known to be dead aside")
     ] = 0.5
+    min_judged_wide: Annotated[
+        Fraction, Field(description="least part of the antennas in which wide interference could be looked for")
+    ] = 0.5
     max_solution_flag_fraction: Annotated[
         Fraction, Field(description="most flagged calibration solutions of living receptors")
     ] = 0.3

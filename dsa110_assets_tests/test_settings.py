@@ -76,9 +76,24 @@ def test_catalogues_are_a_path_list_or_json(monkeypatch, text):
     assert settings.load().catalogues == (Path("/a.csv"), Path("/b.fits"))
 
 
+def test_the_frequency_of_a_catalogue_is_told_by_file_name(monkeypatch):
+    monkeypatch.setenv("DSA110_CATALOGUES", f"/a/deep.csv{os.pathsep}/b/deep.csv{os.pathsep}/b/nvss.fits")
+    monkeypatch.setenv("DSA110_CATALOGUE_FREQUENCIES_MHZ", '{"deep.csv": 943.5, "/b/deep.csv": 1280}')
+    loaded = settings.load()
+    assert [loaded.catalogue_frequency_hz(path) for path in loaded.catalogues] == [943.5e6, 1280e6, None]
+    (row,) = [row for row in settings.describe(loaded) if row.name == "DSA110_CATALOGUE_FREQUENCIES_MHZ"]
+    assert row.value == '{"deep.csv": 943.5, "/b/deep.csv": 1280.0}'
+    monkeypatch.setenv("DSA110_CATALOGUE_FREQUENCIES_MHZ", '{"deeep.csv": 943.5}')
+    with pytest.raises(ConfigurationError, match=r"'deeep.csv', which is not among DSA110_CATALOGUES .*deep.csv"):
+        settings.load()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
+        ("DSA110_CATALOGUE_FREQUENCIES_MHZ", '{"a.csv": 1.4}', "DSA110_CATALOGUE_FREQUENCIES_MHZ"),
+        ("DSA110_CATALOGUE_FREQUENCIES_MHZ", "1400", "DSA110_CATALOGUE_FREQUENCIES_MHZ"),
+        ("DSA110_CATALOGUE_FREQUENCIES_MHZ", "{a: 1400", "DSA110_CATALOGUE_FREQUENCIES_MHZ"),
         ("DSA110_PORT", "many", "DSA110_PORT='many' is refused: input should be a valid integer"),
         (
             "DSA110_PORT",

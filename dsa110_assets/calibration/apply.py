@@ -37,7 +37,7 @@ def apply(
     """
     gains, good = total_gains(vis, tables, interpolation)
     inverse = np.where(good, 1 / gains, 0).astype(np.complex64)
-    power = weight_factors(vis, vis.data[:AUTO_INTEGRATIONS, vis.is_auto], gains, good)
+    power = weight_factors(vis, system_power(vis, vis.data[:AUTO_INTEGRATIONS, vis.is_auto], gains, good), gains, good)
     data = vis.data if in_place else np.empty_like(vis.data)
     flags = vis.flags if in_place else np.empty_like(vis.flags)
     weights = vis.weights if in_place else np.empty_like(vis.weights)
@@ -46,18 +46,17 @@ def apply(
 
 
 def weight_factors(
-    frame: Visibilities, autos: NDArray[np.complex64], gains: NDArray[np.complex128], good: NDArray[np.bool_]
+    frame: Visibilities, system_jy: NDArray[np.float64], gains: NDArray[np.complex128], good: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """What an antenna contributes to weights of corrected data: (time or 1, antenna, channel or 1, pol), 0 where not `good`.
 
     sigma^2 of a real part is A_i A_j / (2 dnu t), A the corrected autocorrelation, that is, the system's flux density
     (the radiometer equation for a correlation, Thompson, Moran & Swenson 2017, section 6.2): noise that was amplified
-    together with the sky is no smaller on an antenna of high gain, which |g|^2 alone would prefer. `autos` (time,
-    autocorrelation, channel, pol) are of the frame's first AUTO_INTEGRATIONS; an antenna's A is the median over them, or that
-    of the other antennas where it has none; without any the factors are |g|^2.
+    together with the sky is no smaller on an antenna of high gain, which |g|^2 alone would prefer. `system_jy` is what
+    `system_power` has of the frame's first AUTO_INTEGRATIONS; where an antenna has none it is the median of the others; without
+    any the factors are |g|^2.
     """
     power = np.where(good, gains.real**2 + gains.imag**2, 0)
-    system_jy = system_power(frame, autos, gains, good)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # medians of nothing: NaN is what is wanted
         system_jy = np.where(np.isfinite(system_jy), system_jy, np.nanmedian(system_jy, axis=(0, 1, 2)))

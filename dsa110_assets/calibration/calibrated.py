@@ -92,7 +92,7 @@ def _compared(
     if against is not None and len(against.sky):
         observed = antennas.observe(vis, against.sky, against.options, against.search)
         antennas.correct(vis, observed.sums, observed.epoch, observed.scale_applied, observed.noise)
-    measurement_set.write(vis, path, observer_note=observer_note)
+    measurement_set.write(vis, path, observer_note=observer_note, unit="Jy")
     return Calibrated(vis, float(vis.flags[:, ~vis.is_auto].mean()), observed, system_jy)
 
 
@@ -105,8 +105,8 @@ def _corrected(
         gains, good = apply.total_gains(frame, tables)
         averaged, delay_s = _geometry(frame, channels, times)
         autos = stored.autocorrelations(apply.AUTO_INTEGRATIONS)
-        power = apply.weight_factors(frame, autos, gains, good)
-        system_jy = _over_band(apply.system_power(frame, autos, gains, good))
+        power_jy = apply.system_power(frame, autos, gains, good)
+        power, system_jy = apply.weight_factors(frame, power_jy, gains, good), _over_band(power_jy)
         correction = _Correction(np.where(good, 1 / gains, 0).astype(np.complex64), power, delay_s, channels, times)
         shape = averaged.data.shape
         data, flags, weights = np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(shape, np.float32)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dsa110_assets.calibration.gains import Gains, Kind
 from dsa110_assets.errors import BadDataError
+from dsa110_assets.visibilities import ms_columns
 
 DAY_S = 86400.0
 _KINDS: dict[str, Kind] = {"B Jones": "B", "G Jones": "G", "K Jones": "K"}
@@ -92,6 +93,8 @@ def _description(real: bool) -> dict[str, Any]:
 def _put_rows(table: Any, gains: Gains, real: bool) -> None:
     n_time, n_ant, n_chan, _ = gains.values.shape
     n = n_time * n_ant
+    for name in ("FPARAM" if real else "CPARAM", "PARAMERR", "FLAG", "SNR", "WEIGHT"):
+        ms_columns.fix_shape(table, name, [n_chan, 2])
     table.addrows(n)
     table.putcol("TIME", np.repeat(gains.times_mjd * DAY_S, n_ant))
     table.putcol("INTERVAL", np.full(n, gains.interval_s))

@@ -52,7 +52,7 @@ def products(
 
 @app.command(epilog='Example: dsa110 lightcurve "NVSS J123456+161622" --out curve.ecsv')
 def lightcurve(
-    source: str = typer.Argument(..., help="Source id; case, blanks and underscores do not matter."),
+    source: str = typer.Argument(..., help="Source id; case, blanks and underscores matter only between ids that differ in nothing else."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
     out: Annotated[
         Path | None, typer.Option(help="Write to this file: .csv, .ecsv, .fits, .vot, .parquet or .json.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @app.command(epilog="Example: dsa110 transits --date 2026-01-25 --calibrator 3C286 --json")
 def transits(
     date: str = typer.Option(..., "--date", help="UTC night, for example 2026-01-25."),
-    calibrator: str | None = typer.Option(None, help="Only this one, by VLA or 3C name."),
+    calibrator: str | None = typer.Option(None, help="Only this one, by its VLA, 3C or catalogue name."),
     dec: float | None = typer.Option(
         None, min=-90, max=90, help="Pointing declination [deg]; default: the latest data's."
     ),

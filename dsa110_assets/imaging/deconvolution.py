@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from dsa110_assets.imaging.clark import Cleaned, Depth, clean
 from dsa110_assets.imaging.measurement import ROUGH, Measurement
 from dsa110_assets.imaging.options import ImagingOptions
-from dsa110_assets.imaging.points import NO_POINTS, Points, take_out
+from dsa110_assets.imaging.points import NO_POINTS, Points, spectral_indices, take_out
+from dsa110_assets.imaging.statistics import robust_rms
 
 Image = NDArray[np.float32]
 _ROUNDING = 1e-6
@@ -28,13 +29,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Deconvolved:
-    """`model` [Jy/pixel] and `points`, the exact `residual` [Jy/beam] of both, and the counts of both loops."""
+    """`model` [Jy/pixel] and `points`, the exact `residual` [Jy/beam] of both, and the counts of both loops.
+
+    `index` and `index_err` (point,) are those of `points.spectral_indices`.
+    """
 
     model: Image
     points: Points
     residual: Image
     major_cycles: int
     minor_iterations: int
+    index: NDArray[np.float64]
+    index_err: NDArray[np.float64]
 
 
 def deconvolve(
@@ -55,7 +61,7 @@ def deconvolve(
     """
     dirty = measurement.image(ROUGH if options.clean_iterations and options.deconvolver == "clark" else 0.0)
     if options.clean_iterations == 0:
-        return Deconvolved(np.zeros_like(dirty), NO_POINTS, dirty, 0, 0)
+        return Deconvolved(np.zeros_like(dirty), NO_POINTS, dirty, 0, 0, np.empty(0), np.empty(0))
     peak_jy = float(np.abs(dirty).max())
     if options.deconvolver == "clark":
         depth = Depth(
@@ -73,9 +79,9 @@ def deconvolve(
         floor_jy, points, rounds = max(options.threshold_jy, options.epsilon * peak_jy), NO_POINTS, 0
         settings = _settings(options, dirty.shape, pixel_rad, floor_jy, threads)
         cleaned = _radler(dirty, wide_psf, measurement.residual_of, settings, beam_rad)
-    return Deconvolved(
-        cleaned.model, points, cleaned.residual, rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
-    )
+    cycles, iterations = rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
+    index, index_err = spectral_indices(points, measurement, robust_rms(cleaned.residual))
+    return Deconvolved(cleaned.model, points, cleaned.residual, cycles, iterations, index, index_err)
 
 
 def _radler(

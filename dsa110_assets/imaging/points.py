@@ -144,6 +144,20 @@ def _turned(known: Points, which: NDArray[np.bool_], data: Data, rms: float) -> 
     return replace(known, index=indices)
 
 
+def spectral_indices(points: Points, data: Data, rms: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(point,) each: spectral indices less the typical one as the data alone have them, and their errors.
+
+    NaN for points fainter than 100 times the rms [Jy/beam] of what is left of `data`. To be asked when all else is taken out.
+    """
+    index, error = np.full((2, points.flux_jy.size), np.nan)
+    bright = np.flatnonzero(points.flux_jy > _STEEPNESS_SIGMA * rms) if data.slope_rms > 0 else np.empty(0, dtype=np.intp)
+    if bright.size:
+        there = points.select(bright)
+        index[bright] = there.index + data.steeper(there)
+        error[bright] = np.where(np.isfinite(index[bright]), rms / (there.flux_jy * data.slope_rms), np.nan)
+    return index, error
+
+
 def _corrected(
     known: Points, which: NDArray[np.bool_], residual: Image, psf: Image, least_jy: float
 ) -> tuple[Points, NDArray[np.bool_]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +44,7 @@ class TileImage:
     """An imaged observation; all images (ny, nx) float32, finite, [Jy/beam] but `model` [Jy/pixel].
 
     Points that CLEAN was spared (`points`, none from CASA) are in `model` in the pixel they lie in; `image` has them in their
-    own places.
+    own places; `spectral_index` (point,) and its error are NaN for the fainter of them (`points.spectral_indices`).
 
     `image` is not corrected for `primary_beam`, so its noise is the same everywhere: `rms_jy`.
     `figures` are plain numbers: rms_jy, radiometer_jy (thermal noise expected from XX - YY and the weights),
@@ -66,6 +66,8 @@ class TileImage:
     pblimit: float
     figures: dict[str, float]
     points: Points = NO_POINTS
+    spectral_index: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    spectral_index_err: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @property
     def pbcor(self) -> Image:
@@ -156,6 +158,8 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
             **taken_out,
         },
         points=cleaned.points,
+        spectral_index=options.spectral_index + cleaned.index,
+        spectral_index_err=cleaned.index_err,
     )
     tile.figures.update(tile_figures(tile, vis, stokes, weighted))
     tile.figures.update(polarisation_figures(vis, image, header, rms_jy, stokes.variance_scale))

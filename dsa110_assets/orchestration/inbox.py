@@ -6,16 +6,19 @@ to its group. A file that still changes is not opened at all.
 """
 
 import bisect
+import json
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dsa110_assets.archive import quarantine
+from dsa110_assets.archive.lineage import MANIFEST
 from dsa110_assets.errors import BadDataError, ConfigurationError, TransientError
 from dsa110_assets.telescope import timegrid
 
@@ -29,23 +32,28 @@ NAME_SLACK = timedelta(minutes=15)
 NAME_SKEW = timedelta(minutes=75)
 """A node whose clock is an hour wrong, and the usual slack."""
 CACHED_HEADERS = 4096
+CACHED_CONTENTS = 100_000
+COMPARE_S = 20.0
+"""Of a live look, for reading files whose time of change is new: a file takes up to a second."""
 State = Literal["ready", "waiting", "unusable"]
 
 
 @dataclass(frozen=True)
 class InboxFile:
-    """A finished subband file by name: `mark` is its stamp; `arrived_s` when it last changed [unix s]."""
+    """A finished subband file by name: `mark` is its stamp; `arrived_s` when it last changed [unix s]; `known_as` the
+    identity under which the same bytes were used before, if its time of change is another now."""
 
     path: Path
     mark: str
     size_bytes: int
     mtime_ns: int
     arrived_s: float
+    known_as: str = ""
 
     @property
     def identity(self) -> str:
         """What must stay the same for the file to count as unchanged."""
-        return f"{self.path.name}:{self.size_bytes}:{self.mtime_ns}"
+        return self.known_as or f"{self.path.name}:{self.size_bytes}:{self.mtime_ns}"
 
     @property
     def key(self) -> str:
@@ -70,6 +78,8 @@ class Known:
 
     used: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
+    digests: Callable[[], Mapping[str, str]] = dict
+    """{identity: digest} of the used ones, where a manifest tells it; asked for only if a file's time of change is new."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +217,9 @@ def look(
     open_files = [file for file in usable if file.identity not in known.used]
     changing = patience.changing(open_files)
     still = [file for file in open_files if file.path not in changing]
+    same, later = _same_content(still, known, float("inf") if max_files is None else COMPARE_S)
+    usable = [same.get(file.path, file) for file in usable if file.path not in later]
+    still = [file for file in still if file.path not in same and file.path not in later]
     chosen = still if max_files is None or len(still) <= max_files else still[: max_files // 2] + still[-(max_files // 2) :]
     data_times = {timegrid.mjd_to_datetime(header.mjd_start) for header in _headers(chosen)[0]}
     near = _near([file for file in usable if file.path not in changing], {file.named_at for file in chosen} | data_times)
@@ -231,6 +244,7 @@ def look(
         else:
             bad += rejected
     waiting += [(path, f"changed less than {patience.still_s:g} s ago") for path in sorted(changing)]
+    waiting += [(path, "its time of change is new; a later look compares its bytes with what was used") for path in sorted(later)]
     waiting += [(file.path, reason) for file, reason in away]
     waiting += [(file.path, reason) for file, reason in bad if patience.growing(file)]
     return Inbox(
@@ -238,7 +252,7 @@ def look(
         unusable=tuple((file.path, reason) for file, reason in bad if not patience.growing(file)),
         waiting=tuple(waiting),
         changing=len(changing),
-        settled=len(names.finished) - len(open_files),
+        settled=len(names.finished) - len(open_files) + len(same),
         more=len(chosen) < len(still),
     )
 
@@ -252,6 +266,9 @@ def find_group(
     further off are opened too, unless another observation has them: a node's clock may be an hour wrong.
     """
     usable = [file for file in listing(inbox).finished if file.identity not in known.refused]
+    known = replace(known, used=known.used | own)
+    same, _ = _same_content([file for file in usable if file.identity not in known.used], known, float("inf"))
+    usable = [same.get(file.path, file) for file in usable]
     start = timegrid.parse_key(observation)
     taken = {file.path for file in usable if file.identity in known.used}
     found = None
@@ -270,6 +287,40 @@ def find_group(
         if found and (found[0].complete(n_subbands) or slack == NAME_SKEW):
             break
     return found
+
+
+def _same_content(files: Sequence[InboxFile], known: Known, limit_s: float) -> tuple[dict[Path, InboxFile], set[Path]]:
+    """(files that are known but for their time of change, as they are known; those not compared within `limit_s`).
+
+    A copy, a restored backup or `touch` changes that time and nothing else: made anew, everything would be as it was.
+    """
+    before = {identity.rpartition(":")[0]: identity for identity in known.used}
+    same, later = {}, set()
+    deadline_s = time.monotonic() + limit_s
+    for file in files:
+        identity = before.get(file.identity.rpartition(":")[0])
+        digest = known.digests().get(identity) if identity else None
+        if identity is None or digest is None:
+            continue
+        if file.key not in _contents and time.monotonic() > deadline_s:
+            later.add(file.path)
+        elif _content(file) == digest:
+            same[file.path] = replace(file, known_as=identity)
+    return same, later
+
+
+def _content(file: InboxFile) -> str:
+    """The file's digest, '' if it cannot be read now; read once while it stays as it is."""
+    from dsa110_assets.archive import files
+
+    if len(_contents) > CACHED_CONTENTS:
+        _contents.clear()
+    if file.key not in _contents:
+        try:
+            _contents[file.key] = files.digest(file.path)
+        except OSError:
+            return ""
+    return _contents[file.key]
 
 
 def _paths(group: "SubbandGroup") -> list[Path]:
@@ -320,7 +371,24 @@ def _known(archive: "Archive", spans: "Sequence[tuple[str | None, str | None]]")
             files = settings.get("files", ())
             if refused.isdisjoint(files):
                 used.update(files)
-    return Known(frozenset(used), frozenset(refused))
+    return Known(frozenset(used), frozenset(refused), cache(lambda: _digests(archive, spans)))
+
+
+def _digests(archive: "Archive", spans: "Sequence[tuple[str | None, str | None]]") -> dict[str, str]:
+    """{identity: digest} of the files that the manifests of these spans name."""
+    products = [product for since, until in spans for product in archive.products("subband_group", since, until)]
+    return {identity: digest for product in products for identity, digest in _told_by(product.path / MANIFEST)}
+
+
+@lru_cache(maxsize=4096)
+def _told_by(manifest: Path) -> tuple[tuple[str, str], ...]:
+    """(identity, digest) of a manifest's files; none of one that is gone."""
+    try:
+        told = json.loads(manifest.read_text())
+    except OSError:
+        return ()
+    digests = {Path(entry["path"]).name: entry["digest"] for entry in told["files"]}
+    return tuple((identity, digests[identity.rsplit(":", 2)[0]]) for identity in told["identities"])
 
 
 def now_s() -> float:
@@ -351,6 +419,7 @@ def _near(finished: Sequence[InboxFile], moments: set[datetime]) -> list[InboxFi
 
 
 _cache: "OrderedDict[str, SubbandHeader]" = OrderedDict()
+_contents: dict[str, str] = {}
 _first_seen: dict[str, float] = {}
 """When each open file was first seen as it is now [s, monotonic]: no clock of a file server or a person's is in it."""
 _Reasons = list[tuple[InboxFile, str]]
@@ -385,9 +454,7 @@ _arrays: dict[tuple[str, bytes], object] = {}
 
 def _shared(header: "SubbandHeader") -> "SubbandHeader":
     """The header with its large arrays shared between files that have the same ones: hundreds of MB a day less."""
-    from dataclasses import replace
-
-    names = ("ant1", "ant2", "antenna_positions_m", "antenna_diameters_m", "frequencies_hz", "antenna_names")
+    names = ("ant1", "ant2", "rows", "antenna_positions_m", "antenna_diameters_m", "frequencies_hz", "antenna_names")
     shared: dict[str, object] = {}
     for name in names:
         value = getattr(header, name)
@@ -409,7 +476,7 @@ def manifest(group: "SubbandGroup", identities: Sequence[str], n_subbands: int, 
     first = next(iter(group.files.values()))
     return {
         "observation": group.observation,
-        "mjd_start": group.mjd_start,
+        "mjd_start": float(group.times_mjd[0]),
         "pointing_dec_deg": group.pointing_dec_deg,
         "integrations": group.n_times,
         "interval_s": first.interval_s,

@@ -19,6 +19,8 @@ MEASUREMENTS, LIGHT_CURVES, VARIABILITY = (
 )
 TILES = "tiles.parquet"
 """An hour's tiles and what was said of them; bit k of a measurement's `tiles` is its row k."""
+POINTS = "points.parquet"
+"""Of a tile: its bright points with their spectral indices."""
 LEAST_SHARE = 0.01
 """A tile with less of a place's weight is not named there."""
 SUSPECT_SHARE = 0.1
@@ -173,6 +175,22 @@ def with_tiles(rows: "pd.DataFrame", inputs: "Sequence[TileInput]", table: "pd.D
     bits = (1 << np.arange(len(inputs), dtype=np.int64))[:, None]
     quality = rows["quality"].to_numpy(np.int64) | np.where(doubtful, int(Quality.TILE_SUSPECT), 0)
     return rows.assign(tiles=np.where(share >= LEAST_SHARE, bits, 0).sum(axis=0), quality=quality)
+
+
+def with_spectra(rows: "pd.DataFrame", tiles: "Sequence[Product]", mosaic: "Product") -> "pd.DataFrame":
+    """The rows with spectral_index and spectral_index_err, from the bright points of the mosaic's tiles within half its beam;
+    NaN where none tells. Tiles whose files are gone tell nothing.
+    """
+    import pandas as pd
+
+    from dsa110_assets.imaging.fits import read_header
+    from dsa110_assets.photometry.indices import source_indices
+
+    _, beam = read_header(mosaic.path / "mosaic.fits")
+    tables = (pd.read_parquet(path) for tile in tiles if (path := tile.path / POINTS).exists())
+    ra, dec = (rows[name].to_numpy(float) for name in ("ra_deg", "dec_deg"))
+    index, error = source_indices(tables, ra, dec, beam.bmin_deg / 2)
+    return rows.assign(spectral_index=index, spectral_index_err=error)
 
 
 def suspect_figures(rows: "pd.DataFrame", table: "pd.DataFrame") -> dict[str, Any]:

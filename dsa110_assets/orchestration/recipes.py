@@ -7,12 +7,15 @@ ingredients (None): it stays unmaterialised, which is no failure.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
@@ -109,11 +112,22 @@ def _of_same_window(*assets: str) -> Find:
 
 
 def _catalogue_files(archive: "Archive", settings: "Settings", partition: str) -> Ingredients:
-    """The imported catalogues are files outside the archive; a changed file is another catalogue."""
-    facts = [
-        f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.exists() else f"{path}:missing" for path in settings.catalogues
-    ]
+    """The imported catalogues are files outside the archive; other bytes are another catalogue, another time of change is not."""
+    facts = [f"{path}:{_content(path)}" if path.exists() else f"{path}:missing" for path in settings.catalogues]
     return Ingredients(facts={"catalogues": facts})
+
+
+def _content(path: "Path") -> str:
+    """A file's digest, read once while its stamp stays."""
+    facts = path.stat()
+    return _digest(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: "Path", *stamp: int) -> str:
+    from dsa110_assets.archive import files
+
+    return files.digest(path)
 
 
 def _inbox_files(archive: "Archive", settings: "Settings", partition: str) -> Ingredients | None:
@@ -223,14 +237,14 @@ def _averaging(settings: "Settings") -> dict[str, Any]:
 
 
 ORDER = (
-    Recipe("source_catalog", "catalogue", "1", _catalogue_files),
+    Recipe("source_catalog", "catalogue", "2", _catalogue_files, lambda s: {"catalogue_frequencies_mhz": s.catalogue_frequencies_mhz}),
     Recipe("calibrator_catalog", "catalogue", "2", _of_same_window("source_catalog")),
-    Recipe("sky_model", "catalogue", "1", _of_same_window("source_catalog")),
+    Recipe("sky_model", "catalogue", "2", _of_same_window("source_catalog")),
     Recipe("subband_group", "observation", "1", _inbox_files, lambda s: {"subbands": s.subbands}),
     Recipe(
         "measurement_set",
         "observation",
-        "3",
+        "4",
         _of_same_window("subband_group"),
         lambda s: {"flagging": s.flagging, "reader_engine": s.reader_engine},
     ),
@@ -238,14 +252,14 @@ ORDER = (
     Recipe(
         "calibrated_ms",
         "observation",
-        "3",
+        "4",
         _chosen_tables,
         lambda s: {"solve_engine": s.solve_engine, "epoch": s.epoch, **_averaging(s)},
     ),
     Recipe(
         "tile_image",
         "observation",
-        "2",
+        "3",
         _of_same_window("calibrated_ms", "sky_model"),
         lambda s: {"imaging": s.imaging, "imaging_engine": s.imaging_engine},
     ),
@@ -253,12 +267,12 @@ ORDER = (
     Recipe(
         "source_measurements",
         "hour",
-        "3",
+        "4",
         _mosaic_and_known,
         lambda s: {"photometry": s.photometry},
     ),
     Recipe("night_mosaic", "night", "2", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
-    Recipe("light_curves", "night", "2", _measurements_until, lambda s: {"ensemble": s.ensemble}),
+    Recipe("light_curves", "night", "3", _measurements_until, lambda s: {"ensemble": s.ensemble}),
     Recipe("variability", "night", "2", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
     Recipe("night_report", "night", "1", _night),
 )

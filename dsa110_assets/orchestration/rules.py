@@ -121,6 +121,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
             ("flag_fraction", "flag_fraction_raw"),
             judges.at_most("flag_fraction", lambda t: t.max_flag_fraction),
         ),
+        Rule(
+            "wide_interference",
+            "in most antennas the noise is what autocorrelations say, so that wide interference could be looked for",
+            ("flag_judged_wide",),
+            judges.at_least("flag_judged_wide", lambda t: t.min_judged_wide),
+            severity=WARN,
+        ),
     ),
     "caltables": (
         Rule(

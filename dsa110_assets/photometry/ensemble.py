@@ -61,6 +61,8 @@ LIGHT_CURVE_COLUMNS = (
     "quality",
     "mosaic_id",
     "catalogue_flux_jy",
+    "spectral_index",
+    "spectral_index_err",
 )
 
 

@@ -197,10 +197,7 @@ def _transits(
     if name is None and strip_dec_deg is not None:
         found = transits.transits(known, start, end, strip_dec_deg)
         return [_row(t.calibrator, t.mjd, t.dec_offset_deg, t.primary_beam) for t in transits.rank(found)]
-    if name is None:
-        wanted = [one for one in known if one.standard]
-    else:
-        wanted = [one for one in known if one.name == name] or [calibrators.find(name)]
+    wanted = [one for one in known if one.standard] if name is None else [calibrators.find(name, known)]
     rows: list[TransitRow] = []
     for one in wanted:
         # a sidereal day is shorter than a day: the last transit before `end` may be the second

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.requests import Request
@@ -148,7 +149,8 @@ def sources(request: Request) -> Response:
     name, cone = parameters.text(request, "name"), api.cone(request)
     if name is not None:
         curve = archive.light_curve(name)
-        return RedirectResponse(request.url_for("source", source=curve.meta["source_id"]).path, 303)
+        # a name may hold what ends a path: '#', '?', '%'
+        return RedirectResponse(request.url_for("source", source=quote(curve.meta["source_id"])).path, 303)
     try:
         table = archive.sources(**cone)
         rows, total, origin = api.table_rows(table[:SOURCE_ROWS]), len(table), table.meta["product_id"]

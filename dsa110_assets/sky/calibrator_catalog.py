@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from dsa110_assets.sky import calibrators
-from dsa110_assets.sky.calibrators import LIST_FREQUENCY_HZ, LIST_NAME, Calibrator
-from dsa110_assets.sky.catalogues import unit_vectors
+from dsa110_assets.sky.calibrators import LIST_NAME, Calibrator
+from dsa110_assets.sky.repeats import chord, flux_1400_jy, unit_vectors
 
 MIN_CATALOGUE_FLUX_JY = 2.0
 """Fainter catalogue sources make noisy tables, and more of them vary."""
@@ -35,7 +35,7 @@ def of_sources(sources: pd.DataFrame) -> tuple[Calibrator, ...]:
     a flux. One that the list knows to vary is marked so. A source without a flux is never one.
     """
     listed = calibrators.load()
-    flux = _flux_20cm_jy(sources)
+    flux = flux_1400_jy(sources)
     places = unit_vectors(sources)
     measured = sources["frequency_hz"].to_numpy(np.float64)
     near = (measured >= MEASURED_BETWEEN_HZ[0]) & (measured <= MEASURED_BETWEEN_HZ[1])
@@ -45,7 +45,7 @@ def of_sources(sources: pd.DataFrame) -> tuple[Calibrator, ...]:
         return listed
     known = pd.DataFrame({"ra_deg": [c.ra_deg for c in listed], "dec_deg": [c.dec_deg for c in listed]})
     distance, nearest = cKDTree(unit_vectors(known)).query(places[found])
-    same = distance < _chord(SAME_SOURCE_ARCSEC)
+    same = distance < chord(SAME_SOURCE_ARCSEC)
     added = []
     for i, is_listed, which in zip(found, same, nearest, strict=True):
         twin = listed[which] if is_listed else None
@@ -76,20 +76,10 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _flux_20cm_jy(sources: pd.DataFrame) -> NDArray[np.float64]:
-    ratio = LIST_FREQUENCY_HZ / sources["frequency_hz"].to_numpy(np.float64)
-    flux = sources["flux_jy"].to_numpy(np.float64) * ratio ** sources["spectral_index"].to_numpy(np.float64)
-    return np.where(np.isfinite(flux), flux, 0.0)
-
-
 def _company(one: int, places: NDArray[np.float64], flux: NDArray[np.float64]) -> float:
     """Flux [Jy] of everything else within 3 arcmin."""
-    near = np.linalg.norm(places - places[one], axis=1) < _chord(LONELY_WITHIN_ARCSEC)
+    near = np.linalg.norm(places - places[one], axis=1) < chord(LONELY_WITHIN_ARCSEC)
     return float(flux[near].sum() - flux[one])
-
-
-def _chord(arcsec: float) -> float:
-    return float(2 * np.sin(np.deg2rad(arcsec / 3600) / 2))
 
 
 def _calibrator(row: pd.Series, flux_jy: float, twin: Calibrator | None) -> Calibrator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -11,8 +11,9 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.sky import flux_scale
+from dsa110_assets.sky.names import look_up
 
 LIST_FREQUENCY_HZ = 1.4e9
 """Where the list's 20 cm fluxes are taken to be measured."""
@@ -113,18 +114,16 @@ def load() -> tuple[Calibrator, ...]:
     return (*listed, *unlisted)
 
 
-def find(name: str) -> Calibrator:
-    """The calibrator with this list name, alias or 3C name, case and blanks ignored. NotFoundError names the
-    nearest."""
-    index = _index()
-    key = _key(name)
-    if key in index:
-        return index[key]
-    near = difflib.get_close_matches(key, index, n=3, cutoff=0.5)
-    hint = ", ".join(
-        index[other].name + (f" ({index[other].alias})" if index[other].alias else "") for other in near
-    )
-    raise NotFoundError(f"no calibrator {name!r} in the VLA list" + (f"; nearest: {hint}" if hint else ""))
+def find(name: str, among: Sequence[Calibrator] | None = None) -> Calibrator:
+    """The calibrator with this name, alias or standard's name, in `among` or else the VLA list; as `names.look_up` says.
+
+    Raises NotFoundError: several have it (an alias such as JVAS names a survey), or none; it names the nearest.
+    """
+    known = load() if among is None else among
+    named = [(one.name, one) for one in known]
+    standards = [(one.standard, one) for one in known if one.standard]
+    aliases = [(one.alias, one) for one in known if one.alias]
+    return look_up(name, (named, standards, aliases), "calibrator")
 
 
 def _calibrator(row: dict[str, str]) -> Calibrator:
@@ -142,20 +141,3 @@ def _calibrator(row: dict[str, str]) -> Calibrator:
         standard=standard,
         variable=row["name"] in VARIABLE_NAMES,
     )
-
-
-@cache
-def _index() -> dict[str, Calibrator]:
-    index: dict[str, Calibrator] = {}
-    for calibrator in load():
-        # aliases such as JVAS and VERA name surveys, not sources: they are shared, and the first would win
-        if calibrator.alias and any(character.isdigit() for character in calibrator.alias):
-            index.setdefault(_key(calibrator.alias), calibrator)
-        if calibrator.standard:
-            index[_key(calibrator.standard)] = calibrator
-    index.update({_key(calibrator.name): calibrator for calibrator in load()})
-    return index
-
-
-def _key(name: str) -> str:
-    return name.upper().replace(" ", "").removeprefix("J")

@@ -6,125 +6,92 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import astropy.units as u
 import numpy as np
 import pandas as pd
-from astropy.coordinates import Angle
 from astropy.table import Table
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.sky import calibrators
+from dsa110_assets.sky import calibrators, columns, positions, repeats, scale, surveys, table_files
 from dsa110_assets.sky.calibrators import LIST_FREQUENCY_HZ, LIST_NAME, LIST_SPECTRAL_INDEX
-from dsa110_assets.sky.names import position_name
+from dsa110_assets.sky.cells import floats, quantity, text
+from dsa110_assets.sky.names import position_name, unique
 
 COLUMNS = (
     "source_id", "name", "ra_deg", "dec_deg", "flux_jy", "frequency_hz", "spectral_index", "catalogue",
 )  # fmt: skip
 
-FREQUENCIES_HZ = {
-    "NVSS": 1.4e9, "FIRST": 1.4e9, "RACS-LOW": 887.5e6, "RACS-MID": 1367.5e6, "RACS-HIGH": 1655.5e6,
-    "VLASS": 3.0e9, "SUMSS": 843e6, "TGSS": 147.5e6, "VLA": LIST_FREQUENCY_HZ,
-}  # fmt: skip
-"""Survey frequencies, by catalogue name, for tables without a frequency column; 1.4 GHz for any other
-name."""
-
-_ROLES: dict[str, tuple[str, ...]] = {
-    "ra": ("ra", "raj2000", "ra_j2000", "_raj2000", "ra_icrs", "right_ascension", "racen"),
-    "dec": ("dec", "de", "dej2000", "decj2000", "dec_j2000", "_dej2000", "de_icrs", "dec_icrs",
-    "declination", "deccen"),
-    "flux": (
-        "flux", "total_flux", "integrated_flux", "int_flux", "fint", "flux_20_cm", "flux_int", "s1.4",
-        "s_total",
-        "total_flux_source", "peak_flux", "fpeak", "flux_peak",
-    ),
-    "name": ("name", "source_name", "component_name", "designation", "nvss", "first", "source", "source_id",
-    "id"),
-    "index": ("spectral_index", "alpha", "spindex", "spidx", "spix"),
-    "frequency": ("frequency", "freq", "reference_frequency", "ref_freq"),
-}  # fmt: skip
-"""Column names, without their units, in order of preference: total fluxes before peak fluxes."""
-
-_UNIT_TOKENS = {
-    "jy": u.Jy, "mjy": u.mJy, "ujy": u.uJy, "deg": u.deg, "degrees": u.deg, "rad": u.rad, "arcsec": u.arcsec,
-    "hourangle": u.hourangle, "hours": u.hourangle, "hz": u.Hz, "mhz": u.MHz, "ghz": u.GHz,
-}  # fmt: skip
-"""Units as whole words in column names; catalogues write mJy in lower case and never mean megajansky."""
+STEEPEST = 4.0
+"""No source has a steeper spectrum: -99 and the like mean that none is known."""
+SIGN_COUNT, SIGN_INDEX = 10, 0.3
+"""So many sources whose median index is above this are listed with the other sign: S ~ nu^-alpha."""
+VLASS_GOOD_QUALITY = (0, 4)
+"""The components its makers recommend; others are sidelobes and noise, or rest on a bad image."""
 
 
-def read_catalogue(path: Path, name: str | None = None) -> pd.DataFrame:
-    """A catalogue as a table with the columns of `COLUMNS` (ICRS degrees, Jy, Hz).
+def read_catalogue(path: Path, name: str | None = None, frequency_hz: float | None = None) -> pd.DataFrame:
+    """A catalogue as a table with the columns of `COLUMNS` (ICRS degrees, Jy, Hz); `attrs["n_repeats"]` rows were left out.
 
-    CSV, FITS, Parquet and VOTable; columns are found by name, units come from the table or from the column's
-    name ('flux_mjy', 'S1.4 [mJy]') and are converted by astropy. Positions without a unit are degrees, or
-    sexagesimal when text; a flux must have a unit. A flux that is missing or not positive becomes NaN, a
-    missing spectral index -0.7. Raises ConfigurationError naming file, column or row, and the remedy.
+    CSV and other text, FITS, Parquet and VOTable, of any name. Columns are found by name; units come from the table, the
+    column's name ('flux_mjy', 'S1.4 [mJy]') or the survey the table is known as. Positions are degrees, hours where the
+    table says so, or sexagesimal. The frequency is a column, `frequency_hz`, or what the file says of itself, its survey
+    (`name`, if that is one) or its own name say; see `scale.frequency`. A flux that is missing or not positive becomes
+    NaN, a missing spectral index -0.7; a source that is listed twice is there once. Raises ConfigurationError naming
+    file, column or row, and the remedy.
     """
     if not path.is_file():
         raise ConfigurationError(f"catalogue {path} is not there: correct the path")
-    try:
-        table = _read_table(path)
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigurationError(
-            f"catalogue {path} cannot be read ({error}): give CSV, FITS, Parquet or VOTable"
-        ) from error
-    catalogue = name or path.stem
-    columns = {_bare(column): column for column in reversed(table.colnames)}
-    ra = _angle(table, _column(columns, "ra", path), u.hourangle, path)
-    dec = _angle(table, _column(columns, "dec", path), u.deg, path)
-    _check_positions(ra, dec, path)
-    flux = _quantity(table, _column(columns, "flux", path), u.Jy, path)
-    frequency_column = _column(columns, "frequency", None)
-    default_frequency = FREQUENCIES_HZ.get(catalogue.upper(), LIST_FREQUENCY_HZ)
-    frequency = (
-        _quantity(table, frequency_column, u.Hz, path)
-        if frequency_column
-        else np.full(len(ra), default_frequency)
-    )
-    index_column = _column(columns, "index", None)
-    index = _floats(table, index_column, path) if index_column else np.full(len(ra), np.nan)
-    name_column = _column(columns, "name", None)
-    given = [str(text).strip() for text in table[name_column]] if name_column else [""] * len(ra)
+    table = table_files.read(path)
+    known = [columns.column(column) for column in table.colnames]
+    form = surveys.of_columns({one.bare for one in known} | {one.name.strip().lower() for one in known})
+    table = _selected(table, known, form, path)
+    ra, dec = positions.degrees(table, known, form is not None, path)
+    flux_column = _flux_column(known, form, path)
+    flux = quantity(table, flux_column, "Jy", path, form.unit if form and flux_column.bare == form.flux else None)
+    given = _given_names(table, known)
+    survey, frequency = scale.frequency(table, known, form, flux_column, given, scale.Told(path, name, frequency_hz))
+    catalogue = name or (survey.name if survey else path.stem)
     names = [text or position_name(catalogue, a, d) for text, a, d in zip(given, ra, dec, strict=True)]
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
-            "source_id": _unique(names),
+            "source_id": names,
             "name": names,
             "ra_deg": ra,
             "dec_deg": dec,
-            "flux_jy": np.where(flux > 0, flux, np.nan),
-            "frequency_hz": np.where(np.isfinite(frequency), frequency, default_frequency),
-            "spectral_index": np.where(np.isfinite(index), index, LIST_SPECTRAL_INDEX),
+            "flux_jy": np.where((flux > 0) & np.isfinite(flux) & np.isfinite(frequency), flux, np.nan),
+            "frequency_hz": frequency,
+            "spectral_index": _spectral_index(table, known, path),
             "catalogue": catalogue,
         }
     )
+    if not np.isfinite(frame["flux_jy"]).any():
+        raise ConfigurationError(
+            f"catalogue {path}, column {flux_column.name!r}: no row has a flux above 0: name the column of fluxes flux_mjy, or mend it"
+        )
+    keep = repeats.once(frame)
+    frame = frame[keep].reset_index(drop=True)
+    frame["source_id"] = unique(list(frame["name"]))
+    frame.attrs["n_repeats"] = int((~keep).sum())
+    return frame
 
 
 def merge(frames: Sequence[pd.DataFrame], precedence: Sequence[str], radius_arcsec: float) -> pd.DataFrame:
-    """One catalogue of several: a source is left out if one of a preferred catalogue lies within the radius.
+    """One catalogue of several: a source is left out if a preferred catalogue has it, within the radius or in parts.
 
-    `precedence` names catalogues, best first; others follow in the order given. Sources of one catalogue are
-    never matched with each other. Source ids stay; one that occurs twice gets a '-2'.
+    `precedence` names catalogues, best first; others, and two of one name, follow in the order given. Sources of one
+    frame are never matched with each other. Source ids stay; one that occurs twice gets a '-2'. See `repeats.fresh`.
     """
-    rank = {catalogue.upper(): i for i, catalogue in enumerate(precedence)}
-    whole = pd.concat(list(frames), ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
-    parts = [part for _, part in whole.groupby("catalogue", sort=False)]
+    rank = {catalogue.upper(): i for i, catalogue in reversed(list(enumerate(precedence)))}
+    parts = [part for frame in frames for _, part in frame.groupby("catalogue", sort=False)]
     parts.sort(key=lambda part: rank.get(str(part["catalogue"].iloc[0]).upper(), len(rank)))
-    kept: list[pd.DataFrame] = []
-    chord = 2 * np.sin(np.deg2rad(radius_arcsec / 3600) / 2)
+    known: pd.DataFrame | None = None
     for part in parts:
-        fresh = part
-        if kept:
-            known = cKDTree(np.concatenate([unit_vectors(other) for other in kept]))
-            distance, _ = known.query(unit_vectors(part), distance_upper_bound=chord)
-            fresh = part[~np.isfinite(distance)]
-        if len(fresh):
-            kept.append(fresh)
-    if not kept:
+        added = part if known is None else part[repeats.fresh(part, known, radius_arcsec)]
+        known = added if known is None else pd.concat([known, added], ignore_index=True)
+    if known is None:
         return pd.DataFrame(columns=list(COLUMNS))
-    merged = pd.concat(kept, ignore_index=True)[list(COLUMNS)]
-    return merged.assign(source_id=_unique(list(merged["source_id"])))
+    merged = known.reset_index(drop=True)[list(COLUMNS)]
+    return merged.assign(source_id=unique(list(merged["source_id"])))
 
 
 def builtin() -> pd.DataFrame:
@@ -145,115 +112,50 @@ def builtin() -> pd.DataFrame:
     )
 
 
-def _read_table(path: Path) -> Table:
-    suffixes = {suffix.lower() for suffix in path.suffixes}
-    if suffixes & {".csv", ".txt", ".tsv"}:
-        return Table.from_pandas(pd.read_csv(path, sep=None, engine="python", comment="#"))
-    if ".parquet" in suffixes:
-        return Table.from_pandas(pd.read_parquet(path))
-    if suffixes & {".fits", ".fit"}:
-        return Table.read(path, format="fits", unit_parse_strict="silent")
-    if suffixes & {".vot", ".votable", ".xml"}:
-        return Table.read(path, format="votable")
-    raise ValueError(f"unknown kind of file {path.suffix!r}")
+def _selected(table: Table, known: Sequence[columns.Column], form: surveys.Form | None, path: Path) -> Table:
+    """The table without the rows that VLASS itself marks as second entries of a source, or as none."""
+    if form is None or form.survey != "VLASS":
+        return table
+    keep = np.ones(len(table), dtype=bool)
+    for one in known:
+        if one.bare in ("duplicate_flag", "dupflag"):
+            keep &= ~(floats(table, one.name, path) >= 2)
+        elif one.bare in ("quality_flag", "qualflag"):
+            keep &= np.isin(floats(table, one.name, path), VLASS_GOOD_QUALITY)
+    if not keep.any():
+        raise ConfigurationError(f"catalogue {path}: by its quality and duplicate flags none of its {len(table)} rows is a source")
+    return table[keep]
 
 
-def _split(column: str) -> tuple[str, u.UnitBase | None]:
-    """A column's bare name and the unit its name carries: 'S1.4 [mJy]' -> 's1.4', mJy; 'flux_jy' -> 'flux',
-    Jy."""
-    match = re.fullmatch(r"\s*(.*?)\s*[\[(]\s*([^\])]+)\s*[\])]\s*", column)
-    if match:
-        unit = _UNIT_TOKENS.get(match[2].lower())
-        return match[1].lower().replace(" ", "_"), unit
-    words = column.strip().lower().replace(" ", "_").split("_")
-    if len(words) > 1 and words[-1] in _UNIT_TOKENS:
-        return "_".join(words[:-1]), _UNIT_TOKENS[words[-1]]
-    return "_".join(words), None
+def _flux_column(known: Sequence[columns.Column], form: surveys.Form | None, path: Path) -> columns.Column:
+    if form is not None:
+        return next(one for one in known if form.flux in (one.bare, one.name.strip().lower()))
+    found = columns.find_flux(known)
+    if found is None:
+        raise ConfigurationError(f"catalogue {path} has no flux column (has {', '.join(one.name for one in known)}): name one 'flux_mjy'")
+    return found
 
 
-def _bare(column: str) -> str:
-    return _split(column)[0]
+def _given_names(table: Table, known: Sequence[columns.Column]) -> list[str]:
+    """Names of the sources, '' where there is none; a running number names none."""
+    column = columns.find(known, "name")
+    if column is None:
+        return [""] * len(table)
+    names = text(table, column.name)
+    numbered = column.bare not in ("name", "designation") and all(re.fullmatch(r"\d*(\.0)?", name) for name in names)
+    return [""] * len(table) if numbered else names
 
 
-def _column(columns: dict[str, str], role: str, path: Path | None) -> str:
-    """The table's column for a role; '' if there is none and `path` is None."""
-    for bare in _ROLES[role]:
-        if bare in columns:
-            return columns[bare]
-    if path is None:
-        return ""
-    raise ConfigurationError(
-        f"catalogue {path} has no {role} column (has {', '.join(columns.values())}): "
-        f"name one {_ROLES[role][0]!r}"
-    )
-
-
-def _floats(table: Table, column: str, path: Path) -> NDArray[np.float64]:
-    try:
-        values = table[column].astype(np.float64)
-    except (ValueError, TypeError) as error:
+def _spectral_index(table: Table, known: Sequence[columns.Column], path: Path) -> NDArray[np.float64]:
+    column = columns.find(known, "index")
+    if column is None:
+        return np.full(len(table), LIST_SPECTRAL_INDEX)
+    index = floats(table, column.name, path)
+    index = np.where(np.abs(index) <= STEEPEST, index, np.nan)
+    given = index[np.isfinite(index)]
+    if given.size >= SIGN_COUNT and np.median(given) > SIGN_INDEX:
         raise ConfigurationError(
-            f"catalogue {path}, column {column!r}: {error}: numbers are needed"
-        ) from error
-    return np.asarray(values.filled(np.nan) if hasattr(values, "filled") else values, dtype=np.float64)
-
-
-def _unit(table: Table, column: str) -> u.UnitBase | None:
-    unit = table[column].unit
-    return unit if unit is not None else _split(column)[1]
-
-
-def _quantity(table: Table, column: str, wanted: u.UnitBase, path: Path) -> NDArray[np.float64]:
-    unit = _unit(table, column)
-    if unit is None:
-        raise ConfigurationError(
-            f"catalogue {path}, column {column!r} has no unit: rename it, as in '{column}_{wanted}'"
+            f"catalogue {path}, column {column.name!r}: the median index is {np.median(given):+.2f}, so that it seems to mean "
+            "S ~ nu^-index: give it the sign of S ~ nu^index"
         )
-    per_beam = (u.beam, wanted / u.beam)  # a point source's peak in Jy/beam is its flux density
-    try:
-        factor = unit.to(wanted) if unit.is_equivalent(wanted) else unit.to(per_beam[1])
-    except u.UnitConversionError as error:
-        raise ConfigurationError(f"catalogue {path}, column {column!r}: {error}") from error
-    return np.asarray(_floats(table, column, path) * factor)
-
-
-def _angle(table: Table, column: str, sexagesimal: u.UnitBase, path: Path) -> NDArray[np.float64]:
-    """Degrees; text is sexagesimal in `sexagesimal` units."""
-    values = table[column]
-    if values.dtype.kind in "OSU":
-        try:
-            return np.asarray(Angle([str(text) for text in values], unit=sexagesimal).to_value(u.deg))
-        except ValueError as error:
-            raise ConfigurationError(f"catalogue {path}, column {column!r}: {error}") from error
-    unit = _unit(table, column) or u.deg
-    if not unit.is_equivalent(u.deg):
-        raise ConfigurationError(f"catalogue {path}, column {column!r} is in {unit}: an angle is needed")
-    return _floats(table, column, path) * float(unit.to(u.deg))
-
-
-def _check_positions(ra: NDArray[np.float64], dec: NDArray[np.float64], path: Path) -> None:
-    wrong = ~((ra >= -180) & (ra <= 360) & (np.abs(dec) <= 90))
-    if np.any(wrong):
-        row = int(np.flatnonzero(wrong)[0])
-        raise ConfigurationError(
-            f"catalogue {path}, row {row + 1}: position ({ra[row]}, {dec[row]}) deg is not on the sky"
-        )
-    np.mod(ra, 360.0, out=ra)
-
-
-def _unique(names: list[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return unique
-
-
-def unit_vectors(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Positions (ra_deg, dec_deg) as unit vectors (n, 3)."""
-    ra, dec = (
-        np.deg2rad(frame["ra_deg"].to_numpy(np.float64)),
-        np.deg2rad(frame["dec_deg"].to_numpy(np.float64)),
-    )
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+    return np.where(np.isfinite(index), index, LIST_SPECTRAL_INDEX)

@@ -97,23 +97,20 @@ def from_frame(frame: pd.DataFrame) -> SkyModel:
     """The model of a table with name, ra_deg, dec_deg, flux_jy and, optionally, frequency_hz, spectral_index,
     a0..a5.
 
-    A missing spectral index is -0.7; fluxes are brought to the first row's frequency (1.4 GHz when there is
-    none). Rows without a finite flux or position are left out: an unknown flux is never a model.
+    A missing spectral index is -0.7; fluxes are brought to 1.4 GHz with each row's index, and are taken to be there
+    where a row has no frequency. Rows without a finite flux or position are left out: an unknown flux is never a model.
     """
     needed = frame[["ra_deg", "dec_deg", "flux_jy"]].astype(float)
     frame = frame[np.isfinite(needed).all(axis=1)]
-    n = len(frame)
     index = _column(frame, "spectral_index", LIST_SPECTRAL_INDEX)
     frequency = _column(frame, "frequency_hz", LIST_FREQUENCY_HZ)
-    reference = float(frequency[0]) if n else LIST_FREQUENCY_HZ
     log_names = [f"a{i}" for i in range(flux_scale.N_COEFFICIENTS)]
     return SkyModel(
         names=tuple(str(name) for name in frame["name"]),
         ra_rad=np.deg2rad(frame["ra_deg"].to_numpy(np.float64)),
         dec_rad=np.deg2rad(frame["dec_deg"].to_numpy(np.float64)),
-        flux_jy=frame["flux_jy"].to_numpy(np.float64) * (reference / frequency) ** index,
+        flux_jy=frame["flux_jy"].to_numpy(np.float64) * (LIST_FREQUENCY_HZ / frequency) ** index,
         spectral_index=index,
-        reference_hz=reference,
         log_coefficients=np.stack([_column(frame, name, 0.0) for name in log_names], axis=1),
     )
 

@@ -22,6 +22,9 @@ from scipy.constants import speed_of_light
 
 LEAST = 0.005
 """Excess, in parts of the noise's power, below which interference is left: it cannot be told from the sky's remains."""
+SKY = 1e-3
+"""The same in parts of the visibilities' own power: what a source is left with 3 degrees from the pointing, or with a per
+cent of ripple in the bandpass. It is the larger of the two where sources of more than some 10 Jy are in the field."""
 EVERYWHERE = 0.3
 """Wide interference that more than this part of the antennas see is in all of them, some too weak to tell."""
 _TURNS, _LONGEST_M = 2.0, 500.0
@@ -66,6 +69,7 @@ class Coherence:
         self._lags[(ant1 == ant2) | (turns > _TURNS) | (lengths_m > _LONGEST_M) | (2 * self._lags >= n_channels)] = 0
         self._powers = np.zeros((ant1.size, n_times, cells, n_pols), np.float32)
         self._counts = np.zeros(self._powers.shape, np.uint16)
+        self._sky = np.zeros((ant1.size, n_times, cells), np.float32)
         self._autos = np.zeros((n_antennas, n_times, n_channels, n_pols), np.float32)
 
     def add(self, baselines: NDArray[np.int64], data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> None:
@@ -74,7 +78,7 @@ class Coherence:
         self._autos[self._ant1[baselines[auto]]] = data[:, auto].real.swapaxes(0, 1)
         n_times, n = data.shape[:2]
         parts, marks = data.reshape(n_times, n, -1).view(np.float32), flags.reshape(n_times, n, -1).view(np.uint8)
-        _powers(parts, marks, self._lags[baselines], baselines, self._width, self._powers, self._counts)
+        _powers(parts, marks, self._lags[baselines], baselines, self._width, self._powers, self._counts, self._sky)
 
     def hits(self, known: NDArray[np.uint8], first: float) -> NDArray[np.uint8]:
         """(antenna, time, channel) 1 where an antenna, or the array as a whole, sees interference at `first` sigma, or `known`.
@@ -86,12 +90,13 @@ class Coherence:
         wide = 2 * number > self._width
         taken = (_widened((number > 0) & ~wide) | wide).view(np.uint8)
         sums, numbers = _gather(self._powers, self._counts, noise, self._ant1, self._ant2, taken)
-        hits, present = search(sums, numbers, first), ~np.isnan(noise).all(axis=(1, 2))
+        least = np.maximum(LEAST, SKY * _sky(self._sky, noise, self._ant1, self._ant2))
+        hits, present = search(sums, numbers, first, least), ~np.isnan(noise).all(axis=(1, 2))
         self.judged = float(np.isfinite(_usual(sums, numbers))[present].mean()) if present.any() else 0.0
         live = known.any(axis=(1, 2)) | (numbers > 0).any(axis=(1, 2))
         hits[:, _everywhere(hits[live], wide[live], taken[live] > 0)] = True
         sums, numbers = _gather(self._powers, self._counts, noise, self._ant1, self._ant2, hits.view(np.uint8) | taken)
-        hits |= search(sums.sum(axis=0, keepdims=True), numbers.sum(axis=0, keepdims=True) / 2, first)
+        hits |= search(sums.sum(axis=0, keepdims=True), numbers.sum(axis=0, keepdims=True) / 2, first, least.mean(keepdims=True))
         return known | np.repeat(hits, self._width, axis=2)[:, :, : self._autos.shape[2]]
 
     def _noise(self) -> Float32:
@@ -110,9 +115,28 @@ class Coherence:
         return noise
 
 
+def _sky(powers: Float32, noise: Float32, ant1: NDArray[np.int32], ant2: NDArray[np.int32]) -> NDArray[np.float64]:
+    """(antenna,) median over time and cells of its baselines' power (baseline, time, cell) over the noise's; 0 of nothing."""
+    there = noise > 0
+    usual = np.where(there, noise, 0).sum(axis=2) / np.maximum(there.sum(axis=2), 1)
+    of_two = (usual[ant1] * usual[ant2])[:, None]
+    told = (powers > 0) & (of_two > 0)
+    parts = np.where(told, powers / np.where(told, of_two, 1), 0)
+    found = np.zeros(len(noise))
+    for antenna in range(len(noise)):
+        own = (ant1 == antenna) | (ant2 == antenna)
+        number = told[own].sum(axis=0)
+        if number.any():
+            found[antenna] = np.median(parts[own].sum(axis=0)[number > 0] / number[number > 0])
+    return found
+
+
 @numba.njit(cache=True, parallel=True)
-def _powers(parts, flags, lags, places, width, powers, counts):  # type: ignore[no-untyped-def]
-    """Sum |V(k - lag) - 2 V(k) + V(k + lag)|^2 in cells; parts (time, baseline, channel x pol x 2) float32, two pols."""
+def _powers(parts, flags, lags, places, width, powers, counts, sky):  # type: ignore[no-untyped-def]
+    """Sum |V(k - lag) - 2 V(k) + V(k + lag)|^2 in cells; parts (time, baseline, channel x pol x 2) float32, two pols.
+
+    sky (baseline, time, cell): |V|^2 in the middle of cells, mean of the pols, 0 if flagged.
+    """
     n_times, n_baselines, n = flags.shape
     n_channels = n // 2
     for b in numba.prange(n_baselines):
@@ -126,11 +150,20 @@ def _powers(parts, flags, lags, places, width, powers, counts):  # type: ignore[
                 low, high = max(cell * width, lag), min((cell + 1) * width, n_channels - lag)
                 if low >= high:
                     continue
+                middle = (low + high) // 2
+                if not (flag[2 * middle] | flag[2 * middle + 1]):
+                    sky[place, t, cell] = _square(x, 4 * middle) / np.float32(2)
                 if whole:
                     powers[place, t, cell, 0], powers[place, t, cell, 1] = _all(x, low, high, lag)
                     counts[place, t, cell] = high - low
                 else:
                     _some(x, flag, low, high, lag, powers[place, t, cell], counts[place, t, cell])
+
+
+@numba.njit(cache=True)
+def _square(x, first):  # type: ignore[no-untyped-def]
+    """Sum of four squares."""
+    return x[first] * x[first] + x[first + 1] * x[first + 1] + x[first + 2] * x[first + 2] + x[first + 3] * x[first + 3]
 
 
 @numba.njit(cache=True)
@@ -215,8 +248,10 @@ def _widened(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(wide[:, :, :-2] | wide[:, :, 1:-1] | wide[:, :, 2:])
 
 
-def search(sums: NDArray[np.float64], numbers: NDArray[np.float64], first: float) -> NDArray[np.bool_]:
-    """(antenna, time, cell) True in windows whose mean power is `first` sigma and LEAST above what is usual.
+def search(
+    sums: NDArray[np.float64], numbers: NDArray[np.float64], first: float, least: NDArray[np.float64] | float = LEAST
+) -> NDArray[np.bool_]:
+    """(antenna, time, cell) True in windows whose mean power is `first` sigma and `least` (antenna,) above what is usual.
 
     Windows of 2, 4, 8, 16 cells and of 1, 2, 4, 8 and all integrations, small ones first; what was found takes no part in
     larger ones. Sums are in units of what the radiometer equation says. Of a window, the integrations and the cells that
@@ -225,6 +260,7 @@ def search(sums: NDArray[np.float64], numbers: NDArray[np.float64], first: float
     more. Cells without samples (numbers 0) are never True.
     """
     there = numbers > 0
+    least = np.broadcast_to(least, len(sums))[:, None, None]
     hits = np.zeros(sums.shape, np.bool_)
     n_times, n_cells = sums.shape[1:]
     for _ in range(_PASSES):
@@ -235,7 +271,7 @@ def search(sums: NDArray[np.float64], numbers: NDArray[np.float64], first: float
         new = np.zeros(sums.shape, np.bool_)
         for long in [*(w for w in _LONG if w < n_times), n_times]:
             for wide in (w for w in _WIDE if w <= n_cells):
-                new |= _found(excess, number, long, wide, first)
+                new |= _found(excess, number, long, wide, first, least)
                 excess[new], number[new] = 0, 0
         if not (new & there).any():
             break
@@ -269,7 +305,9 @@ def _usual(sums: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[n
     return np.where((usual > _TRUSTED[0]) & (usual < _TRUSTED[1]), usual, np.inf)
 
 
-def _found(excess: NDArray[np.float64], number: NDArray[np.float64], long: int, wide: int, first: float) -> NDArray[np.bool_]:
+def _found(
+    excess: NDArray[np.float64], number: NDArray[np.float64], long: int, wide: int, first: float, least: NDArray[np.float64]
+) -> NDArray[np.bool_]:
     """(antenna, time, cell) True in the windows of `long` integrations and `wide` cells that are too high, trimmed."""
     total, count = _boxes(excess, long, wide), _boxes(number, long, wide)
     enough = count >= _FEWEST
@@ -277,7 +315,7 @@ def _found(excess: NDArray[np.float64], number: NDArray[np.float64], long: int, 
     scatter = np.ones(len(score))
     for a in np.flatnonzero((np.nan_to_num(score) > first).any(axis=(1, 2))):
         scatter[a] = max(np.nanquantile(score[a], 0.5) - np.nanquantile(score[a], _SIGMA_BELOW), 1)
-    high = enough & (total > LEAST * count) & (np.nan_to_num(score) > first * scatter[:, None, None])
+    high = enough & (total > least * count) & (np.nan_to_num(score) > first * scatter[:, None, None])
     rows, columns = np.zeros(excess.shape, np.bool_), np.zeros(excess.shape, np.bool_)
     if not high.any():
         return rows

@@ -9,16 +9,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsa110_assets.errors import TransientError
 from dsa110_assets.telescope import band, timegrid
+from dsa110_assets.visibilities import integrations
 from dsa110_assets.visibilities.uvh5 import SubbandHeader
+from dsa110_assets.visibilities.uvh5_pointing import SAME_DEC_RAD
 
 SAME_TIME_S = 1.0
-"""All subbands of a group carry the same bits; a second is far below the 309 s between groups."""
-SAME_START_S = 1e-3
-"""A file that starts at another millisecond followed another clock: its fringes are not where the others' are."""
-SAME_DEC_RAD = np.deg2rad(0.01)
+"""Subbands of a group carry the same bits; a second is far below the 309 s between groups."""
+_OPEN = 8
+"""Groups that may overlap in time: one, but for clocks that went wrong."""
+LEAST_SHARED = 0.5
+"""Subbands that leave less than this part of the longest one's integrations to share are left out."""
 SAME_POSITION_M = 0.01
 
 
@@ -26,8 +30,9 @@ SAME_POSITION_M = 0.01
 class SubbandGroup:
     """The subbands of one observation.
 
-    mjd_start: centre of the first integration [MJD UTC, d]; files: subband -> header, all with the same axes, none
-    when each subband is in dispute; rejected: (path, reason) of files of the same observation that are not used.
+    mjd_start: centre of the first integration of any subband [MJD UTC, d]; files: subband -> header, which agree in
+    all but how many integrations they have, none when each subband is in dispute; rejected: (path, reason) of files of
+    the same observation that are not used.
     """
 
     mjd_start: float
@@ -45,9 +50,14 @@ class SubbandGroup:
         return next((float(np.rad2deg(header.pointing_dec_rad)) for header in self.files.values()), np.nan)
 
     @property
+    def times_mjd(self) -> NDArray[np.float64]:
+        """Centres of the integrations that all files have [MJD UTC, d], ascending; none without files."""
+        return integrations.shared(self.files.values()) if self.files else np.zeros(0)
+
+    @property
     def n_times(self) -> int:
-        """Integrations in each file; 0 without files."""
-        return next((int(header.times_mjd.size) for header in self.files.values()), 0)
+        """Integrations that all files have; 0 without files."""
+        return int(self.times_mjd.size)
 
     def missing(self, n_subbands: int = band.N_SUBBANDS) -> tuple[int, ...]:
         """Subbands of 0..n_subbands-1 that are not there."""
@@ -61,7 +71,8 @@ class SubbandGroup:
 def group_headers(headers: Iterable[SubbandHeader], taken: Set[Path] = frozenset()) -> list[SubbandGroup]:
     """Group headers by their data time; ascending in time, the same whatever the order of the headers.
 
-    A file that disagrees with most of its group, repeats a subband, or belongs to the emptier of two groups
+    Subbands of a group may hold more or fewer integrations: what all have is used (see LEAST_SHARED). A file that
+    disagrees with most of its group, repeats a subband, or belongs to the emptier of two groups
     in one 5-minute window is rejected with its reason: every path is in exactly one group, used or rejected.
     Of files with the same bytes one is used, of those `taken` before if any; where a subband's files differ
     in their bytes nobody can say which is right, and none is. Raises TransientError when they cannot be compared.
@@ -70,15 +81,22 @@ def group_headers(headers: Iterable[SubbandHeader], taken: Set[Path] = frozenset
     ordered = sorted(unique.values(), key=lambda header: (header.mjd_start, header.subband, str(header.path)))
     clusters: list[list[SubbandHeader]] = []
     for header in ordered:
-        if clusters and (header.mjd_start - clusters[-1][0].mjd_start) * 86400 < SAME_TIME_S:
-            clusters[-1].append(header)
-        else:
+        near = next((cluster for cluster in reversed(clusters[-_OPEN:]) if _together(header, cluster[0])), None)
+        if near is None:
             clusters.append([header])
+        else:
+            near.append(header)
     windows: dict[str, list[SubbandGroup]] = defaultdict(list)
     for cluster in clusters:
         group = _one_group(cluster, taken)
         windows[group.observation].append(group)
     return sorted((_one_window(groups) for groups in windows.values()), key=lambda group: group.mjd_start)
+
+
+def _together(a: SubbandHeader, b: SubbandHeader) -> bool:
+    """Whether two headers are of one observation: they start together, or overlap on the same grid of integrations."""
+    start_together = abs(a.mjd_start - b.mjd_start) * 86400 < SAME_TIME_S
+    return start_together or (integrations.same_grid(a, b) and integrations.overlap(a, b))
 
 
 def _one_group(cluster: list[SubbandHeader], taken: Set[Path]) -> SubbandGroup:
@@ -88,7 +106,10 @@ def _one_group(cluster: list[SubbandHeader], taken: Set[Path]) -> SubbandGroup:
     for header in agreeing:
         by_subband[header.subband].append(header)
     files: dict[int, SubbandHeader] = {}
-    for subband, candidates in sorted(by_subband.items()):
+    for subband, found in sorted(by_subband.items()):
+        longest = max(header.times_mjd.size for header in found)
+        candidates = [header for header in found if header.times_mjd.size == longest]
+        rejected += [(h.path, f"holds fewer integrations than {candidates[0].path.name}") for h in found if h not in candidates]
         candidates.sort(key=lambda header: (header.path not in taken, header.name_stamp != stamp, str(header.path)))
         first, *others = candidates
         disputing = next((other for other in others if not _same_bytes(other, first)), None)
@@ -98,11 +119,27 @@ def _one_group(cluster: list[SubbandHeader], taken: Set[Path]) -> SubbandGroup:
         else:
             told = f"subband {subband} came with other bytes in {{}}; none of them is used"
             rejected += [(h.path, told.format((disputing if h is first else first).path.name)) for h in candidates]
-    return SubbandGroup(agreeing[0].mjd_start, files, tuple(rejected))
+    rejected += _leave_out_short(files)
+    return SubbandGroup(min(h.mjd_start for h in files.values() or agreeing), files, tuple(rejected))
+
+
+def _leave_out_short(files: dict[int, SubbandHeader]) -> list[tuple[Path, str]]:
+    """Take subbands out that leave too few integrations to share, those first without which most are shared."""
+    left_out = []
+    longest = max((header.times_mjd.size for header in files.values()), default=0)
+    while (n := integrations.shared(files.values()).size if files else longest) < LEAST_SHARED * longest:
+
+        def without(subband: int) -> tuple[int, int]:
+            others = [header for other, header in files.items() if other != subband]
+            return integrations.shared(others).size, -files[subband].times_mjd.size
+
+        header = files.pop(max(files, key=without))
+        left_out.append((header.path, f"its {header.times_mjd.size} integrations leave {n} of {longest} to share"))
+    return left_out
 
 
 def _agreeing(cluster: list[SubbandHeader]) -> tuple[list[SubbandHeader], list[tuple[Path, str]]]:
-    """Split a cluster into the largest set of files with equal axes, and the rest with the reason."""
+    """Split a cluster into the largest set of files that agree, and the rest with the reason."""
     families: list[list[SubbandHeader]] = []
     for header in cluster:
         for family in families:
@@ -120,10 +157,10 @@ def _agreeing(cluster: list[SubbandHeader]) -> tuple[list[SubbandHeader], list[t
 
 def _difference(a: SubbandHeader, b: SubbandHeader) -> str | None:
     """The first respect in which two headers of one group disagree, or None."""
-    if abs(a.mjd_start - b.mjd_start) * 86400 > SAME_START_S:
+    if not integrations.same_grid(a, b):
         return f"its start time ({timegrid.mjd_to_datetime(a.mjd_start):%H:%M:%S.%f})"
-    if a.times_mjd.size != b.times_mjd.size:
-        return f"its number of integrations ({a.times_mjd.size})"
+    if not integrations.shared([a, b]).size:
+        return f"its set of integrations ({a.times_mjd.size}, none of them shared)"
     if a.n_channels != b.n_channels:
         return f"its number of channels ({a.n_channels})"
     if abs(a.interval_s - b.interval_s) > 1e-6:

@@ -21,7 +21,13 @@ MAX_CHUNK_BYTES = 64 << 20
 """A chunk is decompressed whole, whatever part of it is asked for; the correlator's hold 12 KB."""
 MAX_ITEM_BYTES = 64 << 10
 """One element: numbers have 16 bytes at most, the string of cable delays some 1500."""
-KNOWN_FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF})
+FILTERS = {
+    h5py.h5z.FILTER_DEFLATE: "gzip", h5py.h5z.FILTER_SHUFFLE: "shuffle", h5py.h5z.FILTER_FLETCHER32: "fletcher32",
+    h5py.h5z.FILTER_LZF: "lzf", h5py.h5z.FILTER_SZIP: "szip", h5py.h5z.FILTER_NBIT: "nbit", h5py.h5z.FILTER_SCALEOFFSET: "scale-offset",
+    32008: "bitshuffle", 32001: "blosc", 32004: "lz4", 32015: "zstd",
+}  # fmt: skip
+"""What correlators and UVH5 writers pack with. The last four come with hdf5plugin or HDF5_PLUGIN_PATH, or not at all."""
+COPY_AGAIN = "copy the correlator's own file again"
 
 
 LOCK_REFUSED = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO})
@@ -49,10 +55,10 @@ def opened(path: Path) -> h5py.File:
         return h5py.File(path, "r", locking=False)
 
 
-def require(good: bool, path: Path, reason: str) -> None:
-    """Raise BadDataError naming the file and the reason unless `good`."""
+def require(good: bool, path: Path, reason: str, remedy: str = COPY_AGAIN) -> None:
+    """Raise BadDataError naming the file, the reason and what to do unless `good`."""
     if not good:
-        raise BadDataError(f"{path}: {reason}; not a usable subband file", path)
+        raise BadDataError(f"{path}: {reason}; not a usable subband file: {remedy}", path)
 
 
 def member(group: Any, name: str, kind: type, path: Path) -> Any:
@@ -76,16 +82,23 @@ def dataset(group: Any, name: str, path: Path, shape: tuple[int, ...] | None = N
     if data.chunks is not None:
         chunk_bytes = math.prod(data.chunks) * data.dtype.itemsize
         require(chunk_bytes <= MAX_CHUNK_BYTES, path, f"{data.name} has chunks of {chunk_bytes} bytes")
-        plist = data.id.get_create_plist()
-        filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
-        require(filters <= KNOWN_FILTERS, path, f"{data.name} is packed by unknown filters {sorted(filters - KNOWN_FILTERS)}")
+        for filter_ in _filters(data):
+            usable = filter_ in FILTERS and bool(h5py.h5z.filter_avail(filter_))
+            told = f"{data.name} is packed by {FILTERS.get(filter_, 'an unknown filter')} ({filter_}), which is not installed here"
+            require(usable, path, told, "unpack it with `h5repack -f NONE`, or write it again without that filter")
     return data
+
+
+def _filters(data: Any) -> list[int]:
+    """Numbers of the filters that pack a dataset's chunks."""
+    plist = data.id.get_create_plist()
+    return [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
 
 
 def missing_bytes(data: Any) -> int:
     """Bytes of a dataset that were never written; a packed one lacks the chunks that are not there."""
     itemsize = data.dtype.itemsize
-    if data.compression is None:
+    if not _filters(data):
         return int(max(0, data.size * itemsize - data.id.get_storage_size()))
     expected = math.prod(-(-length // chunk) for length, chunk in zip(data.shape, data.chunks, strict=True))
     return int(max(0, expected - data.id.get_num_chunks()) * math.prod(data.chunks) * itemsize)
@@ -102,7 +115,28 @@ def vector(group: Any, name: str, limit: int, path: Path) -> NDArray[Any]:
     require(data.dtype.kind in "iuf", path, f"{data.name} has type {data.dtype}")
     values = np.atleast_1d(np.asarray(data[()])).ravel()
     require(bool(np.all(np.isfinite(values))), path, f"{data.name} is not finite")
-    return values if values.dtype.kind in "iu" else values.astype(np.float64)
+    return values.astype(np.int64 if values.dtype.kind in "iu" else np.float64)
+
+
+def number(group: Any, name: str, path: Path) -> float | None:
+    """A finite number that may be a scalar or an array of one; None if there is none of that name."""
+    return float(vector(group, name, 1, path)[0]) if has(group, name, path) else None
+
+
+def text(group: Any, name: str, path: Path) -> str | None:
+    """A string, of fixed or variable length; None if there is none of that name or it is no string."""
+    if not has(group, name, path):
+        return None
+    data = dataset(group, name, path)
+    if data.shape not in ((), (1,)) or data.dtype.kind not in "SO":
+        return None
+    value = np.ravel(data[()])[0] if data.shape else data[()]
+    return decoded(value).strip()
+
+
+def decoded(value: Any) -> str:
+    """A string as files hold it: bytes in UTF-8, of which ASCII is a part, or a str; padding of NULs is none of it."""
+    return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).rstrip("\0")
 
 
 def has(group: Any, name: str, path: Path) -> bool:

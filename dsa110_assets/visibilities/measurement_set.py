@@ -44,18 +44,19 @@ _COLUMNS_CONSTANT = (
 
 
 def write(
-    vis: Visibilities, path: Path, *, observer_note: str = "", model: NDArray[np.complex64] | None = None
+    vis: Visibilities, path: Path, *, observer_note: str = "", model: NDArray[np.complex64] | None = None, unit: str = ""
 ) -> None:
     """Write visibilities as a new measurement set directory at `path` (which must not exist).
 
     One ascending spectral window, XX and YY; DATA, FLAG and WEIGHT_SPECTRUM per sample; one FIELD per
     integration (meridian_icrs_t0 ..) or one for a common phase centre. `model` (time, baseline, channel),
-    Stokes I [Jy], becomes MODEL_DATA of XX = YY = I. `observer_note` goes into HISTORY. Raises
-    FileExistsError; ValueError for a model of another shape.
+    Stokes I [Jy], becomes MODEL_DATA of XX = YY = I. `observer_note` goes into HISTORY. `unit` of the data ("Jy" once
+    calibrated; none of what the correlator wrote) is where CASA and pyuvdata look for it. Raises FileExistsError;
+    ValueError for a model of another shape.
     """
     if model is not None and model.shape != vis.data.shape[:3]:
         raise ValueError(f"model has shape {model.shape}, visibilities {vis.data.shape[:3]}")
-    new = NewSet(vis, path, uniform_weights(vis.weights), with_model=model is not None)
+    new = NewSet(vis, path, uniform_weights(vis.weights), with_model=model is not None, unit=unit)
     conjugate = np.empty(vis.data.shape[1:], np.complex64)
     with new.column("DATA") as column:
         for t in range(vis.times_mjd.size):
@@ -76,10 +77,12 @@ class NewSet:
     """A measurement set being written: made with its geometry at once, then its columns, then `finish`.
 
     `frame` is a Visibilities of which only the geometry counts. `weights` (channel, pol) are every row's
-    WEIGHT_SPECTRUM; None if rows differ. Raises FileExistsError.
+    WEIGHT_SPECTRUM; None if rows differ. `unit` is that of DATA. Raises FileExistsError.
     """
 
-    def __init__(self, frame: Visibilities, path: Path, weights: NDArray[np.float32] | None, *, with_model: bool = False) -> None:
+    def __init__(
+        self, frame: Visibilities, path: Path, weights: NDArray[np.float32] | None, *, with_model: bool = False, unit: str = ""
+    ) -> None:
         self.frame, self.path = frame, Path(path)
         if self.path.exists():
             raise FileExistsError(f"{self.path} exists; a measurement set is written once")
@@ -95,6 +98,9 @@ class NewSet:
             main.addrows(frame.times_mjd.size * frame.ant1.size - 1)
             for name, value_type, item_bytes in hollow:
                 ms_columns.add_hollow(main, self.path, name, *ms_columns.tiled(name, value_type, spectrum, item_bytes))
+            for name, its in (("DATA", unit), ("MODEL_DATA", "Jy" if with_model else "")):
+                if its:
+                    main.putcolkeyword(name, "QuantumUnits", [its])
             _write_geometry(main, frame)
             main.putkeyword(KEYWORD, _record(frame) | {"weights_repeat": self.uniform})
         finally:

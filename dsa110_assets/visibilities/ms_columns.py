@@ -43,6 +43,17 @@ def constant(name: str, value_type: str, shape: Sequence[int]) -> dict[str, Any]
     return description
 
 
+def fix_shape(table: Any, name: str, shape: Sequence[int]) -> None:
+    """Keep the cells of an array column, `shape` as numpy has it, in the rows of a table that is open and has none yet.
+
+    Cells of any shape go into a file of their own, where casacore fills them up to whole 8 bytes with what happens to
+    be in memory: the same data would be other bytes in every run.
+    """
+    description = table.getcoldesc(name) | {"shape": list(shape), "ndim": len(shape), "option": 5}
+    table.removecols([name])
+    table.addcols({name: description})
+
+
 def add_hollow(main: Any, path: Path, name: str, column: dict[str, Any], storage: dict[str, Any]) -> None:
     """Add a `tiled` column of zeros to the table at `path`, open and with its rows, without writing the zeros.
 

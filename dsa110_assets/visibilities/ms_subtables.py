@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError
 from dsa110_assets.telescope import astrometry, site
+from dsa110_assets.visibilities import ms_columns
 from dsa110_assets.visibilities.types import Antennas, Visibilities
 
 DAY_S = 86400.0
 XX_CODE, YY_CODE = 9, 12
 TOPOCENTRIC = 5
 FIELD_NAME = "meridian_icrs"
+_DIRECTIONS = ("PHASE_DIR", "REFERENCE_DIR", "DELAY_DIR")
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ def _field(vis: Visibilities, path: Path, start_s: float) -> None:
         times_s = vis.times_mjd * DAY_S
     n = len(names)
     with tables.table(f"{path}::FIELD", ack=False, readonly=False) as table:
+        for column in _DIRECTIONS:
+            ms_columns.fix_shape(table, column, [1, 2])
         table.addrows(n)
         table.putcol("NAME", names)
         table.putcol("CODE", [""] * n)
@@ -142,7 +146,7 @@ def _field(vis: Visibilities, path: Path, start_s: float) -> None:
         table.putcol("NUM_POLY", np.zeros(n, np.int32))
         table.putcol("SOURCE_ID", np.full(n, -1, np.int32))
         table.putcol("FLAG_ROW", np.zeros(n, np.bool_))
-        for column in ("PHASE_DIR", "REFERENCE_DIR", "DELAY_DIR"):
+        for column in _DIRECTIONS:
             table.putcol(column, centres[:, None, :])
             _icrs(table, column)
 
@@ -154,6 +158,8 @@ def _icrs(table: Any, column: str) -> None:
 def _feed(vis: Visibilities, path: Path, mid_s: float) -> None:
     n = len(vis.antennas.names)
     with tables.table(f"{path}::FEED", ack=False, readonly=False) as table:
+        for column in ("BEAM_OFFSET", "POL_RESPONSE"):
+            ms_columns.fix_shape(table, column, [2, 2])
         table.addrows(n)
         table.putcol("ANTENNA_ID", np.arange(n, dtype=np.int32))
         table.putcol("FEED_ID", np.zeros(n, np.int32))

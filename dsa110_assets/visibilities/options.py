@@ -13,8 +13,8 @@ class FlaggingOptions:
     """How raw visibilities are flagged."""
 
     clip_amplitude: Annotated[
-        float, Field(ge=0, description="flag cross-correlations above this raw amplitude; 0: no clip")
-    ] = 0.5
+        float, Field(ge=0, description="flag cross-correlations above this raw amplitude, whose unit is arbitrary; 0: no clip")
+    ] = 0.0
     dead_fraction: Annotated[
         float,
         Field(gt=0, le=1, description="a receptor with more than this part of its samples flagged is dead"),

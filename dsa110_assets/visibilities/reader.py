@@ -9,7 +9,7 @@ float32 and belong to one fixed date.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, DsaError
 from dsa110_assets.telescope import astrometry, band, earth
-from dsa110_assets.visibilities.grouping import SAME_TIME_S, baseline_set
+from dsa110_assets.visibilities import integrations
+from dsa110_assets.visibilities.grouping import baseline_set
 from dsa110_assets.visibilities.samples import Samples
 from dsa110_assets.visibilities.types import Antennas, Visibilities
 from dsa110_assets.visibilities.uvh5 import SubbandHeader, read_header
@@ -30,6 +31,8 @@ from dsa110_assets.visibilities.uvh5 import SubbandHeader, read_header
 Engine = Literal["direct", "pyuvdata"]
 _THREADS = 2 * (os.cpu_count() or 1)
 """Reading waits for the disk as much as it computes."""
+_RUN_BYTES = 4 << 20
+"""Read at a time by a thread: an integration of the whole array is 3.6 MB."""
 _SIGN, _EXPONENT = np.int64(-(2**63)), np.int64(0x7F800000)
 """Of a complex64 as a little-endian int64: the imaginary part's sign; a float32's exponent bits."""
 
@@ -52,7 +55,8 @@ def read_group(
     else:
         for subband, header in group.headers.items():
             part = np.s_[:, :, group.channels(subband)]
-            _load_pyuvdata(header, data[part], flags[part], weights[part])
+            rows = header.rows[integrations.places(header, group.frame.times_mjd)]
+            _load_pyuvdata(header, rows, data[part], flags[part], weights[part])
         group.blank_missing(data, flags, weights)
     return replace(group.frame, data=data, flags=flags, weights=weights)
 
@@ -111,7 +115,9 @@ class Group:
         def one(subband: int) -> int:
             part = np.s_[:, :, self.channels(subband)]
             to = unweighted if weights is None else weights[part]
-            return _load(self.headers[subband], self._samples[subband], baselines, data[part], flags[part], to, conjugate)
+            header = self.headers[subband]
+            rows = header.rows[integrations.places(header, self.frame.times_mjd)]
+            return _load(header, rows, self._samples[subband], baselines, data[part], flags[part], to, conjugate)
 
         with ThreadPoolExecutor(_THREADS) as pool:
             bad = sum(pool.map(one, self.headers))
@@ -132,26 +138,26 @@ class Group:
 def open_group(files: Mapping[int, Path], n_subbands: int = band.N_SUBBANDS) -> Group:
     """The headers of an observation's subband files {subband: path}, checked against each other, and their frame.
 
-    Raises BadDataError when there is no file or files disagree.
+    Its integrations are those that all files have. Raises BadDataError when there is no file or files disagree.
     """
     headers = {subband: read_header(Path(path)) for subband, path in sorted(files.items())}
     _check(headers, n_subbands)
-    first = next(iter(headers.values()))
+    first, times = next(iter(headers.values())), integrations.shared(headers.values())
     n_channels, missing = first.n_channels, tuple(s for s in range(n_subbands) if s not in headers)
     ant1, ant2, _, _ = _canonical(first)
-    shape = (first.times_mjd.size, ant1.size, n_subbands * n_channels, 2)
+    shape = (times.size, ant1.size, n_subbands * n_channels, 2)
     present = ~np.isin(np.arange(n_subbands)[::-1], missing)
     weights = np.repeat(present, n_channels).astype(np.float32)
     dec = first.pointing_dec_rad
-    centres = astrometry.meridian_icrs_rad(first.times_mjd, dec)
-    antenna_uvw = astrometry.icrs_uvw_m(first.antenna_positions_m, centres, first.times_mjd)
+    centres = astrometry.meridian_icrs_rad(times, dec)
+    antenna_uvw = astrometry.icrs_uvw_m(first.antenna_positions_m, centres, times)
     frame = Visibilities(
         data=np.broadcast_to(np.complex64(0), shape),
         flags=np.broadcast_to(np.bool_(False), shape),
         weights=np.broadcast_to(weights[:, None], shape),
         ant1=ant1,
         ant2=ant2,
-        times_mjd=first.times_mjd,
+        times_mjd=times,
         interval_s=first.interval_s,
         frequencies_hz=band.band_frequencies_hz(n_subbands, n_channels),
         channel_width_hz=band.channel_width_hz(n_channels),
@@ -170,10 +176,10 @@ def _check(headers: Mapping[int, SubbandHeader], n_subbands: int) -> None:
     first = next(iter(headers.values()))
     for subband, header in headers.items():
         same_axes = (
-            header.times_mjd.shape == first.times_mjd.shape
-            and header.n_channels == first.n_channels
+            header.n_channels == first.n_channels
             and baseline_set(header) == baseline_set(first)
-            and bool(np.all(np.abs(header.times_mjd - first.times_mjd) * 86400 < SAME_TIME_S))
+            and integrations.same_grid(header, first)
+            and integrations.shared([header, first]).size > 0
         )
         if header.subband != subband or subband >= n_subbands:
             raise BadDataError(
@@ -181,6 +187,8 @@ def _check(headers: Mapping[int, SubbandHeader], n_subbands: int) -> None:
             )
         if not same_axes:
             raise BadDataError(f"{header.path}: times, channels or baselines differ from {first.path.name}")
+    if not integrations.shared(headers.values()).size:
+        raise BadDataError(f"{first.path}: no integration is in all {len(headers)} subbands of its observation")
 
 
 def _canonical(
@@ -197,6 +205,7 @@ def _canonical(
 
 def _load(
     header: SubbandHeader,
+    rows: NDArray[np.int32],
     samples: Samples,
     baselines: NDArray[np.int64],
     data: NDArray[Any],
@@ -204,39 +213,46 @@ def _load(
     weights: NDArray[Any],
     conjugate: bool,
 ) -> int:
-    """One subband's share of Group.load: rows that follow each other in the file are read together."""
+    """One subband's share of Group.load: rows (time, baseline) that follow each other in the file are read together."""
     _, _, place, reversed_ = _canonical(header)
     to = np.full(place.size, -1)
     to[baselines] = np.arange(baselines.size)
-    rows = np.flatnonzero(to[place] >= 0)
-    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
-    runs = [(int(rows[a]), int(rows[b - 1]) + 1) for a, b in zip(starts, np.append(starts[1:], rows.size), strict=True)]
-    n_pols, longest, bad = header.n_pols, max(high - low for low, high in runs), 0
-    raw = np.empty((longest, header.n_channels, n_pols), np.complex64)
-    raw_flags = np.empty(raw.shape, np.bool_)
-    descending = _descending(header)
+    wanted = np.flatnonzero(to[place] >= 0)
+    moment, baseline = np.divmod(np.argsort(rows[:, wanted], axis=None, kind="stable"), wanted.size)
+    baseline = wanted[baseline]
+    flip = np.where(reversed_[baseline] != conjugate, _SIGN, 0)
+    raw = np.empty((max(_RUN_BYTES // (header.n_channels * header.n_pols * 8), 1), header.n_channels, header.n_pols), np.complex64)
+    raw_flags, bad, descending = np.empty(raw.shape, np.bool_), 0, _descending(header)
     with samples:
-        for t in range(header.times_mjd.size):
-            for low, high in runs:
-                n = high - low
-                samples.read(t * place.size + low, raw[:n], raw_flags[:n])
-                bad += _scatter(
-                    raw[:n].view(np.int64),
-                    raw_flags[:n].view(np.uint8),
-                    to[place[low:high]],
-                    np.where(reversed_[low:high] != conjugate, _SIGN, 0),
-                    descending,
-                    *header.pol_index,
-                    data[t].view(np.int64),
-                    flags[t].view(np.uint8),
-                    weights[t] if weights.size else weights[:0].reshape(0, 0, 0),
-                )
+        for low, high in _runs(rows[moment, baseline], len(raw)):
+            n = high - low
+            samples.read(int(rows[moment[low], baseline[low]]), raw[:n], raw_flags[:n])
+            bad += _scatter(
+                raw[:n].view(np.int64),
+                raw_flags[:n].view(np.uint8),
+                moment[low:high],
+                to[place[baseline[low:high]]],
+                flip[low:high],
+                descending,
+                *header.pol_index,
+                data.view(np.int64),
+                flags.view(np.uint8),
+                weights,
+            )
     return bad
 
 
+def _runs(rows: NDArray[np.int32], longest: int) -> Iterator[tuple[int, int]]:
+    """(first, end) places of rows, ascending, that follow each other; `longest` at most."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
+    for start, end in zip(starts, [*starts[1:], rows.size], strict=True):
+        for low in range(start, end, longest):
+            yield low, min(low + longest, end)
+
+
 @numba.njit(cache=True, nogil=True)
-def _scatter(raw, raw_flags, place, flip, descending, pol_x, pol_y, data, flags, weights):  # type: ignore[no-untyped-def]
-    """Put rows (baseline, channel, pol) in place: order, direction, conjugation. Returns how many were not finite.
+def _scatter(raw, raw_flags, moment, place, flip, descending, pol_x, pol_y, data, flags, weights):  # type: ignore[no-untyped-def]
+    """Put rows (row, channel, pol) in place: order, direction, conjugation. Returns how many were not finite.
 
     raw and data are complex64 seen as int64 and flags bool seen as uint8, which compile to moves of whole words;
     `flip` (row,) is the sign bit of the imaginary part where a row is to be conjugated, else 0.
@@ -244,24 +260,24 @@ def _scatter(raw, raw_flags, place, flip, descending, pol_x, pol_y, data, flags,
     n_rows, n_channels = raw.shape[0], raw.shape[1]
     bad = 0
     for row in range(n_rows):
-        to, sign, wrong = place[row], flip[row], 0
+        t, to, sign, wrong = moment[row], place[row], flip[row], 0
         first, step = (n_channels - 1, -1) if descending else (0, 1)
         for k in range(n_channels):
             channel = first + step * k
             x, y = raw[row, k, pol_x], raw[row, k, pol_y]
             wrong += _not_finite(x) + _not_finite(y)
-            data[to, channel, 0], data[to, channel, 1] = x ^ sign, y ^ sign
-            flags[to, channel, 0], flags[to, channel, 1] = raw_flags[row, k, pol_x], raw_flags[row, k, pol_y]
+            data[t, to, channel, 0], data[t, to, channel, 1] = x ^ sign, y ^ sign
+            flags[t, to, channel, 0], flags[t, to, channel, 1] = raw_flags[row, k, pol_x], raw_flags[row, k, pol_y]
         if weights.size:
-            weights[to] = np.float32(1)
+            weights[t, to] = np.float32(1)
         if wrong:
             bad += wrong
             for k in range(n_channels):
                 for p in range(2):
-                    if _not_finite(data[to, k, p]):
-                        data[to, k, p], flags[to, k, p] = 0, 1
+                    if _not_finite(data[t, to, k, p]):
+                        data[t, to, k, p], flags[t, to, k, p] = 0, 1
                         if weights.size:
-                            weights[to, k, p] = np.float32(0)
+                            weights[t, to, k, p] = np.float32(0)
     return bad
 
 
@@ -273,7 +289,7 @@ def _not_finite(bits):  # type: ignore[no-untyped-def]
 
 
 def _load_pyuvdata(
-    header: SubbandHeader, data: NDArray[Any], flags: NDArray[Any], weights: NDArray[Any]
+    header: SubbandHeader, rows: NDArray[np.int32], data: NDArray[Any], flags: NDArray[Any], weights: NDArray[Any]
 ) -> None:
     """The same through pyuvdata, as it stands: unprojected, unchecked; only its arrays are used."""
     from pyuvdata import UVData
@@ -281,15 +297,13 @@ def _load_pyuvdata(
     uvd = UVData()
     with earth.bulletins_as_installed():
         uvd.read(str(header.path), file_type="uvh5", run_check=False)
-    shape = (header.times_mjd.size, -1, header.n_channels, uvd.Npols)
-    values = uvd.data_array.reshape(shape)
-    marks = uvd.flag_array.reshape(shape)
+    values, marks = uvd.data_array[rows], uvd.flag_array[rows]
     if not np.array_equal(uvd.freq_array.ravel(), header.frequencies_hz):
         raise DsaError(f"{header.path}: pyuvdata and the direct reader disagree on the frequencies")
     low, high, place, _ = _canonical(header)
     number = {n: i for i, n in enumerate(uvd.telescope.antenna_numbers)}
-    file_ant1 = np.array([number[n] for n in uvd.ant_1_array[: place.size]])
-    file_ant2 = np.array([number[n] for n in uvd.ant_2_array[: place.size]])
+    file_ant1 = np.array([number[n] for n in uvd.ant_1_array[rows[0]]])
+    file_ant2 = np.array([number[n] for n in uvd.ant_2_array[rows[0]]])
     pols = list(uvd.polarization_array)
     step = -1 if _descending(header) else 1
     for row in range(place.size):

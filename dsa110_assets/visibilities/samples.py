@@ -62,7 +62,9 @@ class Samples:
 
 
 class _Rows:
-    """Rows of one dataset (row, 1, channel, pol): `runs` (first row, end row, byte offset), ascending, if plain."""
+    """Rows of one dataset (row, channel, pol) or (row, 1, channel, pol): `runs` (first row, end row, byte offset),
+    ascending, if plain.
+    """
 
     def __init__(self, file: h5py.File, name: str) -> None:
         dataset = file[name]
@@ -80,7 +82,7 @@ class _Rows:
         end_row = first_row + out.shape[0]
         if self._runs is None:
             assert file is not None, "a dataset that is not plain needs its file open"
-            file[self._name].read_direct(out[:, None], np.s_[first_row:end_row])
+            _convert(file[self._name], np.s_[first_row:end_row], out)
             return
         where = int(np.searchsorted(self._runs[:, 1], first_row, side="right"))
         while first_row < end_row:
@@ -88,6 +90,18 @@ class _Rows:
             n = min(high, end_row) - first_row
             _fill(fd, out[out.shape[0] - (end_row - first_row) :][:n], offset + (first_row - low) * self._row_bytes)
             first_row, where = first_row + n, where + 1
+
+
+def _convert(dataset: Any, rows: slice, out: NDArray[Any]) -> None:
+    """Rows of any packing, byte order, precision or (of flags) type; a value that float32 cannot hold becomes infinite."""
+    shape = out.shape[0], *dataset.shape[1:]
+    if out.dtype == np.bool_ and dataset.dtype != np.bool_:
+        out[:] = dataset[rows].reshape(out.shape) != 0
+    elif dataset.dtype.kind == "c" or out.dtype == np.bool_:
+        dataset.read_direct(out.reshape(shape), rows)
+    else:
+        pairs = dataset[rows].reshape(out.shape)
+        out.real, out.imag = pairs["r"], pairs["i"]
 
 
 def _runs(dataset: Any, row_bytes: int) -> NDArray[np.int64] | None:

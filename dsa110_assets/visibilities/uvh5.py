@@ -7,7 +7,6 @@ are refused, and only named datasets are visited, so neither a hostile nor a hal
 from __future__ import annotations
 
 import errno
-import math
 import os
 import re
 import stat
@@ -22,18 +21,15 @@ from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, TransientError
 from dsa110_assets.telescope import band, site, stations, timegrid
-from dsa110_assets.visibilities import hdf5
+from dsa110_assets.visibilities import hdf5, uvh5_payload, uvh5_pointing, uvh5_rows
+from dsa110_assets.visibilities.uvh5_rows import MAX_ANTENNAS, MAX_INTEGRATIONS, MAX_ROWS, Rows
 
 NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)_sb(?P<subband>\d\d)\.hdf5")
 XX, YY = -5, -6
-JD_MJD = 2400000.5
-MAX_ANTENNAS = 256
-MAX_INTEGRATIONS = 4 * timegrid.INTEGRATIONS_PER_FILE
-MAX_ROWS = MAX_ANTENNAS * (MAX_ANTENNAS + 1) // 2 * timegrid.INTEGRATIONS_PER_FILE
-MAX_SAMPLES = 2 * MAX_ROWS * 48
-"""Of one subband: 256 antennas, the correlator's 48 channels, two polarisations: 606 MB."""
 FREQUENCY_TOLERANCE_HZ = band.FINE_CHANNEL_HZ / 10
 """A frequency axis half a fine channel off (a known simulator fault) is refused; float rounding is not."""
+SAME_PART = 1e-3
+"""Of widths and durations that are told twice: the correlator rounds them through float32."""
 SITE_TOLERANCE_M = 20.0
 NAME_TOLERANCE_D = 1.0
 """Names precede the data by up to minutes; a correlator without its armed time falls back to the year
@@ -45,8 +41,9 @@ NAME_TOLERANCE_D = 1.0
 class SubbandHeader:
     """What one subband file says about itself, checked.
 
-    mjd_start is the centre of the first integration [MJD UTC, d]. ant1 and ant2 (baseline,) int32 index
-    `antenna_names` in the file's row order of one integration; ant1 > ant2 occurs. frequencies_hz (channel,)
+    mjd_start is the centre of the first integration [MJD UTC, d]; times_mjd (time,) ascend, and may have gaps. ant1 and
+    ant2 (baseline,) int32 index `antenna_names` in the file's row order of one integration; ant1 > ant2 occurs. rows
+    (time, baseline) int32 are where each is on the file's row axis. frequencies_hz (channel,)
     float64 in file order. antenna_positions_m (antenna, 3) float64, ITRF minus the site's. pointing_dec_rad
     is apparent. n_pols is the length of the polarisation axis, pol_index are the places of XX and YY on the polarisation axis.
     """
@@ -61,6 +58,7 @@ class SubbandHeader:
     frequencies_hz: NDArray[np.float64]
     ant1: NDArray[np.int32]
     ant2: NDArray[np.int32]
+    rows: NDArray[np.int32]
     pointing_dec_rad: float
     antenna_names: tuple[str, ...]
     antenna_positions_m: NDArray[np.float64]
@@ -149,47 +147,37 @@ def _size(path: Path) -> int:
 
 def _read(file: Any, path: Path, size: int, stamp: str, subband: int) -> SubbandHeader:
     header = hdf5.member(file, "Header", h5py.Group, path)
-    jd = hdf5.vector(header, "time_array", MAX_ROWS, path)
-    n_rows = jd.size
-    times, n_baselines = _time_axis(jd, path)
     numbers = hdf5.vector(header, "antenna_numbers", MAX_ANTENNAS, path)
-    ant1 = _baseline_axis(header, "ant_1_array", n_rows, n_baselines, numbers, path)
-    ant2 = _baseline_axis(header, "ant_2_array", n_rows, n_baselines, numbers, path)
-    pairs = np.unique(np.minimum(ant1, ant2).astype(np.int64) * MAX_ANTENNAS + np.maximum(ant1, ant2))
-    hdf5.require(pairs.size == n_baselines, path, "a baseline occurs twice in one integration")
+    n_antennas = numbers.size
+    hdf5.require(np.unique(numbers).size == n_antennas, path, "two antennas share a number")
+    rows = uvh5_rows.read(header, numbers, path)
     frequencies = hdf5.vector(header, "freq_array", band.FINE_PER_SUBBAND, path)
     _check_frequencies(frequencies, subband, path)
-    interval_s = float(hdf5.vector(header, "integration_time", MAX_ROWS, path)[0])
-    hdf5.require(0 < interval_s < timegrid.GROUP_S, path, f"integration time {interval_s} s")
-    if times.size > 1:
-        steps = np.diff(times) * 86400
-        hdf5.require(
-            bool(np.all(np.abs(steps - interval_s) < 0.01 * interval_s)),
-            path,
-            "integrations are not contiguous",
-        )
-    _check_clock(times[0], stamp, path)
+    _check_clock(float(rows.times_mjd[0]), stamp, path)
     _check_site(header, path)
-    n_antennas = numbers.size
     pols = [int(p) for p in hdf5.vector(header, "polarization_array", 4, path)]
     hdf5.require(XX in pols and YY in pols, path, f"polarisations {pols} lack XX (-5) or YY (-6)")
-    _check_payload(file, (n_rows, 1, frequencies.size, len(pols)), path)
+    hdf5.require(len(set(pols)) == len(pols), path, f"polarisations {pols} repeat")
+    uvh5_payload.check(file, rows.rows.size, frequencies.size, len(pols), path)
     positions = hdf5.dataset(header, "antenna_positions", path, (n_antennas, 3))[()].astype(np.float64)
     hdf5.require(
         bool(np.all(np.isfinite(positions)) and np.all(np.abs(positions) < 1e5)), path, "antenna positions"
     )
+    _check_counts(header, rows, n_antennas, frequencies.size, len(pols), path)
+    _check_widths(header, frequencies, path)
     return SubbandHeader(
         path=path,
         size_bytes=size,
         name_stamp=stamp,
         subband=subband,
-        mjd_start=float(times[0]),
-        times_mjd=times,
-        interval_s=interval_s,
+        mjd_start=float(rows.times_mjd[0]),
+        times_mjd=rows.times_mjd,
+        interval_s=_interval(header, rows, path),
         frequencies_hz=frequencies,
-        ant1=ant1,
-        ant2=ant2,
-        pointing_dec_rad=_pointing(header, n_rows, path),
+        ant1=rows.ant1,
+        ant2=rows.ant2,
+        rows=rows.rows,
+        pointing_dec_rad=uvh5_pointing.declination(header, rows, positions, path),
         antenna_names=_names(header, n_antennas, path),
         antenna_positions_m=positions,
         antenna_diameters_m=_diameters(header, n_antennas, path),
@@ -200,38 +188,53 @@ def _read(file: Any, path: Path, size: int, stamp: str, subband: int) -> Subband
     )
 
 
-def _time_axis(jd: NDArray[np.float64], path: Path) -> tuple[NDArray[np.float64], int]:
-    """(integration centres MJD, baselines per integration) of a time-major row axis."""
-    change = np.flatnonzero(jd != jd[0])
-    n_baselines = int(change[0]) if change.size else jd.size
+def _check_counts(header: Any, rows: Rows, n_antennas: int, n_channels: int, n_pols: int, path: Path) -> None:
+    """What the header counts must be what it lists; a count that is not there is not missed."""
+    n_times, n_baselines = rows.rows.shape
+    for name, listed in (
+        ("Nblts", rows.rows.size),
+        ("Ntimes", n_times),
+        ("Nbls", n_baselines),
+        ("Nants_data", np.unique(np.concatenate([rows.ant1, rows.ant2])).size),
+        ("Nants_telescope", n_antennas),
+        ("Nfreqs", n_channels),
+        ("Npols", n_pols),
+        ("Nspws", 1),
+    ):
+        counted = hdf5.number(header, name, path)
+        hdf5.require(counted in (None, listed), path, f"{name} is {counted}, but its arrays hold {listed}")
+
+
+def _check_widths(header: Any, frequencies_hz: NDArray[np.float64], path: Path) -> None:
+    """channel_width, of any sign, of all channels at once or of each, must be the spacing of the frequencies."""
+    if not hdf5.has(header, "channel_width", path):
+        return
+    n = frequencies_hz.size
+    widths = hdf5.vector(header, "channel_width", band.FINE_PER_SUBBAND, path)
+    hdf5.require(widths.size in (1, n), path, f"channel_width has {widths.size} values for {n} channels")
+    spacing = band.channel_width_hz(n)
+    worst = float(widths[np.argmax(np.abs(np.abs(widths) - spacing))])
+    told = f"channel_width is {abs(worst):.3f} Hz, but its {n} channels are {spacing:.3f} Hz apart"
+    hdf5.require(abs(abs(worst) - spacing) < SAME_PART * spacing, path, told)
+
+
+def _interval(header: Any, rows: Rows, path: Path) -> float:
+    """Length of an integration [s]: the same in all rows, and what their times are apart, or a whole multiple of it."""
+    told_s = hdf5.vector(header, "integration_time", MAX_ROWS, path)
+    hdf5.require(told_s.size in (1, rows.rows.size), path, f"integration_time has {told_s.size} rows, time_array {rows.rows.size}")
+    interval_s = float(told_s[0])
+    hdf5.require(0 < interval_s < timegrid.GROUP_S, path, f"integration time {interval_s} s")
+    hdf5.require(bool(np.ptp(told_s) < SAME_PART * interval_s), path, f"integration_time is {told_s.min()} to {told_s.max()} s")
+    numbers = (rows.times_mjd - rows.times_mjd[0]) * (86400 / interval_s)
+    steps = np.diff(numbers)
     hdf5.require(
-        jd.size % n_baselines == 0,
+        bool(np.all(np.abs(steps - np.rint(steps)) < 0.01) and np.all(steps > 0.5)),
         path,
-        f"{jd.size} rows are not whole integrations of {n_baselines} baselines",
+        f"integrations are not contiguous: of {interval_s} s, but {steps.min(initial=1) * interval_s:.6f} to "
+        f"{steps.max(initial=1) * interval_s:.6f} s apart",
     )
-    grid = jd.reshape(-1, n_baselines)
-    hdf5.require(bool(np.all(grid == grid[:, :1])), path, "rows are not ordered by time")
-    hdf5.require(
-        grid.shape[0] <= MAX_INTEGRATIONS, path, f"{grid.shape[0]} integrations, limit {MAX_INTEGRATIONS}"
-    )
-    return grid[:, 0] - JD_MJD, n_baselines
-
-
-def _baseline_axis(
-    header: Any, name: str, n_rows: int, n_baselines: int, numbers: NDArray[Any], path: Path
-) -> NDArray[np.int32]:
-    """Antenna indices of one integration's rows; the same in every integration or the file is refused."""
-    rows = hdf5.vector(header, name, MAX_ROWS, path)
-    hdf5.require(rows.size == n_rows, path, f"{name} has {rows.size} rows, time_array {n_rows}")
-    grid = rows.reshape(-1, n_baselines)
-    hdf5.require(bool(np.all(grid == grid[:1])), path, f"{name} differs between integrations")
-    order = np.argsort(numbers)
-    place = np.searchsorted(numbers, grid[0], sorter=order).clip(max=numbers.size - 1)
-    index = order[place]
-    hdf5.require(
-        bool(np.all(numbers[index] == grid[0])), path, f"{name} names an antenna that antenna_numbers lacks"
-    )
-    return np.asarray(index, dtype=np.int32)
+    hdf5.require(numbers[-1] < MAX_INTEGRATIONS, path, f"its integrations span {numbers[-1] * interval_s:.0f} s")
+    return interval_s
 
 
 def _check_frequencies(frequencies_hz: NDArray[np.float64], subband: int, path: Path) -> None:
@@ -277,40 +280,9 @@ def _check_site(header: Any, path: Path) -> None:
     hdf5.require(offset < SITE_TOLERANCE_M, path, f"its site lies {offset:.1f} m from {site.TELESCOPE_NAME}")
 
 
-def _check_payload(file: Any, shape: tuple[int, ...], path: Path) -> None:
-    data = hdf5.member(file, "Data", h5py.Group, path)
-    samples = math.prod(shape)
-    hdf5.require(samples <= MAX_SAMPLES, path, f"its shape {shape} claims {samples} samples, limit {MAX_SAMPLES}")
-    for name, kinds in (("visdata", "c"), ("flags", "b"), ("nsamples", "f")):
-        dataset = hdf5.dataset(data, name, path, shape)
-        hdf5.require(
-            dataset.dtype.kind in kinds and dataset.dtype.itemsize <= 8,
-            path,
-            f"{name} has type {dataset.dtype}",
-        )
-        absent = hdf5.missing_bytes(dataset)
-        hdf5.require(not absent, path, f"{name} lacks {absent} bytes of its data: not completely written")
-
-
-def _pointing(header: Any, n_rows: int, path: Path) -> float:
-    """Apparent pointing declination: a scalar as written, or one value per row as newer pyuvdata writes."""
-    where = (
-        "phase_center_app_dec"
-        if hdf5.has(header, "phase_center_app_dec", path)
-        else "extra_keywords/phase_center_dec"
-    )
-    values = hdf5.vector(header, where, n_rows, path)
-    hdf5.require(
-        bool(np.all(values == values[0]) and abs(values[0]) <= np.pi / 2), path, f"{where} {values[0]} rad"
-    )
-    return float(values[0])
-
-
 def _names(header: Any, n_antennas: int, path: Path) -> tuple[str, ...]:
     data = hdf5.dataset(header, "antenna_names", path, (n_antennas,))
-    names = tuple(
-        value.decode("ascii").strip() if isinstance(value, bytes) else str(value) for value in data[()]
-    )
+    names = tuple(hdf5.decoded(value).strip() for value in data[()])
     hdf5.require(len(set(names)) == n_antennas, path, "two antennas share a name")
     return names
 
@@ -325,11 +297,8 @@ def _diameters(header: Any, n_antennas: int, path: Path) -> NDArray[np.float64]:
 
 def _delays(header: Any, path: Path) -> NDArray[np.int64] | None:
     """Cable delays (antenna, 2) [ns]; 0 marks an inactive input. None if absent or of an unknown form."""
-    if not hdf5.has(header, "extra_keywords/applied_delays_ns", path):
-        return None
-    value = hdf5.dataset(header, "extra_keywords/applied_delays_ns", path, ())[()]
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    text = hdf5.text(header, "extra_keywords/applied_delays_ns", path) or ""
     words = text.split()
-    if len(words) % 2 or not all(re.fullmatch(r"-?\d{1,9}", word) for word in words):
+    if not words or len(words) % 2 or not all(re.fullmatch(r"-?\d{1,9}", word) for word in words):
         return None
     return np.array([int(word) for word in words], dtype=np.int64).reshape(-1, 2)

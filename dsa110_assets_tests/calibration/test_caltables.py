@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import casacore.tables as ct
@@ -50,6 +53,25 @@ def test_round_trip(night, tmp_path):
         assert back.antenna_names == gains.antenna_names
         assert back.interval_s == pytest.approx(gains.interval_s)
         assert caltables.digest(back) == caltables.digest(replace(gains, values=back.values))
+
+
+def test_the_same_solution_is_the_same_bytes(night, tmp_path):
+    """Whatever was in memory before: glibc fills it with another byte in every child."""
+    _, ms, solution = night
+    first = tmp_path / "first.cal"
+    caltables.write(solution.bandpass, first, ms)
+    code = (
+        "import sys; from pathlib import Path; from dsa110_assets.calibration import caltables; a, b, ms = map(Path, sys.argv[1:]); "
+        "caltables.write(caltables.read(a), b, ms)"
+    )
+    trees = []
+    for byte in ("17", "34"):
+        again = tmp_path / byte / "again.cal"
+        again.parent.mkdir()
+        environment = os.environ | {"MALLOC_PERTURB_": byte, "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, "-c", code, first, again, ms], env=environment, check=True)
+        trees.append({path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()})
+    assert [name for name in trees[0] if trees[0][name] != trees[1][name]] == []
 
 
 def test_digest_tells_copies_from_solutions(night):

@@ -21,7 +21,7 @@ from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.test_files import one_group
 from dsa110_assets_tests.tiny import SUBBANDS
 
-pytestmark = pytest.mark.row(27)
+pytestmark = pytest.mark.row(31)
 NUMBERS = [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO]
 PROGRAM = [sys.executable, "-c", "import sys; from dsa110_assets.cli import main; sys.exit(main(sys.argv[1:]))"]
 READ = """
@@ -88,7 +88,7 @@ def test_no_observation_is_put_aside_for_it(no_locks: Path, platform: dict[str, 
     with Archive(Path(platform["DSA110_ARCHIVE"])) as archive:
         aside = quarantine.quarantined(archive)
     assert aside == []
-    record_figure(27, "files put aside for want of locks", len(aside))
+    record_figure(31, "files put aside for want of locks", len(aside))
     again = subprocess.run(asked, env={**os.environ, **platform}, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)

@@ -11,6 +11,7 @@ from astropy.wcs import WCS
 from dsa110_assets.imaging import points
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.peaks import find_peaks
+from dsa110_assets.imaging.spectra import point_table
 from dsa110_assets.imaging.tile import TileImage, make_tile
 from dsa110_assets.visibilities.types import Visibilities
 from dsa110_assets_tests.imaging.synthetic import observe, position_rad
@@ -78,6 +79,10 @@ def test_a_bright_source_of_another_spectrum_leaves_no_features() -> None:
     x = np.log(vis.frequencies_hz / tile.header["RESTFRQ"])
     error = tile.rms_jy / (5 * np.sqrt(np.mean(x**2)))
     assert tile.points.index[0] == pytest.approx(steep, abs=4 * error + 0.01)  # RESTFRQ is not the mean, and a power law not linear
+    (row,) = point_table(tile).itertuples()
+    assert row.spectral_index == pytest.approx(OPTIONS.spectral_index + steep, abs=4 * error + 0.01)
+    assert row.spectral_index_err == pytest.approx(error, rel=0.1)
+    assert row.apparent_jy == pytest.approx(5.0, rel=2e-3)
     rows, columns = np.ogrid[: tile.image.shape[0], : tile.image.shape[1]]
     away = np.hypot(rows - tile.points.rows[0], columns - tile.points.columns[0]) > 3 * tile.beam.bmaj_deg / tile.header["CDELT2"]
     assert np.abs(tile.image - noise.image)[away].max() < noise.rms_jy

@@ -18,7 +18,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "calibrator_catalog": {"n_unknown_flux_used": 0, "n_with_flux": 1041},
     "sky_model": {"n_sources": 10, "n_left_out": 1},
     "subband_group": {"n_subbands": 16, "n_subbands_needed": 14, "n_subbands_missing": 0, "n_rejected_files": 0},
-    "measurement_set": {"problems": [], "n_problems": 0, "flag_fraction": 0.1, "flag_fraction_raw": 0.3},
+    "measurement_set": {"problems": [], "n_problems": 0, "flag_fraction": 0.1, "flag_fraction_raw": 0.3, "flag_judged_wide": 0.9},
     "caltables": {
         "n_sets": 2, "n_transits": 2, "refused": [], "anchor": "PB17:3C138", "scale_spread": 0.02, "scales": ["a: +1.0%", "b: -1.0%"],
         "calibrators_corrected": [], "calibrators_unjudged": [],
@@ -59,6 +59,7 @@ BAD = [
     ("subband_group", "headers_agree", {"n_rejected_files": 1}),
     ("measurement_set", "hard_four", {"problems": ["FIELD: REFERENCE_DIR differs from PHASE_DIR"]}),
     ("measurement_set", "flag_fraction", {"flag_fraction": 0.51}),
+    ("measurement_set", "wide_interference", {"flag_judged_wide": 0.4}),
     ("caltables", "usable", {"n_sets": 0, "refused": ["3C138: median gain SNR 1.0 below 3"]}),
     ("caltables", "all_transits", {"refused": ["3C138: median gain SNR 1.0 below 3"]}),
     ("caltables", "one_scale", {"scale_spread": 0.06}),

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.photometry.ensemble import LIGHT_CURVE_COLUMNS
+from dsa110_assets.portal.app import create_app
 from dsa110_assets_tests.portal import small_archive as made
-from dsa110_assets_tests.portal.conftest import Get
+from dsa110_assets_tests.portal.conftest import Get, ask
 
 TILE = "tile_image-20260125T2205-v1"
 START_PAGES = ("/", "/observations", "/sources", "/candidates", "/calibration", "/nights")
@@ -142,3 +148,22 @@ def test_binning_keeps_the_mean_and_a_source_and_blanks() -> None:
     assert np.isnan(small[0, 0])
     assert small[1, 1] == 1.0  # 16 over 4 x 4 pixels
     np.testing.assert_array_equal(binned(image, 1), image)
+
+
+def test_a_name_that_holds_what_ends_a_path_leads_to_its_own_page(tmp_path: Path) -> None:
+    """'S#1' led to the page of 'S'; names are looked up as they are written."""
+    names = ["S", "S#1", "S?1", "S%231", "s"]
+    rows = [
+        dict.fromkeys(LIGHT_CURVE_COLUMNS, 1.0)
+        | {"source_id": name, "epoch": "2026-01-25T22:05", "detected": True, "quality": 0, "mosaic_id": "m", "n_references": 3}
+        for name in names
+    ]
+    with Archive.create(tmp_path / "a") as store:
+        with store.publish("light_curves", "2026-01-25", [], settings={}, code_version="1", run_id="x") as draft:
+            pd.DataFrame(rows).to_parquet(draft.path / "light_curves.parquet", index=False)
+        app = create_app(tmp_path / "a")
+        for name in names:
+            answer = ask(app, f"/sources?name={quote(name)}")
+            assert answer.status == 303
+            assert ask(app, answer.headers["location"].replace("/sources/", "/api/lightcurve/")).json["source_id"] == name
+        assert "may be any of 2 sources: S, s" in ask(app, "/api/lightcurve/_s").json["error"]

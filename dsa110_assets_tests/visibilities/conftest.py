@@ -109,6 +109,13 @@ class Observation:
         pairs = [(order[j], order[i]) for i in range(len(order)) for j in range(i + 1)]
         return np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
 
+    def uvw(self, ant1: np.ndarray, ant2: np.ndarray) -> np.ndarray:
+        """(baseline, 3) at hour angle 0: u to the east, w to the pointing, v to the north of it."""
+        w = direction(0.0, np.radians(self.dec_deg))
+        u = direction(-np.pi / 2, 0.0)
+        positions = self.positions()
+        return (positions[ant2] - positions[ant1]) @ np.stack([u, np.cross(w, u), w]).T
+
     def visibilities(self, subband: int) -> np.ndarray:
         """(time, baseline, channel) complex128 in file row order; noise belongs to the unordered pair."""
         ant1, ant2 = self.baselines()
@@ -170,7 +177,7 @@ class Observation:
             )
             header["time_array"] = np.repeat([self.jd(t) for t in range(self.n_times)], n_bls)
             header["integration_time"] = np.full(n_blts, np.float64(np.float32(INTEGRATION_S)))
-            header["uvw_array"] = np.tile(positions[ant2] - positions[ant1], (self.n_times, 1)).astype("f4")
+            header["uvw_array"] = np.tile(self.uvw(ant1, ant2), (self.n_times, 1)).astype("f4")
             header["freq_array"], header["spw_array"] = freq[None, :], np.array([1])
             header["polarization_array"] = np.array(self.pols)
             extra = header.create_group("extra_keywords")

@@ -3,6 +3,8 @@
 import dataclasses
 import mmap
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -190,3 +192,20 @@ def test_a_file_cut_short_while_it_is_read(files, tmp_path) -> None:  # type: ig
     os.truncate(files[0], os.path.getsize(files[0]) - 100_000)
     with pytest.raises(BadDataError, match="copy it again"):
         group.load(np.arange(shape[1]), data, flags)
+
+
+def test_the_same_files_are_the_same_bytes(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Whatever was in memory before: glibc fills it with another byte in every child."""
+    code = (
+        "import sys; from pathlib import Path; from dsa110_assets.visibilities import ingest; "
+        "ingest.ingest({n: Path(path) for n, path in enumerate(sys.argv[2:])}, Path(sys.argv[1]), n_subbands=2)"
+    )
+    trees = []
+    for byte in ("17", "34"):
+        path = tmp_path / byte / "set.ms"
+        path.parent.mkdir()
+        environment = os.environ | {"MALLOC_PERTURB_": byte, "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, "-c", code, path, files[0], files[1]], env=environment, check=True)
+        trees.append({file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()})
+    assert len(trees[0]) > 40
+    assert [name for name in trees[0] if trees[0][name] != trees[1][name]] == []

@@ -195,6 +195,21 @@ def test_pyuvdata_reads_ours(vis, tmp_path) -> None:  # type: ignore[no-untyped-
     np.testing.assert_allclose(np.unique(uvd.time_array) - 2400000.5, vis.times_mjd, atol=1e-9)
 
 
+@pytest.mark.parametrize(("unit", "told"), [("", "uncalib"), ("Jy", "Jy")])
+def test_the_data_say_their_unit(vis, tmp_path, unit: str, told: str) -> None:  # type: ignore[no-untyped-def]
+    """Where CASA has it, as pyuvdata reads it."""
+    path = tmp_path / "a.ms"
+    measurement_set.write(vis, path, unit=unit, model=np.ones(vis.data.shape[:3], np.complex64))
+    with tables.table(str(path), ack=False) as main:
+        assert main.getcolkeywords("DATA").get("QuantumUnits", [""]) == [unit]
+        assert main.getcolkeywords("MODEL_DATA")["QuantumUnits"] == ["Jy"]
+    uvd = UVData()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        uvd.read_ms(str(path), run_check=False)
+    assert uvd.vis_units == told
+
+
 def test_read_survives_what_stock_tools_drop_and_reorder(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Without our keyword, with shuffled rows and (n, 2, 1) directions the same visibilities come back."""
     measurement_set.write(vis, tmp_path / "a.ms")

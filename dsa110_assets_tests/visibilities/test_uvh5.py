@@ -47,6 +47,7 @@ def test_pointing_per_row_and_from_the_keyword(observe, tmp_path) -> None:  # ty
     assert uvh5.read_header(path).pointing_dec_rad == np.radians(16.27)
     with h5py.File(path, "r+") as file:
         file["Header/phase_center_app_dec"] = np.full(n, 0.5)
+        file["Header/extra_keywords/phase_center_dec"][()] = 0.5
         del file["Header/extra_keywords/applied_delays_ns"]
     header = uvh5.read_header(path)
     assert header.pointing_dec_rad == 0.5

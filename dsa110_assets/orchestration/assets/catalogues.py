@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.publish import Draft
 
 MERGE_RADIUS_ARCSEC = 15.0
-"""Catalogue entries closer than this are one source: the catalogues' beams are 5 to 45 arcsec wide."""
+"""Entries of two catalogues closer than this are one source: their positions are good to some arcsec, those of extended sources less."""
 
 
 @describe.asset("source_catalog")
@@ -23,7 +23,9 @@ def source_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
         from dsa110_assets.sky import catalogues
 
-        frames = [catalogues.read_catalogue(path) for path in platform.settings.catalogues] + [catalogues.builtin()]
+        settings = platform.settings
+        imported = [catalogues.read_catalogue(path, frequency_hz=settings.catalogue_frequency_hz(path)) for path in settings.catalogues]
+        frames = [*imported, catalogues.builtin()]
         merged = catalogues.merge(
             frames,
             precedence=[str(frame["catalogue"].iloc[0]) for frame in frames if len(frame)],
@@ -33,6 +35,8 @@ def source_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.
         return {
             "n_sources": len(merged),
             "n_catalogues": len(frames),
+            "n_repeats": sum(frame.attrs["n_repeats"] for frame in imported),
+            "n_known_twice": sum(map(len, frames)) - len(merged),
             "n_without_flux": int(merged["flux_jy"].isna().sum()),
             "n_invalid_positions": int((~merged["dec_deg"].between(-90, 90) | ~merged["ra_deg"].between(0, 360)).sum()),
         }

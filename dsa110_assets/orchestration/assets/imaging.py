@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets.orchestration import coadding, describe, publishing, recipes
+from dsa110_assets.orchestration import coadding, describe, measuring, publishing, recipes
 from dsa110_assets.orchestration.assets.calibration import CALIBRATED
 from dsa110_assets.orchestration.assets.catalogues import read_sky_model
 from dsa110_assets.orchestration.resources import Platform
@@ -19,7 +19,7 @@ def tile_image(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
     """The observation's image: cleaned, with its residual, primary beam, PSF and primary-beam corrected twin."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.imaging import fits
+        from dsa110_assets.imaging import fits, spectra
 
         stages, settings, product = publishing.Stages(), platform.settings, found.only("calibrated_ms")
         sky = read_sky_model(found.only("sky_model").path)
@@ -27,6 +27,7 @@ def tile_image(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
             tile = coadding.image(product.path / CALIBRATED, settings, sky, draft.path)
         with stages("write"):
             fits.write_tile(tile, draft.path, publishing.fits_cards(context, found, product.metadata["anchor"]))
+            spectra.point_table(tile).to_parquet(draft.path / measuring.POINTS)
         return {**coadding.of_observation(product), **tile.figures, **stages.seconds}
 
     return publishing.produce(context, platform, make)

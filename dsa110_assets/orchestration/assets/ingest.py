@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.archive import quarantine
+from dsa110_assets.archive.lineage import MANIFEST
 from dsa110_assets.errors import BadDataError, TransientError
 from dsa110_assets.orchestration import describe, inbox, memory, publishing, recipes
 from dsa110_assets.orchestration.resources import Platform
@@ -35,13 +36,13 @@ def subband_group(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
         with ThreadPoolExecutor(_READERS) as pool:
             digests = dict(zip(paths, pool.map(files.digest, paths), strict=True))
         files.write_json(
-            draft.path / "manifest.json",
+            draft.path / MANIFEST,
             inbox.manifest(group, found.facts["files"], settings.subbands, digests),
         )
         first = next(iter(group.files.values()))
         return {
-            "mjd_start": group.mjd_start,
-            "mjd_end": group.mjd_start + group.n_times * first.interval_s / 86400,
+            "mjd_start": float(group.times_mjd[0]),
+            "mjd_end": float(group.times_mjd[-1]) + first.interval_s / 86400,
             "pointing_dec_deg": group.pointing_dec_deg,
             "n_subbands": len(group.files),
             "n_subbands_needed": needed,
@@ -66,7 +67,7 @@ def measurement_set(context: dg.AssetExecutionContext, platform: Platform) -> dg
         stages, settings, product = publishing.Stages(), platform.settings, found.only("subband_group")
         with stages("ingest"), _quarantining(platform):
             frame, flagged = ingest(
-                _unchanged_files(product.path / "manifest.json"),
+                _unchanged_files(product.path / MANIFEST),
                 draft.path / MEASUREMENT_SET,
                 n_subbands=settings.subbands,
                 options=settings.flagging,
@@ -107,6 +108,8 @@ def _unchanged_files(manifest: "Path") -> "dict[int, Path]":
     import json
     from pathlib import Path
 
+    from dsa110_assets.archive.files import digest
+
     files: dict[int, Path] = {}
     told = json.loads(manifest.read_text())
     for entry in told["files"]:
@@ -115,7 +118,8 @@ def _unchanged_files(manifest: "Path") -> "dict[int, Path]":
             facts = path.lstat()
         except OSError as error:
             raise TransientError(f"{path}: gone since its observation was accepted ({error}); put it back, then run again") from error
-        if f"{path.name}:{facts.st_size}:{facts.st_mtime_ns}" not in told["identities"]:
+        unchanged = f"{path.name}:{facts.st_size}:{facts.st_mtime_ns}" in told["identities"]
+        if not unchanged and (facts.st_size != entry["size_bytes"] or digest(path) != entry["digest"]):
             raise BadDataError(f"{path}: changed since its observation was accepted; the look at the inbox takes it up as it is now")
         files[int(entry["subband"])] = path
     return files

@@ -42,6 +42,7 @@ def source_measurements(context: dg.AssetExecutionContext, platform: Platform) -
             rows = rows.assign(mjd=transits.transit_mjd(rows["ra_deg"], rows["dec_deg"], *span))
             table = measuring.tile_table(tiles, mosaic)
             inputs = coadding.tile_inputs(tiles, mosaic.metadata.get("tile_scales"))
+            rows = measuring.with_spectra(rows, tiles, mosaic)
             rows = measuring.with_tiles(rows, inputs, table, platform.settings.coadd.pb_cutoff)
             rows = measuring.with_doubts(rows, negative, platform.thresholds.max_false_detections)
         table.to_parquet(draft.path / measuring.TILES)

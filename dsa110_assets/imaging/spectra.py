@@ -1,0 +1,32 @@
+"""The bright points of an image as a table: places, fluxes, and spectral indices across the band."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.wcs import WCS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dsa110_assets.imaging.tile import TileImage
+
+
+def point_table(tile: TileImage) -> pd.DataFrame:
+    """One row per point of `tile.points`: ra_deg, dec_deg (ICRS), apparent_jy at the image's frequency, spectral_index and
+    spectral_index_err.
+
+    The index is that of the source, S ~ nu^index, the primary beam's own taken out, from the data alone; NaN for points fainter
+    than 100 times the noise, whose error would be 0.3 and more.
+    """
+    import pandas as pd
+
+    points = tile.points
+    ra, dec = WCS(tile.header).celestial.wcs_pix2world(points.columns, points.rows, 0)
+    return pd.DataFrame(
+        {
+            "ra_deg": np.asarray(ra, float) % 360, "dec_deg": np.asarray(dec, float), "apparent_jy": points.flux_jy,
+            "spectral_index": tile.spectral_index, "spectral_index_err": tile.spectral_index_err,
+        }
+    )  # fmt: skip

@@ -1,0 +1,133 @@
+"""Positions of a table in degrees: degrees, hours, or sexagesimal, in one column each or in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import astropy.units as u
+import numpy as np
+import pandas as pd
+from astropy.coordinates import Angle
+from astropy.table import Table
+from numpy.typing import NDArray
+
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.sky import cells
+from dsa110_assets.sky.columns import Column, find, sexagesimal
+
+Float = NDArray[np.float64]
+_PLAIN = r"([+-]?)\s*(\d+)[\s:]+(\d+)[\s:]+(\d+(?:\.\d*)?)"
+_UNITLESS = frozenset({"ra", "raj2000", "ra_j2000", "ra_icrs", "right_ascension", "racen", "alpha_j2000"})
+"""Names that say nothing of a unit: hours and degrees are both written under them."""
+
+
+def degrees(table: Table, columns: Sequence[Column], is_known: bool, path: Path) -> tuple[Float, Float]:
+    """ICRS right ascension (0..360) and declination [deg]. `is_known`: a form whose numbers are degrees.
+
+    Raises ConfigurationError naming the column or row; numbers without a unit that may be hours are refused.
+    """
+    parts = sexagesimal(columns)
+    ra_column, dec_column = find(columns, "ra"), find(columns, "dec")
+    if parts and (ra_column is None or ra_column.name == parts["ra_h"]):
+        ra, dec = _of_parts(table, parts, path)
+    else:
+        if ra_column is None or dec_column is None:
+            role = "ra" if ra_column is None else "dec"
+            there = ", ".join(one.name for one in columns)
+            raise ConfigurationError(f"catalogue {path} has no {role} column (has {there}): name one '{role}_deg'")
+        ra, dec = _ra(table, ra_column, is_known, path), _angle(table, dec_column, u.deg, path)
+    _check(ra, dec, path)
+    return np.mod(ra, 360.0), dec
+
+
+def _ra(table: Table, column: Column, is_known: bool, path: Path) -> Float:
+    ra = _angle(table, column, u.hourangle, path)
+    unit, is_text = cells.unit(table, column, path), _is_sexagesimal(table, column)
+    if np.any(ra >= 24) or is_known:
+        return ra
+    if unit is u.deg and is_text:
+        raise ConfigurationError(
+            f"catalogue {path}, column {column.name!r} is sexagesimal, in degrees and below 24 in every row: name it ra if it is in hours"
+        )
+    if unit is None and not is_text and column.bare in _UNITLESS:
+        raise ConfigurationError(
+            f"catalogue {path}, column {column.name!r} is below 24 in every row and has no unit: name it ra_deg, or ra_h if it is in hours"
+        )
+    return ra
+
+
+def _is_sexagesimal(table: Table, column: Column) -> bool:
+    return cells.is_text(table, column.name) and cells.numbers_of_text(table, column.name) is None
+
+
+def _angle(table: Table, column: Column, sexagesimal_unit: u.UnitBase, path: Path) -> Float:
+    """Degrees; text that is not plain numbers is sexagesimal, in `sexagesimal_unit` where it has no other unit."""
+    unit = cells.unit(table, column, path, "h" if column.bare == "rah" else None)
+    if unit is not None and not unit.is_equivalent(u.deg):
+        raise ConfigurationError(f"catalogue {path}, column {column.name!r} is in {unit}: an angle is needed")
+    if sexagesimal_unit is u.deg and unit is u.hourangle:
+        raise ConfigurationError(f"catalogue {path}, column {column.name!r} is a declination in hours: degrees are needed")
+    if _is_sexagesimal(table, column):
+        return _of_text(cells.text(table, column.name), unit or sexagesimal_unit, column, path)
+    return cells.floats(table, column.name, path) * float((unit or u.deg).to(u.deg))
+
+
+def _of_text(texts: list[str], unit: u.UnitBase, column: Column, path: Path) -> Float:
+    parts = pd.Series(texts, dtype=object).str.extract(f"^{_PLAIN}$")
+    plain = parts[1].notna().to_numpy(bool)
+    out = np.full(len(texts), np.nan)
+    whole, minutes, seconds = (parts.loc[plain, i].to_numpy(np.float64) for i in (1, 2, 3))
+    if np.any((minutes >= 60) | (seconds > 60)):
+        row = int(np.flatnonzero(plain)[np.flatnonzero((minutes >= 60) | (seconds > 60))[0]])
+        raise ConfigurationError(f"catalogue {path}, column {column.name!r}, row {row + 1}: {texts[row]!r} has 60 minutes or seconds")
+    sign = np.where(parts.loc[plain, 0].to_numpy(object) == "-", -1.0, 1.0)
+    out[plain] = sign * (whole + minutes / 60 + seconds / 3600) * float(unit.to(u.deg))
+    for row in np.flatnonzero(~plain):
+        out[row] = _of_word(texts[row], unit, int(row), column, path)
+    return out
+
+
+def _of_word(word: str, unit: u.UnitBase, row: int, column: Column, path: Path) -> float:
+    try:
+        float(word)
+    except ValueError:
+        try:
+            return float(Angle(word, unit=unit).to_value(u.deg))
+        except (ValueError, TypeError, u.UnitsError) as error:
+            raise ConfigurationError(f"catalogue {path}, column {column.name!r}, row {row + 1}: {word!r} is no angle: mend it") from error
+    raise ConfigurationError(
+        f"catalogue {path}, column {column.name!r}, row {row + 1}: {word!r} stands among sexagesimal angles: write all in one way"
+    )
+
+
+def _of_parts(table: Table, parts: dict[str, str], path: Path) -> tuple[Float, Float]:
+    """Degrees of right ascension in hours, minutes, seconds, and of declination in sign, degrees, minutes, seconds."""
+    values = {part: cells.floats(table, name, path) for part, name in parts.items() if part != "sign"}
+    zero = np.zeros(len(table))
+    for part in ("ra_m", "ra_s", "dec_m", "dec_s"):
+        if np.any((values.get(part, zero) < 0) | (values.get(part, zero) > 60)):
+            raise ConfigurationError(f"catalogue {path}, column {parts[part]!r} is not within 0 to 60")
+    ra = 15 * (values["ra_h"] + values["ra_m"] / 60 + values.get("ra_s", zero) / 3600)
+    if "sign" in parts:
+        negative = np.array([cell.startswith("-") for cell in cells.raw_text(table, parts["sign"])])
+    else:
+        negative = _negative(table, parts["dec_d"], values["dec_d"], path)
+    dec = np.abs(values["dec_d"]) + values["dec_m"] / 60 + values.get("dec_s", zero) / 3600
+    return ra, np.where(negative, -dec, dec)
+
+
+def _negative(table: Table, column: str, values: Float, path: Path) -> NDArray[np.bool_]:
+    """The sign of degrees without a column of signs: '-00' has one, the number 0 may have lost it."""
+    if cells.is_text(table, column):
+        return np.array([cell.startswith("-") for cell in cells.text(table, column)])
+    if np.any(values == 0) and np.any(values < 0):
+        raise ConfigurationError(f"catalogue {path}, column {column!r}: the number 0 has no sign: add a column 'DE-' of signs")
+    return np.signbit(values)
+
+
+def _check(ra: Float, dec: Float, path: Path) -> None:
+    wrong = ~((ra >= -180) & (ra <= 360) & (np.abs(dec) <= 90))
+    if np.any(wrong):
+        row = int(np.flatnonzero(wrong)[0])
+        raise ConfigurationError(f"catalogue {path}, row {row + 1}: position ({ra[row]}, {dec[row]}) deg is not on the sky")

@@ -1,0 +1,116 @@
+"""Other people's catalogues: the frequency they do not say, sources listed twice, strange forms, names that differ in little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.sky import catalogues, model
+from dsa110_assets.sky.names import look_up
+from dsa110_assets_tests.faults.figures import record_figure
+from dsa110_assets_tests.sky import survey_files as files
+
+SCALE, TWICE, FORMS, NAMES = 27, 28, 29, 30
+"""Their rows."""
+DAMAGES = 12
+SOURCES = 200
+LOBES = (("n", 20.0), ("s", -20.0))
+"""Of a double: name, and arcsec north of its centroid."""
+READINGS = {"one catalogue": ["both.csv"], "coarse first": ["nvss.csv", "first.csv"], "fine first": ["first.csv", "nvss.csv"]}
+
+
+@pytest.mark.row(SCALE)
+def test_no_flux_scale_is_guessed(tmp_path: Path) -> None:
+    """Every survey's own table comes out at 1.4 GHz as its index says; one that says nothing is refused."""
+    wrong = 0
+    for name, content, mhz, _ in files.TEXTS.values():
+        frame = catalogues.read_catalogue(files.text(tmp_path, name, content))
+        right = files.JY * (1400 / mhz) ** frame["spectral_index"].iloc[0]
+        wrong += abs(model.from_frame(frame).flux_at(1.4e9)[0, 0] / right - 1) > 1e-6
+    with pytest.raises(ConfigurationError, match="at which frequency"):
+        catalogues.read_catalogue(files.text(tmp_path, "list.csv", "ra,dec,flux_mjy\n80.1,-16.2,120\n"))
+    record_figure(SCALE, "surveys' tables", len(files.TEXTS))
+    record_figure(SCALE, "brought to 1.4 GHz wrongly", int(wrong))
+    assert wrong == 0
+
+
+@pytest.mark.row(TWICE)
+def test_what_is_listed_twice_is_in_the_model_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    places = {"ra_deg": rng.uniform(100, 110, SOURCES), "dec_deg": rng.uniform(15, 17, SOURCES)}
+    one = pd.DataFrame({"name": [f"S{i}" for i in range(SOURCES)], **places, "flux_jy": rng.uniform(0.05, 1, SOURCES)})
+    again = one.assign(name=one["name"] + "b", dec_deg=one["dec_deg"] + 0.5 / 3600)
+    lobes = [one.assign(name=one["name"] + way, dec_deg=one["dec_deg"] + at / 3600, flux_jy=0.5 * one["flux_jy"]) for way, at in LOBES]
+    files_of = {"both.csv": [one, again], "nvss.csv": [one], "first.csv": lobes}
+    for name, parts in files_of.items():
+        pd.concat(parts).to_csv(tmp_path / name, index=False)
+    read = {name: catalogues.read_catalogue(tmp_path / name) for name in files_of}
+    for what, names in READINGS.items():
+        frames = [read[name] for name in names]
+        sky = model.from_frame(catalogues.merge(frames, [frame["catalogue"].iloc[0] for frame in frames], 15.0))
+        extra = float(sky.flux_jy.sum() / one["flux_jy"].sum() - 1)
+        record_figure(TWICE, f"flux too much, {what} [%]", round(100 * extra, 3))
+        assert extra == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.row(FORMS)
+def test_a_strange_or_damaged_file_is_read_right_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    """Cut short, bytes changed, parts missing and bytes put in: never another exception, and never a half-read name."""
+    rng = np.random.default_rng(1)
+    damaged = refused = 0
+    for name, content, *_ in (*files.TEXTS.values(), *files.REFUSED.values()):
+        for _ in range(DAMAGES if content else 0):
+            (tmp_path / name).write_bytes(_damaged(content.encode("utf-8"), rng))
+            damaged += 1
+            told, frame = _read(tmp_path / name)
+            refused += told is not None
+            assert "\n" not in (told or "")
+            if frame is not None:
+                assert frame["flux_jy"].gt(0).any()
+                assert not frame["name"].isin(["", "--", "nan", "None"]).any()
+    record_figure(FORMS, "forms", len(files.TEXTS) + len(files.REFUSED))
+    record_figure(FORMS, "damaged files", damaged)
+    record_figure(FORMS, "refused in one sentence", refused)
+    record_figure(FORMS, "other exceptions", 0)
+
+
+def _read(path: Path) -> tuple[str | None, pd.DataFrame | None]:
+    """What the refusal says, or the catalogue."""
+    try:
+        return None, catalogues.read_catalogue(path)
+    except ConfigurationError as error:
+        return str(error), None
+
+
+def _damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    out, at = bytearray(content), int(rng.integers(len(content)))
+    match int(rng.integers(4)):
+        case 0:
+            del out[at:]
+        case 1:
+            del out[at : at + int(rng.integers(1, 40))]
+        case 2:
+            out[at] = int(rng.integers(256))
+        case _:
+            out[at:at] = bytes(rng.integers(32, 127, size=5).astype(np.uint8))
+    return bytes(out)
+
+
+@pytest.mark.row(NAMES)
+def test_no_other_source_s_curve_is_returned() -> None:
+    names = ["PSR J0024-7204A", "PSR J0024-7204a", "S 11", "S1 1", "s1 1", "A_1", "A 1", "a1", "J1331+305", "1331+305"]
+    labels = ([(name, name) for name in names],)
+    others = sum(look_up(name, labels, "source") != name for name in names)
+    ambiguous = 0
+    for name in ("psr j0024-7204a", "S11", "A1", "j1331 +305"):
+        with pytest.raises(NotFoundError, match="may be any of"):
+            look_up(name, labels, "source")
+        ambiguous += 1
+    record_figure(NAMES, "names", len(names))
+    record_figure(NAMES, "another's curve", others)
+    record_figure(NAMES, "ambiguous names refused", f"{ambiguous} of 4")
+    assert others == 0

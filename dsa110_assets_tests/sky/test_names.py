@@ -1,0 +1,65 @@
+"""Names as people write them: the one that is written so, else the only one that may be meant."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dsa110_assets.errors import NotFoundError
+from dsa110_assets.portal import overview
+from dsa110_assets.sky import calibrators
+from dsa110_assets.sky.names import look_up, unique
+
+SOURCES = ["PSR J0024-7204A", "PSR J0024-7204a", "S 11", "S1 1", "NVSS J052024-161200"]
+
+
+def find(name: str) -> str:
+    return look_up(name, ([(source, source) for source in SOURCES],), "source")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_name_as_it_is_written_is_that_one(name: str) -> None:
+    assert find(name) == name
+
+
+@pytest.mark.parametrize("name", ["nvss j052024-161200", "NVSS_J052024-161200", " NVSSJ052024-161200"])
+def test_case_blanks_and_underscores_do_not_matter_where_nothing_else_is_meant(name: str) -> None:
+    assert find(name) == "NVSS J052024-161200"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("S11", ["S 11", "S1 1"]), ("s_11", ["S 11", "S1 1"]), ("psr j0024-7204a", SOURCES[:2]), ("PSRJ0024-7204A", SOURCES[:2])],
+)
+def test_a_name_that_may_be_either_is_refused_with_both(name: str, meant: list[str]) -> None:
+    with pytest.raises(NotFoundError) as refused:
+        find(name)
+    assert all(one in str(refused.value) for one in meant)
+    assert "NVSS" not in str(refused.value)
+
+
+def test_an_alias_that_a_survey_s_sources_share_is_none_of_them() -> None:
+    """CJ2 is the alias of 135 calibrators: the first of them was the answer."""
+    for alias in ("CJ2", "JVAS", "cj2"):
+        with pytest.raises(NotFoundError, match=r"may be any of \d+ calibrators: 00"):
+            calibrators.find(alias)
+
+
+def test_a_catalogue_s_calibrator_is_found_as_forgivingly_as_a_listed_one() -> None:
+    own = replace(calibrators.find("3C286"), name="NVSS J052024-161200", alias=None, standard=None, flux_20cm_jy=3.0, catalogue="NVSS")
+    known = [*calibrators.load(), own]
+    (row, *_) = overview.transits_of_night("2026-01-25", None, "nvss j052024-161200", known)
+    assert row.calibrator == own.name
+    with pytest.raises(NotFoundError, match="may be any of 2 calibrators"):
+        overview.transits_of_night("2026-01-25", None, "nvss j052024-161200", [*known, replace(own, name=own.name.lower() + " ")])
+
+
+def test_the_very_name_goes_before_another_s_alias() -> None:
+    named = replace(calibrators.find("3C48"), name="3C286", alias=None, standard=None)
+    assert calibrators.find("3C286", [*calibrators.load(), named]) is named
+
+
+def test_names_are_made_unique_whatever_they_are() -> None:
+    assert unique(["A", "A", "A-2", "A", "B"]) == ["A", "A-3", "A-2", "A-4", "B"]
+    assert unique(["A", "A"]) == ["A", "A-2"]
