@@ -288,8 +288,13 @@ def is_given(name: str) -> bool:
 
 
 def _without_blanks(values: dict[str, Any]) -> dict[str, Any]:
-    inner = {key: _without_blanks(value) if isinstance(value, dict) else value for key, value in values.items()}
-    return {key: value for key, value in inner.items() if not (isinstance(value, str) and not value.strip())}
+    """What is given and has a value, of groups of options too."""
+    kept = {}
+    for key, value in values.items():
+        held = _without_blanks(value) if isinstance(value, dict) else value.strip() if isinstance(value, str) else True
+        if held or value == {}:
+            kept[key] = held if isinstance(value, dict) else value
+    return kept
 
 
 def _decoded(value: Any) -> Any:
