@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dsa110_assets import surroundings
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dsa110_assets.analyst import AnalystArchive
 
 __version__ = "0.1.0"
+
+surroundings.complete()
 
 
 def open_archive(path: str | Path | None = None) -> AnalystArchive:

@@ -7,10 +7,10 @@ not imported: an analyst needs the archive and this package, not the pipeline's 
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from dsa110_assets.analyst_times import bound, moment
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.sky.names import look_up, some
 from dsa110_assets.telescope import timegrid
@@ -19,14 +19,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from astropy.coordinates import Angle
     from astropy.table import Table
-    from astropy.time import Time
     from astropy.timeseries import TimeSeries
 
+    from dsa110_assets.analyst_times import Moment
     from dsa110_assets.analyst_views import Calibration, Image, Visibility
     from dsa110_assets.archive.product import LineageNode, Product
     from dsa110_assets.archive.store import Archive
-
-    Moment: TypeAlias = str | float | datetime | Time
 
 ARCHIVE_VARIABLE, DATABASE_VARIABLE = "DSA110_ARCHIVE", "DSA110_DATABASE_URL"
 
@@ -34,7 +32,7 @@ ARCHIVE_VARIABLE, DATABASE_VARIABLE = "DSA110_ARCHIVE", "DSA110_DATABASE_URL"
 def open_archive(path: str | Path | None = None) -> AnalystArchive:
     """Open the archive at `path` (None: DSA110_ARCHIVE). Raises ConfigurationError where there is none."""
     named = str(path) if path is not None else os.environ.get(ARCHIVE_VARIABLE, "")
-    if not named:
+    if not named.strip():
         raise ConfigurationError(f"no archive named: set {ARCHIVE_VARIABLE}, or open_archive('/its/path')")
     root = Path(named).expanduser()
     if not root.is_dir():
@@ -42,7 +40,7 @@ def open_archive(path: str | Path | None = None) -> AnalystArchive:
         raise ConfigurationError(f"there is no archive at {root}{origin}: no such directory")
     from dsa110_assets.archive.store import Archive
 
-    return AnalystArchive(Archive(root, database_url=os.environ.get(DATABASE_VARIABLE) or None))
+    return AnalystArchive(Archive(root, database_url=os.environ.get(DATABASE_VARIABLE, "").strip() or None))
 
 
 class AnalystArchive:
@@ -72,7 +70,7 @@ class AnalystArchive:
         """
         import pandas as pd
 
-        found = self.store.products(known_asset(asset), _bound(since), _bound(until), state)
+        found = self.store.products(known_asset(asset), bound(since), bound(until), state)
         rows = [
             {
                 "product_id": product.id, "asset": product.asset, "partition": product.partition,
@@ -86,12 +84,12 @@ class AnalystArchive:
             row.update({key: value for key, value in product.metadata.items() if key not in row})
         return pd.DataFrame(rows, columns=None if rows else list(PRODUCT_COLUMNS))
 
-    def product(self, asset: str, key: str) -> Product:
+    def product(self, asset: str, key: Moment | Path) -> Product:
         """The current product of `asset` for a partition key or time, or the product with this id or path.
 
         Raises NotFoundError that says what is there.
         """
-        if "-v" in key or "/" in key:
+        if isinstance(key, Path) or (isinstance(key, str) and ("-v" in key or "/" in key)):
             product = self.store.find(key)
             if product.asset != asset:
                 raise NotFoundError(f"{product.id} is a {product.asset}, not a {asset}")
@@ -102,11 +100,11 @@ class AnalystArchive:
             raise NotFoundError(f"no {asset} for {partition}: {self._there_is(asset, partition)}")
         return found
 
-    def _partition(self, asset: str, key: str) -> str:
+    def _partition(self, asset: str, key: Moment) -> str:
         """The partition of `asset` that holds the time `key`."""
         from dsa110_assets.orchestration.recipes import RECIPES
 
-        mjd = timegrid.datetime_to_mjd(_require_moment(key))
+        mjd = timegrid.datetime_to_mjd(moment(key))
         grain = RECIPES[asset].grain
         if grain == "night":
             return timegrid.night_key(mjd)
@@ -123,32 +121,32 @@ class AnalystArchive:
 
     # -- images and visibilities --
 
-    def image(self, key: str) -> Image:
+    def image(self, key: Moment | Path) -> Image:
         """The 5-minute image of an observation window, product id or path. Raises NotFoundError."""
         return self._image("tile_image", key)
 
-    def mosaic(self, key: str) -> Image:
+    def mosaic(self, key: Moment | Path) -> Image:
         """The mosaic of a UTC hour. Raises NotFoundError."""
         return self._image("hour_mosaic", key)
 
-    def night(self, key: str) -> Image:
+    def night(self, key: Moment | Path) -> Image:
         """The mosaic of a night (UTC day). Raises NotFoundError."""
         return self._image("night_mosaic", key)
 
-    def _image(self, asset: str, key: str) -> Image:
+    def _image(self, asset: str, key: Moment | Path) -> Image:
         from dsa110_assets.analyst_views import Image
 
         return Image.of(self.product(asset, key))
 
-    def measurement_set(self, key: str) -> Visibility:
+    def measurement_set(self, key: Moment | Path) -> Visibility:
         """The flagged, uncalibrated measurement set of an observation window. Raises NotFoundError."""
         return self._visibility("measurement_set", key)
 
-    def calibrated_ms(self, key: str) -> Visibility:
+    def calibrated_ms(self, key: Moment | Path) -> Visibility:
         """The calibrated, averaged measurement set of an observation window. Raises NotFoundError."""
         return self._visibility("calibrated_ms", key)
 
-    def _visibility(self, asset: str, key: str) -> Visibility:
+    def _visibility(self, asset: str, key: Moment | Path) -> Visibility:
         from dsa110_assets.analyst_views import Visibility
 
         return Visibility.of(self.product(asset, key))
@@ -160,7 +158,7 @@ class AnalystArchive:
         """
         from dsa110_assets.analyst_views import calibration_at
 
-        return calibration_at(self.store, timegrid.datetime_to_mjd(_require_moment(at)))
+        return calibration_at(self.store, timegrid.datetime_to_mjd(moment(at)))
 
     # -- sources --
 
@@ -239,38 +237,6 @@ def known_asset(asset: str | None) -> str | None:
     return asset
 
 
-def moment(value: Moment | None) -> datetime | None:
-    """UTC datetime of an ISO 8601 string, datetime, MJD or astropy Time; None stays None.
-
-    Raises NotFoundError that says the forms.
-    """
-    if value is None:
-        return None
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    if isinstance(value, int | float):
-        return timegrid.mjd_to_datetime(float(value))
-    if not isinstance(value, str):
-        return timegrid.mjd_to_datetime(float(value.utc.mjd))
-    try:
-        parsed = datetime.fromisoformat(value.strip())
-    except ValueError as error:
-        raise NotFoundError(
-            f"{value!r} is no time; use 2026-01-25, 2026-01-25T22:25 (UTC), an MJD or an astropy Time"
-        ) from error
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
-
-
-def _bound(value: Moment | None) -> datetime | str | None:
-    """A bound as the archive takes it: text as it is (a date means the whole day), others as datetimes."""
-    return value.strip() if isinstance(value, str) else moment(value)
-
-
-def _require_moment(value: Moment) -> datetime:
-    found = moment(value)
-    if found is None:
-        raise NotFoundError("no time given; use 2026-01-25T22:25 (UTC)")
-    return found
 
 
 def _cone(ra: Any, dec: Any, radius: Any) -> tuple[float, float, float] | tuple[None, None, None]:

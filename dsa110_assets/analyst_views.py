@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, NotFoundError, SilentWrongnessError, WaitingError
+from dsa110_assets.telescope import earth
 
 if TYPE_CHECKING:
     from astropy import units as u
@@ -182,10 +183,11 @@ class Visibility:
         return cls(product.id, found[0], dict(product.metadata))
 
     def to_uvdata(self) -> UVData:
-        """The visibilities as a pyuvdata object."""
+        """The visibilities as a pyuvdata object; after the installed IERS bulletins, their last day holds."""
         from pyuvdata import UVData
 
-        return UVData.from_file(str(self.path), file_type="ms")
+        with earth.bulletins_as_installed():
+            return UVData.from_file(str(self.path), file_type="ms")
 
 
 def calibration_at(store: Archive, mjd: float) -> Calibration:

@@ -37,13 +37,14 @@ NOT_SETTINGS = frozenset({"DSA110_CRASH_AT", "DSA110_VENV", "DSA110_DEMO", "DSA1
 _MASK = "********"
 SECRETS = frozenset({"database_url", "token", "webhook_url"})
 """Settings that may hold a password or a token: never printed."""
+_NEVER_SHOWN = frozenset(PREFIX + name.upper() for name in (*SECRETS, "db_password"))
 
 
 class Settings(BaseSettings):
     """The platform's settings. Only `inbox`, `archive` (and DAGSTER_HOME for services) must be given."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", populate_by_name=True
+        env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True, frozen=True, extra="forbid", populate_by_name=True
     )
 
     inbox: Annotated[Path, Field(description="directory where the correlator drops its UVH5 files")]
@@ -104,6 +105,11 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=1e5, description="memory of a step [GiB]; one that needs more has its large arrays in a file and is slower")
     ] = 6.0
     host: Annotated[str, Field(min_length=1, description="address the web servers listen on")] = "127.0.0.1"
+    hosts: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(description="names under which the web servers are reached, beside this machine's own and addresses; by commas"),
+    ] = ()
     port: Annotated[int, Field(ge=1, le=65535, description="port of Dagster's web server")] = 3000
     portal_port: Annotated[int, Field(ge=1, le=65535, description="port of the portal")] = 3001
     token: Annotated[
@@ -152,10 +158,18 @@ class Settings(BaseSettings):
     def _decode_frequencies(cls, value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value
 
-    @field_validator("token", mode="before")
+    @field_validator("hosts", mode="before")
     @classmethod
-    def _empty_is_unset(cls, value: Any) -> Any:
-        return value or None
+    def _split_names(cls, value: Any) -> Any:
+        return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
+
+    @field_validator("webhook_url", mode="after")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        plain = value is None or (value.isascii() and value.isprintable() and " " not in value)
+        if value is not None and not (plain and value.startswith(("http://", "https://"))):
+            raise ValueError("it is an address that begins with http:// or https://, without blanks")
+        return value
 
     @field_validator("inbox", "archive", "dagster_home", "thresholds", "backups", mode="after")
     @classmethod
@@ -166,6 +180,12 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute_all(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(path.expanduser().absolute() for path in value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_unset(cls, values: Any) -> Any:
+        """NAME= in an environment file is no value: taken for a path, it would be the current directory."""
+        return _without_blanks(dict(values))
 
     @model_validator(mode="before")
     @classmethod
@@ -257,7 +277,24 @@ def refuse_unknown(environment: Mapping[str, str]) -> None:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`dsa110 settings` lists them all"
-            raise ConfigurationError(f"{name}={environment[name]!r}: there is no such setting; {hint}")
+            harmless = near and near[0] not in _NEVER_SHOWN  # a password may stand behind a mistyped name
+            shown = repr(environment[name]) if harmless else _MASK
+            raise ConfigurationError(f"{name}={shown}: there is no such setting; {hint}")
+
+
+def is_given(name: str) -> bool:
+    """Whether a variable is in the environment with a value: NAME= is none."""
+    return bool(os.environ.get(name, "").strip())
+
+
+def _without_blanks(values: dict[str, Any]) -> dict[str, Any]:
+    """What is given and has a value, of groups of options too."""
+    kept = {}
+    for key, value in values.items():
+        held = _without_blanks(value) if isinstance(value, dict) else value.strip() if isinstance(value, str) else True
+        if held or value == {}:
+            kept[key] = held if isinstance(value, dict) else value
+    return kept
 
 
 def _decoded(value: Any) -> Any:
@@ -307,7 +344,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _rows(settings: Settings) -> Iterator[Row]:
-    upper = {name.upper() for name in os.environ}
+    upper = {name.upper() for name in os.environ if is_given(name)}
     for name, field in Settings.model_fields.items():
         value, options = getattr(settings, name), _options(field)
         if options is None:
@@ -334,8 +371,9 @@ def _row(variable: str, value: Any, is_set: bool, environment: set[str], kind: A
     if isinstance(value, dict):
         shown = json.dumps(value) if value else ""
     else:
-        shown = os.pathsep.join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
-    if shown and variable in {PREFIX + name.upper() for name in SECRETS}:
+        separator = os.pathsep if variable == f"{PREFIX}CATALOGUES" else ","
+        shown = separator.join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
+    if shown and variable in _NEVER_SHOWN:
         shown = _MASK
     return Row(variable, shown, source, _kind(kind), _limits(kind, field), field.description or "")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
@@ -48,6 +49,48 @@ def test_products_are_a_frame_with_the_figures_as_columns(archive: AnalystArchiv
 )
 def test_times_come_in_every_form(archive: AnalystArchive, since: object) -> None:
     assert len(archive.products("tile_image", since=since)) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "since",
+    [date(2026, 1, 26), np.datetime64("2026-01-26"), np.datetime64("2026-01-26T00:00"), np.datetime64("2026-01-26", "ns"),
+     np.float64(61066), np.float32(61066), np.int64(61066), np.str_("2026-01-26"), pd.Timestamp("2026-01-26"), np.array(61066.0),
+     pd.Timestamp("2026-01-26T01:00", tz="Europe/Paris"), datetime(2026, 1, 26)],
+)  # fmt: skip
+def test_times_come_as_numpy_and_pandas_have_them(archive: AnalystArchive, since: object) -> None:
+    assert len(archive.products("tile_image", since=since)) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("day", [date(2026, 1, 25), np.datetime64("2026-01-25"), np.datetime64("2026-01-25", "D")])
+def test_a_date_bounds_its_whole_day(archive: AnalystArchive, day: object) -> None:
+    """As the text of it does; a moment does not."""
+    there = len(archive.products("tile_image", until="2026-01-25"))
+    assert there == len(archive.products("tile_image", since=day, until=day)) > 0  # type: ignore[arg-type]
+    assert len(archive.products("tile_image", until=datetime(2026, 1, 25))) == 0
+
+
+@pytest.mark.parametrize(
+    "window",
+    [np.datetime64("2026-01-25T22:05"), np.datetime64("2026-01-25T22:07:31.123456789"), datetime(2026, 1, 25, 22, 6),
+     Time("2026-01-25T22:05"), np.float64(Time("2026-01-25T22:06").mjd), pd.Timestamp("2026-01-25T22:05", tz="UTC"), np.str_(WINDOW)],
+)  # fmt: skip
+def test_windows_are_named_by_any_kind_of_time(archive: AnalystArchive, window: object) -> None:
+    assert archive.image(window).product_id == TILE  # type: ignore[arg-type]
+    assert archive.caltables(at=window).product_id == archive.caltables(at=WINDOW).product_id  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.nan, np.inf, 2461066.5, 1.0, True, np.bool_(True), np.datetime64("NaT"), pd.NaT, "soon", np.array([61066.0, 61067.0]), [], {}, None,
+     b"2026", 1e300, np.datetime64("20000-01-01"), "0001-01-01T00:00+05:00"],
+)  # fmt: skip
+def test_what_is_no_time_is_told_so(archive: AnalystArchive, wrong: object) -> None:
+    """A Julian date, too: taken for a modified one it would be of the year 8597."""
+    with pytest.raises(NotFoundError):
+        archive.image(wrong)  # type: ignore[arg-type]
+    if wrong is not None:
+        with pytest.raises(NotFoundError):
+            archive.products("tile_image", since=wrong)  # type: ignore[arg-type]
 
 
 def test_moment_converts_to_utc() -> None:

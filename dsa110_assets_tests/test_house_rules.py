@@ -23,7 +23,7 @@ ROOT = Path(dsa110_assets.__file__).parent
 TESTS = Path(__file__).parent
 
 STOREYS = (
-    ("errors",),
+    ("errors", "surroundings"),
     ("children", "heap", "spill"),
     ("casa", "casa_child"),
     ("telescope",),

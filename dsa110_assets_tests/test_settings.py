@@ -127,6 +127,54 @@ def test_a_mistake_is_one_sentence_naming_variable_and_value(monkeypatch, name, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("blank", ["", " \t"])
+@pytest.mark.parametrize("name", sorted(settings._variables()))
+def test_a_blank_variable_is_as_if_it_were_not_there(monkeypatch, name, blank):
+    """NAME= in an environment file, ${NAME:-} in a compose file: for a path it would be the current directory."""
+    monkeypatch.delenv(name, raising=False)
+    unset = what_is_loaded()
+    monkeypatch.setenv(name, blank)
+    assert what_is_loaded() == unset
+
+
+def what_is_loaded():
+    """Every setting and which were given, or what is wrong with them."""
+    try:
+        loaded = settings.load()
+        return loaded, loaded.model_fields_set
+    except ConfigurationError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", ["DSA110_INBOX", "DSA110_ARCHIVE"])
+def test_a_blank_place_is_no_place(monkeypatch, name):
+    monkeypatch.setenv(name, "")
+    with pytest.raises(ConfigurationError, match=f"{name} is not set"):
+        settings.load()
+
+
+def test_the_season_starts_as_ever_with_a_blank_variable(monkeypatch):
+    from dsa110_assets.orchestration import season
+
+    monkeypatch.setenv("DSA110_START", "")
+    assert season.season_start() == str(settings.load().start)
+
+
+@pytest.mark.parametrize("address", ["hooks.example/hidden", "ftp://hooks.example/hidden", "https://hooks.example/hid den", "https://hööks/hidden"])
+def test_an_address_no_alert_can_go_to_is_refused_unseen(monkeypatch, address):
+    monkeypatch.setenv("DSA110_WEBHOOK_URL", address)
+    with pytest.raises(ConfigurationError, match="begins with http:// or https://") as caught:
+        settings.load()
+    assert "hid" not in str(caught.value)
+
+
+def test_hosts_are_names_by_commas(monkeypatch):
+    monkeypatch.setenv("DSA110_HOSTS", "dsa110.example, other.example")
+    loaded = settings.load()
+    assert loaded.hosts == ("dsa110.example", "other.example")
+    assert {row.name: row.value for row in settings.describe(loaded)}["DSA110_HOSTS"] == "dsa110.example,other.example"
+
+
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.delenv("DSA110_INBOX")
     with pytest.raises(ConfigurationError, match="DSA110_INBOX is not set: it names the directory where"):

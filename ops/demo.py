@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--serve", action="store_true", help="leave the web UI and the portal open afterwards")
     serve = parser.parse_args().serve
-    home = Path(os.environ.get("DSA110_DEMO", ROOT / "demo")).resolve()
+    home = Path(os.environ.get("DSA110_DEMO", "").strip() or ROOT / "demo").resolve()
     os.environ.update(
         DSA110_INBOX=str(home / "inbox"), DSA110_ARCHIVE=str(home / "archive"), DAGSTER_HOME=str(home / "dagster"),
         DSA110_CATALOGUES=str(home / "inbox" / "catalogue.csv"), DSA110_THRESHOLDS=str(ROOT / "ops" / "small_disk.toml"),

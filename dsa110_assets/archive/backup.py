@@ -58,7 +58,7 @@ def backup(
     at = now or datetime.now(UTC)
     destination = destination.absolute()
     temporary = destination / f".tmp-backup-{uuid.uuid4().hex[:12]}"
-    with files.typed_errors(f"Backup to {destination}"):
+    with files.typed_errors(f"Backup to {destination}", setting="DSA110_BACKUPS"):
         temporary.mkdir(parents=True)
         try:
             shutil.copy2(archive.root / MARKER, temporary / MARKER)
@@ -131,7 +131,7 @@ def restore(path: Path, root: Path, database_url: str | None = None, dagster: Da
 def _dump_dagster(dagster: Dagster, directory: Path) -> None:
     """Snapshots of Dagster's databases, and its configuration."""
     if dagster.url is not None:
-        databases.dump(normalise_url(dagster.url), directory, "dagster")
+        databases.dump(normalise_url(dagster.url, "DAGSTER_PG_URL"), directory, "dagster")
     for source in sorted(dagster.home.rglob("*.db")) if dagster.url is None else ():
         databases.dump_sqlite(source, directory / "dagster" / source.relative_to(dagster.home))
     if (dagster.home / "dagster.yaml").exists():
@@ -142,7 +142,7 @@ def _dump_dagster(dagster: Dagster, directory: Path) -> None:
 def _load_dagster(dagster: Dagster, path: Path) -> None:
     """Put Dagster's databases and configuration back, those of the backup alone: its state is one whole."""
     if dagster.url is not None:
-        databases.load(normalise_url(dagster.url), path, "dagster")
+        databases.load(normalise_url(dagster.url, "DAGSTER_PG_URL"), path, "dagster")
     for old in sorted(dagster.home.rglob("*.db")) if dagster.url is None else ():
         for part in (old, Path(f"{old}-wal"), Path(f"{old}-shm")):
             part.unlink(missing_ok=True)

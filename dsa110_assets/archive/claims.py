@@ -9,7 +9,6 @@ retention keeps what a claim reads.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import uuid
@@ -52,7 +51,7 @@ def claim(
     fresh = folder / f".{made.name}"
     descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before it has its name: a named one is never unlocked and alive
+        files.lock(descriptor, fresh, wait=False)  # before it has its name: a named one is never unlocked and alive
         os.write(descriptor, json.dumps({"places": [str(p) for p in made.places], "reads": made.reads}).encode())
         os.fsync(descriptor)
         os.rename(fresh, folder / made.name)

@@ -12,14 +12,16 @@ import uuid
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy.engine import URL
 
 from dsa110_assets import children
-from dsa110_assets.archive import files
+from dsa110_assets.archive import files, readonly
 from dsa110_assets.errors import ConfigurationError, SilentWrongnessError
 
 _DEADLINE_S = 3600.0
+_BUSY_S = 30.0
 
 
 def dump(url: URL, directory: Path, name: str) -> None:
@@ -54,7 +56,7 @@ def dump_sqlite(source: Path, target: Path) -> None:
     """A snapshot of one SQLite file, also while others write. SilentWrongnessError if it comes out damaged."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as opened,
+        closing(connect_to_read(source)) as opened,
         closing(sqlite3.connect(target)) as copy,
     ):
         opened.backup(copy)
@@ -62,6 +64,13 @@ def dump_sqlite(source: Path, target: Path) -> None:
         verdict = copy.execute("PRAGMA integrity_check").fetchone()[0]
     if verdict != "ok":
         raise SilentWrongnessError(f"the snapshot of {source} is damaged ({verdict}); the disk may be failing")
+
+
+def connect_to_read(source: Path) -> sqlite3.Connection:
+    """A connection to an SQLite file that changes nothing, also where this user may not write it."""
+    if not readonly.may_write(source):
+        return readonly.connect(source, _BUSY_S)
+    return sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)
 
 
 def load_sqlite(snapshot: Path, target: Path) -> None:

@@ -189,7 +189,7 @@ def remove_tree(directory: Path) -> None:
 def take_lock(path: Path, *, create: bool = True) -> int | None:
     """Lock a file until its descriptor is closed or the process dies; None when another process holds it.
 
-    Without `create`, also None when there is no such file.
+    Without `create`, also None when there is no such file. Raises what `lock` raises.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
@@ -198,11 +198,30 @@ def take_lock(path: Path, *, create: bool = True) -> int | None:
             raise
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        held = lock(fd, path, wait=False)
+    except DsaError:
+        os.close(fd)
+        raise
+    if not held:
         os.close(fd)
         return None
     return fd
+
+
+def lock(fd: int, path: Path, *, wait: bool) -> bool:
+    """Lock an open file until it is closed or the process dies; False, unless `wait`, when another process holds it.
+
+    Raises ConfigurationError where the file system knows no locks, TransientError where it refuses one for now.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        remedy = "mount it with locks (for NFS: without nolock, its lock service running), or name a directory on another file system"
+        kind = TransientError if error.errno in _LOCK_LOST else ConfigurationError
+        raise kind(f"{path}: its file system gives no lock ({error.strerror}); {remedy}") from error
+    return True
 
 
 @contextmanager
@@ -210,7 +229,7 @@ def held_alone(path: Path, me: str, refusal: Callable[[str], str]) -> Iterator[N
     """Hold a lock file that says `me` for the block; it dies with the process.
 
     Raises ConfigurationError with what `refusal` makes of the holder's name if another process has it, OSError if the
-    file cannot be opened.
+    file cannot be opened, and what `lock` raises.
     """
     fd = take_lock(path)
     if fd is None:
@@ -224,9 +243,13 @@ def held_alone(path: Path, me: str, refusal: Callable[[str], str]) -> Iterator[N
 
 
 def wait_lock(path: Path) -> int:
-    """As take_lock, but wait for the other process."""
+    """As take_lock, but wait for the other process. Raises what `lock` raises."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        lock(fd, path, wait=True)
+    except DsaError:
+        os.close(fd)
+        raise
     return fd
 
 
@@ -275,11 +298,14 @@ _FORBIDDEN = (
 _FAILING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 
 
+_LOCK_LOST = (errno.ENOLCK, errno.EINTR, *_FAILING)
+
+
 @contextmanager
-def typed_errors(what: str, *, only_full: bool = False) -> Iterator[None]:
+def typed_errors(what: str, *, only_full: bool = False, setting: str = "DSA110_ARCHIVE") -> Iterator[None]:
     """Turn the operating system's errors into this package's: disk full, no permission, lost file system.
 
-    With `only_full`, a full disk alone: for code whose other errors are its own.
+    With `only_full`, a full disk alone: for code whose other errors are its own. `setting` names the place.
     """
     try:
         yield
@@ -288,7 +314,7 @@ def typed_errors(what: str, *, only_full: bool = False) -> Iterator[None]:
             remedy = "free some, work resumes by itself"
             raise ResourceError(f"{what}: no space left on the disk ({error}); {remedy}") from error
         if error.errno in _FORBIDDEN and not only_full:
-            remedy = "make it writable or set DSA110_ARCHIVE to a place that is"
+            remedy = f"make it writable or set {setting} to a place that is"
             raise ConfigurationError(f"{what}: not possible ({error}); {remedy}") from error
         if error.errno in _FAILING and not only_full:
             raise TransientError(f"{what}: the file system failed ({error})") from error

@@ -5,10 +5,13 @@ Tables, connections, transactions with bounded patience; the meaning of the rows
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -18,7 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from dsa110_assets.archive import files
+from dsa110_assets.archive import files, readonly
 from dsa110_assets.errors import ConfigurationError, ResourceError, TransientError
 
 SCHEMA = 2
@@ -30,6 +33,13 @@ T = TypeVar("T")
 
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text that sorts by its bytes: partition keys are compared as times."""
+
+_FORM = (
+    "it looks like postgresql://user:password@host:5432/name, with each of @ : / ? # % and blank in the user and the password "
+    "percent-encoded (@ is %40), or without the password, which is then PGPASSWORD's"
+)
+_BROKEN_CODE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+"""A percent sign that begins no code."""
 
 metadata = sa.MetaData()
 meta = sa.Table(
@@ -109,32 +119,40 @@ quarantine = sa.Table(
 )
 
 
-def normalise_url(text: str) -> URL:
-    """A database URL with its driver: `postgresql://` is psycopg2. Raises ConfigurationError for others."""
+def normalise_url(text: str, variable: str = "DSA110_DATABASE_URL") -> URL:
+    """A database URL with its driver: `postgresql://` is psycopg2.
+
+    Raises ConfigurationError, which names the variable and shows nothing of what may be a password, for others and for one
+    that is read otherwise than it was meant: a password with '@' would leave its end in the host's name.
+    """
     try:
-        url = make_url(text)
-    except ArgumentError:
-        raise ConfigurationError(
-            "DSA110_DATABASE_URL cannot be read; it looks like postgresql://user:password@host:5432/name"
-        ) from None
+        url = make_url(text.strip())
+    except (ArgumentError, ValueError):  # ValueError: the port is no number
+        raise ConfigurationError(f"{variable} cannot be read; {_FORM}") from None
     backend = url.get_backend_name()
     if backend in ("postgresql", "postgres"):
+        if text.count("@") > 1 or _BROKEN_CODE.search(text):
+            raise ConfigurationError(f"{variable} is ambiguous: a special character of the user or password is written as it is; {_FORM}")
         return url.set(drivername="postgresql+psycopg2")
     if backend == "sqlite" and url.database and url.database != ":memory:":
         return url
-    raise ConfigurationError(
-        f"DSA110_DATABASE_URL={url.render_as_string()}: use postgresql://... or sqlite:///file"
-    )
+    raise ConfigurationError(f"{variable} names a database of the kind {backend}: use postgresql://... or sqlite:///file")
 
 
 def make_engine(url: URL) -> Engine:
-    """An engine that never creates a database: SQLite files are opened, not made; busy timeout 30 s."""
+    """An engine that never creates a database: SQLite files are opened, not made; busy timeout 30 s.
+
+    An SQLite file that may not be written is opened afresh for every transaction, which then only reads (see `readonly`).
+    """
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(
             url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args={"connect_timeout": 10}
         )
     assert url.database is not None
-    uri = f"file:{quote(str(Path(url.database).absolute()))}?mode=rw"
+    path = Path(url.database).absolute()
+    uri = f"file:{quote(str(path))}?mode=rw"
+    if os.path.exists(path) and not readonly.may_write(path):
+        return _begun_by_hand(sa.create_engine("sqlite://", creator=lambda: readonly.connect(path, BUSY_S), poolclass=sa.pool.NullPool))
 
     def connect() -> sqlite3.Connection:
         # Transactions are begun by `begin` below: the driver's own would take a write lock too late.
@@ -143,6 +161,11 @@ def make_engine(url: URL) -> Engine:
     engine = sa.create_engine(
         "sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=2, max_overflow=8
     )
+    return _begun_by_hand(engine)
+
+
+def _begun_by_hand(engine: Engine) -> Engine:
+    """An SQLite engine with its transactions begun here, as the work in them needs."""
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
@@ -199,9 +222,7 @@ class Index:
         """Make the tables where they are missing, and note whose index this is."""
         if self.url.get_backend_name() == "sqlite":
             assert self.url.database is not None
-            with sqlite3.connect(self.url.database, timeout=BUSY_S) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-            connection.close()
+            self._use_log(self.url.database)
         engine = make_engine(self.url)
         try:
             with engine.connect().execution_options(writes=True) as connection_, connection_.begin():
@@ -218,6 +239,19 @@ class Index:
             raise self._explain(error) from error
         finally:
             engine.dispose()
+
+    def _use_log(self, file: str) -> None:
+        """Have an SQLite file, made here if need be, keep a write-ahead log: readers then do not wait for a writer."""
+        with closing(sqlite3.connect(file, timeout=BUSY_S)) as connection:
+            try:
+                (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            except sqlite3.Error as error:
+                raise self._explain(sa.exc.OperationalError("PRAGMA journal_mode", None, error)) from error
+        if mode != "wal":
+            raise ConfigurationError(
+                f"The index {self.where}: its file system cannot share SQLite's log between processes; set DSA110_DATABASE_URL to a "
+                "PostgreSQL database, or to sqlite:///... on a disk of this machine"
+            )
 
     def close(self) -> None:
         """Give back the connections."""
@@ -247,6 +281,12 @@ class Index:
     def _once(self, work: Callable[[Connection], T], *, writes: bool, any_format: bool) -> T:
         if self._engine is None:
             self._engine = make_engine(self.url)
+        if isinstance(self._engine.pool, sa.pool.NullPool) and self._file is not None:
+            return readonly.steadily(self._file, lambda: self._transact(work, writes=writes, any_format=any_format))
+        return self._transact(work, writes=writes, any_format=any_format)
+
+    def _transact(self, work: Callable[[Connection], T], *, writes: bool, any_format: bool) -> T:
+        assert self._engine is not None
         with self._engine.connect().execution_options(writes=writes) as connection, connection.begin():
             if not self._proven:
                 self._prove(connection, any_format)
@@ -268,8 +308,8 @@ class Index:
 
     @property
     def where(self) -> str:
-        """The database as it may be shown: without its password."""
-        return self.url.render_as_string(hide_password=True)
+        """The database as it may be shown: without its password, which may also be among the options."""
+        return self.url.set(query={}).render_as_string(hide_password=True)
 
     def _explain(self, error: DBAPIError) -> Exception:
         """This package's error for a database's, decided by what can be done about it."""
@@ -279,9 +319,9 @@ class Index:
             return ResourceError(
                 f"The index {self.where}: no space left on its disk; free some, work resumes by itself"
             )
-        if "unable to open" in text and self._file and self._file.exists():
+        if "unable to open" in text and self._file and os.path.exists(self._file):
             return ConfigurationError(
-                f"The index {self.where} cannot be opened by this user; SQLite needs its directory writable"
+                f"The index {self.where} cannot be opened by this user; let this user read it and its directory (chmod, group membership)"
             )
         kind = type(error.orig).__name__.lower()
         if "unable to open" in text or "no such table" in text or "undefinedtable" in kind:
@@ -298,7 +338,8 @@ class Index:
                 f"The index {self.where} cannot be written ({cause}); make it writable for this user"
             )
         if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) or error.connection_invalidated:
-            remedy = "another process holds it, or its disk fails" if self._file else "check DSA110_DATABASE_URL"
+            by_file = "another process holds it, its disk fails, or its file system refuses locks"
+            remedy = by_file if self._file else "check DSA110_DATABASE_URL"
             return TransientError(f"The index {self.where} does not answer: {cause}; {remedy}")
         return error
 

@@ -37,10 +37,9 @@ def key(moment: datetime | str) -> str:
 
     Raises NotFoundError for a text that is no ISO time.
     """
-    if isinstance(moment, str):
-        try:
-            moment = datetime.fromisoformat(moment)
-        except ValueError:
-            raise NotFoundError(f"{moment!r} is no time; use 2026-01-25 or 2026-01-25T22:25 (UTC)") from None
-    aware = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        found = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+        aware = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # overflow: the year 1, in a zone ahead of UTC
+        raise NotFoundError(f"{moment!r} is no time; use 2026-01-25 or 2026-01-25T22:25 (UTC)") from None
     return aware.strftime("%Y-%m-%dT%H:%M")

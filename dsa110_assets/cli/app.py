@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import logging
@@ -13,13 +14,17 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 
+from dsa110_assets import surroundings
 from dsa110_assets.cli import console
 from dsa110_assets.errors import DsaError
 
 EXIT_UNDONE, EXIT_USAGE, EXIT_CHECKS, EXIT_FAULT, EXIT_INTERRUPTED = 1, 2, 3, 70, 130
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG)
+"""What says that a place cannot be used, rather than that this program asked for the wrong one."""
 _GARBAGE_AFTER = 50_000
 """Objects made until cycles among them are looked for; Python's usual 700 cost a second, all of it in imports."""
 COMMAND_MODULES = (
@@ -70,6 +75,10 @@ def run(arguments: Sequence[str] | None) -> int:
     gc.set_threshold(_GARBAGE_AFTER)
     if not sys.warnoptions:  # libraries' warnings are for whoever asks for them with -W, not for observers
         logging.captureWarnings(True)
+    console.make_streams_fit()
+    if any(not word.strip() for word in (sys.argv[1:] if arguments is None else arguments)):
+        console.warn("dsa110: an argument is empty: a variable that is not set, perhaps; for a path it would be the current directory")
+        return EXIT_USAGE
     try:
         with _sigterm_interrupts():
             status = build()(args=arguments, prog_name="dsa110", standalone_mode=False)
@@ -83,8 +92,10 @@ def run(arguments: Sequence[str] | None) -> int:
         console.warn("dsa110: interrupted; what was published stays, the rest resumes when run again")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader, `head` say, has all it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.give_up(sys.stdout)
         return EXIT_UNDONE
+    except OSError as error:
+        return _refused(error)
     except Exception as error:  # noqa: BLE001  the process boundary: nothing may end in a bare traceback
         return _fault(error)
     return status if isinstance(status, int) else 0
@@ -114,9 +125,24 @@ def _usage(error: Exception) -> int:
     return EXIT_USAGE
 
 
+def _refused(error: OSError) -> int:
+    """What the system refused: standard output, or a place that this user or this machine may not use. Else it is a fault."""
+    if surroundings.is_nowhere():
+        console.warn("dsa110: the current directory is gone; change to another (cd), and run this again")
+        return EXIT_UNDONE
+    if error.filename is not None and error.errno in REFUSALS:
+        console.warn(f"dsa110: {error.filename}: {error.strerror}; let this user use it, or name another place (dsa110 doctor)")
+        return EXIT_UNDONE
+    if not console.is_lost(sys.stdout):
+        return _fault(error)
+    console.give_up(sys.stdout)
+    console.warn(f"dsa110: standard output cannot be written ({error.strerror}): the answer is not whole; give it another place")
+    return EXIT_UNDONE
+
+
 def _fault(error: Exception) -> int:
     path = log_path()
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler: logging.StreamHandler[Any] = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("dsa110_assets.cli")
     logger.addHandler(handler)
@@ -126,18 +152,20 @@ def _fault(error: Exception) -> int:
     handler.close()
     summary = " ".join(str(error).split()) or "no message"
     console.warn(
-        f"dsa110: a fault of this program, {type(error).__name__}: {summary}; the traceback is in {path}"
+        f"dsa110: a fault of this program, {type(error).__name__}: {summary}; the traceback is {f'in {path}' if path else 'above'}"
     )
     return EXIT_FAULT
 
 
-def log_path() -> Path:
-    """The log of this program's own faults: in the user's state directory, else the temporary one."""
+def log_path() -> Path | None:
+    """The log of this program's own faults: in the user's state directory, else the temporary one; None where neither can be written."""
     home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    directory = Path(home) / "dsa110"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / "dsa110.log").open("a", encoding="utf-8"):
-            return directory / "dsa110.log"
-    except OSError:
-        return Path(tempfile.gettempdir()) / f"dsa110-{os.getuid()}.log"
+    for folder, name in ((Path(home, "dsa110"), "dsa110.log"), (None, f"dsa110-{os.getuid()}.log")):
+        try:
+            path = (folder or Path(tempfile.gettempdir())) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8"):
+                return path
+        except OSError:
+            continue
+    return None

@@ -32,6 +32,7 @@ from dagster._serdes import deserialize_value, serialize_value
 from dagster._utils.interrupts import setup_interrupt_handlers
 from dagster._utils.log import configure_loggers
 
+from dsa110_assets.cli import sockets
 from dsa110_assets.cli.services import descendants
 
 MODULE = "dsa110_assets.definitions"
@@ -137,6 +138,7 @@ def serve(host: str, port: int) -> None:
     """Serve the definitions on host:port until a signal ends it."""
     setup_interrupt_handlers()
     configure_loggers()
+    sockets.fit()
     multiprocessing.set_forkserver_preload([WARM])
     multiprocessing.forkserver.ensure_running()  # now, not at the first run: it warms up while this server loads
     logger = logging.getLogger("dagster.code_server")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -30,6 +32,39 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, label: str = "", /) -> None: ...
 
 
+def make_streams_fit() -> None:
+    """Have the standard streams take whatever is printed: what a terminal cannot show is replaced, what is closed leads nowhere.
+
+    A closed one is opened on the null device also for the libraries that write to its number: the next file opened, a
+    product say, would have that number.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    sys.stdout = sys.stdout or io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8")
+    sys.stderr = sys.stderr or io.TextIOWrapper(io.FileIO(2, "w", closefd=False), encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def is_lost(stream: TextIO) -> bool:
+    """Whether what is printed on a stream cannot go where it leads: its disk is full, say. Tried with an empty line."""
+    try:
+        stream.write("\n")
+        stream.flush()
+    except OSError:
+        return True
+    return False
+
+
+def give_up(stream: TextIO) -> None:
+    """Lead a stream nowhere, with what waits in it, so that the end of the process does not stumble over it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def out() -> Console:
     """The console on standard output; wide when piped, so that no identifier is ever cut."""
     return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
@@ -45,14 +80,27 @@ def say(text: str) -> None:
     out().print(escape(text))
 
 
+def mention(text: str) -> None:
+    """As `say`, for what goes on without it: where it cannot be written, nothing stops."""
+    try:
+        say(text)
+        sys.stdout.flush()
+    except OSError:
+        give_up(sys.stdout)
+
+
 def warn(text: str) -> None:
-    """Print a line of plain text on standard error."""
-    err().print(escape(text))
+    """Print a line of plain text on standard error; one that cannot be written there stops no work."""
+    try:
+        err().print(escape(text))
+    except OSError:
+        give_up(sys.stderr)
 
 
 def emit_json(value: Any) -> None:
     """Print `value` as JSON, the only thing on standard output; missing values are null."""
-    sys.stdout.write(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    sys.stdout.write(json.dumps(jsonable(value), indent=2, ensure_ascii=not unicode, allow_nan=False) + "\n")
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

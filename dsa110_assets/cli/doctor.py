@@ -7,14 +7,14 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from dsa110_assets.cli import console
+from dsa110_assets.cli import console, doctor_host
 from dsa110_assets.cli.app import EXIT_UNDONE, app
+from dsa110_assets.cli.doctor_host import Finding, nearest
 from dsa110_assets.errors import DsaError
 
 if TYPE_CHECKING:
@@ -28,16 +28,6 @@ ENGINES = {
 }
 IMPORT_DEADLINE_S = 120.0
 MIN_FREE_BYTES = 20e9  # an observation's products at full scale are 4 GB; five of them are no reserve at all
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check: whether it holds, what was found, and the remedy when it does not."""
-
-    check: str
-    ok: bool
-    found: str
-    remedy: str = ""
 
 
 @app.command(epilog="Example: dsa110 doctor --casa")
@@ -60,17 +50,24 @@ def doctor(
 
 def examine(*, casa: bool) -> list[Finding]:
     """Every check in turn; what depends on a setting that cannot be read is left out."""
+    from dsa110_assets.orchestration.instance import POSTGRES_VARIABLE
+    from dsa110_assets.settings import is_given
+
     configured, first = _settings()
-    findings = [first]
+    findings = [first, *doctor_host.current_directory()]
     if configured is not None:
+        home = configured.dagster_home or configured.archive / "dagster"
         findings += [
             _inbox(configured.inbox),
             _archive(configured.archive),
             _thresholds(configured.thresholds_path),
+            doctor_host.locks(configured.archive, "DSA110_ARCHIVE", with_database=not configured.database_url),
             _disk(configured.archive),
             _dagster_home(configured),
+            doctor_host.locks(home, "DAGSTER_HOME", with_database=not is_given(POSTGRES_VARIABLE)),
             _database(configured),
         ]
+    findings += [doctor_host.home(), doctor_host.kernels(), doctor_host.temporary(), doctor_host.earth()]
     findings += [_engine(package, module) for package, module in ENGINES.items()]
     return [*findings, _casa()] if casa else findings
 
@@ -86,7 +83,7 @@ def _settings() -> tuple[Settings | None, Finding]:
 
 
 def _inbox(inbox: Path) -> Finding:
-    if not inbox.is_dir():
+    if not os.path.isdir(inbox):
         return Finding(
             "inbox", False, f"{inbox} is no directory", "make it, or set DSA110_INBOX to where files arrive"
         )
@@ -110,9 +107,7 @@ def _inbox(inbox: Path) -> Finding:
 
 
 def _archive(archive: Path) -> Finding:
-    place = archive
-    while not place.exists():
-        place = place.parent
+    place = nearest(archive)
     try:
         with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(b"dsa110 doctor")
@@ -140,7 +135,7 @@ def _thresholds(path: Path) -> Finding:
 
 
 def _disk(archive: Path) -> Finding:
-    place = next(path for path in (archive, *archive.parents) if path.exists())
+    place = nearest(archive)
     free = shutil.disk_usage(place).free
     found = f"{console.size_text(free)} free on {place}"
     remedy = "free some, `dsa110 archive retain --dry-run` says what may go"
@@ -151,11 +146,11 @@ def _dagster_home(configured: Settings) -> Finding:
     from dsa110_assets.cli.home import with_dagster_home
 
     home = configured.dagster_home or configured.archive / "dagster"
-    if not home.exists():
-        return Finding("DAGSTER_HOME", True, f"{home}, made on first use")
     remedy = "make it writable for this user, or set DAGSTER_HOME to a place that is"
-    if not os.access(home, os.W_OK | os.X_OK):
-        return Finding("DAGSTER_HOME", False, f"{home} cannot be written", remedy)
+    if not os.access(nearest(home), os.W_OK | os.X_OK) or not os.path.isdir(nearest(home)):
+        return Finding("DAGSTER_HOME", False, f"{nearest(home)} cannot be written", remedy)
+    if not os.path.exists(home):
+        return Finding("DAGSTER_HOME", True, f"{home}, made on first use")
     try:
         with_dagster_home(configured)
     except DsaError as error:
@@ -166,7 +161,7 @@ def _dagster_home(configured: Settings) -> Finding:
 def _database(configured: Settings) -> Finding:
     from dsa110_assets.archive.store import MARKER, Archive
 
-    if not (configured.archive / MARKER).exists():
+    if not os.path.exists(configured.archive / MARKER):
         return Finding("database", True, "no archive yet; its index is made on first use")
     try:
         with Archive(configured.archive, configured.database_url, patience_s=0) as archive:

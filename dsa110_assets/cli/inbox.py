@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -128,7 +127,7 @@ def _open(inbox: Path | None) -> tuple[Settings, Archive | None]:
     from dsa110_assets import settings
     from dsa110_assets.archive.store import MARKER, Archive
 
-    unset = inbox is not None and "DSA110_ARCHIVE" not in os.environ
+    unset = inbox is not None and not settings.is_given("DSA110_ARCHIVE")
     # looking only: a place that does not exist stands in for the archive that was not named
     stand_in = inbox.absolute().parent / ".no-archive-named" if inbox is not None and unset else None
     configured = settings.load(inbox=inbox, archive=stand_in)

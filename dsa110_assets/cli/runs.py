@@ -33,10 +33,10 @@ def failed(home: Path, store: Archive) -> list[FailedRun]:
     from dagster import DagsterRunStatus, RunsFilter
 
     from dsa110_assets.errors import WaitingError
-    from dsa110_assets.orchestration.instance import open_instance
+    from dsa110_assets.orchestration.looking import instance_of
 
     found: dict[tuple[tuple[str, ...], str | None], FailedRun | None] = {}
-    with open_instance(home) as instance:
+    with instance_of(home) as instance:
         for record in instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.FAILURE]), limit=NEWEST):
             run = record.dagster_run
             began_s = record.start_time or record.create_timestamp.timestamp()

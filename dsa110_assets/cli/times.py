@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime, time, timedelta
 import typer
 
 FORMS = "2026-01-25, 2026-01-25T22:25:00 (UTC), an MJD such as 61065.93, or now"
-MJD_RANGE = (40587.0, 88128.0)  # 1970 to 2100: a bare number outside is a slip, not a time
 
 
 def parse_time(text: str) -> datetime:
@@ -25,14 +24,15 @@ def parse_time(text: str) -> datetime:
     else:
         from dsa110_assets.telescope import timegrid
 
-        if MJD_RANGE[0] <= number <= MJD_RANGE[1]:
-            return timegrid.mjd_to_datetime(number)
-        raise typer.BadParameter(f"{text!r} is no time; use {FORMS}")
+        try:
+            return timegrid.mjd_to_datetime(timegrid.require_mjd(number))
+        except ValueError as error:
+            raise typer.BadParameter(f"{text!r} is no time; use {FORMS}") from error
     try:
         moment = datetime.fromisoformat(word)
-    except ValueError as error:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # overflow: the year 1, in a zone ahead of UTC
         raise typer.BadParameter(f"{text!r} is no time; use {FORMS}") from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def parse_bound(text: str | None) -> datetime | str | None:

@@ -11,9 +11,9 @@ from dsa110_assets.cli import console, services
 from dsa110_assets.cli.app import app
 from dsa110_assets.cli.home import with_dagster_home
 from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.portal.guard import LOOPBACK
 
 LOCATION = "dsa110_assets"
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 LOGS = "service-logs"
 """Not `logs`: what lies there Dagster takes for its telemetry, uploads and deletes, even with telemetry off."""
 QUIET = {"DAGSTER_DISABLE_TELEMETRY": "1"}
@@ -55,10 +55,9 @@ def up(
                 if configured.token
                 else f"{bind} can be reached by others, and DSA110_TOKEN is not set: Dagster is read-only"
             )
-        console.say(
+        console.mention(
             f"Dagster  http://{bind}:{web_port}\nPortal   http://{bind}:{pages_port}\nCtrl-C stops both."
         )
-        sys.stdout.flush()
 
     services.run(_services(home, bind, web_port, pages_port), console.warn, on_ready)
     console.warn("all stopped")
@@ -83,7 +82,7 @@ def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[se
         ),
         services.Service(
             "web server",
-            (python, "-m", "dagster_webserver" if host in LOOPBACK else "dsa110_assets.portal.door", "--host", host,
+            (python, "-m", "dsa110_assets.portal.door", *(["--local"] if host in LOOPBACK else []), "--host", host,
              "--port", str(web_port), "--workspace", str(workspace)),
             logs / "webserver.log", ready_url=f"http://{shown}:{web_port}/server_info",
             environment=environment,

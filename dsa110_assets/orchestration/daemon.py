@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--workspace", type=Path, required=True, help="workspace.yaml that names the code server")
     given = parser.parse_args()
     try:
-        home = os.environ.get("DAGSTER_HOME")
+        home = os.environ.get("DAGSTER_HOME", "").strip()
         if not home:
             raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
         with the_only_one(Path(home)):

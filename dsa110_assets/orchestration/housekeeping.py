@@ -90,7 +90,7 @@ def dagster_of(settings: "Settings") -> "Dagster | None":
     from dsa110_assets.archive.backup import Dagster
 
     home = settings.dagster_home
-    return Dagster(home, os.environ.get(POSTGRES_VARIABLE)) if home is not None and home.is_dir() else None
+    return Dagster(home, os.environ.get(POSTGRES_VARIABLE, "").strip() or None) if home is not None and home.is_dir() else None
 
 
 def _now() -> datetime:

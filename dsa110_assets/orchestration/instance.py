@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
+from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.errors import ConfigurationError
 
 LAUNCHER_TAG = "dsa110/launcher"
@@ -18,23 +19,38 @@ BACKFILL = "backfill"
 BACKFILL_NICE = 10
 """Beside a live run, a backfill's gets a tenth of a processor; alone, all of it. Reading and writing follow."""
 POSTGRES_VARIABLE = "DAGSTER_PG_URL"
+RUNS, EVENTS = Path("history", "runs.db"), Path("history", "runs")
+"""Where Dagster's SQLite storage has the runs, and a database of the events of each."""
+DATABASES = (RUNS, EVENTS / "index.db", Path("schedules", "schedules.db"))
 
 
 def prepare_home(home: Path | None) -> Path:
     """DAGSTER_HOME, made on first use with the packaged configuration (PostgreSQL when DAGSTER_PG_URL is set).
 
-    Raises ConfigurationError when it is not set or cannot be written.
+    Raises ConfigurationError when it is not set or cannot be written, or DAGSTER_PG_URL cannot be read.
     """
     if home is None:
         raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
-    name = "dagster.postgres.yaml" if os.environ.get(POSTGRES_VARIABLE) else "dagster.yaml"
+    url = os.environ.get(POSTGRES_VARIABLE, "").strip()
+    if url:
+        normalise_url(url, POSTGRES_VARIABLE)  # Dagster's own word on a wrong one is a traceback
+    name = "dagster.postgres.yaml" if url else "dagster.yaml"
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "dagster.yaml").exists():
             (home / "dagster.yaml").write_bytes(files("dsa110_assets.orchestration").joinpath(name).read_bytes())
     except OSError as error:
         raise ConfigurationError(f"DAGSTER_HOME={home} cannot be written ({error.strerror}); name another directory") from error
+    if (refused := not_writable(home)) is not None:
+        raise ConfigurationError(f"DAGSTER_HOME={home}: {refused} cannot be written by this user; let it, or name another directory")
     return home
+
+
+def not_writable(home: Path) -> Path | None:
+    """The first of a home directory and its SQLite databases that this user may not write; None if there is none."""
+    files_there = [home / part for part in DATABASES if os.path.exists(home / part)]
+    places = [home, *(path.parent for path in files_there), *files_there]
+    return next((path for path in places if not os.access(path, os.W_OK)), None)
 
 
 def open_instance(home: Path | None) -> dg.DagsterInstance:

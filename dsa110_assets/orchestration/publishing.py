@@ -5,8 +5,6 @@ published. Hour and night products are published first, as evidence, but a broke
 nothing is made from a held product, and Dagster's partition-aware blocking check fails their run.
 """
 
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,6 +18,7 @@ import xxhash
 
 from dsa110_assets import heap
 from dsa110_assets.archive import quarantine
+from dsa110_assets.archive.files import release_lock, wait_lock
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import OverrunError, SilentWrongnessError, WaitingError
 from dsa110_assets.orchestration import instance, plan, policy, recipes, room, rules
@@ -184,12 +183,11 @@ def _alone(root: Path, what: str) -> Iterator[None]:
     """
     places = root / ".locks"
     places.mkdir(exist_ok=True)
-    descriptor = os.open(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = wait_lock(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        release_lock(descriptor)
 
 
 def _gate(context: dg.AssetExecutionContext, recipe: recipes.Recipe, verdicts: list[rules.Verdict]) -> None:

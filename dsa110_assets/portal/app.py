@@ -9,7 +9,6 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -19,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dsa110_assets.analyst import AnalystArchive, open_archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
 from dsa110_assets.portal import api, metrics, overview, pages
+from dsa110_assets.portal.guard import Guard
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "testserver")
 LONGEST_PARAMETER = 400
 POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
 _log = logging.getLogger(__name__)
@@ -35,11 +34,10 @@ def create_app(
 ) -> Starlette:
     """The portal over an archive (None: DSA110_ARCHIVE). Without a `look` nothing is told of what lies in the inbox.
 
-    It answers to loopback names and to `hosts`; bound to every address (0.0.0.0) it answers to any.
+    It answers to its own pages, under loopback names, this machine's own, plain addresses and `hosts` (see `guard`).
     Raises ConfigurationError when there is no archive.
     """
     opened = archive if isinstance(archive, AnalystArchive) else open_archive(archive)
-    allowed = ["*"] if {"0.0.0.0", "::"} & set(hosts) else [*LOOPBACK, *hosts]
     routes = [
         *pages.ROUTES,
         *api.ROUTES,
@@ -49,7 +47,7 @@ def create_app(
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=allowed), Middleware(_Door)],
+        middleware=[Middleware(Guard, hosts=hosts), Middleware(_Door)],
         exception_handlers={HTTPException: _http_error, DsaError: _our_error, Exception: _fault},
     )
     app.state.archive, app.state.inbox, app.state.look = opened, inbox, look

@@ -1,7 +1,8 @@
-"""Dagster's web interface behind a token: `python -m dsa110_assets.portal.door`, for servers that others can reach.
+"""Dagster's web interface behind a guard, and a token where others reach it: `python -m dsa110_assets.portal.door`.
 
-Dagster knows no users: whoever reaches its page may launch and delete. Where that is more than this machine, every
-request must carry the token of the settings; without a token set, the interface is read-only for everybody.
+Dagster knows no users, and takes orders from any page open in a browser that reaches it: whoever does may launch and delete. So
+the guard is always there. Where more than this machine reaches the server, every request must carry the token of the settings
+too; without a token set, the interface is read-only for everybody.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ import hmac
 import os
 import sys
 from http.cookies import SimpleCookie
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dsa110_assets.portal.guard import LOOPBACK, Guard
+
+if TYPE_CHECKING:
+    from dsa110_assets.settings import Settings
 
 COOKIE = "dsa110_token"
 OPEN = frozenset({"/server_info"})
@@ -54,7 +61,7 @@ class TokenDoor:
 
 
 def main() -> int:
-    """Serve Dagster's web interface on an address that others can reach."""
+    """Serve Dagster's web interface."""
     from dsa110_assets import settings
     from dsa110_assets.errors import DsaError
 
@@ -62,17 +69,20 @@ def main() -> int:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workspace", required=True)
+    parser.add_argument("--local", action="store_true", help="on loopback: no token is asked for, for only this machine reaches it")
     asked = parser.parse_args()
+    if asked.local and asked.host not in LOOPBACK:
+        parser.error(f"--local: others reach {asked.host}; use 127.0.0.1, or leave it out and set DSA110_TOKEN")
     try:
-        token = settings.load().token
+        configured = settings.load()
     except DsaError as error:
         print(f"web server: {error}", file=sys.stderr)
         return 1
-    _serve(asked.host, asked.port, asked.workspace, token)
+    _serve(asked.host, asked.port, asked.workspace, configured, local=asked.local)
     return 0
 
 
-def _serve(host: str, port: int, workspace: str, token: str | None) -> None:
+def _serve(host: str, port: int, workspace: str, configured: Settings, *, local: bool) -> None:
     import dagster as dg
     import uvicorn
     from dagster._core.workspace.context import WorkspaceProcessContext
@@ -82,12 +92,12 @@ def _serve(host: str, port: int, workspace: str, token: str | None) -> None:
     target = WorkspaceFileTarget([os.path.abspath(workspace)])
     with (
         dg.DagsterInstance.get() as instance,
-        WorkspaceProcessContext(instance, target, read_only=token is None) as context,
+        WorkspaceProcessContext(instance, target, read_only=configured.token is None and not local) as context,
     ):
         app: ASGIApp = create_app_from_workspace_process_context(context, path_prefix="")
-        uvicorn.run(
-            app if token is None else TokenDoor(app, token), host=host, port=port, log_level="warning", access_log=False
-        )
+        if configured.token is not None and not local:
+            app = TokenDoor(app, configured.token)
+        uvicorn.run(Guard(app, (host, *configured.hosts)), host=host, port=port, log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":

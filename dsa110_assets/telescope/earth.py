@@ -8,6 +8,8 @@ it), else bulletin A's measured or predicted ones.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -46,6 +48,26 @@ def orientation(times_mjd: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.f
     share = (inside - day)[..., None]
     found = before[which.reshape(mjd.shape)] + share * rise[which.reshape(mjd.shape)]
     return found[..., 0], found[..., 1] * _ARCSEC_RAD, found[..., 2] * _ARCSEC_RAD
+
+
+@contextmanager
+def bulletins_as_installed() -> Iterator[None]:
+    """Have astropy, where others' code asks it for the Earth's turn, do in the block as `orientation` does.
+
+    By itself it looks for newer bulletins in the network, and refuses times after those it has, or when they are a month old.
+    """
+    from astropy.utils import iers
+
+    wanted = {"auto_download": False, "auto_max_age": None, "iers_degraded_accuracy": "warn"}
+    with ExitStack() as stack:
+        for name, value in wanted.items():
+            stack.enter_context(iers.conf.set_temp(name, value))
+        yield
+
+
+def last_day_mjd() -> int:
+    """The last day [MJD] of which the installed bulletins know or predict how the Earth is turned."""
+    return _range()[1]
 
 
 @cache

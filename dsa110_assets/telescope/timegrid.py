@@ -19,9 +19,18 @@ SIDEREAL_RATIO = 1.002737909350795
 MJD_UNIX_EPOCH = 40587
 ROUNDING_D = 1e-9
 """Keys are exact: so much more than a day number only absorbs what it was rounded off by as a float64."""
+MJD_RANGE = (40587.0, 88128.0)
+"""1970 to 2100: a bare number outside is a slip, not a time."""
 _OBSERVATION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d[05]")
 _HOUR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:00")
 _NIGHT = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def require_mjd(number: float) -> float:
+    """The number, if it may be a modified Julian date [d]. Raises ValueError outside 1970 to 2100: a Julian date, say, or NaN."""
+    if not MJD_RANGE[0] <= number <= MJD_RANGE[1]:
+        raise ValueError(f"{number} is no modified Julian date from {MJD_RANGE[0]:.0f} to {MJD_RANGE[1]:.0f}")
+    return number
 
 
 def mjd_to_datetime(mjd: float) -> datetime:

@@ -6,6 +6,7 @@ that size is found plausible.
 
 from __future__ import annotations
 
+import errno
 import math
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,31 @@ FILTERS = {
 }  # fmt: skip
 """What correlators and UVH5 writers pack with. The last four come with hdf5plugin or HDF5_PLUGIN_PATH, or not at all."""
 COPY_AGAIN = "copy the correlator's own file again"
+
+
+LOCK_REFUSED = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO})
+"""What a file server says that gives no locks, or none at the moment."""
+
+
+_PASSING = LOCK_REFUSED | {
+    errno.EAGAIN, errno.EACCES, errno.ENOENT, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.EBUSY,
+    errno.EINTR, errno.ENOMEM, errno.ENODEV, errno.ECONNRESET, errno.EHOSTDOWN,
+}  # fmt: skip
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether an error says nothing about the data: a writer still holds its lock, permission, disk or file server is lost for now."""
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+def opened(path: Path) -> h5py.File:
+    """A file for reading: with HDF5's lock, which tells of a writer, or without it where the file server refuses locks."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if error.errno not in LOCK_REFUSED:
+            raise
+        return h5py.File(path, "r", locking=False)
 
 
 def require(good: bool, path: Path, reason: str, remedy: str = COPY_AGAIN) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, DsaError
-from dsa110_assets.telescope import astrometry, band
+from dsa110_assets.telescope import astrometry, band, earth
 from dsa110_assets.visibilities import integrations
 from dsa110_assets.visibilities.grouping import baseline_set
 from dsa110_assets.visibilities.samples import Samples
@@ -295,7 +295,8 @@ def _load_pyuvdata(
     from pyuvdata import UVData
 
     uvd = UVData()
-    uvd.read(str(header.path), file_type="uvh5", run_check=False)
+    with earth.bulletins_as_installed():
+        uvd.read(str(header.path), file_type="uvh5", run_check=False)
     values, marks = uvd.data_array[rows], uvd.flag_array[rows]
     if not np.array_equal(uvd.freq_array.ravel(), header.frequencies_hz):
         raise DsaError(f"{header.path}: pyuvdata and the direct reader disagree on the frequencies")

@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsa110_assets.errors import BadDataError
+from dsa110_assets.errors import BadDataError, DsaError, TransientError
+from dsa110_assets.visibilities.hdf5 import is_passing, opened
 
 
 class Samples:
@@ -25,7 +26,7 @@ class Samples:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with h5py.File(path, "r") as file:
+            with opened(path) as file:
                 self._visdata, self._flags = _Rows(file, "Data/visdata"), _Rows(file, "Data/flags")
         except (OSError, KeyError) as error:
             raise self._unreadable(error) from error
@@ -33,7 +34,7 @@ class Samples:
     def __enter__(self) -> Samples:
         try:
             self._fd = os.open(self.path, os.O_RDONLY)
-            self._file = None if self._visdata.plain and self._flags.plain else h5py.File(self.path, "r")
+            self._file = None if self._visdata.plain and self._flags.plain else opened(self.path)
         except OSError as error:
             raise self._unreadable(error) from error
         return self
@@ -46,7 +47,7 @@ class Samples:
     def read(self, first_row: int, data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> None:
         """Fill data and flags (row, channel, pol), C-contiguous, with the rows from `first_row` on.
 
-        Raises BadDataError when the file ends too early or cannot be read.
+        Raises BadDataError when the file ends too early or cannot be read, TransientError while its file server fails.
         """
         try:
             self._visdata.read(self._fd, self._file, first_row, data)
@@ -54,7 +55,9 @@ class Samples:
         except OSError as error:
             raise self._unreadable(error) from error
 
-    def _unreadable(self, error: Exception) -> BadDataError:
+    def _unreadable(self, error: Exception) -> DsaError:
+        if is_passing(error):
+            return TransientError(f"{self.path}: cannot be read now ({error})")
         return BadDataError(f"{self.path}: data cannot be read ({error}); copy it again", self.path)
 
 

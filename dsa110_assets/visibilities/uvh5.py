@@ -117,16 +117,12 @@ def read_header(path: Path) -> SubbandHeader:
     stamp, subband = parse_name(path)
     size = _size(path)
     try:
-        with h5py.File(path, "r") as file:
+        with hdf5.opened(path) as file:
             return _read(file, path, size, stamp, subband)
     except (OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
-        if isinstance(error, OSError) and error.errno in _PASSING:
+        if hdf5.is_passing(error):
             raise TransientError(f"{path}: cannot be read now ({error})") from error
         raise BadDataError(f"{path}: not a readable UVH5 file of {size} bytes ({error}); copy it again", path) from error
-
-
-_PASSING = frozenset({errno.EAGAIN, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE})
-"""What says nothing about the data: a writer still holds its lock, permission or the file server is lost for now."""
 
 
 def _size(path: Path) -> int:

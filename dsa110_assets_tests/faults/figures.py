@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 FOLDER_VARIABLE = "RELIABILITY_FIGURES"
-LAST_ROW = 45
+LAST_ROW = 52
 """Names the folder the lines go to. Without it nothing is written: a test run leaves no trace."""
 
 

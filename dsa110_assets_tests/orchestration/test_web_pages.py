@@ -6,10 +6,8 @@ Headless Chromium, driven through WebDriver. Asserted: the content is visible, a
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -22,12 +20,9 @@ from dsa110_assets.cli.services import free_port
 from dsa110_assets.orchestration import rules
 from dsa110_assets.orchestration.process import ProcessReport
 from dsa110_assets.settings import Settings
+from dsa110_assets_tests.browser import answers, chromium
 
 START_S, SEEN_S = 120.0, 60.0
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1500,1100",
-)  # fmt: skip
 GROUPS = {
     "catalogues": ("source_catalog", "sky_model", "calibrator_catalog"), "ingest": ("subband_group", "measurement_set"),
     "calibration": ("caltables", "calibrated_ms"), "imaging": ("tile_image", "hour_mosaic", "night_mosaic"),
@@ -39,20 +34,8 @@ OBSERVATION, HOUR, NIGHT = "2026-01-25T22:25", "2026-01-25T22:00", "2026-01-25"
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless Chromium with a profile of its own."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("no chromium and chromedriver on PATH (Debian: chromium, chromium-driver)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
+    with chromium(tmp_path_factory.mktemp("chromium")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +72,6 @@ def served(finished_run: tuple[Settings, ProcessReport], tmp_path_factory: pytes
             process.terminate()
         for process in started:
             process.wait(60)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 Visit = Callable[..., Any]

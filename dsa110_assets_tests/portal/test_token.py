@@ -81,10 +81,24 @@ def test_a_websocket_needs_it_too() -> None:
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
-@pytest.mark.parametrize(("host", "module"), [("127.0.0.1", "dagster_webserver"), ("0.0.0.0", "dsa110_assets.portal.door")])
-def test_up_puts_the_door_before_what_others_can_reach(tmp_path: Path, host: str, module: str) -> None:
+@pytest.mark.parametrize(("host", "local"), [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.5", False)])
+def test_up_puts_the_door_before_what_others_can_reach(tmp_path: Path, host: str, local: bool) -> None:
+    """And the guard, which the door always is, before what only this machine reaches."""
     (server,) = [one for one in up._services(tmp_path, host, 3000, 3001) if one.name == "web server"]
-    assert server.command[2] == module
+    assert server.command[2] == "dsa110_assets.portal.door"
+    assert ("--local" in server.command) == local
+
+
+def test_the_unit_starts_the_guarded_server_too() -> None:
+    unit = (Path(__file__).parents[2] / "ops" / "systemd" / "dsa110-webserver.service").read_text()
+    assert "python -m dsa110_assets.portal.door --local --host 127.0.0.1 " in unit
+
+
+def test_only_loopback_goes_without_the_token() -> None:
+    command = [sys.executable, "-m", "dsa110_assets.portal.door", "--local", "--host", "0.0.0.0", "--port", "1", "--workspace", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "others reach 0.0.0.0" in done.stderr
 
 
 LAUNCH = "mutation { terminateRuns(runIds: [\"x\"]) { __typename ... on TerminateRunsResult { terminateRunResults { __typename } } } }"

@@ -49,3 +49,20 @@ def test_apparent_places_are_astropys_tete() -> None:
     back = astrometry.apparent_to_icrs_rad(*found, mjd)
     np.testing.assert_allclose(np.exp(1j * back[0]), np.exp(1j * np.broadcast_to(ra, (30, 7))), atol=1e-11 / np.cos(dec).min())
     np.testing.assert_allclose(back[1], np.broadcast_to(dec, (30, 7)), atol=1e-11)
+
+
+def test_astropy_takes_times_after_the_bulletins_as_we_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, with an installation years old: others' code otherwise raises, or asks the network. What was set comes back."""
+    asked: list[str] = []
+    monkeypatch.setattr(iers.iers, "download_file", lambda url, *_, **__: asked.append(url))
+    monkeypatch.setattr(iers.conf, "auto_download", True)
+    monkeypatch.setattr(iers.conf, "auto_max_age", 30.0)
+    later = Time(earth.last_day_mjd() + 400.0, format="mjd", scale="utc")
+    before = (iers.conf.auto_download, iers.conf.auto_max_age, iers.conf.iers_degraded_accuracy)
+    with earth.bulletins_as_installed():
+        turned = later.ut1
+    assert asked == []
+    assert before == (iers.conf.auto_download, iers.conf.auto_max_age, iers.conf.iers_degraded_accuracy)
+    with pytest.warns(UserWarning, match="not within the IERS bulletins"):
+        dut1_s, _, _ = earth.orientation(later.mjd)
+    assert abs(turned.mjd - later.mjd) * 86400 == pytest.approx(abs(float(dut1_s)), abs=0.2)

@@ -1,0 +1,71 @@
+"""A DAGSTER_HOME that may only be read: looking works, starting says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dsa110_assets.orchestration.instance import open_instance
+from dsa110_assets_tests.portal.small_archive import SmallArchive
+
+PROGRAM = [sys.executable, "-c", "import sys; from dsa110_assets.cli import main; sys.exit(main(sys.argv[1:]))"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Of another user, with a failed run."""
+    import dagster as dg
+    from dagster._core.test_utils import create_run_for_test
+
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root, to take its power over others' files away from a child")
+    with open_instance(tmp_path / "home") as instance:
+        tags = {"dagster/partition": "2026-01-25"}
+        run = create_run_for_test(instance, asset_selection=frozenset({dg.AssetKey("night_mosaic")}), tags=tags)
+        instance.report_run_failed(run, "the disk was on fire")
+    for path in [tmp_path / "home", *(tmp_path / "home").rglob("*")]:
+        os.chown(path, 12345, 12345)
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return tmp_path / "home"
+
+
+def run(small: SmallArchive, home: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **small.environment, "DAGSTER_HOME": str(home), "XDG_STATE_HOME": str(home.parent / "state")}
+    who = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    return subprocess.run([*who, *PROGRAM, *command], env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_status_reads_the_failed_runs(small: SmallArchive, home: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
+    done = run(small, home, "status", "--json")
+    assert done.returncode == 0, done.stderr
+    (failed,) = json.loads(done.stdout)["failed_runs"]
+    assert (failed["partition"], failed["reason"]) == ("2026-01-25", "the disk was on fire")
+    assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
+
+
+@pytest.mark.parametrize("command", [("process",), ("up",), ("backfill", "--nights", "2026-01-25")], ids=" ".join)
+def test_starting_says_what_cannot_be_written(small: SmallArchive, home: Path, command: tuple[str, ...]) -> None:
+    done = run(small, home, *command)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"dsa110: DAGSTER_HOME={home}: {home} cannot be written")
+
+
+def test_a_database_of_another_user_is_named(small: SmallArchive, home: Path) -> None:
+    """As one who ran a command as root once leaves them."""
+    os.chown(home, 0, 0)
+    done = run(small, home, "process")
+    assert done.returncode == 1
+    assert f"{home / 'history'} cannot be written" in done.stderr
+
+
+def test_doctor_finds_it_first(small: SmallArchive, home: Path) -> None:
+    told = {one["check"]: one for one in json.loads(run(small, home, "doctor", "--json").stdout)}
+    assert not told["DAGSTER_HOME"]["ok"]
+    assert "DAGSTER_HOME" in told["DAGSTER_HOME"]["remedy"]

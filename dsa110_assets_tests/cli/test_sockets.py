@@ -1,0 +1,76 @@
+"""TMPDIR is a path too long for the address of a socket."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dsa110_assets.cli import doctor_host, sockets
+from dsa110_assets.errors import ConfigurationError
+
+FORKED = """
+import multiprocessing, sys
+from multiprocessing import forkserver
+if "fit" in sys.argv:
+    from dsa110_assets.cli import sockets
+    sockets.fit()
+    sockets.fit()
+forkserver.ensure_running()
+print(multiprocessing.util.get_temp_dir())
+"""
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> Path:
+    place = tmp_path / ("x" * 100)
+    place.mkdir()
+    return place
+
+
+def forked(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TMPDIR": str(place)}
+    return subprocess.run([sys.executable, "-c", FORKED, *arguments], env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_a_fork_server_starts_all_the_same(long: Path) -> None:
+    assert "AF_UNIX path too long" in forked(long).stderr  # or this test would be blind
+    done = forked(long, "fit")
+    assert done.returncode == 0, done.stderr
+    assert not Path(done.stdout.strip()).exists()  # tidied away
+
+
+def test_a_short_one_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/tmp")
+    monkeypatch.setattr("tempfile.mkdtemp", None)
+    sockets.fit()
+
+
+def test_where_there_is_no_short_one_it_is_said(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    monkeypatch.setattr(sockets, "SHORT", ())
+    with pytest.raises(ConfigurationError, match=r"TMPDIR=.* is too long a path for sockets; set it to one of at most 75 bytes"):
+        sockets.fit()
+
+
+def test_doctor_finds_it_first(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    found = doctor_host.temporary()
+    assert (found.ok, found.remedy) == (False, "set TMPDIR to a shorter path, /tmp say")
+
+
+def test_doctor_finds_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.setattr("tempfile.tempdir", "/tmp")
+    assert "TMPDIR=/nowhere cannot be written" in doctor_host.temporary().found
+
+
+def test_doctor_knows_when_the_bulletins_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor_host.earth().ok
+    monkeypatch.setattr("dsa110_assets.telescope.earth.last_day_mjd", lambda: 61000)
+    found = doctor_host.earth()
+    assert not found.ok
+    assert found.remedy == "update them: python -m pip install --upgrade astropy-iers-data"

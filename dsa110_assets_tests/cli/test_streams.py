@@ -1,0 +1,114 @@
+"""Standard streams that are no UTF-8 terminal: of another encoding, closed, full, or without a reader."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dsa110_assets.cli import app
+from dsa110_assets_tests.portal.small_archive import SmallArchive
+
+PROGRAM = [sys.executable, "-c", "import sys; from dsa110_assets.cli import main; sys.exit(main(sys.argv[1:]))"]
+READING = (("products",), ("--help",), ("settings",), ("calibration", "list"), ("status",))
+
+
+def shell(
+    small: SmallArchive, tmp_path: Path, command: tuple[str, ...], redirections: str = "", **environment: str
+) -> tuple[int, str, str]:
+    """Status and what came on the two streams, of a command with redirections as a shell has them."""
+    given = {**os.environ, **small.environment, "XDG_STATE_HOME": str(tmp_path / "state"), **environment}
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirections}', "sh", *PROGRAM, *command], env=given, capture_output=True, timeout=300
+    )
+    return done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1")
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "ascii:strict"])
+def test_what_cannot_be_shown_is_replaced(small: SmallArchive, tmp_path: Path, command: tuple[str, ...], encoding: str) -> None:
+    status, out, err = shell(small, tmp_path, command, PYTHONIOENCODING=encoding)
+    assert (status, "Traceback" in err) == (0, False)
+    assert out.strip()
+
+
+def test_a_locale_without_unicode(small: SmallArchive, tmp_path: Path) -> None:
+    assert shell(small, tmp_path, ("products",), LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")[0] == 0
+
+
+def test_json_stays_whole_in_any_encoding(small: SmallArchive, tmp_path: Path) -> None:
+    """A program that reads it gets every character back."""
+    tables = [shell(small, tmp_path, ("settings", "--json"), PYTHONIOENCODING=encoding)[1] for encoding in ("ascii", "utf-8")]
+    ascii_, unicode = json.loads(tables[0]), json.loads(tables[1].encode("latin-1").decode())
+    assert ascii_ == unicode
+    assert any("≥" in row["limits"] for row in ascii_)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_stop_no_work(small: SmallArchive, tmp_path: Path, closed: str) -> None:
+    assert shell(small, tmp_path, ("products",), closed)[0] == 0
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(small: SmallArchive, tmp_path: Path) -> None:
+    """What a library prints would be written into it."""
+    code = (
+        "import os, sys; from dsa110_assets.cli import console; console.make_streams_fit(); "
+        "print([os.open('/dev/zero', os.O_RDONLY) > 2 for _ in range(2)], file=open(sys.argv[1], 'w'))"
+    )
+    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code, str(tmp_path / "told")], check=True, timeout=60)
+    assert (tmp_path / "told").read_text().strip() == "[True, True]"
+
+
+@pytest.mark.parametrize("command", [*READING, ("products", "--json"), ("settings", "--json")], ids=" ".join)
+def test_an_answer_that_cannot_be_written_is_not_done(small: SmallArchive, tmp_path: Path, command: tuple[str, ...]) -> None:
+    status, _, err = shell(small, tmp_path, command, ">/dev/full")
+    assert status == 1
+    assert "standard output cannot be written (No space left on device)" in err
+    assert not (tmp_path / "state").exists()  # no fault of this program
+
+
+def test_warnings_that_cannot_be_written_stop_no_work(small: SmallArchive, tmp_path: Path) -> None:
+    status, out, _ = shell(small, tmp_path, ("products", "--json"), "2>/dev/full")
+    assert status == 0
+    assert json.loads(out)
+
+
+def test_a_wrong_command_is_one_where_nothing_can_be_said(small: SmallArchive, tmp_path: Path) -> None:
+    assert shell(small, tmp_path, ("nonsense",), "2>/dev/full")[0] == 2
+
+
+def test_a_fault_is_told_where_no_log_can_be_kept(small: SmallArchive, tmp_path: Path) -> None:
+    """The traceback then goes to standard error."""
+    code = "import sys; from dsa110_assets.cli import app; app.log_path = lambda: None; sys.exit(app._fault(ValueError('x')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 70
+    assert "the traceback is above" in done.stderr
+    assert "ValueError: x" in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_a_place_that_is_refused_is_no_fault(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """What nobody foresaw of a named place; without a name it is a fault of the program."""
+    assert app._refused(OSError(number, os.strerror(number), "/some/place")) == 1
+    assert capsys.readouterr().err.startswith(f"dsa110: /some/place: {os.strerror(number)}; let this user use it")
+
+
+@pytest.mark.parametrize("command", [("products", ""), ("groups", ""), ("process", " "), ("archive", "backup", ""), ("simulate", "")])
+def test_an_empty_argument_is_not_the_current_directory(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+    """As `dsa110 process "$INBOX"` has one where the variable is not set."""
+    assert app.run(command) == 2
+    assert "an argument is empty" in capsys.readouterr().err
+
+
+def test_a_current_directory_that_is_gone_is_no_fault(small: SmallArchive, tmp_path: Path) -> None:
+    code = 'mkdir "$0/gone"; cd "$0/gone"; rmdir "$0/gone"; exec "$@"'
+    environment = {**os.environ, **small.environment, "DSA110_ARCHIVE": "relative", "XDG_STATE_HOME": str(tmp_path / "state")}
+    command = ["sh", "-c", code, str(tmp_path), *PROGRAM, "status"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "the current directory is gone" in done.stderr
