@@ -32,6 +32,9 @@ class GroupRow:
     reason: str
 
 
+IGNORED = "ignored"
+
+
 @dataclass(frozen=True)
 class FileRow:
     """One file that is in no usable group; `state` is waiting, quarantined or ignored: no subband file."""
@@ -58,7 +61,8 @@ def groups(
         return
     rows, files = survey(configured, archive)
     if as_json:
-        console.emit_json({"groups": rows, "files": files})
+        ignored = [file for file in files if file.state == IGNORED]
+        console.emit_json({"groups": rows, "files": [file for file in files if file.state != IGNORED], "ignored": ignored})
         return
     console.table(
         ("observation", "state", "subbands", "missing", "dec deg", "product", "why"),
@@ -91,7 +95,7 @@ def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow
     ]
     files = [FileRow(_shown(path), "quarantined", reason) for path, reason in seen.unusable]
     files += [FileRow(_shown(path), "waiting", reason) for path, reason in seen.waiting]
-    files += [FileRow(_shown(path), "ignored", reason) for path, reason in seen.foreign]
+    files += [FileRow(_shown(path), IGNORED, reason) for path, reason in seen.foreign]
     listed = {file.path for file in files} | {
         _shown(header.path) for candidate in seen.candidates for header in candidate.group.files.values()
     }

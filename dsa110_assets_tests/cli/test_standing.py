@@ -181,8 +181,8 @@ def test_a_typo_in_the_limits_fails_no_run_and_is_found(settings: Settings, bare
 
 
 def states(bare: Run, settings: Settings) -> dict[str, tuple[str, str]]:
-    files = bare("groups", "--json", **environment(settings)).json["files"]
-    return {Path(row["path"]).name: (row["state"], row["reason"]) for row in files}
+    told = bare("groups", "--json", **environment(settings)).json
+    return {Path(row["path"]).name: (row["state"], row["reason"]) for row in told["files"] + told["ignored"]}
 
 
 def test_every_file_of_the_inbox_is_told_of_by_somebody(settings: Settings, bare: Run) -> None:
