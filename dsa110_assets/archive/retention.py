@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dsa110_assets.archive import claims, cold, files, naming, rows, stale
 from dsa110_assets.archive.index import products
 from dsa110_assets.archive.product import Product, record
-from dsa110_assets.errors import ConfigurationError, SilentWrongnessError
+from dsa110_assets.errors import SilentWrongnessError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,10 +147,13 @@ def _finish(archive: Archive, product: Product) -> bool:
 
 
 def _finished(archive: Archive, product: Product) -> bool:
-    """`_finish`, for one of many: what fails on this product's files does not keep the others'. The sweep completes it."""
+    """`_finish`, for one of many: what fails on this product's files does not keep the others'. The sweep completes it.
+
+    A wrong setting would fail for all of them, and ends it.
+    """
     try:
         return _finish(archive, product)
-    except (OSError, ConfigurationError, SilentWrongnessError) as error:
+    except (OSError, SilentWrongnessError) as error:
         log.error("%s: its data are not removed yet: %s", product.id, error)
         return False
 
