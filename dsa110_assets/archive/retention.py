@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dsa110_assets.archive import claims, cold, files, naming, rows, stale
 from dsa110_assets.archive.index import products
 from dsa110_assets.archive.product import Product, record
-from dsa110_assets.errors import SilentWrongnessError
+from dsa110_assets.errors import DsaError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +77,9 @@ def retain(
     """Carry out the plan, or with `dry_run` only return it.
 
     What goes is decided again and marked in one transaction that no other writer can overlap, a batch at a time:
-    whatever is pinned, rejected or made from a product before its mark keeps it. The data go after that.
+    whatever is pinned, rejected or made from a product before its mark keeps it. The data go after that. What fails on one
+    product's files keeps no other's: it is logged, and `integrity.sweep` completes it. Where it fails for all of them, the first
+    error is raised.
     """
     moment = now or datetime.now(UTC)
     decisions = plan(archive, thresholds, consumers, moment)
@@ -85,11 +87,14 @@ def retain(
         return decisions
     wanted = [decision.product.id for decision in decisions if decision.remove]
     rules, gone = _Rules(thresholds, consumers, moment, frozenset(wanted)), dict[str, Decision]()
+    failed: list[DsaError] = []
     for chunk in rows.chunks(wanted):
         with claims.claim(archive.root, [naming.parse_id(i).directory.parent for i in chunk], name="retention"):
             mark = partial(_mark, root=archive.root, ids=chunk, rules=rules)
             marked = archive.index.exclusively(mark)
-            gone |= {d.product.id: d for d in marked if _finished(archive, d.product)}
+            gone |= {d.product.id: d for d in marked if _finished(archive, d.product, failed)}
+    if failed and not gone:
+        raise failed[0]
     kept = plan(archive, thresholds, consumers, moment) if len(gone) < len(wanted) else decisions
     return [gone.get(d.product.id, d) for d in kept]
 
@@ -146,15 +151,13 @@ def _finish(archive: Archive, product: Product) -> bool:
     return True
 
 
-def _finished(archive: Archive, product: Product) -> bool:
-    """`_finish`, for one of many: what fails on this product's files does not keep the others'. The sweep completes it.
-
-    A wrong setting would fail for all of them, and ends it.
-    """
+def _finished(archive: Archive, product: Product, failed: list[DsaError]) -> bool:
+    """`_finish`, for one of many: why it could not be is logged and added to `failed`."""
     try:
         return _finish(archive, product)
-    except (OSError, SilentWrongnessError) as error:
+    except DsaError as error:
         log.error("%s: its data are not removed yet: %s", product.id, error)
+        failed.append(error)
         return False
 
 
