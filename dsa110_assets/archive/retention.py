@@ -89,10 +89,8 @@ def retain(
     rules, gone = _Rules(thresholds, consumers, moment, frozenset(wanted)), dict[str, Decision]()
     failed: list[DsaError] = []
     for chunk in rows.chunks(wanted):
-        with claims.claim(archive.root, [naming.parse_id(i).directory.parent for i in chunk], name="retention"):
-            mark = partial(_mark, root=archive.root, ids=chunk, rules=rules)
-            marked = archive.index.exclusively(mark)
-            gone |= {d.product.id: d for d in marked if _finished(archive, d.product, failed)}
+        done, errors = _taken(archive, chunk, rules)
+        gone, failed = gone | done, failed + errors
     if failed and not gone:
         raise failed[0]
     kept = plan(archive, thresholds, consumers, moment) if len(gone) < len(wanted) else decisions
@@ -151,14 +149,25 @@ def _finish(archive: Archive, product: Product) -> bool:
     return True
 
 
-def _finished(archive: Archive, product: Product, failed: list[DsaError]) -> bool:
-    """`_finish`, for one of many: why it could not be is logged and added to `failed`."""
+def _taken(archive: Archive, ids: Sequence[str], rules: _Rules) -> tuple[dict[str, Decision], list[DsaError]]:
+    """Mark and take some products: what went, by id, and why what was marked did not. Then the claim stays, for the sweep."""
+    gone: dict[str, Decision] = {}
+    failed: list[DsaError] = []
     try:
-        return _finish(archive, product)
+        with claims.claim(archive.root, [naming.parse_id(i).directory.parent for i in ids], name="retention"):
+            for decision in archive.index.exclusively(partial(_mark, root=archive.root, ids=ids, rules=rules)):
+                try:
+                    if _finish(archive, decision.product):
+                        gone[decision.product.id] = decision
+                except DsaError as error:
+                    log.error("%s: its data are not removed yet: %s", decision.product.id, error)
+                    failed.append(error)
+            if failed:
+                raise failed[0]
     except DsaError as error:
-        log.error("%s: its data are not removed yet: %s", product.id, error)
-        failed.append(error)
-        return False
+        if error not in failed:
+            raise
+    return gone, failed
 
 
 def _early(
