@@ -261,13 +261,17 @@ def table(rows: Sequence[Row]) -> str:
             least = f"> {row.median_s:.0f} | | | > {ratio}" if ratio else "failed | | | "
             lines.append(f"| {row.stage} | {row.engine} | {least} | | | {_cell(row.failed)} |")
             continue
-        spread = f"{min(row.wall_s):.2f} to {max(row.wall_s):.2f} ({len(row.wall_s)})"
         accuracy = "; ".join(f"{name} {value:.4g}" for name, value in row.accuracy.items() if isinstance(value, int | float))
-        lines.append(
-            f"| {row.stage} | {row.engine} | {row.median_s:.2f} | {spread} | {statistics.median(row.cpu_s):.2f} | {ratio} "
-            f"| {row.peak_gib:.2f} | {_cell(accuracy)} | {_cell(row.remark)} |"
-        )
+        lines.append(f"| {row.stage} | {row.engine} | {_cost(row, ratio)} | {_cell(accuracy)} | {_cell(row.remark)} |")
     return "\n".join(lines) + "\n"
+
+
+def _cost(row: Row, ratio: str) -> str:
+    """Cells of time and memory; empty where only accuracy was looked at."""
+    if not row.wall_s:
+        return " | | | | "
+    spread = f"{min(row.wall_s):.2f} to {max(row.wall_s):.2f} ({len(row.wall_s)})"
+    return f"{row.median_s:.2f} | {spread} | {statistics.median(row.cpu_s):.2f} | {ratio} | {row.peak_gib:.2f}"
 
 
 def _cell(text: str) -> str:
