@@ -126,7 +126,7 @@ def answers(workspace: WorkspaceProcessContext, server: CodeServer) -> bool:
 def test_cancelling_a_stopped_run_ends_it_and_the_next_one_runs(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         mild = server.launch("source_catalog")
-        until(lambda: server.pid(mild), "a run that waits for the lock has begun")
+        until(lambda: server.run(mild).status == Ended.STARTED, "a run that waits for the lock has begun")
         assert server.ask(CANCEL, id=mild)["__typename"] == "TerminateRunSuccess"
         asked = time.monotonic()
         until(lambda: server.run(mild).is_finished, "it has ended")

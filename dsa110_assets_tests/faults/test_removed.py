@@ -76,7 +76,8 @@ def test_what_is_to_be_made_anew_gets_its_inputs_back_and_no_more(processed: Set
     foreseen = {step.asset for step in process(sharper, dry_run=True).planned}
     report = process(sharper)
     assert report.ok
-    assert {"measurement_set", "calibrated_ms", "tile_image", "hour_mosaic"} <= made(report) == foreseen
+    # a measurement set made again has the same bytes, so that its night's tables stay: a rehearsal cannot know
+    assert {"measurement_set", "calibrated_ms", "tile_image", "hour_mosaic"} <= made(report) == foreseen - {"caltables"}
     assert not made(report) & {"subband_group", "source_catalog"}
     assert process(sharper).made == ()
     assert {p.version for p in archive.products("tile_image")} == {2}
