@@ -24,7 +24,9 @@ IntArray = NDArray[np.int64]
 BATCH_ROWS = 250_000
 """Rows held together: some 100 MB with all that is made of them."""
 _NAMES = ("source_id", "epoch", "mosaic_id")
-_FIGURES = ("ra_deg", "dec_deg", "mjd", "flux_jy", "flux_err_jy", "rms_jy", "limit_jy", "catalogue_flux_jy")
+_INDICES = ("spectral_index", "spectral_index_err")
+"""NaN in measurements of before there were any."""
+_FIGURES = ("ra_deg", "dec_deg", "mjd", "flux_jy", "flux_err_jy", "rms_jy", "limit_jy", "catalogue_flux_jy", *_INDICES)
 _COLUMNS = (*_NAMES, *_FIGURES, "quality", "detected")
 _RECORD = np.dtype([*((name, "i4") for name in _NAMES), *((name, "f8") for name in _FIGURES), ("quality", "i8"), ("detected", "?")])
 
@@ -111,7 +113,9 @@ def _gathered(
     """The files' rows as records, several hours together up to about `batch_rows`."""
     held: list[NDArray[np.void]] = []
     for file in files:
-        held.append(_records(pd.read_parquet(file, columns=list(_COLUMNS)), renamed, vocabulary))
+        there = pq.read_schema(file).names
+        rows = pd.read_parquet(file, columns=[name for name in _COLUMNS if name in there or name not in _INDICES])
+        held.append(_records(rows.reindex(columns=list(_COLUMNS)), renamed, vocabulary))
         if sum(rows.size for rows in held) >= batch_rows:
             yield np.concatenate(held)
             held = []
