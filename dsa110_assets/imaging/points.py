@@ -126,13 +126,19 @@ def take_out(
     return known, residual, rounds
 
 
+def _steep(points: Points, data: Data, rms: float) -> NDArray[np.intp]:
+    """Those bright enough for a spectral index; none without bandwidth."""
+    return np.flatnonzero((points.flux_jy > _STEEPNESS_SIGMA * rms) & (data.slope_rms > 0))
+
+
 def _turned(known: Points, which: NDArray[np.bool_], data: Data, rms: float) -> Points:
     """`known`, the bright ones with the spectral indices that fit what they left, where that makes a difference.
 
     Each index is the mean of what the data say and the typical one, weighted by their variances: the data's is
     (rms / (S slope_rms))^2.
     """
-    bright = np.flatnonzero(which & (known.flux_jy > _STEEPNESS_SIGMA * rms)) if data.slope_rms > 0 else np.empty(0, dtype=np.intp)
+    bright = _steep(known, data, rms)
+    bright = bright[which[bright]]
     if not bright.size:
         return known
     there = known.select(bright)
@@ -150,7 +156,7 @@ def spectral_indices(points: Points, data: Data, rms: float) -> tuple[NDArray[np
     NaN for points fainter than 100 times the rms [Jy/beam] of what is left of `data`. To be asked when all else is taken out.
     """
     index, error = np.full((2, points.flux_jy.size), np.nan)
-    bright = np.flatnonzero(points.flux_jy > _STEEPNESS_SIGMA * rms) if data.slope_rms > 0 else np.empty(0, dtype=np.intp)
+    bright = _steep(points, data, rms)
     if bright.size:
         there = points.select(bright)
         index[bright] = there.index + data.steeper(there)

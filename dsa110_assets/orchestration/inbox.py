@@ -6,7 +6,6 @@ to its group. A file that still changes is not opened at all.
 """
 
 import bisect
-import json
 import os
 import re
 import threading
@@ -460,10 +459,14 @@ def _digests(archive: "Archive", spans: "Sequence[tuple[str | None, str | None]]
 
 @lru_cache(maxsize=4096)
 def _told_by(manifest: Path) -> tuple[tuple[str, str], ...]:
-    """(identity, digest) of a manifest's files; none of one that is gone."""
+    """(identity, digest) of a manifest's files; none of one that is gone or damaged."""
+    from dsa110_assets.archive.files import read_json
+
     try:
-        told = json.loads(manifest.read_text())
+        told = read_json(manifest)
     except OSError:
+        return ()
+    if not told:
         return ()
     digests = {Path(entry["path"]).name: entry["digest"] for entry in told["files"]}
     return tuple((identity, digests[identity.rsplit(":", 2)[0]]) for identity in told["identities"])
