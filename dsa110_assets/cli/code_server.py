@@ -6,7 +6,7 @@ a fork of it, as isolated as before, and shares its memory.
 
 Dagster cancels a run by an event that the run's process must acknowledge, and holds the lock of all runs until it
 does: one that is stopped, or hangs where no Python runs, would keep every later run from starting. Here it gets a
-signal, and what has not ended after CANCEL_GRACE_S is killed with all it started.
+signal every SIGNAL_INTERVAL_S, and what has not ended after CANCEL_GRACE_S is killed with all it started.
 """
 
 import argparse
@@ -41,20 +41,24 @@ WARM = "dsa110_assets.cli.warm"
 """Imports what the steps import; see there."""
 CANCEL_GRACE_S = 30.0
 """From a run's cancelling to its killing: what computes outside Python takes a signal only when it comes back."""
+SIGNAL_INTERVAL_S = 5.0
+"""Between the signals to a cancelled run. One is not enough: Python drops an exception that is raised while it collects
+garbage, which takes most of the first 0.2 s of a run. Long enough for a run to clear up."""
 _log = logging.getLogger("dagster.code_server")
 
 
 class WarmServer(DagsterApiServer):
     """Dagster's code server with its runs forked from a warm process instead of spawned, and cancelled without waiting.
 
-    `_termination_times` holds when each run was asked to end [unix s]; the lock of all runs is never held while
-    anything outside this process is waited for.
+    `_termination_times` holds when each run was asked to end [unix s], `_last_signals` when it was last signalled; the
+    lock of all runs is never held while anything outside this process is waited for.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._mp_ctx: Any = multiprocessing.get_context("forkserver")
         self._next_look_s = 0.0
+        self._last_signals: dict[str, float] = {}
 
     def CancelExecution(self, request: Any, _context: Any) -> Any:
         """Ask a run to end, once; False if there is none of this id here."""
@@ -69,9 +73,19 @@ class WarmServer(DagsterApiServer):
         if run_id not in self._executions:
             return False
         if run_id not in self._termination_times:
-            self._termination_times[run_id] = time.time()
+            self._termination_times[run_id] = self._last_signals[run_id] = time.time()
             _signal(self._executions[run_id][0], signal.SIGINT)
         return True
+
+    def _ask_again(self) -> None:
+        """Signal the runs that were asked to end and go on, every SIGNAL_INTERVAL_S."""
+        with self._execution_lock:
+            for run_id in self._last_signals.keys() - self._executions.keys():
+                del self._last_signals[run_id]
+            for run_id, since in self._last_signals.items():
+                if time.time() - since > SIGNAL_INTERVAL_S:
+                    self._last_signals[run_id] = time.time()
+                    _signal(self._executions[run_id][0], signal.SIGINT)
 
     def CanCancelExecution(self, request: Any, _context: Any) -> Any:
         """Whether a run is here and was not asked to end yet."""
@@ -84,6 +98,7 @@ class WarmServer(DagsterApiServer):
         """Dagster's look, twice a second, at runs that ended; before it, at those that were cancelled and did not end."""
         try:
             self._ask_the_finished()
+            self._ask_again()
             self._end_cancelled()
             super()._check_for_orphaned_runs()
         except Exception:  # noqa: BLE001
