@@ -85,8 +85,9 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     """Image calibrated visibilities with one common phase centre.
 
     With a sky model, its sources beyond CLEAN's reach are taken out first (`outliers`), and the figures compare the
-    others with the image. If the result is noisier than the radiometer, sources beyond the image that the model lacks are
-    looked for (`unlisted`), and it is made again without them.
+    others with the image; where the image then shows bright points that the model lacks, both are done again with them.
+    If the result is noisier than the radiometer, sources beyond the image that the model lacks are looked for (`unlisted`),
+    and it is made again without them.
     Raises SilentWrongnessError without a common phase centre, BadDataError if nothing can be imaged,
     ConfigurationError if the image would be larger than allowed.
     """
@@ -112,10 +113,10 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     log_frequency = np.log(vis.frequencies_hz / float(header["RESTFRQ"]))
     means = stokes.cell_means(*(pattern for pattern, _ in dimming.terms), np.broadcast_to(log_frequency, by_time_channel.shape))
     patterns = means[:-1]
-    taken_out: dict[str, float] = {}
+    observed, taken_out = stokes, dict[str, float]()
+    spectral = means[-1], options.spectral_index
     if sky is not None:
-        spectral = means[-1], options.spectral_index
-        stokes, taken_out = outliers.subtract(vis, stokes, sky, header, dimming, patterns, spectral, weighted.noise_jy)
+        stokes, taken_out = outliers.subtract(vis, observed, sky, header, dimming, patterns, spectral, weighted.noise_jy)
 
     def measured(samples: StokesI) -> Measurement:
         return Measurement(samples, weighted, gridder, dimming, patterns, means[-1])
@@ -125,6 +126,12 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
         return deconvolve(measured(samples), wide_psf, options, pixel_rad=pixel_rad, beam_rad=beam_rad, threads=threads)
 
     cleaned = cleaned_of(stokes)
+    if sky is not None and taken_out["outliers"] and outliers.missed(sky, header, dimming.mean, cleaned.points).any():
+        left = measured(observed).without(cleaned.points)
+        stokes, taken_out = outliers.subtract(
+            vis, observed, sky, header, dimming, patterns, spectral, weighted.noise_jy, cleaned.points, left
+        )
+        cleaned = cleaned_of(stokes)
     noisy = weighted.noise_jy > 0 and robust_rms(cleaned.residual) > unlisted.EXCESS * weighted.noise_jy
     if options.clean_iterations and noisy:
         # CLEAN takes half of such a source's sidelobes for components: what is left without them shows it whole

@@ -331,7 +331,7 @@ ORDER = (
     Recipe(
         "tile_image",
         "observation",
-        "4",
+        "5",
         _of_same_window("calibrated_ms", "sky_model"),
         lambda s: {"imaging": s.imaging, "imaging_engine": s.imaging_engine},
     ),

@@ -68,3 +68,15 @@ def test_a_listed_source_that_is_not_there_is_not_put_there() -> None:
     imagined = image([WITHIN], [WITHIN, BEYOND])
     assert imagined.figures["outliers"] == 0
     np.testing.assert_array_equal(imagined.image, without.image)
+
+
+def test_a_listed_source_takes_nothing_of_a_bright_one_that_no_catalogue_lists() -> None:
+    """Far sources are fitted along with the catalogue's model of the field. With 20 Jy in the field that it lacks, each far
+    source's factor would be that one's sidelobe there, many times its own noise, and would be taken out over the whole image.
+    """
+    unlisted_one = (-0.3, 0.25, 20.0)
+    far = [(1.9, -0.3, 1.0), (-1.8, 0.5, 1.0), (0.4, 2.1, 1.0), (-0.6, -1.9, 1.0)]
+    without = image([WITHIN, unlisted_one], [WITHIN])
+    imagined = image([WITHIN, unlisted_one], [WITHIN, *far])
+    assert imagined.figures["outliers"] == 0
+    np.testing.assert_array_equal(imagined.image, without.image)
