@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -132,16 +133,16 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
             vis, observed, sky, header, dimming, patterns, spectral, weighted.noise_jy, cleaned.points, left
         )
         cleaned = cleaned_of(stokes)
-    noisy = weighted.noise_jy > 0 and robust_rms(cleaned.residual) > unlisted.EXCESS * weighted.noise_jy
-    if options.clean_iterations and noisy:
-        # CLEAN takes half of such a source's sidelobes for components: what is left without them shows it whole
-        without_points = measured(stokes).without(cleaned.points)
-        without = unlisted.take_out(stokes, without_points, weighted.weights, means[-1], gridder, slant)
-        again = cleaned_of(replace(stokes, data=without.data)) if without.flux_jy.size else cleaned
-        better = robust_rms(again.residual) < robust_rms(cleaned.residual)
-        taken = without.flux_jy if better else without.flux_jy[:0]
-        taken_out |= {"unlisted": float(taken.size), "unlisted_jy": float(taken.sum())}
-        cleaned = again if better else cleaned
+    if options.clean_iterations:
+
+        def beyond(samples: StokesI, inside: Deconvolved, sources: Image) -> unlisted.Unlisted:
+            measurement = measured(samples)
+            measurement.residual_of(sources)
+            left = measurement.without(inside.points)
+            return unlisted.take_out(samples, left, weighted.weights, means[-1], gridder, slant)
+
+        cleaned, found = _without_unlisted(stokes, cleaned, cleaned_of, beyond, weighted.noise_jy, beam, pixel_deg)
+        taken_out |= found
     image = restore(cleaned.model, cleaned.residual, beam, pixel_deg, threads)
     add_points(image, cleaned.points, beam, pixel_deg)
     rms_jy = robust_rms(cleaned.residual)
@@ -174,6 +175,36 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
         tile.figures.update(reference_figures(image, tile.primary_beam, header, rms_jy, sky))
     tile.figures["seconds"] = time.monotonic() - started
     return tile
+
+
+def _without_unlisted(
+    stokes: StokesI,
+    cleaned: Deconvolved,
+    cleaned_of: Callable[[StokesI], Deconvolved],
+    beyond: Callable[[StokesI, Deconvolved, Image], unlisted.Unlisted],
+    noise_jy: float,
+    beam: Beam,
+    pixel_deg: float,
+) -> tuple[Deconvolved, dict[str, float]]:
+    """`cleaned`, or the image made again without what lies `beyond` it, if it is noisier than the radiometer; figures if so.
+
+    CLEAN takes half of a bright far source's sidelobes for components, so it is looked for with only the points taken out; in
+    what is then left of sources inside, a fainter one is lost, and is looked for with the certain ones taken out as well.
+    """
+    taken: list[float] = []
+    figures: dict[str, float] = {}
+    for with_sources in (False, True):
+        if not (noise_jy > 0 and robust_rms(cleaned.residual) > unlisted.EXCESS * noise_jy):
+            break
+        certain = unlisted.certain(cleaned.model, cleaned.residual, beam, pixel_deg)
+        without = beyond(stokes, cleaned, certain if with_sources else np.zeros_like(certain))
+        fewer = replace(stokes, data=without.data)
+        again = cleaned_of(fewer) if without.flux_jy.size else cleaned
+        if robust_rms(again.residual) < robust_rms(cleaned.residual):
+            stokes, cleaned = fewer, again
+            taken += without.flux_jy.tolist()
+        figures = {"unlisted": float(len(taken)), "unlisted_jy": float(sum(taken))}
+    return cleaned, figures
 
 
 def _dirty_beam(weighted: ImagingWeights, gridder: Gridder) -> Image:

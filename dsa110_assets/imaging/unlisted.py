@@ -11,16 +11,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
 from dsa110_assets.imaging import components
 from dsa110_assets.imaging.gridding import Gridder
 from dsa110_assets.imaging.peaks import refine_peak
+from dsa110_assets.imaging.restoring import Beam, restore
 from dsa110_assets.imaging.slant import Slant
 from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.imaging.stokes import StokesI
 
-EXCESS = 1.2
+EXCESS = 1.13
 """Times the radiometer's rms from which a tile is asked; with its sky known it has 0.98 to 1.11."""
+_CERTAIN_SIGMA = 12.0
+"""Of the image, from which on what CLEAN found is a source: a sidelobe as high has a source beyond the image that is found."""
 MOST = 20
 _ROUNDS = 6
 _DYNAMIC_RANGE = 0.6
@@ -51,10 +55,10 @@ def take_out(
 ) -> Unlisted:
     """The samples of `stokes` without up to twenty sources beyond the image of `gridder`, within twice its side.
 
-    `left` (sample,) is what is left of them without the image's bright points, `weights` (sample,) the imaging weights.
-    Sources are the highest peaks of the wide residual beyond the image, if above 8 times its rms and no sidelobes of what is
-    left inside; the course of each is fitted to `left` by weighted least squares and taken out, and after a few of them the
-    residual is made anew.
+    `left` (sample,) is what is left of them without the image's bright points and `certain` sources, `weights` (sample,) the
+    imaging weights. Sources are the highest peaks of the wide residual beyond the image, if above 8 times its rms and no
+    sidelobes of what is left inside; the course of each is fitted to `left` by weighted least squares and taken out, and after
+    a few of them the residual is made anew.
     """
     left, data = left.copy(), stokes.data.copy()
     found: list[float] = []
@@ -78,6 +82,13 @@ def take_out(
         if not peaks:
             break
     return Unlisted(data, np.array(found))
+
+
+def certain(model: NDArray[np.float32], residual: NDArray[np.float32], beam: Beam, pixel_deg: float) -> NDArray[np.float32]:
+    """`model` (n, n) [Jy/pixel] where the image of it and its `residual` is above 12 times the rms, and a beam around; else 0."""
+    above = restore(model, residual, beam, pixel_deg) > _CERTAIN_SIGMA * robust_rms(residual)
+    reach = 2 * round(beam.bmaj_deg / pixel_deg) + 1
+    return np.where(maximum_filter(above, reach), model, np.float32(0))
 
 
 def _peaks(image: NDArray[np.float32], level: float, pixel_rad: float) -> list[tuple[float, float]]:

@@ -37,6 +37,20 @@ def test_a_source_beyond_the_image_is_found_and_taken_out(monkeypatch: pytest.Mo
     assert left_in.figures["rms_over_radiometer"] > 1.5
 
 
+def test_sources_inside_do_not_hide_a_fainter_one_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sources of 25 times the rms, too faint for points, and one beyond of 0.8 Jy, apparently 12 times the rms: less than the
+    sidelobes of those inside may be, but these are known. What is left of it is 1 % of the rms; left in, it is a fifth.
+    """
+    inside = [(0.2, 0.3, 0.064), (-0.3, 0.1, 0.064)]
+    vis = observe([*inside, (*BEYOND[:2], 0.8)], n_times=24, n_subbands=8, n_channels=2, noise_jy=1.0, primary_beam=True)
+    tile = make_tile(vis, OPTIONS)
+    assert tile.figures["points"] == 0
+    assert tile.figures["unlisted"] >= 1
+    assert tile.figures["rms_over_radiometer"] == pytest.approx(1, abs=0.08)
+    monkeypatch.setattr(unlisted, "EXCESS", np.inf)
+    assert make_tile(vis, OPTIONS).figures["rms_over_radiometer"] > 1.15
+
+
 def test_a_tile_that_is_only_noisy_keeps_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked without reason, nothing is found: the image is the same, bit for bit."""
     vis = observe([INSIDE], n_times=12, n_subbands=8, noise_jy=1.0)
