@@ -76,11 +76,11 @@ def observation(
 
 
 def solved(
-    place: Path, faults: tuple[str, ...] = (), scale: dict[str, Any] = SMALL
+    place: Path, faults: tuple[str, ...] = (), scale: dict[str, Any] = SMALL, known: model.SkyModel | None = None
 ) -> tuple[Solution, model.SkyModel]:  # fmt: skip
-    """3C138's transit solved, and the catalogue."""
+    """3C138's transit solved, and the sky it was solved with: `known`, or the simulation's catalogue."""
     path, _ = observation(place, TRANSIT, faults, scale)
-    sky = model.from_frame(read_catalogue(place / "in" / "catalogue.csv"))
+    sky = known or model.from_frame(read_catalogue(place / "in" / "catalogue.csv"))
     vis = measurement_set.mapped(path)
     (transit,) = [t for t in transits(calibrators.load(), vis.times_mjd[0], vis.times_mjd[-1], 16.27) if t.calibrator.alias == "3C138"]
     return night.calibrate_transit(vis, sky, transit, SolveOptions(), search=bright_sources), sky
