@@ -239,11 +239,10 @@ def tables_for(choice: "Choice", ms_path: Path) -> "tuple[list[Gains], dict[str,
     mids_mjd = ordered[0][0].mid_mjd, ordered[1][0].mid_mjd
     with measurement_set.opened(ms_path) as stored:
         made = interpolation.interpolate(stored.frame, read[0], read[1], mids_mjd)
-        middle = stored.frame.mid_mjd
     return [made.gains], told | {
         "caltable_sets": [one.set_id for one, _ in ordered],
         "caltable_weights": [weight for _, weight in ordered],
-        "caltable_ages_h": [abs(middle - mid) * 24 for mid in mids_mjd],
+        "caltable_ages_h": [(1 - weight) * (mids_mjd[1] - mids_mjd[0]) * 24 for _, weight in ordered],
         "n_receptors_interpolated": int((~made.gains.flags).any(axis=(0, 2)).sum()) - len(made.nearest) - len(made.one_sided),
         "receptors_not_interpolated": list(made.nearest),
         "receptors_of_one_set": list(made.one_sided),
