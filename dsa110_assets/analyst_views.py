@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,20 +202,27 @@ def calibration_at(store: Archive, mjd: float) -> Calibration:
     # an analyst names no inbox, and none is looked into
     options = settings.load(archive=store.root, inbox=store.root.with_name(f"{store.root.name}-without-inbox")).choose
     try:
-        one = calibrators.in_force(store, options, mjd).set
+        choice = calibrators.in_force(store, options, mjd)
     except WaitingError as error:
         known = caltable_registry.sets(store)
         there = ", ".join(f"{one.set_id} ({one.status}, {one.dec_deg:.2f} deg)" for one in known[-6:])
         raise NotFoundError(f"{error}; there is {there or 'no caltable set yet'}") from error
-    return Calibration(
-        product_id=one.set_id.partition("/")[0], set_id=one.set_id, paths=one.paths, calibrator=one.calibrator,
-        anchor=one.anchor, mid_mjd=one.mid_mjd, at_mjd=mjd, status=one.status,
+    nearest, *others = (
+        Calibration(
+            product_id=one.set_id.partition("/")[0], set_id=one.set_id, paths=one.paths, calibrator=one.calibrator,
+            anchor=one.anchor, mid_mjd=one.mid_mjd, at_mjd=mjd, status=one.status, weight=weight,
+        )
+        for one, weight in zip(choice.sets, choice.weights, strict=True)
     )  # fmt: skip
+    return replace(nearest, across=others[0] if others else None)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration tables in force at a time, in CASA's format (`.paths`), and how they were chosen."""
+    """The calibration tables in force at a time, in CASA's format (`.paths`), and how they were chosen.
+
+    Where gains are interpolated between two sets, this is the nearer one, with its `weight`, and `across` the other.
+    """
 
     product_id: str
     set_id: str
@@ -225,6 +232,13 @@ class Calibration:
     mid_mjd: float
     at_mjd: float
     status: str
+    weight: float = 1.0
+    across: Calibration | None = None
+
+    @property
+    def sets(self) -> tuple[Calibration, ...]:
+        """All sets in force, the nearest first."""
+        return (self, self.across) if self.across else (self,)
 
     @property
     def age(self) -> u.Quantity:

@@ -104,6 +104,12 @@ def get(archive: Archive, set_id: str) -> RegisteredSet:
     return known[set_id]
 
 
+def used_by(metadata: Mapping[str, Any]) -> frozenset[str]:
+    """Ids of the sets that a product with these metadata was made with: `caltable_set`, and both where gains were interpolated."""
+    nearest = metadata.get("caltable_set")
+    return frozenset((*([nearest] if nearest else ()), *metadata.get("caltable_sets", ())))
+
+
 def reject(archive: Archive, set_id: str, reason: str) -> RegisteredSet:
     """Mark a set as bad: it is not chosen again, and exactly the products made with it are stale."""
     if not reason.strip():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from dsa110_assets.archive import rows
+from dsa110_assets.archive import caltable_registry, rows
 from dsa110_assets.archive.index import caltable_sets, product_inputs, products
 from dsa110_assets.archive.product import Product
 
@@ -32,7 +32,7 @@ def stale(archive: Archive) -> list[Stale]:
     """Current products to be made again, inputs before what is made from them.
 
     A product is stale if an input was rejected, was superseded by a version with other bytes, or is itself
-    stale; or if the caltable set it names in `metadata['caltable_set']` was rejected. An input whose data
+    stale; or if a caltable set it was made with (`caltable_registry.used_by`) was rejected. An input whose data
     retention removed is not a reason: it was right when it was used. The work grows with what is rejected,
     replaced or stale, not with the archive.
     """
@@ -89,7 +89,7 @@ def _rejected_sets(connection: Connection) -> list[tuple[str, str]]:
     return [
         (row.id, f"caltable set {row.set_id} was rejected: {row.rejected}")
         for row in connection.execute(query)
-        if rows.decode(row.metadata).get("caltable_set") == row.set_id
+        if row.set_id in caltable_registry.used_by(rows.decode(row.metadata))
     ]
 
 

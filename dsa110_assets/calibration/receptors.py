@@ -48,11 +48,19 @@ def system_jy(vis: Visibilities, tables: Sequence[Gains]) -> Receptors:
 
 def amplitudes(bandpass: Gains) -> Receptors:
     """The median gain amplitude of every receptor with solutions, in raw units per sqrt(Jy); NaN for the others."""
-    values = np.where(bandpass.flags, np.nan, np.abs(bandpass.values))
+    return _medians(bandpass, np.abs(bandpass.values))
+
+
+def snr(table: Gains) -> Receptors:
+    """The median signal-to-noise of every receptor with solutions; NaN for the others."""
+    return _medians(table, table.snr)
+
+
+def _medians(table: Gains, of: NDArray[np.float64] | NDArray[np.float32]) -> Receptors:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        medians = np.nanmedian(values, axis=(0, 2))
-    return {name: (float(x), float(y)) for name, (x, y) in zip(bandpass.antenna_names, medians, strict=True)}
+        medians = np.nanmedian(np.where(table.flags, np.nan, of), axis=(0, 2))
+    return {name: (float(x), float(y)) for name, (x, y) in zip(table.antenna_names, medians, strict=True)}
 
 
 def scales(sets: Sequence[Mapping[str, tuple[float, float]]]) -> NDArray[np.float64]:

@@ -1,4 +1,7 @@
-"""Choosing calibration for an observation: same strip, same antennas, nearest in time in both directions."""
+"""Choosing calibration for an observation: same strip, same antennas, nearest in time in both directions.
+
+Or, where gains are to be interpolated, the nearest and the one across the observation.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dsa110_assets.errors import WaitingError
+from dsa110_assets.telescope.timegrid import GROUP_S
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,13 @@ class ChooseOptions:
         float, Field(gt=0, le=0.5, description="largest declination difference of one strip [deg]")
     ] = 0.5
     max_age_days: Annotated[float, Field(gt=0, description="older tables are never applied [d]")] = 30.0
+    interpolate: Annotated[
+        bool,
+        Field(
+            description="interpolate gains between the transits before and after an observation, which makes everything since the "
+            "last transit twice; for nights of the past, and fields too faint to correct gains by"
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -42,13 +53,25 @@ class CaltableSet:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen set; `age_h` >= 0 is the distance in time in either direction; `fallback` means that the
-    observation lies outside the set's validity; `reason` is one sentence for people."""
+    """The chosen `sets` with their `weights`, which sum to 1: the nearest one, and where gains are interpolated also the one
+    across the observation. `age_h` >= 0 is the nearest one's distance in time in either direction; `fallback` means that the
+    observation lies outside its validity; `reason` is one sentence for people."""
 
-    set: CaltableSet
+    sets: tuple[CaltableSet, ...]
+    weights: tuple[float, ...]
     age_h: float
     fallback: bool
     reason: str
+
+    @property
+    def nearest(self) -> CaltableSet:
+        """The set nearest in time."""
+        return self.sets[0]
+
+    @property
+    def in_time_order(self) -> tuple[tuple[CaltableSet, float], ...]:
+        """The sets with their weights, the earlier one first."""
+        return tuple(sorted(zip(self.sets, self.weights, strict=True), key=lambda one: one[0].mid_mjd))
 
 
 def choose(
@@ -65,7 +88,8 @@ def choose(
     Only sets of the same strip, with at least the observation's `antennas` (names), status "active", and no
     older than `max_age_days`. A set whose validity holds the observation goes before one whose does not: that
     is a fallback. Where only a fallback is left and a calibrator transit at `due_transit_mjd` is still to be
-    solved and nearer, or nothing is left at all: WaitingError, saying what was refused and why.
+    solved and nearer, or nothing is left at all: WaitingError, saying what was refused and why. With
+    `options.interpolate` the nearest set across the observation joins it, see `_across`.
     """
     refused: dict[str, int] = {}
     usable: list[CaltableSet] = []
@@ -93,11 +117,40 @@ def choose(
             f"the transit at MJD {due_transit_mjd:.4f} is nearer than {best.set_id} "
             f"({away_d * 24:.1f} h away, outside its validity); waiting for its calibration"
         )
-    side = "before" if best.mid_mjd <= mjd else "after"
-    reason = f"{best.set_id} ({best.calibrator}, {best.anchor}), {away_d * 24:.1f} h {side} the observation"
+    reason = _told(best, mjd)
     if fallback:
         reason += ", outside its validity: last known good"
-    return Choice(best, away_d * 24, fallback, reason)
+    other = _across(usable, best, mjd) if options.interpolate and not fallback else None
+    if other is None:
+        return Choice((best,), (1.0,), away_d * 24, fallback, reason)
+    weight = abs(other.mid_mjd - mjd) / abs(other.mid_mjd - best.mid_mjd)
+    reason += f", interpolated with {_told(other, mjd)}; weights {weight:.2f} and {1 - weight:.2f}"
+    return Choice((best, other), (weight, 1 - weight), away_d * 24, fallback, reason)
+
+
+def _told(candidate: CaltableSet, mjd: float) -> str:
+    side = "before" if candidate.mid_mjd <= mjd else "after"
+    away_h = abs(candidate.mid_mjd - mjd) * 24
+    return f"{candidate.set_id} ({candidate.calibrator}, {candidate.anchor}), {away_h:.1f} h {side} the observation"
+
+
+def _across(usable: Sequence[CaltableSet], best: CaltableSet, mjd: float) -> CaltableSet | None:
+    """The nearest set on the other side of the observation whose validity overlaps `best`'s between the two transits; None if
+    there is none, or if the observation holds the transit of `best`.
+
+    So at every time between the two one of them is valid, and at some both are: two transits of one calibrator follow each other
+    after a sidereal day, hardly less than both validities. A set whose validity gave way to a standard's overlaps with none.
+    """
+    if abs(best.mid_mjd - mjd) * 86400 <= GROUP_S / 2:
+        return None
+
+    def overlaps(one: CaltableSet) -> bool:
+        first, last = sorted((best, one), key=lambda known: known.mid_mjd)
+        return max(first.mid_mjd, last.valid_start_mjd) < min(first.valid_end_mjd, last.mid_mjd)
+
+    later = best.mid_mjd <= mjd
+    fitting = [one for one in usable if (one.mid_mjd > mjd if later else one.mid_mjd < mjd) and overlaps(one)]
+    return min(fitting, key=lambda one: (abs(one.mid_mjd - mjd), one.set_id), default=None)
 
 
 def _valid(candidate: CaltableSet, mjd: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -116,27 +116,30 @@ def active(
     at: str = typer.Option("now", "--at", help="UTC time."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """The set in force at a time: what an observation taken then would be calibrated with now."""
+    """The set in force at a time, or both: what an observation taken then would be calibrated with now."""
     from dsa110_assets.analyst import open_archive
 
     found = open_archive().caltables(at=parse_time(at))
-    age_h = float(found.age.to_value("hour"))
+    told: list[dict[str, Any]] = [
+        {
+            "set_id": one.set_id, "product_id": one.product_id, "calibrator": one.calibrator,
+            "anchor": one.anchor, "mid_mjd": one.mid_mjd, "age_h": float(one.age.to_value("hour")),
+            "status": one.status, "paths": one.paths, "weight": one.weight,
+        }
+        for one in found.sets
+    ]  # fmt: skip
     if as_json:
-        console.emit_json(
-            {
-                "set_id": found.set_id, "product_id": found.product_id, "calibrator": found.calibrator,
-                "anchor": found.anchor, "mid_mjd": found.mid_mjd, "age_h": age_h, "status": found.status,
-                "paths": found.paths,
-            }
-        )  # fmt: skip
+        console.emit_json({**told[0], "interpolated_with": told[1:]})
         return
-    side = "before" if age_h >= 0 else "after"
-    console.say(
-        f"{found.set_id}  {found.calibrator}, flux scale {found.anchor}, "
-        f"{console.age_text(abs(age_h))} {side}"
-    )
-    for path in found.paths:
-        console.say(f"  {path}")
+    for one in told:
+        side = "before" if one["age_h"] >= 0 else "after"
+        share = f", weight {one['weight']:.2f}" if len(told) > 1 else ""
+        console.say(
+            f"{one['set_id']}  {one['calibrator']}, flux scale {one['anchor']}, "
+            f"{console.age_text(abs(one['age_h']))} {side}{share}"
+        )
+        for path in one["paths"]:
+            console.say(f"  {path}")
 
 
 def find(store: Archive, name: str) -> RegisteredSet:

@@ -57,8 +57,12 @@ def _tell(now: Status, failed: list[FailedRun]) -> None:
     if now.calibration:
         then = console.age_text(now.calibration["age_at_latest_observation_h"])
         since = console.age_text(now.calibration["age_h"])
+        others = "".join(f", interpolated with {one['set_id']}" for one in now.calibration["interpolated_with"])
         rows.append(
-            ("calibration", f"{now.calibration['set_id']}, {then} from the latest observation, {since} old")
+            (
+                "calibration",
+                f"{now.calibration['set_id']}, {then} from the latest observation, {since} old{others}",
+            )
         )
     else:
         rows.append(("calibration", "none in force"))

@@ -1,7 +1,7 @@
-"""Which calibrator transits the observations hold, and which table set an observation gets."""
+"""Which calibrator transits the observations hold, and which table sets an observation gets."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,15 +77,19 @@ def _of_strip(members: "Sequence[Product]", dec_deg: float, listed: "Sequence[Ca
     ]
 
 
-def choose_for(archive: "Archive", settings: "Settings", product: "Product", *, used: str | None = None) -> "tuple[Choice, Product]":
-    """The table set for a measurement set, and the caltables product that holds it. WaitingError if there is none.
+def choose_for(
+    archive: "Archive", settings: "Settings", product: "Product", *, used: Set[str] = frozenset()
+) -> "tuple[Choice, tuple[Product, ...]]":
+    """The table sets for a measurement set, and the caltables products that hold them, the nearest one's first. WaitingError
+    if there is none.
 
-    Of the sets whose data retention took only the one `used` so far counts: what was made with it is as it would be now.
+    Of the sets whose data retention took only those `used` so far count: what was made with them is as it would be now.
     """
     middle = (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2
     dec_deg, antennas = float(product.metadata["pointing_dec_deg"]), frozenset(product.metadata["antennas"])
     choice = _choose(archive, settings.choose, middle, dec_deg, antennas, used)
-    return choice, archive.get(choice.set.set_id.partition("/")[0])
+    holding = dict.fromkeys(one.set_id.partition("/")[0] for one in choice.sets)
+    return choice, tuple(archive.get(product_id) for product_id in holding)
 
 
 def in_force(archive: "Archive", options: "ChooseOptions", mjd: float) -> "Choice":
@@ -100,7 +104,7 @@ def in_force(archive: "Archive", options: "ChooseOptions", mjd: float) -> "Choic
     middle = (float(told["mjd_start"]) + float(told["mjd_end"])) / 2 if {"mjd_start", "mjd_end"} <= told.keys() else mjd
     dec_deg = told.get("pointing_dec_deg")
     pointing = _pointing_near(archive, key, mjd) if dec_deg is None else float(dec_deg)
-    return _choose(archive, options, middle, pointing, frozenset(told.get("antennas", ())), None)
+    return _choose(archive, options, middle, pointing, frozenset(told.get("antennas", ())), frozenset())
 
 
 def _pointing_near(archive: "Archive", key: str, mjd: float) -> float:
@@ -118,7 +122,7 @@ def _pointing_near(archive: "Archive", key: str, mjd: float) -> float:
 
 
 def _choose(
-    archive: "Archive", options: "ChooseOptions", mjd: float, dec_deg: float, antennas: frozenset[str], used: str | None
+    archive: "Archive", options: "ChooseOptions", mjd: float, dec_deg: float, antennas: frozenset[str], used: Set[str]
 ) -> "Choice":
     from dsa110_assets.archive import caltable_registry as registry
     from dsa110_assets.archive import naming
@@ -130,7 +134,7 @@ def _choose(
 
     everything = registry.sets(archive)
     refused = {solved(one) for one in everything if one.status == registry.REJECTED}
-    active = [one for one in everything if one.status == registry.ACTIVE and (not one.removed or one.set_id == used)]
+    active = [one for one in everything if one.status == registry.ACTIVE and (not one.removed or one.set_id in used)]
     offered = [one for one in active if solved(one) not in refused]
     return select.choose(offered, mjd, dec_deg, antennas, options, due_transit_mjd=_due_transit(mjd, dec_deg, known(archive)))
 

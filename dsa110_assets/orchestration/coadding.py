@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _OBSERVATION = ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands", "caltable_set", "caltable_age_h", "anchor")
 _GAINS = (
     "receptors_lost", "antennas_lost", "n_antennas_lost", "n_antennas_kept", "flux_scale", "flux_scale_error", "flux_scale_applied",
-    "drift_amplitude", "drift_phase_deg", "epoch_gains",
+    "drift_amplitude", "drift_phase_deg", "epoch_gains", "caltable_sets", "caltable_weights",
 )  # fmt: skip
-"""What calibrating found of antennas and gains, where it looked."""
+"""What calibrating found of antennas and gains, where it looked; and between which sets it interpolated, where it did."""
 
 
 def of_observation(calibrated: "Product") -> dict[str, Any]:

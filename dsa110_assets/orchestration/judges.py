@@ -129,6 +129,13 @@ def aging(figures: Figures, thresholds: "Thresholds") -> list[str]:
     return at_most("caltable_age_h", lambda t: t.calibration_aging_h, " h")(figures, thresholds)
 
 
+def interpolated(figures: Figures, _: "Thresholds") -> list[str]:
+    """Where gains are interpolated between two table sets, these agree well enough for it."""
+    left = figures.get("receptors_not_interpolated", [])
+    told = f"the two table sets turn too far to interpolate for {', '.join(left)}: the nearest one holds there"
+    return [told] if left else []
+
+
 def same_strip(figures: Figures, _: "Thresholds") -> list[str]:
     return at_most("caltable_dec_offset_deg", lambda _t: 0.5, " deg")(figures, _)
 

@@ -227,16 +227,20 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> Ingre
 
 
 def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> Ingredients | None:
-    """The measurement set, the table set chosen for its time, and the sky it is compared with. WaitingError without tables."""
+    """The measurement set, the tables chosen for its time, and the sky it is compared with. WaitingError without tables."""
+    from dsa110_assets.archive import caltable_registry
     from dsa110_assets.orchestration import calibrators
 
     product, sky = usable(archive, "measurement_set", partition), usable(archive, "sky_model", None)
     if product is None or sky is None:
         return None
     made = archive.current("calibrated_ms", partition, removed=True)
-    choice, tables = calibrators.choose_for(archive, settings, product, used=made.metadata.get("caltable_set") if made else None)
-    facts = {"caltable_set": choice.set.set_id.partition("/")[2]}
-    return Ingredients((product, tables, sky), facts, prepared=choice)
+    used = caltable_registry.used_by(made.metadata) if made else frozenset()
+    choice, tables = calibrators.choose_for(archive, settings, product, used=used)
+    facts: dict[str, Any] = {"caltable_set": choice.nearest.set_id.partition("/")[2]}
+    if len(choice.sets) > 1:
+        facts["caltable_sets"] = [one.set_id.partition("/")[2] for one, _ in choice.in_time_order]
+    return Ingredients((product, *tables, sky), facts, prepared=choice)
 
 
 def _tiles_of_hour(archive: "Archive", settings: "Settings", hour: str) -> Ingredients | None:

@@ -167,6 +167,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "calibrated_ms": (
         Rule("staleness", "the tables are not too old", ("caltable_age_h",), judges.age),
         Rule("aging", "the tables are not getting old", ("caltable_age_h",), judges.aging, severity=WARN),
+        Rule(
+            "interpolated",
+            "where gains are interpolated between two table sets, these agree well enough",
+            ("n_receptors_interpolated", "receptors_not_interpolated", "receptors_of_one_set"),
+            judges.interpolated,
+            severity=WARN,
+        ),
         Rule("same_strip", "the tables are of this declination strip", ("caltable_dec_offset_deg",), judges.same_strip, hard=True),
         Rule(
             "same_antennas",

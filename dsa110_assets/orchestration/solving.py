@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.publish import Draft
     from dsa110_assets.calibration.calibrated import Calibrated
-    from dsa110_assets.calibration.select import CaltableSet
+    from dsa110_assets.calibration.gains import Gains
+    from dsa110_assets.calibration.select import CaltableSet, Choice
     from dsa110_assets.calibration.transits import Transit
     from dsa110_assets.settings import Settings
     from dsa110_assets.sky.model import SkyModel
@@ -217,13 +218,48 @@ def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
-def calibrate(ms_path: Path, chosen: "CaltableSet", settings: "Settings", sky: "SkyModel", path: Path, note: str) -> "Calibrated":
-    """Write the measurement set at `ms_path`, corrected by a set's tables and against `sky`, averaged as set, to `path`."""
-    from dsa110_assets.calibration import calibrated, caltables
+def tables_for(choice: "Choice", ms_path: Path) -> "tuple[list[Gains], dict[str, Any]]":
+    """The tables that the measurement set at `ms_path` is corrected by, in order, and figures of what they are: those of the
+    chosen set, or one that is interpolated between two sets."""
+    from dsa110_assets.calibration import caltables, interpolation
+    from dsa110_assets.visibilities import measurement_set
+
+    told = {
+        "caltable_set": choice.nearest.set_id,
+        "caltable_age_h": choice.age_h,
+        "caltable_fallback": choice.fallback,
+        "caltable_reason": choice.reason,
+        "calibrator": _joined(one.calibrator for one in choice.sets),
+        "anchor": _joined(one.anchor for one in choice.sets),
+    }
+    ordered = choice.in_time_order
+    read = [[caltables.read(path) for path in one.paths] for one, _ in ordered]
+    if len(read) == 1:
+        return read[0], told
+    mids_mjd = ordered[0][0].mid_mjd, ordered[1][0].mid_mjd
+    with measurement_set.opened(ms_path) as stored:
+        made = interpolation.interpolate(stored.frame, read[0], read[1], mids_mjd)
+    return [made.gains], told | {
+        "caltable_sets": [one.set_id for one, _ in ordered],
+        "caltable_weights": [weight for _, weight in ordered],
+        "caltable_ages_h": [(1 - weight) * (mids_mjd[1] - mids_mjd[0]) * 24 for _, weight in ordered],
+        "n_receptors_interpolated": int((~made.gains.flags).any(axis=(0, 2)).sum()) - len(made.nearest) - len(made.one_sided),
+        "receptors_not_interpolated": list(made.nearest),
+        "receptors_of_one_set": list(made.one_sided),
+    }
+
+
+def _joined(names: Iterable[str]) -> str:
+    """Different names as one, a standard's (PB17:...) last: who sees what a mixed scale begins with takes it for no standard's."""
+    return " + ".join(sorted(set(names), reverse=True))
+
+
+def calibrate(ms_path: Path, tables: "Sequence[Gains]", settings: "Settings", sky: "SkyModel", path: Path, note: str) -> "Calibrated":
+    """Write the measurement set at `ms_path`, corrected by `tables` and against `sky`, averaged as set, to `path`."""
+    from dsa110_assets.calibration import calibrated
     from dsa110_assets.imaging.search import bright_sources
     from dsa110_assets.visibilities import averaging, measurement_set
 
-    tables = [caltables.read(table) for table in chosen.paths]
     with measurement_set.opened(ms_path) as stored:
         n_channels, width_hz = stored.frame.frequencies_hz.size, stored.frame.channel_width_hz
     channels = settings.average_channels or averaging.channels_up_to(averaging.WIDEST_HZ, n_channels, width_hz)

@@ -234,6 +234,8 @@ def calibration_state(
         "age_h": 24 * (now_mjd - found.mid_mjd),
         "age_at_latest_observation_h": 24 * abs(timegrid.datetime_to_mjd(at) - found.mid_mjd),
         "status": found.status,
+        "weight": found.weight,
+        "interpolated_with": [{"set_id": one.set_id, "weight": one.weight} for one in found.sets[1:]],
     }
 
 

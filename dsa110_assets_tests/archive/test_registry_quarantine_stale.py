@@ -119,6 +119,17 @@ def test_a_rejected_set_makes_exactly_its_dependents_stale(archive, publish):
     assert stale(archive) == []
 
 
+def test_what_is_made_of_two_sets_is_stale_with_either_and_with_no_other(archive, publish):
+    tables = publish_tables(archive, "3C138", "3C48", "3C147")
+    near, across, other = (f"{tables.id}/{name}" for name in ("3C138", "3C48", "3C147"))
+    both = publish("calibrated_ms", WINDOWS[0], [tables], metadata={"caltable_set": near, "caltable_sets": [across, near]})
+    single = publish("calibrated_ms", WINDOWS[1], [tables], metadata={"caltable_set": near})
+    for rejected, expected in ((near, {both.id, single.id}), (across, {both.id}), (other, set())):
+        caltable_registry.reject(archive, rejected, "zero gains")
+        assert {one.product.id for one in stale(archive)} == expected
+        caltable_registry.restore(archive, rejected)
+
+
 def test_a_new_version_makes_dependents_stale_until_they_are_made_again(archive, publish):
     group = publish("subband_group")
     measured = publish("measurement_set", inputs=[group])

@@ -35,16 +35,23 @@ def chosen(*sets, mjd=MJD, dec=16.27, antennas=ANTENNAS, **more):
     return choose(sets, mjd, dec, antennas, ChooseOptions(), **more)
 
 
+def between(*sets, mjd=MJD, dec=16.27, antennas=ANTENNAS):
+    """The ids of the sets that gains are interpolated between, the nearest first, or of the only one."""
+    choice = choose(sets, mjd, dec, antennas, ChooseOptions(interpolate=True))
+    return [one.set_id for one in choice.sets]
+
+
 def test_nearest_in_both_directions():
     """Trap 18: a table solved after the observation is as good as one before it."""
     before, after = a_set("before", MJD - 0.2), a_set("after", MJD + 0.1)
     choice = chosen(before, after)
-    assert (choice.set.set_id, choice.fallback) == ("after", False)
+    assert (choice.nearest.set_id, choice.fallback) == ("after", False)
+    assert choice.weights == (1.0,)
     assert choice.age_h == pytest.approx(2.4)
     assert "after the observation" in choice.reason
-    assert chosen(before, after, mjd=MJD - 0.15).set is before
-    assert chosen(before).set is before
-    assert chosen(after).set is after
+    assert chosen(before, after, mjd=MJD - 0.15).nearest is before
+    assert chosen(before).nearest is before
+    assert chosen(after).nearest is after
 
 
 def test_another_strip_is_never_borrowed():
@@ -53,7 +60,7 @@ def test_another_strip_is_never_borrowed():
         chosen(a_set("other", MJD, dec_deg=33.0))
     with pytest.raises(WaitingError, match="declination strip"):
         chosen(a_set("other", MJD, dec_deg=16.80))
-    assert chosen(a_set("near", MJD, dec_deg=16.70)).set.set_id == "near"
+    assert chosen(a_set("near", MJD, dec_deg=16.70)).nearest.set_id == "near"
     with pytest.raises(ValueError, match="max_dec_offset_deg"):
         TypeAdapter(ChooseOptions).validate_python({"max_dec_offset_deg": 5.0})
 
@@ -62,12 +69,12 @@ def test_the_antennas_must_be_covered():
     """A set without one of the observation's antennas is refused; more antennas are welcome."""
     with pytest.raises(WaitingError, match="antennas"):
         chosen(a_set("small", MJD), antennas=ANTENNAS | {"104"})
-    assert chosen(a_set("large", MJD, antennas=ANTENNAS | {"104"})).set.set_id == "large"
+    assert chosen(a_set("large", MJD, antennas=ANTENNAS | {"104"})).nearest.set_id == "large"
 
 
 def test_rejected_sets_are_passed_over():
     good = a_set("good", MJD - 0.3)
-    assert chosen(a_set("bad", MJD, status="rejected"), good).set is good
+    assert chosen(a_set("bad", MJD, status="rejected"), good).nearest is good
     with pytest.raises(WaitingError, match="1 with status rejected"):
         chosen(a_set("bad", MJD, status="rejected"))
 
@@ -87,7 +94,7 @@ def test_fallback_is_named_and_bounded():
 def test_a_valid_set_goes_before_a_nearer_invalid_one():
     narrow = a_set("narrow", MJD - 0.1, valid_end_mjd=MJD - 0.05)
     wide = a_set("wide", MJD - 0.4)
-    assert chosen(narrow, wide).set is wide
+    assert chosen(narrow, wide).nearest is wide
 
 
 def test_waits_for_a_transit_that_is_due():
@@ -101,4 +108,47 @@ def test_waits_for_a_transit_that_is_due():
 
 def test_ties_are_broken_the_same_way_every_time():
     twins = [a_set("b", MJD - 0.1), a_set("a", MJD - 0.1)]
-    assert chosen(*twins).set.set_id == chosen(*reversed(twins)).set.set_id == "a"
+    assert chosen(*twins).nearest.set_id == chosen(*reversed(twins)).nearest.set_id == "a"
+
+
+def test_two_transits_around_an_observation_share_it_by_distance():
+    before, after = a_set("before", MJD - 0.1), a_set("after", MJD + 0.3)
+    choice = choose([after, before], MJD, 16.27, ANTENNAS, ChooseOptions(interpolate=True))
+    assert choice.sets == (before, after)
+    assert choice.weights == pytest.approx((0.75, 0.25))
+    assert choice.age_h == pytest.approx(2.4)
+    assert [one.set_id for one, _ in choice.in_time_order] == ["before", "after"]
+    assert "interpolated with after (3C138, PB17:3C138), 7.2 h after the observation; weights 0.75 and 0.25" in choice.reason
+    assert between(before, after, a_set("later", MJD + 0.4), a_set("earlier", MJD - 0.2), mjd=MJD + 0.25) == ["after", "before"]
+    assert between(before) == ["before"]
+    assert between(before, a_set("earlier", MJD - 0.2)) == ["before"]
+
+
+def test_a_calibrators_next_transit_comes_after_a_sidereal_day():
+    """By then its set is not valid any more, nor is the next one's yet; but between them one of both always is."""
+    day = 0.99727
+    before, after = a_set("before", MJD - 0.2), a_set("after", MJD - 0.2 + day)
+    assert between(before, after) == ["before", "after"]
+    assert between(before, after, mjd=MJD + 0.7) == ["after", "before"]
+    assert between(before, a_set("after next", MJD - 0.2 + 2 * day)) == ["before"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": "rejected"}, {"dec_deg": 33.0}, {"antennas": frozenset({"1"})}, {"valid_start_mjd": MJD + 0.25},
+        {"valid_start_mjd": MJD + 0.3, "valid_end_mjd": MJD + 0.3},
+    ],
+)  # fmt: skip
+def test_only_what_may_be_applied_is_interpolated_with(changes):
+    """Nor a set whose validity gave way to a standard's: to its own moment, or to where the standard's ends."""
+    before = a_set("before", MJD - 0.1, valid_end_mjd=MJD + 0.25)
+    assert between(before, a_set("after", MJD + 0.3, **changes)) == ["before"]
+
+
+def test_neither_a_fallback_nor_the_transit_itself_is_interpolated():
+    old, older = a_set("old", MJD + 3), a_set("older", MJD - 3.5)
+    assert between(old, older) == ["old"]
+    own, other = a_set("own", MJD + 150 / 86400), a_set("other", MJD - 0.2)
+    assert between(own, other) == ["own"]
+    assert between(own, other, mjd=MJD - 160 / 86400) == ["own", "other"]

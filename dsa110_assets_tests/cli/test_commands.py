@@ -265,6 +265,23 @@ def test_rejecting_a_table_names_exactly_what_was_made_with_it(bare: Run, own: S
     assert {row["status"] for row in bare("calibration", "list", "--json", on=own).json} == {"active"}
 
 
+def test_both_sets_in_force_are_named(bare: Run, own: SmallArchive) -> None:
+    """The nearest first, and only where gains are interpolated."""
+    later, command = made.later_transit(own), ("calibration", "active", "--at", "2026-01-26T22:10")
+    assert bare(*command, "--json", on=own).json["interpolated_with"] == []
+    assert "caltables-20260126-v1" not in bare(*command, on=own).out
+    on = {"on": own, "DSA110_CHOOSE__INTERPOLATE": "true"}
+    told = bare(*command, "--json", **on).json
+    (other,) = told["interpolated_with"]
+    assert (told["set_id"], other["set_id"]) == (later, "caltables-20260126-v1/3C138")
+    # 6 h before the one, 6 h 5 minutes after the other
+    assert (told["weight"], other["weight"]) == pytest.approx((365 / 725, 360 / 725), abs=1e-6)
+    assert (told["age_h"], other["age_h"]) == pytest.approx((-6, 6 + 5 / 60), abs=1e-6)
+    lines = bare(*command, **on).out.splitlines()
+    assert [line.split()[0] for line in lines if "weight 0.50" in line] == [told["set_id"], other["set_id"]]
+    assert "interpolated with caltables-20260126-v1/3C138" in " ".join(bare("status", **on).out.split())
+
+
 def test_backup_and_restore_bring_the_index_back(bare: Run, own: SmallArchive, tmp_path: Path) -> None:
     assert bare("archive", "backup", tmp_path / "backups", on=own).status == 0
     (own.root / "index.sqlite").unlink()

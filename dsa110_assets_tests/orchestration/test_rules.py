@@ -72,6 +72,7 @@ BAD = [
     ("caltables", "flux_anchor", {"anchor": ""}),
     ("calibrated_ms", "staleness", {"caltable_age_h": 24.1}),
     ("calibrated_ms", "aging", {"caltable_age_h": 12.1}),
+    ("calibrated_ms", "interpolated", {"receptors_not_interpolated": ["20X"]}),
     ("calibrated_ms", "same_strip", {"caltable_dec_offset_deg": 0.6}),
     ("calibrated_ms", "same_antennas", {"n_antennas_without_tables": 1}),
     ("calibrated_ms", "antennas_judged", {"antennas_judged": False}),

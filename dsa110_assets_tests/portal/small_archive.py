@@ -137,9 +137,17 @@ def _directory(name: str) -> Any:
     return write
 
 
-def _tables(key: str) -> Any:
+def later_transit(small: SmallArchive) -> str:
+    """A transit 6 h after the last observation, which is 6 h and 5 minutes after the one before it: its set's id."""
+    with Archive(small.root) as archive:
+        publisher = _Publisher(archive, small.products)
+        tables = publisher.publish("caltables", "2026-01-27", (), _tables(NIGHTS[-1] + OBSERVATIONS[-1], 0.25))
+    return f"{tables.id}/3C138"
+
+
+def _tables(key: str, after_d: float = -0.25) -> Any:
     def write(draft: Any) -> None:
-        mjd = timegrid.datetime_to_mjd(timegrid.parse_key(key)) - 0.25
+        mjd = timegrid.datetime_to_mjd(timegrid.parse_key(key)) + after_d
         (draft.path / "3C138.B").mkdir()
         (draft.path / "3C138.B" / "table.dat").write_bytes(b"casacore")
         caltable_registry.register(

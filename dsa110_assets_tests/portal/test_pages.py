@@ -54,6 +54,16 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+def test_both_sets_in_force_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = made.build(tmp_path)
+    made.later_transit(small)
+    app = create_app(small.root, inbox=small.inbox)
+    assert "interpolated with" not in ask(app, "/calibration").text
+    monkeypatch.setenv("DSA110_CHOOSE__INTERPOLATE", "true")
+    page = " ".join(ask(create_app(small.root, inbox=small.inbox), "/calibration").text.split())
+    assert 'interpolated with <span class="id">caltables-20260126-v1/3C138</span>, weights 0.5 and 0.5.' in page
+
+
 def test_every_link_of_every_page_leads_somewhere(get: Get) -> None:
     seen: set[str] = set()
     queue = list(START_PAGES)

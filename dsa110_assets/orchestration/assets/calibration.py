@@ -1,4 +1,4 @@
-"""Solving the night's calibrator transits, and calibrating every observation with the nearest solution."""
+"""Solving the night's calibrator transits, and calibrating every observation with the nearest solution or between two."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -45,31 +45,29 @@ def caltables(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mater
 
 @describe.asset("calibrated_ms")
 def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
-    """The observation calibrated with the table set nearest in time, compared with the sky, averaged, with one phase centre."""
+    """The observation calibrated with the tables nearest in time, compared with the sky, averaged, with one phase centre."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
         stages, settings, choice = publishing.Stages(), platform.settings, found.prepared
-        product = found.only("measurement_set")
+        product, near = found.only("measurement_set"), choice.nearest
+        (transits,) = [p for p in found.all("caltables") if near.set_id.startswith(f"{p.id}/")]
         with stages("calibrate"):
-            note = f"{product.id} {choice.set.set_id}"
-            sky = solving.as_seen(read_sky_model(found.only("sky_model").path), found.only("caltables"))
-            made = solving.calibrate(product.path / MEASUREMENT_SET, choice.set, settings, sky, draft.path / CALIBRATED, note)
-        antennas = frozenset(product.metadata["antennas"])
+            ms_path = product.path / MEASUREMENT_SET
+            tables, told = solving.tables_for(choice, ms_path)
+            note = " ".join((product.id, *(one.set_id for one in choice.sets)))
+            sky = solving.as_seen(read_sky_model(found.only("sky_model").path), transits)
+            made = solving.calibrate(ms_path, tables, settings, sky, draft.path / CALIBRATED, note)
+        antennas, dec_deg = frozenset(product.metadata["antennas"]), float(product.metadata["pointing_dec_deg"])
         return {
             **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
             **stages.seconds,
-            "caltable_set": choice.set.set_id,
-            "caltable_age_h": choice.age_h,
-            "caltable_fallback": choice.fallback,
-            "caltable_reason": choice.reason,
-            "caltable_dec_offset_deg": abs(choice.set.dec_deg - float(product.metadata["pointing_dec_deg"])),
-            "n_antennas_without_tables": len(antennas - choice.set.antennas),
-            "calibrator": choice.set.calibrator,
-            "anchor": choice.set.anchor,
+            **told,
+            "caltable_dec_offset_deg": max(abs(one.dec_deg - dec_deg) for one in choice.sets),
+            "n_antennas_without_tables": len(antennas - frozenset.intersection(*(one.antennas for one in choice.sets))),
             "flag_fraction_calibrated": made.flag_fraction,
             "n_channels": int(made.frame.frequencies_hz.size),
             "n_times": int(made.frame.times_mjd.size),
-            **solving.write_verdicts(made, choice.set, draft.path, draft.path / CALIBRATED),
+            **solving.write_verdicts(made, near, draft.path, draft.path / CALIBRATED),
         }
 
     return publishing.produce(context, platform, make)
