@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
-from dsa110_assets.calibration.structure import POINT, Gaussian
+from dsa110_assets.sky import structures
 from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.sky.structures import POINT, Gaussian
 from dsa110_assets.visibilities.predict import Prediction, predict, predict_each
 from dsa110_assets.visibilities.types import Visibilities
 
@@ -27,8 +28,8 @@ class Field:
 
     `before_jy` (n,): the catalogue's flux, 0 for a source it lacks; `sigma_jy` (n,): the fitted flux's error, NaN
     where the flux is the catalogue's. `fitted` (n,): its flux is looked at; never the calibrator's. `size` is the
-    calibrator's structure, `moved_rad` how far east and north of its listed place it is taken to be; `rescaled`: its flux
-    is the field's.
+    calibrator's, beyond the structure that it has if it is a standard of known structure, `moved_rad` how far east and north
+    of its listed place it is taken to be; `rescaled`: its flux is the field's.
     """
 
     sky: SkyModel
@@ -59,6 +60,12 @@ class Field:
     def is_standard(self) -> bool:
         """Whether the calibrator's flux is a standard's polynomial."""
         return bool(np.any(self.sky.log_coefficients[0] != 0))
+
+    @property
+    def components(self) -> int:
+        """What the calibrator is made up of: of a standard's known structure, else 1."""
+        known = structures.in_model(self.sky.select([0]))
+        return len(known[0].components) if known else 1
 
     @property
     def factor(self) -> float:

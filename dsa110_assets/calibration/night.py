@@ -100,7 +100,8 @@ def calibrator_figures(refined: Refined) -> dict[str, float]:
     field_group_count sources of the field are compared; field_flux_ratio +- _error is their flux over the catalogue's as the
     tables give it, calibrator_flux_factor the calibrator's over its listed flux, by them. calibrator_offset_*_arcsec:
     where it is modelled less where it is listed; field_offset_arcsec: what of a common shift of the field is left.
-    calibrator_major_arcsec, _minor_arcsec, _pa_deg: FWHM that it is modelled with, 0 for a point. closure_amplitude_excess,
+    calibrator_components: of the structure that it is known to have, 1 for a point; calibrator_major_arcsec, _minor_arcsec,
+    _pa_deg: FWHM that it, or each of them, is modelled with beyond that, 0 for none. closure_amplitude_excess,
     closure_phase_excess_deg, closure_reduced_chi2: see `structure.Shape`; radiometer_chi2: see `field.Look`.
     """
     seen, group, shape = refined.field, refined.look.group, refined.look.shape
@@ -117,6 +118,7 @@ def calibrator_figures(refined: Refined) -> dict[str, float]:
         "calibrator_flux_set": seen.rescaled,
         "calibrator_offset_ra_arcsec": seen.moved_rad[0] * _ARCSEC if group.known else math.nan,
         "calibrator_offset_dec_arcsec": seen.moved_rad[1] * _ARCSEC if group.known else math.nan,
+        "calibrator_components": seen.components,
         "calibrator_major_arcsec": major,
         "calibrator_minor_arcsec": minor,
         "calibrator_pa_deg": position_deg,

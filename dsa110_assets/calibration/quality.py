@@ -244,7 +244,7 @@ def calibrator_problems(name: str, figures: Mapping[str, float], thresholds: Thr
     limit = thresholds.max_closure_excess
     if amplitude > limit or math.radians(phase_deg) > limit:
         found.append(
-            f"the structure of {name} is no Gaussian's: closing amplitudes are {amplitude:.1%} and phases {phase_deg:.2f} deg off "
+            f"the structure of {name} is not its model's: closing amplitudes are {amplitude:.1%} and phases {phase_deg:.2f} deg off "
             f"beyond noise, limit {limit:.1%}"
         )
     if figures["radiometer_chi2"] > thresholds.max_reduced_chi2:

@@ -14,51 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dsa110_assets.sky.structures import EXPONENT, POINT, Gaussian
+
 Float = NDArray[np.float64]
 
-_EXPONENT = math.pi**2 / (4 * math.log(2))
 _LEAST_SNR = 3.0
 """Baselines expected to see the calibrator less clearly do not count. The mean of ln |1 + noise| is 0 up to noise that
 reaches the origin, E1(snr^2) / 2 in all: 6e-6 here."""
 _BEYOND_SIGMA = 3.0
 """An excess is what chi-squared has beyond so many of its own errors."""
 _RELATIVE_RANK = 1e-9
-_ARCSEC = float(np.rad2deg(1)) * 3600
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """The square of a source's FWHM as a quadratic form [rad^2]: along a direction (u, v) of unit length it is
-    uu u^2 + 2 uv u v + vv v^2. All 0: a point."""
-
-    uu: float = 0.0
-    uv: float = 0.0
-    vv: float = 0.0
-
-    @property
-    def is_point(self) -> bool:
-        return self.uu == self.uv == self.vv == 0
-
-    def visibility(self, u: Float, v: Float) -> Float:
-        """Visibility relative to a point's at (u, v) [wavelengths]; any shape."""
-        return np.asarray(np.exp(-_EXPONENT * (self.uu * u * u + 2 * self.uv * u * v + self.vv * v * v)))
-
-    def plus(self, other: Gaussian) -> Gaussian:
-        """Convolved with `other`: the squares add. No axis gets narrower than a point."""
-        squares = np.array([[self.uu + other.uu, self.uv + other.uv], [self.uv + other.uv, self.vv + other.vv]])
-        values, axes = np.linalg.eigh(squares)
-        (uu, uv), (_, vv) = axes @ np.diag(np.maximum(values, 0.0)) @ axes.T
-        return Gaussian(float(uu), float(uv), float(vv))
-
-    @property
-    def axes_arcsec(self) -> tuple[float, float, float]:
-        """FWHM [arcsec] along the major and the minor axis, and the major one's position angle [deg], north through east."""
-        values, axes = np.linalg.eigh(np.array([[self.uu, self.uv], [self.uv, self.vv]]))
-        minor, major = np.sqrt(np.maximum(values, 0.0)) * _ARCSEC
-        return float(major), float(minor), float(np.rad2deg(np.arctan2(axes[0, 1], axes[1, 1])) % 180)
-
-
-POINT = Gaussian()
 
 
 @dataclass(frozen=True)
@@ -113,7 +78,7 @@ def shape(sums: BaselineSums) -> Shape:
     weight = 2 * sums.bottom[used] / variance  # a real part has half the variance
     scale = float(np.hypot(sums.u, sums.v)[used].max(initial=1.0))
     x, y = sums.u[used] / scale, sums.v[used] / scale
-    moments = np.asarray(-_EXPONENT * np.stack([x * x, 2 * x * y, y * y]), np.float64)
+    moments = np.asarray(-EXPONENT * np.stack([x * x, 2 * x * y, y * y]), np.float64)
     ends = sums.ant1[used], sums.ant2[used]
     amplitude = _closing(np.log(np.abs(ratio)), weight, *ends, 1, moments)
     phase = _closing(np.angle(ratio), weight, *ends, -1, moments[:0])

@@ -10,7 +10,7 @@ baseline's length [wavelengths] along that axis (Thompson, Moran & Swenson 2017,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.constants import speed_of_light
 
 from dsa110_assets.simulator.array import Array
 from dsa110_assets.simulator.sky import SKY_RADIUS_DEG, SimulatedSky, offset_rad
+from dsa110_assets.sky import structures
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry, beam, timegrid
 
@@ -67,9 +68,10 @@ def apparent_sky(sky: SimulatedSky, times_mjd: Float, dec_rad: float, faintest_j
     reach = np.max(beam.power(nearest[..., None], _BAND_EDGES_HZ), axis=(1, 2))
     peak = np.max(sky.factors(times_mjd), axis=0, initial=0) * sky.model.flux_jy
     keep = np.flatnonzero((peak * reach >= faintest_jy) & (middle <= SKY_RADIUS_DEG))
-    kept = sky.model.select(keep)
+    kept, shapes, source = _in_components(sky.model.select(keep), sky.shapes[keep])
+    keep = keep[source]
     ra, dec = _apparent_places(kept.ra_rad, kept.dec_rad, times_mjd)
-    extended = np.flatnonzero(sky.shapes[keep, 0])
+    extended = np.flatnonzero(shapes[:, 0])
     centre = np.stack([lst, np.full_like(lst, dec_rad)], axis=-1)[:, None, :]
     return ApparentSky(
         model=kept,
@@ -78,8 +80,25 @@ def apparent_sky(sky: SimulatedSky, times_mjd: Float, dec_rad: float, faintest_j
         factors=sky.factors(times_mjd)[:, keep],
         stokes_q=sky.stokes_q[keep],
         extended=extended,
-        axes=_axes(kept.select(extended), sky.shapes[keep][extended], times_mjd, centre),
+        axes=_axes(kept.select(extended), shapes[extended], times_mjd, centre),
     )
+
+
+def _in_components(sources: SkyModel, shapes: Float) -> tuple[SkyModel, Float, NDArray[np.int64]]:
+    """Sources and their shapes with standards of known structure as their components; which source each one is."""
+    known = structures.in_model(sources)
+    count = np.array([len(known[k].components) if k in known else 1 for k in range(len(sources))], dtype=np.int64)
+    source = np.repeat(np.arange(len(sources)), count)
+    parts, shapes = sources.select(source), shapes[source]
+    ra, dec, flux, log = parts.ra_rad.copy(), parts.dec_rad.copy(), parts.flux_jy.copy(), parts.log_coefficients.copy()
+    for k, structure in known.items():
+        for i, one in zip(np.flatnonzero(source == k), structure.components, strict=True):
+            away = np.hypot(one.east_rad, one.north_rad), np.arctan2(one.east_rad, one.north_rad)
+            ra[i], dec[i] = offset_rad(ra[i], dec[i], *away)
+            flux[i] *= one.share
+            log[i, 0] += np.log10(one.share)
+            shapes[i] = one.shape.plus(structures.Gaussian.of_axes(*shapes[i])).axes_arcsec
+    return replace(parts, ra_rad=ra, dec_rad=dec, flux_jy=flux, log_coefficients=log), shapes, source
 
 
 def _axes(sources: SkyModel, shapes: Float, times_mjd: Float, centre_rad: Float) -> Float:

@@ -18,6 +18,7 @@ from dsa110_assets.simulator.instrument import Instrument
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.schedule import ScheduledGroup
 from dsa110_assets.simulator.sky import SimulatedSky, observed_transits, variability_record
+from dsa110_assets.sky import structures
 from dsa110_assets.telescope import band, timegrid
 
 VERSION = 1
@@ -139,6 +140,7 @@ def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[s
     nights = [[g for g in groups if g.night_index == i] for i in sorted({g.night_index for g in groups})]
     transits = np.stack([observed_transits(sky.model, night) for night in nights], axis=1)
     flux_1400 = sky.model.flux_at([1.4e9])[:, 0]
+    known = structures.in_model(sky.model)
     sources = []
     for i, name in enumerate(sky.model.names):
         ra, dec, curve = float(sky.model.ra_rad[i]), float(sky.model.dec_rad[i]), sky.curves[i]
@@ -159,6 +161,8 @@ def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[s
             source["synthetic"] = True
         if np.any(sky.model.log_coefficients[i]):
             source["log_coefficients"] = sky.model.log_coefficients[i].tolist()
+        if i in known:
+            source["components"] = [_component(one) for one in known[i].components]
         if curve is not None:
             source["variability"] = variability_record(curve)
         if sky.shapes[i, 0]:
@@ -171,6 +175,15 @@ def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[s
             source["listed"] = asdict(listed) if listed else None
         sources.append(source)
     return sources
+
+
+def _component(one: structures.Component) -> dict[str, float]:
+    """A part of a source: offsets from its place, share of its flux, FWHM and position angle."""
+    major, minor, angle = one.shape.axes_arcsec
+    east, north = (3600 * float(np.rad2deg(away)) for away in (one.east_rad, one.north_rad))
+    return {
+        "east_arcsec": east, "north_arcsec": north, "share": one.share, "major_arcsec": major, "minor_arcsec": minor, "pa_deg": angle
+    }  # fmt: skip
 
 
 def _merge_sources(new: list[dict[str, Any]], old: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
+from dsa110_assets.sky import structures
 from dsa110_assets.telescope import astrometry, beam, timegrid
 from dsa110_assets.visibilities import fringe_kernels
 from dsa110_assets.visibilities.types import Visibilities
@@ -29,6 +30,8 @@ _SIDEREAL_RAD_S = 2 * np.pi * timegrid.SIDEREAL_RATIO / 86400
 _MOST_GRIDS = 5
 _SPECTRUM_NODES = 16
 """Chebyshev nodes over the band for spectra times the beam: Airy's pattern is brought to 1e-9 from as few."""
+_STRUCTURE_NODES = 6
+"""The same for the structure of a source: 1e-7 for one of 10 arcsec on the longest baseline."""
 
 
 def predict(
@@ -42,10 +45,15 @@ def predict(
     relative to the tracked meridian direction: right at the telescope's own resolution, so predict before
     averaging, and average the prediction. With the beam on, sources 90 degrees or more from the pointing
     contribute nothing. Of each source's apparent flux 4e-6 may be wrong by interpolation, 1e-6 by single precision.
+    Standards of known structure have it (`structures.in_model`).
     """
     model = np.zeros((*vis.data.shape[:3],), np.complex64)
-    for t, seen in enumerate(integrations(vis, sky, primary_beam, smearing) if len(sky) else ()):
+    points, resolved = _parts(sky)
+    for t, seen in enumerate(integrations(vis, points, primary_beam, smearing) if len(points) else ()):
         seen.fringes().into(model[t : t + 1])
+    for one, structure in resolved:
+        for t, seen in enumerate(integrations(vis, one, primary_beam, smearing)):
+            model[t] += _resolved(seen.fringes(), t, structure)
     return model
 
 
@@ -54,21 +62,29 @@ class Prediction:
 
     def __init__(self, vis: Visibilities, sky: SkyModel) -> None:
         self.shape: tuple[int, ...] = vis.data.shape[:3]
-        self._seen = list(integrations(vis, sky)) if len(sky) else []
+        points, resolved = _parts(sky)
+        self._seen = list(integrations(vis, points)) if len(points) else []
+        self._resolved = [(structure, list(integrations(vis, one))) for one, structure in resolved]
         self._memory = np.zeros(0, np.complex64)
 
     def during(self, first: int, end: int) -> Callable[[NDArray[np.intp]], NDArray[np.complex64]]:
         """Of integrations from `first` to `end` (not included): what makes some baselines' visibilities (time, baseline,
         channel) [Jy], good until the next are made."""
         fringes = [one.fringes() for one in self._seen[first:end]]
+        resolved = [(structure, [one.fringes() for one in seen[first:end]]) for structure, seen in self._resolved]
 
         def model(baselines: NDArray[np.intp]) -> NDArray[np.complex64]:
             n_items = (end - first) * baselines.size * self.shape[2]
             if n_items > self._memory.size:
                 self._memory = np.zeros(n_items, np.complex64)
             made = self._memory[:n_items].reshape(end - first, baselines.size, self.shape[2])
+            if not fringes:
+                made[...] = 0
             for t, those in enumerate(fringes):
                 those.into(made[t : t + 1], baselines)
+            for structure, alone in resolved:
+                for t, those in enumerate(alone):
+                    made[t] += _resolved(those, first + t, structure, baselines)
             return made
 
         return model
@@ -81,13 +97,60 @@ def predict_each(vis: Visibilities, sky: SkyModel, alone: int | None = None) -> 
     others. The sum is what `predict` gives.
     """
     n_alone = len(sky) if alone is None else min(alone, len(sky))
-    parts = [(sky.select(np.arange(n_alone)), slice(0, n_alone)), (sky.select(np.arange(n_alone, len(sky))), slice(n_alone, n_alone + 1))]
+    known = structures.in_model(sky)
+    apart = [k for k in known if k >= n_alone]
+    others = np.setdiff1d(np.arange(n_alone, len(sky)), apart)
+    parts = [(sky.select(np.arange(n_alone)), slice(0, n_alone)), (sky.select(others), slice(n_alone, n_alone + 1))]
     parts = [(part, models) for part, models in parts if len(part)]
-    for seen in zip(*(integrations(vis, part) for part, _ in parts), strict=True):
-        each = np.empty((parts[-1][1].stop, *vis.data.shape[1:3]), np.complex64)
-        for one, (_, models) in zip(seen, parts, strict=True):
+    of_parts = (integrations(vis, part) for part, _ in parts)
+    of_apart = (integrations(vis, sky.select([k])) for k in apart)
+    for t, seen in enumerate(zip(*of_parts, *of_apart, strict=True)):
+        each = np.empty((n_alone + (n_alone < len(sky)), *vis.data.shape[1:3]), np.complex64)
+        if not others.size:
+            each[n_alone:] = 0
+        for one, (_, models) in zip(seen, parts, strict=False):
             one.fringes().into(each[models])
+        for k in known.keys() - set(apart):
+            each[k] *= _factor(vis, t, known[k])
+        for one, k in zip(seen[len(parts) :], apart, strict=True):
+            each[n_alone] += _resolved(one.fringes(), t, known[k])
         yield each
+
+
+def _parts(sky: SkyModel) -> tuple[SkyModel, list[tuple[SkyModel, structures.Structure]]]:
+    """The points of a sky model, and the others one by one."""
+    known = structures.in_model(sky)
+    if not known:
+        return sky, []
+    return sky.select(np.setdiff1d(np.arange(len(sky)), list(known))), [(sky.select([k]), one) for k, one in known.items()]
+
+
+def _resolved(
+    fringes: Fringes, t: int, structure: structures.Structure, baselines: NDArray[np.intp] | None = None
+) -> NDArray[np.complex64]:
+    """Visibilities (baseline, channel) [Jy] of the one source of `fringes`, those of integration `t`."""
+    n_baselines = fringes.vis.ant1.size if baselines is None else baselines.size
+    seen = np.empty((1, n_baselines, fringes.vis.frequencies_hz.size), np.complex64)
+    fringes.into(seen, baselines)
+    return np.asarray(seen[0] * _factor(fringes.vis, t, structure, baselines))
+
+
+def _factor(
+    vis: Visibilities, t: int, structure: structures.Structure, baselines: NDArray[np.intp] | None = None
+) -> NDArray[np.complex64]:
+    """Visibilities relative to a point's (baseline, channel) in integration `t`.
+
+    Brought to the channels from a few Chebyshev nodes over the band: what is some arcseconds wide turns by a radian or two
+    from frequency 0, and over the band by an eighth of that.
+    """
+    uv_s = vis.uvw_m[t, slice(None) if baselines is None else baselines, :2] / speed_of_light
+    channels_hz = vis.frequencies_hz
+    middle_hz, half_hz = (channels_hz[-1] + channels_hz[0]) / 2, max(abs(channels_hz[-1] - channels_hz[0]) / 2, 1.0)
+    few = np.polynomial.chebyshev.chebpts1(_STRUCTURE_NODES)
+    uv = uv_s[:, None] * (middle_hz + half_hz * few)[:, None]
+    terms, theirs = (np.polynomial.chebyshev.chebvander(x, few.size - 1) for x in ((channels_hz - middle_hz) / half_hz, few))
+    weights = np.linalg.solve(theirs.T, terms.T).astype(np.complex64)
+    return np.asarray(structure.visibility(uv[..., 0], uv[..., 1]).astype(np.complex64) @ weights)
 
 
 @dataclass(frozen=True)

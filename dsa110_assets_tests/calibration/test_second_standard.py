@@ -12,9 +12,10 @@ import pytest
 from dsa110_assets.calibration import group, receptors, structure
 from dsa110_assets.calibration.field_model import Field, predicted, prediction
 from dsa110_assets.calibration.solve import SolveOptions, solve
-from dsa110_assets.calibration.structure import BaselineSums, Gaussian
+from dsa110_assets.calibration.structure import BaselineSums
 from dsa110_assets.errors import BadDataError
 from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.sky.structures import POINT, Gaussian
 
 ARCSEC = np.deg2rad(1 / 3600)
 SIZE = Gaussian((20 * ARCSEC) ** 2, 0.3 * (15 * ARCSEC) ** 2, (12 * ARCSEC) ** 2)
@@ -90,7 +91,7 @@ def test_the_resolved_model_is_made_in_parts_as_it_is_whole(observation):
     whole = predicted(obs.vis, field)
     some = np.array([3, 7, 20])
     np.testing.assert_allclose(prediction(obs.vis, field).during(1, 4)(some), whole[1:4, some], atol=1e-5)
-    assert np.abs(whole - predicted(obs.vis, replace(field, size=structure.POINT))).max() > 0.1
+    assert np.abs(whole - predicted(obs.vis, replace(field, size=POINT))).max() > 0.1
 
 
 def test_a_robust_mean_has_the_error_it_says():
