@@ -96,6 +96,8 @@ def backup(
     kept = keep or load_thresholds(configured.thresholds_path, store.root / IN_FORCE).keep_backups
     made = backups.backup(store, destination or configured.backups_path, keep=kept, dagster=housekeeping.dagster_of(configured))
     console.say(f"{made.path}: {console.size_text(made.size_bytes)}, {made.caltables} caltable products")
+    for reason in made.left_out:
+        console.say(f"left out: {reason}")
 
 
 @commands.command(epilog="Example: dsa110 archive restore /mnt/backup/backup-20260125T223000")
