@@ -10,6 +10,7 @@ import dagster as dg
 
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.orchestration import checks, measuring, publishing, recipes, rules
+from dsa110_assets.orchestration.instance import events
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
