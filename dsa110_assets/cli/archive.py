@@ -141,10 +141,10 @@ def retain(
     from dsa110_assets.archive import retention
     from dsa110_assets.orchestration.housekeeping import CONSUMERS
     from dsa110_assets.orchestration.resources import IN_FORCE
-    from dsa110_assets.thresholds import load_thresholds
+    from dsa110_assets.thresholds import chosen_thresholds, load_thresholds
 
     configured, store = _open()
-    limits = load_thresholds(configured.thresholds_path, store.root / IN_FORCE)
+    limits = (load_thresholds if dry_run else chosen_thresholds)(configured.thresholds_path, store.root / IN_FORCE)
     decisions = retention.retain(store, limits, CONSUMERS, dry_run=dry_run)
     if as_json:
         rows = [{"product_id": d.product.id, "remove": d.remove, "reason": d.reason,

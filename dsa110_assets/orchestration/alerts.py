@@ -105,7 +105,7 @@ def disk_changes(shortage: str | None, before: str | None) -> tuple[list[Alert],
 
 def thresholds_changes(refused: str | None, before: str | None) -> tuple[list[Alert], str]:
     """An alert when the thresholds file is refused, one when it is right again, and the state to compare with next time."""
-    title = "thresholds are refused: the limits last in force stay"
+    title = "thresholds are refused: the limits last in force stay, or else the defaults"
     return _changes(refused, before, title, "thresholds are right again", "they are in force from now on")
 
 

@@ -77,7 +77,7 @@ def retain(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform])
     from dsa110_assets.archive import retention
 
     with policy.decided(context.retry_number):
-        decisions = retention.retain(platform.archive, platform.thresholds, CONSUMERS, dry_run=False)
+        decisions = retention.retain(platform.archive, platform.chosen_thresholds, CONSUMERS, dry_run=False)
     gone = [decision.product for decision in decisions if decision.remove]
     context.add_output_metadata({"removed": len(gone), "freed_bytes": sum(product.size_bytes for product in gone)})
 

@@ -17,7 +17,7 @@ import dagster as dg
 import xxhash
 
 from dsa110_assets import heap
-from dsa110_assets.archive import quarantine
+from dsa110_assets.archive import lineage, quarantine
 from dsa110_assets.archive.files import release_lock, wait_lock
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, OverrunError, SilentWrongnessError, WaitingError
@@ -116,6 +116,8 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             draft.metadata["arrays_in_file"] = in_file
             draft.metadata.update(recipes.made_otherwise(archive, settings, ingredients.products))
             draft.metadata["seconds"] = round(time.perf_counter() - began, 3)
+            if refused := platform.refused_thresholds:
+                draft.metadata["thresholds_refused"] = refused
             verdicts = rules.judge(asset, draft.metadata, platform.thresholds)
             _gate(context, recipe, verdicts)
             draft.metadata.update(rules.to_metadata(verdicts))
@@ -179,11 +181,8 @@ def _set_aside_if_hung(context: dg.AssetExecutionContext, platform: Platform, pa
 
 def subband_files(platform: Platform, partition: str | None) -> list[Path]:
     """The raw files of an observation, as its manifest names them; [] for hours and nights."""
-    from dsa110_assets.archive.files import read_json
-
     product = platform.archive.current("subband_group", partition) if partition else None
-    manifest = read_json(product.path / "manifest.json") if product else None
-    return [Path(entry["path"]) for entry in manifest["files"]] if manifest else []
+    return [Path(file.path) for file in lineage.raw_files(product)] if product else []
 
 
 @contextmanager

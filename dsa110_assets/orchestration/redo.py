@@ -36,8 +36,7 @@ def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
     span = plan.Span(now - plan.RECENT, now - plan.SETTLED, plan.NIGHT_REST)
     left_alone = failed_lately(context.instance, now) | in_hand(context.instance)
     requests = redo_requests(platform, span, FOLLOWING, left_alone)
-    reason = None if requests else dg.SkipReason("everything of the last three days is up to date")
-    return dg.SensorResult(run_requests=requests, skip_reason=reason)
+    return _asked(requests, "everything of the last three days is up to date")
 
 
 @dg.sensor(
@@ -49,9 +48,12 @@ def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
 )
 def accepted_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Request the measurement set of every observation that was accepted without one ever being asked for."""
-    requests = left_behind(platform, context.instance)
-    reason = None if requests else dg.SkipReason("every accepted observation was asked for")
-    return dg.SensorResult(run_requests=requests, skip_reason=reason)
+    return _asked(left_behind(platform, context.instance), "every accepted observation was asked for")
+
+
+def _asked(requests: list[dg.RunRequest], otherwise: str, cursor: str | None = None) -> dg.SensorResult:
+    """What a tick asks for, or why for nothing."""
+    return dg.SensorResult(run_requests=requests, skip_reason=None if requests else dg.SkipReason(otherwise), cursor=cursor)
 
 
 def left_behind(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
@@ -121,8 +123,7 @@ def backfill_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePa
         if fresh is not None:
             requests += fresh
             done += [] if fresh else [one.backfill_id]
-    reason = None if requests else dg.SkipReason("no backfill has anything left to follow")
-    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps(done[-FOLLOWED_BACKFILLS:]))
+    return _asked(requests, "no backfill has anything left to follow", json.dumps(done[-FOLLOWED_BACKFILLS:]))
 
 
 def following(platform: Platform, instance: dg.DagsterInstance, backfill_id: str, nights: str) -> list[dg.RunRequest] | None:

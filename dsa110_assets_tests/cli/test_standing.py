@@ -16,7 +16,7 @@ import pytest
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.app import EXIT_CHECKS
 from dsa110_assets.errors import BadDataError
-from dsa110_assets.orchestration import graph, recipes, report, rules
+from dsa110_assets.orchestration import graph, recipes, report, room, rules
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import QUIET, process
 from dsa110_assets.orchestration.resources import Platform
@@ -55,10 +55,8 @@ def run(settings: Settings, partition: str, *assets: str) -> dg.ExecuteInProcess
 
 
 def test_what_failed_and_what_nobody_took_up_is_told(settings: Settings, bare: Run, tmp_path: Path) -> None:
-    """The runs' own limits are wrong: every one fails. Two subbands of another observation wait, a third file is foreign."""
-    wrong = tmp_path / "wrong.toml"
-    wrong.write_text("max_flag_fraction = 7\n")
-    result = run(settings.model_copy(update={"thresholds": wrong}), OBSERVATIONS[0], "subband_group", "measurement_set")
+    """The run's own inbox is away: it fails. Two subbands of another observation wait, a third file is foreign."""
+    result = run(settings.model_copy(update={"inbox": tmp_path / "away"}), OBSERVATIONS[0], "subband_group", "measurement_set")
     assert not result.success
     assert not result.dagster_run.asset_selection
     for path in sorted(settings.inbox.glob("2026-01-25T22:30*"))[2:]:
@@ -68,7 +66,7 @@ def test_what_failed_and_what_nobody_took_up_is_told(settings: Settings, bare: R
     (failed,) = told["failed_runs"]
     assert failed["assets"] == ["measurement_set", "subband_group"]
     assert failed["partition"] == OBSERVATIONS[0]
-    assert "max_flag_fraction = 7" in failed["reason"]
+    assert f"DSA110_INBOX={tmp_path / 'away'}: no such directory" in failed["reason"]
     waiting = {row["observation"]: row for row in told["waiting"]}
     assert waiting.keys() == set(OBSERVATIONS)
     assert {row["next"] for row in waiting.values()} == {"subband_group"}
@@ -155,6 +153,27 @@ def test_the_night_report_names_checks_and_what_failed(settings: Settings, monke
     assert "dynamic_range" not in head
     assert "<td>tile_image: dynamic_range</td>" in text
     assert "<td>hour_mosaic</td><td>2026-01-25T22:00</td><td>BadDataError: broken on purpose</td>" in text
+
+
+def test_limits_that_were_never_right_stop_nothing_and_are_named_in_what_is_made(
+    settings: Settings, bare: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The defaults hold, products say so, and retention removes nothing before somebody has chosen."""
+    monkeypatch.setattr(room, "SMALL_DISK_PART", 0.0)  # the defaults take a developer's nearly full disk for an emergency
+    path = settings.archive.parent / "limits.toml"
+    path.write_text("max_flag_fraction = 7\n")
+    wrong = settings.model_copy(update={"thresholds": path})
+    assert process(wrong, through="subband_group").failed == ()
+    told = f"thresholds {path}: max_flag_fraction = 7: Input should be less than or equal to 1; correct it, it is read again at once"
+    for product in Archive(wrong.archive).products("subband_group"):
+        assert product.metadata["thresholds_refused"] == told
+    done = bare("archive", "retain", **environment(wrong))
+    assert done.status == 1
+    assert f"{told}; nothing is removed before that" in done.err.replace("\n", " ")
+    assert bare("archive", "retain", "--dry-run", "--json", **environment(wrong)).json
+    findings = {one["check"]: one for one in bare("doctor", "--json", **environment(wrong)).json}
+    assert findings["thresholds"] == {"check": "thresholds", "ok": False, "found": told} | {"remedy": findings["thresholds"]["remedy"]}
+    assert "where none are known, the defaults" in findings["thresholds"]["remedy"]
 
 
 def test_a_typo_in_the_limits_fails_no_run_and_is_found(settings: Settings, bare: Run) -> None:

@@ -20,7 +20,7 @@ from dsa110_assets.archive.index import quarantine as table
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli import runs
 from dsa110_assets.errors import SilentWrongnessError
-from dsa110_assets.orchestration import alerts, inbox, looking, plan, redo
+from dsa110_assets.orchestration import alerts, inbox, looking, plan, recipes, redo
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.backfill import backfill
 from dsa110_assets.orchestration.housekeeping import CONSUMERS
@@ -159,6 +159,8 @@ def test_a_manifest_of_other_contents_does_not_stop_the_look_at_the_inbox(settin
         (path.with_suffix(".copy")).write_bytes(path.read_bytes())
         path.with_suffix(".copy").replace(path)  # another time of change: the manifests are asked for the digests
     assert [one.observation for one in plan.look_again(archive, settings).ready()] == list(TIMES)
+    assert [recipes.raw_files_there(product) for product in archive.products("subband_group")] == [False] * 3
+    assert [archive.lineage(product.id).files() for product in archive.products("subband_group")] == [()] * 3
 
 
 @pytest.fixture
