@@ -297,14 +297,15 @@ def _sweep_record(archive: Archive, path: Path, known: Mapping[str, bool], done:
 
 def _sweep_version(archive: Archive, path: Path, known: Mapping[str, bool], done: Swept) -> None:
     """Adopt an orphan, complete a removal, bring the row in line with the state file."""
-    state = _state(path.with_name(f"{path.name}.state.json"))
+    beside = path.with_name(f"{path.name}.state.json")
+    state = _state(beside)
     name = naming.parse_directory(path.relative_to(archive.root))
     assert name is not None
     if name.id in known:
         if known[name.id]:  # its row says that retention has taken it
             retention.take_data(archive, archive.get(name.id))
             done.removed.append(path)
-        elif state:
+        elif beside.exists():
             archive.index.write(lambda c: rows.apply_state(c, name.id, state))
         return
     sidecar, why = _believe(archive.root, path)

@@ -23,7 +23,10 @@ READING = (
     ["archive", "verify"], ["archive", "retain", "--dry-run"], ["process", "--dry-run"], ["backfill", "--nights", NIGHT, "--dry-run"],
 )  # fmt: skip
 WRITING = (["archive", "pin", TILE, "--reason", "x"], ["process"], ["calibration", "reject", TABLES, "--reason", "x"], ["doctor", "--json"])
-PAGES = ("/", "/metrics", "/healthz", "/api/status", "/api/products", "/observations", "/nights", f"/nights/{NIGHT}", "/calibration", "/sources", "/candidates")
+PAGES = (
+    "/", "/metrics", "/healthz", "/api/status", "/api/products", "/observations", "/nights", f"/nights/{NIGHT}", "/calibration",
+    "/sources", "/candidates",
+)  # fmt: skip
 INSIDE = """
 import contextlib, io, json, os, subprocess, sys
 subprocess.run(["mount", "--bind", place := sys.argv[1], place], check=True)
@@ -44,7 +47,8 @@ import dsa110_assets as dsa
 archive = dsa.open_archive()
 image = archive.image("2026-01-25T22:05")
 analyst = [len(archive.products()), image.data.size, len(archive.sources()), len(archive.variables(0.5)),
-    archive.lineage(image).product.id, len(archive.light_curve(sys.argv[3])), all(path.is_dir() for path in archive.caltables(at="2026-01-25T22:25").paths)]
+    archive.lineage(image).product.id, len(archive.light_curve(sys.argv[3])),
+    all(path.is_dir() for path in archive.caltables(at="2026-01-25T22:25").paths)]
 from pathlib import Path
 from dsa110_assets.portal.app import create_app
 from dsa110_assets_tests.portal.conftest import ask
