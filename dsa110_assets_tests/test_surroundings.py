@@ -25,6 +25,8 @@ import numpy as np
 from dsa110_assets import surroundings
 from dsa110_assets.imaging import statistics
 from dsa110_assets.visibilities import reader, sumthreshold
+
+pytestmark = pytest.mark.row(48, cases="surroundings worked around or told")
 print(reader._not_finite(np.int64(1)), surroundings.kernels_place(), sorted(surroundings.completed))
 """
 

@@ -55,6 +55,7 @@ def test_retention_names_assets_and_keeps_the_other_defaults(tmp_path):
         ("half a line", "cannot be read"),
     ],
 )
+@pytest.mark.row(42, cases="mistakes named with file, key and value")
 def test_a_wrong_file_is_refused_naming_what_is_wrong(tmp_path, line, match):
     path = tmp_path / "t.toml"
     path.write_text(f"min_solution_snr = 4\n{line}\n")
@@ -88,6 +89,7 @@ def test_a_change_is_seen_and_logged_and_a_wrong_one_keeps_the_last_good(tmp_pat
         assert load_thresholds(path) == Thresholds()
 
 
+@pytest.mark.row(42)
 def test_another_process_keeps_to_the_last_good_limits_while_the_file_is_wrong(tmp_path):
     """What a fresh process sees is what `ThresholdFile` sees: every run is one."""
     path, kept = tmp_path / "t.toml", tmp_path / "kept.json"
@@ -118,6 +120,7 @@ def test_kept_limits_that_are_none_do_not_count(tmp_path, text):
     assert file.guessed
 
 
+@pytest.mark.row(42)
 def test_a_file_that_was_never_right_means_the_defaults_and_nothing_is_removed_by_them(tmp_path, caplog):
     path, kept = tmp_path / "t.toml", tmp_path / "kept.json"
     path.write_text("[retention_days]\nmeasurement_set = -7\n")

@@ -15,6 +15,8 @@ from dsa110_assets.errors import ConfigurationError
 FORKED = """
 import multiprocessing, sys
 from multiprocessing import forkserver
+
+pytestmark = pytest.mark.row(48, cases="socket places worked around or told")
 if "fit" in sys.argv:
     from dsa110_assets.cli import sockets
     sockets.fit()

@@ -19,6 +19,8 @@ from dsa110_assets.orchestration.process import QUIET
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets_tests.tiny import tiny_settings
 
+pytestmark = pytest.mark.row(44, cases="cases in which every alert is sent once")
+
 KEY = dg.AssetKey("measurement_set")
 CHECK = dg.AssetCheckKey(KEY, "flag_fraction")
 

@@ -29,6 +29,8 @@ from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
 
+pytestmark = pytest.mark.row(41, cases="torn and foreign records that stop no other")
+
 MADE = {"settings": {}, "code_version": "1", "run_id": "run"}
 TIMES = ("2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30")
 RECORD = {
