@@ -13,6 +13,8 @@ import pytest
 
 import dsa110_assets
 
+pytestmark = pytest.mark.row(48, cases="surroundings worked around or told")
+
 PACKAGE = Path(dsa110_assets.__file__).parent
 TABLE = """
 import sys, dsa110_assets
@@ -25,8 +27,6 @@ import numpy as np
 from dsa110_assets import surroundings
 from dsa110_assets.imaging import statistics
 from dsa110_assets.visibilities import reader, sumthreshold
-
-pytestmark = pytest.mark.row(48, cases="surroundings worked around or told")
 print(reader._not_finite(np.int64(1)), surroundings.kernels_place(), sorted(surroundings.completed))
 """
 
