@@ -6,7 +6,8 @@
     measurement_set = 14
 
 Everything has a default, so the file may be missing. While it is wrong, the last good one stays in force, also for
-processes that start meanwhile: whoever may write the archive keeps a copy of what is in force there.
+processes that start meanwhile: whoever may write the archive keeps a copy of what is in force there. Where none was ever
+right, the defaults hold, and nothing is removed by them.
 """
 
 from __future__ import annotations
@@ -227,29 +228,31 @@ _Stamp = tuple[int, int, int] | None
 class ThresholdFile:
     """One thresholds file, followed: `current()` is always the last good state of it, also of an earlier process's.
 
-    `kept` is where that state is kept from one process to the next (None: nowhere).
+    `kept` is where that state is kept from one process to the next (None: nowhere). `refused` says what is wrong with the file
+    as it is now, None if nothing; `guessed` that no state of it was ever good, so that the defaults stand in.
     """
 
     def __init__(self, path: Path, kept: Path | None = None) -> None:
         self.path, self.kept = path, kept
         self._stamp: _Stamp = (-1, -1, -1)
         self._good: Thresholds | None = None
+        self.refused: str | None = None
+        self.guessed = False
         self._lock = threading.Lock()
 
     def current(self) -> Thresholds:
-        """The thresholds in force. Raises ConfigurationError only if the file was never right as far as is known."""
+        """The thresholds in force: the file's, else the last good ones, else the defaults."""
         with self._lock:
             stamp = _stamp(self.path)
             if stamp == self._stamp and self._good is not None:
                 return self._good
             try:
-                new = read(self.path)
+                new, self.refused, self.guessed = read(self.path), None, False
             except ConfigurationError as error:
                 good = self._good or (None if self.kept is None else _read_kept(self.kept))
-                if good is None:
-                    raise
-                log.error("%s; the thresholds in force stay as they were", error)
-                new = good
+                self.refused, self.guessed = str(error), self.guessed or good is None
+                new = good or Thresholds()
+                log.error("%s; %s", error, "until then the defaults hold" if self.guessed else "the thresholds in force stay as they were")
             else:
                 _log_changes(self.path, self._good, new)
                 if self.kept is not None:
@@ -266,11 +269,30 @@ def load_thresholds(path: Path, kept: Path | None = None) -> Thresholds:
     """The thresholds in force from `path`, which is read again when it has changed.
 
     A missing file means the defaults. A wrong one is logged, and the last good one stays in force, which is kept in the file
-    `kept` for other processes. Raises ConfigurationError, naming file and field, if none is known that was right.
+    `kept` for other processes; the defaults hold if none is known that was right.
     """
+    return _file(path, kept).current()
+
+
+def chosen_thresholds(path: Path, kept: Path | None = None) -> Thresholds:
+    """The thresholds in force, for what cannot be undone. ConfigurationError if only the defaults stand in for a wrong file."""
+    file = _file(path, kept)
+    limits = file.current()
+    if file.guessed:
+        raise ConfigurationError(f"{file.refused}; nothing is removed before that")
+    return limits
+
+
+def refused_thresholds(path: Path, kept: Path | None = None) -> str | None:
+    """What is wrong with the thresholds file as it is now, and what to do; None if nothing."""
+    file = _file(path, kept)
+    file.current()
+    return file.refused
+
+
+def _file(path: Path, kept: Path | None) -> ThresholdFile:
     with _followed_lock:
-        file = _followed.setdefault((path.absolute(), kept), ThresholdFile(path.absolute(), kept))
-    return file.current()
+        return _followed.setdefault((path.absolute(), kept), ThresholdFile(path.absolute(), kept))
 
 
 def _keep(kept: Path, good: Thresholds) -> None:
@@ -301,13 +323,13 @@ def read(path: Path) -> Thresholds:
     except FileNotFoundError:
         return Thresholds()
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"thresholds {path} cannot be read: {error}") from None
+        raise ConfigurationError(f"thresholds {path} cannot be read: {error}; correct it, it is read again at once") from None
     if isinstance(contents.get("retention_days"), dict):
         contents["retention_days"] = _RETENTION_DAYS | contents["retention_days"]
     try:
         return Thresholds(**contents)
     except ValidationError as error:
-        raise ConfigurationError(f"thresholds {path}: {_sentence(error)}") from None
+        raise ConfigurationError(f"thresholds {path}: {_sentence(error)}; correct it, it is read again at once") from None
 
 
 def describe(thresholds: Thresholds) -> list[tuple[str, str, str, str]]:

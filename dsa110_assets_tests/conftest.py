@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from astropy.utils import iers
 
+from dsa110_assets_tests.faults.figures import chosen_rows, record_outcome
 from dsa110_assets_tests.postgres import private_server
 from dsa110_assets_tests.tiny import (  # noqa: F401  fixtures of every folder
     finished_run,
@@ -22,6 +23,28 @@ from dsa110_assets_tests.tiny import (  # noqa: F401  fixtures of every folder
 # what tests compare with is the bulletins as installed: no network
 iers.conf.auto_download = False
 iers.conf.auto_max_age = None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Record a test's outcome under each row of ops/RELIABILITY.md it is marked with."""
+    report = yield
+    if report.when == "call" or report.outcome != "passed":
+        for mark in item.iter_markers("row"):
+            for row in mark.args:
+                record_outcome(row, item.nodeid, report.outcome, report.duration, mark.kwargs.get("cases", ""))
+    return report
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave only the tests of the rows that `ops/reliability --rows` asks for."""
+    rows = chosen_rows()
+    if rows is not None:
+        left_out = [item for item in items if rows.isdisjoint(row for mark in item.iter_markers("row") for row in mark.args)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.fixture(scope="session", autouse=True)

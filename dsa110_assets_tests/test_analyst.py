@@ -47,6 +47,7 @@ def test_products_are_a_frame_with_the_figures_as_columns(archive: AnalystArchiv
 @pytest.mark.parametrize(
     "since", ["2026-01-26", datetime(2026, 1, 26, tzinfo=UTC), Time("2026-01-26"), 61066.0]
 )
+@pytest.mark.row(52, cases="forms of times taken")
 def test_times_come_in_every_form(archive: AnalystArchive, since: object) -> None:
     assert len(archive.products("tile_image", since=since)) == 2  # type: ignore[arg-type]
 
@@ -57,6 +58,7 @@ def test_times_come_in_every_form(archive: AnalystArchive, since: object) -> Non
      np.float64(61066), np.float32(61066), np.int64(61066), np.str_("2026-01-26"), pd.Timestamp("2026-01-26"), np.array(61066.0),
      pd.Timestamp("2026-01-26T01:00", tz="Europe/Paris"), datetime(2026, 1, 26)],
 )  # fmt: skip
+@pytest.mark.row(52, cases="forms of times taken")
 def test_times_come_as_numpy_and_pandas_have_them(archive: AnalystArchive, since: object) -> None:
     assert len(archive.products("tile_image", since=since)) == 2  # type: ignore[arg-type]
 
@@ -74,6 +76,7 @@ def test_a_date_bounds_its_whole_day(archive: AnalystArchive, day: object) -> No
     [np.datetime64("2026-01-25T22:05"), np.datetime64("2026-01-25T22:07:31.123456789"), datetime(2026, 1, 25, 22, 6),
      Time("2026-01-25T22:05"), np.float64(Time("2026-01-25T22:06").mjd), pd.Timestamp("2026-01-25T22:05", tz="UTC"), np.str_(WINDOW)],
 )  # fmt: skip
+@pytest.mark.row(52, cases="forms of times taken")
 def test_windows_are_named_by_any_kind_of_time(archive: AnalystArchive, window: object) -> None:
     assert archive.image(window).product_id == TILE  # type: ignore[arg-type]
     assert archive.caltables(at=window).product_id == archive.caltables(at=WINDOW).product_id  # type: ignore[arg-type]
@@ -84,6 +87,7 @@ def test_windows_are_named_by_any_kind_of_time(archive: AnalystArchive, window: 
     [np.nan, np.inf, 2461066.5, 1.0, True, np.bool_(True), np.datetime64("NaT"), pd.NaT, "soon", np.array([61066.0, 61067.0]), [], {}, None,
      b"2026", 1e300, np.datetime64("20000-01-01"), "0001-01-01T00:00+05:00"],
 )  # fmt: skip
+@pytest.mark.row(52, cases="no times, told so")
 def test_what_is_no_time_is_told_so(archive: AnalystArchive, wrong: object) -> None:
     """A Julian date, too: taken for a modified one it would be of the year 8597."""
     with pytest.raises(NotFoundError):

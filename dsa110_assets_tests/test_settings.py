@@ -129,6 +129,7 @@ def test_a_mistake_is_one_sentence_naming_variable_and_value(monkeypatch, name, 
 
 @pytest.mark.parametrize("blank", ["", " \t"])
 @pytest.mark.parametrize("name", sorted(settings._variables()))
+@pytest.mark.row(50, cases="blank settings that change nothing")
 def test_a_blank_variable_is_as_if_it_were_not_there(monkeypatch, name, blank):
     """NAME= in an environment file, ${NAME:-} in a compose file: for a path it would be the current directory."""
     monkeypatch.delenv(name, raising=False)
@@ -147,6 +148,7 @@ def what_is_loaded():
 
 
 @pytest.mark.parametrize("name", ["DSA110_INBOX", "DSA110_ARCHIVE"])
+@pytest.mark.row(50)
 def test_a_blank_place_is_no_place(monkeypatch, name):
     monkeypatch.setenv(name, "")
     with pytest.raises(ConfigurationError, match=f"{name} is not set"):

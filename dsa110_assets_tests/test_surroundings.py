@@ -13,6 +13,8 @@ import pytest
 
 import dsa110_assets
 
+pytestmark = pytest.mark.row(48, cases="surroundings worked around or told")
+
 PACKAGE = Path(dsa110_assets.__file__).parent
 TABLE = """
 import sys, dsa110_assets

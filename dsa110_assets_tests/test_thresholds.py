@@ -9,7 +9,7 @@ import pytest
 
 from dsa110_assets import thresholds
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.thresholds import Thresholds, load_thresholds, read
+from dsa110_assets.thresholds import Thresholds, chosen_thresholds, load_thresholds, read, refused_thresholds
 
 
 def test_without_a_file_the_defaults_hold(tmp_path):
@@ -55,12 +55,14 @@ def test_retention_names_assets_and_keeps_the_other_defaults(tmp_path):
         ("half a line", "cannot be read"),
     ],
 )
+@pytest.mark.row(42, cases="mistakes named with file, key and value")
 def test_a_wrong_file_is_refused_naming_what_is_wrong(tmp_path, line, match):
     path = tmp_path / "t.toml"
     path.write_text(f"min_solution_snr = 4\n{line}\n")
     with pytest.raises(ConfigurationError, match=match) as caught:
-        load_thresholds(path)
+        read(path)
     assert str(path) in str(caught.value)
+    assert str(caught.value).endswith("; correct it, it is read again at once")
 
 
 def test_a_change_is_seen_and_logged_and_a_wrong_one_keeps_the_last_good(tmp_path, caplog):
@@ -87,6 +89,7 @@ def test_a_change_is_seen_and_logged_and_a_wrong_one_keeps_the_last_good(tmp_pat
         assert load_thresholds(path) == Thresholds()
 
 
+@pytest.mark.row(42)
 def test_another_process_keeps_to_the_last_good_limits_while_the_file_is_wrong(tmp_path):
     """What a fresh process sees is what `ThresholdFile` sees: every run is one."""
     path, kept = tmp_path / "t.toml", tmp_path / "kept.json"
@@ -112,8 +115,31 @@ def test_kept_limits_that_are_none_do_not_count(tmp_path, text):
     path.write_text("max_flag_fraction = 7\n")
     if text is not None:
         kept.write_text(text)
-    with pytest.raises(ConfigurationError, match="max_flag_fraction = 7"):
-        thresholds.ThresholdFile(path, kept).current()
+    file = thresholds.ThresholdFile(path, kept)
+    assert file.current() == Thresholds()
+    assert file.guessed
+
+
+@pytest.mark.row(42)
+def test_a_file_that_was_never_right_means_the_defaults_and_nothing_is_removed_by_them(tmp_path, caplog):
+    path, kept = tmp_path / "t.toml", tmp_path / "kept.json"
+    path.write_text("[retention_days]\nmeasurement_set = -7\n")
+    for _ in range(3):  # also at later looks, and in what is said to have been in force
+        assert load_thresholds(path, kept) == Thresholds()
+        assert "retention_days.measurement_set = -7" in str(refused_thresholds(path, kept))
+        with pytest.raises(ConfigurationError, match=r"measurement_set = -7.*; nothing is removed before that"):
+            chosen_thresholds(path, kept)
+    assert caplog.text.count("until then the defaults hold") == 1
+    path.write_text("half a line")
+    with pytest.raises(ConfigurationError, match=r"cannot be read.*nothing is removed"):
+        chosen_thresholds(path, kept)
+    assert not kept.exists()
+    path.write_text("[retention_days]\nmeasurement_set = 7\n")
+    assert chosen_thresholds(path, kept).retention_days["measurement_set"] == 7
+    assert refused_thresholds(path, kept) is None
+    path.write_text("half a line again")
+    assert chosen_thresholds(path, kept).retention_days["measurement_set"] == 7
+    assert "cannot be read" in str(refused_thresholds(path, kept))
 
 
 def test_where_nothing_can_be_kept_the_file_holds_as_before(tmp_path):

@@ -117,3 +117,20 @@ def cut_short(path: Path, size: int) -> None:
     copy = path.with_suffix(".copy")
     copy.write_bytes(path.read_bytes()[:size])
     copy.replace(path)
+
+
+def spoil_data(path: Path) -> None:
+    """Replace a subband file by one of good header whose visibilities are packed and do not unpack."""
+    import h5py
+
+    content = path.read_bytes()
+    path.unlink()  # hard links share their bytes with other tests
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        data = file["Data/visdata"][()]
+        del file["Data/visdata"]
+        file.create_dataset("Data/visdata", data=data, chunks=True, compression="gzip")
+        place = file["Data/visdata"].id.get_chunk_info(0)
+    with path.open("r+b") as handle:
+        handle.seek(place.byte_offset + place.size // 2)
+        handle.write(b"\xff" * 16)

@@ -1,4 +1,4 @@
-"""The command behind `ops/reliability`: run the fault tests, and put what they measured into ops/RELIABILITY.md."""
+"""The command behind `ops/reliability`: run the tests of its rows, and put what they measured into ops/RELIABILITY.md."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from typing import Any
 
 OPS = Path(__file__).resolve().parent
 TABLE = OPS / "RELIABILITY.md"
-TESTS = "dsa110_assets_tests/faults"
-FOLDER_VARIABLE = "RELIABILITY_FIGURES"
+TESTS = "dsa110_assets_tests"
+FOLDER_VARIABLE, ROWS_VARIABLE = "RELIABILITY_FIGURES", "RELIABILITY_ROWS"
 
 
 @dataclass
 class Measured:
-    """What is known about one row: figures by name, and the tests with their outcome and seconds."""
+    """What is known about one row: figures by name, the tests with their outcome, of which cases each is one, and seconds."""
 
     figures: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     outcomes: dict[str, str] = field(default_factory=dict)
+    cases: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     seconds: float = 0.0
 
     @property
@@ -35,15 +36,18 @@ class Measured:
         skipped = sum(outcome == "skipped" for outcome in self.outcomes.values())
         told = f"FAILED: {', '.join(failed)}" if failed else f"{len(self.outcomes) - skipped} tests passed"
         told += f", {skipped} skipped" if skipped else ""
-        figures = "; ".join(f"{name}: {shown(values)}" for name, values in self.figures.items())
-        return figures or "–", f"{datetime.now(UTC):%Y-%m-%d}: {told}, {self.seconds:.0f} s"
+        figures = [f"{name}: {shown(values)}" for name, values in self.figures.items()]
+        for name, tests in self.cases.items():
+            figures.append(f"{name}: {sum(self.outcomes[test] == 'passed' for test in tests)} of {len(tests)}")
+        return "; ".join(figures) or "–", f"{datetime.now(UTC):%Y-%m-%d}: {told}, {self.seconds:.0f} s"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run pytest over the fault tests with these arguments; its exit status."""
+def main(arguments: list[str]) -> int:
+    """Run pytest over the tests of the rows (those after `--rows`, or all) with these arguments; its exit status."""
+    rows, others = (arguments[1], arguments[2:]) if arguments[:1] == ["--rows"] else ("", arguments)
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, FOLDER_VARIABLE: folder}
-        command = [sys.executable, "-m", "pytest", "-m", "live or not live", TESTS, *arguments]
+        environment = {**os.environ, FOLDER_VARIABLE: folder, ROWS_VARIABLE: rows}
+        command = [sys.executable, "-m", "pytest", "-m", "row", TESTS, *others]
         status = subprocess.run(command, cwd=OPS.parent, env=environment).returncode
         measured = collect(line for path in sorted(Path(folder).glob("*.jsonl")) for line in path.read_text().splitlines())
     TABLE.write_text(renew(TABLE.read_text(), {row: one.cells for row, one in measured.items()}))
@@ -61,6 +65,8 @@ def collect(lines: Any) -> dict[int, Measured]:
         else:
             worst = sorted([row.outcomes.get(told["test"], "passed"), told["outcome"]], key=("passed", "skipped", "failed").index)[-1]
             row.outcomes[told["test"]] = worst
+            if told["cases"]:
+                row.cases[told["cases"]].add(told["test"])
             row.seconds += told["seconds"]
     return dict(rows)
 

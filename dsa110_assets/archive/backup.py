@@ -12,6 +12,7 @@ After a restore, `integrity.sweep` adopts the products the snapshot did not know
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.archive.store import MARKER, Archive
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError
 
+log = logging.getLogger(__name__)
 _NAME = re.compile(r"backup-\d{8}T\d{6}(-\d+)?")
 
 
@@ -39,12 +41,14 @@ class Dagster:
 
 @dataclass(frozen=True)
 class Backup:
-    """One finished backup: where, when, how large, and how many caltables products it holds."""
+    """One finished backup: where, when, how large, and how many caltables products it holds. `left_out` are single runs of
+    Dagster's whose databases are damaged, each with the reason."""
 
     path: Path
     at: datetime
     size_bytes: int
     caltables: int
+    left_out: tuple[str, ...] = ()
 
 
 def backup(
@@ -64,12 +68,12 @@ def backup(
             shutil.copy2(archive.root / MARKER, temporary / MARKER)
             archive.index.read(lambda _: None)  # a clear error where it is missing or damaged
             databases.dump(archive.index.url, temporary, "index")
-            if dagster is not None:
-                _dump_dagster(dagster, temporary)
+            left_out = _dump_dagster(dagster, temporary) if dagster is not None else ()
             caltables = _copy_files(archive, temporary / "files")
             digests = dict(_digests(temporary))
             files.write_json(
-                temporary / "manifest.json", {"at": at.isoformat(), "files": digests, "caltables": caltables}
+                temporary / "manifest.json",
+                {"at": at.isoformat(), "files": digests, "caltables": caltables, "left_out": list(left_out)},
             )
             sealed = files.seal(temporary, durable=True)
             path = _free_name(destination, at)
@@ -78,24 +82,28 @@ def backup(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         _rotate(destination, keep)
-    return Backup(path, at, sealed.size_bytes, caltables)
+    return Backup(path, at, sealed.size_bytes, caltables, left_out)
 
 
 def backups(destination: Path) -> list[Backup]:
     """The finished backups in `destination`, oldest first."""
     found = []
     for path in sorted(destination.glob("backup-*")) if destination.is_dir() else []:
-        manifest = files.read_json(path / "manifest.json")
-        if _NAME.fullmatch(path.name) and isinstance(manifest, dict):
-            at = datetime.fromisoformat(manifest["at"])
-            found.append(Backup(path, at, files.size(path), manifest["caltables"]))
+        if not _NAME.fullmatch(path.name):
+            continue
+        try:
+            manifest = files.read_json(path / "manifest.json")
+            at = datetime.fromisoformat(manifest["at"]).astimezone(UTC)
+            found.append(Backup(path, at, files.size(path), int(manifest["caltables"]), tuple(manifest.get("left_out", ()))))
+        except (LookupError, TypeError, ValueError, OSError, SilentWrongnessError) as error:
+            log.warning("%s is no finished backup and is left alone: %s", path, error)
     return sorted(found, key=lambda one: (one.at, one.path.name))
 
 
 def verify_backup(path: Path) -> list[str]:
     """What is wrong with a backup; [] if every file is as it was written."""
     manifest = files.read_json(path / "manifest.json")
-    if not isinstance(manifest, dict):
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         return [f"{path}: manifest.json is missing or unreadable"]
     expected, found = manifest["files"], dict(_digests(path))
     names = sorted(expected.keys() | found.keys())
@@ -128,15 +136,23 @@ def restore(path: Path, root: Path, database_url: str | None = None, dagster: Da
         _bring_back(path / "files", archive.root)
 
 
-def _dump_dagster(dagster: Dagster, directory: Path) -> None:
-    """Snapshots of Dagster's databases, and its configuration."""
+def _dump_dagster(dagster: Dagster, directory: Path) -> tuple[str, ...]:
+    """Snapshots of Dagster's databases, and its configuration. Returns what is left out: runs whose own database is damaged."""
+    left_out = []
     if dagster.url is not None:
         databases.dump(normalise_url(dagster.url, "DAGSTER_PG_URL"), directory, "dagster")
     for source in sorted(dagster.home.rglob("*.db")) if dagster.url is None else ():
-        databases.dump_sqlite(source, directory / "dagster" / source.relative_to(dagster.home))
+        try:
+            databases.dump_sqlite(source, directory / "dagster" / source.relative_to(dagster.home))
+        except SilentWrongnessError as error:
+            if source.parent.name != "runs" or source.name == "index.db":
+                raise
+            log.error("left out of the backup, the others are in it: %s", error)
+            left_out.append(str(error))
     if (dagster.home / "dagster.yaml").exists():
         (directory / "dagster").mkdir(exist_ok=True)
         shutil.copy2(dagster.home / "dagster.yaml", directory / "dagster" / "dagster.yaml")
+    return tuple(left_out)
 
 
 def _load_dagster(dagster: Dagster, path: Path) -> None:

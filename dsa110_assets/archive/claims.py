@@ -10,6 +10,7 @@ retention keeps what a claim reads.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from dsa110_assets.archive import files
 from dsa110_assets.errors import DsaError
 
+log = logging.getLogger(__name__)
 DIRECTORY = ".open"
 
 
@@ -70,14 +72,18 @@ def claim(
 
 def claims(root: Path) -> list[Claim]:
     """Every claim, of the living and of the dead."""
-    folder = root / DIRECTORY
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    found = [(name, files.read_json(folder / name)) for name in names if not name.startswith(".")]
-    return [
-        Claim(name, tuple(PurePosixPath(place) for place in told["places"]), tuple(told["reads"]))
-        for name, told in found
-        if isinstance(told, dict)
-    ]
+    return [read(root, name) for name in unfinished(root) if not name.startswith(".")]
+
+
+def read(root: Path, name: str) -> Claim:
+    """The claim of this name. What is none of ours, or is gone meanwhile, claims nothing."""
+    told = files.read_json(root / DIRECTORY / name)
+    try:
+        return Claim(name, tuple(PurePosixPath(place) for place in told["places"]), tuple(map(str, told["reads"])))
+    except (KeyError, TypeError) as error:
+        if told is not None:
+            log.error("%s is no claim of this archive (%s) and claims nothing", root / DIRECTORY / name, error)
+        return Claim(name, (), ())
 
 
 def read_now(root: Path) -> set[str]:

@@ -55,14 +55,20 @@ def load(url: URL, directory: Path, name: str) -> None:
 def dump_sqlite(source: Path, target: Path) -> None:
     """A snapshot of one SQLite file, also while others write. SilentWrongnessError if it comes out damaged."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        closing(connect_to_read(source)) as opened,
-        closing(sqlite3.connect(target)) as copy,
-    ):
-        opened.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole without its -wal
-        verdict = copy.execute("PRAGMA integrity_check").fetchone()[0]
+    try:
+        with (
+            closing(connect_to_read(source)) as opened,
+            closing(sqlite3.connect(target)) as copy,
+        ):
+            opened.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole without its -wal
+            verdict = copy.execute("PRAGMA integrity_check").fetchone()[0]
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        verdict = str(error)
     if verdict != "ok":
+        target.unlink(missing_ok=True)
         raise SilentWrongnessError(f"the snapshot of {source} is damaged ({verdict}); the disk may be failing")
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from dsa110_assets.archive import claims, cold, files, naming, quarantine, retention, rows
-from dsa110_assets.archive.product import Json, Product
+from dsa110_assets.archive.product import Json, Product, flaw
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError, SilentWrongnessError
 
@@ -92,7 +92,7 @@ def sweep(archive: Archive, *, everywhere: bool = False, min_age_s: float = TEMP
         for place in _places(archive.root):
             with _left(place, done):
                 _sweep_place(archive, place, known, min_age_s, done)
-        for told in quarantine.sidecars(archive.root):
+        for told in quarantine.sidecars(archive.root, done.left):
             archive.index.write(partial(quarantine.store, contents=told))
     return done
 
@@ -131,7 +131,7 @@ def reindex(root: Path, database_url: str | None = None) -> Reindexed:
     found = sorted(
         _sidecars(archive.root, done), key=lambda pair: (pair[0]["created_at"], pair[0]["version"])
     )
-    records = list(quarantine.sidecars(archive.root))
+    records = list(quarantine.sidecars(archive.root, done.refused))
 
     def work(connection: Connection) -> None:
         for sidecar, state in found:
@@ -170,25 +170,42 @@ def _sidecars(root: Path, done: Reindexed) -> Iterator[tuple[Json, Json]]:
         for path in sorted(place.iterdir()):
             if not path.name.startswith("v"):
                 continue
-            if path.name.endswith(".state.json"):
-                state = files.read_json(path) or {}
-                directory = path.with_name(path.name.removesuffix(".state.json"))
-                if state.get("record") and not directory.exists():
-                    yield state["record"], state
-            elif _is_version(root, path):
-                sidecar, why = _believe(root, path)
-                if why:
-                    done.refused[path] = why
-                else:
-                    yield sidecar, files.read_json(path.with_name(f"{path.name}.state.json")) or {}
+            try:
+                if path.name.endswith(".state.json"):
+                    state = _state(path)
+                    if state.get("record") and not path.with_name(path.name.removesuffix(".state.json")).exists():
+                        yield state["record"], state
+                elif _is_version(root, path):
+                    sidecar, why = _believe(root, path)
+                    if why:
+                        raise SilentWrongnessError(why)
+                    yield sidecar, _state(path.with_name(f"{path.name}.state.json"))
+            except (OSError, SilentWrongnessError) as error:
+                done.refused[path] = str(error)
+
+
+def _state(path: Path) -> Json:
+    """A state file's contents, {} where there is none. SilentWrongnessError for a torn or foreign one: what it said is not known."""
+    told = files.read_json(path)
+    if told is None and not path.exists():
+        return {}
+    why = "" if isinstance(told, dict) and isinstance(told.get("rejected_sets", {}), dict) else "is no state of a product"
+    if not why and told.get("record"):
+        why = flaw(told["record"])
+    if why:
+        raise SilentWrongnessError(f"{path} {why}; bring it back from a backup, or remove it")
+    state: Json = told
+    return state
 
 
 def _believe(root: Path, path: Path) -> tuple[Json, str]:
     """A product directory's sidecar, and why it cannot be believed ('' if it can)."""
     sidecar = files.read_json(path / naming.SIDECAR)
     name = naming.parse_directory(path.relative_to(root))
-    if not isinstance(sidecar, dict) or name is None:
-        return {}, f"{naming.SIDECAR} is missing or unreadable"
+    if why := flaw(sidecar):
+        return {}, f"{naming.SIDECAR} {why}"
+    if name is None:
+        return {}, f"{path} is named as no product is"
     if sidecar.get("id") != name.id:
         return {}, f"{naming.SIDECAR} describes {sidecar.get('id')}"
     try:
@@ -224,8 +241,8 @@ def _sweep_claim(archive: Archive, name: str, min_age_s: float, done: Swept) -> 
         if not mine:
             done.left[path] = "is being worked on"
             return
-        for place in (files.read_json(path) or {}).get("places", ()):
-            _settle(archive, PurePosixPath(place), min_age_s, done, name)
+        for place in claims.read(archive.root, name).places:
+            _settle(archive, place, min_age_s, done, name)
 
 
 def _sweep_place(archive: Archive, place: Path, known: Mapping[str, bool], min_age_s: float, done: Swept, mine: str = "") -> None:
@@ -266,7 +283,7 @@ def _remove_old_file(path: Path, min_age_s: float, done: Swept) -> None:
 
 def _sweep_record(archive: Archive, path: Path, known: Mapping[str, bool], done: Swept) -> None:
     """A product whose data are gone and whose record stays: its row may be of a time before retention took them."""
-    state = files.read_json(path) or {}
+    state = _state(path)
     if not state.get("record") or path.with_name(path.name.removesuffix(".state.json")).exists():
         return
     product_id = state["record"]["id"]
@@ -280,15 +297,15 @@ def _sweep_record(archive: Archive, path: Path, known: Mapping[str, bool], done:
 
 def _sweep_version(archive: Archive, path: Path, known: Mapping[str, bool], done: Swept) -> None:
     """Adopt an orphan, complete a removal, bring the row in line with the state file."""
-    told = files.read_json(path.with_name(f"{path.name}.state.json"))
-    state = told or {}
+    beside = path.with_name(f"{path.name}.state.json")
+    state = _state(beside)
     name = naming.parse_directory(path.relative_to(archive.root))
     assert name is not None
     if name.id in known:
         if known[name.id]:  # its row says that retention has taken it
             retention.take_data(archive, archive.get(name.id))
             done.removed.append(path)
-        elif told is not None:
+        elif beside.exists():
             archive.index.write(lambda c: rows.apply_state(c, name.id, state))
         return
     sidecar, why = _believe(archive.root, path)

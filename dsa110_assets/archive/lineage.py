@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from dsa110_assets.archive.product import FileLeaf, LineageNode, Product
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
+log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 
 
@@ -56,16 +58,16 @@ def _build(product: Product, known: dict[str, Product]) -> LineageNode:
             stack += pending
             continue
         stack.pop()
-        nodes[top.id] = LineageNode(top, None, (*(nodes[p.id] for p in inputs), *_leaves(top)))
+        nodes[top.id] = LineageNode(top, None, (*(nodes[p.id] for p in inputs), *(LineageNode(None, leaf) for leaf in raw_files(top))))
     return nodes[product.id]
 
 
-def _leaves(product: Product) -> list[LineageNode]:
-    """The inbox files a product's manifest names; none for products without a manifest."""
-    manifest = files.read_json(product.path / MANIFEST) or {}
-    return [
-        LineageNode(
-            None, FileLeaf(entry["path"], entry.get("size_bytes"), entry.get("digest"), entry.get("subband"))
-        )
-        for entry in manifest.get("files", [])
-    ]
+def raw_files(product: Product) -> list[FileLeaf]:
+    """The inbox files a product's manifest names; none for products without a manifest, or with one of other contents."""
+    try:
+        manifest = files.read_json(product.path / MANIFEST)
+        entries = () if manifest is None else manifest["files"]
+        return [FileLeaf(str(one["path"]), one.get("size_bytes"), one.get("digest"), one.get("subband")) for one in entries]
+    except (AttributeError, LookupError, TypeError) as error:
+        log.warning("%s names no files (%s); run: dsa110 archive verify", product.path / MANIFEST, error)
+        return []

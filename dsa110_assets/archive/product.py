@@ -99,6 +99,29 @@ def record(product: Product) -> Json:
     }
 
 
+_FORMS: dict[str, type | tuple[type, ...]] = {
+    "id": str, "asset": str, "partition": (str, type(None)), "version": int, "inputs": list, "settings": dict,
+    "code_version": str, "engines": dict, "run_id": str, "size_bytes": int, "digest": str, "created_at": str, "metadata": dict,
+}  # fmt: skip
+
+
+def flaw(told: Any) -> str:
+    """Why this JSON is no product's record, '' if it is one: what stands in the index is read with every other product."""
+    if not isinstance(told, dict):
+        return "is missing or unreadable"
+    wrong = [name for name, form in _FORMS.items() if not isinstance(told.get(name, ...), form)]
+    if wrong:
+        return f"is no product's record: {', '.join(wrong)} missing or of another type"
+    try:
+        datetime.fromisoformat(told["created_at"]).astimezone(UTC)
+    except ValueError:
+        return f"is no product's record: created_at={told['created_at']!r} is no time"
+    sets = told.get("caltable_sets", [])
+    if not isinstance(sets, list) or not all(isinstance(one, dict) and {"name", "mid_mjd"} <= one.keys() for one in sets):
+        return "is no product's record: caltable_sets have no name or time"
+    return ""
+
+
 def jsonable(value: Any) -> Any:
     """`value` in JSON's types: numpy scalars and arrays, paths, dates, dataclasses and sets are converted.
 

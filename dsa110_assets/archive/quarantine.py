@@ -7,9 +7,11 @@ Records live in the index and, for rebuilding it, as `<archive>/quarantine/<key>
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from dsa110_assets.errors import NotFoundError
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
+log = logging.getLogger(__name__)
 DIRECTORY = "quarantine"
 
 
@@ -79,13 +82,15 @@ def quarantine(
 def quarantined(archive: Archive, *, released: bool = False, observation: str | None = None) -> list[Quarantined]:
     """What is quarantined now, oldest first; with `released`, also what was and is no more.
 
-    With `observation`, only groups put aside as a whole under that partition.
+    With `observation`, only groups put aside as a whole under that partition. A row that is no record is named in the log and
+    left out.
     """
-    query = sa.select(table.c.contents)
+    query = sa.select(table.c.key, table.c.contents)
     if not released:
         query = query.where(~table.c.released)
-    found = archive.index.read(lambda c: [_from_json(json.loads(text)) for text in c.scalars(query)])
-    wanted = (one for one in found if observation is None or one.observation == observation)
+    rows = archive.index.read(lambda c: c.execute(query).all())
+    found = (_of_row(archive.root, row.key, row.contents) for row in rows)
+    wanted = (one for one in found if one is not None and (observation is None or one.observation == observation))
     return sorted(wanted, key=lambda one: (one.at, one.key))
 
 
@@ -123,11 +128,17 @@ def store(connection: Connection, contents: dict[str, Any]) -> None:
     connection.execute(table.insert(), row)
 
 
-def sidecars(root: Path) -> Iterable[dict[str, Any]]:
-    """The records on disk."""
+def sidecars(root: Path, refused: dict[Path, str]) -> Iterable[dict[str, Any]]:
+    """The records on disk; a torn or foreign file goes into `refused`, with the reason."""
     for path in sorted((root / DIRECTORY).glob("*.json")):
-        contents = files.read_json(path)
-        if isinstance(contents, dict) and contents.get("key") == path.stem:
+        try:
+            contents = files.read_json(path)
+            if _from_json(contents).key != path.stem:
+                raise ValueError(f"it is the record of {contents['key']}")
+        except (OSError, ValueError) as error:
+            refused[path] = f"is no quarantine record ({error}); remove it: its files are judged afresh"
+            log.error("%s %s", path, refused[path])
+        else:
             yield contents
 
 
@@ -146,21 +157,48 @@ def _write(archive: Archive, one: Quarantined) -> None:
 def _find(archive: Archive, key: str) -> Quarantined | None:
     query = sa.select(table.c.contents).where(table.c.key == key)
     text = archive.index.read(lambda c: c.scalar(query))
-    return None if text is None else _from_json(json.loads(text))
+    return None if text is None else _of_row(archive.root, key, text)
 
 
-def _from_json(contents: dict[str, Any]) -> Quarantined:
-    released = contents["released_at"]
-    return Quarantined(
-        key=contents["key"],
-        paths=tuple(Path(path) for path in contents["paths"]),
-        sizes_bytes=tuple(contents["sizes_bytes"]),
-        mtimes_ns=tuple(contents["mtimes_ns"]),
-        reason=contents["reason"],
-        observation=contents["observation"],
-        at=datetime.fromisoformat(contents["at"]),
-        released_at=datetime.fromisoformat(released) if released else None,
-    )
+def _of_row(root: Path, key: str, text: str) -> Quarantined | None:
+    """The record of a row; None, and a word in the log, if it is none: it must not hide the others."""
+    try:
+        return _from_json(json.loads(text))
+    except ValueError as error:
+        _tell(f"the index's quarantine record {key} cannot be read ({error}); remove {root / DIRECTORY / key}.json, "
+              "then run: dsa110 archive reindex")  # fmt: skip
+        return None
+
+
+@cache
+def _tell(message: str) -> None:
+    """Log an error once in a process: the inbox is looked at every few seconds."""
+    log.error(message)
+
+
+def _from_json(contents: Any) -> Quarantined:
+    """The record that JSON tells. Raises ValueError, saying what is wrong, for what tells none."""
+    try:
+        released, at = contents["released_at"], datetime.fromisoformat(contents["at"])
+        one = Quarantined(
+            key=contents["key"],
+            paths=tuple(Path(path) for path in contents["paths"]),
+            sizes_bytes=tuple(contents["sizes_bytes"]),
+            mtimes_ns=tuple(contents["mtimes_ns"]),
+            reason=contents["reason"],
+            observation=naming.check_partition(contents["observation"]),
+            at=at,
+            released_at=datetime.fromisoformat(released) if released else None,
+        )
+    except KeyError as error:
+        raise ValueError(f"it has no {error.args[0]}") from None
+    except (AttributeError, TypeError, NotFoundError) as error:
+        raise ValueError(str(error)) from None
+    if at.tzinfo is None or not isinstance(one.reason, str):
+        raise ValueError("its time has no time zone, or its reason is no text")
+    if not len(one.paths) == len(one.sizes_bytes) == len(one.mtimes_ns):
+        raise ValueError("it tells of more files than of sizes or times, or of fewer")
+    return one
 
 
 def _stamp(path: Path) -> tuple[int | None, int | None]:

@@ -87,14 +87,16 @@ def retain(
         return decisions
     wanted = [decision.product.id for decision in decisions if decision.remove]
     rules, gone = _Rules(thresholds, consumers, moment, frozenset(wanted)), dict[str, Decision]()
-    failed: list[DsaError] = []
+    failed: list[DsaError | OSError] = []
     for chunk in rows.chunks(wanted):
         done, errors = _taken(archive, chunk, rules)
         gone, failed = gone | done, failed + errors
     if failed and not gone:
         raise failed[0]
-    kept = plan(archive, thresholds, consumers, moment) if len(gone) < len(wanted) else decisions
-    return [gone.get(d.product.id, d) for d in kept]
+    if len(gone) < len(wanted):  # decided again, of what is still there
+        decisions = [*gone.values(), *plan(archive, thresholds, consumers, moment)]
+        return sorted(decisions, key=lambda d: (d.product.partition or "", d.product.asset, d.product.version))
+    return [gone.get(d.product.id, d) for d in decisions]
 
 
 def remove(archive: Archive, product: Product) -> bool:
@@ -149,22 +151,22 @@ def _finish(archive: Archive, product: Product) -> bool:
     return True
 
 
-def _taken(archive: Archive, ids: Sequence[str], rules: _Rules) -> tuple[dict[str, Decision], list[DsaError]]:
+def _taken(archive: Archive, ids: Sequence[str], rules: _Rules) -> tuple[dict[str, Decision], list[DsaError | OSError]]:
     """Mark and take some products: what went, by id, and why what was marked did not. Then the claim stays, for the sweep."""
     gone: dict[str, Decision] = {}
-    failed: list[DsaError] = []
+    failed: list[DsaError | OSError] = []
     try:
         with claims.claim(archive.root, [naming.parse_id(i).directory.parent for i in ids], name="retention"):
             for decision in archive.index.exclusively(partial(_mark, root=archive.root, ids=ids, rules=rules)):
                 try:
                     if _finish(archive, decision.product):
                         gone[decision.product.id] = decision
-                except DsaError as error:
+                except (DsaError, OSError) as error:
                     log.error("%s: its data are not removed yet: %s", decision.product.id, error)
                     failed.append(error)
             if failed:
                 raise failed[0]
-    except DsaError as error:
+    except (DsaError, OSError) as error:
         if error not in failed:
             raise
     return gone, failed

@@ -96,6 +96,8 @@ def backup(
     kept = keep or load_thresholds(configured.thresholds_path, store.root / IN_FORCE).keep_backups
     made = backups.backup(store, destination or configured.backups_path, keep=kept, dagster=housekeeping.dagster_of(configured))
     console.say(f"{made.path}: {console.size_text(made.size_bytes)}, {made.caltables} caltable products")
+    for reason in made.left_out:
+        console.say(f"left out: {reason}")
 
 
 @commands.command(epilog="Example: dsa110 archive restore /mnt/backup/backup-20260125T223000")
@@ -139,10 +141,10 @@ def retain(
     from dsa110_assets.archive import retention
     from dsa110_assets.orchestration.housekeeping import CONSUMERS
     from dsa110_assets.orchestration.resources import IN_FORCE
-    from dsa110_assets.thresholds import load_thresholds
+    from dsa110_assets.thresholds import chosen_thresholds, load_thresholds
 
     configured, store = _open()
-    limits = load_thresholds(configured.thresholds_path, store.root / IN_FORCE)
+    limits = (load_thresholds if dry_run else chosen_thresholds)(configured.thresholds_path, store.root / IN_FORCE)
     decisions = retention.retain(store, limits, CONSUMERS, dry_run=dry_run)
     if as_json:
         rows = [{"product_id": d.product.id, "remove": d.remove, "reason": d.reason,

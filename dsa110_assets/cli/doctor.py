@@ -66,6 +66,7 @@ def examine(*, casa: bool) -> list[Finding]:
             _dagster_home(configured),
             doctor_host.locks(home, "DAGSTER_HOME", with_database=not is_given(POSTGRES_VARIABLE)),
             _database(configured),
+            *(_catalogue(configured, path) for path in configured.catalogues),
         ]
     findings += [doctor_host.home(), doctor_host.kernels(), doctor_host.temporary(), doctor_host.earth()]
     findings += [_engine(package, module) for package, module in ENGINES.items()]
@@ -123,7 +124,7 @@ def _thresholds(path: Path) -> Finding:
     from dsa110_assets import thresholds
     from dsa110_assets.orchestration import recipes
 
-    remedy = "correct it; until then the limits that were last in force stay, or, where none are known, every run fails"
+    remedy = "correct it; until then the limits that were last in force stay, or, where none are known, the defaults; these remove nothing"
     try:
         limits = thresholds.read(path)
     except DsaError as error:
@@ -132,6 +133,22 @@ def _thresholds(path: Path) -> Finding:
         known = ", ".join(recipe.asset for recipe in recipes.ORDER)
         return Finding("thresholds", False, f"{path}: retention_days names no asset: {', '.join(unknown)}", f"choose of {known}")
     return Finding("thresholds", True, f"{path}" if path.exists() else f"defaults; {path} is not there")
+
+
+def _catalogue(configured: Settings, path: Path) -> Finding:
+    """What the asset `source_catalog` would make of one of DSA110_CATALOGUES: read by the same function."""
+    from dsa110_assets.orchestration.assets.catalogues import read_configured
+
+    try:
+        frame = read_configured(configured, path)
+    except (DsaError, OSError) as error:
+        remedy = "mend the file, DSA110_CATALOGUES or DSA110_CATALOGUE_FREQUENCIES_MHZ; until then source_catalog and all after it fail"
+        return Finding("catalogue", False, str(error), remedy)
+    mhz = sorted({round(float(hz) / 1e6, 3) for hz in frame["frequency_hz"].dropna()})
+    at = f"{mhz[0]:g} MHz" if len(mhz) == 1 else f"{mhz[0]:g} to {mhz[-1]:g} MHz"
+    found = f"{path}: {len(frame)} sources of {frame['catalogue'].iloc[0]} at {at}"
+    left_out, blank = frame.attrs["n_repeats"], int(frame["flux_jy"].isna().sum())
+    return Finding("catalogue", True, f"{found}, {left_out} repeats left out, {blank} without a flux")
 
 
 def _disk(archive: Path) -> Finding:

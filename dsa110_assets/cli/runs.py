@@ -56,9 +56,11 @@ def _asked(instance: DagsterInstance, run: DagsterRun) -> list[str]:
     """The assets a run was to make. One launched without a selection makes all of its job's, as it says when it is made."""
     from dagster import DagsterEventType
 
+    from dsa110_assets.orchestration.instance import events
+
     if run.asset_selection:
         return sorted(key.to_user_string() for key in run.asset_selection)
-    planned = instance.all_logs(run.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+    planned = events(instance, run.run_id, DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
     keys = {entry.dagster_event.asset_key for entry in planned if entry.dagster_event is not None}
     return sorted(key.to_user_string() for key in keys if key is not None)
 
@@ -73,8 +75,9 @@ def _reasons(instance: DagsterInstance, run_id: str) -> list[tuple[str, str]]:
     from dagster import DagsterEventType
 
     from dsa110_assets.orchestration import policy
+    from dsa110_assets.orchestration.instance import events
 
-    entries = instance.all_logs(run_id, of_type=DagsterEventType.STEP_FAILURE)
+    entries = events(instance, run_id, DagsterEventType.STEP_FAILURE)
     return [policy.failure(entry.dagster_event.step_failure_data) for entry in entries if entry.dagster_event is not None]
 
 
@@ -82,7 +85,9 @@ def _ending(instance: DagsterInstance, run_id: str) -> str:
     """What Dagster says of a run in which no step failed: its process was killed, or never began."""
     from dagster import DagsterEventType
 
-    for entry in instance.all_logs(run_id, of_type=DagsterEventType.RUN_FAILURE):
+    from dsa110_assets.orchestration.instance import events
+
+    for entry in events(instance, run_id, DagsterEventType.RUN_FAILURE):
         if entry.dagster_event is not None:
             return " ".join((entry.dagster_event.message or "").split())
     return "no reason recorded; see the run in Dagster's web UI"

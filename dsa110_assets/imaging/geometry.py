@@ -8,7 +8,7 @@ import numpy as np
 from astropy.io.fits import Header
 from numpy.typing import NDArray
 
-from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.errors import BadDataError, ConfigurationError
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.restoring import Beam, fit_beam, set_beam
 from dsa110_assets.imaging.weighting import ImagingWeights, curvature_fwhm_rad, synthesised_beam
@@ -42,10 +42,17 @@ def choose_pixels(weighted: ImagingWeights, options: ImagingOptions) -> tuple[in
 
 
 def _pixel_deg(weighted: ImagingWeights, per_beam: float) -> float:
-    """Pixels for the beam the weights make. The patch starts at the curvature's lower bound and never misses it."""
-    step = curvature_fwhm_rad(weighted) / 5
+    """Pixels for the beam the weights make. The patch starts at the curvature's lower bound and never misses it.
+
+    A lobe that is no ellipse, of a few baselines that are left, gets them for that bound: what needs a beam says so itself.
+    """
+    least = curvature_fwhm_rad(weighted)
+    step = least / 5
     patch, step_deg = synthesised_beam(weighted, step, _PATCH_PIXELS), math.degrees(step)
-    return min(fit_beam(patch, step_deg, _FOOT).bmin_deg / per_beam, fit_beam(patch, step_deg).bmin_deg / _LEAST_ACROSS)
+    try:
+        return min(fit_beam(patch, step_deg, _FOOT).bmin_deg / per_beam, fit_beam(patch, step_deg).bmin_deg / _LEAST_ACROSS)
+    except BadDataError:
+        return math.degrees(least) / max(per_beam, _LEAST_ACROSS)
 
 
 def _fast_even(minimum: int) -> int:

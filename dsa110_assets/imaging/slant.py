@@ -42,7 +42,10 @@ def flattened(stokes: StokesI, field_rad: float) -> tuple[StokesI, Slant]:
     left: below a hundredth of a turn on the longest baseline at the corner of a 4 degree field.
     """
     u_v, w = stokes.uvw[:, :2], stokes.uvw[:, 2]
-    a, b = np.linalg.solve(u_v.T @ u_v, u_v.T @ w)
+    normal = u_v.T @ u_v
+    if np.linalg.matrix_rank(normal) < 2:  # on one line, as of a single baseline, they lie in many planes
+        return stokes, Slant(0.0, 0.0)
+    a, b = np.linalg.solve(normal, u_v.T @ w)
     uvw = stokes.uvw.copy()
     uvw[:, 2] -= u_v @ (a, b)
     corner = 1 - math.cos(field_rad / math.sqrt(2))

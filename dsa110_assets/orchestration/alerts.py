@@ -15,6 +15,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dsa110_assets.archive.quarantine import quarantined
 from dsa110_assets.errors import TransientError, WaitingError
 from dsa110_assets.orchestration import policy
+from dsa110_assets.orchestration.instance import events
 
 if TYPE_CHECKING:
     from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
@@ -104,7 +105,7 @@ def disk_changes(shortage: str | None, before: str | None) -> tuple[list[Alert],
 
 def thresholds_changes(refused: str | None, before: str | None) -> tuple[list[Alert], str]:
     """An alert when the thresholds file is refused, one when it is right again, and the state to compare with next time."""
-    title = "thresholds are refused: the limits last in force stay"
+    title = "thresholds are refused: the limits last in force stay, or else the defaults"
     return _changes(refused, before, title, "thresholds are right again", "they are in force from now on")
 
 
@@ -119,8 +120,7 @@ def _changes(trouble: str | None, before: str | None, begins: str, ends: str, ov
 def of_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Alert:
     """What to say of a run that failed, in the steps' own words; one that only waits is a warning."""
     reasons, waiting, ending = [], True, ""
-    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
-    for entry in instance.all_logs(run.run_id, of_type=kinds):
+    for entry in events(instance, run.run_id, dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
         event = entry.dagster_event
         if event is None or not event.is_step_failure:
             ending = (event.message if event else None) or ending
@@ -130,7 +130,8 @@ def of_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Alert:
         waiting &= error_class == WaitingError.__name__
     what, severity = ("run waits", "WARN") if reasons and waiting else ("run failed", "ERROR")
     partition = run.tags.get("dagster/partition", "")
-    return Alert(f"{what} {partition}".strip(), "; ".join(reasons) or ending, severity, run.run_id)
+    told = "; ".join(reasons) or ending or "its events tell no reason, or cannot be read; see the run in Dagster's web UI"
+    return Alert(f"{what} {partition}".strip(), told, severity, run.run_id)
 
 
 def send_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, webhook_url: str | None) -> None:

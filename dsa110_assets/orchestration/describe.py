@@ -32,17 +32,14 @@ _KINDS = {
 _POOLS = {"tile_image": "imaging", "caltables": "solving"}
 """At most so many at a time as the pool allows: these take most of the machine."""
 
-
-EACH_ITS_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
-"""A range of partitions, launched from the web pages, is as many runs: they share the machine as the lanes say, one window
-without data or with bad data is nobody else's, and each is tried again by itself."""
-
 Body = Callable[[dg.AssetExecutionContext, Platform], dg.MaterializeResult[Any] | None]
 
 
 def asset(name: str) -> Callable[[Body], dg.AssetsDefinition]:
     """Make a body the asset of this name; its docstring is the description.
 
+    It has no backfill policy: then Dagster makes a range as one run for each partition, named in the run's tags. They share the
+    machine as the lanes say, one window without data or with bad data is nobody else's, and each is tried again by itself.
     The body returns what it made, or None where there was nothing to make it from: the partition then stays
     unmaterialised and what hangs on it is skipped, without failing the run or a backfill over empty windows.
     """
@@ -69,7 +66,6 @@ def asset(name: str) -> Callable[[Body], dg.AssetsDefinition]:
             partitions_def=_GRIDS[recipe.grain],
             check_specs=checks.specs(name, _GRIDS[recipe.grain]),
             pool=_POOLS.get(name),
-            backfill_policy=None if recipe.grain == "catalogue" else EACH_ITS_RUN,
             can_subset=True,  # what makes a check optional as well as its asset
         )
         def step(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:

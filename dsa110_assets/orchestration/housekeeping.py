@@ -51,7 +51,9 @@ def save(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -
     with policy.decided(context.retry_number):
         keep = platform.thresholds.keep_backups
         made = backup.backup(platform.archive, settings.backups_path, keep=keep, dagster=dagster_of(settings))
-    context.add_output_metadata({"path": dg.MetadataValue.path(str(made.path)), "size_bytes": made.size_bytes})
+    context.add_output_metadata(
+        {"path": dg.MetadataValue.path(str(made.path)), "size_bytes": made.size_bytes, "left_out": list(made.left_out)}
+    )
 
 
 @dg.op(description="Reads a part of the products' bytes, each product once in four weeks, and compares with their digests.")
@@ -75,7 +77,7 @@ def retain(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform])
     from dsa110_assets.archive import retention
 
     with policy.decided(context.retry_number):
-        decisions = retention.retain(platform.archive, platform.thresholds, CONSUMERS, dry_run=False)
+        decisions = retention.retain(platform.archive, platform.chosen_thresholds, CONSUMERS, dry_run=False)
     gone = [decision.product for decision in decisions if decision.remove]
     context.add_output_metadata({"removed": len(gone), "freed_bytes": sum(product.size_bytes for product in gone)})
 

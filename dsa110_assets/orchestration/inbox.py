@@ -6,6 +6,7 @@ to its group. A file that still changes is not opened at all.
 """
 
 import bisect
+import logging
 import os
 import re
 import threading
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dsa110_assets.visibilities.grouping import SubbandGroup
     from dsa110_assets.visibilities.uvh5 import SubbandHeader
 
+log = logging.getLogger(__name__)
 NAME_SLACK = timedelta(minutes=15)
 """Names precede the data by up to 283 s in practice, 523 s at worst."""
 NAME_SKEW = timedelta(minutes=75)
@@ -464,12 +466,11 @@ def _told_by(manifest: Path) -> tuple[tuple[str, str], ...]:
 
     try:
         told = read_json(manifest)
-    except OSError:
+        digests = {Path(entry["path"]).name: entry["digest"] for entry in told["files"]}
+        return tuple((identity, digests[identity.rsplit(":", 2)[0]]) for identity in told["identities"])
+    except (OSError, LookupError, TypeError) as error:
+        log.warning("%s tells of no files (%s); the scan of the archive says what is wrong with its product", manifest, error)
         return ()
-    if not told:
-        return ()
-    digests = {Path(entry["path"]).name: entry["digest"] for entry in told["files"]}
-    return tuple((identity, digests[identity.rsplit(":", 2)[0]]) for identity in told["identities"])
 
 
 def now_s() -> float:

@@ -1,5 +1,6 @@
 """The Dagster instance: opened from DAGSTER_HOME, made ready on first use, its orphaned runs closed."""
 
+import logging
 import os
 import socket
 from importlib.resources import files
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.errors import ConfigurationError
 
+log = logging.getLogger(__name__)
 LAUNCHER_TAG = "dsa110/launcher"
 """Names the process that runs a run: '<host>/<pid>/<its start>/<run>'; a retry inherits its parent's tags."""
 LANE_TAG = "dsa110/lane"
@@ -75,18 +78,39 @@ def give_way(run: dg.DagsterRun) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, max(BACKFILL_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
+def events(instance: dg.DagsterInstance, run_id: str, *kinds: dg.DagsterEventType) -> list[dg.EventLogEntry]:
+    """A run's events of these kinds. Of one whose database is damaged none, and the log says so: it hides no other run."""
+    try:
+        return list(instance.all_logs(run_id, of_type=set(kinds)))
+    except DatabaseError as error:
+        _tell_damaged(run_id, error)
+        return []
+
+
+def _tell_damaged(run_id: str, error: DatabaseError) -> None:
+    """Tell of a run whose own database is damaged. Raises the error again if the database is merely away."""
+    if isinstance(error, OperationalError):
+        raise error
+    log.error("run %s: its events cannot be read (%s); move DAGSTER_HOME/%s away", run_id, error.orig, EVENTS / f"{run_id}.db")
+
+
 def close_orphans(instance: dg.DagsterInstance) -> list[str]:
     """Fail the runs whose process on this host was killed: nobody else would ever end them. Returns their ids.
 
-    Dagster's retries start such a run again, where the platform is up; `dsa110 process` makes what is missing.
+    Dagster's retries start such a run again, where the platform is up; `dsa110 process` makes what is missing. One
+    that cannot be ended, for its database is damaged, is named in the log, and the others are ended.
     """
     closed = []
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES))):
         host, pid, started, run_id = (*run.tags.get(LAUNCHER_TAG, "").split("/"), "", "", "", "")[:4]
         claimed = host == socket.gethostname() and run_id == run.run_id
-        if claimed and pid.isdigit() and _started(int(pid)) != started:
-            instance.report_run_failed(run, "its process was killed")
-            closed.append(run.run_id)
+        if claimed and pid.isdecimal() and _started(int(pid)) != started:
+            try:
+                instance.report_run_failed(run, "its process was killed")
+            except DatabaseError as error:
+                _tell_damaged(run.run_id, error)
+            else:
+                closed.append(run.run_id)
     return closed
 
 

@@ -3,6 +3,7 @@
 Dagster itself cannot: it opens its SQLite databases for writing, and may bring them up to date.
 """
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,10 @@ from pathlib import Path
 import dagster as dg
 
 from dsa110_assets.archive import databases
+from dsa110_assets.errors import SilentWrongnessError
 from dsa110_assets.orchestration.instance import DATABASES, EVENTS, RUNS, not_writable, open_instance
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -31,9 +35,17 @@ def instance_of(home: Path) -> Iterator[dg.DagsterInstance]:
             databases.dump_sqlite(path, copy / path.relative_to(home))
         for run_id in _unsuccessful(copy / RUNS):
             if (home / EVENTS / f"{run_id}.db").exists():
-                databases.dump_sqlite(home / EVENTS / f"{run_id}.db", copy / EVENTS / f"{run_id}.db")
+                _copy_events(home / EVENTS / f"{run_id}.db", copy / EVENTS / f"{run_id}.db")
         with open_instance(copy) as instance:
             yield instance
+
+
+def _copy_events(source: Path, target: Path) -> None:
+    """The events of one run; of one whose database is damaged, none."""
+    try:
+        databases.dump_sqlite(source, target)
+    except SilentWrongnessError as error:
+        log.error("run %s: its events cannot be read: %s", source.stem, error)
 
 
 def _unsuccessful(runs: Path) -> list[str]:

@@ -8,6 +8,7 @@ once those before it are done, so the archive itself, not a guess, says what is 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.product import HELD
-from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
+from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError, WaitingError
 from dsa110_assets.orchestration import inbox, recipes, season
 from dsa110_assets.telescope import timegrid
 
@@ -284,7 +285,8 @@ def put_aside(archive: "Archive", seen: inbox.Inbox, most: int | None = None) ->
             told.append(f"{candidate.observation}: {candidate.reason}")
         for old in before:
             if old.observation == candidate.observation and (aside is None or old.key != aside.key):
-                quarantine.release(archive, old.key)
+                with suppress(NotFoundError):  # another process has released it meanwhile
+                    quarantine.release(archive, old.key)
     return told
 
 

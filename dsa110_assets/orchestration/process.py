@@ -294,7 +294,14 @@ class _Runner:
                     else:
                         unknown = product.partition not in known and span.holds_partition(grain, product.partition)
                     if unknown:
-                        self.instance.report_runless_asset_event(_event(product))
+                        self._tell(product)
+
+    def _tell(self, product: "Product") -> None:
+        """Report a product; where that fails the next `process` does it, and the other products are told now."""
+        try:
+            self.instance.report_runless_asset_event(_event(product))
+        except (DsaError, OSError, dg.DagsterError) as error:
+            log.error("%s: Dagster does not know of it yet: %s", product.id, error)
 
 
 @contextmanager

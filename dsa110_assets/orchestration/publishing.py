@@ -17,10 +17,10 @@ import dagster as dg
 import xxhash
 
 from dsa110_assets import heap
-from dsa110_assets.archive import quarantine
+from dsa110_assets.archive import lineage, quarantine
 from dsa110_assets.archive.files import release_lock, wait_lock
 from dsa110_assets.archive.product import HELD
-from dsa110_assets.errors import OverrunError, SilentWrongnessError, WaitingError
+from dsa110_assets.errors import ConfigurationError, OverrunError, SilentWrongnessError, WaitingError
 from dsa110_assets.orchestration import instance, plan, policy, recipes, room, rules
 from dsa110_assets.orchestration.resources import Platform
 
@@ -84,6 +84,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         _alone(platform.archive.root, f"{asset} {partition}"),
         heap.kept(),
     ):
+        _refuse_range(context)
         archive, settings = platform.archive, platform.settings
         integrity.settle(archive, asset, partition)
         ingredients = recipe.find(archive, settings, partition or "")
@@ -115,12 +116,24 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             draft.metadata["arrays_in_file"] = in_file
             draft.metadata.update(recipes.made_otherwise(archive, settings, ingredients.products))
             draft.metadata["seconds"] = round(time.perf_counter() - began, 3)
+            if refused := platform.refused_thresholds:
+                draft.metadata["thresholds_refused"] = refused
             verdicts = rules.judge(asset, draft.metadata, platform.thresholds)
             _gate(context, recipe, verdicts)
             draft.metadata.update(rules.to_metadata(verdicts))
             if broken := [v for v in verdicts if v.hard and not v.passed]:
                 draft.metadata[HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
         return report(draft.product, verdicts)
+
+
+def _refuse_range(context: dg.AssetExecutionContext) -> None:
+    """ConfigurationError for a run over a range: its first bad window would end the others, and its results would count for all."""
+    if context.has_partition_key_range:
+        first, last = context.partition_key_range
+        raise ConfigurationError(
+            f"{context.asset_key.to_user_string()} {first} to {last} in one run: every partition is a run of its own; "
+            "launch the range as multiple runs, or with: dsa110 backfill --nights D1..D2 --asset A"
+        )
 
 
 def _tell_nothing_made(context: dg.AssetExecutionContext, reason: str) -> None:
@@ -168,11 +181,8 @@ def _set_aside_if_hung(context: dg.AssetExecutionContext, platform: Platform, pa
 
 def subband_files(platform: Platform, partition: str | None) -> list[Path]:
     """The raw files of an observation, as its manifest names them; [] for hours and nights."""
-    from dsa110_assets.archive.files import read_json
-
     product = platform.archive.current("subband_group", partition) if partition else None
-    manifest = read_json(product.path / "manifest.json") if product else None
-    return [Path(entry["path"]) for entry in manifest["files"]] if manifest else []
+    return [Path(file.path) for file in lineage.raw_files(product)] if product else []
 
 
 @contextmanager

@@ -161,11 +161,10 @@ def told_without(asset: str, partition: str | None, gone: "Sequence[Product]") -
 
 def raw_files_there(group: "Product") -> bool:
     """Whether all the raw files that an observation's manifest names can still be read."""
-    from dsa110_assets.archive.files import read_json
-    from dsa110_assets.archive.lineage import MANIFEST
+    from dsa110_assets.archive.lineage import raw_files
 
-    manifest = read_json(group.path / MANIFEST)
-    return bool(manifest) and all(Path(entry["path"]).exists() for entry in manifest["files"])
+    named = raw_files(group)
+    return bool(named) and all(Path(file.path).exists() for file in named)
 
 
 def _of_same_window(*assets: str) -> Find:

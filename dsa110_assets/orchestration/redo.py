@@ -8,10 +8,11 @@ import dagster as dg
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from dsa110_assets.errors import WaitingError
+from dsa110_assets.errors import DsaError, WaitingError
 from dsa110_assets.orchestration import inbox, jobs, plan, policy
 from dsa110_assets.orchestration.backfill import FOLLOW_TAG
 from dsa110_assets.orchestration.backfill import TAGS as BACKFILL_TAGS
+from dsa110_assets.orchestration.instance import events
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.sensors import FOLLOWING, LATER
 from dsa110_assets.telescope import timegrid
@@ -35,8 +36,7 @@ def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
     span = plan.Span(now - plan.RECENT, now - plan.SETTLED, plan.NIGHT_REST)
     left_alone = failed_lately(context.instance, now) | in_hand(context.instance)
     requests = redo_requests(platform, span, FOLLOWING, left_alone)
-    reason = None if requests else dg.SkipReason("everything of the last three days is up to date")
-    return dg.SensorResult(run_requests=requests, skip_reason=reason)
+    return _asked(requests, "everything of the last three days is up to date")
 
 
 @dg.sensor(
@@ -48,9 +48,12 @@ def settle_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
 )
 def accepted_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Request the measurement set of every observation that was accepted without one ever being asked for."""
-    requests = left_behind(platform, context.instance)
-    reason = None if requests else dg.SkipReason("every accepted observation was asked for")
-    return dg.SensorResult(run_requests=requests, skip_reason=reason)
+    return _asked(left_behind(platform, context.instance), "every accepted observation was asked for")
+
+
+def _asked(requests: list[dg.RunRequest], otherwise: str, cursor: str | None = None) -> dg.SensorResult:
+    """What a tick asks for, or why for nothing."""
+    return dg.SensorResult(run_requests=requests, skip_reason=None if requests else dg.SkipReason(otherwise), cursor=cursor)
 
 
 def left_behind(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
@@ -79,7 +82,7 @@ def failed_lately(instance: dg.DagsterInstance, now: datetime) -> set[tuple[str,
     lately = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=now - timedelta(days=1))
     failed = set()
     for run in instance.get_runs(filters=lately):
-        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        for entry in events(instance, run.run_id, dg.DagsterEventType.STEP_FAILURE):
             event = entry.dagster_event
             if event is None or policy.failure(event.step_failure_data)[0] != WaitingError.__name__:
                 failed.add((str(entry.step_key), run.tags.get(PARTITION_TAG)))
@@ -107,23 +110,35 @@ def backfill_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePa
     done: list[str] = json.loads(context.cursor or "[]")
     requests: list[dg.RunRequest] = []
     for one in context.instance.get_backfills(limit=FOLLOWED_BACKFILLS):
-        nights = one.tags.get(FOLLOW_TAG)
-        if nights is None or one.backfill_id in done or one.status in _BACKFILL_RUNS:
+        if FOLLOW_TAG not in one.tags or one.backfill_id in done or one.status in _BACKFILL_RUNS:
             continue
-        follow = {FOLLOW_TAG: one.backfill_id}
-        runs = context.instance.get_runs(filters=dg.RunsFilter(tags=follow))
-        if any(not run.is_finished for run in runs):
+        try:
+            fresh = following(platform, context.instance, one.backfill_id, one.tags[FOLLOW_TAG])
+        except (ValueError, OverflowError) as error:
+            context.log.error(f"backfill {one.backfill_id} is not followed: {FOLLOW_TAG}={one.tags[FOLLOW_TAG]!r}: {error}")
+            fresh = []
+        except (DsaError, OSError) as error:
+            context.log.error(f"backfill {one.backfill_id} is followed later: {error}")
             continue
-        tried = {(key.to_user_string(), run.tags.get(PARTITION_TAG)) for run in runs for key in run.asset_selection or ()}
-        tried |= in_hand(context.instance)
-        first, _, last = nights.partition("..")
-        span = plan.Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT)
-        fresh = redo_requests(platform, span, {**BACKFILL_TAGS, **follow}, tried)
-        requests += fresh
-        if not fresh:
-            done.append(one.backfill_id)
-    reason = None if requests else dg.SkipReason("no backfill has anything left to follow")
-    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps(done[-FOLLOWED_BACKFILLS:]))
+        if fresh is not None:
+            requests += fresh
+            done += [] if fresh else [one.backfill_id]
+    return _asked(requests, "no backfill has anything left to follow", json.dumps(done[-FOLLOWED_BACKFILLS:]))
+
+
+def following(platform: Platform, instance: dg.DagsterInstance, backfill_id: str, nights: str) -> list[dg.RunRequest] | None:
+    """The runs that follow a backfill of these nights ('2026-01-25..2026-01-27') now; None while its last ones run.
+
+    Raises ValueError or OverflowError for what are no nights.
+    """
+    first, _, last = nights.partition("..")
+    span = plan.Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT)
+    follow = {FOLLOW_TAG: backfill_id}
+    runs = instance.get_runs(filters=dg.RunsFilter(tags=follow))
+    if any(not run.is_finished for run in runs):
+        return None
+    tried = {(key.to_user_string(), run.tags.get(PARTITION_TAG)) for run in runs for key in run.asset_selection or ()}
+    return redo_requests(platform, span, {**BACKFILL_TAGS, **follow}, tried | in_hand(instance))
 
 
 def redo_requests(

@@ -10,6 +10,7 @@ import dagster as dg
 
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.orchestration import checks, measuring, publishing, recipes, rules
+from dsa110_assets.orchestration.instance import events
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def failures_of(instance: dg.DagsterInstance, archive: "Archive", night: str) ->
     for partition in unfinished(archive, night):
         failed = dg.RunsFilter(tags={"dagster/partition": partition}, statuses=[dg.DagsterRunStatus.FAILURE])
         for run in instance.get_runs(filters=failed, limit=RUNS):
-            for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+            for entry in events(instance, run.run_id, dg.DagsterEventType.STEP_FAILURE):
                 event = entry.dagster_event
                 if event is not None and archive.current(str(event.step_key), partition) is None:
                     told = event.step_failure_data.user_failure_data

@@ -43,3 +43,17 @@ class Platform:
         from dsa110_assets.thresholds import load_thresholds
 
         return load_thresholds(self.settings.thresholds_path, self.settings.archive / IN_FORCE)
+
+    @property
+    def chosen_thresholds(self) -> "Thresholds":
+        """The same for what removes data. Raises ConfigurationError where they are a guess, for the file was never right."""
+        from dsa110_assets.thresholds import chosen_thresholds
+
+        return chosen_thresholds(self.settings.thresholds_path, self.settings.archive / IN_FORCE)
+
+    @property
+    def refused_thresholds(self) -> str | None:
+        """What is wrong with the thresholds file now; None if nothing."""
+        from dsa110_assets.thresholds import refused_thresholds
+
+        return refused_thresholds(self.settings.thresholds_path, self.settings.archive / IN_FORCE)

@@ -7,8 +7,6 @@ from dataclasses import asdict, replace
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from dsa110_assets import thresholds
-from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.orchestration import alerts, inbox, plan, room
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
@@ -155,29 +153,12 @@ def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     before = json.loads(context.cursor or "{}")
     found, cursor = alerts.failed_checks(context.instance, keys, before)
     aside, cursor["quarantine"] = alerts.put_aside(platform.archive, before.get("quarantine"))
-    refused, cursor["thresholds"] = alerts.thresholds_changes(_refused(platform), before.get("thresholds"))
-    disk, cursor["disk"] = alerts.disk_changes(_shortage(platform, before.get("disk")), before.get("disk"))
+    refused, cursor["thresholds"] = alerts.thresholds_changes(platform.refused_thresholds, before.get("thresholds"))
+    disk, cursor["disk"] = alerts.disk_changes(room.disk_shortage(platform), before.get("disk"))
     late = alerts.send_late(context.instance, platform.settings.webhook_url)
     new = [*(alerts.Alert(**left) for left in before.get("left", ())), *found, *aside, *refused, *disk]
     cursor["left"] = [asdict(alert) for alert in alerts.send(new, platform.settings.webhook_url)]
     return dg.SensorResult(skip_reason=dg.SkipReason(f"{late + len(new)} alerts"), cursor=json.dumps(cursor))
-
-
-def _refused(platform: Platform) -> str | None:
-    """What is wrong with the thresholds file."""
-    try:
-        thresholds.read(platform.settings.thresholds_path)
-    except ConfigurationError as error:
-        return str(error)
-    return None
-
-
-def _shortage(platform: Platform, before: str | None) -> str | None:
-    """Whether the disk is short; without any limit that is known, as before: what else there is to say must go out."""
-    try:
-        return room.disk_shortage(platform)
-    except ConfigurationError:
-        return before
 
 
 @dg.sensor(

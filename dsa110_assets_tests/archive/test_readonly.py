@@ -59,6 +59,7 @@ def tree(place: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.row(47, cases="commands that read, by a user without permission to write")
 def test_commands_that_read_need_no_more_than_that(others: small_archive.SmallArchive, command: tuple[str, ...]) -> None:
     before = tree(others.root)
     done = reader(others, PROGRAM, *command)
@@ -66,6 +67,7 @@ def test_commands_that_read_need_no_more_than_that(others: small_archive.SmallAr
     assert tree(others.root) == before
 
 
+@pytest.mark.row(47)
 def test_an_analyst_needs_no_more(others: small_archive.SmallArchive) -> None:
     done = reader(others, ANALYSIS)
     assert done.returncode == 0, done.stderr
@@ -78,6 +80,7 @@ def test_an_analyst_needs_no_more(others: small_archive.SmallArchive) -> None:
      ("calibration", "reject", "caltables-20260125-v1", "--reason", "x")],
     ids=" ".join,
 )  # fmt: skip
+@pytest.mark.row(47, cases="commands that write and say what they may not")
 def test_commands_that_write_say_what_they_may_not(others: small_archive.SmallArchive, command: tuple[str, ...]) -> None:
     done = reader(others, PROGRAM, *command)
     assert done.returncode == 1
@@ -85,6 +88,7 @@ def test_commands_that_write_say_what_they_may_not(others: small_archive.SmallAr
     assert "Permission denied" in done.stderr or "cannot be written" in done.stderr
 
 
+@pytest.mark.row(47)
 def test_a_reader_sees_what_a_writer_that_is_at_work_has_published(others: small_archive.SmallArchive) -> None:
     """With the index open for writing, its log holds the newest rows."""
     with Archive(others.root) as writer:
@@ -97,6 +101,7 @@ def test_a_reader_sees_what_a_writer_that_is_at_work_has_published(others: small
 
 
 @pytest.mark.parametrize("left", [("-wal", "-shm"), ("-wal",)])
+@pytest.mark.row(47)
 def test_a_log_left_behind_is_read_too(others: small_archive.SmallArchive, tmp_path: Path, left: tuple[str, ...]) -> None:
     """After a crash, or in a copy: the file alone lacks the newest rows."""
     kept = tmp_path / "kept"

@@ -56,6 +56,7 @@ def test_round_trip(night, tmp_path):
         assert caltables.digest(back) == caltables.digest(replace(gains, values=back.values))
 
 
+@pytest.mark.row(38, cases="the same input twice with the same bytes")
 def test_the_same_solution_is_the_same_bytes(night, tmp_path):
     """Whatever was in memory before: glibc fills it with another byte in every child."""
     _, ms, solution = night

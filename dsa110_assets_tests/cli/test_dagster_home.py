@@ -14,6 +14,8 @@ import pytest
 from dsa110_assets.orchestration.instance import open_instance
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 
+pytestmark = pytest.mark.row(48, cases="Dagster homes of others")
+
 PROGRAM = [sys.executable, "-c", "import sys; from dsa110_assets.cli import main; sys.exit(main(sys.argv[1:]))"]
 
 

@@ -14,6 +14,8 @@ from dsa110_assets.orchestration.instance import prepare_home
 from dsa110_assets_tests.cli.conftest import Run
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 
+pytestmark = pytest.mark.row(50, cases="URLs and names that show no password")
+
 WRONG = (
     "postgresql://me:alpha7@bravo7@127.0.0.1:1/name", "postgresql+psycopg2://me:@bravo7@h/name", "postgresql://me:alpha7/bravo7@x@h/name",
     "postgresql://me:alpha7@bravo7/charlie7@h/name", "postgresql://me:alpha7@h:bravo7/name", "postgresql://me:alpha7@127.0.0.1:port/name",

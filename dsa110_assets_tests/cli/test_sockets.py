@@ -12,6 +12,8 @@ import pytest
 from dsa110_assets.cli import doctor_host, sockets
 from dsa110_assets.errors import ConfigurationError
 
+pytestmark = pytest.mark.row(48, cases="socket places worked around or told")
+
 FORKED = """
 import multiprocessing, sys
 from multiprocessing import forkserver

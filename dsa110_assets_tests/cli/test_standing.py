@@ -16,7 +16,7 @@ import pytest
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.app import EXIT_CHECKS
 from dsa110_assets.errors import BadDataError
-from dsa110_assets.orchestration import graph, recipes, report, rules
+from dsa110_assets.orchestration import graph, recipes, report, room, rules
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import QUIET, process
 from dsa110_assets.orchestration.resources import Platform
@@ -54,11 +54,10 @@ def run(settings: Settings, partition: str, *assets: str) -> dg.ExecuteInProcess
         )
 
 
+@pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_what_failed_and_what_nobody_took_up_is_told(settings: Settings, bare: Run, tmp_path: Path) -> None:
-    """The runs' own limits are wrong: every one fails. Two subbands of another observation wait, a third file is foreign."""
-    wrong = tmp_path / "wrong.toml"
-    wrong.write_text("max_flag_fraction = 7\n")
-    result = run(settings.model_copy(update={"thresholds": wrong}), OBSERVATIONS[0], "subband_group", "measurement_set")
+    """The run's own inbox is away: it fails. Two subbands of another observation wait, a third file is foreign."""
+    result = run(settings.model_copy(update={"inbox": tmp_path / "away"}), OBSERVATIONS[0], "subband_group", "measurement_set")
     assert not result.success
     assert not result.dagster_run.asset_selection
     for path in sorted(settings.inbox.glob("2026-01-25T22:30*"))[2:]:
@@ -68,7 +67,7 @@ def test_what_failed_and_what_nobody_took_up_is_told(settings: Settings, bare: R
     (failed,) = told["failed_runs"]
     assert failed["assets"] == ["measurement_set", "subband_group"]
     assert failed["partition"] == OBSERVATIONS[0]
-    assert "max_flag_fraction = 7" in failed["reason"]
+    assert f"DSA110_INBOX={tmp_path / 'away'}: no such directory" in failed["reason"]
     waiting = {row["observation"]: row for row in told["waiting"]}
     assert waiting.keys() == set(OBSERVATIONS)
     assert {row["next"] for row in waiting.values()} == {"subband_group"}
@@ -81,6 +80,7 @@ def test_what_failed_and_what_nobody_took_up_is_told(settings: Settings, bare: R
     assert plain.out.splitlines()[-1].startswith("1 runs failed, 2 observations in the inbox not taken up, no check of")
 
 
+@pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_what_waits_for_calibration_has_not_failed(settings: Settings, bare: Run) -> None:
     process(settings, through="measurement_set")
     assert not run(settings, OBSERVATIONS[0], "calibrated_ms").success
@@ -89,6 +89,7 @@ def test_what_waits_for_calibration_has_not_failed(settings: Settings, bare: Run
     assert {(row["observation"], row["next"]) for row in told["waiting"]} == {(key, "calibrated_ms") for key in OBSERVATIONS}
 
 
+@pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_failed_checks_are_named_and_are_an_exit_status(strict: Settings, bare: Run) -> None:
     """On what is made and on what was made before; in the last line, in JSON, in the status and in its last line."""
     settings = strict
@@ -109,6 +110,7 @@ def test_failed_checks_are_named_and_are_an_exit_status(strict: Settings, bare: 
     assert "3 checks of severity ERROR failed" in bare("status", **environment(settings)).out.splitlines()[-1]
 
 
+@pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_a_part_that_cannot_be_found_out_hides_no_other(settings: Settings, bare: Run) -> None:
     """An inbox that is away, a calibrator catalogue that cannot be read: told, and all else with it."""
     process(settings, through="measurement_set")
@@ -129,6 +131,7 @@ def publish(archive: Archive, asset: str, partition: str, **metadata: object) ->
         (draft.path / "data").write_bytes(b"x")
 
 
+@pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_the_night_report_names_checks_and_what_failed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks of severity ERROR at its head, those that only warn below; an hour and a night's asset whose runs failed."""
 
@@ -157,6 +160,29 @@ def test_the_night_report_names_checks_and_what_failed(settings: Settings, monke
     assert "<td>hour_mosaic</td><td>2026-01-25T22:00</td><td>BadDataError: broken on purpose</td>" in text
 
 
+@pytest.mark.row(42)
+def test_limits_that_were_never_right_stop_nothing_and_are_named_in_what_is_made(
+    settings: Settings, bare: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The defaults hold, products say so, and retention removes nothing before somebody has chosen."""
+    monkeypatch.setattr(room, "SMALL_DISK_PART", 0.0)  # the defaults take a developer's nearly full disk for an emergency
+    path = settings.archive.parent / "limits.toml"
+    path.write_text("max_flag_fraction = 7\n")
+    wrong = settings.model_copy(update={"thresholds": path})
+    assert process(wrong, through="subband_group").failed == ()
+    told = f"thresholds {path}: max_flag_fraction = 7: Input should be less than or equal to 1; correct it, it is read again at once"
+    for product in Archive(wrong.archive).products("subband_group"):
+        assert product.metadata["thresholds_refused"] == told
+    done = bare("archive", "retain", **environment(wrong))
+    assert done.status == 1
+    assert f"{told}; nothing is removed before that" in done.err.replace("\n", " ")
+    assert bare("archive", "retain", "--dry-run", "--json", **environment(wrong)).json
+    findings = {one["check"]: one for one in bare("doctor", "--json", **environment(wrong)).json}
+    assert findings["thresholds"] == {"check": "thresholds", "ok": False, "found": told} | {"remedy": findings["thresholds"]["remedy"]}
+    assert "where none are known, the defaults" in findings["thresholds"]["remedy"]
+
+
+@pytest.mark.row(42)
 def test_a_typo_in_the_limits_fails_no_run_and_is_found(settings: Settings, bare: Run) -> None:
     """A new process each time: the limits last in force hold, `doctor` names line and remedy, an alert goes out."""
     path = settings.archive.parent / "limits.toml"
@@ -185,6 +211,7 @@ def states(bare: Run, settings: Settings) -> dict[str, tuple[str, str]]:
     return {Path(row["path"]).name: (row["state"], row["reason"]) for row in told["files"] + told["ignored"]}
 
 
+@pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_every_file_of_the_inbox_is_told_of_by_somebody(settings: Settings, bare: Run) -> None:
     """What looks like data keeps `process` from being done, and `doctor` from being content; a note or a folder does not."""
     for path in settings.inbox.glob("*.hdf5"):
@@ -211,6 +238,7 @@ def test_every_file_of_the_inbox_is_told_of_by_somebody(settings: Settings, bare
     assert "0 subband files, 2 others that are not read" in findings["inbox"]["found"]
 
 
+@pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_an_unfinished_file_of_hours_ago_is_not_being_written(settings: Settings, bare: Run) -> None:
     """It is put aside with the way out; one that has just changed, or bears a time that has just passed, has a writer."""
     now = time.time()

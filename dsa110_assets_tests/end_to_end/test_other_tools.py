@@ -25,6 +25,8 @@ from dsa110_assets.analyst import open_archive
 from dsa110_assets.cli import main
 from dsa110_assets_tests.tiny import OBSERVATIONS
 
+pytestmark = pytest.mark.row(39, cases="checks by tools that find what they look for")
+
 KEY = OBSERVATIONS[1]  # its calibrator transits in it
 NIGHT = KEY[:10]
 Finished = tuple[Any, Any]

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 FOLDER_VARIABLE = "RELIABILITY_FIGURES"
-LAST_ROW = 52
 """Names the folder the lines go to. Without it nothing is written: a test run leaves no trace."""
+ROWS_VARIABLE = "RELIABILITY_ROWS"
+LAST_ROW = 52
 
 
 def record_figure(row: int, name: str, value: float | int | str) -> None:
@@ -21,9 +22,19 @@ def record_figure(row: int, name: str, value: float | int | str) -> None:
     write_line({"row": row, "name": name, "value": value})
 
 
-def record_outcome(row: int, test: str, outcome: str, seconds: float) -> None:
-    """Say how a test of `row` ended (passed, failed, skipped) and how long it took."""
-    write_line({"row": row, "test": test, "outcome": outcome, "seconds": seconds})
+def record_outcome(row: int, test: str, outcome: str, seconds: float, cases: str = "") -> None:
+    """Say how a test of `row` ended (passed, failed, skipped) and how long it took.
+
+    With `cases` it is one of several that the table counts under this name, as in 'forms: 11 of 11'.
+    """
+    write_line({"row": row, "test": test, "outcome": outcome, "seconds": seconds, "cases": cases})
+
+
+def chosen_rows() -> set[int] | None:
+    """The rows ROWS_VARIABLE asks for, as in '27-52' or '3,31'; None for all tests, whether of a row or not."""
+    text = os.environ.get(ROWS_VARIABLE, "")
+    ends = [part.split("-") for part in text.split(",") if part]
+    return {row for first, *last in ends for row in range(int(first), int((last or [first])[0]) + 1)} or None
 
 
 def write_line(fields: dict[str, object]) -> None:

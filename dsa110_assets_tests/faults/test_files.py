@@ -21,7 +21,7 @@ from dsa110_assets.orchestration import inbox as looking
 from dsa110_assets.orchestration import plan
 from dsa110_assets.visibilities import uvh5
 from dsa110_assets_tests.faults.figures import record_figure
-from dsa110_assets_tests.tiny import SUBBANDS, tiny_settings
+from dsa110_assets_tests.tiny import SUBBANDS, spoil_data, tiny_settings
 
 GROUP = "2026-01-25T22:25"
 OFFSETS = 20
@@ -311,16 +311,7 @@ def test_a_file_of_good_header_and_spoiled_data_is_quarantined_and_its_group_mad
     from dsa110_assets.orchestration.process import process
 
     files = one_group(inbox)
-    content = files[1].read_bytes()
-    files[1].unlink()
-    files[1].write_bytes(content)
-    with h5py.File(files[1], "r+") as file:
-        data = file["Data/visdata"][()]
-        _replace(file, "Data/visdata", data=data, chunks=True, compression="gzip")
-        place = file["Data/visdata"].id.get_chunk_info(0)
-    with files[1].open("r+b") as handle:
-        handle.seek(place.byte_offset + place.size // 2)
-        handle.write(b"\xff" * 16)
+    spoil_data(files[1])
     assert uvh5.read_header(files[1]).subband == 1
     settings = tiny_settings(inbox, tmp_path)
     first = process(settings, through="measurement_set")

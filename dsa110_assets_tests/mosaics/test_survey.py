@@ -16,6 +16,8 @@ from dsa110_assets.mosaics.survey import Night, write_survey
 from dsa110_assets_tests.mosaics.test_sky_tiles import REQUIRED, properties_of
 from dsa110_assets_tests.mosaics.tiles import tile_header
 
+pytestmark = pytest.mark.row(40, cases="stops, damages and withdrawals put right")
+
 SIGMAS = {"a": 0.01, "b": 0.02, "c": 0.01, "far": 0.01}
 LEVELS = {"a": 1.0, "b": 2.0, "c": 5.0, "far": 3.0}
 CENTRES = {"a": (0.0, 16.0), "b": (0.3, 16.0), "c": (359.7, 16.0), "far": (9.0, 16.0)}

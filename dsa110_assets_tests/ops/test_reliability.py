@@ -23,7 +23,7 @@ def test_the_table_has_every_row_once() -> None:
 
 def test_recorded_lines_come_back_as_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(figures.FOLDER_VARIABLE, str(tmp_path))
-    assert COMMAND["FOLDER_VARIABLE"] == figures.FOLDER_VARIABLE
+    assert (COMMAND["FOLDER_VARIABLE"], COMMAND["ROWS_VARIABLE"]) == (figures.FOLDER_VARIABLE, figures.ROWS_VARIABLE)
     for value in (3, 1, 2):
         figures.record_figure(4, "crashes", value)
     figures.record_figure(4, "added delay s", 0.25)
@@ -57,11 +57,16 @@ def test_only_the_rows_that_ran_are_renewed() -> None:
 @pytest.mark.parametrize("passes", [True, False])
 def test_outcomes_of_marked_tests_are_recorded(tmp_path: Path, passes: bool) -> None:
     """With the plugin of the fault tests, in a test run of its own."""
-    (tmp_path / "conftest.py").write_text("from dsa110_assets_tests.faults.conftest import pytest_runtest_makereport\n")
-    (tmp_path / "test_x.py").write_text(f"import pytest\n\n@pytest.mark.row(5, 6)\ndef test_it():\n    assert {passes}\n")
+    hooks = "pytest_collection_modifyitems, pytest_runtest_makereport"
+    (tmp_path / "conftest.py").write_text(f"from dsa110_assets_tests.conftest import {hooks}\n")
+    test = f"@pytest.mark.row(5, 6, cases='ways')\ndef test_it():\n    assert {passes}\n"
+    (tmp_path / "test_x.py").write_text(f"import pytest\n\n{test}\n@pytest.mark.row(7)\ndef test_other():\n    pass\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = row\n")
     environment = {"PYTHONPATH": str(OPS.parent), "PATH": "/usr/bin:/bin", figures.FOLDER_VARIABLE: str(tmp_path)}
+    environment[figures.ROWS_VARIABLE] = "1,3-6"
     subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tmp_path, env=environment, timeout=120)
     lines = [json.loads(line) for path in tmp_path.glob("*.jsonl") for line in path.read_text().splitlines()]
     outcome = "passed" if passes else "failed"
     assert [(line["row"], line["outcome"]) for line in lines] == [(5, outcome), (6, outcome)]
+    told, _ = COMMAND["collect"](map(json.dumps, lines))[5].cells
+    assert told == f"ways: {int(passes)} of 1"

@@ -14,10 +14,12 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.errors import TransientError
-from dsa110_assets.orchestration import alerts, graph, sensors
+from dsa110_assets.orchestration import alerts, graph, room, sensors
 from dsa110_assets.orchestration.process import QUIET
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets_tests.tiny import tiny_settings
+
+pytestmark = pytest.mark.row(44, cases="cases in which every alert is sent once")
 
 KEY = dg.AssetKey("measurement_set")
 CHECK = dg.AssetCheckKey(KEY, "flag_fraction")
@@ -255,8 +257,11 @@ def test_more_failures_than_a_page_are_all_told(instance: dg.DagsterInstance, mo
     assert alerts.failed_checks(instance, [CHECK], cursor) == ([], cursor)
 
 
-def test_refused_thresholds_are_told_and_hide_nothing(instance: dg.DagsterInstance, hook: Hook, tmp_path: Path) -> None:
+def test_refused_thresholds_are_told_and_hide_nothing(
+    instance: dg.DagsterInstance, hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where no limits are known that were ever right."""
+    monkeypatch.setattr(room, "SMALL_DISK_PART", 0.0)  # a developer's nearly full disk is no emergency
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("max_flag_fraction = 7\n")
     platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url, thresholds=wrong))
@@ -267,7 +272,8 @@ def test_refused_thresholds_are_told_and_hide_nothing(instance: dg.DagsterInstan
     tick(instance, platform, cursor)
     titles = [sent["title"].partition(":")[0] for sent in hook.posts]
     assert titles == ["thresholds are refused", "check measurement_set", "thresholds are right again"]
-    assert "max_flag_fraction = 7" in hook.posts[0]["text"]
+    assert f"thresholds {wrong}: max_flag_fraction = 7: " in hook.posts[0]["text"]
+    assert hook.posts[0]["text"].endswith("; correct it, it is read again at once")
 
 
 def test_the_summary_counts_what_the_history_holds(instance: dg.DagsterInstance) -> None:

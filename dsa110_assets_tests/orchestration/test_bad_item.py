@@ -28,6 +28,8 @@ from dsa110_assets.thresholds import Thresholds
 from dsa110_assets.visibilities import grouping
 from dsa110_assets_tests.tiny import OBSERVATIONS, simulate_tiny
 
+pytestmark = pytest.mark.row(41, cases="bad items that stop no other")
+
 KEYS = list(OBSERVATIONS)
 
 

@@ -16,6 +16,8 @@ from dsa110_assets.orchestration.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.tiny import tiny_settings
 
+pytestmark = pytest.mark.row(38, cases="copies and touches that make nothing anew")
+
 FIRST = "2026-01-25T22:20"
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration import coadding, recipes, rules
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
+
+pytestmark = pytest.mark.row(45, cases="changes of pointing that are named")
 
 HOUR = "2026-01-26T04:00"
 

@@ -17,6 +17,8 @@ from starlette.routing import Route
 from dsa110_assets.portal.guard import Guard
 from dsa110_assets_tests.portal.conftest import Answer, ask
 
+pytestmark = pytest.mark.row(51, cases="requests judged right")
+
 OPS = Path(__file__).resolve().parents[2] / "ops"
 MUTATION = quote("mutation { terminateRuns(runIds: []) { __typename } }")
 CROSS = {"sec-fetch-site": "cross-site"}

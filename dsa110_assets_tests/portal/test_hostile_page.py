@@ -23,6 +23,8 @@ from dsa110_assets.orchestration.instance import open_instance
 from dsa110_assets_tests.browser import answers, chromium
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 
+pytestmark = pytest.mark.row(51, cases="attacks in a browser with the outcome that is claimed")
+
 EVIL = "evil.example"
 START_S, DONE_S = 120.0, 60.0
 DELETE = 'mutation { deletePipelineRun(runId: "%s") { __typename } }'

@@ -8,6 +8,8 @@ from astropy.utils import iers
 
 from dsa110_assets.telescope import astrometry, earth, site
 
+pytestmark = pytest.mark.row(52, cases="times in and outside the bulletins")
+
 SPAN_MJD = {
     "all years": np.random.default_rng(1).uniform(41700, 61600, 500),
     "across a leap second": np.linspace(57753, 57755, 97),

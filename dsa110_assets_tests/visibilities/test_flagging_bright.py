@@ -40,6 +40,7 @@ def with_source(off_deg: float, flux_jy: float, major_arcsec: float) -> Simulati
 
 
 @pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.row(37, cases="fields of 108 to 1600 Jy with less than 0.1 % flagged")
 def test_bright_sources_are_left(tmp_path: Path, source: str) -> None:
     """At most 1 in 1000 samples is lost: nothing here is interference."""
     vis = observed(tmp_path, with_source(*SOURCES[source]))
@@ -49,6 +50,7 @@ def test_bright_sources_are_left(tmp_path: Path, source: str) -> None:
     assert np.array_equal(flagged.data, vis.data)
 
 
+@pytest.mark.row(37)
 def test_interference_beside_a_bright_source_is_found(tmp_path: Path) -> None:
     """In Virgo A's field as in an empty one, but for its weakest edges, which a source of 215 Jy could be itself."""
     satellite = parse("satellite:*:power_jy=1000")
@@ -61,6 +63,7 @@ def test_interference_beside_a_bright_source_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exponent", [-10, 5, 20])
+@pytest.mark.row(37, cases="scales with the same flags")
 def test_the_correlators_scale_is_arbitrary(tmp_path: Path, exponent: int) -> None:
     """A thousandth to a million times larger: the same flags, to the last one (powers of two round nothing)."""
     options = dataclasses.replace(OPTIONS, rfi_tones=2, rfi_bursts=2.0, dead_receptors=2)

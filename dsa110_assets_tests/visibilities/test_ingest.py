@@ -194,6 +194,7 @@ def test_a_file_cut_short_while_it_is_read(files, tmp_path) -> None:  # type: ig
         group.load(np.arange(shape[1]), data, flags)
 
 
+@pytest.mark.row(38, cases="the same input twice with the same bytes")
 def test_the_same_files_are_the_same_bytes(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Whatever was in memory before: glibc fills it with another byte in every child."""
     code = (

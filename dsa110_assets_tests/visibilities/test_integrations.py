@@ -11,6 +11,8 @@ from dsa110_assets.errors import BadDataError
 from dsa110_assets.visibilities import grouping, ingest, measurement_set, reader, uvh5
 from dsa110_assets.visibilities.options import FlaggingOptions
 
+pytestmark = pytest.mark.row(36, cases="cases in which what all subbands have is kept")
+
 INTEGRATION_D = 96 * 0.134217728 / 86400
 NONE = FlaggingOptions(engine="none", mad_sigma=0)
 

@@ -148,6 +148,7 @@ FORMS: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.row(34, cases="forms with the same samples")
 def test_other_forms_are_the_same_data(files, form: str) -> None:  # type: ignore[no-untyped-def]
     """To the last bit, by the own reader (whole and a baseline at a time) and by pyuvdata."""
     expected = reader.read_group(files, 2)
@@ -164,6 +165,7 @@ def test_other_forms_are_the_same_data(files, form: str) -> None:  # type: ignor
 
 
 @pytest.mark.parametrize("form", ["by baseline", "UVH5 1.2", "frequencies ascending", "conjugated", "four products"])
+@pytest.mark.row(34)
 def test_the_peer_reads_other_forms_alike(files, form: str) -> None:  # type: ignore[no-untyped-def]
     expected = reader.read_group(files, 2)
     for path in files.values():
@@ -198,6 +200,7 @@ def test_pairs_of_integers_are_complex_numbers(files) -> None:  # type: ignore[n
         {"chunks": None},
     ],
 )
+@pytest.mark.row(34, cases="packings with the same samples")
 def test_packed_otherwise(files, packing: dict[str, Any]) -> None:  # type: ignore[no-untyped-def]
     expected = reader.read_group(files, 2)
     for path in files.values():
@@ -209,6 +212,7 @@ def test_packed_otherwise(files, packing: dict[str, Any]) -> None:  # type: igno
     assert_same(reader.read_group(files, 2), expected)
 
 
+@pytest.mark.row(34)
 def test_a_filter_that_is_not_here_is_named(files) -> None:  # type: ignore[no-untyped-def]
     """Bitshuffle comes with a plugin; without it HDF5 fails in the middle of reading."""
     if h5py.h5z.filter_avail(32008):
@@ -240,6 +244,7 @@ def test_a_filter_that_is_not_here_is_named(files) -> None:  # type: ignore[no-u
 @pytest.mark.parametrize(
     "options", [{}, {"data_write_dtype": "c16", "chunks": None, "flags_compression": None, "nsample_compression": None}]
 )
+@pytest.mark.row(34, cases="passes through pyuvdata with the correlator's pointing")
 def test_read_and_written_by_pyuvdata(files, tmp_path, change, options) -> None:  # type: ignore[no-untyped-def]
     """Its phase_center_app_dec is the site's latitude; the correlator's keyword is the pointing."""
     expected = reader.read_group(files, 2)
@@ -262,6 +267,7 @@ def test_read_and_written_by_pyuvdata(files, tmp_path, change, options) -> None:
     assert_same(reader.read_group(passed, 2), expected)
 
 
+@pytest.mark.row(35)
 def test_phased_by_pyuvdata_is_refused(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Taken for unprojected, the visibilities were turned a second time; undone, they are right again."""
     path = tmp_path / "again" / files[0].name
@@ -346,6 +352,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.row(35, cases="contradictions refused")
 def test_what_disagrees_with_itself_is_refused(files, what: str) -> None:  # type: ignore[no-untyped-def]
     """With the file, the value, and a remedy."""
     change, reason = REFUSED[what]
@@ -359,6 +366,7 @@ def test_what_disagrees_with_itself_is_refused(files, what: str) -> None:  # typ
 
 
 @pytest.mark.parametrize("kept", ["phase_center_app_dec", "extra_keywords/phase_center_dec", "uvw_array"])
+@pytest.mark.row(35)
 def test_any_one_of_three_tells_the_declination(files, kept: str) -> None:  # type: ignore[no-untyped-def]
     """float32 uvw of a kilometre are good to a tenth of an arcsecond."""
     with rewritten(files[0]) as file:
@@ -367,11 +375,13 @@ def test_any_one_of_three_tells_the_declination(files, kept: str) -> None:  # ty
     assert np.rad2deg(uvh5.read_header(files[0]).pointing_dec_rad) == pytest.approx(16.27, abs=3e-5)
 
 
+@pytest.mark.row(35)
 def test_the_zenith_itself_may_be_observed(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = observe(dec_deg=37.2334051).write(tmp_path, 0)
     assert uvh5.read_header(path).pointing_dec_rad == LATITUDE_RAD
 
 
+@pytest.mark.row(35)
 def test_uvw_that_tell_nothing(files) -> None:  # type: ignore[no-untyped-def]
     """Zeros, or the baselines as they are on the ground: no reason to refuse a file."""
     for value in (lambda u: 0 * u, None):

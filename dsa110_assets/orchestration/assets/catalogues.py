@@ -10,7 +10,10 @@ from dsa110_assets.orchestration import calibrators, describe, publishing, recip
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dsa110_assets.archive.publish import Draft
+    from dsa110_assets.settings import Settings
 
 MERGE_RADIUS_ARCSEC = 15.0
 """Entries of two catalogues closer than this are one source: their positions are good to some arcsec, those of extended sources less."""
@@ -24,7 +27,7 @@ def source_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.
         from dsa110_assets.sky import catalogues
 
         settings = platform.settings
-        imported = [catalogues.read_catalogue(path, frequency_hz=settings.catalogue_frequency_hz(path)) for path in settings.catalogues]
+        imported = [read_configured(settings, path) for path in settings.catalogues]
         frames = [*imported, catalogues.builtin()]
         merged = catalogues.merge(
             frames,
@@ -42,6 +45,13 @@ def source_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.
         }
 
     return publishing.produce(context, platform, make)
+
+
+def read_configured(settings: "Settings", path: Path) -> "pd.DataFrame":
+    """One of the configured catalogues as `catalogues.read_catalogue` has it. Raises ConfigurationError, with the remedy."""
+    from dsa110_assets.sky import catalogues
+
+    return catalogues.read_catalogue(path, frequency_hz=settings.catalogue_frequency_hz(path))
 
 
 @describe.asset("calibrator_catalog")

@@ -1,0 +1,107 @@
+"""A field with Virgo A or Taurus A in it, through the real command: right, or stopped by a check that names why.
+
+3C138's strip and transit (04:50), and one observation 15 minutes later with the bright source 0.2 degree off its centre; for the
+calibrator it lies 3.9 degrees away, in a sidelobe of the primary beam of some percent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dsa110_assets import settings
+from dsa110_assets.archive.product import Product
+from dsa110_assets.orchestration import checks
+from dsa110_assets.orchestration.process import ProcessReport
+from dsa110_assets.simulator.options import FixedSource, SimulationOptions
+from dsa110_assets.simulator.simulate import simulate
+from dsa110_assets.telescope import astrometry
+from dsa110_assets.telescope.timegrid import GROUP_S, datetime_to_mjd, parse_key
+from dsa110_assets_tests.end_to_end.sky_faults import SKY, SMALL_DISK, Outcome
+
+pytestmark = [pytest.mark.slow, pytest.mark.row(37, cases="very bright fields right, or stopped with the reason")]
+
+CALIBRATOR, BRIGHT = "2026-01-26T04:50", "2026-01-26T05:05"
+NAME = "BRIGHT"
+UNDONE, CHECKS = 1, 3
+"""Exit statuses: not all was made; all was, and a check of severity ERROR failed."""
+
+
+def processed(place: Path, flux_jy: float, *, listed: bool = True, size_arcsec: float = 0.0, **array: int) -> tuple[Outcome, int, str]:
+    """What came of it, the command's exit status and what it printed. `listed`: whether the catalogue has the source."""
+    mid = datetime_to_mjd(parse_key(SKY["start"][:16])) + 4.5 * GROUP_S / 86400  # of the fifth group
+    ra, dec = np.rad2deg(astrometry.meridian_icrs_rad([mid], np.deg2rad(SKY["dec_deg"]))[0])
+    source = FixedSource(NAME, ra + 0.15, dec + 0.1, flux_jy, major_arcsec=size_arcsec, minor_arcsec=0.8 * size_arcsec)
+    inbox = place / "inbox"
+    simulate(inbox, SimulationOptions(**{**SKY, "groups": 5, "fixed_sources": (source,), **array}))
+    truth: dict[str, Any] = json.loads((inbox / "truth.json").read_text())
+    for group in truth["groups"]:
+        if group["observation"] not in (CALIBRATOR, BRIGHT):
+            for name in group["files"]:
+                (inbox / name).unlink()
+    catalogue = pd.read_csv(inbox / "catalogue.csv")
+    catalogue[listed | (catalogue["name"] != NAME)].to_csv(inbox / "catalogue.csv", index=False)
+    given = {
+        "DSA110_INBOX": inbox, "DSA110_ARCHIVE": place / "archive", "DAGSTER_HOME": place / "home", "DSA110_STILL_S": 0,
+        "DSA110_CATALOGUES": inbox / "catalogue.csv", "DSA110_THRESHOLDS": SMALL_DISK, "DSA110_IMAGING__FIELD_DEG": 4.4,
+    }  # fmt: skip
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
+    environment = {**ours, **{name: str(value) for name, value in given.items()}}
+    code = "import sys; from dsa110_assets.cli import main; sys.exit(main(['process']))"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, timeout=800)
+    assert "Traceback" not in done.stderr
+    told = settings.load(inbox=inbox, archive=place / "archive", DAGSTER_HOME=place / "home")
+    return Outcome(told, ProcessReport(), truth), done.returncode, done.stdout
+
+
+def tile_of(outcome: Outcome) -> tuple[Product, pd.DataFrame]:
+    """The bright field's image and its isolated sources beside the truth."""
+    (tile,) = (product for product in outcome.archive.products("tile_image") if product.partition == BRIGHT)
+    return tile, outcome.tiles[outcome.tiles["observation"] == BRIGHT].set_index("name")
+
+
+def test_in_the_catalogue_it_has_its_flux_and_the_others_theirs(tmp_path: Path) -> None:
+    """Its flux within 2 %; the others within 5 of the image's own rms, of which the check `rms` says that it is too high."""
+    outcome, status, _ = processed(tmp_path, 220.0)
+    tile, found = tile_of(outcome)
+    assert found.loc[NAME, "ratio"] == pytest.approx(1, abs=0.02)
+    others = found.drop(NAME)
+    assert len(others) >= 8
+    beam = others["apparent_jy"] / others["true_jy"]
+    assert ((others["flux_jy"] - others["true_jy"]).abs() * beam < 5 * tile.metadata["rms_jy"]).all()
+    assert [one.check for one in checks.failed([tile])] in ([], ["rms"])
+    assert status in (0, CHECKS)
+
+
+def test_of_eight_antennas_and_in_no_catalogue_it_has_its_flux_and_a_check_says_what_is_left(tmp_path: Path) -> None:
+    """The others are lost in sidelobes of 28 baselines: the rms is many times the radiometer's, and that is a failed check."""
+    outcome, status, told = processed(tmp_path, 220.0, listed=False, antennas=8)
+    tile, found = tile_of(outcome)
+    assert found.loc[NAME, "ratio"] == pytest.approx(1, abs=0.02)
+    failed = {one.check: one.reason for one in checks.failed([tile])}
+    assert "above 1.25" in failed["rms"]
+    assert status == CHECKS
+    assert f"check failed: {tile.id}: rms: {failed['rms']}" in told
+
+
+@pytest.mark.parametrize(("flux_jy", "listed", "size_arcsec"), [(220.0, False, 0.0), (900.0, True, 300.0)], ids=["unlisted", "extended"])
+def test_what_spoils_the_calibrators_transit_stops_there_with_the_reason(
+    tmp_path: Path, flux_jy: float, listed: bool, size_arcsec: float
+) -> None:
+    """Unlisted, or listed as the point it is not: the transit holds what its model lacks, and no tables are made of it."""
+    outcome, status, told = processed(tmp_path, flux_jy, listed=listed, size_arcsec=size_arcsec)
+    assert outcome.archive.products("tile_image") == []
+    (held,) = outcome.held.values()
+    assert "no transit gave usable tables" in held
+    assert "closing amplitudes are" in held
+    assert status == UNDONE
+    assert f"failed: caltables {BRIGHT[:10]}: Held: " in told
+    assert told.count("no calibration for declination 16.27 deg") == 2

@@ -1,0 +1,106 @@
+"""Row 41: a range of partitions, launched as the web pages do it, with a spoiled and an empty window in it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._daemon.backfill import execute_backfill_iteration
+
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.cli import code_server
+from dsa110_assets.definitions import defs
+from dsa110_assets.orchestration import alerts
+from dsa110_assets.orchestration.redo import PARTITION_TAG
+from dsa110_assets_tests.faults.figures import record_figure
+from dsa110_assets_tests.faults.serving import CodeServer, served, until
+from dsa110_assets_tests.tiny import OBSERVATIONS, SMALL_DISK, SUBBANDS, spoil_data
+
+GOOD, SPOILED, EMPTY = (OBSERVATIONS[0], OBSERVATIONS[2]), OBSERVATIONS[1], "2026-01-25T22:35"
+ASSETS = ("subband_group", "measurement_set")
+ENVIRONMENT = {
+    "DSA110_SUBBANDS": str(SUBBANDS), "DSA110_MIN_SUBBANDS": str(SUBBANDS - 1), "DSA110_STILL_S": "0",
+    "DSA110_THRESHOLDS": str(SMALL_DISK),
+}  # fmt: skip
+LAUNCH = """mutation ($given: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $given) {
+  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+SINGLE = """mutation ($given: ExecutionParams!) { launchRun(executionParams: $given) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+Ended = dg.DagsterRunStatus
+
+
+def launch(server: CodeServer) -> str:
+    """Ask for the range, as the dialogue of the web pages does; the id of the backfill."""
+    names = sorted([*GOOD, SPOILED, EMPTY])
+    told = server.ask(LAUNCH, given={"assetSelection": [{"path": [asset]} for asset in ASSETS], "partitionNames": names})
+    assert told["__typename"] == "LaunchBackfillSuccess", told
+    return str(told["backfillId"])
+
+
+def launch_as_one(server: CodeServer) -> str:
+    """Ask for the range in a single run, which the same dialogue offers; the id of the run."""
+    selector = {
+        "repositoryName": "__repository__", "repositoryLocationName": code_server.LOCATION, "pipelineName": "observations",
+        "assetSelection": [{"path": [ASSETS[0]]}],
+    }  # fmt: skip
+    tags = [{"key": ASSET_PARTITION_RANGE_START_TAG, "value": GOOD[0]}, {"key": ASSET_PARTITION_RANGE_END_TAG, "value": EMPTY}]
+    given = {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": tags}}
+    told = server.ask(SINGLE, given=given)
+    assert told["__typename"] == "LaunchRunSuccess", told
+    return str(told["run"]["runId"])
+
+
+def worked_off(server: CodeServer, backfill_id: str) -> bool:
+    """One turn of the daemon's loop over backfills; whether this one has ended."""
+    assert [error for error in execute_backfill_iteration(server.workspace, logging.getLogger("daemon")) if error] == []
+    found = server.instance.get_backfill(backfill_id)
+    return found is not None and found.status not in (BulkActionStatus.REQUESTED, BulkActionStatus.FAILING)
+
+
+def checks_of(server: CodeServer, run_id: str) -> set[tuple[str, str]]:
+    """(asset, product) of the checks a run made."""
+    entries = server.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    made = [entry.dagster_event.asset_check_evaluation_data for entry in entries if entry.dagster_event is not None]
+    return {(one.asset_key.to_user_string(), str(one.metadata["product"].value)) for one in made}
+
+
+@pytest.mark.slow
+@pytest.mark.row(41)
+@pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources`:DeprecationWarning")  # Dagster's own
+def test_a_range_makes_all_its_members_and_names_the_one_that_fails(inbox: Path, tmp_path: Path) -> None:
+    spoilt = min(inbox.glob(f"{SPOILED}*_sb01.hdf5"))
+    spoil_data(spoilt)
+    with served(tmp_path, inbox, **ENVIRONMENT) as server:
+        one = launch_as_one(server)
+        until(lambda: server.run(one).is_finished, "the single run has ended")
+        refused = alerts.of_run(server.instance, server.run(one)).text
+        backfill_id = launch(server)
+        until(lambda: worked_off(server, backfill_id), "the range is worked off")
+        runs = {run.tags[PARTITION_TAG]: run for run in server.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))}
+        assert sorted(runs) == sorted([*GOOD, SPOILED, EMPTY])
+        assert {key for key, run in runs.items() if run.status == Ended.FAILURE} == {SPOILED}
+        with Archive(tmp_path / "archive") as archive:
+            for key in GOOD:
+                made = {(product.asset, product.id) for product in archive.products() if product.partition == key}
+                assert {asset for asset, _ in made} == set(ASSETS)
+                assert checks_of(server, runs[key].run_id) == made
+            assert [p.asset for p in archive.products() if p.partition in (SPOILED, EMPTY)] == ["subband_group"]
+        told = alerts.of_run(server.instance, runs[SPOILED])
+        found = server.instance.get_backfill(backfill_id)
+        assert found is not None
+        assert found.status == BulkActionStatus.COMPLETED_FAILED
+    assert refused.startswith(f"subband_group: ConfigurationError: subband_group {GOOD[0]} to {EMPTY} in one run: every partition")
+    assert told.title == f"run failed {SPOILED}"
+    assert told.text.startswith(f"measurement_set: BadDataError: {spoilt}: data cannot be read")
+    record_figure(41, "members of a range beside a spoiled and an empty one", len(GOOD))
+    record_figure(41, "of them not made, or without checks", 0)
+
+
+def test_no_asset_has_a_backfill_policy() -> None:
+    """With one, Dagster names a range in its runs' tags instead of their partition, also where it is a range of one; and its
+    command line takes a range only where a single run has to make all of it."""
+    assert {node.backfill_policy for node in defs.resolve_asset_graph().asset_nodes} == {None}

@@ -1,0 +1,283 @@
+"""One torn or foreign record, of the archive's or of Dagster's: it is named, and hides and stops none of the others."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import sqlalchemy.exc
+from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.test_utils import create_run_for_test
+
+from dsa110_assets.archive import backup, claims, files, integrity, naming, quarantine, retention
+from dsa110_assets.archive.index import quarantine as table
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.cli import runs
+from dsa110_assets.errors import SilentWrongnessError
+from dsa110_assets.orchestration import alerts, inbox, looking, plan, recipes, redo
+from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration.backfill import backfill
+from dsa110_assets.orchestration.housekeeping import CONSUMERS
+from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.settings import Settings
+from dsa110_assets.thresholds import Thresholds
+
+pytestmark = pytest.mark.row(41, cases="torn and foreign records that stop no other")
+
+MADE = {"settings": {}, "code_version": "1", "run_id": "run"}
+TIMES = ("2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30")
+RECORD = {
+    "key": "?", "paths": ["/inbox/a_sb00.hdf5"], "sizes_bytes": [1], "mtimes_ns": [1], "reason": "torn", "observation": None,
+    "at": "2026-01-25T22:25:00+00:00", "released_at": None,
+}  # fmt: skip
+WRONG_RECORDS = {
+    "torn": '{"key": "torn", "pat',
+    "list": "[]",
+    "lacking": json.dumps({"key": "lacking"}),
+    "uneven": json.dumps(RECORD | {"key": "uneven", "sizes_bytes": [1, 2]}),
+    "undated": json.dumps(RECORD | {"key": "undated", "at": "yesterday"}),
+    "zoneless": json.dumps(RECORD | {"key": "zoneless", "at": "2026-01-25T22:25:00"}),
+    "windowless": json.dumps(RECORD | {"key": "windowless", "observation": "a night"}),
+    "another": json.dumps(RECORD | {"key": "others"}),
+}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    with Archive.create(tmp_path / "archive") as made:
+        yield made
+
+
+def publish(archive: Archive, asset: str, key: str) -> str:
+    with archive.publish(asset, key, [], **MADE) as draft:
+        (draft.path / "data").write_bytes(key.encode())
+    return draft.product.id
+
+
+def test_wrong_quarantine_records_are_told_and_the_good_one_is_listed(archive: Archive, tmp_path: Path) -> None:
+    (tmp_path / "bad_sb00.hdf5").write_bytes(b"x")
+    good = quarantine.quarantine(archive, tmp_path / "bad_sb00.hdf5", "it is cut short")
+    places = {archive.root / quarantine.DIRECTORY / f"{name}.json": text for name, text in WRONG_RECORDS.items()}
+    for path, text in places.items():
+        path.write_text(text)
+    (archive.root / quarantine.DIRECTORY / "folder.json").mkdir()
+    told = integrity.sweep(archive, everywhere=True).left
+    assert set(told) == {*places, archive.root / quarantine.DIRECTORY / "folder.json"}
+    assert all("is no quarantine record" in reason and "remove it" in reason for reason in told.values())
+    done = integrity.reindex(archive.root)
+    assert done.quarantined == 1
+    assert set(done.refused) == set(told)
+    assert quarantine.quarantined(archive) == [good]
+
+
+def test_wrong_rows_of_the_quarantine_are_named_and_hide_no_other(
+    archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "bad_sb00.hdf5").write_bytes(b"x")
+    good = quarantine.quarantine(archive, tmp_path / "bad_sb00.hdf5", "it is cut short")
+    rows = [{"key": name, "contents": text, "released": False} for name, text in WRONG_RECORDS.items() if name != "another"]
+    archive.index.write(lambda c: c.execute(table.insert(), rows))
+    assert quarantine.quarantined(archive) == [good]
+    assert inbox.refused(archive) == {f"bad_sb00.hdf5:1:{(tmp_path / 'bad_sb00.hdf5').stat().st_mtime_ns}"}
+    assert alerts.put_aside(archive, "") == ([alerts.Alert("quarantined bad_sb00.hdf5", "it is cut short", "WARN")], good.at.isoformat())
+    for row in rows:
+        assert f"quarantine record {row['key']} cannot be read" in caplog.text
+    assert len(caplog.records) == len(rows)  # once, not at every look
+    assert quarantine.release(archive, "bad_sb00.hdf5")[0].key == good.key
+
+
+WRONG_SIDECARS = {
+    "a list": lambda told: [],
+    "without digest": lambda told: {name: value for name, value in told.items() if name != "digest"},
+    "of no time": lambda told: told | {"created_at": "yesterday"},
+    "of no size": lambda told: told | {"size_bytes": "many"},
+    "of nameless sets": lambda told: told | {"caltable_sets": [{}]},
+}
+
+
+@pytest.mark.parametrize("what", WRONG_SIDECARS)
+def test_reindexing_refuses_a_foreign_sidecar_and_keeps_the_others(archive: Archive, what: str) -> None:
+    ids = [publish(archive, "tile_image", key) for key in TIMES]
+    bad = archive.get(ids[1]).path
+    (bad / naming.SIDECAR).write_text(json.dumps(WRONG_SIDECARS[what](files.read_json(bad / naming.SIDECAR))))
+    done = integrity.reindex(archive.root)
+    assert set(done.refused) == {bad}
+    assert [product.id for product in archive.products("tile_image")] == [ids[0], ids[2]]
+
+
+@pytest.mark.parametrize("text", ["[]", '{"pin', '{"rejected_sets": []}', '{"record": {"id": "x"}}'])
+def test_a_foreign_state_file_stops_neither_sweep_nor_reindexing(archive: Archive, text: str) -> None:
+    """What it said is not known, so its product is not taken for one that nobody rejected or pinned."""
+    ids = [publish(archive, "tile_image", key) for key in TIMES]
+    bad = archive.get(ids[1]).path
+    bad.with_name(f"{bad.name}.state.json").write_text(text)
+    orphan = archive.root / naming.parse_id(ids[2]).directory
+    archive.index.write(lambda c: c.exec_driver_sql("delete from products where id = ?", (ids[2],)))
+    swept = integrity.sweep(archive, everywhere=True)
+    assert swept.adopted == [ids[2]]
+    assert orphan.is_dir()
+    assert f"{bad.name}.state.json" in swept.left[bad.parent]
+    done = integrity.reindex(archive.root)
+    assert bad in done.refused
+    assert [product.id for product in archive.products("tile_image")] == [ids[0], ids[2]]
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"places": 3, "reads": []}', '{"places": ["../.."], "reads": [null]}'])
+def test_a_foreign_claim_stops_neither_sweep_nor_retention(archive: Archive, text: str) -> None:
+    old = publish(archive, "tile_image", TIMES[0])
+    (archive.root / claims.DIRECTORY).mkdir(exist_ok=True)
+    (archive.root / claims.DIRECTORY / "foreign").write_text(text)
+    with archive.publish("tile_image", TIMES[1], [], **MADE) as draft:
+        (draft.path / "data").write_bytes(b"x")
+    limits = Thresholds(retention_days={"tile_image": 0.0})
+    decisions = retention.retain(archive, limits, {}, dry_run=False)
+    assert {one.product.id for one in decisions if one.remove} == {old, draft.product.id}
+    integrity.sweep(archive)
+
+
+def test_a_state_file_that_cannot_be_read_keeps_no_other_product_from_retention(archive: Archive) -> None:
+    ids = [publish(archive, "tile_image", key) for key in TIMES]
+    bad = archive.get(ids[1]).path
+    bad.with_name(f"{bad.name}.state.json").mkdir()
+    limits = Thresholds(retention_days={"tile_image": 0.0})
+    gone = {one.product.id for one in retention.retain(archive, limits, {}, dry_run=False) if one.remove}
+    assert gone == {ids[0], ids[2]}
+    assert bad.is_dir()
+
+
+def test_a_manifest_of_other_contents_does_not_stop_the_look_at_the_inbox(settings: Settings) -> None:
+    process(settings, through="subband_group")
+    archive = Archive(settings.archive)
+    for product, text in zip(archive.products("subband_group"), ("[]", "{}", '{"files": [], "identities": ["a:1:2"]}'), strict=True):
+        (product.path / "manifest.json").write_text(text)
+    for path in settings.inbox.glob("*.hdf5"):
+        (path.with_suffix(".copy")).write_bytes(path.read_bytes())
+        path.with_suffix(".copy").replace(path)  # another time of change: the manifests are asked for the digests
+    assert [one.observation for one in plan.look_again(archive, settings).ready()] == list(TIMES)
+    assert [recipes.raw_files_there(product) for product in archive.products("subband_group")] == [False] * 3
+    assert [archive.lineage(product.id).files() for product in archive.products("subband_group")] == [()] * 3
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return instances.prepare_home(tmp_path / "home")
+
+
+def orphan(instance: dg.DagsterInstance, **more: str) -> dg.DagsterRun:
+    """A run whose process is gone."""
+    run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, asset_selection=frozenset({dg.AssetKey("tile_image")}))
+    instance.add_run_tags(run.run_id, {instances.LAUNCHER_TAG: f"{socket.gethostname()}/{2**22 + 1}/boot.1/{run.run_id}", **more})
+    instance.report_engine_event("it began", run)
+    return run
+
+
+def tear(home: Path, run: dg.DagsterRun) -> None:
+    (home / instances.EVENTS / f"{run.run_id}.db").write_bytes(b"torn by a failing disk" * 1000)
+
+
+def test_a_run_whose_events_are_damaged_keeps_no_other_orphan(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with instances.open_instance(home) as instance:
+        torn, other = orphan(instance), orphan(instance)
+        orphan(instance, **{instances.LAUNCHER_TAG: f"{socket.gethostname()}/²/x/y"})
+        tear(home, torn)
+        assert instances.close_orphans(instance) == [other.run_id]
+    (told,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert told.startswith(f"run {torn.run_id}: its events cannot be read (file is not a database); move ")
+
+
+def test_a_failed_run_whose_events_are_damaged_hides_no_other(
+    home: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In `dsa110 status`, to the settling sensor, in the alerts, in the backup, and where the home may not be written."""
+    with instances.open_instance(home) as instance:
+        both = [orphan(instance, **{"dagster/partition": key, alerts.SENT_TAG: "not yet"}) for key in TIMES[:2]]
+        assert len(instances.close_orphans(instance)) == 2
+        tear(home, both[0])
+        assert redo.failed_lately(instance, datetime.now(UTC)) == set()
+        assert alerts.send_late(instance, None) == 2
+        told = alerts.of_run(instance, both[0])
+        assert "cannot be read" in told.text
+    found = {one.partition: one.reason for one in runs.failed(home, archive)}
+    assert "see the run in Dagster" in found[TIMES[0]]
+    assert "its process was killed" in found[TIMES[1]]
+    monkeypatch.setattr(looking, "not_writable", lambda place: place if place == home else None)
+    assert {one.partition: one.reason for one in runs.failed(home, archive)} == found
+    made = backup.backup(archive, tmp_path / "backups", keep=1, dagster=backup.Dagster(home))
+    assert backup.verify_backup(made.path) == []
+    assert [str(both[0].run_id) in reason for reason in made.left_out] == [True]
+    assert (made.path / "dagster" / instances.EVENTS / f"{both[1].run_id}.db").exists()
+    assert backup.backups(tmp_path / "backups") == [made]
+
+
+def test_the_runs_themselves_damaged_are_no_single_bad_item(home: Path, archive: Archive, tmp_path: Path) -> None:
+    with instances.open_instance(home) as instance:
+        orphan(instance)
+    (home / instances.RUNS).write_bytes(b"torn by a failing disk" * 1000)
+    with pytest.raises(SilentWrongnessError, match=r"runs\.db is damaged \(file is not a database\)"):
+        backup.backup(archive, tmp_path / "backups", keep=1, dagster=backup.Dagster(home))
+    assert backup.backups(tmp_path / "backups") == []
+
+
+def test_a_database_that_is_away_is_no_damaged_run(home: Path) -> None:
+    """An outage must not pass for runs without events."""
+    with instances.open_instance(home) as instance:
+        run = orphan(instance)
+    with instances.open_instance(home) as instance:
+        path = home / instances.EVENTS / f"{run.run_id}.db"
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(sqlalchemy.exc.OperationalError):
+            instances.events(instance, run.run_id, dg.DagsterEventType.RUN_FAILURE)
+
+
+def test_a_foreign_backup_stops_neither_the_next_one_nor_its_rotation(archive: Archive, tmp_path: Path) -> None:
+    place = tmp_path / "backups"
+    for number, text in enumerate(("[]", "{}", '{"at": "soon", "files": {}, "caltables": 0}')):
+        foreign = place / f"backup-2025010{number + 1}T000000"
+        foreign.mkdir(parents=True)
+        (foreign / "manifest.json").write_text(text)
+    made = [backup.backup(archive, place, keep=1, now=datetime(2026, 1, day, tzinfo=UTC)) for day in (25, 26)]
+    assert backup.backups(place) == made[1:]
+    assert len(list(place.iterdir())) == 4
+    assert "unreadable" in backup.verify_backup(place / "backup-20250102T000000")[0]
+
+
+def test_backfills_of_no_nights_keep_no_other_from_being_followed(settings: Settings) -> None:
+    platform = Platform(settings)
+    process(settings, through="subband_group")
+    tags = ["soon..later", "2026-01-25", "2026-01-25..9999-12-31", "", "2026-01-25..2026-01-25"]
+    with dg.DagsterInstance.ephemeral() as instance:
+        (launch,) = backfill(settings, "2026-01-25", "2026-01-25", instance=instance)
+        ended = instance.get_backfills()[0].with_status(BulkActionStatus.COMPLETED)
+        for number, tag in enumerate(tags):
+            instance.add_backfill(ended._replace(backfill_id=f"b{number}", tags={**ended.tags, redo.FOLLOW_TAG: tag}))
+        instance.update_backfill(ended._replace(tags={}))
+        result = redo.backfill_sensor(dg.build_sensor_context(instance=instance), platform=platform)
+    assert isinstance(result, dg.SensorResult)
+    asked = result.run_requests or ()
+    assert {(request.tags[redo.FOLLOW_TAG], request.partition_key) for request in asked} == {("b4", key) for key in launch.partitions}
+    assert sorted(json.loads(str(result.cursor))) == ["b0", "b1", "b2", "b3"]
+
+
+def test_a_product_dagster_cannot_be_told_of_keeps_none_of_the_others(
+    processed: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after the loss of DAGSTER_HOME: everything is told again, but what is damaged."""
+    archive = Archive(processed.archive)
+    bad = archive.current("tile_image", TIMES[0])
+    assert bad is not None
+    (bad.path / "preview.png").unlink()
+    (bad.path / "preview.png").symlink_to(tmp_path / ("x" * 300))  # too long a name: neither there nor absent
+    with dg.DagsterInstance.ephemeral() as instance:
+        process(processed, instance=instance)
+        known = {asset: instance.get_materialized_partitions(dg.AssetKey(asset)) for asset in CONSUMERS}
+    assert TIMES[1] in known["tile_image"]
+    assert known["hour_mosaic"]
+    assert f"{bad.id}: Dagster does not know of it yet" in caplog.text
