@@ -23,8 +23,6 @@ from dsa110_assets.sky import structures
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry, beam, timegrid
 
-EARTH_RATE_RAD_S = 2 * np.pi * timegrid.SIDEREAL_RATIO / 86400
-"""Rate of the hour angle per UTC second."""
 _BAND_EDGES_HZ = np.array([1.311e9, 1.4e9, 1.499e9])
 _STEP_RAD = np.deg2rad(30 / 3600)
 Float = NDArray[np.float64]
@@ -190,7 +188,7 @@ def uvw_rate_m_s(uvw_m: Float, dec_rad: float) -> Float:
     tracked."""
     u, v, w = uvw_m.T
     sin_dec, cos_dec = np.sin(dec_rad), np.cos(dec_rad)
-    return EARTH_RATE_RAD_S * np.stack([cos_dec * w - sin_dec * v, sin_dec * u, -cos_dec * u], axis=-1)
+    return timegrid.EARTH_RATE_RAD_S * np.stack([cos_dec * w - sin_dec * v, sin_dec * u, -cos_dec * u], axis=-1)
 
 
 @numba.njit(cache=True, inline="always")

@@ -6,6 +6,7 @@ A partition key is the UTC start of its window: `2026-01-25T22:25` (5-minute obs
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +17,8 @@ OBSERVATION_WINDOW = timedelta(minutes=5)
 HOUR = timedelta(hours=1)
 NIGHT = timedelta(days=1)
 SIDEREAL_RATIO = 1.002737909350795
+EARTH_RATE_RAD_S = 2 * math.pi * SIDEREAL_RATIO / 86400
+"""Rate of the hour angle per UTC second."""
 MJD_UNIX_EPOCH = 40587
 ROUNDING_D = 1e-9
 """Keys are exact: so much more than a day number only absorbs what it was rounded off by as a float64."""

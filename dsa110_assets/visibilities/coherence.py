@@ -9,10 +9,13 @@ at a lag of about half a turn of such a delay: a source within the field is left
 The mean power of the differences over its value for noise alone is the statistic. What noise alone gives is known,
 without a background in time or frequency: the product of the two antennas' autocorrelations, which hold the same
 bandpasses and gains (radiometer equation; Thompson, Moran & Swenson 2017, eq. 6.50), up to a factor of the correlator.
-So interference that is there all the time is found like any other. Antennas are looked at one by one, then all together.
+So interference that is there all the time is found like any other. Antennas are looked at one by one, then all together,
+then means over time (`standing`); what is then found, in cells, ends where one-sided differences say (`edges`).
 """
 
 from __future__ import annotations
+
+import warnings
 
 import numba
 import numpy as np
@@ -20,13 +23,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.constants import speed_of_light
 
+from dsa110_assets.visibilities import edges
+from dsa110_assets.visibilities.standing import LEAST as LEAST_STANDING
+from dsa110_assets.visibilities.standing import Standing, flagged
+
 LEAST = 0.005
 """Excess, in parts of the noise's power, below which interference is left: it cannot be told from the sky's remains."""
 SKY = 1e-3
 """The same in parts of the visibilities' own power: what a source is left with 3 degrees from the pointing, or with a per
 cent of ripple in the bandpass. It is the larger of the two where sources of more than some 10 Jy are in the field."""
-EVERYWHERE = 0.3
-"""Wide interference that more than this part of the antennas see is in all of them, some too weak to tell."""
 _TURNS, _LONGEST_M = 2.0, 500.0
 """On longer baselines a transmitter's delay turns more often within a channel, or its phase within an integration: they
 hardly see it."""
@@ -36,8 +41,6 @@ _FEWEST = 32
 """Samples in a window, for its mean to be nearly Gaussian."""
 _SHARE = 0.3
 """Integrations and cells of a window count in which the mean excess is at least this part of the window's."""
-_CORRELATED = 70 / 36
-"""Variance of a mean of powers of second differences over that of independent ones: 1 + 2 (4^2 + 1) / 6^2."""
 _EDGE = 3.0
 """Beside what was found this many sigma are enough: interference has weaker edges."""
 _PASSES = 2
@@ -56,8 +59,8 @@ class Coherence:
     """
 
     def __init__(
-        self, ant1: NDArray[np.int32], ant2: NDArray[np.int32], lengths_m: NDArray[np.float64], shape: tuple[int, ...],
-        width: int, channel_width_hz: float, interval_s: float,
+        self, ant1: NDArray[np.int32], ant2: NDArray[np.int32], lengths_m: NDArray[np.float64],
+        rates: NDArray[np.float64], shape: tuple[int, ...], width: int, channel_width_hz: float, interval_s: float,
     ) -> None:  # fmt: skip
         n_times, _, n_channels, n_pols = shape
         self._ant1, self._ant2, self._width = ant1, ant2, width
@@ -70,6 +73,8 @@ class Coherence:
         self._powers = np.zeros((ant1.size, n_times, cells, n_pols), np.float32)
         self._counts = np.zeros(self._powers.shape, np.uint16)
         self._sky = np.zeros((ant1.size, n_times, cells), np.float32)
+        self._standing = Standing(self._lags, rates, n_channels)
+        self._edges = edges.Edges(n_antennas, n_times, n_channels, width)
         self._autos = np.zeros((n_antennas, n_times, n_channels, n_pols), np.float32)
 
     def add(self, baselines: NDArray[np.int64], data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> None:
@@ -78,13 +83,19 @@ class Coherence:
         self._autos[self._ant1[baselines[auto]]] = data[:, auto].real.swapaxes(0, 1)
         n_times, n = data.shape[:2]
         parts, marks = data.reshape(n_times, n, -1).view(np.float32), flags.reshape(n_times, n, -1).view(np.uint8)
-        _powers(parts, marks, self._lags[baselines], baselines, self._width, self._powers, self._counts, self._sky)
+        self._standing.add(baselines, parts, marks)
+        found = self._edges
+        _powers(
+            parts, marks, self._lags[baselines], baselines, self._width, self._powers, self._counts, self._sky,
+            self._ant1, self._ant2, found.sums, found.missing, found.lags, found.flagged, found.rows,
+        )
 
     def hits(self, known: NDArray[np.uint8], first: float) -> NDArray[np.uint8]:
         """(antenna, time, channel) 1 where an antenna, or the array as a whole, sees interference at `first` sigma, or `known`.
 
         known: what was found otherwise. Baselines whose antennas both have it take no part, nor cells that hold narrow
-        interference, and their neighbours. What is wide and in many antennas is in all of them.
+        interference, and their neighbours. What is wide and in many antennas is in all of them. Of all that many see, known
+        or not, clean channels at either edge are 0, and what nearly all antennas found somewhere is 1 if the rest has it too.
         """
         noise, number = self._noise(), np.add.reduceat(known, np.arange(0, known.shape[2], self._width), axis=2)
         wide = 2 * number > self._width
@@ -97,7 +108,37 @@ class Coherence:
         hits[:, _everywhere(hits[live], wide[live], taken[live] > 0)] = True
         sums, numbers = _gather(self._powers, self._counts, noise, self._ant1, self._ant2, hits.view(np.uint8) | taken)
         hits |= search(sums.sum(axis=0, keepdims=True), numbers.sum(axis=0, keepdims=True) / 2, first, least.mean(keepdims=True))
-        return known | np.repeat(hits, self._width, axis=2)[:, :, : self._autos.shape[2]]
+        at_times = hits.any(axis=1) & ~hits.all(axis=1) | (taken > 0).any(axis=1)
+        hits |= self._still(noise, np.asarray(at_times), first)
+        hits = np.repeat(hits, self._width, axis=2)[:, :, : self._autos.shape[2]]
+        hits |= known > 0
+        seen = hits[live].sum(axis=0) > edges.MANY * max(int(live.sum()), 1)
+        clean, rest = self._edges.judge(seen, known > 0, self._shapes())
+        return np.asarray((hits & ~clean | rest).view(np.uint8))
+
+    def _still(self, noise: Float32, found: NDArray[np.bool_], first: float) -> NDArray[np.bool_]:
+        """(cell,) True where the array sees what stands still; `found` (antenna, cell), and next to it, is left out."""
+        powers, counts = self._standing.powers(self._width, self._powers.shape[1], SKY)
+        sums, numbers = _gather(powers, counts, noise, self._ant1, self._ant2, _widened(found[:, None]).view(np.uint8))
+        hits = search(sums.sum(axis=0, keepdims=True), numbers.sum(axis=0, keepdims=True) / 2, first, LEAST_STANDING)
+        return np.asarray(hits[0, 0])
+
+    def _shapes(self) -> NDArray[np.float64]:
+        """(side, channel) noise power of all one-sided differences over its mean, from the antennas' autocorrelations."""
+        found = np.where(self._autos > 0, self._autos, np.nan).swapaxes(2, 3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of nothing but NaN: 1
+            lowest = np.nanmin(found, axis=1)
+            shape = np.nanmedian(lowest / np.nanmedian(lowest, axis=2, keepdims=True), axis=(0, 1)) ** 2
+        shape = np.where(np.isfinite(shape), shape, 1)
+        sums, totals = np.zeros((2, shape.size)), np.zeros((2, shape.size))
+        for lag, number in zip(*np.unique(self._lags[self._lags > 0], return_counts=True), strict=True):
+            power = (shape[: -2 * lag] + 4 * shape[lag:-lag] + shape[2 * lag :]) / 6 * number
+            sums[0, 2 * lag :] += power
+            sums[1, : -2 * lag] += power
+            totals[0, 2 * lag :] += number
+            totals[1, : -2 * lag] += number
+        return np.asarray(np.where(totals > 0, sums / np.maximum(totals, 1), 1))
 
     def _noise(self) -> Float32:
         """(antenna, cell, pol) whose products are the noise's second differences: autocorrelations, medians of cells in the
@@ -132,38 +173,93 @@ def _sky(powers: Float32, noise: Float32, ant1: NDArray[np.int32], ant2: NDArray
 
 
 @numba.njit(cache=True, parallel=True)
-def _powers(parts, flags, lags, places, width, powers, counts, sky):  # type: ignore[no-untyped-def]
+def _powers(  # type: ignore[no-untyped-def]
+    parts, flags, lags, places, width, powers, counts, sky, ant1, ant2, sums, missing, rows, flags_seen, seen
+):
     """Sum |V(k - lag) - 2 V(k) + V(k + lag)|^2 in cells; parts (time, baseline, channel x pol x 2) float32, two pols.
 
-    sky (baseline, time, cell): |V|^2 in the middle of cells, mean of the pols, 0 if flagged.
+    sky (baseline, time, cell): |V|^2 in the middle of cells, mean of the pols, 0 if flagged. The last five: see edges.
     """
     n_times, n_baselines, n = flags.shape
-    n_channels = n // 2
-    for b in numba.prange(n_baselines):
-        lag, place = lags[b], places[b]
-        if lag == 0:
-            continue
-        for t in range(n_times):
-            x, flag = parts[t, b], flags[t, b]
-            whole = _number(flag) == 0
-            for cell in range(powers.shape[2]):
+    n_channels, n_cells = n // 2, powers.shape[2]
+    for t in numba.prange(n_times):
+        squares, marks, bad = np.zeros(2 * n, np.float32), np.zeros(n, np.uint8), np.empty(n, np.int64)
+        spare, means, weights = np.empty(n, np.int64), np.empty(n_cells, np.float32), np.empty(2, np.float32)
+        for b in range(n_baselines):
+            lag, place, x, flag = lags[b], places[b], parts[t, b], flags[t, b]
+            number = _number(flag)
+            if lag == 0 or number == n:
+                continue
+            _square(x, 4 * lag, squares)
+            places_flagged = spare[: flagged(flag, spare) if number else 0]
+            n_bad = _bad(places_flagged, 2 * lag, squares, marks, bad)
+            power, count = powers[place, t], counts[place, t]
+            for cell in range(n_cells):
                 low, high = max(cell * width, lag), min((cell + 1) * width, n_channels - lag)
                 if low >= high:
                     continue
                 middle = (low + high) // 2
                 if not (flag[2 * middle] | flag[2 * middle + 1]):
-                    sky[place, t, cell] = _square(x, 4 * middle) / np.float32(2)
-                if whole:
-                    powers[place, t, cell, 0], powers[place, t, cell, 1] = _all(x, low, high, lag)
-                    counts[place, t, cell] = high - low
-                else:
-                    _some(x, flag, low, high, lag, powers[place, t, cell], counts[place, t, cell])
+                    i = 4 * middle
+                    sky[place, t, cell] = (x[i] * x[i] + x[i + 1] * x[i + 1] + x[i + 2] * x[i + 2] + x[i + 3] * x[i + 3]) / np.float32(2)
+                power[cell, 0], power[cell, 1] = _sum(squares, 4 * low, 4 * high)
+                count[cell, 0] = count[cell, 1] = high - low
+            for i in bad[:n_bad]:
+                count[i // 2 // width, i % 2] -= np.uint16(1)
+            for p in range(2):
+                weights[p] = _weight(power[:, p], count[:, p], means)
+            edges.add(squares, bad[:n_bad], lag, weights, sums[:, t], missing[:, t], rows[t])
+            for antenna in (ant1[place], ant2[place]):
+                seen[antenna, t] += np.uint16(1)
+                for i in places_flagged:
+                    flags_seen[antenna, t, i] += np.uint16(1)
 
 
 @numba.njit(cache=True)
-def _square(x, first):  # type: ignore[no-untyped-def]
-    """Sum of four squares."""
-    return x[first] * x[first] + x[first + 1] * x[first + 1] + x[first + 2] * x[first + 2] + x[first + 3] * x[first + 3]
+def _square(x, reach, squares):  # type: ignore[no-untyped-def]
+    """Squares of second differences (channel x pol x 2), real and imaginary parts one by one."""
+    n = x.size - 2 * reach
+    before, middle, after, out = x[:n], x[reach : reach + n], x[2 * reach :], squares[reach : reach + n]
+    for i in range(n):
+        value = before[i] - np.float32(2) * middle[i] + after[i]
+        out[i] = value * value
+
+
+@numba.njit(cache=True)
+def _bad(places_flagged, reach, squares, marks, bad):  # type: ignore[no-untyped-def]
+    """Set differences (channel x pol) to 0 that have a flag; how many that are, the places in `bad`. `marks` is 0, and left so."""
+    number = 0
+    for i in places_flagged:
+        for place in (i - reach, i, i + reach):
+            if reach <= place < marks.size - reach and not marks[place]:
+                squares[2 * place] = squares[2 * place + 1] = 0
+                marks[place], bad[number], number = 1, place, number + 1
+    for i in bad[:number]:
+        marks[i] = 0
+    return number
+
+
+@numba.njit(cache=True)
+def _sum(squares, low, high):  # type: ignore[no-untyped-def]
+    """(XX, YY) from place low on to before high; four sums side by side, as the data lie."""
+    a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    for k in range(low, high, 4):
+        a += squares[k]
+        b += squares[k + 1]
+        c += squares[k + 2]
+        d += squares[k + 3]
+    return a + b, c + d
+
+
+@numba.njit(cache=True)
+def _weight(power, count, means):  # type: ignore[no-untyped-def]
+    """1 over the median of a row's mean powers, of cells that have any; 0 without."""
+    n = 0
+    for cell in range(power.size):
+        if count[cell] and power[cell] > 0:
+            means[n] = power[cell] / np.float32(count[cell])
+            n += 1
+    return np.float32(1) / np.float32(np.median(means[:n])) if n else np.float32(0)
 
 
 @numba.njit(cache=True)
@@ -172,36 +268,6 @@ def _number(flag):  # type: ignore[no-untyped-def]
     for value in flag:
         number += np.uint32(value)
     return number
-
-
-@numba.njit(cache=True, fastmath={"contract"})
-def _all(x, low, high, lag):  # type: ignore[no-untyped-def]
-    """(XX, YY) of channels from low on to before high, none of them flagged; four sums side by side, as the data lie."""
-    a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    before, middle, after = x[4 * (low - lag) :], x[4 * low :], x[4 * (low + lag) :]
-    for k in range(0, 4 * (high - low), 4):
-        one = before[k] - np.float32(2) * middle[k] + after[k]
-        two = before[k + 1] - np.float32(2) * middle[k + 1] + after[k + 1]
-        three = before[k + 2] - np.float32(2) * middle[k + 2] + after[k + 2]
-        four = before[k + 3] - np.float32(2) * middle[k + 3] + after[k + 3]
-        a += one * one
-        b += two * two
-        c += three * three
-        d += four * four
-    return a + b, c + d
-
-
-@numba.njit(cache=True)
-def _some(x, flag, low, high, lag, power, count):  # type: ignore[no-untyped-def]
-    """The same of what is not flagged, added to power (pol,) and count (pol,)."""
-    for k in range(low, high):
-        for p in range(2):
-            i, first, last = 2 * k + p, 2 * (k - lag) + p, 2 * (k + lag) + p
-            if not (flag[first] | flag[i] | flag[last]):
-                real = x[2 * first] - np.float32(2) * x[2 * i] + x[2 * last]
-                imaginary = x[2 * first + 1] - np.float32(2) * x[2 * i + 1] + x[2 * last + 1]
-                power[p] += real * real + imaginary * imaginary
-                count[p] += np.uint16(1)
 
 
 @numba.njit(cache=True, parallel=True)
@@ -233,7 +299,7 @@ def _everywhere(hits: NDArray[np.bool_], wide: NDArray[np.bool_], taken: NDArray
     Single integrations and cells between two such are True as well, and what was taken out of many antennas beside them: it
     had no samples left to tell.
     """
-    many = EVERYWHERE * max(len(hits), 1)
+    many = edges.MANY * max(len(hits), 1)
     found = hits.sum(axis=0) > many
     found = ndimage.binary_propagation(found, np.ones((3, 3)), found | ((hits | wide).sum(axis=0) > many))
     found |= ndimage.binary_dilation(found) & (taken.sum(axis=0) > many)
@@ -290,7 +356,7 @@ def _beside(
     number = np.where(near, numbers, 0).sum(axis=3 - axis, keepdims=True)
     usual = _usual(sums, np.where(hits, 0, numbers))[:, None, None]
     excess = (np.where(near, sums, 0) / usual).sum(axis=3 - axis, keepdims=True) - number
-    return np.asarray(near & (excess > _EDGE * np.sqrt(_CORRELATED * number)))
+    return np.asarray(near & (excess > _EDGE * np.sqrt(edges.CORRELATED * number)))
 
 
 def _usual(sums: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -300,7 +366,7 @@ def _usual(sums: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[n
         there = numbers[a] > 0
         mean = sums[a][there] / numbers[a][there]
         middle = np.median(mean)
-        near = np.abs(mean - middle) <= 3 * middle * np.sqrt(_CORRELATED / np.minimum(numbers[a][there], np.median(numbers[a][there])))
+        near = np.abs(mean - middle) <= 3 * middle * np.sqrt(edges.CORRELATED / np.minimum(numbers[a][there], np.median(numbers[a][there])))
         usual[a] = sums[a][there][near].sum() / numbers[a][there][near].sum()
     return np.where((usual > _TRUSTED[0]) & (usual < _TRUSTED[1]), usual, np.inf)
 
@@ -311,7 +377,7 @@ def _found(
     """(antenna, time, cell) True in the windows of `long` integrations and `wide` cells that are too high, trimmed."""
     total, count = _boxes(excess, long, wide), _boxes(number, long, wide)
     enough = count >= _FEWEST
-    score = np.where(enough, total / np.sqrt(_CORRELATED * np.maximum(count, 1)), np.nan)
+    score = np.where(enough, total / np.sqrt(edges.CORRELATED * np.maximum(count, 1)), np.nan)
     scatter = np.ones(len(score))
     for a in np.flatnonzero((np.nan_to_num(score) > first).any(axis=(1, 2))):
         scatter[a] = max(np.nanquantile(score[a], 0.5) - np.nanquantile(score[a], _SIGMA_BELOW), 1)

@@ -18,7 +18,7 @@ from dsa110_assets.simulator import array, measurement, schedule
 from dsa110_assets.simulator.options import FixedSource, SimulationOptions, perfect
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.simulator.sky import build_sky
-from dsa110_assets.telescope import astrometry, band, beam
+from dsa110_assets.telescope import astrometry, band, beam, timegrid
 
 C = 299792458.0
 START = "2026-01-25T22:25:00"
@@ -155,7 +155,7 @@ def test_uvw_rate_is_the_derivative_of_uvw_for_a_followed_direction() -> None:
     telescope = array.build(perfect(antennas=8))
     dec = 0.3
     ant1, ant2 = telescope.baselines
-    angle = measurement.EARTH_RATE_RAD_S * 0.5
+    angle = timegrid.EARTH_RATE_RAD_S * 0.5
     ends = astrometry.apparent_uvw_m(telescope.relative_m, [-angle, angle], dec)
     difference = (ends[1] - ends[0])[ant2] - (ends[1] - ends[0])[ant1]
     np.testing.assert_allclose(

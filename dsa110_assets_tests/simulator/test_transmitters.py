@@ -7,7 +7,6 @@ import pytest
 
 from dsa110_assets.simulator import array as arrays
 from dsa110_assets.simulator import fault_kinds, transmitters
-from dsa110_assets.simulator.measurement import EARTH_RATE_RAD_S
 from dsa110_assets.simulator.options import SimulationOptions, perfect
 from dsa110_assets.telescope import astrometry, band, site, timegrid
 
@@ -59,7 +58,7 @@ def test_a_baselines_response_is_the_average_over_its_channel_and_integration(te
     chosen = np.random.default_rng(1).choice(ant1.size, 12, replace=False)
     for row in chosen:
         b = ground[ant2[row]] - ground[ant1[row]]
-        hour_angle = EARTH_RATE_RAD_S * seconds  # of the direction that stood on the meridian in the middle
+        hour_angle = timegrid.EARTH_RATE_RAD_S * seconds  # of the direction that stood on the meridian in the middle
         towards = np.stack([-np.cos(DEC_RAD) * np.sin(hour_angle), np.full(400, np.sin(DEC_RAD)), np.cos(DEC_RAD) * np.cos(hour_angle)])
         source = np.stack([transmitters.direction(item, timegrid.INTEGRATION_S / 2 + s)[0] for s in seconds])
         delay = (source @ b - b @ towards) / C_M_S

@@ -23,6 +23,7 @@ KINDS = {
     "wide, 200 s, 1 Jy": "wide_rfi:*:power_jy=1",
     "wide, 200 s, 100 Jy": "wide_rfi:*",
     "wide, always, 0.3 Jy": f"wide_rfi:*:power_jy=0.3,{ALWAYS}",
+    "wide, always, 0.6 Jy": f"wide_rfi:*:power_jy=0.6,{ALWAYS}",
     "wide, always, 1 Jy": f"wide_rfi:*:power_jy=1,{ALWAYS}",
     "wide, always, 3 Jy": f"wide_rfi:*:power_jy=3,{ALWAYS}",
     "wide, always, 100 Jy": f"wide_rfi:*:{ALWAYS}",

@@ -1,0 +1,174 @@
+"""Where wide interference begins and ends in frequency, to the channel.
+
+A second difference reaches a lag to either side, so cells beside interference seem to hold it. One that reaches to one side
+only, V(k) - 2 V(k - lag) + V(k - 2 lag), tells of a channel k next to clean ones: it is noise up to the first channel
+with interference. Their powers are summed over all baselines, each in units of its own median, once by the channel at
+their upper and once by that at their lower end. Sums are over baselines in ascending order, so blocks do not change them.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+CORRELATED = 70 / 36
+"""Variance of a mean of powers of second differences over that of independent ones: 1 + 2 (4^2 + 1) / 6^2."""
+_SIGMAS = 3.0
+"""A channel is clean whose power is no more than this above usual."""
+_TELLS = 60.0
+"""Channels are told one by one if an area of interference has this many times the excess that one may have: the channel at the
+end of a difference has a sixth of it (1 of 1 + 4 + 1), and it may be a flank with a tenth of the power."""
+MANY = 0.3
+"""What more than this part of the baselines, or of the antennas, see is in all of them, some too weak to tell."""
+_FOUND, EVERYWHERE = 0.1, 0.8
+"""What is flagged on this part of the baselines of that part of the antennas is in all of them."""
+_STRONGEST = 0.9
+"""The excess of an area is that which this part of its samples has at most."""
+_FEWEST = 32
+_MAD_TO_SIGMA = 1.4826
+Float = NDArray[np.float64]
+
+
+class Edges:
+    """Sums (side, time, channel x pol x 2) of powers of one-sided differences in units of the noise, of as many baselines as
+    `lags` (time, lag, pol) says, but for those `missing` (side, time, channel x pol).
+
+    flagged (antenna, time, channel x pol): baselines of an antenna that are flagged there, of those of which not all is, `rows`
+    (antenna, time).
+    """
+
+    def __init__(self, n_antennas: int, n_times: int, n_channels: int, longest: int) -> None:
+        self.flagged = np.zeros((n_antennas, n_times, 2 * n_channels), np.uint16)
+        self.rows = np.zeros((n_antennas, n_times), np.uint16)
+        self.sums = np.zeros((2, n_times, 4 * n_channels), np.float32)
+        self.missing = np.zeros((2, n_times, 2 * n_channels), np.int32)
+        self.lags = np.zeros((n_times, longest + 1, 2), np.int32)
+
+    def judge(self, wide: NDArray[np.bool_], known: NDArray[np.bool_], shapes: Float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(time, channel) of `wide` what lies at an end of a range of channels and is clean; what else all baselines have.
+
+        The latter are samples that nearly every antenna had `known` (antenna, time, channel) or flagged on some baselines, and
+        of which the others have more power than is usual to both sides. shapes (side, channel): noise power of the differences
+        over its mean over channels.
+        """
+        many = self._found_by_all(known)
+        excess, weights = self._excess(wide | many, shapes)
+        limit = _SIGMAS * np.sqrt(CORRELATED / np.maximum(weights, 1))
+        rest = many & ((weights > 0) & (excess > limit)).all(axis=0)
+        strength = np.where(many, np.inf, excess.mean(axis=0))
+        clean = np.zeros(wide.shape, np.bool_)
+        areas, n_areas = ndimage.label(wide)
+        for area in range(1, n_areas + 1):
+            inside = areas == area
+            most = float(np.quantile(strength[inside], _STRONGEST, method="lower")) / _TELLS
+            for side in range(2):
+                one = slice(None, None, 1 if side == 0 else -1)
+                clean[:, one] |= _outer(inside[:, one], excess[side][:, one], weights[side][:, one], most)
+        return clean & ~rest, np.asarray(rest)
+
+    def _found_by_all(self, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(time, channel) True where nearly all antennas have found something, or many of them something that is always there."""
+        there = self.rows.any(axis=1)
+        n_times, n_channels = known.shape[1:]
+        part = self.flagged.reshape(-1, n_times, n_channels, 2).max(axis=3) / np.maximum(self.rows, 1)[:, :, None]
+        found, always = (known | (part > _FOUND))[there], known[there].all(axis=1)
+        least = max(int(there.sum()), 1)
+        return np.asarray((found.sum(axis=0) > EVERYWHERE * least) | (always.sum(axis=0) > MANY * least))
+
+    def _excess(self, marks: NDArray[np.bool_], shapes: Float) -> tuple[Float, Float]:
+        """(side, time, channel) excess over what is usual without `marks`, in parts of it, and its weight: the number of
+        samples, less where the scatter is more than theirs; 0 where there are none or nothing is usual."""
+        sums = self.sums.reshape(2, *marks.shape, 4).sum(axis=3, dtype=np.float64) / shapes[:, None]
+        number = -self.missing.reshape(2, *marks.shape, 2).sum(axis=3, dtype=np.float64)
+        for lag in np.flatnonzero(self.lags.any(axis=(0, 2))):
+            rows = self.lags[:, lag].sum(axis=1)[:, None]
+            number[0, :, 2 * lag :] += rows
+            number[1, :, : -2 * lag] += rows
+        number[number < _FEWEST] = 0
+        mean, excess = sums / np.maximum(number, 1), np.zeros(sums.shape)
+        for side in range(2):
+            clean = ~marks & (number[side] > 0)
+            for t in range(len(marks)):
+                usual = np.median(mean[side, t, clean[t]]) if clean[t].any() else 0
+                if usual > 0:
+                    excess[side, t] = mean[side, t] / usual - 1
+                else:
+                    number[side, t] = 0
+            if clean.any():
+                score = np.abs(excess[side][clean]) * np.sqrt(number[side][clean] / CORRELATED)
+                number[side] /= max(_MAD_TO_SIGMA * float(np.median(score)), 1.0) ** 2
+        return excess, number
+
+
+def _outer(inside: NDArray[np.bool_], excess: Float, weights: Float, most: float) -> NDArray[np.bool_]:
+    """(time, channel) True from the first channel of every range `inside` up to before the first that is not clean.
+
+    Integrations that begin at the same channel one after another are looked at together, if less than `most` is then told;
+    or if that can be told of one by itself, one by one first, and then those together of which a channel was clean. Next to the
+    first that is not clean, those stay that are a sigma above usual: interference has weaker flanks.
+    """
+    alone = inside & _clean(excess, weights, most)
+    found = _from_start(inside, alone)
+    if not found.any():
+        start = inside & ~np.pad(inside, ((0, 0), (1, 0)))[:, :-1]
+        start &= ndimage.binary_dilation(start, [[1], [0], [1]]) | (len(start) == 1)
+        found = inside & np.logical_or.accumulate(start, axis=1)
+    found = _from_start(inside, found & _clean(*_together(found, excess, weights), most))
+    mean, weight = _together(found, excess, weights)
+    flank = found & (mean > np.sqrt(CORRELATED / np.maximum(weight, 1)))
+    dirty = inside & ~found
+    return np.asarray(found & ~ndimage.binary_propagation(dirty, [[0, 0, 0], [1, 1, 1], [0, 0, 0]], dirty | flank))
+
+
+def _clean(excess: Float, weights: Float, most: float) -> NDArray[np.bool_]:
+    """True where the excess is within the noise, and that tells of `most`."""
+    limit = _SIGMAS * np.sqrt(CORRELATED / np.maximum(weights, 1))
+    return np.asarray((weights > 0) & (excess < limit) & (limit < most))
+
+
+def _together(marks: NDArray[np.bool_], excess: Float, weights: Float) -> tuple[Float, Float]:
+    """Mean excess and sum of weights over every stretch of consecutive integrations with `marks`, channel by channel."""
+    stretches, n = ndimage.label(marks, [[0, 1, 0], [0, 1, 0], [0, 1, 0]])
+    total = np.bincount(stretches.ravel(), weights.ravel(), n + 1)
+    mean = np.bincount(stretches.ravel(), (excess * weights).ravel(), n + 1) / np.maximum(total, 1e-9)
+    return mean[stretches], total[stretches]
+
+
+def _from_start(inside: NDArray[np.bool_], marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(time, channel) those of `marks` that go on without a gap from where a range `inside` begins."""
+    found = np.zeros(inside.shape, np.bool_)
+    before, within = np.ones(len(inside), np.bool_), np.zeros(len(inside), np.bool_)
+    for channel in range(inside.shape[1]):
+        first = inside[:, channel] & ~within
+        before = (before & within | first) & marks[:, channel]
+        found[:, channel], within = before, inside[:, channel]
+    return found
+
+
+@numba.njit(cache=True)
+def add(squares, bad, lag, weights, sums, missing, rows):  # type: ignore[no-untyped-def]
+    """Add one baseline and integration to sums (side, channel x pol x 2), missing (side, channel x pol) and rows (lag, pol).
+
+    squares (channel x pol x 2) of its second differences about each channel, of which those at `bad` (channel x pol) are 0, in
+    place times the weights (2,) of its pols, 0: none. The difference about k ends at k + lag (side 0, that reaches down) and at
+    k - lag (side 1).
+    """
+    reach, one, two = 4 * lag, weights[0], weights[1]
+    n = squares.size - 2 * reach
+    x, down, up = squares[reach : reach + n], sums[0, 2 * reach :], sums[1, :n]
+    for i in range(0, n, 4):
+        x[i] *= one
+        x[i + 1] *= one
+        x[i + 2] *= two
+        x[i + 3] *= two
+    for i in range(n):
+        down[i] += x[i]
+        up[i] += x[i]
+    for p in range(2):
+        rows[lag, p] += weights[p] > 0
+    for i in bad:
+        if weights[i % 2] > 0:
+            missing[0, i + 2 * lag] += 1
+            missing[1, i - 2 * lag] += 1

@@ -1,0 +1,106 @@
+"""Weak interference that stands still over the ground: what is left of every baseline when its samples are averaged over time.
+
+The frame is that of the meridian, whose delays stand still over the ground too, so a transmitter that does so has the same
+phase in every integration, while the noise's power goes down by their number, and that of the sky with the turns
+of its fringes. Second differences of the means, over channels as in `coherence`, then tell of less than a twentieth as
+much power as those of single samples.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+LEAST = 0.02
+"""Excess, in parts of the noise's power, below which it cannot be told from what sources leave."""
+_TURNS = 0.7
+"""Where the sky turns more often in an integration, which the correlator follows, a transmitter is averaged away."""
+_STEP = 64
+
+
+class Standing:
+    """Sums over time of samples (baseline, channel x pol) and how many are missing, of the baselines that have a lag.
+
+    rates (baseline,): turns of the sky's phase in an integration. lags (baseline,): of the second differences, 0: none.
+    """
+
+    def __init__(self, lags: NDArray[np.int32], rates: NDArray[np.float64], n_channels: int) -> None:
+        self._lags = np.where(np.abs(rates) > _TURNS, 0, lags).astype(np.int32)
+        self._sums = np.zeros((lags.size, 4 * n_channels), np.float32)
+        self._missing = np.zeros((lags.size, 2 * n_channels), np.uint16)
+
+    def add(self, places: NDArray[np.int64], parts: NDArray[np.float32], flags: NDArray[np.uint8]) -> None:
+        """Take parts (time, baseline, channel x pol x 2) of data and flags (time, baseline, channel x pol)."""
+        _add_up(parts, flags, places, self._lags[places], self._sums, self._missing)
+
+    def powers(self, width: int, n_times: int, sky: float) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+        """Powers of second differences, in units of one integration's, in cells (baseline, 1, cell, pol) and their numbers.
+
+        Of a sample half of its `n_times` integrations must be there. Baselines take no part of which the part `sky` of the
+        mean's own power is more than LEAST of its noise.
+        """
+        n_channels = self._missing.shape[1] // 2
+        powers = np.zeros((self._lags.size, 1, -(-n_channels // width), 2), np.float32)
+        counts = np.zeros(powers.shape, np.uint16)
+        _differences(self._sums, self._missing, self._lags, width, n_times, sky / LEAST, powers[:, 0], counts[:, 0])
+        return powers, counts
+
+
+@numba.njit(cache=True, parallel=True)
+def _add_up(parts, flags, places, lags, sums, missing):  # type: ignore[no-untyped-def]
+    for b in numba.prange(places.size):
+        if lags[b] == 0:
+            continue
+        out, row, places_flagged = sums[places[b]], np.empty(sums.shape[1], np.float32), np.empty(flags.shape[2], np.int64)
+        for t in range(parts.shape[0]):
+            for i in range(row.size):
+                row[i] = parts[t, b, i]
+            for i in places_flagged[: flagged(flags[t, b], places_flagged)]:
+                row[2 * i] = row[2 * i + 1] = 0
+                missing[places[b], i] += np.uint16(1)
+            for i in range(row.size):
+                out[i] += row[i]
+
+
+@numba.njit(cache=True)
+def flagged(flag, places):  # type: ignore[no-untyped-def]
+    """Put where a row is flagged into `places`; how many that are. In steps, most of which have nothing."""
+    number = 0
+    for low in range(0, flag.size, _STEP):
+        part = flag[low : low + _STEP]
+        found = np.uint8(0)
+        for value in part:
+            found |= value
+        if found:
+            for i in range(part.size):
+                places[number] = low + i
+                number += part[i]
+    return number
+
+
+@numba.njit(cache=True, parallel=True)
+def _differences(sums, missing, lags, width, n_times, most, powers, counts):  # type: ignore[no-untyped-def]
+    """Cells of every baseline, unless `most` times its means' power is more than that of their differences."""
+    n_channels = missing.shape[1] // 2
+    for b in numba.prange(lags.size):
+        lag, number = lags[b], n_times - missing[b].astype(np.int64)
+        if lag == 0:
+            continue
+        square, noise = np.float64(0), np.float64(0)
+        for k in range(lag, n_channels - lag):
+            for p in range(2):
+                before, i, after = 2 * (k - lag) + p, 2 * k + p, 2 * (k + lag) + p
+                if 2 * min(number[before], number[i], number[after]) < n_times:
+                    continue
+                u, v, w = np.float32(1) / number[before], np.float32(1) / number[i], np.float32(1) / number[after]
+                x, y = sums[b, 2 * i] * v, sums[b, 2 * i + 1] * v
+                real = sums[b, 2 * before] * u - 2 * x + sums[b, 2 * after] * w
+                imaginary = sums[b, 2 * before + 1] * u - 2 * y + sums[b, 2 * after + 1] * w
+                power = (real * real + imaginary * imaginary) * 6 / (u + 4 * v + w)
+                powers[b, k // width, p] += power
+                counts[b, k // width, p] += np.uint16(1)
+                square += (x * x + y * y) / v
+                noise += power
+        if square * most > noise:
+            counts[b] = 0
