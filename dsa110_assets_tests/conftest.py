@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,13 @@ from dsa110_assets_tests.tiny import (  # noqa: F401  fixtures of every folder
 # what tests compare with is the bulletins as installed: no network
 iers.conf.auto_download = False
 iers.conf.auto_max_age = None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Worker processes take whole files in this order. Those with slow tests come first: none is left to one of them alone."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
