@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import uuid
 from collections.abc import Generator, Iterator
@@ -39,12 +40,18 @@ def pytest_runtest_makereport(
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave only the tests of the rows that `ops/reliability --rows` asks for."""
+    """Leave only the tests of the rows that `ops/reliability --rows` asks for.
+
+    Worker processes take whole files in this order. Those with slow tests come first: none is left to one of them alone.
+    """
     rows = chosen_rows()
     if rows is not None:
         left_out = [item for item in items if rows.isdisjoint(row for mark in item.iter_markers("row") for row in mark.args)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,9 +6,12 @@ every folder.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +57,24 @@ def no_settings_of_this_machine() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three groups around a calibrator transit; do not write into it."""
-    out = tmp_path_factory.mktemp("tiny")
-    simulate_tiny(out)
-    return out
+    with made_once(tmp_path_factory, "tiny", simulate_tiny) as place:
+        return place
+
+
+@contextmanager
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A directory that `make` fills once for all worker processes of a test run; in the block it is this process's alone."""
+    own = tmp_path_factory.getbasetemp()
+    run = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    place, made = run / f"once-{name}", run / f"once-{name}.made"
+    with (run / f"once-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(place, ignore_errors=True)  # of a worker that failed at it
+            place.mkdir()
+            make(place)
+            made.touch()
+        yield place
 
 
 def simulate_tiny(out: Path, **changes: Any) -> None:
@@ -71,8 +89,17 @@ def simulate_tiny(out: Path, **changes: Any) -> None:
 def finished_run(
     tiny_run: Path, tmp_path_factory: pytest.TempPathFactory, no_settings_of_this_machine: None
 ) -> tuple[Settings, ProcessReport]:
-    """The tiny run, processed once; do not change its archive, use `processed` for a copy."""
-    return finish(tiny_settings(tiny_run, tmp_path_factory.mktemp("finished")))
+    """The tiny run, processed once; do not change its archive, use `processed` for a copy.
+
+    Each worker process has a copy of its own: SQLite makes and removes files beside an index that is read.
+    """
+
+    def make(place: Path) -> None:
+        (place / "report").write_bytes(pickle.dumps(finish(tiny_settings(tiny_run, place))[1]))
+
+    with made_once(tmp_path_factory, "finished", make) as place:
+        report = pickle.loads((place / "report").read_bytes())  # noqa: S301  this test run wrote it
+        return copy_of(tiny_settings(tiny_run, place), tmp_path_factory.mktemp("finished")), report
 
 
 def finish(settings: Settings) -> tuple[Settings, ProcessReport]:

@@ -474,6 +474,7 @@ def test_what_the_pages_ask_of_a_large_index(archive, publish):
     assert archive.published_bytes(datetime.now(UTC)) == 0
 
 
+@pytest.mark.alone
 def test_files_are_fetched_before_they_are_read(tmp_path: Path) -> None:
     """A read that may not wait for the disk succeeds once the system has fetched the file; one that is gone is left out."""
     path = tmp_path / "subband.hdf5"

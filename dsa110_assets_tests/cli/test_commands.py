@@ -35,6 +35,7 @@ def test_every_command_has_help_with_an_example(bare: Run, command: str) -> None
     assert f"Example: dsa110 {command}" in " ".join(done.out.split())
 
 
+@pytest.mark.alone
 def test_help_is_fast() -> None:
     """Below 1 s, best of three: the machine may be busy, the command may not import what is slow."""
     command = [

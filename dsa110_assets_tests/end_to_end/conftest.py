@@ -23,6 +23,7 @@ from dsa110_assets.settings import Settings
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.telescope import astrometry
+from dsa110_assets_tests.tiny import SMALL_DISK
 
 NIGHTS = ("2026-01-25", "2026-01-26", "2026-01-27")
 GROUPS = 4
@@ -65,6 +66,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Survey]:
             archive=place / "archive",
             DAGSTER_HOME=place / "home",
             catalogues=(place / "inbox" / "catalogue.csv",),
+            thresholds=SMALL_DISK,
             imaging={"field_deg": 4.4},
         )
         report = process(configured)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from astropy.wcs import WCS
 
 from dsa110_assets.archive.product import jsonable
 from dsa110_assets.calibration import calibrated, night, verdicts
@@ -108,18 +109,32 @@ def seen(
 def fluxes(image: tile.TileImage, truth: dict[str, Any]) -> np.ndarray:
     """Peaks over true fluxes of the isolated sources above 50 sigma within half the beam's power."""
     sources = truth["sources"]
+    wcs = WCS(image.header).celestial
     found = []
     for source in sources:
         one = model.SkyModel(
             (source["name"],), np.deg2rad([source["ra_deg"]]), np.deg2rad([source["dec_deg"]]), np.array([source["flux_jy"]]),
             np.array([source["spectral_index"]]), log_coefficients=np.array([source.get("log_coefficients", [0.0] * 6)]),
         )  # fmt: skip
-        if crowded(source, sources) or source.get("major_arcsec", 0) > 0 or source["name"].endswith((" A", " B")):
+        if too_faint(image, wcs, one) or crowded(source, sources) or source.get("major_arcsec", 0) > 0:
+            continue
+        if source["name"].endswith((" A", " B")):
             continue  # no point: its peak is not its flux
         figures = reference_figures(image.image, image.primary_beam, image.header, 5 * image.rms_jy, one)
         if figures["reference_count"]:
             found.append(figures["flux_ratio"])
     return np.array(found)
+
+
+def too_faint(image: tile.TileImage, wcs: WCS, one: model.SkyModel) -> bool:
+    """Whether a source is so far out or so faint, below 45 sigma, that `reference_figures` need not look for the image's peaks:
+    it would leave it out."""
+    x, y = wcs.wcs_world2pix(np.rad2deg(one.ra_rad), np.rad2deg(one.dec_rad), 0)
+    column, row = round(float(x[0])), round(float(y[0]))
+    if not (0 <= row < image.primary_beam.shape[0] and 0 <= column < image.primary_beam.shape[1]):
+        return True
+    apparent_jy = float(one.flux_at(np.array([image.header["RESTFRQ"]]))[0, 0]) * image.primary_beam[row, column]
+    return not apparent_jy > 45 * image.rms_jy
 
 
 def crowded(source: dict[str, Any], sources: list[dict[str, Any]]) -> bool:

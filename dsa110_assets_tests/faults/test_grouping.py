@@ -175,6 +175,7 @@ def dependents_by_hand(archive: Archive, root: Product) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.row(8)
 def test_a_late_subband_makes_a_new_version_and_its_dependents_stale(tmp_path: Path) -> None:
     options = SimulationOptions(**{**OPTIONS, "start": "2026-01-25T22:25:10", "groups": 1})

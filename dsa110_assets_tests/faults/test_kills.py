@@ -32,6 +32,7 @@ def leftovers(archive: Archive) -> list[str]:
     return [str(path) for path in (*found, *(path for path in versions if path.is_dir() and path not in known))]
 
 
+@pytest.mark.slow
 @pytest.mark.row(1, 2)
 def test_every_asset_at_every_point(finished_run: tuple[Settings, ProcessReport], engine_url: str | None, tmp_path: Path) -> None:
     """The tiny night's own products are published again by processes that die; then once more, undisturbed.

@@ -97,6 +97,7 @@ def test_cell_means_follow_the_cells(vis: Visibilities) -> None:
     np.testing.assert_allclose(stokes.cell_means(time + 100 * channel)[0], middle, rtol=1e-5)
 
 
+@pytest.mark.alone
 def test_samples_do_not_depend_on_the_number_of_threads(vis: Visibilities) -> None:
     import numba
 

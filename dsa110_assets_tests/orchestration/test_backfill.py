@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from datetime import datetime
 from importlib.resources import files
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -21,6 +22,7 @@ from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.settings import Settings
+from dsa110_assets_tests.tiny import tiny_settings
 
 KEYS = ("2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30")
 
@@ -101,6 +103,7 @@ def test_what_cannot_be_is_said(
         backfills.backfill(settings, *nights, asset, instance=instance)
 
 
+@pytest.mark.slow
 def test_a_finished_backfill_is_followed_phase_by_phase_and_each_step_once(settings: Settings, instance: dg.DagsterInstance) -> None:
     (launch,) = backfills.backfill(settings, "2026-01-25", "2026-01-25", instance=instance)
     platform = Platform(settings)
@@ -136,14 +139,22 @@ def test_what_failed_under_a_backfill_is_not_tried_for_ever(settings: Settings, 
     assert Archive(settings.archive).products("caltables") == []
 
 
+@pytest.fixture(scope="module")
+def measured(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory, no_settings_of_this_machine: None) -> Settings:
+    """The tiny run, made up to the measurements of its sources: the night's own products are missing."""
+    settings = tiny_settings(tiny_run, tmp_path_factory.mktemp("measured"))
+    process(settings, through="source_measurements")
+    return settings
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("time", "asked"), [("03:31", set()), ("04:01", {("nights", "2026-01-25")})])
 def test_a_night_just_over_is_the_automations(
-    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, time: str, asked: set[tuple[str, str]]
+    measured: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, time: str, asked: set[tuple[str, str]]
 ) -> None:
     """At 03:30 automation asks for the night; what is still missing later is asked for by the sensor `settle`."""
-    process(settings, through="source_measurements")
     moment = datetime.fromisoformat(f"2026-01-26T{time}:00+00:00").timestamp()
     monkeypatch.setattr(redo.inbox, "now_s", lambda: moment)
-    result = redo.settle_sensor(dg.build_sensor_context(instance=instance), platform=Platform(settings))
+    result = redo.settle_sensor(dg.build_sensor_context(instance=instance), platform=Platform(measured))
     assert isinstance(result, dg.SensorResult)
     assert {(request.job_name, request.partition_key) for request in result.run_requests or ()} == asked

@@ -18,6 +18,7 @@ from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets_tests.tiny import OPTIONS, tiny_settings
 
 
+@pytest.mark.slow
 def test_a_catalogue_source_calibrates_where_the_list_has_none(tmp_path: Path) -> None:
     """71.6 deg at 6 h UTC: the simulator adds a calibrator of 8 Jy that only its catalogue.csv knows.
 

@@ -98,6 +98,7 @@ def test_through_and_since_bound_the_work(settings: Settings) -> None:
     assert not {asset for asset, _ in made(report)} & AFTER_CALIBRATION
 
 
+@pytest.mark.slow
 def test_a_rejected_table_makes_just_its_dependents_stale_and_one_run_settles_it(processed: Settings) -> None:
     archive = Archive(processed.archive)
     before = contents(archive)
@@ -120,6 +121,7 @@ def test_a_rejected_table_makes_just_its_dependents_stale_and_one_run_settles_it
     assert stale.stale(archive) == []
 
 
+@pytest.mark.slow
 def test_a_truncated_group_is_put_aside_and_the_others_are_made(settings: Settings, inbox: Path) -> None:
     """Two of four subbands of the first group are cut short: two are left, three are needed."""
     broken = sorted(inbox.glob("2026-01-25T22:20*"))[:2]

@@ -256,6 +256,7 @@ def test_header_without_beam_is_refused(make_sky) -> None:
         measure_forced(np.zeros((64, 64)), np.ones((64, 60)), sky.header, frame(150.0, 16.0), OPTIONS)
 
 
+@pytest.mark.alone
 def test_threads_change_nothing(make_sky) -> None:
     """Blended and single sources, a hole, and more groups than a thread takes at once: the same to the last bit."""
     rng = np.random.default_rng(5)

@@ -76,6 +76,7 @@ def test_samples_that_are_not_finite_have_weight_zero(files, tmp_path) -> None: 
     assert_equal(measurement_set.read(tmp_path / "a.ms"), vis)
 
 
+@pytest.mark.alone
 def test_threads_do_not_matter(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
     several = numba.get_num_threads()
     _, report = ingest.ingest(files, tmp_path / "a.ms", n_subbands=3)

@@ -223,6 +223,7 @@ def three_sources(vis: Visibilities) -> SkyModel:
     return sky_of([(ra, dec, 1.0), (ra + 0.01, dec - 0.02, 2.0), (ra - 0.03, dec, 3.0)], -0.7)
 
 
+@pytest.mark.alone
 def test_any_number_of_threads_predicts_the_same() -> None:
     import numba
 
