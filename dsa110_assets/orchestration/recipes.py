@@ -348,7 +348,7 @@ ORDER = (
     ),
     Recipe("night_mosaic", "night", "3", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
     Recipe("light_curves", "night", "3", _measurements_until, lambda s: {"ensemble": s.ensemble}),
-    Recipe("variability", "night", "2", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
+    Recipe("variability", "night", "3", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
     Recipe("night_report", "night", "2", _night),
 )
 """All assets, each after everything it is made from."""

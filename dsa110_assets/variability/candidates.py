@@ -22,6 +22,7 @@ from dsa110_assets.photometry.geometry import unit_vectors
 from dsa110_assets.telescope import astrometry
 from dsa110_assets.variability import significance
 from dsa110_assets.variability.curves import Block, InMemory, LightCurves
+from dsa110_assets.variability.discovery import unselected
 from dsa110_assets.variability.metrics import ends, ragged_metrics
 from dsa110_assets.variability.options import VariabilityOptions
 from dsa110_assets.variability.unseen import Unseen, unseen_before
@@ -137,10 +138,15 @@ def _unseen(table: pd.DataFrame, curves: LightCurves, new: NDArray[np.bool_], op
     return out
 
 
+def _are_new(names: NDArray[np.object_]) -> NDArray[np.bool_]:
+    return np.array([str(name).startswith(NEW_PREFIX) for name in names], np.bool_)
+
+
 def _table(block: Block, options: VariabilityOptions) -> pd.DataFrame:
-    """Metrics and p-values of every source with a usable point."""
+    """Metrics and p-values of every source with a usable point; of new ones without the selection of their discovery."""
     excluded = (block.columns["quality"].astype(np.int64) & options.exclude_quality) != 0
     flux = np.where(excluded, np.nan, block.columns["flux_jy"])
+    flux = unselected(flux, block.columns["flux_err_jy"], block.starts, _are_new(block.names))
     metrics = ragged_metrics(flux, block.columns["flux_err_jy"], block.starts)
     first, last, peak = ends(flux, block.columns["flux_err_jy"], block.starts)
     mjd = block.columns["mjd"]
@@ -204,7 +210,8 @@ def search(light_curves: LightCurves, options: VariabilityOptions) -> pd.DataFra
     are few. NaN fluxes, and points with an excluded quality bit, are left out. `kind` is '' for what is not a
     candidate, else 'flare', 'ese', 'transient' (a new source that was not there in an earlier epoch of the
     same place) or 'variable'.
-    A new source that a bright neighbour's sidelobes explain is no candidate.
+    A new source that a bright neighbour's sidelobes explain is no candidate. Its metrics are of the fluxes with that of its
+    discovery as it would be without having been selected for its height (`discovery`).
     One-epoch sources have NaN metrics and no q_value, unless they are new and unseen before. mean_flux_jy is the weighted mean.
     """
     tables, kept = [], _Suspects({}, options)
@@ -215,7 +222,7 @@ def search(light_curves: LightCurves, options: VariabilityOptions) -> pd.DataFra
     if not tables:
         return pd.DataFrame(columns=list(VARIABLE_COLUMNS))
     out = pd.concat(tables, ignore_index=True)
-    new = out["source_id"].astype(str).str.startswith(NEW_PREFIX).to_numpy()
+    new = _are_new(out["source_id"].to_numpy(object))
     unseen = _unseen(out, light_curves, new, options)
     out["p"] = np.where(np.isfinite(unseen.p), significance.combine(out["p"], unseen.p), out["p"])
     better = np.isfinite(unseen.p) & ~(out["p_pair"] <= unseen.p)
