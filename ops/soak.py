@@ -100,6 +100,7 @@ def main() -> int:
     parser.add_argument("--postgres", action="store_true", help="keep the index in a private PostgreSQL")
     parser.add_argument("--table", type=Path, default=reliability.TABLE, help="the page whose row 25 is renewed")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as after Ctrl-C, the small disk is unmounted
     seconds = asked.minutes * 60 if asked.minutes is not None else asked.hours * 3600
     print(f"seed {asked.seed}", flush=True)
     began, nights = time.monotonic(), 0
