@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from dsa110_assets.calibration.gains import Gains, Kind
 from dsa110_assets.errors import BadDataError
-from dsa110_assets.visibilities import ms_columns
 
 DAY_S = 86400.0
+_STORED = "MSMTAB"
+_ROWS = 16
+"""In a bucket of the storage manager."""
 _APART_S = 4e-4
 """Ten times the resolution of a Julian date in float64."""
 JONES_XX, JONES_YY = -5, -6
@@ -56,7 +58,8 @@ def write(gains: Gains, path: Path, ms_path: Path) -> None:
         )
     visible = f"{gains.kind} Jones"
     real = gains.kind == "K"
-    with ct.table(str(path), _description(real), nrow=0, ack=False) as table:
+    description, storage = _description(real, gains.values.shape[2])
+    with ct.table(str(path), description, nrow=0, dminfo=storage, ack=False) as table:
         table.putinfo({"type": "Calibration", "subType": visible, "readme": ""})
         table.putkeyword("ParType", "Float" if real else "Complex")
         table.putkeyword("MSName", ms_path.name)
@@ -71,35 +74,31 @@ def write(gains: Gains, path: Path, ms_path: Path) -> None:
         _put_spectral_window(path / "SPECTRAL_WINDOW", gains)
 
 
-def _description(real: bool) -> dict[str, Any]:
+def _description(real: bool, n_chan: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Columns of a table, and how they are stored: every cell in its row.
+
+    Cells of any shape go into a file of their own, where casacore fills them up to whole 8 bytes with what happens to be in
+    memory: the same solutions would be other bytes in every run. Rows have to fit into a bucket, whose 32 KiB 600 channels fill.
+    """
     indices = ("FIELD_ID", "SPECTRAL_WINDOW_ID", "ANTENNA1", "ANTENNA2", "SCAN_NUMBER", "OBSERVATION_ID")
     scalar: list[tuple[str, float | int, dict[str, Any]]] = [("TIME", 0.0, _UTC), ("INTERVAL", 0.0, _SECONDS)]
     scalar += [(name, 0, {}) for name in indices]
-    arrays = [
-        ("FPARAM", 0.0) if real else ("CPARAM", 0j),
-        ("PARAMERR", 0.0),
-        ("FLAG", False),
-        ("SNR", 0.0),
-        ("WEIGHT", 0.0),
-    ]
-    single = {"FPARAM": "float", "CPARAM": "complex", "PARAMERR": "float", "SNR": "float", "WEIGHT": "float"}
-    columns = [
-        ct.makescacoldesc(name, value, keywords=keywords, datamanagergroup="MSMTAB")
-        for name, value, keywords in scalar
-    ]
-    for name, value in arrays:
-        column = ct.makearrcoldesc(name, value, ndim=-1, datamanagergroup="MSMTAB")
-        if name in single:
-            column["desc"]["valueType"] = single[name]
-        columns.append(column)
-    return dict(ct.maketabdesc(columns))
+    columns = [ct.makescacoldesc(name, value, keywords=keywords, datamanagergroup=_STORED) for name, value, keywords in scalar]
+    single = "float" if real else "complex"
+    for name, value_type in (_parameter(real), single), *((name, "float") for name in ("PARAMERR", "SNR", "WEIGHT")), ("FLAG", "boolean"):
+        columns.append(ct.makearrcoldesc(name, 0, valuetype=value_type, shape=[n_chan, 2], options=5, datamanagergroup=_STORED))
+    names = np.array([column["name"] for column in columns])
+    storage = {"NAME": _STORED, "TYPE": "StandardStMan", "COLUMNS": names, "SPEC": {"BUCKETSIZE": _ROWS * (64 + 42 * n_chan)}}
+    return dict(ct.maketabdesc(columns)), {"*1": storage}
+
+
+def _parameter(real: bool) -> str:
+    return "FPARAM" if real else "CPARAM"
 
 
 def _put_rows(table: Any, gains: Gains, real: bool) -> None:
     n_time, n_ant, n_chan, _ = gains.values.shape
     n = n_time * n_ant
-    for name in ("FPARAM" if real else "CPARAM", "PARAMERR", "FLAG", "SNR", "WEIGHT"):
-        ms_columns.fix_shape(table, name, [n_chan, 2])
     table.addrows(n)
     table.putcol("TIME", np.repeat(gains.times_mjd * DAY_S, n_ant))
     table.putcol("INTERVAL", np.repeat(_widths_s(gains), n_ant))
@@ -113,7 +112,7 @@ def _put_rows(table: Any, gains: Gains, real: bool) -> None:
     size = np.ones(shape) if real else np.abs(gains.values).reshape(shape)
     error = np.where(snr > 0, size / np.where(snr > 0, snr, 1), 0).astype(np.float32)
     parameter = -gains.values.real.astype(np.float32) if real else gains.values.conj().astype(np.complex64)
-    table.putcol("FPARAM" if real else "CPARAM", parameter.reshape(shape))
+    table.putcol(_parameter(real), parameter.reshape(shape))
     table.putcol("FLAG", gains.flags.reshape(shape))
     table.putcol("SNR", snr)
     table.putcol("PARAMERR", error)
@@ -204,7 +203,7 @@ def read(path: Path) -> Gains:
         if np.unique(table.getcol("SPECTRAL_WINDOW_ID")).size != 1:
             raise BadDataError(f"{path} has several spectral windows; one is needed")
         rows = _Rows(
-            table.getcol("FPARAM" if kind == "K" else "CPARAM"),
+            table.getcol(_parameter(kind == "K")),
             table.getcol("FLAG"),
             table.getcol("SNR"),
             table.getcol("PARAMERR"),
