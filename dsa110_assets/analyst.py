@@ -192,9 +192,7 @@ class AnalystArchive:
         from dsa110_assets import analyst_tables as tables
 
         if not 0 < max_false_discovery_rate <= 1:
-            raise ConfigurationError(
-                f"max_false_discovery_rate is {max_false_discovery_rate}; it is a fraction in (0, 1]"
-            )
+            raise ConfigurationError(f"max_false_discovery_rate is {max_false_discovery_rate}; it is a fraction in (0, 1]")
         return tables.variables(self._latest("variability"), max_false_discovery_rate)
 
     def _latest(self, asset: str) -> Product:
@@ -235,8 +233,6 @@ def known_asset(asset: str | None) -> str | None:
     if asset is not None and asset not in RECIPES:
         raise NotFoundError(f"there is no asset {asset!r}; there are {', '.join(RECIPES)}")
     return asset
-
-
 
 
 def _cone(ra: Any, dec: Any, radius: Any) -> tuple[float, float, float] | tuple[None, None, None]:

@@ -41,9 +41,7 @@ def query(product: Product, sql: str, *values: Any) -> pd.DataFrame:
 
 def source_ids(product: Product) -> list[str]:
     """Every source id of a light-curve product, sorted."""
-    return [
-        str(name) for name in query(product, "SELECT DISTINCT source_id FROM rows ORDER BY 1")["source_id"]
-    ]
+    return [str(name) for name in query(product, "SELECT DISTINCT source_id FROM rows ORDER BY 1")["source_id"]]
 
 
 def sources(
@@ -63,9 +61,7 @@ def sources(
         """,
     )
     if ra_deg is not None and dec_deg is not None and radius_deg is not None:
-        frame["separation"] = ARCSEC_PER_DEG * separation_deg(
-            ra_deg, dec_deg, frame["ra"].to_numpy(), frame["dec"].to_numpy()
-        )
+        frame["separation"] = ARCSEC_PER_DEG * separation_deg(ra_deg, dec_deg, frame["ra"].to_numpy(), frame["dec"].to_numpy())
         frame = frame[frame["separation"] <= ARCSEC_PER_DEG * radius_deg].sort_values("separation")
     return with_units(frame, product)
 
@@ -114,9 +110,7 @@ def with_units(frame: pd.DataFrame, product: Product) -> Table:
     """An astropy Table with units on its columns and the product's id in its `meta`."""
     from astropy.table import QTable
 
-    units = {
-        name: "Jy" if name in JANSKY else UNITS[name] for name in frame.columns if name in (*JANSKY, *UNITS)
-    }
+    units = {name: "Jy" if name in JANSKY else UNITS[name] for name in frame.columns if name in (*JANSKY, *UNITS)}
     table = QTable.from_pandas(frame, units=units)
     table.meta["product_id"] = product.id
     return table

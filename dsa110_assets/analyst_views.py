@@ -58,9 +58,7 @@ class Image:
         """The main image of an image product. Raises SilentWrongnessError when its file is gone."""
         path = Path(product.path) / IMAGE_FILES[product.asset]
         if not path.is_file():
-            raise SilentWrongnessError(
-                f"{product.id} is indexed but {path} is missing; run: dsa110 archive verify"
-            )
+            raise SilentWrongnessError(f"{product.id} is indexed but {path} is missing; run: dsa110 archive verify")
         return cls(product.id, path, dict(product.metadata))
 
     @cached_property
@@ -153,9 +151,7 @@ class Image:
         if ax is None:
             ax = plt.figure(figsize=(7, 6)).add_subplot(projection=self.wcs)
         sigma = self.rms.value
-        shown = ax.imshow(
-            self.data, origin="lower", **{"cmap": "gray_r", "vmin": -3 * sigma, "vmax": 12 * sigma, **options}
-        )
+        shown = ax.imshow(self.data, origin="lower", **{"cmap": "gray_r", "vmin": -3 * sigma, "vmax": 12 * sigma, **options})
         ax.set(xlabel="Right ascension (ICRS)", ylabel="Declination (ICRS)", title=self.product_id)
         ax.figure.colorbar(shown, ax=ax, label=f"Flux density [{self.unit}]")
         return ax
@@ -177,9 +173,7 @@ class Visibility:
         """The measurement set of a product. Raises SilentWrongnessError when it is gone."""
         found = sorted(Path(product.path).glob("*.ms"))
         if len(found) != 1:
-            raise SilentWrongnessError(
-                f"{product.id} holds {len(found)} measurement sets instead of one; run: dsa110 archive verify"
-            )
+            raise SilentWrongnessError(f"{product.id} holds {len(found)} measurement sets instead of one; run: dsa110 archive verify")
         return cls(product.id, found[0], dict(product.metadata))
 
     def to_uvdata(self) -> UVData:

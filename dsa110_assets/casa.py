@@ -54,9 +54,7 @@ def write_site_config(work_dir: Path) -> Path:
     return path
 
 
-def run_task(
-    task: str, parameters: Mapping[str, Any], *, work_dir: Path, deadline_s: float = DEADLINE_S
-) -> dict[str, Any]:
+def run_task(task: str, parameters: Mapping[str, Any], *, work_dir: Path, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
     """Run one casatasks task with JSON parameters in a child process; what it returned.
 
     A task that returns no dictionary gives {"returned": value}. Relative paths in `parameters` are relative

@@ -49,9 +49,7 @@ class Completed:
     def require_success(self) -> Completed:
         """This child if it exited with 0. Raises TransientError with the last lines of its log otherwise."""
         if self.returncode:
-            raise TransientError(
-                f"{self.command[0]} ended with status {self.returncode}; log {self.log_path}:\n{self.tail}"
-            )
+            raise TransientError(f"{self.command[0]} ended with status {self.returncode}; log {self.log_path}:\n{self.tail}")
         return self
 
 
@@ -101,9 +99,7 @@ def run(
             raise ConfigurationError(f"cannot start {arguments[0]}: {error}; is it installed?") from error
     overrun, watch = True, None
     try:
-        watch = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _WATCH, str(os.getpid()), str(child.pid)], start_new_session=True
-        )
+        watch = subprocess.Popen([sys.executable, "-I", "-S", "-c", _WATCH, str(os.getpid()), str(child.pid)], start_new_session=True)
         overrun = not _ended(child.pid, deadline_s)
     finally:
         # the leader is not reaped yet, so its process group id cannot belong to anyone else

@@ -51,9 +51,7 @@ class Settings(BaseSettings):
     archive: Annotated[Path, Field(description="directory where products are published")]
     dagster_home: Annotated[
         Path | None,
-        Field(
-            validation_alias="DAGSTER_HOME", description="directory of Dagster's own configuration and state"
-        ),
+        Field(validation_alias="DAGSTER_HOME", description="directory of Dagster's own configuration and state"),
     ] = None
     database_url: Annotated[
         str | None,
@@ -69,12 +67,8 @@ class Settings(BaseSettings):
     backups: Annotated[
         Path | None, Field(description="directory of the daily backups, best on another disk (unset: beside the archive)")
     ] = None
-    start: Annotated[
-        date, Field(description="first night of the partitions: a constant of the season, never today")
-    ] = date(2025, 1, 1)
-    subbands: Annotated[
-        int, Field(ge=1, le=N_SUBBANDS, description="subbands that make a complete group")
-    ] = N_SUBBANDS
+    start: Annotated[date, Field(description="first night of the partitions: a constant of the season, never today")] = date(2025, 1, 1)
+    subbands: Annotated[int, Field(ge=1, le=N_SUBBANDS, description="subbands that make a complete group")] = N_SUBBANDS
     min_subbands: Annotated[
         int,
         Field(
@@ -83,18 +77,14 @@ class Settings(BaseSettings):
             description="subbands with which a group is processed when the rest never came",
         ),
     ] = 14
-    group_wait_s: Annotated[
-        float, Field(ge=0, le=86400, description="how long an incomplete group waits for late subbands [s]")
-    ] = 2 * GROUP_S
-    still_s: Annotated[
-        float, Field(ge=0, le=3600, description="how long a file must stay as it is before it is opened [s]")
-    ] = 5.0
+    group_wait_s: Annotated[float, Field(ge=0, le=86400, description="how long an incomplete group waits for late subbands [s]")] = (
+        2 * GROUP_S
+    )
+    still_s: Annotated[float, Field(ge=0, le=3600, description="how long a file must stay as it is before it is opened [s]")] = 5.0
     catalogues: Annotated[
         tuple[Path, ...],
         NoDecode,
-        Field(
-            description="catalogue files (CSV, FITS, Parquet, VOTable), separated as in PATH, or a JSON list"
-        ),
+        Field(description="catalogue files (CSV, FITS, Parquet, VOTable), separated as in PATH, or a JSON list"),
     ] = ()
     catalogue_frequencies_mhz: Annotated[
         dict[str, Annotated[float, Field(ge=10, le=1e5)]],
@@ -116,22 +106,14 @@ class Settings(BaseSettings):
         str | None,
         Field(repr=False, min_length=16, description="what opens Dagster's web server where others reach it (unset: read-only there)"),
     ] = None
-    webhook_url: Annotated[
-        str | None, Field(repr=False, description="where alerts are posted as JSON (unset: console only)")
-    ] = None
-    reader_engine: Annotated[Literal["direct", "pyuvdata"], Field(description="who reads UVH5 files")] = (
-        "direct"
-    )
-    solve_engine: Annotated[
-        Literal["own", "casa"], Field(description="who solves and applies calibration")
-    ] = "own"
+    webhook_url: Annotated[str | None, Field(repr=False, description="where alerts are posted as JSON (unset: console only)")] = None
+    reader_engine: Annotated[Literal["direct", "pyuvdata"], Field(description="who reads UVH5 files")] = "direct"
+    solve_engine: Annotated[Literal["own", "casa"], Field(description="who solves and applies calibration")] = "own"
     imaging_engine: Annotated[Literal["own", "casa"], Field(description="who makes images")] = "own"
     average_channels: Annotated[
         int, Field(ge=0, le=384, description="channels averaged into one in calibrated_ms; 1 = none, 0 = up to 1 MHz")
     ] = 0
-    average_times: Annotated[
-        int, Field(ge=1, le=24, description="integrations averaged into one in calibrated_ms; 1 = none")
-    ] = 1
+    average_times: Annotated[int, Field(ge=1, le=24, description="integrations averaged into one in calibrated_ms; 1 = none")] = 1
     flagging: Annotated[FlaggingOptions, Field(description="flagging")] = FlaggingOptions()
     solve: Annotated[SolveOptions, Field(description="solving for bandpass and gains")] = SolveOptions()
     choose: Annotated[ChooseOptions, Field(description="choosing the calibration")] = ChooseOptions()
@@ -146,11 +128,7 @@ class Settings(BaseSettings):
     @classmethod
     def _split_paths(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return (
-                json.loads(value)
-                if value.lstrip().startswith("[")
-                else [p for p in value.split(os.pathsep) if p]
-            )
+            return json.loads(value) if value.lstrip().startswith("[") else [p for p in value.split(os.pathsep) if p]
         return value
 
     @field_validator("catalogue_frequencies_mhz", mode="before")
@@ -192,21 +170,14 @@ class Settings(BaseSettings):
     def _decode_nested(cls, values: Any) -> Any:
         """Lists, numbers and null inside nested options arrive as JSON text, which is decoded."""
         return {
-            key: {k: _decoded(v) for k, v in value.items()} if isinstance(value, dict) else value
-            for key, value in dict(values).items()
+            key: {k: _decoded(v) for k, v in value.items()} if isinstance(value, dict) else value for key, value in dict(values).items()
         }
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         if self.min_subbands > self.subbands:
-            raise ValueError(
-                f"DSA110_MIN_SUBBANDS={self.min_subbands} exceeds DSA110_SUBBANDS={self.subbands}; lower it"
-            )
-        if (
-            self.inbox == self.archive
-            or self.archive in self.inbox.parents
-            or self.inbox in self.archive.parents
-        ):
+            raise ValueError(f"DSA110_MIN_SUBBANDS={self.min_subbands} exceeds DSA110_SUBBANDS={self.subbands}; lower it")
+        if self.inbox == self.archive or self.archive in self.inbox.parents or self.inbox in self.archive.parents:
             raise ValueError(
                 f"DSA110_INBOX={self.inbox} and DSA110_ARCHIVE={self.archive} overlap; "
                 "choose two separate directories, for raw files are never touched"
@@ -361,9 +332,7 @@ def _rows(settings: Settings) -> Iterator[Row]:
             default = FieldInfo.from_annotation(get_type_hints(options, include_extras=True)[part.name])
             chosen = getattr(value, part.name)
             changed = chosen != getattr(options(), part.name)
-            yield _row(
-                f"{PREFIX}{name}__{part.name}".upper(), chosen, changed, upper, default.annotation, default
-            )
+            yield _row(f"{PREFIX}{name}__{part.name}".upper(), chosen, changed, upper, default.annotation, default)
 
 
 def _row(variable: str, value: Any, is_set: bool, environment: set[str], kind: Any, field: FieldInfo) -> Row:

@@ -72,28 +72,16 @@ class Thresholds(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     calibration_aging_h: Annotated[Hours, Field(description="caltables older than this are a warning")] = 12.0
-    calibration_stale_h: Annotated[Hours, Field(description="beyond this age the staleness check fails")] = (
-        24.0
+    calibration_stale_h: Annotated[Hours, Field(description="beyond this age the staleness check fails")] = 24.0
+    max_flag_fraction: Annotated[Fraction, Field(description="most flagged data, receptors known to be dead aside")] = 0.5
+    min_judged_wide: Annotated[Fraction, Field(description="least part of the antennas in which wide interference could be looked for")] = (
+        0.5
     )
-    max_flag_fraction: Annotated[
-        Fraction, Field(description="most flagged data, receptors known to be dead aside")
-    ] = 0.5
-    min_judged_wide: Annotated[
-        Fraction, Field(description="least part of the antennas in which wide interference could be looked for")
-    ] = 0.5
-    max_solution_flag_fraction: Annotated[
-        Fraction, Field(description="most flagged calibration solutions of living receptors")
-    ] = 0.3
+    max_solution_flag_fraction: Annotated[Fraction, Field(description="most flagged calibration solutions of living receptors")] = 0.3
     min_solution_snr: Annotated[Ratio, Field(description="least median SNR of calibration solutions")] = 3.0
-    min_gain_amplitude: Annotated[Ratio, Field(description="least gain amplitude relative to the median")] = (
-        0.1
-    )
-    max_gain_amplitude: Annotated[
-        Ratio, Field(description="largest gain amplitude relative to the median")
-    ] = 10.0
-    max_closure_phase_deg: Annotated[
-        float, Field(gt=0, le=180, description="largest rms closure phase after calibration [deg]")
-    ] = 30.0
+    min_gain_amplitude: Annotated[Ratio, Field(description="least gain amplitude relative to the median")] = 0.1
+    max_gain_amplitude: Annotated[Ratio, Field(description="largest gain amplitude relative to the median")] = 10.0
+    max_closure_phase_deg: Annotated[float, Field(gt=0, le=180, description="largest rms closure phase after calibration [deg]")] = 30.0
     max_closure_excess: Annotated[
         Fraction,
         Field(description="largest rms of closing amplitudes, or phases in radians, that is neither noise nor in the model"),
@@ -104,18 +92,12 @@ class Thresholds(BaseModel):
     max_field_flux_difference: Annotated[
         Fraction, Field(description="largest departure of the field's common flux from the catalogue's, in a calibrator's transit")
     ] = 0.05
-    max_calibrator_offset_arcsec: Annotated[
-        Arcsec, Field(description="farthest a calibrator may be found from where it is listed")
-    ] = 30.0
-    max_scale_spread: Annotated[
-        Fraction, Field(description="largest difference of the flux scales of one night's table sets")
-    ] = 0.05
+    max_calibrator_offset_arcsec: Annotated[Arcsec, Field(description="farthest a calibrator may be found from where it is listed")] = 30.0
+    max_scale_spread: Annotated[Fraction, Field(description="largest difference of the flux scales of one night's table sets")] = 0.05
     min_receptor_flux_ratio: Annotated[
         Fraction, Field(description="least flux one receptor sees of the calibrator's model after calibration")
     ] = 0.5
-    min_antennas_kept: Annotated[
-        Fraction, Field(description="least share of an observation's antennas that see the sky")
-    ] = 0.6
+    min_antennas_kept: Annotated[Fraction, Field(description="least share of an observation's antennas that see the sky")] = 0.6
     flux_scale_warn: Annotated[
         Fraction, Field(description="departure of the tables' flux scale from the field's reference sources that warns")
     ] = 0.05
@@ -123,26 +105,20 @@ class Thresholds(BaseModel):
         Fraction, Field(description="largest departure of the flux scale that is left uncorrected, beyond its error")
     ] = 0.03
     max_gain_drift: Annotated[Fraction, Field(description="spread of amplitude gains since the tables that warns")] = 0.05
-    max_gain_drift_deg: Annotated[
-        float, Field(gt=0, le=180, description="spread of phases since the tables that warns [deg]")
-    ] = 10.0
+    max_gain_drift_deg: Annotated[float, Field(gt=0, le=180, description="spread of phases since the tables that warns [deg]")] = 10.0
     min_dynamic_range: Annotated[Ratio, Field(description="least peak over rms of a tile")] = 5.0
     # What clean data scatter by, 27 tiles of 24 antennas over three nights: rms 0.99 to 1.13 of the radiometer's (0.98 to 1.11
     # of 96 antennas), flux ratio 0.993 to 1.004 with errors of 0.003 to 0.007, offsets of 0.009 beams at most; neighbours' fluxes
     # within 0.4 % (2.0 errors). Limits lie three times as far, and 3 errors of the figure are granted beyond them.
-    max_rms_ratio: Annotated[
-        Ratio, Field(description="largest rms of a tile over the radiometer's that is not suspect")
-    ] = 1.25
+    max_rms_ratio: Annotated[Ratio, Field(description="largest rms of a tile over the radiometer's that is not suspect")] = 1.25
     min_rms_ratio: Annotated[
         Ratio, Field(description="least rms of a tile over the radiometer's that is not suspect: less is too good to be true")
     ] = 0.9
     max_tile_rms_jy: Annotated[Jansky, Field(description="largest rms of a tile")] = 1.0
-    min_flux_ratio: Annotated[
-        Ratio, Field(description="least flux over the catalogue's, beyond 3 errors, that is published at all")
-    ] = 0.9
-    max_flux_ratio: Annotated[
-        Ratio, Field(description="largest flux over the catalogue's, beyond 3 errors, that is published at all")
-    ] = 1.1
+    min_flux_ratio: Annotated[Ratio, Field(description="least flux over the catalogue's, beyond 3 errors, that is published at all")] = 0.9
+    max_flux_ratio: Annotated[Ratio, Field(description="largest flux over the catalogue's, beyond 3 errors, that is published at all")] = (
+        1.1
+    )
     max_flux_offset: Annotated[
         Fraction, Field(description="largest departure of flux from the catalogue's or history's, beyond 3 errors, not suspect")
     ] = 0.02
@@ -155,54 +131,32 @@ class Thresholds(BaseModel):
     max_neighbour_difference: Annotated[
         Fraction, Field(description="largest flux difference of two tiles' common sources, beyond 3 errors, not suspect")
     ] = 0.03
-    max_noise_ratio_error: Annotated[
-        Fraction, Field(description="largest departure of measured noise from a mosaic's noise map")
-    ] = 0.3
-    min_completeness: Annotated[
-        Fraction, Field(description="least share of catalogue sources above 10 sigma detected")
-    ] = 0.9
-    min_windows_completed: Annotated[
-        Fraction, Field(description="least share of a night's observations imaged")
-    ] = 0.9
-    max_false_detections: Annotated[
-        Fraction, Field(description="most negative detections per positive one")
-    ] = 0.05
+    max_noise_ratio_error: Annotated[Fraction, Field(description="largest departure of measured noise from a mosaic's noise map")] = 0.3
+    min_completeness: Annotated[Fraction, Field(description="least share of catalogue sources above 10 sigma detected")] = 0.9
+    min_windows_completed: Annotated[Fraction, Field(description="least share of a night's observations imaged")] = 0.9
+    max_false_detections: Annotated[Fraction, Field(description="most negative detections per positive one")] = 0.05
     astrometry_warn_arcsec: Annotated[
         Arcsec, Field(description="offset from the catalogue, beyond 3 errors, that makes a tile suspect")
     ] = 2.0
-    astrometry_warn_beams: Annotated[
-        Ratio, Field(description="the same in minor axes of the beam; the smaller counts")
-    ] = 0.05
+    astrometry_warn_beams: Annotated[Ratio, Field(description="the same in minor axes of the beam; the smaller counts")] = 0.05
     astrometry_fail_arcsec: Annotated[
         Arcsec, Field(description="offset from the catalogue, beyond 3 errors, with which a tile is not published")
     ] = 5.0
-    min_references: Annotated[
-        int, Field(ge=1, le=10000, description="least reference sources of an epoch's normalisation")
-    ] = 3
-    min_residual_rms: Annotated[
-        Ratio, Field(description="least rms of constant sources' pulls in light curves")
-    ] = 0.95
-    max_residual_rms: Annotated[
-        Ratio, Field(description="largest rms of constant sources' pulls in light curves")
-    ] = 1.05
-    max_false_alarm_ratio: Annotated[
-        Ratio, Field(description="largest measured over nominal false-alarm rate of candidates")
-    ] = 2.0
-    disk_warn_gb: Annotated[Gigabytes, Field(description="free space of the archive's disk that warns")] = (
-        200.0
-    )
+    min_references: Annotated[int, Field(ge=1, le=10000, description="least reference sources of an epoch's normalisation")] = 3
+    min_residual_rms: Annotated[Ratio, Field(description="least rms of constant sources' pulls in light curves")] = 0.95
+    max_residual_rms: Annotated[Ratio, Field(description="largest rms of constant sources' pulls in light curves")] = 1.05
+    max_false_alarm_ratio: Annotated[Ratio, Field(description="largest measured over nominal false-alarm rate of candidates")] = 2.0
+    disk_warn_gb: Annotated[Gigabytes, Field(description="free space of the archive's disk that warns")] = 200.0
     disk_critical_gb: Annotated[Gigabytes, Field(description="free space that pauses ingest")] = 100.0
     backup_warn_h: Annotated[Hours, Field(description="age of the newest backup that warns")] = 48.0
     keep_backups: Annotated[int, Field(ge=1, le=1000, description="backups kept by rotation")] = 14
-    superseded_days: Annotated[
-        Days, Field(description="superseded and rejected versions are kept this long [d]")
-    ] = 30.0
+    superseded_days: Annotated[Days, Field(description="superseded and rejected versions are kept this long [d]")] = 30.0
     retention_free_gb: Annotated[
         float, Field(ge=0, description="retention takes what only its age protects, oldest first, until so much is free")
     ] = 0.0
-    retention_days: Annotated[
-        dict[str, Days], Field(description="how long an asset's products are kept [d]; not named: for ever")
-    ] = _RETENTION_DAYS
+    retention_days: Annotated[dict[str, Days], Field(description="how long an asset's products are kept [d]; not named: for ever")] = (
+        _RETENTION_DAYS
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Thresholds:

@@ -27,9 +27,7 @@ iers.conf.auto_max_age = None
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Record a test's outcome under each row of ops/RELIABILITY.md it is marked with."""
     report = yield
     if report.when == "call" or report.outcome != "passed":

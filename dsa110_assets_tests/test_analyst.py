@@ -44,9 +44,7 @@ def test_products_are_a_frame_with_the_figures_as_columns(archive: AnalystArchiv
     assert list(archive.products("night_mosaic").columns[:3]) == ["product_id", "asset", "partition"]
 
 
-@pytest.mark.parametrize(
-    "since", ["2026-01-26", datetime(2026, 1, 26, tzinfo=UTC), Time("2026-01-26"), 61066.0]
-)
+@pytest.mark.parametrize("since", ["2026-01-26", datetime(2026, 1, 26, tzinfo=UTC), Time("2026-01-26"), 61066.0])
 @pytest.mark.row(52, cases="forms of times taken")
 def test_times_come_in_every_form(archive: AnalystArchive, since: object) -> None:
     assert len(archive.products("tile_image", since=since)) == 2  # type: ignore[arg-type]
@@ -218,14 +216,10 @@ def test_sources_across_zero_hours(tmp_path: Path) -> None:
     """Positions on both sides of RA 0 are near each other."""
     from dsa110_assets.analyst_tables import separation_deg
 
-    assert separation_deg(359.99, 10.0, np.array([0.01]), np.array([10.0]))[0] == pytest.approx(
-        0.02 * np.cos(np.radians(10)), rel=1e-6
-    )
+    assert separation_deg(359.99, 10.0, np.array([0.01]), np.array([10.0]))[0] == pytest.approx(0.02 * np.cos(np.radians(10)), rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    "cone", [{"ra": 1.0}, {"ra": "x", "dec": 1.0}, {"ra": 1.0, "dec": 95.0}, {"ra": 1 * u.Jy, "dec": 1.0}]
-)
+@pytest.mark.parametrize("cone", [{"ra": 1.0}, {"ra": "x", "dec": 1.0}, {"ra": 1.0, "dec": 95.0}, {"ra": 1 * u.Jy, "dec": 1.0}])
 def test_half_a_position_is_refused(archive: AnalystArchive, cone: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
         archive.sources(**cone)
@@ -292,9 +286,7 @@ def test_no_archive_is_a_configuration_error(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
-def test_archive_is_found_through_the_environment(
-    small: SmallArchive, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_archive_is_found_through_the_environment(small: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSA110_ARCHIVE", str(small.root))
     assert len(dsa.open_archive().products()) == 29
 

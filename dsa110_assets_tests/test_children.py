@@ -33,10 +33,7 @@ def gone(pid, within_s=10.0):
 
 def test_output_status_and_environment(tmp_path):
     """stdout and stderr reach the log, the status comes back, the environment is the one given."""
-    code = (
-        "import os, sys; print(os.getcwd(), os.environ['WHAT'], flush=True); "
-        "print('oops', file=sys.stderr); sys.exit(3)"
-    )
+    code = "import os, sys; print(os.getcwd(), os.environ['WHAT'], flush=True); print('oops', file=sys.stderr); sys.exit(3)"
     done = children.run(
         python(code),
         deadline_s=60,

@@ -169,10 +169,7 @@ def no_circles(root: Path) -> list[str]:
     # Take away modules that import nothing that is left; what remains lies on or above a circle.
     while leaves := {name for name, targets in graph.items() if not targets & graph.keys()}:
         graph = {name: targets for name, targets in graph.items() if name not in leaves}
-    return [
-        f"{name} is in or imports a circle with {', '.join(sorted(graph[name] & graph.keys()))}"
-        for name in sorted(graph)
-    ]
+    return [f"{name} is in or imports a circle with {', '.join(sorted(graph[name] & graph.keys()))}" for name in sorted(graph)]
 
 
 def casa_only_in_its_child(root: Path) -> list[str]:
@@ -187,9 +184,7 @@ def dagster_only_upstairs(root: Path) -> list[str]:
 
 def one_way_to_start_children(root: Path) -> list[str]:
     """Child processes are started by children.py; services that outlive a call, by the command line."""
-    return _imported(
-        root, ("subprocess", "multiprocessing"), lambda m: m.name == "children" or m.top == "cli"
-    )
+    return _imported(root, ("subprocess", "multiprocessing"), lambda m: m.name == "children" or m.top == "cli")
 
 
 def science_is_plain(root: Path) -> list[str]:
@@ -204,16 +199,8 @@ def science_is_plain(root: Path) -> list[str]:
                 "sqlalchemy",
                 "duckdb",
             )
-            breaches += [
-                f"{module.at(i.node)} imports {i.target}"
-                for i in imports(module)
-                if i.target.startswith(banned)
-            ]
-            reads = [
-                n
-                for n in ast.walk(module.tree)
-                if isinstance(n, ast.Attribute) and n.attr in ("environ", "getenv")
-            ]
+            breaches += [f"{module.at(i.node)} imports {i.target}" for i in imports(module) if i.target.startswith(banned)]
+            reads = [n for n in ast.walk(module.tree) if isinstance(n, ast.Attribute) and n.attr in ("environ", "getenv")]
             breaches += [f"{module.at(node)} reads the environment" for node in reads]
     return breaches
 
@@ -225,9 +212,7 @@ def one_primary_beam(root: Path) -> list[str]:
         ("scipy.special.j1", "scipy.special.jv", "scipy.special.jn", "scipy.special.jve", "everybeam"),
         lambda m: m.name == "telescope.beam",
     )
-    suspicious = re.compile(
-        r"airy|jinc|bessel|(primary_?beam|pb|dish|antenna)_?(fwhm|power|pattern)|fwhm_(pb|primary)"
-    )
+    suspicious = re.compile(r"airy|jinc|bessel|(primary_?beam|pb|dish|antenna)_?(fwhm|power|pattern)|fwhm_(pb|primary)")
     for module in modules(root):
         if module.name == "telescope.beam":
             continue
@@ -237,9 +222,7 @@ def one_primary_beam(root: Path) -> list[str]:
             if isinstance(node, ast.Attribute) and node.attr in ("j1", "jv", "jn", "AiryDisk2D"):
                 breaches.append(f"{module.at(node)} uses {node.attr}")
     # Half power and first null of 2 J1(x)/x, the dish's diameter [m] and the beam's width [deg] at 1.4 GHz.
-    return breaches + _constants(
-        root, (1.61634, 3.83170597, 4.65, 2.72), 1e-4, ("telescope.beam", "telescope.stations")
-    )
+    return breaches + _constants(root, (1.61634, 3.83170597, 4.65, 2.72), 1e-4, ("telescope.beam", "telescope.stations"))
 
 
 def one_frequency_table(root: Path) -> list[str]:
@@ -251,9 +234,7 @@ def one_frequency_table(root: Path) -> list[str]:
 
 def one_site(root: Path) -> list[str]:
     """Only telescope/site.py says where the telescope is; stations.py turns its survey into positions."""
-    breaches = _constants(
-        root, (37.2334, 37.2339, 118.283, 118.2817, 1188.05, 1222.0), 2e-5, ("telescope.site",)
-    )
+    breaches = _constants(root, (37.2334, 37.2339, 118.283, 118.2817, 1188.05, 1222.0), 2e-5, ("telescope.site",))
     for module in modules(root):
         for node in ast.walk(module.tree):
             made = isinstance(node, ast.Attribute) and node.attr in (
@@ -285,9 +266,7 @@ def broad_handlers_log(root: Path) -> list[str]:
 
 def _logs(handler: ast.ExceptHandler, module: Module) -> bool:
     """Whether a handler, or a function of its module that it calls, logs."""
-    called = {
-        n.func.id for n in ast.walk(handler) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
-    }
+    called = {n.func.id for n in ast.walk(handler) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     bodies: list[ast.AST] = [handler]
     bodies += [n for n in ast.walk(module.tree) if isinstance(n, ast.FunctionDef) and n.name in called]
     return any(isinstance(n, ast.Attribute) and n.attr in LOGGING for body in bodies for n in ast.walk(body))
@@ -301,10 +280,7 @@ def nothing_is_evaluated(root: Path) -> list[str]:
             if not isinstance(node, ast.Call):
                 continue
             name = ast.unparse(node.func)
-            shell = any(
-                k.arg == "shell" and not (isinstance(k.value, ast.Constant) and not k.value.value)
-                for k in node.keywords
-            )
+            shell = any(k.arg == "shell" and not (isinstance(k.value, ast.Constant) and not k.value.value) for k in node.keywords)
             if shell or name in (
                 "eval",
                 "exec",
@@ -339,9 +315,7 @@ def _imported(root: Path, names: tuple[str, ...], allowed: Callable[[Module], bo
     ]
 
 
-def _constants(
-    root: Path, values: tuple[float, ...], tolerance: float, allowed: tuple[str, ...]
-) -> list[str]:
+def _constants(root: Path, values: tuple[float, ...], tolerance: float, allowed: tuple[str, ...]) -> list[str]:
     """Number literals that equal one of `values` to a relative tolerance, outside the allowed modules."""
     return [
         f"{module.at(node)} holds {node.value}"
@@ -391,9 +365,7 @@ BROKEN: dict[Callable[[Path], list[str]], dict[str, list[str]]] = {
             "DISH_M = 4.65",
         ]
     },
-    one_frequency_table: {
-        "imaging/a.py": ["TOP_HZ = 1530e6", "WIDTH_MHZ = 11.71875", "FINE_KHZ = 30.517578125"]
-    },
+    one_frequency_table: {"imaging/a.py": ["TOP_HZ = 1530e6", "WIDTH_MHZ = 11.71875", "FINE_KHZ = 30.517578125"]},
     one_site: {
         "imaging/a.py": [
             "LATITUDE_DEG = 37.2334051",
@@ -417,9 +389,7 @@ BROKEN: dict[Callable[[Path], list[str]], dict[str, list[str]]] = {
     no_machine_paths: {"cli/a.py": ["P = '/data/incoming'", "P = f'/opt/{x}/y'", "P = '/dev/shm/tmp'"]},
 }
 RULES = list(BROKEN)
-CASES = [
-    (rule, file, text) for rule, files in BROKEN.items() for file, texts in files.items() for text in texts
-]
+CASES = [(rule, file, text) for rule, files in BROKEN.items() for file, texts in files.items() for text in texts]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -427,9 +397,7 @@ def test_the_package_keeps_the_rule(rule):
     assert rule(ROOT) == []
 
 
-@pytest.mark.parametrize(
-    ("rule", "file", "text"), CASES, ids=[f"{r.__name__}-{i}" for i, (r, _, _) in enumerate(CASES)]
-)
+@pytest.mark.parametrize(("rule", "file", "text"), CASES, ids=[f"{r.__name__}-{i}" for i, (r, _, _) in enumerate(CASES)])
 def test_a_breach_is_found(rule, file, text, tmp_path):
     others = BROKEN[rule] if rule is no_circles else {}
     for name, contents in {**{other: texts[0] for other, texts in others.items()}, file: text}.items():
@@ -510,9 +478,7 @@ def import_alone(name: str, before: tuple[str, ...] = (), path: str = "") -> dic
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    ("name", "before"), [("dsa110_assets", ()), ("dsa110_assets.definitions", ("dagster",))]
-)
+@pytest.mark.parametrize(("name", "before"), [("dsa110_assets", ()), ("dsa110_assets.definitions", ("dagster",))])
 def test_importing_is_quick_and_touches_nothing(name, before):
     seen = import_alone(name, before)
     assert seen["deeds"] == []
@@ -523,14 +489,10 @@ def test_importing_is_quick_and_touches_nothing(name, before):
 
 def test_settings_load_without_the_science_libraries():
     """The command line reads the settings first of all: option classes stand in light modules."""
-    assert {*HEAVY, "pandas", "scipy.stats", "ducc0"} & set(
-        import_alone("dsa110_assets.settings")["modules"]
-    ) == set()
+    assert {*HEAVY, "pandas", "scipy.stats", "ducc0"} & set(import_alone("dsa110_assets.settings")["modules"]) == set()
 
 
-@pytest.mark.parametrize(
-    "text", ["open('{}/x', 'w')", "import os; os.mkdir('{}/d')", "import sqlite3; sqlite3.connect('{}/x.db')"]
-)
+@pytest.mark.parametrize("text", ["open('{}/x', 'w')", "import os; os.mkdir('{}/d')", "import sqlite3; sqlite3.connect('{}/x.db')"])
 def test_an_import_that_writes_is_found(text, tmp_path):
     (tmp_path / "naughty.py").write_text(text.replace("{}", str(tmp_path)))
     assert import_alone("naughty", path=str(tmp_path))["deeds"]

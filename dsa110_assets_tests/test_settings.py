@@ -162,7 +162,9 @@ def test_the_season_starts_as_ever_with_a_blank_variable(monkeypatch):
     assert season.season_start() == str(settings.load().start)
 
 
-@pytest.mark.parametrize("address", ["hooks.example/hidden", "ftp://hooks.example/hidden", "https://hooks.example/hid den", "https://hööks/hidden"])
+@pytest.mark.parametrize(
+    "address", ["hooks.example/hidden", "ftp://hooks.example/hidden", "https://hooks.example/hid den", "https://hööks/hidden"]
+)
 def test_an_address_no_alert_can_go_to_is_refused_unseen(monkeypatch, address):
     monkeypatch.setenv("DSA110_WEBHOOK_URL", address)
     with pytest.raises(ConfigurationError, match="begins with http:// or https://") as caught:
@@ -218,9 +220,7 @@ def test_secrets_are_not_printed(monkeypatch):
     loaded = settings.load()
     assert loaded.database_url == "postgresql://me:hidden1@host/name"
     assert "hidden" not in f"{loaded!r} {loaded} {settings.describe(loaded)}"
-    assert {
-        r.value for r in settings.describe(loaded) if r.name in ("DSA110_DATABASE_URL", "DSA110_WEBHOOK_URL")
-    } == {"********"}
+    assert {r.value for r in settings.describe(loaded) if r.name in ("DSA110_DATABASE_URL", "DSA110_WEBHOOK_URL")} == {"********"}
 
 
 def test_every_option_has_help_and_a_type_the_table_can_show():
@@ -228,10 +228,7 @@ def test_every_option_has_help_and_a_type_the_table_can_show():
         if dataclasses.is_dataclass(field.annotation):
             hints = get_type_hints(field.annotation, include_extras=True)
             for part in dataclasses.fields(field.annotation):
-                notes = [
-                    getattr(note, "description", None)
-                    for note in getattr(hints[part.name], "__metadata__", ())
-                ]
+                notes = [getattr(note, "description", None) for note in getattr(hints[part.name], "__metadata__", ())]
                 assert any(notes), f"{field.annotation.__name__}.{part.name} has no help"
 
 

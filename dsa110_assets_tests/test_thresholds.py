@@ -80,9 +80,7 @@ def test_a_change_is_seen_and_logged_and_a_wrong_one_keeps_the_last_good(tmp_pat
         assert load_thresholds(path).max_flag_fraction == 0.4
         assert caplog.text.count("the thresholds in force stay as they were") == 1
         load_thresholds(path)
-        assert (
-            caplog.text.count("the thresholds in force stay as they were") == 1
-        )  # said once, not at every look
+        assert caplog.text.count("the thresholds in force stay as they were") == 1  # said once, not at every look
         write("max_flag_fraction = 0.3", 3)
         assert load_thresholds(path).max_flag_fraction == 0.3
         path.unlink()

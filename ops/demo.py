@@ -17,8 +17,22 @@ import numpy as np
 from dsa110_assets.cli.app import EXIT_CHECKS
 
 ROOT = Path(__file__).resolve().parent.parent
-SIMULATION = ["--start", "2026-01-26T04:32:00", "--groups", "9", "--nights", "3", "--dec", "16.27", "--antennas", "24",
-              "--channels", "8", "--seed", "110"]  # 3C138, a flux standard, transits 20 minutes after the start
+SIMULATION = [
+    "--start",
+    "2026-01-26T04:32:00",
+    "--groups",
+    "9",
+    "--nights",
+    "3",
+    "--dec",
+    "16.27",
+    "--antennas",
+    "24",
+    "--channels",
+    "8",
+    "--seed",
+    "110",
+]  # 3C138, a flux standard, transits 20 minutes after the start
 UNNORMALISED = 64  # quality bit of a first night, which has nothing to be normalised against
 SHOWN = 12  # constant sources that are printed one by one
 
@@ -29,8 +43,11 @@ def main() -> int:
     serve = parser.parse_args().serve
     home = Path(os.environ.get("DSA110_DEMO", "").strip() or ROOT / "demo").resolve()
     os.environ.update(
-        DSA110_INBOX=str(home / "inbox"), DSA110_ARCHIVE=str(home / "archive"), DAGSTER_HOME=str(home / "dagster"),
-        DSA110_CATALOGUES=str(home / "inbox" / "catalogue.csv"), DSA110_THRESHOLDS=str(ROOT / "ops" / "small_disk.toml"),
+        DSA110_INBOX=str(home / "inbox"),
+        DSA110_ARCHIVE=str(home / "archive"),
+        DAGSTER_HOME=str(home / "dagster"),
+        DSA110_CATALOGUES=str(home / "inbox" / "catalogue.csv"),
+        DSA110_THRESHOLDS=str(ROOT / "ops" / "small_disk.toml"),
     )
     started = time.monotonic()
     if not (home / "inbox" / "truth.json").exists():
@@ -95,19 +112,25 @@ def compare(truth: dict[str, Any]) -> None:
         constant = source["kind"] in ("constant", "calibrator")
         if not constant or len(ratios) < SHOWN:
             identity = str(curve.meta["source_id"])
-            print(f"  {source['name'][:24]:<24} {source['kind']:<10} {len(flux):>6} {expected.mean():>8.3f} {flux.mean():>12.3f} "
-                  f"{np.mean(flux / expected):>7.3f}  {found.get(identity) or '-'}")
+            print(
+                f"  {source['name'][:24]:<24} {source['kind']:<10} {len(flux):>6} {expected.mean():>8.3f} {flux.mean():>12.3f} "
+                f"{np.mean(flux / expected):>7.3f}  {found.get(identity) or '-'}"
+            )
         if constant and flux.mean() > 20 * error.mean():
             ratios.append(np.mean(flux / expected))
             pulls.extend((flux - flux.mean()) / error * np.sqrt(len(flux) / max(len(flux) - 1, 1)))
     print(f"\n  All at {at_hz / 1e6:.1f} MHz: the truth, of 1400 MHz, is brought there with each source's spectral index.")
-    print(f"  {len(ratios)} constant sources above 20 sigma: median flux ratio {np.median(ratios):.4f}, "
-          f"scatter {1.4826 * np.median(np.abs(ratios - np.median(ratios))):.4f}; "
-          f"pulls of their points about the mean: sd {np.std(pulls):.2f}")
+    print(
+        f"  {len(ratios)} constant sources above 20 sigma: median flux ratio {np.median(ratios):.4f}, "
+        f"scatter {1.4826 * np.median(np.abs(ratios - np.median(ratios))):.4f}; "
+        f"pulls of their points about the mean: sd {np.std(pulls):.2f}"
+    )
     for night in archive.products("light_curves").itertuples():
         off = pulls_about_truth(Path(night.path), night.frequency_hz, truth["sources"])
-        print(f"  with the nights until {night.partition}: {off.size} points of all constant sources about the truth, in total errors: "
-              f"mean {off.mean():+.2f}, sd {off.std():.2f}")
+        print(
+            f"  with the nights until {night.partition}: {off.size} points of all constant sources about the truth, in total errors: "
+            f"mean {off.mean():+.2f}, sd {off.std():.2f}"
+        )
 
 
 def pulls_about_truth(product: Path, at_hz: float, injected: list[dict[str, Any]]) -> np.ndarray:

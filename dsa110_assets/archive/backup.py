@@ -51,9 +51,7 @@ class Backup:
     left_out: tuple[str, ...] = ()
 
 
-def backup(
-    archive: Archive, destination: Path, *, keep: int, dagster: Dagster | None = None, now: datetime | None = None
-) -> Backup:
+def backup(archive: Archive, destination: Path, *, keep: int, dagster: Dagster | None = None, now: datetime | None = None) -> Backup:
     """Make a verified backup in `destination`, of Dagster's history too if told where, and keep the newest `keep`.
 
     Raises SilentWrongnessError if the copy differs from what it was made of or a caltable is damaged,
@@ -178,9 +176,7 @@ def _copy_files(archive: Archive, target: Path) -> int:
         copy = target / product.path.relative_to(archive.root)
         shutil.copytree(product.path, copy)
         if files.seal(copy, durable=False).digest != product.digest:
-            raise SilentWrongnessError(
-                f"{product.id} is damaged, its backup would be; run: dsa110 archive verify"
-            )
+            raise SilentWrongnessError(f"{product.id} is damaged, its backup would be; run: dsa110 archive verify")
     small = [*archive.root.glob("*/*.state.json"), *archive.root.glob("*/night=*/partition=*/*.state.json")]
     small += (archive.root / quarantine.DIRECTORY).glob("*.json")
     for path in small:

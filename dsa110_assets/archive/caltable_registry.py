@@ -63,9 +63,7 @@ def register(
         if not table.exists() or not table.resolve().is_relative_to(draft.path.resolve()):
             raise SilentWrongnessError(f"caltable set {name}: {table} is not among its product's files")
     if not tables or not valid_start_mjd <= mid_mjd <= valid_end_mjd:
-        raise SilentWrongnessError(
-            f"caltable set {name}: has no tables, or {mid_mjd} lies outside its validity"
-        )
+        raise SilentWrongnessError(f"caltable set {name}: has no tables, or {mid_mjd} lies outside its validity")
     if name in {known["name"] for known in draft.caltable_sets}:
         raise SilentWrongnessError(f"caltable set {name}: registered twice")
     draft.caltable_sets.append(
@@ -137,13 +135,7 @@ def _with_rejection(state: dict[str, Any], name: str, reason: str | None) -> dic
 def _set(root: Path, row: Any) -> RegisteredSet:
     contents = json.loads(row.contents)
     directory = root / naming.parse_id(row.product_id).directory
-    status = (
-        REJECTED
-        if row.rejected or row.state == "rejected"
-        else SUPERSEDED
-        if row.state != "current"
-        else ACTIVE
-    )
+    status = REJECTED if row.rejected or row.state == "rejected" else SUPERSEDED if row.state != "current" else ACTIVE
     return RegisteredSet(
         set_id=row.set_id,
         paths=tuple(directory / path for path in contents["paths"]),
@@ -153,8 +145,5 @@ def _set(root: Path, row: Any) -> RegisteredSet:
         reason=row.rejected or row.reason,
         figures=contents["figures"],
         removed=row.removed,
-        **{
-            key: contents[key]
-            for key in ("mid_mjd", "valid_start_mjd", "valid_end_mjd", "dec_deg", "calibrator", "anchor")
-        },
+        **{key: contents[key] for key in ("mid_mjd", "valid_start_mjd", "valid_end_mjd", "dec_deg", "calibrator", "anchor")},
     )

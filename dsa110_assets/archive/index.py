@@ -42,9 +42,7 @@ _BROKEN_CODE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 """A percent sign that begins no code."""
 
 metadata = sa.MetaData()
-meta = sa.Table(
-    "meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
-)
+meta = sa.Table("meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
 products = sa.Table(
     "products",
     metadata,
@@ -87,12 +85,8 @@ by_window = sa.Index("products_by_window", products.c.partition_key, products.c.
 """All that counts and gaps need, so that no row is read for them: pages and ticks must not grow with the years. Whole and
 not partial, for SQLite prefers an index that covers a query only if it sees the columns in it."""
 published = sa.Index("products_by_publication", products.c.created_at)
-held = sa.Index(
-    "held_products", products.c.held, sqlite_where=products.c.held.is_not(None), postgresql_where=products.c.held.is_not(None)
-)
-pinned = sa.Index(
-    "pinned_products", products.c.pinned, sqlite_where=products.c.pinned, postgresql_where=products.c.pinned
-)
+held = sa.Index("held_products", products.c.held, sqlite_where=products.c.held.is_not(None), postgresql_where=products.c.held.is_not(None))
+pinned = sa.Index("pinned_products", products.c.pinned, sqlite_where=products.c.pinned, postgresql_where=products.c.pinned)
 product_inputs = sa.Table(
     "product_inputs",
     metadata,
@@ -145,9 +139,7 @@ def make_engine(url: URL) -> Engine:
     An SQLite file that may not be written is opened afresh for every transaction, which then only reads (see `readonly`).
     """
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(
-            url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args={"connect_timeout": 10}
-        )
+        return sa.create_engine(url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args={"connect_timeout": 10})
     assert url.database is not None
     path = Path(url.database).absolute()
     uri = f"file:{quote(str(path))}?mode=rw"
@@ -158,9 +150,7 @@ def make_engine(url: URL) -> Engine:
         # Transactions are begun by `begin` below: the driver's own would take a write lock too late.
         return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
-    engine = sa.create_engine(
-        "sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=2, max_overflow=8
-    )
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=2, max_overflow=8)
     return _begun_by_hand(engine)
 
 
@@ -296,13 +286,10 @@ class Index:
         """Make sure that this index is this archive's, and, unless it may have any format, that this code can read it."""
         facts = {row.key: row.value for row in connection.execute(sa.select(meta))}
         if facts.get("archive_id") != self.archive_id:
-            raise ConfigurationError(
-                f"{self.where} is the index of another archive; correct DSA110_DATABASE_URL"
-            )
+            raise ConfigurationError(f"{self.where} is the index of another archive; correct DSA110_DATABASE_URL")
         if not any_format and facts.get("schema") != str(SCHEMA):
             raise ConfigurationError(
-                f"{self.where} has index format {facts.get('schema')}, this version reads {SCHEMA}; "
-                "rebuild it with: dsa110 archive reindex"
+                f"{self.where} has index format {facts.get('schema')}, this version reads {SCHEMA}; rebuild it with: dsa110 archive reindex"
             )
         self._proven = True
 
@@ -316,27 +303,20 @@ class Index:
         cause = str(error.orig).strip()
         text = cause.lower()
         if "full" in text or "no space" in text or self._disk_is_full():
-            return ResourceError(
-                f"The index {self.where}: no space left on its disk; free some, work resumes by itself"
-            )
+            return ResourceError(f"The index {self.where}: no space left on its disk; free some, work resumes by itself")
         if "unable to open" in text and self._file and os.path.exists(self._file):
             return ConfigurationError(
                 f"The index {self.where} cannot be opened by this user; let this user read it and its directory (chmod, group membership)"
             )
         kind = type(error.orig).__name__.lower()
         if "unable to open" in text or "no such table" in text or "undefinedtable" in kind:
-            return ConfigurationError(
-                f"The index {self.where} is missing; rebuild it with: dsa110 archive reindex"
-            )
+            return ConfigurationError(f"The index {self.where} is missing; rebuild it with: dsa110 archive reindex")
         if "malformed" in text or "not a database" in text:
             return ConfigurationError(
-                f"The index {self.where} is damaged; bring it back with: "
-                "dsa110 archive restore, or: dsa110 archive reindex"
+                f"The index {self.where} is damaged; bring it back with: dsa110 archive restore, or: dsa110 archive reindex"
             )
         if "readonly" in text or "read-only" in text or "permission denied" in text:
-            return ConfigurationError(
-                f"The index {self.where} cannot be written ({cause}); make it writable for this user"
-            )
+            return ConfigurationError(f"The index {self.where} cannot be written ({cause}); make it writable for this user")
         if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) or error.connection_invalidated:
             by_file = "another process holds it, its disk fails, or its file system refuses locks"
             remedy = by_file if self._file else "check DSA110_DATABASE_URL"

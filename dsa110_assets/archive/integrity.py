@@ -70,9 +70,7 @@ def give_up(archive: Archive, damaged: list[Problem]) -> list[Product]:
 
     The damaged files stay to be looked at, until retention takes them.
     """
-    return [
-        archive.reject(one.product.id, f"damaged: {'; '.join(one.problems)}") for one in damaged if one.product.state == "current"
-    ]
+    return [archive.reject(one.product.id, f"damaged: {'; '.join(one.problems)}") for one in damaged if one.product.state == "current"]
 
 
 def sweep(archive: Archive, *, everywhere: bool = False, min_age_s: float = TEMPORARY_AGE_S) -> Swept:
@@ -128,9 +126,7 @@ def reindex(root: Path, database_url: str | None = None) -> Reindexed:
     """
     archive = Archive(root, database_url)
     done = Reindexed()
-    found = sorted(
-        _sidecars(archive.root, done), key=lambda pair: (pair[0]["created_at"], pair[0]["version"])
-    )
+    found = sorted(_sidecars(archive.root, done), key=lambda pair: (pair[0]["created_at"], pair[0]["version"]))
     records = list(quarantine.sidecars(archive.root, done.refused))
 
     def work(connection: Connection) -> None:

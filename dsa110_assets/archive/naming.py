@@ -31,9 +31,7 @@ class ProductName:
     @property
     def id(self) -> str:
         """The product id, as `tile_image-20260125T2225-v1`."""
-        return "-".join(
-            [self.asset, *([compact(self.partition)] if self.partition else []), f"v{self.version}"]
-        )
+        return "-".join([self.asset, *([compact(self.partition)] if self.partition else []), f"v{self.version}"])
 
     @property
     def directory(self) -> PurePosixPath:
@@ -44,9 +42,7 @@ class ProductName:
 def check_asset(asset: str) -> str:
     """`asset` itself if it is a well-formed asset name. Raises NotFoundError otherwise."""
     if not _ASSET.fullmatch(asset):
-        raise NotFoundError(
-            f"{asset!r} is no asset name: use lower-case letters, digits and _, such as tile_image"
-        )
+        raise NotFoundError(f"{asset!r} is no asset name: use lower-case letters, digits and _, such as tile_image")
     return asset
 
 
@@ -61,9 +57,7 @@ def check_partition(partition: str | None) -> str | None:
         return None
     try:
         if not partition.isascii():
-            raise ValueError(
-                f"{partition!r} is no partition key; use 2026-01-25T22:25, 2026-01-25T22:00 or 2026-01-25"
-            )
+            raise ValueError(f"{partition!r} is no partition key; use 2026-01-25T22:25, 2026-01-25T22:00 or 2026-01-25")
         timegrid.parse_key(partition)
     except ValueError as error:
         raise NotFoundError(str(error)) from None

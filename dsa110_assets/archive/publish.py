@@ -55,16 +55,12 @@ class Draft:
     def product(self) -> Product:
         """The published product; there only after the block has ended well."""
         if self._product is None:
-            raise NotFoundError(
-                f"{self.path}: this draft is not published; read draft.product after the block"
-            )
+            raise NotFoundError(f"{self.path}: this draft is not published; read draft.product after the block")
         return self._product
 
 
 @contextmanager
-def publish(
-    archive: Archive, asset: str, partition: str | None, inputs: Sequence[str], provenance: Json
-) -> Iterator[Draft]:
+def publish(archive: Archive, asset: str, partition: str | None, inputs: Sequence[str], provenance: Json) -> Iterator[Draft]:
     """Publish what the block writes into `draft.path`; see Archive.publish for arguments and errors."""
     what = f"Publishing {asset}" + (f" {partition}" if partition else "")
     place = naming.family(asset, partition)
@@ -124,9 +120,7 @@ def _check_inputs(archive: Archive, inputs: Sequence[str], what: str) -> None:
 def _judge(draft: Draft, what: str) -> None:
     """Run the validators. Raises SilentWrongnessError with every problem they report."""
     if (draft.path / naming.SIDECAR).exists():
-        raise SilentWrongnessError(
-            f"{what}: {naming.SIDECAR} is the archive's own file; write under another name"
-        )
+        raise SilentWrongnessError(f"{what}: {naming.SIDECAR} is the archive's own file; write under another name")
     problems = [problem for validator in draft.validators for problem in (validator(draft.path) or ())]
     if problems:
         raise SilentWrongnessError(f"{what}: not published: {'; '.join(problems)}")
@@ -149,9 +143,7 @@ def _seal(archive: Archive, draft: Draft, sidecar: Json) -> Json:
 def _check_set(contents: Json) -> Json:
     """A caltable set's row as it may be stored. Raises SilentWrongnessError if it could not be found."""
     if not _SET_NAME.fullmatch(contents["name"]) or not math.isfinite(contents["mid_mjd"] or math.nan):
-        raise SilentWrongnessError(
-            f"caltable set {contents['name']!r}: its name or its time {contents['mid_mjd']} is unusable"
-        )
+        raise SilentWrongnessError(f"caltable set {contents['name']!r}: its name or its time {contents['mid_mjd']} is unusable")
     return contents
 
 
@@ -184,9 +176,7 @@ def versions_on_disk(place: Path) -> list[int]:
     return [int(match[1]) for match in names if match]
 
 
-def provenance(
-    settings: Mapping[str, Any], code_version: str, run_id: str, engines: Mapping[str, str]
-) -> Json:
+def provenance(settings: Mapping[str, Any], code_version: str, run_id: str, engines: Mapping[str, str]) -> Json:
     """The part of a product's record its maker tells."""
     return {
         "settings": dict(settings),

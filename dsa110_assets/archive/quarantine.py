@@ -51,9 +51,7 @@ class Quarantined:
         return _stamp(path) == (self.sizes_bytes[i], self.mtimes_ns[i])
 
 
-def quarantine(
-    archive: Archive, paths: Path | Sequence[Path], reason: str, observation: str | None = None
-) -> Quarantined:
+def quarantine(archive: Archive, paths: Path | Sequence[Path], reason: str, observation: str | None = None) -> Quarantined:
     """Record that a file, or a group as a whole, is not used and why. Doing it again changes nothing."""
     if not reason.strip():
         raise NotFoundError("a quarantine needs a reason")
@@ -107,9 +105,7 @@ def release(archive: Archive, key_or_path: str | Path) -> list[Quarantined]:
         if wanted in (one.key, one.observation) or Path(wanted).absolute() in one.paths or wanted in {path.name for path in one.paths}
     ]
     if not matching:
-        raise NotFoundError(
-            f"{wanted} is not quarantined; {len(there)} records are (dsa110 groups lists them)"
-        )
+        raise NotFoundError(f"{wanted} is not quarantined; {len(there)} records are (dsa110 groups lists them)")
     now = datetime.now(UTC)
     freed = [Quarantined(**{**vars(one), "released_at": now}) for one in matching]
     for one in freed:

@@ -41,9 +41,7 @@ class Decision:
     reason: str
 
 
-def plan(
-    archive: Archive, thresholds: Thresholds, consumers: Mapping[str, Sequence[str]], now: datetime
-) -> list[Decision]:
+def plan(archive: Archive, thresholds: Thresholds, consumers: Mapping[str, Sequence[str]], now: datetime) -> list[Decision]:
     """A decision for every product whose data are there, by partition.
 
     `consumers` names, for each asset, the assets that are always made from it (measurement_set ->
@@ -172,9 +170,7 @@ def _taken(archive: Archive, ids: Sequence[str], rules: _Rules) -> tuple[dict[st
     return gone, failed
 
 
-def _early(
-    connection: Connection, root: Path, decisions: Sequence[Decision], lacking_bytes: float, rules: _Rules
-) -> dict[str, Decision]:
+def _early(connection: Connection, root: Path, decisions: Sequence[Decision], lacking_bytes: float, rules: _Rules) -> dict[str, Decision]:
     """The oldest of those that only their age protects, as many as are `lacking_bytes` beside what goes anyway."""
     lacking_bytes -= sum(decision.product.size_bytes for decision in decisions if decision.remove)
     if lacking_bytes <= 0:

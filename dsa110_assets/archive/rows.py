@@ -30,14 +30,10 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
     Raises SilentWrongnessError if another product has its id.
     """
     key = sidecar["partition"] or ""
-    known = connection.execute(
-        sa.select(products.c.digest, products.c.created_at).where(products.c.id == sidecar["id"])
-    ).first()
+    known = connection.execute(sa.select(products.c.digest, products.c.created_at).where(products.c.id == sidecar["id"])).first()
     if known is not None:
         if tuple(known) != (sidecar["digest"], sidecar["created_at"]):
-            raise SilentWrongnessError(
-                f"{sidecar['id']}: the index holds another product of this id; run: dsa110 archive reindex"
-            )
+            raise SilentWrongnessError(f"{sidecar['id']}: the index holds another product of this id; run: dsa110 archive reindex")
         return
     same = (products.c.asset == sidecar["asset"]) & (products.c.partition_key == key)
     newest = connection.scalar(sa.select(sa.func.max(products.c.version)).where(same)) or 0
@@ -62,10 +58,7 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
             "held": sidecar["metadata"].get(HELD) or None,
         },
     )
-    inputs = [
-        {"product_id": sidecar["id"], "position": i, "input_id": input_id}
-        for i, input_id in enumerate(sidecar["inputs"])
-    ]
+    inputs = [{"product_id": sidecar["id"], "position": i, "input_id": input_id} for i, input_id in enumerate(sidecar["inputs"])]
     if inputs:
         connection.execute(product_inputs.insert(), inputs)
     sets = [
@@ -90,13 +83,9 @@ def apply_state(connection: Connection, product_id: str, state: Json) -> None:
         values |= {"state": "rejected", "reason": state["rejected"]}
     connection.execute(products.update().where(products.c.id == product_id).values(values))
     rejected = state.get("rejected_sets", {})
-    for row in connection.execute(
-        sa.select(caltable_sets.c.set_id).where(caltable_sets.c.product_id == product_id)
-    ).all():
+    for row in connection.execute(sa.select(caltable_sets.c.set_id).where(caltable_sets.c.product_id == product_id)).all():
         reason = rejected.get(row.set_id.partition("/")[2])
-        connection.execute(
-            caltable_sets.update().where(caltable_sets.c.set_id == row.set_id).values(rejected=reason)
-        )
+        connection.execute(caltable_sets.update().where(caltable_sets.c.set_id == row.set_id).values(rejected=reason))
 
 
 def select(
@@ -104,9 +93,7 @@ def select(
 ) -> list[Product]:
     """Products that meet all conditions, sorted by partition, asset and version; with `limit` so many after `offset` others."""
     query = sa.select(products).where(*conditions).limit(limit).offset(offset or None)
-    rows = connection.execute(
-        query.order_by(products.c.partition_key, products.c.asset, products.c.version)
-    ).all()
+    rows = connection.execute(query.order_by(products.c.partition_key, products.c.asset, products.c.version)).all()
     inputs = inputs_of(connection, [row.id for row in rows])
     return [_product(root, row, inputs.get(row.id, ())) for row in rows]
 

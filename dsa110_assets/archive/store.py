@@ -35,9 +35,7 @@ class Archive:
         with files.typed_errors(f"DSA110_ARCHIVE={self.root}"):
             marker = files.read_json(self.root / MARKER)
         if not isinstance(marker, dict) or "archive_id" not in marker:
-            raise ConfigurationError(
-                f"DSA110_ARCHIVE={self.root}: there is no archive; `dsa110 process` and `dsa110 up` make one"
-            )
+            raise ConfigurationError(f"DSA110_ARCHIVE={self.root}: there is no archive; `dsa110 process` and `dsa110 up` make one")
         self.index = _index(self.root, database_url, marker["archive_id"], patience_s)
 
     @classmethod
@@ -86,9 +84,7 @@ class Archive:
         then the product waits as an orphan for `integrity.sweep`).
         """
         made = _publish.provenance(settings, code_version, run_id, engines or {})
-        return _publish.publish(
-            self, naming.check_asset(asset), naming.check_partition(partition), inputs, made
-        )
+        return _publish.publish(self, naming.check_asset(asset), naming.check_partition(partition), inputs, made)
 
     def current(self, asset: str, partition: str | None = None, *, check: bool = False, removed: bool = False) -> Product | None:
         """The current product of an asset's partition; None if there is none or, unless `removed`, retention took its data.
@@ -108,10 +104,7 @@ class Archive:
         for product in versions:
             if product.version == name.version:
                 return product
-        there = (
-            ", ".join(product.id for product in versions)
-            or f"no version of {name.asset} {name.partition or ''}".strip()
-        )
+        there = ", ".join(product.id for product in versions) or f"no version of {name.asset} {name.partition or ''}".strip()
         raise NotFoundError(f"There is no product {product_id}; there is {there}")
 
     def find(self, id_or_path: str | Path) -> Product:
@@ -121,16 +114,10 @@ class Archive:
         path = Path(str(id_or_path).replace("\0", "\N{SYMBOL FOR NULL}"))  # which no path can hold
         for candidate in (path.absolute(), path.resolve(), self.root / path):
             for root in (self.root, self.root.resolve()):
-                name = (
-                    naming.parse_directory(candidate.relative_to(root))
-                    if candidate.is_relative_to(root)
-                    else None
-                )
+                name = naming.parse_directory(candidate.relative_to(root)) if candidate.is_relative_to(root) else None
                 if name is not None:
                     return self.get(name.id)
-        raise NotFoundError(
-            f"{id_or_path}: neither a product id (tile_image-20260125T2225-v1) nor a path of a product"
-        )
+        raise NotFoundError(f"{id_or_path}: neither a product id (tile_image-20260125T2225-v1) nor a path of a product")
 
     def products(
         self,
@@ -207,9 +194,7 @@ class Archive:
     def without(self, asset: str, follower: str) -> list[str]:
         """The partitions of which there is a current product of `asset`, and of `follower` none, not even a removed one; in order."""
         followed = (products.c.asset == naming.check_asset(follower), products.c.state == "current")
-        first, second = (
-            sa.select(products.c.partition_key).where(*some) for some in (_wanted(asset, None, None, "current"), followed)
-        )
+        first, second = (sa.select(products.c.partition_key).where(*some) for some in (_wanted(asset, None, None, "current"), followed))
         query = sa.except_(first, second).order_by("partition_key")  # in order, the database merges the two and keeps neither
         return self.index.read(lambda c: list(c.scalars(query)))
 
@@ -281,11 +266,7 @@ class Archive:
         if not isinstance(sidecar, dict):
             return [f"{product.path / naming.SIDECAR} is missing or unreadable"]
         expected = record(product)
-        problems = [
-            f"{naming.SIDECAR} and the index differ in {key}"
-            for key in expected
-            if sidecar.get(key) != expected[key]
-        ]
+        problems = [f"{naming.SIDECAR} and the index differ in {key}" for key in expected if sidecar.get(key) != expected[key]]
         sealed = files.seal(product.path, durable=False)
         if sealed.size_bytes != product.size_bytes:
             problems.append(f"holds {sealed.size_bytes} bytes, was published with {product.size_bytes}")
@@ -320,9 +301,7 @@ class Archive:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def _select(self, *conditions: sa.ColumnElement[bool]) -> list[Product]:
@@ -356,9 +335,5 @@ def _same(asset: str, partition: str | None) -> tuple[sa.ColumnElement[bool], sa
 
 
 def _index(root: Path, database_url: str | None, archive_id: str, patience_s: float) -> Index:
-    url = (
-        normalise_url(database_url)
-        if database_url
-        else URL.create("sqlite", database=str(root / "index.sqlite"))
-    )
+    url = normalise_url(database_url) if database_url else URL.create("sqlite", database=str(root / "index.sqlite"))
     return Index(url, archive_id, patience_s=patience_s)

@@ -42,16 +42,12 @@ def opened(
     if not files:
         everything = archive.products(asset)
         span = f"{everything[0].partition} to {everything[-1].partition}" if everything else "nothing"
-        raise NotFoundError(
-            f"no {asset} tables between {since or 'the beginning'} and {until or 'now'}; there is {span}"
-        )
+        raise NotFoundError(f"no {asset} tables between {since or 'the beginning'} and {until or 'now'}; there is {span}")
     owners = {str(path): product.id for product in chosen for path in parquet_files([product], name)}
     with duckdb.connect(":memory:") as connection:
         connection.execute("CREATE TABLE owners (filename VARCHAR, product_id VARCHAR)")
         connection.executemany("INSERT INTO owners VALUES (?, ?)", [list(pair) for pair in owners.items()])
-        source = connection.read_parquet(
-            [str(path) for path in files], filename=True, union_by_name=True, hive_partitioning=False
-        )
+        source = connection.read_parquet([str(path) for path in files], filename=True, union_by_name=True, hive_partitioning=False)
         source.create_view("raw_rows")
         connection.execute(
             "CREATE VIEW rows AS SELECT raw_rows.* EXCLUDE (filename), owners.product_id "

@@ -12,9 +12,7 @@ from dsa110_assets.errors import NotFoundError
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def conditions(
-    column: sa.Column[str], since: datetime | str | None, until: datetime | str | None
-) -> list[sa.ColumnElement[bool]]:
+def conditions(column: sa.Column[str], since: datetime | str | None, until: datetime | str | None) -> list[sa.ColumnElement[bool]]:
     """Conditions on a partition-key column for window starts from `since` to `until`, both included.
 
     A night's key is the date alone and sorts before its own midnight, so comparing text compares times.
@@ -26,9 +24,7 @@ def conditions(
         found.append(column >= (start[:10] if start.endswith("T00:00") else start))
     if until is not None:
         # 'U' sorts after 'T': a date alone includes every window of its day.
-        found.append(
-            column <= (f"{until}U" if isinstance(until, str) and _DATE.fullmatch(until) else key(until))
-        )
+        found.append(column <= (f"{until}U" if isinstance(until, str) and _DATE.fullmatch(until) else key(until)))
     return found
 
 

@@ -84,9 +84,7 @@ def _over_band(power_jy: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.nanmedian(power_jy, axis=(0, 2)))
 
 
-def _compared(
-    vis: Visibilities, system_jy: NDArray[np.float64], path: Path, against: Against | None, observer_note: str
-) -> Calibrated:
+def _compared(vis: Visibilities, system_jy: NDArray[np.float64], path: Path, against: Against | None, observer_note: str) -> Calibrated:
     """Write calibrated visibilities, whose arrays are overwritten by what their antennas need."""
     observed = None
     if against is not None and len(against.sky):
@@ -96,9 +94,7 @@ def _compared(
     return Calibrated(vis, float(vis.flags[:, ~vis.is_auto].mean()), observed, system_jy)
 
 
-def _corrected(
-    source: Path, tables: Sequence[Gains], channels: int, times: int
-) -> tuple[Visibilities, NDArray[np.float64]]:
+def _corrected(source: Path, tables: Sequence[Gains], channels: int, times: int) -> tuple[Visibilities, NDArray[np.float64]]:
     """The measurement set at `source`, calibrated, averaged and phased; and the receptors' power [Jy] (antenna, pol)."""
     with measurement_set.opened(source) as stored:
         frame = stored.frame

@@ -53,9 +53,7 @@ def write(gains: Gains, path: Path, ms_path: Path) -> None:
     with ct.table(f"{ms_path}::ANTENNA", ack=False) as antenna:
         names = tuple(antenna.getcol("NAME"))
     if names != gains.antenna_names:
-        raise BadDataError(
-            f"{ms_path} has other antennas ({len(names)}) than the solutions ({len(gains.antenna_names)})"
-        )
+        raise BadDataError(f"{ms_path} has other antennas ({len(names)}) than the solutions ({len(gains.antenna_names)})")
     visible = f"{gains.kind} Jones"
     real = gains.kind == "K"
     description, storage = _description(real, gains.values.shape[2])
@@ -172,9 +170,7 @@ def _put_spectral_window(path: Path, gains: Gains) -> None:
     n = gains.frequencies_hz.size
     with ct.table(str(path), readonly=False, ack=False) as window:
         if window.nrows() != 1:
-            raise BadDataError(
-                f"{path.parent}: the measurement set has {window.nrows()} spectral windows, must be one"
-            )
+            raise BadDataError(f"{path.parent}: the measurement set has {window.nrows()} spectral windows, must be one")
         if gains.kind == "K":
             window.putcell("REF_FREQUENCY", 0, float(gains.frequencies_hz[0]))
         if window.getcell("NUM_CHAN", 0) == n:
@@ -197,9 +193,7 @@ def read(path: Path) -> Gains:
     with ct.table(str(path), ack=False) as table:
         kind = _KINDS.get(table.info()["subType"])
         if kind is None:
-            raise BadDataError(
-                f"{path} is a {table.info()['subType'] or 'non-calibration'} table; B, G or K Jones is needed"
-            )
+            raise BadDataError(f"{path} is a {table.info()['subType'] or 'non-calibration'} table; B, G or K Jones is needed")
         if np.unique(table.getcol("SPECTRAL_WINDOW_ID")).size != 1:
             raise BadDataError(f"{path} has several spectral windows; one is needed")
         rows = _Rows(
@@ -221,9 +215,7 @@ def read(path: Path) -> Gains:
             frequencies_hz = np.array([float(table.getcell("REF_FREQUENCY", window))])
     with ct.table(f"{path}::FIELD", ack=False) as table:
         field_name = str(keywords.get("FieldName") or table.getcell("NAME", field))
-    return _on_grid(
-        path, kind, rows, times_s, antenna1, antenna2, interval_s, frequencies_hz, names, field_name
-    )
+    return _on_grid(path, kind, rows, times_s, antenna1, antenna2, interval_s, frequencies_hz, names, field_name)
 
 
 def _on_grid(
@@ -252,9 +244,7 @@ def _on_grid(
     snr[index, antenna1] = np.where(good, rows.snr, 0)
     references = antenna2[antenna2 >= 0]
     refant = int(np.bincount(references).argmax()) if references.size else 0
-    return Gains(
-        kind, values, flags, snr, times / DAY_S, interval_s, frequencies_hz, names, refant, field_name
-    )
+    return Gains(kind, values, flags, snr, times / DAY_S, interval_s, frequencies_hz, names, refant, field_name)
 
 
 def digest(gains: Gains) -> str:

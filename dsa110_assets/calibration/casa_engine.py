@@ -85,9 +85,7 @@ def solve_tables(ms: Path, directory: Path, options: SolveOptions, *, refant: st
         "uvrange": _uv_range(options),
         "solnorm": False,
     }
-    _task(
-        "gaincal", {**common, "caltable": str(phase), "solint": solint, "calmode": "p", "minsnr": 0.0}, phase
-    )
+    _task("gaincal", {**common, "caltable": str(phase), "solint": solint, "calmode": "p", "minsnr": 0.0}, phase)
     before = {"gaintable": [str(phase)], "interp": ["linear"]}
     band = {"caltable": str(bandpass), "solint": "inf", "bandtype": "B", "minsnr": options.min_snr_bandpass}
     _task("bandpass", {**common, **band, **before}, bandpass)
@@ -124,17 +122,13 @@ def in_order_of(vis: Visibilities, other: Visibilities) -> Visibilities:
     place = order[np.minimum(np.searchsorted(found[order], wanted), found.size - 1)]
     if not np.array_equal(found[place], wanted):
         raise BadDataError("CASA returned other baselines than it was given")
-    return replace(
-        vis, data=other.data[:, place], flags=other.flags[:, place], weights=other.weights[:, place]
-    )
+    return replace(vis, data=other.data[:, place], flags=other.flags[:, place], weights=other.weights[:, place])
 
 
 def _task(name: str, parameters: dict[str, Any], product: Path) -> None:
     casa.run_task(name, parameters, work_dir=product.parent)
     if not product.is_dir():
-        raise BadDataError(
-            f"CASA {name} found no solutions and wrote no {product.name}; look at flags and model"
-        )
+        raise BadDataError(f"CASA {name} found no solutions and wrote no {product.name}; look at flags and model")
 
 
 def _uv_range(options: SolveOptions) -> str:
@@ -156,6 +150,4 @@ def _data_fraction(vis: Visibilities) -> NDArray[np.float64]:
 
 def _dead_receptors(bandpass: Gains, vis: Visibilities) -> list[str]:
     dead = bandpass.dead_receptors
-    return [
-        f"{bandpass.antenna_names[a]}{'XY'[p]}" for a in vis.active_antennas for p in range(2) if dead[a, p]
-    ]
+    return [f"{bandpass.antenna_names[a]}{'XY'[p]}" for a in vis.active_antennas for p in range(2) if dead[a, p]]

@@ -64,9 +64,7 @@ def compare(vis: Visibilities, sky: SkyModel) -> Comparison:
         i, half = interval[t], t % 2
         _add(vis.data[t], vis.flags[t], vis.weights[t], model[0], cross, block, r[i, half], d[i, half], energy[i, half], count[i, half])
     of_blocks = np.array([vis.frequencies_hz[a:b].mean() for a, b in pairwise(first_channel)])
-    return Comparison(
-        r, d, energy, count, vis.ant1[cross], vis.ant2[cross], len(vis.antennas.names), of_blocks, first_channel, first_time
-    )
+    return Comparison(r, d, energy, count, vis.ant1[cross], vis.ant2[cross], len(vis.antennas.names), of_blocks, first_channel, first_time)
 
 
 def _bounds(n: int, parts: int) -> NDArray[np.int64]:

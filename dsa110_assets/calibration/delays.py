@@ -13,9 +13,7 @@ _PAD = 16
 _REFINEMENTS = 3
 
 
-def phasor(
-    delay_ns: NDArray[np.float64], frequencies_hz: NDArray[np.float64], reference_hz: float
-) -> NDArray[np.complex128]:
+def phasor(delay_ns: NDArray[np.float64], frequencies_hz: NDArray[np.float64], reference_hz: float) -> NDArray[np.complex128]:
     """exp[2 pi i delay (nu - reference)], shape delay.shape + (channel,)."""
     return np.asarray(np.exp(2j * np.pi * 1e-9 * delay_ns[..., None] * (frequencies_hz - reference_hz)))
 
@@ -44,9 +42,7 @@ def split(bandpass: Gains) -> tuple[Gains, Gains]:
     return k, replace(bandpass, values=np.moveaxis(flat, -1, 2))
 
 
-def peak_delay_ns(
-    unit: NDArray[np.complex128], frequencies_hz: NDArray[np.float64], reference_hz: float
-) -> NDArray[np.float64]:
+def peak_delay_ns(unit: NDArray[np.complex128], frequencies_hz: NDArray[np.float64], reference_hz: float) -> NDArray[np.float64]:
     """Delay [ns] of unit phasors (..., channel) on a regular grid: padded transform, then slope fits."""
     n_chan = frequencies_hz.size
     if n_chan == 1:

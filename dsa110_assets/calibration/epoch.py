@@ -138,9 +138,7 @@ def _sight(measured: Complex, error: Float, options: EpochOptions) -> tuple[floa
 def _nothing(sums: Comparison, measured: Complex, error: Float, common: float, variance: float, judged: bool) -> EpochGains:
     none = np.zeros(measured.shape, np.bool_)
     ones = np.ones((sums.first_time.size - 1, sums.n_antennas, sums.block_hz.size, 2), np.complex128)
-    return EpochGains(
-        ones, np.zeros(measured.shape), measured, error, common, none, none, none, 0.0, 0.0, 0.0, variance, judged
-    )
+    return EpochGains(ones, np.zeros(measured.shape), measured, error, common, none, none, none, 0.0, 0.0, 0.0, variance, judged)
 
 
 @dataclass(frozen=True)

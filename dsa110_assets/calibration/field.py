@@ -128,9 +128,7 @@ def _look(found: Equations, field: Field, corrected: Visibilities) -> Look:
     return Look(field_fit.group_of(found, field), structure.shape(found.baselines), chi2)
 
 
-def _calibrator_changed(
-    vis: Visibilities, field: Field, found: Equations, look: Look, parts: Parts, options: SolveOptions
-) -> Field | None:
+def _calibrator_changed(vis: Visibilities, field: Field, found: Equations, look: Look, parts: Parts, options: SolveOptions) -> Field | None:
     """The field with the calibrator's place or flux corrected, in this order; None if it is as modelled."""
     group = look.group
     if not group.known:

@@ -124,9 +124,7 @@ def equations(vis: Visibilities, field: Field, parts: Parts, options: SolveOptio
     normal, targets, energy, count, uv_2, weight, top, bottom, alone, samples = sums
     middle = vis.uvw_m[vis.times_mjd.size // 2, cross, :2] * (vis.frequencies_hz.mean() / speed_of_light)
     baselines = BaselineSums(top, bottom, alone, samples, vis.ant1[cross], vis.ant2[cross], middle[:, 0], middle[:, 1])
-    return Equations(
-        normal, targets[:, 0], energy, count, np.array(owner, dtype=np.int64), targets[:, 1:], uv_2, weight, baselines
-    )
+    return Equations(normal, targets[:, 0], energy, count, np.array(owner, dtype=np.int64), targets[:, 1:], uv_2, weight, baselines)
 
 
 def _summed(parts: Iterable[tuple[Any, ...]]) -> list[Any]:

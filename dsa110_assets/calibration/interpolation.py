@@ -57,9 +57,7 @@ class _Receptor:
     one_sided: bool = False
 
 
-def interpolate(
-    frame: Visibilities, before: Sequence[Gains], after: Sequence[Gains], mids_mjd: tuple[float, float]
-) -> Interpolated:
+def interpolate(frame: Visibilities, before: Sequence[Gains], after: Sequence[Gains], mids_mjd: tuple[float, float]) -> Interpolated:
     """The gains of an observation with the axes of `frame`, from the tables of a set before and of one after it.
 
     `mids_mjd` are the times that the sets are good at, the middles of their transits: the tables' own solution intervals are
@@ -84,9 +82,7 @@ def interpolate(
     snr = np.where(good, np.fmin(first.snr, last.snr)[:, None], 0)
     fields = " and ".join(dict.fromkeys(tables[0].field_name for tables in (before, after)))
     span_s = frame.times_mjd.size * frame.interval_s / times.size
-    gains = Gains(
-        "B", values, ~good, snr.astype(np.float32), times, span_s, frame.frequencies_hz, frame.antennas.names, refant, fields
-    )
+    gains = Gains("B", values, ~good, snr.astype(np.float32), times, span_s, frame.frequencies_hz, frame.antennas.names, refant, fields)
     return Interpolated(gains, tuple(nearest), tuple(one_sided))
 
 

@@ -14,25 +14,15 @@ from dsa110_assets.telescope.stations import REFANT_CHAIN
 class SolveOptions:
     """How calibrator transits are solved."""
 
-    gain_solint_s: Annotated[
-        float, Field(gt=0, description="length of a gain solution [s]; inf: one per transit")
-    ] = 60.0
-    min_snr_bandpass: Annotated[
-        float, Field(ge=0, description="less certain bandpass solutions are flagged")
-    ] = 5.0
+    gain_solint_s: Annotated[float, Field(gt=0, description="length of a gain solution [s]; inf: one per transit")] = 60.0
+    min_snr_bandpass: Annotated[float, Field(ge=0, description="less certain bandpass solutions are flagged")] = 5.0
     min_snr_gain: Annotated[float, Field(ge=0, description="less certain gain solutions are flagged")] = 3.0
-    min_baselines_per_antenna: Annotated[
-        int, Field(ge=2, description="antennas with fewer are not solved")
-    ] = 4
+    min_baselines_per_antenna: Annotated[int, Field(ge=2, description="antennas with fewer are not solved")] = 4
     min_uv_wavelengths: Annotated[float, Field(ge=0, description="shortest uv distance used")] = 0.0
     max_uv_wavelengths: Annotated[float, Field(gt=0, description="longest uv distance used")] = float("inf")
-    refant_chain: Annotated[
-        tuple[int, ...], Field(description="stations tried in turn as reference antenna")
-    ] = REFANT_CHAIN
+    refant_chain: Annotated[tuple[int, ...], Field(description="stations tried in turn as reference antenna")] = REFANT_CHAIN
     solve_delays: Annotated[bool, Field(description="split a delay per receptor off the bandpass")] = False
-    min_primary_beam: Annotated[
-        float, Field(gt=0, le=1, description="integrations with less beam on the calibrator are left out")
-    ] = 0.5
+    min_primary_beam: Annotated[float, Field(gt=0, le=1, description="integrations with less beam on the calibrator are left out")] = 0.5
     model_sources: Annotated[
         int,
         Field(
@@ -49,8 +39,6 @@ class SolveOptions:
             description="most rounds of correcting the field and the calibrator by the transit itself; 0: trust the catalogue",
         ),
     ] = 12
-    tolerance: Annotated[float, Field(gt=0, lt=1e-2, description="relative change that ends iterations")] = (
-        1e-8
-    )
+    tolerance: Annotated[float, Field(gt=0, lt=1e-2, description="relative change that ends iterations")] = 1e-8
     max_iterations: Annotated[int, Field(ge=2, description="limit of iterations of one fit")] = 500
     max_rounds: Annotated[int, Field(ge=1, description="limit of turns between bandpass and gains")] = 30

@@ -123,9 +123,7 @@ def _phase_scatter_deg(gains: Gains) -> float:
     return float(np.rad2deg(np.sqrt(np.mean(about**2)))) if about.size else math.nan
 
 
-def _corrected(
-    solution: Solution, vis: Visibilities, sums: Sums
-) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+def _corrected(solution: Solution, vis: Visibilities, sums: Sums) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
     """sum w V conj(M) and sum w |M|^2 (pol, baseline) of corrected data, w being the corrected weights.
 
     V / z with weight w |z|^2, z = g_i conj(g_j), turns r into r conj(z) and d into d |z|^2.
@@ -153,9 +151,7 @@ def _collect(r, d, gains, ant1, ant2, top, bottom):  # type: ignore[no-untyped-d
                         bottom[p, b] += d[s, p, c, b] * (z.real * z.real + z.imag * z.imag)
 
 
-def _worst_receptor(
-    sums: Sums, top: NDArray[np.float64], bottom: NDArray[np.float64], alive: NDArray[np.bool_]
-) -> float:
+def _worst_receptor(sums: Sums, top: NDArray[np.float64], bottom: NDArray[np.float64], alive: NDArray[np.bool_]) -> float:
     """Least sum of w Re(V conj M) over sum of w |M|^2 on the baselines of one living receptor; NaN if one has none.
 
     Least squares makes it 1 for every receptor that was solved, whatever the noise: its normal equation says just
@@ -171,9 +167,7 @@ def _worst_receptor(
     return float(np.min(ratios)) if ratios else math.nan
 
 
-def _closure(
-    sums: Sums, top: NDArray[np.complex128], bottom: NDArray[np.float64], dead: NDArray[np.bool_]
-) -> tuple[float, float]:
+def _closure(sums: Sums, top: NDArray[np.complex128], bottom: NDArray[np.float64], dead: NDArray[np.bool_]) -> tuple[float, float]:
     """(rms closure phase [deg], rms log closure amplitude) of data over model, on up to 12 antennas."""
     phases: list[float] = []
     amplitudes: list[float] = []
@@ -185,9 +179,7 @@ def _closure(
                 edge[int(i), int(j)] = complex(r)
                 edge[int(j), int(i)] = complex(r).conjugate()
         alive = sorted({i for i, _ in edge if not dead[i, pol]})
-        spread = np.unique(
-            np.linspace(0, len(alive) - 1, min(len(alive), _CLOSURE_ANTENNAS)).round().astype(int)
-        )
+        spread = np.unique(np.linspace(0, len(alive) - 1, min(len(alive), _CLOSURE_ANTENNAS)).round().astype(int))
         chosen = [alive[k] for k in spread]
         for a, b, c in combinations(chosen, 3):
             if {(a, b), (b, c), (c, a)} <= edge.keys():
@@ -214,13 +206,9 @@ def problems(figures: Mapping[str, float], thresholds: Thresholds) -> list[str]:
             found.append(f"median {table} SNR {snr:.1f} below {thresholds.min_solution_snr:g}")
     least, most = figures["gain_amplitude_min"], figures["gain_amplitude_max"]
     if not least >= thresholds.min_gain_amplitude:
-        found.append(
-            f"a receptor's gain is {least:.3f} of the median, limit {thresholds.min_gain_amplitude:g}"
-        )
+        found.append(f"a receptor's gain is {least:.3f} of the median, limit {thresholds.min_gain_amplitude:g}")
     if not most <= thresholds.max_gain_amplitude:
-        found.append(
-            f"a receptor's gain is {most:.1f} times the median, limit {thresholds.max_gain_amplitude:g}"
-        )
+        found.append(f"a receptor's gain is {most:.1f} times the median, limit {thresholds.max_gain_amplitude:g}")
     if not figures["receptor_flux_ratio_min"] >= thresholds.min_receptor_flux_ratio:
         found.append(
             f"calibrated by it, a receptor sees {figures['receptor_flux_ratio_min']:.2f} of the model, "
@@ -260,7 +248,5 @@ def calibrator_problems(name: str, figures: Mapping[str, float], thresholds: Thr
         )
     offset_arcsec = math.hypot(figures["calibrator_offset_ra_arcsec"], figures["calibrator_offset_dec_arcsec"])
     if offset_arcsec > thresholds.max_calibrator_offset_arcsec:
-        found.append(
-            f"{name} is {offset_arcsec:.1f} arcsec from where it is listed, limit {thresholds.max_calibrator_offset_arcsec:g}"
-        )
+        found.append(f"{name} is {offset_arcsec:.1f} arcsec from where it is listed, limit {thresholds.max_calibrator_offset_arcsec:g}")
     return found

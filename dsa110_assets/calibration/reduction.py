@@ -78,9 +78,7 @@ def reduce(
     orientation. Raises BadDataError if model and data differ in shape.
     """
     if model.shape != vis.data.shape[:3]:
-        raise BadDataError(
-            f"model has shape {model.shape}, the data {vis.data.shape[:3]}; predict it for these data"
-        )
+        raise BadDataError(f"model has shape {model.shape}, the data {vis.data.shape[:3]}; predict it for these data")
     cross = np.flatnonzero(~vis.is_auto)
     bounds = intervals(vis.times_mjd, vis.interval_s, solint_s)
     uv_s = np.hypot(vis.uvw_m[..., 0], vis.uvw_m[..., 1]) / speed_of_light

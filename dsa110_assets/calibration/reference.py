@@ -13,9 +13,7 @@ MIN_GOOD_FRACTION = 0.5
 """Both receptors of a reference antenna have solutions in at least this share of the solvable cells."""
 
 
-def choose_refant(
-    names: Sequence[str], chain: Sequence[int], good_fraction: NDArray[np.float64]
-) -> tuple[int, dict[str, str]]:
+def choose_refant(names: Sequence[str], chain: Sequence[int], good_fraction: NDArray[np.float64]) -> tuple[int, dict[str, str]]:
     """The first usable antenna of `chain` (stations), else the best: (index, {passed over: reason}).
 
     `good_fraction` (antenna,) is the share of solvable cells that have a solution, of the worse receptor.

@@ -20,9 +20,7 @@ from dsa110_assets.telescope.timegrid import GROUP_S
 class ChooseOptions:
     """Which calibration may be applied to which observation."""
 
-    max_dec_offset_deg: Annotated[
-        float, Field(gt=0, le=0.5, description="largest declination difference of one strip [deg]")
-    ] = 0.5
+    max_dec_offset_deg: Annotated[float, Field(gt=0, le=0.5, description="largest declination difference of one strip [deg]")] = 0.5
     max_age_days: Annotated[float, Field(gt=0, description="older tables are never applied [d]")] = 30.0
     interpolate: Annotated[
         bool,
@@ -102,8 +100,7 @@ def choose(
     if not usable:
         why = "; ".join(f"{n} {reason}" for reason, n in sorted(refused.items())) or "none registered"
         raise WaitingError(
-            f"no calibration for declination {dec_deg:.2f} deg at MJD {mjd:.4f} ({why}); "
-            "it waits for a calibrator transit of this strip"
+            f"no calibration for declination {dec_deg:.2f} deg at MJD {mjd:.4f} ({why}); it waits for a calibrator transit of this strip"
         )
 
     def order(candidate: CaltableSet) -> tuple[bool, float, str]:
@@ -157,9 +154,7 @@ def _valid(candidate: CaltableSet, mjd: float) -> bool:
     return candidate.valid_start_mjd <= mjd <= candidate.valid_end_mjd
 
 
-def _refusal(
-    candidate: CaltableSet, mjd: float, dec_deg: float, antennas: Set[str], options: ChooseOptions
-) -> str:
+def _refusal(candidate: CaltableSet, mjd: float, dec_deg: float, antennas: Set[str], options: ChooseOptions) -> str:
     """Why `candidate` may not be applied, '' if it may."""
     if candidate.status != "active":
         return f"with status {candidate.status}"

@@ -41,9 +41,7 @@ class Solution:
         return (self.delays, self.bandpass, self.gains) if self.delays else (self.bandpass, self.gains)
 
 
-def solve(
-    vis: Visibilities, model: NDArray[np.complex64], options: SolveOptions, *, field_name: str = ""
-) -> Solution:
+def solve(vis: Visibilities, model: NDArray[np.complex64], options: SolveOptions, *, field_name: str = "") -> Solution:
     """Solve `vis` against `model` (time, baseline, channel; Stokes I = XX = YY, in vis's phase frame) [Jy].
 
     Gains come out in raw units per sqrt(Jy): V_observed = g_i conj(g_j) V_true. Receptors without data, with
@@ -56,26 +54,18 @@ def solve(
 
 def sums_for(vis: Visibilities, model: NDArray[np.complex64] | Prediction, options: SolveOptions) -> Sums:
     """What `solve_sums` needs of the data: reduced over the options' intervals and uv range."""
-    return reduce(
-        vis, model, options.gain_solint_s, (options.min_uv_wavelengths, options.max_uv_wavelengths)
-    )
+    return reduce(vis, model, options.gain_solint_s, (options.min_uv_wavelengths, options.max_uv_wavelengths))
 
 
 def solve_sums(vis: Visibilities, sums: Sums, options: SolveOptions, *, field_name: str = "") -> Solution:
     """`solve` from sums at hand; of `vis` only the axes are used."""
     if not (sums.d > 0).any():
-        raise BadDataError(
-            "no unflagged cross-correlation has a model; look at flags and calibrator position"
-        )
+        raise BadDataError("no unflagged cross-correlation has a model; look at flags and calibrator position")
     n_ant = len(vis.antennas.names)
     state, rounds, converged = alternate(sums, n_ant, options)
     chi2, variance_b, variance_g = _noise(sums, state)
-    b_snr, b_ok = _significance(
-        state.b, state.b_ok, state.b_information, variance_b[..., None], options.min_snr_bandpass
-    )
-    g_snr, g_ok = _significance(
-        state.g, state.g_ok, state.g_information, variance_g[..., None], options.min_snr_gain
-    )
+    b_snr, b_ok = _significance(state.b, state.b_ok, state.b_information, variance_b[..., None], options.min_snr_bandpass)
+    g_snr, g_ok = _significance(state.g, state.g_ok, state.g_information, variance_g[..., None], options.min_snr_gain)
     b_ok, g_ok = _without_dead(b_ok, g_ok)
     refant, passed = choose_refant(vis.antennas.names, options.refant_chain, _good_fraction(b_ok, g_ok))
     b, g = _referenced(state.b, b_ok, state.g, g_ok, refant)
@@ -136,9 +126,7 @@ def _significance(
     return np.where(kept, np.minimum(snr, 1e9), 0), kept
 
 
-def _without_dead(
-    b_ok: NDArray[np.bool_], g_ok: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _without_dead(b_ok: NDArray[np.bool_], g_ok: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Flag receptors that are dead in B or in G in both: chance solutions of noise calibrate nothing."""
     b_cells = np.maximum(b_ok.any(axis=2).sum(axis=1), 1)[:, None]
     g_cells = np.maximum(g_ok.any(axis=2).sum(axis=0), 1)[:, None]

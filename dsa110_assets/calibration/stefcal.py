@@ -78,9 +78,7 @@ def _fit_all(  # type: ignore[no-untyped-def]
         if not solved[k].any():
             continue
         _first_guess(r[k], d[k], ant1, ant2, solved[k], guess[k], gains[k])
-        iterations[k], converged[k] = _iterate(
-            r[k], d[k], ant1, ant2, solved[k], tolerance, max_iterations, gains[k], information[k]
-        )
+        iterations[k], converged[k] = _iterate(r[k], d[k], ant1, ant2, solved[k], tolerance, max_iterations, gains[k], information[k])
 
 
 @njit(cache=True)

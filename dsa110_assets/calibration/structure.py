@@ -109,9 +109,7 @@ class _Closing:
     spare: int
 
 
-def _closing(
-    seen: Float, weight: Float, ant1: NDArray[np.int32], ant2: NDArray[np.int32], sign: int, further: Float
-) -> _Closing | None:
+def _closing(seen: Float, weight: Float, ant1: NDArray[np.int32], ant2: NDArray[np.int32], sign: int, further: Float) -> _Closing | None:
     """Weighted least squares of seen = t_i + sign t_j + sum_k values_k further_k; None without degrees of freedom."""
     names, ends = np.unique(np.concatenate([ant1, ant2]), return_inverse=True)
     i, j, n = ends[: ant1.size], ends[ant1.size :], names.size

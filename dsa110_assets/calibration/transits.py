@@ -50,9 +50,7 @@ def transit_mjd(ra_deg: float, dec_deg: float, near_mjd: float) -> float:
     return float(_transits_near(np.array([ra_deg]), np.array([dec_deg]), np.array([near_mjd]))[0])
 
 
-def _transits_near(
-    ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64], near_mjd: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _transits_near(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64], near_mjd: NDArray[np.float64]) -> NDArray[np.float64]:
     mjd = near_mjd
     for _ in range(_ITERATIONS):
         hour_angle = astrometry.hour_angle_rad(np.deg2rad(ra_deg), np.deg2rad(dec_deg), mjd)
@@ -62,9 +60,7 @@ def _transits_near(
 
 def has_flux(calibrator: Calibrator) -> bool:
     """Whether the calibrator has a flux density at 20 cm; one without must never set a flux scale."""
-    return calibrator.standard is not None or (
-        calibrator.flux_20cm_jy is not None and np.isfinite(calibrator.flux_20cm_jy)
-    )
+    return calibrator.standard is not None or (calibrator.flux_20cm_jy is not None and np.isfinite(calibrator.flux_20cm_jy))
 
 
 def transits(

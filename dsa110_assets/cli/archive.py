@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
 JSON_HELP = "Print JSON, and nothing else, on standard output."
-commands = typer.Typer(
-    help="The archive: verify, reindex, backup, restore, retain, recall, pin, unpin, survey.", no_args_is_help=True
-)
+commands = typer.Typer(help="The archive: verify, reindex, backup, restore, retain, recall, pin, unpin, survey.", no_args_is_help=True)
 app.add_typer(commands, name="archive")
 
 
@@ -79,12 +77,8 @@ def reindex() -> None:
 
 @commands.command(epilog="Example: dsa110 archive backup /mnt/backup --keep 14")
 def backup(
-    destination: Annotated[
-        Path | None, typer.Argument(help="Directory for backups; default: beside the archive.")
-    ] = None,
-    keep: int | None = typer.Option(
-        None, min=1, help="How many to keep there; default: threshold `keep_backups`."
-    ),
+    destination: Annotated[Path | None, typer.Argument(help="Directory for backups; default: beside the archive.")] = None,
+    keep: int | None = typer.Option(None, min=1, help="How many to keep there; default: threshold `keep_backups`."),
 ) -> None:
     """Save the index, caltables, states, quarantine and Dagster's history: all that cannot be computed again."""
     from dsa110_assets.archive import backup as backups
@@ -102,9 +96,7 @@ def backup(
 
 @commands.command(epilog="Example: dsa110 archive restore /mnt/backup/backup-20260125T223000")
 def restore(
-    source: Annotated[
-        Path | None, typer.Argument(help="A backup, or a directory of them: its newest is taken.")
-    ] = None,
+    source: Annotated[Path | None, typer.Argument(help="A backup, or a directory of them: its newest is taken.")] = None,
 ) -> None:
     """Bring index, caltables, states, quarantine and Dagster's history back; newer products on disk are adopted.
 

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
 JSON_HELP = "Print JSON, and nothing else, on standard output."
-commands = typer.Typer(
-    help="Calibration tables: list, show, reject, and which one is in force.", no_args_is_help=True
-)
+commands = typer.Typer(help="Calibration tables: list, show, reject, and which one is in force.", no_args_is_help=True)
 app.add_typer(commands, name="calibration")
 
 
@@ -46,9 +44,7 @@ def list_sets(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> 
 
 @commands.command(epilog="Example: dsa110 calibration show caltables-20260125-v1")
 def show(
-    table: str = typer.Argument(
-        ..., help="Set id, its last part, its product id, or a path of one of its tables."
-    ),
+    table: str = typer.Argument(..., help="Set id, its last part, its product id, or a path of one of its tables."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
     """One set: its tables, validity, antennas and quality figures."""
@@ -71,13 +67,9 @@ def show(
     )
 
 
-@commands.command(
-    epilog="Example: dsa110 calibration reject caltables-20260125-v1 --reason 'antenna 5 swapped'"
-)
+@commands.command(epilog="Example: dsa110 calibration reject caltables-20260125-v1 --reason 'antenna 5 swapped'")
 def reject(
-    table: str = typer.Argument(
-        ..., help="Set id, its last part, its product id, or a path of one of its tables."
-    ),
+    table: str = typer.Argument(..., help="Set id, its last part, its product id, or a path of one of its tables."),
     reason: str = typer.Option("", help="Why; recorded for ever. Default: rejected by you."),
 ) -> None:
     """Mark a set as bad: it is not chosen again, and exactly the products made with it become stale."""
@@ -87,14 +79,10 @@ def reject(
     store = _store()
     found = find(store, table)
     before = {one.product.id for one in stale(store)}
-    rejected = caltable_registry.reject(
-        store, found.set_id, reason.strip() or f"rejected by {getpass.getuser()}"
-    )
+    rejected = caltable_registry.reject(store, found.set_id, reason.strip() or f"rejected by {getpass.getuser()}")
     after = [one.product for one in stale(store) if one.product.id not in before]
     console.say(f"rejected {rejected.set_id}: {rejected.reason}")
-    console.say(
-        f"{len(after)} products are stale now; `dsa110 process` makes them again with the next best tables"
-    )
+    console.say(f"{len(after)} products are stale now; `dsa110 process` makes them again with the next best tables")
     for product in after:
         console.say(f"  {product.id}")
 
@@ -135,8 +123,7 @@ def active(
         side = "before" if one["age_h"] >= 0 else "after"
         share = f", weight {one['weight']:.2f}" if len(told) > 1 else ""
         console.say(
-            f"{one['set_id']}  {one['calibrator']}, flux scale {one['anchor']}, "
-            f"{console.age_text(abs(one['age_h']))} {side}{share}"
+            f"{one['set_id']}  {one['calibrator']}, flux scale {one['anchor']}, {console.age_text(abs(one['age_h']))} {side}{share}"
         )
         for path in one["paths"]:
             console.say(f"  {path}")
@@ -149,11 +136,7 @@ def find(store: Archive, name: str) -> RegisteredSet:
     known = sets(store)
     matching = [one for one in known if name == one.set_id]
     if not matching:
-        short = [
-            one
-            for one in known
-            if name in (one.set_id.partition("/")[2], one.product_id, *map(str, one.paths))
-        ]
+        short = [one for one in known if name in (one.set_id.partition("/")[2], one.product_id, *map(str, one.paths))]
         matching = [one for one in short if one.status != "superseded"] or short
     if len(matching) == 1:
         return matching[0]

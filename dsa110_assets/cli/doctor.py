@@ -85,13 +85,9 @@ def _settings() -> tuple[Settings | None, Finding]:
 
 def _inbox(inbox: Path) -> Finding:
     if not os.path.isdir(inbox):
-        return Finding(
-            "inbox", False, f"{inbox} is no directory", "make it, or set DSA110_INBOX to where files arrive"
-        )
+        return Finding("inbox", False, f"{inbox} is no directory", "make it, or set DSA110_INBOX to where files arrive")
     if not os.access(inbox, os.R_OK | os.X_OK):
-        return Finding(
-            "inbox", False, f"{inbox} cannot be read", "let this user read it (chmod, group membership)"
-        )
+        return Finding("inbox", False, f"{inbox} cannot be read", "let this user read it (chmod, group membership)")
     from dsa110_assets.orchestration import inbox as looking
 
     try:
@@ -216,9 +212,7 @@ def _casa() -> Finding:
 
     with tempfile.TemporaryDirectory() as directory:
         try:
-            answer = casa.run_task(
-                "version_string", {}, work_dir=Path(directory), deadline_s=IMPORT_DEADLINE_S
-            )
+            answer = casa.run_task("version_string", {}, work_dir=Path(directory), deadline_s=IMPORT_DEADLINE_S)
         except DsaError as error:
             return Finding("CASA", False, str(error).splitlines()[0], "reinstall casatools and casatasks")
     return Finding("CASA", True, f"{answer.get('returned', '')} starts in its child process")

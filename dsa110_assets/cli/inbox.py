@@ -46,12 +46,8 @@ class FileRow:
 
 @app.command(epilog="Example: dsa110 groups /data/incoming --json")
 def groups(
-    inbox: Annotated[
-        Path | None, typer.Argument(help="Directory of subband files; default: the setting `inbox`.")
-    ] = None,
-    release: str | None = typer.Option(
-        None, help="Let a quarantined file, observation or record (its key) be tried again."
-    ),
+    inbox: Annotated[Path | None, typer.Argument(help="Directory of subband files; default: the setting `inbox`.")] = None,
+    release: str | None = typer.Option(None, help="Let a quarantined file, observation or record (its key) be tried again."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
 ) -> None:
     """What is there: groups complete, waiting or quarantined, and why."""
@@ -89,10 +85,7 @@ def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow
     seen = plan.look_afresh(configured, looking.Known(refused=refused))
     records = quarantined(archive) if archive else []
     taken = {p.partition: p.id for p in archive.products("subband_group")} if archive else {}
-    rows = [
-        _row(candidate, configured.subbands, taken.get(candidate.observation))
-        for candidate in seen.candidates
-    ]
+    rows = [_row(candidate, configured.subbands, taken.get(candidate.observation)) for candidate in seen.candidates]
     files = [FileRow(_shown(path), "quarantined", reason) for path, reason in seen.unusable]
     files += [FileRow(_shown(path), "waiting", reason) for path, reason in seen.waiting]
     files += [FileRow(_shown(path), IGNORED, reason) for path, reason in seen.foreign]
@@ -145,7 +138,5 @@ def _release(archive: Archive | None, name: str) -> None:
     if archive is None:
         raise ConfigurationError("nothing is quarantined: there is no archive yet (DSA110_ARCHIVE)")
     for record in release(archive, name):
-        console.say(
-            f"released {', '.join(path.name for path in record.paths)}, put aside because: {record.reason}"
-        )
+        console.say(f"released {', '.join(path.name for path in record.paths)}, put aside because: {record.reason}")
     console.warn("the next `dsa110 process`, or the running platform, judges them afresh")

@@ -19,9 +19,7 @@ SHOWN = 40
 
 @app.command(epilog="Example: dsa110 process /data/incoming --since 2026-01-25 --through tile_image")
 def process(
-    inbox: Annotated[
-        Path | None, typer.Argument(help="Directory of subband files; default: the setting `inbox`.")
-    ] = None,
+    inbox: Annotated[Path | None, typer.Argument(help="Directory of subband files; default: the setting `inbox`.")] = None,
     since: str | None = typer.Option(None, help="Only observation windows from this UTC time on."),
     until: str | None = typer.Option(None, help="Only observation windows before this UTC time."),
     through: str | None = typer.Option(None, help="Stop after this asset, for example tile_image."),

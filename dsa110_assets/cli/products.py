@@ -41,10 +41,7 @@ def products(
         return
     console.table(
         ("product", "partition", "asset", "version", "size", "published (UTC)", "state"),
-        [
-            (p.id, p.partition, p.asset, p.version, console.size_text(p.size_bytes), p.created_at, p.state)
-            for p in found
-        ],
+        [(p.id, p.partition, p.asset, p.version, console.size_text(p.size_bytes), p.created_at, p.state) for p in found],
     )
     console.warn(f"{len(found)} products")
 
@@ -53,9 +50,7 @@ def products(
 def lightcurve(
     source: str = typer.Argument(..., help="Source id; case, blanks and underscores matter only between ids that differ in nothing else."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
-    out: Annotated[
-        Path | None, typer.Option(help="Write to this file: .csv, .ecsv, .fits, .vot, .parquet or .json.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write to this file: .csv, .ecsv, .fits, .vot, .parquet or .json.")] = None,
 ) -> None:
     """The light curve of a source: flux, error, limit, and the product each point was measured in."""
     from dsa110_assets.analyst import open_archive
@@ -106,9 +101,7 @@ def _print_tree(node: LineageNode) -> None:
     def label(part: LineageNode) -> str:
         if part.product is None:
             assert part.file is not None
-            return escape(
-                f"{part.file.path}  {console.size_text(part.file.size_bytes or 0)}  {part.file.digest or ''}"
-            )
+            return escape(f"{part.file.path}  {console.size_text(part.file.size_bytes or 0)}  {part.file.digest or ''}")
         state = "" if part.product.state == "current" else f"  {part.product.state}"
         return escape(f"{part.product.id}{state}")
 

@@ -65,8 +65,7 @@ def require_port(host: str, port: int, setting: str) -> None:
             return
     except OSError as error:
         raise ConfigurationError(
-            f"port {port} on {host} is not free ({error.strerror}): another `dsa110 up`, perhaps; "
-            f"stop it or set {setting}"
+            f"port {port} on {host} is not free ({error.strerror}): another `dsa110 up`, perhaps; stop it or set {setting}"
         ) from error
 
 
@@ -128,9 +127,7 @@ def _end_with_parent() -> None:
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _await_ready(
-    service: Service, services: Sequence[Service], started: Mapping[str, subprocess.Popen[bytes]]
-) -> None:
+def _await_ready(service: Service, services: Sequence[Service], started: Mapping[str, subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + START_DEADLINE_S
     while not _answers(service):
         _require_alive(services, started)

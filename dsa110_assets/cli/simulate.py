@@ -44,9 +44,7 @@ def simulate(out: Path, **values: Any) -> None:
     files = [name for group in truth["groups"] for name in group["files"]]
     faults = truth["faults"]
     if as_json:
-        console.emit_json(
-            {"out": out, "truth": out / "truth.json", "groups": truth["groups"], "files": len(files)}
-        )
+        console.emit_json({"out": out, "truth": out / "truth.json", "groups": truth["groups"], "files": len(files)})
         return
     console.say(f"{len(truth['groups'])} groups, {len(files)} files, {len(faults)} planted faults in {out}")
     console.say(f"{len(truth['sources'])} sources; the truth is in {out / 'truth.json'}")
@@ -70,27 +68,21 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parame
     """A typer option for one field of SimulationOptions: its flag, type, default, range and line of help."""
     kind, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     info = next((note for note in notes if isinstance(note, FieldInfo)), FieldInfo())
-    limits = {
-        name: getattr(note, name) for note in info.metadata for name in ("ge", "le") if hasattr(note, name)
-    }
+    limits = {name: getattr(note, name) for note in info.metadata for name in ("ge", "le") if hasattr(note, name)}
     default: Any = field.default
     if kind is bool:
         declared = f"{_flag(field.name)}/{_flag(field.name).replace('--', '--no-', 1)}"
         option: Any = typer.Option(default, declared, help=info.description)
     elif get_origin(kind) is tuple:
         kind = Union[list[str], None]  # noqa: UP007  typer reads it at run time
-        option = typer.Option(
-            None, _flag(field.name), help=f"{info.description}, listed below; repeatable"
-        )
+        option = typer.Option(None, _flag(field.name), help=f"{info.description}, listed below; repeatable")
     elif get_origin(kind) is Literal:
         kind, choices = str, ", ".join(map(str, get_args(kind)))
         option = typer.Option(default, _flag(field.name), help=f"{info.description} ({choices})")
     else:
         if isinstance(kind, types.UnionType):
             kind = next(part for part in get_args(kind) if part is not type(None))
-        option = typer.Option(
-            default, _flag(field.name), help=info.description, min=limits.get("ge"), max=limits.get("le")
-        )
+        option = typer.Option(default, _flag(field.name), help=info.description, min=limits.get("ge"), max=limits.get("le"))
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
 
 
@@ -104,11 +96,7 @@ def _register() -> None:
         "json", inspect.Parameter.KEYWORD_ONLY, annotation=bool,
         default=typer.Option(False, "--json", help="Print what was written as JSON."),
     )  # fmt: skip
-    fields = [
-        _parameter(field, hints[field.name])
-        for field in dataclasses.fields(SimulationOptions)
-        if field.name not in PYTHON_ONLY
-    ]
+    fields = [_parameter(field, hints[field.name]) for field in dataclasses.fields(SimulationOptions) if field.name not in PYTHON_ONLY]
     parameters = [out, *fields, as_json]
 
     def command(**values: Any) -> None:

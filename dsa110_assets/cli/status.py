@@ -67,9 +67,7 @@ def _tell(now: Status, failed: list[FailedRun]) -> None:
     else:
         rows.append(("calibration", "none in force"))
     if now.next_transit:
-        rows.append(
-            ("next transit", f"{now.next_transit['calibrator']} at {now.next_transit['utc'][:19]} UTC")
-        )
+        rows.append(("next transit", f"{now.next_transit['calibrator']} at {now.next_transit['utc'][:19]} UTC"))
     if now.disk:
         full = now.disk.full_in_days
         filling = full is not None and full < FAR_DAYS

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 def transits(
     date: str = typer.Option(..., "--date", help="UTC night, for example 2026-01-25."),
     calibrator: str | None = typer.Option(None, help="Only this one, by its VLA, 3C or catalogue name."),
-    dec: float | None = typer.Option(
-        None, min=-90, max=90, help="Pointing declination [deg]; default: the latest data's."
-    ),
+    dec: float | None = typer.Option(None, min=-90, max=90, help="Pointing declination [deg]; default: the latest data's."),
     limit: int = typer.Option(20, min=1, help="How many to list, best first (with --dec or data)."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:

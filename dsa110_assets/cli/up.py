@@ -23,12 +23,8 @@ QUIET = {"DAGSTER_DISABLE_TELEMETRY": "1"}
 @app.command(epilog="Example: dsa110 up --port 3000 --portal-port 3001")
 def up(
     host: str | None = typer.Option(None, help="Address to bind to (default: the setting `host`, loopback)."),
-    port: int | None = typer.Option(
-        None, min=1, max=65535, help="Port of the Dagster UI (default: setting)."
-    ),
-    portal_port: int | None = typer.Option(
-        None, min=1, max=65535, help="Port of the portal (default: setting)."
-    ),
+    port: int | None = typer.Option(None, min=1, max=65535, help="Port of the Dagster UI (default: setting)."),
+    portal_port: int | None = typer.Option(None, min=1, max=65535, help="Port of the portal (default: setting)."),
 ) -> None:
     """Start web server, daemon and portal together; Ctrl-C stops all of them."""
     from dsa110_assets import settings
@@ -38,9 +34,7 @@ def up(
     bind = host or configured.host
     web_port, pages_port = port or configured.port, portal_port or configured.portal_port
     if not configured.inbox.is_dir():
-        raise ConfigurationError(
-            f"DSA110_INBOX={configured.inbox}: no such directory; make it, or name another"
-        )
+        raise ConfigurationError(f"DSA110_INBOX={configured.inbox}: no such directory; make it, or name another")
     services.require_port(bind, web_port, "DSA110_PORT or --port")
     services.require_port(bind, pages_port, "DSA110_PORTAL_PORT or --portal-port")
 
@@ -55,9 +49,7 @@ def up(
                 if configured.token
                 else f"{bind} can be reached by others, and DSA110_TOKEN is not set: Dagster is read-only"
             )
-        console.mention(
-            f"Dagster  http://{bind}:{web_port}\nPortal   http://{bind}:{pages_port}\nCtrl-C stops both."
-        )
+        console.mention(f"Dagster  http://{bind}:{web_port}\nPortal   http://{bind}:{pages_port}\nCtrl-C stops both.")
 
     services.run(_services(home, bind, web_port, pages_port), console.warn, on_ready)
     console.warn("all stopped")
@@ -68,10 +60,7 @@ def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[se
     code_port = services.free_port()
     python, logs = sys.executable, home / LOGS
     workspace = home / "workspace.yaml"
-    workspace.write_text(
-        "load_from:\n  - grpc_server:\n"
-        f"      host: 127.0.0.1\n      port: {code_port}\n      location_name: {LOCATION}\n"
-    )
+    workspace.write_text(f"load_from:\n  - grpc_server:\n      host: 127.0.0.1\n      port: {code_port}\n      location_name: {LOCATION}\n")
     shown = "127.0.0.1" if host == "0.0.0.0" else host
     environment = {"DAGSTER_HOME": str(home), **QUIET}
     return [

@@ -64,10 +64,7 @@ def attenuation(
     frequencies, interpolation = _frequency_grid(vis.frequencies_hz)
     pointings = astrometry.meridian_icrs_rad(vis.times_mjd, vis.pointing_dec_rad)
     power = np.stack(
-        [
-            beam.power(astrometry.separation_deg(ra, dec, *pointing)[None], frequencies[:, None, None])
-            for pointing in pointings
-        ]
+        [beam.power(astrometry.separation_deg(ra, dec, *pointing)[None], frequencies[:, None, None]) for pointing in pointings]
     )
     power *= ((frequencies / float(header["RESTFRQ"])) ** spectral_index)[:, None, None]
     power = power.reshape(vis.times_mjd.size * frequencies.size, ra.size)
@@ -93,9 +90,7 @@ def attenuation(
     return Attenuation(full(mean), tuple(terms))
 
 
-def _coarse_grid(
-    header: Header, n_pixels: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _coarse_grid(header: Header, n_pixels: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Pixel coordinates of the coarse points along an axis; ICRS (ra, dec) [rad] of all of them."""
     count = max(8, int(np.ceil(n_pixels * float(header["CDELT2"]) / _COARSE_DEG)))
     coarse = np.linspace(-1, n_pixels, count)

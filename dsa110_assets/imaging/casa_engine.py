@@ -40,9 +40,7 @@ _UNMASKED_SIGMA = 3.0
 """tclean runs without a mask here, and must not go deeper: it would clean noise."""
 
 
-def make_tile(
-    ms_path: Path, options: ImagingOptions, sky: SkyModel | None = None, *, work_dir: Path
-) -> TileImage:
+def make_tile(ms_path: Path, options: ImagingOptions, sky: SkyModel | None = None, *, work_dir: Path) -> TileImage:
     """Like `tile.make_tile` on the data of a measurement set, by CASA tclean.
 
     CASA works on a copy below `work_dir`, removed after: it would write into the set. Raises BadDataError
@@ -54,17 +52,13 @@ def make_tile(
     started = time.monotonic()
     vis = measurement_set.read(ms_path)
     stokes = stokes_i(vis)
-    weighted = imaging_weights(
-        stokes, options.weighting, options.robust, math.radians(options.field_deg), options.min_uv_lambda
-    )
+    weighted = imaging_weights(stokes, options.weighting, options.robust, math.radians(options.field_deg), options.min_uv_lambda)
     n_pixels, pixel_rad = choose_pixels(weighted, options)
     work_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tclean-", dir=work_dir) as scratch_name:
         scratch = Path(scratch_name).resolve()
         shutil.copytree(ms_path, scratch / "tile.ms")
-        returned = casa.run_task(
-            "tclean", _parameters(options, scratch, n_pixels, pixel_rad), work_dir=scratch
-        )
+        returned = casa.run_task("tclean", _parameters(options, scratch, n_pixels, pixel_rad), work_dir=scratch)
         images = {name: _plane(scratch / f"tile.{name}") for name in ("image", "residual", "psf", "model")}
         beam = _restoring_beam(scratch / "tile.image")
     by_time_channel = stokes.spread(weighted.weights)
@@ -140,8 +134,5 @@ def _plane(path: Path) -> NDArray[np.float32]:
 def _restoring_beam(path: Path) -> Beam:
     found = casacore.images.image(str(path)).info()["imageinfo"]["restoringbeam"]
     degrees = {"arcsec": 1 / 3600, "deg": 1.0, "rad": math.degrees(1.0)}
-    major, minor, angle = (
-        float(found[name]["value"]) * degrees[found[name]["unit"]]
-        for name in ("major", "minor", "positionangle")
-    )
+    major, minor, angle = (float(found[name]["value"]) * degrees[found[name]["unit"]] for name in ("major", "minor", "positionangle"))
     return Beam(major, minor, angle)

@@ -94,9 +94,7 @@ def clean(
         if peak <= final:
             break
         stop = max(final, (1 - depth.major_gain) * peak)
-        fresh, iterations = _minor_cycle(
-            residual, mask, wide_psf, spectrum, depth, stop, depth.iterations - used, threads
-        )
+        fresh, iterations = _minor_cycle(residual, mask, wide_psf, spectrum, depth, stop, depth.iterations - used, threads)
         used += iterations
         model = model + fresh
         residual = residual_of(model)
@@ -137,9 +135,7 @@ def _minor_cycle(
             break
         rows, columns, limit = _active(left, mask, max(stop, _DEEPEST_ROUND * peak))
         fresh = np.zeros(rows.size, dtype=np.float32)
-        used += _loop(
-            left[rows, columns], rows, columns, wide_psf, depth.gain, limit, iterations - used, fresh
-        )
+        used += _loop(left[rows, columns], rows, columns, wide_psf, depth.gain, limit, iterations - used, fresh)
         model[rows, columns] += fresh
         new = np.flatnonzero(fresh)
         if new.size <= _FEW:
@@ -149,9 +145,7 @@ def _minor_cycle(
     return model, used
 
 
-def _active(
-    image: Image, mask: NDArray[np.bool_], limit: float
-) -> tuple[NDArray[np.intp], NDArray[np.intp], float]:
+def _active(image: Image, mask: NDArray[np.bool_], limit: float) -> tuple[NDArray[np.intp], NDArray[np.intp], float]:
     """The pixels of a loop down to `limit`, or to the lowest level that takes no more than `_MOST_ACTIVE`: masked ones
     above a margin below it, or all if the mask is as small as that."""
     if np.count_nonzero(mask) <= _MOST_ACTIVE:
@@ -202,6 +196,4 @@ def _convolved(model: Image, spectrum: NDArray[np.complex64], threads: int) -> I
     side = model.shape[0]
     wide = scipy.fft.rfft2(model, s=(2 * side, 2 * side), workers=threads)
     wide *= spectrum
-    return np.asarray(
-        scipy.fft.irfft2(wide, s=(2 * side, 2 * side), workers=threads)[:side, :side], dtype=np.float32
-    )
+    return np.asarray(scipy.fft.irfft2(wide, s=(2 * side, 2 * side), workers=threads)[:side, :side], dtype=np.float32)

@@ -104,9 +104,7 @@ def _radler(
     return Cleaned(model, residual, cycles, int(engine.iteration_number))
 
 
-def _settings(
-    options: ImagingOptions, shape: tuple[int, ...], pixel_rad: float, floor_jy: float, threads: int
-) -> radler.Settings:
+def _settings(options: ImagingOptions, shape: tuple[int, ...], pixel_rad: float, floor_jy: float, threads: int) -> radler.Settings:
     settings = radler.Settings()
     settings.trimmed_image_height, settings.trimmed_image_width = shape
     settings.pixel_scale.x = settings.pixel_scale.y = pixel_rad

@@ -62,9 +62,7 @@ def write_tile(tile: TileImage, directory: Path, cards: Cards | None = None) -> 
     return written
 
 
-def write_image(
-    data: NDArray[np.floating], header: Header, path: Path, cards: Cards | None = None, through: Through | None = None
-) -> Path:
+def write_image(data: NDArray[np.floating], header: Header, path: Path, cards: Cards | None = None, through: Through | None = None) -> Path:
     """Write (ny, nx) as float32 FITS with a header plus `cards`; the path must be new. NaN means blank.
 
     Frequency and Stokes become axes of one pixel, as `axes.with_axes` says.
@@ -144,8 +142,6 @@ def _beam(path: Path, header: Header) -> Beam:
     values = [header.get(keyword) for keyword in ("BMAJ", "BMIN", "BPA")]
     for keyword, value in zip(("BMAJ", "BMIN"), values, strict=False):
         if not isinstance(value, int | float) or not np.isfinite(value) or value <= 0:
-            raise BadDataError(
-                f"{path}: {keyword} is {value}; an image in Jy/beam needs a positive beam in degrees"
-            )
+            raise BadDataError(f"{path}: {keyword} is {value}; an image in Jy/beam needs a positive beam in degrees")
     angle = values[2] if isinstance(values[2], int | float) and np.isfinite(values[2]) else 0.0
     return Beam(float(values[0]), float(values[1]), float(angle))

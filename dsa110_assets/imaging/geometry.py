@@ -64,9 +64,7 @@ def _fast_even(minimum: int) -> int:
     return size
 
 
-def tile_header(
-    vis: Visibilities, n_pixels: int, pixel_rad: float, beam: Beam, weight_time_channel: NDArray[np.float64]
-) -> Header:
+def tile_header(vis: Visibilities, n_pixels: int, pixel_rad: float, beam: Beam, weight_time_channel: NDArray[np.float64]) -> Header:
     """FITS header of a tile: ICRS, SIN about the phase centre, Jy/beam with its beam, times and frequency.
 
     `weight_time_channel`: sums of the imaging weights; channels without any do not count as bandwidth.

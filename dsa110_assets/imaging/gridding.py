@@ -68,14 +68,10 @@ class Gridder:
     def _left_out(self) -> NDArray[np.float64]:
         """Relative error of a series of 1, 2, ... terms: the first term left out."""
         turns, height = (
-            values[:: max(1, values.size // _MOST_SAMPLES)].astype(np.float64)
-            for values in (self._turns, self._height.reshape(-1))
+            values[:: max(1, values.size // _MOST_SAMPLES)].astype(np.float64) for values in (self._turns, self._height.reshape(-1))
         )
         return np.array(
-            [
-                math.sqrt(np.mean(turns ** (2 * k)) * np.mean(height ** (2 * k))) / math.factorial(k)
-                for k in range(1, _MOST_TERMS + 1)
-            ]
+            [math.sqrt(np.mean(turns ** (2 * k)) * np.mean(height ** (2 * k))) / math.factorial(k) for k in range(1, _MOST_TERMS + 1)]
         )
 
     @cached_property

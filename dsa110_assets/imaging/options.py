@@ -13,9 +13,7 @@ class ImagingOptions:
     """Options of `make_tile`."""
 
     field_deg: Annotated[float, Field(gt=0, le=20, description="side of the square image [deg]")] = 4.0
-    pixel_arcsec: Annotated[
-        float, Field(ge=0, le=600, description="pixel size [arcsec]; 0 = from the beam's minor axis")
-    ] = 0.0
+    pixel_arcsec: Annotated[float, Field(ge=0, le=600, description="pixel size [arcsec]; 0 = from the beam's minor axis")] = 0.0
     pixels_per_beam: Annotated[
         float,
         Field(
@@ -25,19 +23,13 @@ class ImagingOptions:
             "points lose 0.8 % at 4.5, 0.3 % at 6",
         ),
     ] = 6.0
-    max_pixels: Annotated[int, Field(ge=64, le=16384, description="largest side of the image [pixels]")] = (
-        6000
-    )
+    max_pixels: Annotated[int, Field(ge=64, le=16384, description="largest side of the image [pixels]")] = 6000
     weighting: Annotated[
         Literal["natural", "uniform", "briggs"],
         Field(description="imaging weights (visibility weights always apply)"),
     ] = "briggs"
-    robust: Annotated[float, Field(ge=-2, le=2, description="Briggs robustness, as in CASA and WSClean")] = (
-        0.5
-    )
-    min_uv_lambda: Annotated[
-        float, Field(ge=0, description="leave out baselines shorter than this [wavelengths]")
-    ] = 0.0
+    robust: Annotated[float, Field(ge=-2, le=2, description="Briggs robustness, as in CASA and WSClean")] = 0.5
+    min_uv_lambda: Annotated[float, Field(ge=0, description="leave out baselines shorter than this [wavelengths]")] = 0.0
     smearing: Annotated[
         float,
         Field(
@@ -51,13 +43,9 @@ class ImagingOptions:
         float,
         Field(ge=1e-12, le=1e-2, description="relative accuracy of gridding; below 1e-5 computes in double"),
     ] = 1e-4
-    clean_iterations: Annotated[
-        int, Field(ge=0, description="most minor iterations; 0 = dirty image only")
-    ] = 50_000
+    clean_iterations: Annotated[int, Field(ge=0, description="most minor iterations; 0 = dirty image only")] = 50_000
     clean_gain: Annotated[float, Field(gt=0, le=1, description="minor loop gain")] = 0.1
-    major_gain: Annotated[
-        float, Field(gt=0, le=1, description="share of the peak cleaned before residuals are computed afresh")
-    ] = 0.95
+    major_gain: Annotated[float, Field(gt=0, le=1, description="share of the peak cleaned before residuals are computed afresh")] = 0.95
     max_major_cycles: Annotated[int, Field(ge=1, le=50, description="most major cycles")] = 12
     auto_mask_sigma: Annotated[
         float,
@@ -66,19 +54,13 @@ class ImagingOptions:
             description="clean freely down to this many rms, then only where components are; 0 = no mask",
         ),
     ] = 5.0
-    auto_threshold_sigma: Annotated[
-        float, Field(ge=0, description="final clean depth in rms of the residual")
-    ] = 1.0
+    auto_threshold_sigma: Annotated[float, Field(ge=0, description="final clean depth in rms of the residual")] = 1.0
     threshold_jy: Annotated[float, Field(ge=0, description="never clean deeper than this [Jy/beam]")] = 0.0
     deconvolver: Annotated[
         Literal["clark", "radler", "radler-multiscale"],
-        Field(
-            description="own Clark CLEAN, radler's CLEAN, or radler's multi-scale CLEAN for extended sources"
-        ),
+        Field(description="own Clark CLEAN, radler's CLEAN, or radler's multi-scale CLEAN for extended sources"),
     ] = "clark"
-    drift_terms: Annotated[
-        int, Field(ge=0, le=8, description="terms that follow sources through the beam; 0 = a static beam")
-    ] = 4
+    drift_terms: Annotated[int, Field(ge=0, le=8, description="terms that follow sources through the beam; 0 = a static beam")] = 4
     spectral_index: Annotated[
         float, Field(ge=-3, le=3, description="of a typical source: without it a wide band leaves sidelobes of 1 %")
     ] = -0.7

@@ -164,9 +164,7 @@ def spectral_indices(points: Points, data: Data, rms: float) -> tuple[NDArray[np
     return index, error
 
 
-def _corrected(
-    known: Points, which: NDArray[np.bool_], residual: Image, psf: Image, least_jy: float
-) -> tuple[Points, NDArray[np.bool_]]:
+def _corrected(known: Points, which: NDArray[np.bool_], residual: Image, psf: Image, least_jy: float) -> tuple[Points, NDArray[np.bool_]]:
     """Those of `known` moved to fit what they left in the residual, and which changed by as much as `least_jy`."""
     rows, columns, flux = known.rows.copy(), known.columns.copy(), known.flux_jy.copy()
     changed = np.zeros(rows.size, dtype=np.bool_)

@@ -58,9 +58,7 @@ def _brightest(data, noise, step):  # type: ignore[no-untyped-def]
     return out
 
 
-def shades(
-    data: NDArray[np.float32], rms: float, low_sigma: float = -3.0, high_sigma: float = 20.0
-) -> NDArray[np.uint8]:
+def shades(data: NDArray[np.float32], rms: float, low_sigma: float = -3.0, high_sigma: float = 20.0) -> NDArray[np.uint8]:
     """Palette indices uint8 of an image: 0 where NaN, else greys by arcsinh between multiples of `rms`."""
     scale = rms if np.isfinite(rms) and rms > 0 else 1.0
     low, high = np.arcsinh(low_sigma), np.arcsinh(high_sigma)

@@ -135,9 +135,7 @@ def _compared(
     return _Compared(*columns), x.size - len(rows)
 
 
-def _expected(
-    primary_beam: NDArray[np.float32], header: Header, rms_jy: float, sky: SkyModel
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _expected(primary_beam: NDArray[np.float32], header: Header, rms_jy: float, sky: SkyModel) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Pixel coordinates and apparent fluxes [Jy] of the model's sources that an image is compared with."""
     wcs = WCS(header).celestial
     ra, dec = np.asarray(sky.ra_rad), np.asarray(sky.dec_rad)

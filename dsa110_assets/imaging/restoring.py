@@ -80,9 +80,7 @@ def fit_beam(psf: NDArray[np.floating], pixel_deg: float, floor: float = HALF_MA
     regions, _ = label(psf > floor * peak, structure=np.ones((3, 3)))
     rows, columns = np.nonzero(regions == regions[centre])
     if rows.size < 6:
-        raise BadDataError(
-            f"the dirty beam's main lobe has {rows.size} pixels; use pixels finer than {pixel_deg} deg"
-        )
+        raise BadDataError(f"the dirty beam's main lobe has {rows.size} pixels; use pixels finer than {pixel_deg} deg")
     north, east = (rows - centre[0]).astype(float), (centre[1] - columns).astype(float)
     values = psf[rows, columns].astype(np.float64) / peak
     terms = np.stack([east**2, 2 * east * north, north**2], axis=-1)
@@ -91,15 +89,11 @@ def fit_beam(psf: NDArray[np.floating], pixel_deg: float, floor: float = HALF_MA
     a, b, c = fit.x
     inverse = np.array([[a, b], [b, c]])
     if np.linalg.eigvalsh(inverse)[0] <= 0:
-        raise BadDataError(
-            "the dirty beam's main lobe has no elliptical core: the uv coverage is too poor to image"
-        )
+        raise BadDataError("the dirty beam's main lobe has no elliptical core: the uv coverage is too poor to image")
     return Beam.from_covariance(np.linalg.inv(inverse) * pixel_deg**2)
 
 
-def convolve(
-    image: NDArray[np.floating], covariance_deg2: NDArray[np.float64], pixel_deg: float, threads: int = 1
-) -> NDArray[np.float32]:
+def convolve(image: NDArray[np.floating], covariance_deg2: NDArray[np.float64], pixel_deg: float, threads: int = 1) -> NDArray[np.float32]:
     """Convolution of (ny, nx) with a Gaussian of unit integral and covariance [deg^2] of (east, north).
 
     Zero beyond the edges; the Gaussian is applied in the Fourier domain, where it is exact. float32 out.

@@ -72,9 +72,7 @@ def stokes_i(vis: Visibilities, reach_rad: float = 0.0, loss: float = 0.0) -> St
     if nothing is usable.
     """
     if not vis.common_phase_centre:
-        raise SilentWrongnessError(
-            "imaging needs one common phase centre for all integrations; phasing.to_common_centre makes one"
-        )
+        raise SilentWrongnessError("imaging needs one common phase centre for all integrations; phasing.to_common_centre makes one")
     cross = np.flatnonzero(~vis.is_auto)
     cells_t, cells_c = cells_per_baseline(vis, cross, reach_rad, loss)
     first = np.concatenate([[0], np.cumsum(cells_t * cells_c)])

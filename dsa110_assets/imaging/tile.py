@@ -96,9 +96,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     threads = options.threads or len(os.sched_getaffinity(0))
     field_rad = math.radians(options.field_deg)
     stokes, slant = flattened(stokes_i(vis, field_rad / 2, options.smearing), field_rad)
-    weighted = imaging_weights(
-        stokes, options.weighting, options.robust, field_rad, options.min_uv_lambda
-    )
+    weighted = imaging_weights(stokes, options.weighting, options.robust, field_rad, options.min_uv_lambda)
     n_pixels, pixel_rad = choose_pixels(weighted, options)
     pixel_deg = math.degrees(pixel_rad)
     gridder = Gridder(stokes.uvw, n_pixels, pixel_rad, options.epsilon, threads)
@@ -219,9 +217,7 @@ def _middle(wide: Image) -> Image:
     return wide[quarter : 3 * quarter, quarter : 3 * quarter].copy()
 
 
-def tile_figures(
-    tile: TileImage, vis: Visibilities, stokes: StokesI, weighted: ImagingWeights
-) -> dict[str, float]:
+def tile_figures(tile: TileImage, vis: Visibilities, stokes: StokesI, weighted: ImagingWeights) -> dict[str, float]:
     """The figures of an image that hold whoever made it: noise, radiometer, peak, beam, size."""
     peak_jy = float(tile.image.max())
     pixel_deg = float(tile.header["CDELT2"])

@@ -35,9 +35,7 @@ class ImagingWeights:
     noise_jy: float
 
 
-def imaging_weights(
-    stokes: StokesI, scheme: Scheme, robust: float, field_rad: float, min_uv_lambda: float = 0.0
-) -> ImagingWeights:
+def imaging_weights(stokes: StokesI, scheme: Scheme, robust: float, field_rad: float, min_uv_lambda: float = 0.0) -> ImagingWeights:
     """Imaging weights of Stokes I samples for a square field [rad]; unchanged (up to a factor) by a scaling
     of all weights.
 
@@ -62,9 +60,7 @@ def imaging_weights(
         factor = 1 / (1 + density * strength)
     weights = np.empty_like(kept)
     _apply(stokes.uvw, 1 / cell, kept, factor, weights)
-    noise = math.sqrt(stokes.variance_scale * float(np.sum(density * factor**2))) / float(
-        np.sum(density * factor)
-    )
+    noise = math.sqrt(stokes.variance_scale * float(np.sum(density * factor**2))) / float(np.sum(density * factor))
     return ImagingWeights(weights, density * factor, cell, noise)
 
 

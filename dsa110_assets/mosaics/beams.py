@@ -14,9 +14,7 @@ def spread(beams: Sequence[Beam]) -> float:
     """Largest relative difference between any two beams' widths along any direction, 0 if all are equal."""
     directions = np.linspace(0, np.pi, 37)
     vectors = np.stack([np.sin(directions), np.cos(directions)], axis=-1)
-    widths = np.array(
-        [np.sqrt(np.einsum("di,ij,dj->d", vectors, beam.covariance, vectors)) for beam in beams]
-    )
+    widths = np.array([np.sqrt(np.einsum("di,ij,dj->d", vectors, beam.covariance, vectors)) for beam in beams])
     return float(np.max(widths.max(axis=0) / widths.min(axis=0)) - 1)
 
 
@@ -35,9 +33,7 @@ def common_beam(beams: Sequence[Beam]) -> Beam:
     return Beam(width, width, 0.0)
 
 
-def to_beam(
-    image: NDArray[np.float32], beam: Beam, target: Beam, pixel_deg: float, threads: int
-) -> NDArray[np.float32]:
+def to_beam(image: NDArray[np.float32], beam: Beam, target: Beam, pixel_deg: float, threads: int) -> NDArray[np.float32]:
     """An image [Jy/beam of `beam`] convolved to `target`, in Jy per target beam: a point source keeps its
     peak."""
     excess = target.covariance - beam.covariance

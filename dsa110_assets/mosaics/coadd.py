@@ -61,9 +61,7 @@ class Mosaic:
     figures: dict[str, float]
 
 
-def coadd(
-    tiles: Sequence[TileInput], header: Header | None = None, options: CoaddOptions | None = None
-) -> Mosaic:
+def coadd(tiles: Sequence[TileInput], header: Header | None = None, options: CoaddOptions | None = None) -> Mosaic:
     """Coadd tiles on a grid (that of `common_header` unless given); one tile is in memory at a time.
 
     Tiles given twice count once. Beams that differ by more than `beam_tolerance` are convolved to a common
@@ -79,9 +77,7 @@ def coadd(
     images = [_read_header(tile) for tile in unique]
     beams = [beam for _, beam in images]
     if header is None:
-        header = common_header(
-            [found for found, _ in images], options.pixel_arcsec / 3600 or None, options.max_pixels
-        )
+        header = common_header([found for found, _ in images], options.pixel_arcsec / 3600 or None, options.max_pixels)
     differ = spread(beams)
     target = common_beam(beams) if differ > options.beam_tolerance else None
     shape = int(header["NAXIS2"]), int(header["NAXIS1"])
@@ -117,10 +113,7 @@ def _add(
     """Add a tile to the sums; whether it had a pixel for them, and the memory its spline took, for the next one's."""
     image, beam = map_image(tile.image_path), map_image(tile.primary_beam_path)
     if image.data.shape != beam.data.shape:
-        raise BadDataError(
-            f"{tile.primary_beam_path}: {beam.data.shape} pixels, but its image has {image.data.shape}; "
-            "image it again"
-        )
+        raise BadDataError(f"{tile.primary_beam_path}: {beam.data.shape} pixels, but its image has {image.data.shape}; image it again")
     window = covered(image.header, grid)
     if window is None:
         return False, work
@@ -139,9 +132,7 @@ def _add(
     return accumulate(curve, response, x, y, sigma, options.pb_cutoff, top, bottom), curve.coefficients
 
 
-def _at_beam(
-    image: FitsImage, rms_jy: float, target: Beam | None, threads: int, work: NDArray[np.float32] | None
-) -> tuple[Spline, float]:
+def _at_beam(image: FitsImage, rms_jy: float, target: Beam | None, threads: int, work: NDArray[np.float32] | None) -> tuple[Spline, float]:
     """The spline through a tile at the common beam (None: its own), and its noise."""
     if target is None:
         return spline(image.data, work), rms_jy
@@ -186,9 +177,7 @@ def _mean_beam(beams: Sequence[Beam]) -> Beam:
     return Beam.from_covariance(np.mean([beam.covariance for beam in beams], axis=0))
 
 
-def _complete_header(
-    grid: Header, beam: Beam, tiles: tuple[TileInput, ...], sources: Sequence[Header]
-) -> Header:
+def _complete_header(grid: Header, beam: Beam, tiles: tuple[TileInput, ...], sources: Sequence[Header]) -> Header:
     header = grid.copy()
     header["BUNIT"] = ("Jy/beam", "brightness unit")
     set_beam(header, beam)

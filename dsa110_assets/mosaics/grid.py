@@ -17,9 +17,7 @@ _AZIMUTHAL_LIMIT_DEG = 60.0
 """Beyond this extent no azimuthal projection keeps a strip's scale; a conformal cylinder does."""
 
 
-def common_header(
-    headers: Sequence[Header], pixel_deg: float | None = None, max_pixels: int = 400_000_000
-) -> Header:
+def common_header(headers: Sequence[Header], pixel_deg: float | None = None, max_pixels: int = 400_000_000) -> Header:
     """FITS header (NAXIS1, NAXIS2, ICRS WCS) of a grid that covers all images.
 
     The centre is the circular mean, so 0 h is no edge. Up to 60 degrees ZEA about the centre (equal areas,
@@ -35,15 +33,11 @@ def common_header(
     centre_ra = astrometry.circular_mean_rad(ra)
     offset = (ra - centre_ra + np.pi) % (2 * np.pi) - np.pi
     centre_dec = float((dec.min() + dec.max()) / 2)
-    pixel = pixel_deg or min(
-        float(WCS(header).celestial.proj_plane_pixel_scales()[0].to_value("deg")) for header in headers
-    )
+    pixel = pixel_deg or min(float(WCS(header).celestial.proj_plane_pixel_scales()[0].to_value("deg")) for header in headers)
     wide = math.degrees(float(np.ptp(offset))) * math.cos(centre_dec) > _AZIMUTHAL_LIMIT_DEG
     header = _mercator(centre_ra, centre_dec, pixel) if wide else _zenithal(centre_ra, centre_dec, pixel)
     if wide and abs(centre_dec) > math.radians(80):
-        raise BadDataError(
-            f"a strip at declination {math.degrees(centre_dec):.1f} deg is too close to the pole for one grid"
-        )
+        raise BadDataError(f"a strip at declination {math.degrees(centre_dec):.1f} deg is too close to the pole for one grid")
     x, y = WCS(header).wcs_world2pix(np.rad2deg(centre_ra + offset), np.rad2deg(dec), 0)
     low = np.floor([x.min(), y.min()]) - 1
     high = np.ceil([x.max(), y.max()]) + 1
@@ -79,9 +73,7 @@ def _mercator(ra_rad: float, dec_rad: float, pixel_deg: float) -> Header:
     return header
 
 
-def _header(
-    projection: str, ra_deg: float, dec_deg: float, pixel_deg: float, reference_pixel: float
-) -> Header:
+def _header(projection: str, ra_deg: float, dec_deg: float, pixel_deg: float, reference_pixel: float) -> Header:
     header = Header()
     for axis, kind, value, step in ((1, "RA--", ra_deg % 360, -pixel_deg), (2, "DEC-", dec_deg, pixel_deg)):
         header[f"CTYPE{axis}"] = f"{kind}-{projection}"

@@ -12,9 +12,7 @@ from pydantic import Field
 class CoaddOptions:
     """Options of `common_header` and `coadd`."""
 
-    pixel_arcsec: Annotated[
-        float, Field(ge=0, le=600, description="pixel size [arcsec]; 0 = the finest of the tiles")
-    ] = 0.0
+    pixel_arcsec: Annotated[float, Field(ge=0, le=600, description="pixel size [arcsec]; 0 = the finest of the tiles")] = 0.0
     pb_cutoff: Annotated[
         float,
         Field(ge=0.01, lt=1, description="primary-beam response below which a tile's pixel is left out"),
@@ -23,7 +21,5 @@ class CoaddOptions:
         float,
         Field(ge=0, le=1, description="largest relative spread of tile beams coadded without convolving"),
     ] = 0.02
-    max_pixels: Annotated[
-        int, Field(ge=10_000, description="most pixels in a mosaic; coarser pixels are taken beyond it")
-    ] = 400_000_000
+    max_pixels: Annotated[int, Field(ge=10_000, description="most pixels in a mosaic; coarser pixels are taken beyond it")] = 400_000_000
     threads: Annotated[int, Field(ge=0, description="threads; 0 = all processors this process may use")] = 0

@@ -44,9 +44,7 @@ class Pair:
         return robust_mean(self.ratio, self.error, PAIR_SCATTER)
 
 
-def compared_pairs(
-    tiles: Sequence[TileInput], min_snr: float = 20.0, min_response: float = 0.3, most_sources: int = 50
-) -> list[Pair]:
+def compared_pairs(tiles: Sequence[TileInput], min_snr: float = 20.0, min_response: float = 0.3, most_sources: int = 50) -> list[Pair]:
     """Bright sources in consecutive tiles, both corrected for the primary beam; one tile is in memory at a time."""
     unique = sorted({tile.product_id: tile for tile in tiles}.values(), key=lambda tile: tile.mjd)
     pairs = []

@@ -27,9 +27,7 @@ _MARGIN = (1, 2)
 """Mirrored coefficients before and after the image, so that a spline at its edge reads on without asking."""
 
 
-def source_coordinates(
-    source: WCS, target: WCS, window: Window
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def source_coordinates(source: WCS, target: WCS, window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Source pixel coordinates (x, y) of every 32nd pixel of a window of the target; NaN where not on the
     source's sky."""
     columns, rows = np.meshgrid(

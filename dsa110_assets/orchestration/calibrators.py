@@ -121,9 +121,7 @@ def _pointing_near(archive: "Archive", key: str, mjd: float) -> float:
     return min(known, key=lambda one: abs(one.mid_mjd - mjd)).dec_deg if known else 0.0
 
 
-def _choose(
-    archive: "Archive", options: "ChooseOptions", mjd: float, dec_deg: float, antennas: frozenset[str], used: Set[str]
-) -> "Choice":
+def _choose(archive: "Archive", options: "ChooseOptions", mjd: float, dec_deg: float, antennas: frozenset[str], used: Set[str]) -> "Choice":
     from dsa110_assets.archive import caltable_registry as registry
     from dsa110_assets.archive import naming
     from dsa110_assets.calibration import select

@@ -65,9 +65,7 @@ def anchor(tiles: "Sequence[Product]") -> str:
     return ", ".join(sorted({str(p.metadata["anchor"]) for p in tiles}))
 
 
-def mosaic(
-    tiles: "Sequence[Product]", settings: "Settings", most_different: float, directory: Path, cards: "Cards"
-) -> dict[str, Any]:
+def mosaic(tiles: "Sequence[Product]", settings: "Settings", most_different: float, directory: Path, cards: "Cards") -> dict[str, Any]:
     """Coadd tiles into `directory`, with `cards` in the headers; returns the figures, with how well neighbours agree.
 
     Tiles of several anchors are brought to one scale first (`mosaics.anchors`); what they were divided by is kept by product

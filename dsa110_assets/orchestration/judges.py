@@ -203,9 +203,7 @@ def position(figures: Figures, thresholds: "Thresholds") -> list[str]:
 
 
 def _offset(figures: Figures, limit: float) -> list[str]:
-    east, north, *errors = (
-        _number(figures, f"astrometry_{axis}{kind}_arcsec") for kind in ("", "_error") for axis in ("ra", "dec")
-    )
+    east, north, *errors = (_number(figures, f"astrometry_{axis}{kind}_arcsec") for kind in ("", "_error") for axis in ("ra", "dec"))
     offset, allowed = math.hypot(east, north), limit + SIGMAS * math.hypot(*errors)
     if not math.isfinite(offset + allowed):
         return ["how far sources lie off, or its error, is unknown"]

@@ -1,6 +1,6 @@
 """Memory that can still be had: of the machine, of the control groups this process is in, and of the setting.
 
-    <archive>/.memory/<host>-<pid>-<bytes>-<random>     what a process at work will hold at most; locked while it works
+<archive>/.memory/<host>-<pid>-<bytes>-<random>     what a process at work will hold at most; locked while it works
 """
 
 import os

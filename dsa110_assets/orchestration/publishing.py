@@ -147,9 +147,7 @@ def _tell_nothing_made(context: dg.AssetExecutionContext, reason: str) -> None:
     context.instance.add_run_tags(context.run.run_id, {NOTHING_TAG: told[:MOST_TOLD]})
 
 
-def _is_done(
-    context: dg.AssetExecutionContext, platform: Platform, product: "Product", ingredients: recipes.Ingredients
-) -> bool:
+def _is_done(context: dg.AssetExecutionContext, platform: Platform, product: "Product", ingredients: recipes.Ingredients) -> bool:
     """Whether the current product is up to date; what retention took is, too, unless somebody asked for it by hand."""
     archive, settings = platform.archive, platform.settings
     if recipes.RECIPES[product.asset].stale(archive, product, settings, ingredients) is not None:

@@ -55,9 +55,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     known, flying = inbox.known_of(archive, names), _in_flight(instance)
     before = json.loads(context.cursor or "{}")
     opened: dict[str, list[str]] = {
-        key: files
-        for key, files in before.get("open", {}).items()
-        if not known.used.issuperset(files) and _request(key, files) in flying
+        key: files for key, files in before.get("open", {}).items() if not known.used.issuperset(files) and _request(key, files) in flying
     }
     paused: dict[str, tuple[list[str], float]] = {
         key: (files, until_s)
@@ -82,9 +80,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
             if request not in flying:
                 requests.append(_run_request(candidate, request, len(past), _of_now(candidate, now_s)))
     waiting = [f"{c.observation}: {c.reason}" for c in seen.candidates if c.state == "waiting"]
-    waiting += [
-        f"{key}: its run ended without a manifest; asked again in {until_s - now_s:.0f} s" for key, (_, until_s) in paused.items()
-    ]
+    waiting += [f"{key}: its run ended without a manifest; asked again in {until_s - now_s:.0f} s" for key, (_, until_s) in paused.items()]
     reason = None if requests else dg.SkipReason("; ".join(waiting[:MOST_TOLD]) or "nothing new in the inbox")
     return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps({"open": opened, "paused": paused}))
 

@@ -32,9 +32,7 @@ def _errors(frame: pd.DataFrame, systematic_arcsec: float) -> tuple[FloatArray, 
     return out[0], out[1]
 
 
-def offsets_arcsec(
-    ra1: FloatArray, dec1: FloatArray, ra2: FloatArray, dec2: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def offsets_arcsec(ra1: FloatArray, dec1: FloatArray, ra2: FloatArray, dec2: FloatArray) -> tuple[FloatArray, FloatArray]:
     """East and north offsets [arcsec] of positions 2 from positions 1 [deg]; shorter way round in RA."""
     delta = (np.asarray(ra2) - np.asarray(ra1) + 180.0) % 360.0 - 180.0
     east = delta * np.cos(np.deg2rad((np.asarray(dec1) + np.asarray(dec2)) / 2)) * 3600
@@ -59,9 +57,7 @@ def associate(
     match = np.full(len(found), -1, np.int64)
     if len(found) == 0 or len(known) == 0:
         return match
-    ra1, dec1, ra2, dec2 = (
-        np.asarray(f[c], np.float64) for f in (found, known) for c in ("ra_deg", "dec_deg")
-    )
+    ra1, dec1, ra2, dec2 = (np.asarray(f[c], np.float64) for f in (found, known) for c in ("ra_deg", "dec_deg"))
     most = np.broadcast_to(np.asarray(max_separation_arcsec, np.float64), (len(found),))
     reach = 2 * np.sin(np.deg2rad(most / 3600) / 2)
     near = cKDTree(unit_vectors(ra2, dec2)).query_ball_point(unit_vectors(ra1, dec1), reach)
@@ -70,10 +66,7 @@ def associate(
     east, north = offsets_arcsec(ra1[one], dec1[one], ra2[two], dec2[two])
     own, other = _errors(found, systematic_arcsec), _errors(known, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        radius = np.sqrt(
-            east**2 / (own[0][one] ** 2 + other[0][two] ** 2)
-            + north**2 / (own[1][one] ** 2 + other[1][two] ** 2)
-        )
+        radius = np.sqrt(east**2 / (own[0][one] ** 2 + other[0][two] ** 2) + north**2 / (own[1][one] ** 2 + other[1][two] ** 2))
     radius = np.where(np.isnan(radius), 0.0, radius)
     taken = np.zeros(len(known), np.bool_)
     for n in np.lexsort((two, one, np.hypot(east, north), radius)):
@@ -105,9 +98,7 @@ def name_new(ra_deg: FloatArray, dec_deg: FloatArray, taken: set[str]) -> list[s
     return names
 
 
-def merged_names(
-    first: pd.DataFrame, radius_arcsec: float, mosaics_of: Callable[[set[str]], Mapping[str, set[str]]]
-) -> dict[str, str]:
+def merged_names(first: pd.DataFrame, radius_arcsec: float, mosaics_of: Callable[[set[str]], Mapping[str, set[str]]]) -> dict[str, str]:
     """The names to be replaced where one new source was found separately in several mosaics, and its earliest name.
 
     Two mosaics measured before either knew of the other's discovery name the same object twice, a fraction of a beam apart.

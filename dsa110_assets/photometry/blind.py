@@ -131,9 +131,7 @@ def find_in_scene(scene: Scene, options: PhotometryOptions) -> pd.DataFrame:
     return kept.sort_values("flux_jy", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def find_sources(
-    image: NDArray[np.floating], noise: NDArray[np.floating], header: Header, options: PhotometryOptions
-) -> pd.DataFrame:
+def find_sources(image: NDArray[np.floating], noise: NDArray[np.floating], header: Header, options: PhotometryOptions) -> pd.DataFrame:
     """Components above `detect_sigma` local rms on an image (ny, nx) [Jy/beam] with its noise map; brightest
     first.
 

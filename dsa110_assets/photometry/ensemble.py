@@ -182,9 +182,7 @@ def _steady(rows: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
     return keep.reset_index(drop=True) if keep["source_id"].nunique() >= options.min_references else rows
 
 
-def fit_corrections(
-    parts: Iterable[pd.DataFrame], options: EnsembleOptions, sample_rows: int = SAMPLE_ROWS
-) -> Corrections:
+def fit_corrections(parts: Iterable[pd.DataFrame], options: EnsembleOptions, sample_rows: int = SAMPLE_ROWS) -> Corrections:
     """Corrections of every epoch, and their error model, from light curves (one row per source and transit).
 
     Each part holds whole sources; what is kept of it are the brightest rows of each epoch, and a sample for the error
@@ -240,9 +238,7 @@ def _error_model(rows: pd.DataFrame, options: EnsembleOptions) -> tuple[ErrorMod
     return model, table[noisy], ErrorModel(max(model.scale, 1.0), about_truth)
 
 
-def _epoch_table(
-    epochs: pd.DataFrame, fit: _Fit, references: pd.DataFrame, options: EnsembleOptions
-) -> pd.DataFrame:
+def _epoch_table(epochs: pd.DataFrame, fit: _Fit, references: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
     """Corrections by epoch; epochs with too few references take those of their whole night, if that has
     enough.
     """
@@ -279,9 +275,7 @@ def _corrected(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFrame:
     value, sigma = table["correction"].to_numpy(np.float64), table["correction_err"].to_numpy(np.float64)
     raw, raw_error = rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64)
     flux = raw / value
-    out = rows.reindex(columns=list(LIGHT_CURVE_COLUMNS)).assign(
-        raw_flux_jy=raw, raw_flux_err_jy=raw_error, flux_jy=flux
-    )
+    out = rows.reindex(columns=list(LIGHT_CURVE_COLUMNS)).assign(raw_flux_jy=raw, raw_flux_err_jy=raw_error, flux_jy=flux)
     count = np.nan_to_num(table["n_references"].to_numpy(np.float64)).astype(np.int64)
     noisy = corrections.noisy.reindex(rows["epoch"].to_numpy())
     noise, fraction = noisy["scale"].fillna(1.0).to_numpy(), noisy["fraction"].fillna(0.0).to_numpy()

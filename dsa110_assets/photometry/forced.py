@@ -48,20 +48,14 @@ class Scene(NamedTuple):
     local: LocalNoise
 
 
-def prepare(
-    image: NDArray[np.floating], noise: NDArray[np.floating], header: Header, options: PhotometryOptions
-) -> Scene:
+def prepare(image: NDArray[np.floating], noise: NDArray[np.floating], header: Header, options: PhotometryOptions) -> Scene:
     """Check an image and its noise map (2-D, one shape, Jy/beam, NaN outside) and measure its noise."""
     data, sigma = np.asarray(image, np.float32), np.asarray(noise, np.float32)
     if data.ndim != 2 or data.shape != sigma.shape:
-        raise BadDataError(
-            f"image {data.shape} and noise map {sigma.shape} must be two-dimensional and of one shape"
-        )
+        raise BadDataError(f"image {data.shape} and noise map {sigma.shape} must be two-dimensional and of one shape")
     geometry = Geometry.from_header(header, (data.shape[0], data.shape[1]))
     lag_beams = 2 * options.fit_radius_beams + options.joint_beams
-    local = measure_noise(
-        data, sigma, geometry.central_form(), options.box_beams, lag_beams, options.subtract_background
-    )
+    local = measure_noise(data, sigma, geometry.central_form(), options.box_beams, lag_beams, options.subtract_background)
     return Scene(data, sigma, geometry, local)
 
 
@@ -99,11 +93,7 @@ def _groups(points: FloatArray, radius: float) -> IntArray:
 def _shared(points: FloatArray, radius: float, priority: FloatArray) -> IntArray:
     """For each point the index of the one that stands for it: itself, or a prior one within `radius`."""
     stand = np.arange(len(points))
-    pairs = (
-        cKDTree(points).query_pairs(radius, output_type="ndarray")
-        if len(points)
-        else np.empty((0, 2), np.int64)
-    )
+    pairs = cKDTree(points).query_pairs(radius, output_type="ndarray") if len(points) else np.empty((0, 2), np.int64)
     if len(pairs) == 0:
         return stand
     rank = np.empty(len(points), np.int64)
@@ -167,9 +157,7 @@ def measure_scene(scene: Scene, positions: pd.DataFrame, options: PhotometryOpti
     )
     used = np.flatnonzero(np.isfinite(x) & np.isfinite(rms))
     if used.size:
-        flux[used], error[used], quality[used] = _measure_valid(
-            scene, ra, dec, x, y, background, rms, used, options
-        )
+        flux[used], error[used], quality[used] = _measure_valid(scene, ra, dec, x, y, background, rms, used, options)
     out["rms_jy"], out["peak_jy"] = rms, flux
     wide = np.asarray(positions[SIZE], np.float64) > 0 if SIZE in positions else np.zeros(ra.size, np.bool_)
     wide[used] &= np.isfinite(flux[used])
@@ -246,9 +234,7 @@ def _measure_valid(
     forms = scene.geometry.beam_forms(scene.geometry.pixels_per_rad(ra[used], dec[used]))
     points = beam_coordinates(x[used], y[used], centre)
     i, j = np.rint(x[used]).astype(np.int64), np.rint(y[used]).astype(np.int64)
-    stand = _shared(
-        points, options.merge_beams, np.nan_to_num(scene.image[j, i], nan=-np.inf).astype(np.float64)
-    )
+    stand = _shared(points, options.merge_beams, np.nan_to_num(scene.image[j, i], nan=-np.inf).astype(np.float64))
     sole = np.flatnonzero(stand == np.arange(used.size))
     label = _groups(points[sole], options.joint_beams)
     order = np.argsort(label, kind="stable")

@@ -132,9 +132,7 @@ def solve_groups(
             matrix, right, keep = np.zeros((members.size, members.size)), np.zeros(members.size), np.zeros(members.size, np.bool_)
             for p in range(members.size):
                 near = _neighbours(p, members, points, reach)
-                right[p], fraction = _rows(
-                    image, noise, p, members, near, x, y, form, background, half, cut, line, matrix[p]
-                )
+                right[p], fraction = _rows(image, noise, p, members, near, x, y, form, background, half, cut, line, matrix[p])
                 filled[members[p]] = fraction
                 keep[p] = fraction >= MIN_APERTURE and rms[members[p]] > 0
             _solve(members, np.flatnonzero(keep), matrix, right, x, y, rms, filled, table, full, flux, error)
@@ -195,9 +193,7 @@ def _missing(image: ImageArray, noise: ImageArray, x: float, y: float, offsets: 
 
 
 @njit(cache=True, parallel=True)
-def _missing_of_many(
-    image: ImageArray, noise: ImageArray, x: FloatArray, y: FloatArray, offsets: FloatArray
-) -> NDArray[np.bool_]:
+def _missing_of_many(image: ImageArray, noise: ImageArray, x: FloatArray, y: FloatArray, offsets: FloatArray) -> NDArray[np.bool_]:
     missing = np.zeros(x.size, np.bool_)
     for k in prange(x.size):
         missing[k] = _missing(image, noise, x[k], y[k], offsets)

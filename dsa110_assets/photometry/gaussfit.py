@@ -29,9 +29,7 @@ def _columns(free: NDArray[np.bool_]) -> IntArray:
 
 
 @njit(cache=True)
-def _model(
-    x: FloatArray, y: FloatArray, params: FloatArray, free: NDArray[np.bool_], jacobian: FloatArray
-) -> FloatArray:
+def _model(x: FloatArray, y: FloatArray, params: FloatArray, free: NDArray[np.bool_], jacobian: FloatArray) -> FloatArray:
     """Model at pixels (n,), with its derivatives by the fitted parameters in `jacobian` (n, n_parameters)."""
     first = _columns(free)
     out = np.zeros(x.size)
@@ -69,9 +67,7 @@ def _sound(params: FloatArray, start: FloatArray, roam: float) -> bool:
 
 
 @njit(cache=True)
-def fit(
-    x: FloatArray, y: FloatArray, data: FloatArray, start: FloatArray, free: NDArray[np.bool_], roam: float
-) -> tuple[FloatArray, bool]:
+def fit(x: FloatArray, y: FloatArray, data: FloatArray, start: FloatArray, free: NDArray[np.bool_], roam: float) -> tuple[FloatArray, bool]:
     """Fit pixels (n,) with components (k, 6) from `start`, shapes only of those `free` (k,); positions may move `roam` pixels.
 
     Returns the parameters and whether the fit converged; without convergence the last sound parameters.
@@ -144,9 +140,7 @@ def _smeared(x: FloatArray, y: FloatArray, columns: FloatArray, correlation: Flo
 
 
 @njit(cache=True)
-def covariance(
-    x: FloatArray, y: FloatArray, params: FloatArray, free: NDArray[np.bool_], correlation: FloatArray
-) -> FloatArray:
+def covariance(x: FloatArray, y: FloatArray, params: FloatArray, free: NDArray[np.bool_], correlation: FloatArray) -> FloatArray:
     """Covariance (n_parameters, n_parameters) of a fit in noise of unit rms and the given correlation at
     pixel lags.
     """
@@ -158,9 +152,7 @@ def covariance(
 
 
 @njit(cache=True)
-def extension(
-    x: FloatArray, y: FloatArray, data: FloatArray, fixed: FloatArray, correlation: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def extension(x: FloatArray, y: FloatArray, data: FloatArray, fixed: FloatArray, correlation: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Flux a free shape would add to each component of a fixed-shape fit (k, 6), and its error per unit rms; (k,) both.
 
     One Gauss-Newton step from the fixed fit: linear in the pixels, so that for point sources in Gaussian noise it is

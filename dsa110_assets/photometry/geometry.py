@@ -43,14 +43,10 @@ class Geometry:
 
         beam = [header.get(key) for key in ("BMAJ", "BMIN", "BPA")]
         if not all(isinstance(value, int | float) and np.isfinite(value) for value in beam) or not beam[0] >= beam[1] > 0:
-            raise BadDataError(
-                f"image header has no usable beam (BMAJ, BMIN, BPA = {beam} deg): write it when imaging"
-            )
+            raise BadDataError(f"image header has no usable beam (BMAJ, BMIN, BPA = {beam} deg): write it when imaging")
         wcs = WCS(header).celestial
         if wcs.naxis != 2:
-            raise BadDataError(
-                "image header has no celestial coordinates (CTYPE RA/DEC): write the WCS when imaging"
-            )
+            raise BadDataError("image header has no celestial coordinates (CTYPE RA/DEC): write the WCS when imaging")
         return cls(wcs, shape, float(beam[0]), float(beam[1]), float(beam[2]))
 
     def to_pixels(self, ra_deg: ArrayLike, dec_deg: ArrayLike) -> tuple[FloatArray, FloatArray]:

@@ -38,9 +38,7 @@ def _peaks(island: FloatArray, threshold: float) -> FloatArray:
             top = True
             for v in range(max(j - 1, 0), min(j + 2, island.shape[0])):
                 for u in range(max(i - 1, 0), min(i + 2, island.shape[1])):
-                    if (v, u) != (j, i) and (
-                        island[v, u] > value or (island[v, u] == value and (v, u) < (j, i))
-                    ):
+                    if (v, u) != (j, i) and (island[v, u] > value or (island[v, u] == value and (v, u) < (j, i))):
                         top = False
             if top:
                 found[count, 0], found[count, 1], found[count, 2] = value, i, j
@@ -104,9 +102,7 @@ def _unexplained(points: FloatArray, found: list[Component]) -> NDArray[np.bool_
     return np.asarray(model < points[:, 0] / 2)
 
 
-def components(
-    scene: Scene, island: FloatArray, corner: tuple[int, int], form: FloatArray, options: PhotometryOptions
-) -> list[Component]:
+def components(scene: Scene, island: FloatArray, corner: tuple[int, int], form: FloatArray, options: PhotometryOptions) -> list[Component]:
     """All sources of an island, at least one: signal-to-noise of its bounding box, NaN off it, `corner` (row, column).
 
     `form` (3,) is the beam's quadratic form there, in pixels.

@@ -69,11 +69,7 @@ def catalogue_flux_jy(known: pd.DataFrame, at_hz: float) -> NDArray[np.float64]:
     flux = np.asarray(known["flux_jy"], np.float64)
     if "frequency_hz" not in known or not np.isfinite(at_hz):
         return flux
-    index = (
-        np.asarray(known["spectral_index"], np.float64)
-        if "spectral_index" in known
-        else np.full(len(known), np.nan)
-    )
+    index = np.asarray(known["spectral_index"], np.float64) if "spectral_index" in known else np.full(len(known), np.nan)
     ratio = at_hz / np.asarray(known["frequency_hz"], np.float64)
     scale = ratio ** np.where(np.isfinite(index), index, DEFAULT_SPECTRAL_INDEX)
     return np.asarray(flux * np.where(np.isfinite(scale), scale, 1.0))
@@ -201,15 +197,11 @@ def measure_mosaic(
     set_fluxes(forced, flux, np.fmax(error, fitted), options)
     forced[list(SIZE_COLUMNS)] = places[list(SIZE_COLUMNS)]
     out = _assemble(forced, blind, known, match, options)
-    names = name_new(
-        new["ra_deg"].to_numpy(), new["dec_deg"].to_numpy(), set(catalogue["source_id"].astype(str))
-    )
+    names = name_new(new["ra_deg"].to_numpy(), new["dec_deg"].to_numpy(), set(catalogue["source_id"].astype(str)))
     out["source_id"] = [*known["source_id"].astype(str), *names]
     out["kind"] = ["forced"] * len(known) + ["blind"] * len(new)
     out["epoch"], out["mjd"], out["mosaic_id"] = epoch, float(mjd), product_id
     out["frequency_hz"] = frequency_hz(header)
     out["n_tiles"] = int(header.get("NTILES", 0))
-    out["catalogue_flux_jy"] = np.r_[
-        catalogue_flux_jy(known, frequency_hz(header)), np.full(len(new), np.nan)
-    ]
+    out["catalogue_flux_jy"] = np.r_[catalogue_flux_jy(known, frequency_hz(header)), np.full(len(new), np.nan)]
     return out[list(MEASUREMENT_COLUMNS)]

@@ -116,9 +116,7 @@ def _median_distance(ordered: FloatArray, low: int, high: int, centre: float) ->
 
 
 @njit(cache=True, parallel=True)
-def _meshes(
-    image: ImageArray, noise: ImageArray, masked: NDArray[np.bool_], box: int, stride: int
-) -> tuple[FloatArray, FloatArray]:
+def _meshes(image: ImageArray, noise: ImageArray, masked: NDArray[np.bool_], box: int, stride: int) -> tuple[FloatArray, FloatArray]:
     """Background and noise scale of each box, from every `stride`-th pixel; NaN where there are too few."""
     rows, columns = (image.shape[0] + box - 1) // box, (image.shape[1] + box - 1) // box
     background, scale = np.full((rows, columns), np.nan), np.full((rows, columns), np.nan)
@@ -128,12 +126,7 @@ def _meshes(
             count = 0
             for j in range(row * box, min((row + 1) * box, image.shape[0]), stride):
                 for i in range(column * box, min((column + 1) * box, image.shape[1]), stride):
-                    if (
-                        not masked[j, i]
-                        and np.isfinite(image[j, i])
-                        and noise[j, i] > 0
-                        and np.isfinite(noise[j, i])
-                    ):
+                    if not masked[j, i] and np.isfinite(image[j, i]) and noise[j, i] > 0 and np.isfinite(noise[j, i]):
                         buffer[count] = image[j, i]
                         ratios[count] = buffer[count] / noise[j, i]
                         count += 1
@@ -215,9 +208,7 @@ def _normalised(
     return out
 
 
-def normalised_image(
-    image: ImageArray, noise: ImageArray, local: LocalNoise, rows: slice, columns: slice
-) -> ImageArray:
+def normalised_image(image: ImageArray, noise: ImageArray, local: LocalNoise, rows: slice, columns: slice) -> ImageArray:
     """(image - background) / (noise * scale) of a window (two full slices), float32; NaN without data."""
     return np.asarray(
         _normalised(
@@ -242,9 +233,7 @@ def _above(image, noise, level, factor, j, i, n):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, parallel=True)
-def _bright_strips(
-    image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int
-) -> NDArray[np.bool_]:
+def _bright_strips(image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int) -> NDArray[np.bool_]:
     """Which strips of _STRIP pixels of each row hold one above _BRIGHT sigma."""
     height, width = image.shape
     found = np.zeros((height, -(-width // _STRIP)), np.bool_)
@@ -404,6 +393,4 @@ def measure_noise(
     scale = np.maximum(_filled(scale, 1.0), depths / _DEEP)
     lag = int(np.ceil(lag_beams * max(reach_x, reach_y)))
     local = LocalNoise(background, scale, box, np.ones((1, 1)))
-    return LocalNoise(
-        local.background_jy, local.scale, box, _correlation(image, noise, masked, local, form, lag)
-    )
+    return LocalNoise(local.background_jy, local.scale, box, _correlation(image, noise, masked, local, form, lag))

@@ -16,24 +16,12 @@ class PhotometryOptions:
         float,
         Field(gt=0, description="A flux above this many errors is a detection; limits are quoted at it."),
     ] = 5.0
-    flood_sigma: Annotated[
-        float, Field(gt=0, description="Blind islands grow down to this signal-to-noise.")
-    ] = 3.0
-    fit_radius_beams: Annotated[
-        float, Field(ge=0.3, le=3, description="Pixels this close to a position, in beams, are fitted.")
-    ] = 0.75
-    joint_beams: Annotated[
-        float, Field(ge=0, le=5, description="Positions closer than this, in beams, are solved together.")
-    ] = 2.0
-    blend_beams: Annotated[
-        float, Field(ge=0, le=5, description="Positions closer than this, in beams, are flagged BLENDED.")
-    ] = 1.5
-    merge_beams: Annotated[
-        float, Field(ge=0, le=1, description="Positions closer than this, in beams, share one flux.")
-    ] = 0.3
-    edge_beams: Annotated[
-        float, Field(ge=0, description="Missing pixels within this many beams flag EDGE.")
-    ] = 1.0
+    flood_sigma: Annotated[float, Field(gt=0, description="Blind islands grow down to this signal-to-noise.")] = 3.0
+    fit_radius_beams: Annotated[float, Field(ge=0.3, le=3, description="Pixels this close to a position, in beams, are fitted.")] = 0.75
+    joint_beams: Annotated[float, Field(ge=0, le=5, description="Positions closer than this, in beams, are solved together.")] = 2.0
+    blend_beams: Annotated[float, Field(ge=0, le=5, description="Positions closer than this, in beams, are flagged BLENDED.")] = 1.5
+    merge_beams: Annotated[float, Field(ge=0, le=1, description="Positions closer than this, in beams, share one flux.")] = 0.3
+    edge_beams: Annotated[float, Field(ge=0, description="Missing pixels within this many beams flag EDGE.")] = 1.0
     box_beams: Annotated[
         float,
         Field(ge=5, description="Side of the boxes for local background and noise, in major-axis beams."),
@@ -54,49 +42,29 @@ class PhotometryOptions:
         float,
         Field(ge=0, lt=1, description="Share of flux a free shape must add at least: beams are known, and alike in a mosaic, to 2 %."),
     ] = 0.02
-    subtract_background: Annotated[
-        bool, Field(description="Take the local median level off before measuring.")
-    ] = True
+    subtract_background: Annotated[bool, Field(description="Take the local median level off before measuring.")] = True
     error_model: Annotated[
         Literal["correlated", "condon"],
-        Field(
-            description="Blind-fit errors: propagated from the measured noise correlation, or Condon (1997)."
-        ),
+        Field(description="Blind-fit errors: propagated from the measured noise correlation, or Condon (1997)."),
     ] = "correlated"
     de_ruiter: Annotated[float, Field(gt=0, description="Largest de Ruiter radius of an association.")] = 5.68
-    systematic_arcsec: Annotated[
-        float, Field(ge=0, description="Astrometric error added to every blind position, per axis [arcsec].")
-    ] = 1.5
-    max_separation_beams: Annotated[
-        float, Field(gt=0, description="Largest separation of an association, in minor-axis beams.")
-    ] = 0.75
+    systematic_arcsec: Annotated[float, Field(ge=0, description="Astrometric error added to every blind position, per axis [arcsec].")] = (
+        1.5
+    )
+    max_separation_beams: Annotated[float, Field(gt=0, description="Largest separation of an association, in minor-axis beams.")] = 0.75
 
 
 @dataclass(frozen=True)
 class EnsembleOptions:
     """How epochs are brought to one flux scale."""
 
-    reference_snr: Annotated[
-        float, Field(gt=0, description="Median signal-to-noise wanted of a reference source.")
-    ] = 50.0
-    lowest_snr: Annotated[
-        float, Field(gt=0, description="Signal-to-noise down to which references are taken if few.")
-    ] = 10.0
-    min_references: Annotated[
-        int, Field(ge=2, description="References an epoch needs; else its whole night is used.")
-    ] = 3
-    max_references: Annotated[int, Field(ge=3, description="References used per epoch, brightest first.")] = (
-        50
-    )
-    baseline_epochs: Annotated[
-        int, Field(ge=2, description="A reference's baseline is the trimmed mean of its first epochs.")
-    ] = 10
-    clip_sigma: Annotated[
-        float, Field(gt=1, description="Ratios further than this from the median are left out.")
-    ] = 3.0
-    prior_fraction: Annotated[
-        float, Field(ge=0, description="Fractional error assumed before the ensemble has spoken.")
-    ] = 0.03
+    reference_snr: Annotated[float, Field(gt=0, description="Median signal-to-noise wanted of a reference source.")] = 50.0
+    lowest_snr: Annotated[float, Field(gt=0, description="Signal-to-noise down to which references are taken if few.")] = 10.0
+    min_references: Annotated[int, Field(ge=2, description="References an epoch needs; else its whole night is used.")] = 3
+    max_references: Annotated[int, Field(ge=3, description="References used per epoch, brightest first.")] = 50
+    baseline_epochs: Annotated[int, Field(ge=2, description="A reference's baseline is the trimmed mean of its first epochs.")] = 10
+    clip_sigma: Annotated[float, Field(gt=1, description="Ratios further than this from the median are left out.")] = 3.0
+    prior_fraction: Annotated[float, Field(ge=0, description="Fractional error assumed before the ensemble has spoken.")] = 0.03
     merge_arcsec: Annotated[
         float,
         Field(ge=0, description="New sources found separately within this distance are one source [arcsec]."),

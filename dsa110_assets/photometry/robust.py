@@ -42,9 +42,7 @@ def clipped_median(ratio: FloatArray, error: FloatArray, clip: float) -> tuple[f
 
 
 @njit(cache=True)
-def baselines(
-    flux: FloatArray, source: IntArray, starts: IntArray, correction: FloatArray, first: int
-) -> FloatArray:
+def baselines(flux: FloatArray, source: IntArray, starts: IntArray, correction: FloatArray, first: int) -> FloatArray:
     """Mean of flux / correction over each source's first epochs, without the highest and the lowest quarter of them; rows
     sorted by source and time.
 
@@ -87,7 +85,5 @@ def left_out(
             continue
         for n in range(rows.size):
             others = np.concatenate((rows[:n], rows[n + 1 :]))
-            value[rows[n]], sigma[rows[n]], count[rows[n]] = clipped_median(
-                ratio[others], error[others], clip
-            )
+            value[rows[n]], sigma[rows[n]], count[rows[n]] = clipped_median(ratio[others], error[others], clip)
     return value, sigma, count

@@ -65,9 +65,7 @@ def _smoothed(scene: Scene, start: FloatArray, kernel: FloatArray) -> Scene:
     return scene._replace(image=image)
 
 
-def ellipses(
-    scene: Scene, start: FloatArray, form: FloatArray, most: int, options: PhotometryOptions
-) -> list[Component] | None:
+def ellipses(scene: Scene, start: FloatArray, form: FloatArray, most: int, options: PhotometryOptions) -> list[Component] | None:
     """The fewest ellipses, at most `most`, that explain an island smoothed, from one to begin with, `start` (1, 6).
 
     None if none do. `form` (3,) is the beam's; all in pixels.

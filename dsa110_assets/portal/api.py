@@ -34,9 +34,7 @@ def sources(request: Request) -> JSONResponse:
     """Sources with light curves, within `radius` of (`ra`, `dec`) if given; degrees or sexagesimal."""
     table = _archive(request).sources(**cone(request))
     limit = parameters.integer(request, "limit", 1000, 1, MOST_ROWS)
-    return JSONResponse(
-        {"total": len(table), "sources": table_rows(table[:limit]), "product_id": table.meta["product_id"]}
-    )
+    return JSONResponse({"total": len(table), "sources": table_rows(table[:limit]), "product_id": table.meta["product_id"]})
 
 
 def light_curve(request: Request) -> JSONResponse:

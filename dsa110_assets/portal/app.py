@@ -69,9 +69,7 @@ class _Door:
         if request.method not in ("GET", "HEAD"):
             await _answer(request, 405, "this portal is read-only")(scope, receive, _with_headers(send))
         elif any(len(text) > LONGEST_PARAMETER or not text.isprintable() for text in texts):
-            await _answer(request, 400, "a parameter is too long or holds control characters")(
-                scope, receive, _with_headers(send)
-            )
+            await _answer(request, 400, "a parameter is too long or holds control characters")(scope, receive, _with_headers(send))
         else:
             await self.app(scope, receive, _with_headers(send))
 
@@ -108,9 +106,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _our_error(request: Request, error: Exception) -> Response:
     """What is not there is 404, what was asked wrongly 400, and other troubles, which pass, 503."""
-    status = (
-        404 if isinstance(error, NotFoundError) else 400 if isinstance(error, ConfigurationError) else 503
-    )
+    status = 404 if isinstance(error, NotFoundError) else 400 if isinstance(error, ConfigurationError) else 503
     return _answer(request, status, str(error))
 
 

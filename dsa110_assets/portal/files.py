@@ -24,9 +24,7 @@ def product_file(store: Archive, product_id: str, relative: str) -> Path:
     """
     product = store.get(product_id)
     if product.state != "current" or product.removed:
-        raise NotFoundError(
-            f"{product.id} is {'removed' if product.removed else product.state}; its files are not served"
-        )
+        raise NotFoundError(f"{product.id} is {'removed' if product.removed else product.state}; its files are not served")
     name = PurePosixPath(relative)
     bad = not relative or len(relative) > LONGEST_NAME or not relative.isprintable() or "\\" in relative
     if bad or name.is_absolute() or any(part in ("", "..", ".") for part in relative.split("/")):

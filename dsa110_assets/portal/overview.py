@@ -103,9 +103,7 @@ class Status:
         return asdict(self)
 
 
-def status(
-    archive: AnalystArchive, inbox: Path | None = None, now: datetime | None = None, look: Look | None = None
-) -> Status:
+def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | None = None, look: Look | None = None) -> Status:
     """The archive's state at `now` (default: the clock's). Reads the index, and the inbox if there is a `look`; no product.
 
     What cannot be found out (a damaged catalogue, an inbox that is away) is None and told among `troubles`.
@@ -216,9 +214,7 @@ def quarantined(archive: AnalystArchive) -> list[dict[str, Any]]:
     return [jsonable(entry) for entry in quarantine.quarantined(archive.store)]
 
 
-def calibration_state(
-    archive: AnalystArchive, moment: datetime, observation: str | None
-) -> dict[str, Any] | None:
+def calibration_state(archive: AnalystArchive, moment: datetime, observation: str | None) -> dict[str, Any] | None:
     """The calibration in force at the latest observation, and its age then and now [h]; None if none."""
     at = timegrid.parse_key(observation) if observation else moment
     try:
@@ -256,9 +252,7 @@ def known_calibrators(archive: AnalystArchive | None) -> Sequence[Calibrator]:
     return (calibrators.known(archive.store) if archive is not None else ()) or load()
 
 
-def transits_of_night(
-    night: str, strip_dec_deg: float | None, calibrator: str | None, known: Sequence[Calibrator]
-) -> list[TransitRow]:
+def transits_of_night(night: str, strip_dec_deg: float | None, calibrator: str | None, known: Sequence[Calibrator]) -> list[TransitRow]:
     """Transits of a UTC night by time of day, for a named calibrator, a strip's, or else the flux standards.
 
     Raises NotFoundError for an unknown calibrator, naming the nearest.
@@ -267,9 +261,7 @@ def transits_of_night(
     return _transits(start, start + 1.0, strip_dec_deg, calibrator, known)
 
 
-def next_transit(
-    strip_dec_deg: float | None, moment: datetime, known: Sequence[Calibrator]
-) -> dict[str, Any] | None:
+def next_transit(strip_dec_deg: float | None, moment: datetime, known: Sequence[Calibrator]) -> dict[str, Any] | None:
     """The next transit of a calibrator of the strip within a sidereal day; None while no strip is known."""
     if strip_dec_deg is None:
         return None
@@ -278,9 +270,7 @@ def next_transit(
     return min(rows, key=lambda row: row.mjd).as_json() if rows else None
 
 
-def _transits(
-    start: float, end: float, strip_dec_deg: float | None, name: str | None, known: Sequence[Calibrator]
-) -> list[TransitRow]:
+def _transits(start: float, end: float, strip_dec_deg: float | None, name: str | None, known: Sequence[Calibrator]) -> list[TransitRow]:
     from dsa110_assets.calibration import transits
     from dsa110_assets.sky import calibrators
 
@@ -308,9 +298,7 @@ def _offset(one: Calibrator, mjd: float, strip_dec_deg: float | None) -> tuple[f
     from dsa110_assets.calibration.transits import REFERENCE_HZ
     from dsa110_assets.telescope import astrometry, beam
 
-    _, dec = astrometry.icrs_to_apparent_rad(
-        np.deg2rad([one.ra_deg]), np.deg2rad([one.dec_deg]), np.array([mjd])
-    )
+    _, dec = astrometry.icrs_to_apparent_rad(np.deg2rad([one.ra_deg]), np.deg2rad([one.dec_deg]), np.array([mjd]))
     offset = float(np.rad2deg(dec[0])) - strip_dec_deg
     return offset, float(beam.power(abs(offset), REFERENCE_HZ))
 

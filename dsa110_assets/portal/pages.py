@@ -215,9 +215,7 @@ def night(request: Request) -> Response:
     key = request.path_params["night"]
     _require_night(store, key)
     report = store.current("night_report", key)
-    page = (
-        next((name for name, _ in files.listing(report) if name.endswith(".html")), None) if report else None
-    )
+    page = next((name for name, _ in files.listing(report) if name.endswith(".html")), None) if report else None
     return _page(
         "night.html",
         request,

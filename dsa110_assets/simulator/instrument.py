@@ -62,15 +62,11 @@ class Instrument:
         connected[list(self.dead_antennas)] = False
         return np.where(connected[:, None], delays, 0)
 
-    def _receptor(
-        self, number: int, pol: int, night: str, times_mjd: Float, frequencies_hz: Float
-    ) -> NDArray[np.complex128]:
+    def _receptor(self, number: int, pol: int, night: str, times_mjd: Float, frequencies_hz: Float) -> NDArray[np.complex128]:
         """(time, channel) gain of one receptor; a function of seed, antenna number, pol and night."""
         o = self.options
         rng = np.random.default_rng([o.seed, _STREAM_ANTENNA, number, pol])
-        amplitude = o.gain_amplitude * np.exp(
-            o.gain_scatter * _AMPLITUDE_SCATTER * np.clip(rng.normal(), -2.5, 2.5)
-        )
+        amplitude = o.gain_amplitude * np.exp(o.gain_scatter * _AMPLITUDE_SCATTER * np.clip(rng.normal(), -2.5, 2.5))
         phase = o.gain_scatter * rng.uniform(0, 2 * np.pi)
         delay = o.gain_scatter * np.clip(rng.normal(), -2.5, 2.5) * _RESIDUAL_DELAY_S
         low, high = (
@@ -90,9 +86,7 @@ class Instrument:
         night_step = o.gain_night_scatter * (draw.normal() + 1j * _NIGHT_PHASE_FACTOR * draw.normal())
         angle = 2 * np.pi * ((times_mjd % 1.0)[:, None] + rng.uniform(size=2))
         drift = o.gain_drift * (np.sin(angle[:, 0]) + 1j * np.sin(angle[:, 1]))
-        return np.asarray(
-            amplitude * np.exp(1j * phase + night_step + log_bandpass[None, :] + drift[:, None])
-        )
+        return np.asarray(amplitude * np.exp(1j * phase + night_step + log_bandpass[None, :] + drift[:, None]))
 
 
 def build(options: SimulationOptions, array: Array) -> Instrument:
@@ -103,7 +97,5 @@ def build(options: SimulationOptions, array: Array) -> Instrument:
     n_antennas = automatic if options.dead_antennas < 0 else options.dead_antennas
     n_receptors = automatic if options.dead_receptors < 0 else options.dead_receptors
     dead_antennas = tuple(sorted(int(n) for n in candidates[:n_antennas]))
-    dead_receptors = tuple(
-        (int(n), int(rng.integers(2))) for n in candidates[n_antennas : n_antennas + n_receptors]
-    )
+    dead_receptors = tuple((int(n), int(rng.integers(2))) for n in candidates[n_antennas : n_antennas + n_receptors])
     return Instrument(array, options, dead_antennas, dead_receptors)

@@ -75,9 +75,7 @@ def check_antennas(options: SimulationOptions, array: Array) -> None:
     for fault in options.signal_faults():
         for station in fault.antennas:
             if station not in present:
-                raise ConfigurationError(
-                    f"fault {fault.kind}: antenna={station}: the array has {', '.join(map(str, present))}"
-                )
+                raise ConfigurationError(f"fault {fault.kind}: antenna={station}: the array has {', '.join(map(str, present))}")
 
 
 def told(fault: SignalFault, options: SimulationOptions, array: Array) -> dict[str, Any]:

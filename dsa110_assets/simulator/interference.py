@@ -86,9 +86,7 @@ def add(
     """Add interference [Jy] to true visibilities (time, row, channel) in place; returns the (time, channel)
     it touches."""
     ant1, ant2 = array.baselines
-    sidelobe = np.exp(
-        _SIDELOBE_SCATTER * np.random.default_rng([seed, _STREAM_TONES, 1]).normal(size=len(array.relative_m))
-    )
+    sidelobe = np.exp(_SIDELOBE_SCATTER * np.random.default_rng([seed, _STREAM_TONES, 1]).normal(size=len(array.relative_m)))
     pair = sidelobe[ant1] * sidelobe[ant2]
     touched = np.zeros((true.shape[0], frequencies_hz.size), dtype=bool)
     for tone in transmitters:
@@ -113,9 +111,7 @@ def record(item: Tone | Burst) -> dict[str, Any]:
     return asdict(item)
 
 
-def _fringe(
-    array: Array, azimuth_rad: float, dec_rad: float, frequencies_hz: Float
-) -> NDArray[np.complex128]:
+def _fringe(array: Array, azimuth_rad: float, dec_rad: float, frequencies_hz: Float) -> NDArray[np.complex128]:
     """(row, channel) response to a transmitter on the horizon.
 
     The correlator takes out the delay w of the meridian direction, which stands still over the ground: the

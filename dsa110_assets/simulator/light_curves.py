@@ -42,13 +42,9 @@ class LightCurve:
         if self.kind == "flare":
             after = night - self.first
             decay = _FLARE_DECAY_D + _FLARE_DECAY_PER_NIGHT_D * self.nights
-            shape = np.where(
-                after < 0, np.exp(-0.5 * (after / _FLARE_RISE_D) ** 2), np.exp(-np.maximum(after, 0) / decay)
-            )
+            shape = np.where(after < 0, np.exp(-0.5 * (after / _FLARE_RISE_D) ** 2), np.exp(-np.maximum(after, 0) / decay))
             return np.asarray(1 + _FLARE_AMPLITUDE * shape)
-        inside = np.tanh((night - self.first + 0.5) / _DIP_EDGE_D) - np.tanh(
-            (night - self.last - 0.5) / _DIP_EDGE_D
-        )
+        inside = np.tanh((night - self.first + 0.5) / _DIP_EDGE_D) - np.tanh((night - self.last - 0.5) / _DIP_EDGE_D)
         return np.asarray(1 - _DIP_DEPTH * inside / 2)
 
 

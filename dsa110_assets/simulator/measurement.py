@@ -56,9 +56,7 @@ def apparent_sky(sky: SimulatedSky, times_mjd: Float, dec_rad: float, faintest_j
     """Apparent places at each integration of the sources that reach `faintest_jy` [Jy] after the primary
     beam."""
     lst = astrometry.apparent_lst_rad(times_mjd)
-    ra, dec = astrometry.icrs_to_apparent_rad(
-        sky.model.ra_rad, sky.model.dec_rad, times_mjd[len(times_mjd) // 2]
-    )
+    ra, dec = astrometry.icrs_to_apparent_rad(sky.model.ra_rad, sky.model.dec_rad, times_mjd[len(times_mjd) // 2])
     # the beam drifts by up to 0.65 deg from mid-group: look that far on both sides before the exact
     # transformation
     middle = astrometry.separation_deg(ra, dec, lst[len(lst) // 2], dec_rad)
@@ -133,17 +131,13 @@ def _apparent_places(ra_rad: Float, dec_rad: Float, times_mjd: Float) -> tuple[F
     return ra[0] + where * moved, dec[0] + where * (dec[1] - dec[0])
 
 
-def visibilities(
-    array: Array, sky: ApparentSky, dec_rad: float, frequencies_hz: Float, width_hz: float
-) -> Complex:
+def visibilities(array: Array, sky: ApparentSky, dec_rad: float, frequencies_hz: Float, width_hz: float) -> Complex:
     """True visibilities of Stokes I [Jy] (time, row of one integration, channel), autos included; channels
     equally spaced."""
     return _visibilities(array, sky, sky.amplitudes(frequencies_hz), dec_rad, frequencies_hz, width_hz)
 
 
-def stokes_q_visibilities(
-    array: Array, sky: ApparentSky, dec_rad: float, frequencies_hz: Float, width_hz: float
-) -> Complex | None:
+def stokes_q_visibilities(array: Array, sky: ApparentSky, dec_rad: float, frequencies_hz: Float, width_hz: float) -> Complex | None:
     """Those of Stokes Q, in the receptors' frame (XX = I + Q, YY = I - Q); None where no source is polarised."""
     if not np.any(sky.stokes_q):
         return None
@@ -151,9 +145,7 @@ def stokes_q_visibilities(
     return _visibilities(array, sky, amplitudes, dec_rad, frequencies_hz, width_hz)
 
 
-def _visibilities(
-    array: Array, sky: ApparentSky, amplitudes: Float, dec_rad: float, frequencies_hz: Float, width_hz: float
-) -> Complex:
+def _visibilities(array: Array, sky: ApparentSky, amplitudes: Float, dec_rad: float, frequencies_hz: Float, width_hz: float) -> Complex:
     uvw = array.static_uvw_m(dec_rad)
     delay, rate = uvw / speed_of_light, uvw_rate_m_s(uvw, dec_rad) / speed_of_light
     step = float(frequencies_hz[1] - frequencies_hz[0]) if frequencies_hz.size > 1 else 0.0
@@ -178,9 +170,7 @@ def _gaussian(delay_uvw: Float, axes: Float, frequencies_hz: Float) -> Float:
     """(time, row, channel): what a Gaussian's size leaves of its visibility, for `axes` (time, 2, 3) over the
     FWHM."""
     across_s = np.einsum("rx,tax->tra", delay_uvw, axes)
-    return np.asarray(
-        np.exp(-(np.pi**2) / (4 * np.log(2)) * np.sum(across_s**2, axis=-1)[..., None] * frequencies_hz**2)
-    )
+    return np.asarray(np.exp(-(np.pi**2) / (4 * np.log(2)) * np.sum(across_s**2, axis=-1)[..., None] * frequencies_hz**2))
 
 
 def uvw_rate_m_s(uvw_m: Float, dec_rad: float) -> Float:

@@ -11,9 +11,7 @@ from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.simulator import fault_kinds
 from dsa110_assets.simulator.fault_kinds import SignalFault
 
-FaultKind = Literal[
-    "missing_subband", "truncated", "zero_length", "duplicate_same", "duplicate_different", "incomplete"
-]
+FaultKind = Literal["missing_subband", "truncated", "zero_length", "duplicate_same", "duplicate_different", "incomplete"]
 
 
 @dataclass(frozen=True)
@@ -73,32 +71,20 @@ class SimulationOptions:
     time.
     """
 
-    start: Annotated[str, Field(description="UTC start of the first group's first integration")] = (
-        "2026-01-25T22:00:00"
-    )
+    start: Annotated[str, Field(description="UTC start of the first group's first integration")] = "2026-01-25T22:00:00"
     groups: Annotated[int, Field(ge=1, description="groups of 24 integrations per night")] = 12
     nights: Annotated[int, Field(ge=1, description="nights, each one sidereal day after the one before")] = 1
     dec_deg: Annotated[float, Field(ge=-40, le=90, description="apparent pointing declination [deg]")] = 16.27
     antennas: Annotated[int, Field(ge=2, le=96, description="active antennas; 96 are the real array")] = 24
-    channels: Annotated[
-        int, Field(ge=1, le=384, description="channels per subband (48 on the telescope)")
-    ] = 8
+    channels: Annotated[int, Field(ge=1, le=384, description="channels per subband (48 on the telescope)")] = 8
     subbands: Annotated[int, Field(ge=1, le=16, description="subbands, from sb00")] = 16
-    integrations: Annotated[
-        int, Field(ge=1, le=24, description="integrations per file (24 on the telescope)")
-    ] = 24
+    integrations: Annotated[int, Field(ge=1, le=24, description="integrations per file (24 on the telescope)")] = 24
     seed: Annotated[int, Field(ge=0, description="seed of everything random")] = 1
 
-    population: Annotated[
-        bool, Field(description="fill the sky with a random population and the VLA calibrators")
-    ] = True
+    population: Annotated[bool, Field(description="fill the sky with a random population and the VLA calibrators")] = True
     fixed_sources: Annotated[tuple[FixedSource, ...], Field(description="further constant sources")] = ()
-    flux_min_jy: Annotated[
-        float, Field(ge=1e-4, description="faintest source of the random population [Jy]")
-    ] = 0.05
-    flux_max_jy: Annotated[
-        float, Field(le=100, description="brightest source of the random population [Jy]")
-    ] = 2.0
+    flux_min_jy: Annotated[float, Field(ge=1e-4, description="faintest source of the random population [Jy]")] = 0.05
+    flux_max_jy: Annotated[float, Field(le=100, description="brightest source of the random population [Jy]")] = 2.0
     source_density: Annotated[float, Field(ge=0, description="factor on the 1.4 GHz source counts")] = 1.0
     variables: Annotated[bool, Field(description="plant one flare and one ESE-like dip")] = True
     calibrator: Annotated[
@@ -107,52 +93,30 @@ class SimulationOptions:
     ] = "auto"
 
     gain_amplitude: Annotated[float, Field(gt=0, description="median |g| (raw units per sqrt Jy)")] = 0.068
-    gain_scatter: Annotated[
-        float, Field(ge=0, le=1, description="1: realistic gains and bandpasses; 0: all equal")
-    ] = 1.0
-    gain_night_scatter: Annotated[
-        float, Field(ge=0, le=0.3, description="re-draw from night to night, fraction")
-    ] = 0.03
-    gain_drift: Annotated[
-        float, Field(ge=0, le=0.3, description="daily sinusoidal drift, fraction and radian")
-    ] = 0.01
-    dead_antennas: Annotated[
-        int, Field(ge=-1, description="whole antennas that write zeros; -1: one in 24")
-    ] = -1
-    dead_receptors: Annotated[
-        int, Field(ge=-1, description="single receptors that see only noise; -1: one in 24")
-    ] = -1
+    gain_scatter: Annotated[float, Field(ge=0, le=1, description="1: realistic gains and bandpasses; 0: all equal")] = 1.0
+    gain_night_scatter: Annotated[float, Field(ge=0, le=0.3, description="re-draw from night to night, fraction")] = 0.03
+    gain_drift: Annotated[float, Field(ge=0, le=0.3, description="daily sinusoidal drift, fraction and radian")] = 0.01
+    dead_antennas: Annotated[int, Field(ge=-1, description="whole antennas that write zeros; -1: one in 24")] = -1
+    dead_receptors: Annotated[int, Field(ge=-1, description="single receptors that see only noise; -1: one in 24")] = -1
     sefd_jy: Annotated[float, Field(gt=0, description="system equivalent flux density [Jy]")] = 6500.0
     noise_scale: Annotated[float, Field(ge=0, description="factor on the thermal noise; 0: none")] = 1.0
-    rfi_tones: Annotated[
-        int, Field(ge=0, description="persistent narrow-band transmitters in the 16-subband band")
-    ] = 2
+    rfi_tones: Annotated[int, Field(ge=0, description="persistent narrow-band transmitters in the 16-subband band")] = 2
     rfi_bursts: Annotated[float, Field(ge=0, description="mean number of broadband bursts per group")] = 1.0
 
-    restart_every: Annotated[int, Field(ge=0, description="groups between correlator restarts; 0: never")] = (
-        11
-    )
+    restart_every: Annotated[int, Field(ge=0, description="groups between correlator restarts; 0: never")] = 11
     restart_lost_s: Annotated[float, Field(ge=0, description="time lost at a restart [s]")] = 398.5
     faults: Annotated[tuple[Fault | SignalFault, ...], Field(description="faults to plant")] = ()
-    antenna_order: Annotated[
-        Literal["ascending", "scrambled"], Field(description="scrambled: rows with ant1 > ant2 occur")
-    ] = "ascending"
-    negative_channel_width: Annotated[bool, Field(description="write channel_width as a negative scalar")] = (
-        False
-    )
+    antenna_order: Annotated[Literal["ascending", "scrambled"], Field(description="scrambled: rows with ant1 > ant2 occur")] = "ascending"
+    negative_channel_width: Annotated[bool, Field(description="write channel_width as a negative scalar")] = False
     fs_table: Annotated[bool, Field(description="write extra_keywords/fs_table")] = True
-    name_shift_s: Annotated[
-        float, Field(description="shift of all name stamps [s]; -105: as after a restart")
-    ] = 0.0
+    name_shift_s: Annotated[float, Field(description="shift of all name stamps [s]; -105: as after a restart")] = 0.0
     real_time: Annotated[bool, Field(description="let groups appear at the telescope's cadence")] = False
 
     def __post_init__(self) -> None:
         if 384 % self.channels:
             raise ConfigurationError(f"channels = {self.channels}: must divide 384 (8, 16, 24, 48, ...)")
         if self.flux_max_jy <= self.flux_min_jy:
-            raise ConfigurationError(
-                f"flux_max_jy = {self.flux_max_jy}: must exceed flux_min_jy = {self.flux_min_jy}"
-            )
+            raise ConfigurationError(f"flux_max_jy = {self.flux_max_jy}: must exceed flux_min_jy = {self.flux_min_jy}")
         total = self.groups * self.nights
         for fault in self.faults:
             if isinstance(fault, SignalFault):
@@ -172,9 +136,7 @@ class SimulationOptions:
         """The faults of these kinds (all kinds when none is named) that act in a group, or anywhere, in the order
         of the call."""
         return tuple(
-            f
-            for f in self.faults
-            if isinstance(f, SignalFault) and (not kinds or f.kind in kinds) and (group is None or f.touches(group))
+            f for f in self.faults if isinstance(f, SignalFault) and (not kinds or f.kind in kinds) and (group is None or f.touches(group))
         )
 
 

@@ -75,7 +75,5 @@ def _cell_sources(options: SimulationOptions, row: int, number: int) -> Float:
     ra = (number + rng.uniform(size=n)) * 360 / n_cells
     dec = np.rad2deg(np.arcsin(rng.uniform(low, high, size=n)))
     # fluxes follow the counts: a uniform number of brighter sources, turned into the flux that has it
-    flux = 10 ** np.interp(
-        np.log10(rng.uniform(brighter_max, brighter_min, size=n)), _LOG_COUNTS[::-1], _LOG_FLUX[::-1]
-    )
+    flux = 10 ** np.interp(np.log10(rng.uniform(brighter_max, brighter_min, size=n)), _LOG_COUNTS[::-1], _LOG_FLUX[::-1])
     return np.stack([ra, dec, flux, rng.normal(_INDEX_MEAN, _INDEX_SCATTER, size=n)], axis=1)

@@ -44,14 +44,10 @@ def record(
     sigma = noise_sigma_jy(o.sefd_jy, width_hz) * o.noise_scale
     view = out.reshape(shape)
     none = np.zeros((0, 0), dtype=np.complex128)
-    for t in range(
-        true.shape[0]
-    ):  # integration by integration: the noise of a whole file need not fit in memory
+    for t in range(true.shape[0]):  # integration by integration: the noise of a whole file need not fit in memory
         noise = rng.standard_normal((*shape[1:], 2), dtype=np.float32)
         q = none if stokes_q is None else stokes_q[t]
-        _corrupt(
-            true[t], q, gains[t], sees, noisy, feed, alive, broken.labels, ant1, ant2, noise, sigma, o.sefd_jy, view[t]
-        )
+        _corrupt(true[t], q, gains[t], sees, noisy, feed, alive, broken.labels, ant1, ant2, noise, sigma, o.sefd_jy, view[t])
     return out
 
 

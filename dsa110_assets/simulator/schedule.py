@@ -49,14 +49,10 @@ def start_mjd(options: SimulationOptions) -> float:
     try:
         return timegrid.datetime_to_mjd(datetime.fromisoformat(options.start))
     except ValueError:
-        raise ConfigurationError(
-            f"start = {options.start!r}: write an ISO time such as 2026-01-25T22:00:00"
-        ) from None
+        raise ConfigurationError(f"start = {options.start!r}: write an ISO time such as 2026-01-25T22:00:00") from None
 
 
-def group_seed(
-    options: SimulationOptions, times_mjd: NDArray[np.float64], stream: int, *more: int
-) -> np.random.Generator:
+def group_seed(options: SimulationOptions, times_mjd: NDArray[np.float64], stream: int, *more: int) -> np.random.Generator:
     """The generator of one random stream of one group: a function of seed and group time, not of the call."""
     tenths = round((float(times_mjd[0]) - timegrid.MJD_UNIX_EPOCH) * SECONDS_PER_DAY * 10)
     return np.random.default_rng([options.seed, stream, tenths, *more])
@@ -88,9 +84,7 @@ def schedule(options: SimulationOptions) -> list[ScheduledGroup]:
     return groups
 
 
-def _stamps(
-    options: SimulationOptions, times_mjd: NDArray[np.float64], after_restart: bool
-) -> tuple[str, ...]:
+def _stamps(options: SimulationOptions, times_mjd: NDArray[np.float64], after_restart: bool) -> tuple[str, ...]:
     """Each node's wall clock when it opened the file.
 
     Spreads as in the inventory of real files: mostly within a second, 2 s in one group of twenty, 13 to 22 s

@@ -55,9 +55,7 @@ def simulate(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot write to {out} ({error.strerror}): choose another directory"
-        ) from error
+        raise ConfigurationError(f"cannot write to {out} ({error.strerror}): choose another directory") from error
     previous = truth.load(out, options)
     groups = schedule(options)
     run = _Run(out, options, groups, previous)
@@ -67,9 +65,7 @@ def simulate(
     for group in groups:
         pending = run.write(group)
         if options.real_time:
-            elapsed_s = (
-                float(group.times_mjd[-1]) - groups[0].mjd_start
-            ) * SECONDS_PER_DAY + timegrid.INTEGRATION_S
+            elapsed_s = (float(group.times_mjd[-1]) - groups[0].mjd_start) * SECONDS_PER_DAY + timegrid.INTEGRATION_S
             wait(max(0.0, started + elapsed_s - clock()))
         record = run.deliver(group, *pending)
         known, done = truth.with_groups(known, [record]), done + 1
@@ -101,9 +97,7 @@ class _Run:
         was."""
         o = self.options
         width = band.channel_width_hz(o.channels)
-        apparent = measurement.apparent_sky(
-            self.sky, group.times_mjd, self.dec_rad, o.flux_min_jy * _FAINTEST_FRACTION
-        )
+        apparent = measurement.apparent_sky(self.sky, group.times_mjd, self.dec_rad, o.flux_min_jy * _FAINTEST_FRACTION)
         bursts = interference.bursts(o, group, self.array)
         variant = writer.HeaderVariant(o.negative_channel_width, o.fs_table)
         paths, touched = [], []

@@ -78,9 +78,7 @@ class SimulatedSky:
         return factors
 
 
-def build_sky(
-    options: SimulationOptions, groups: Sequence[ScheduledGroup], previous: Mapping[str, Any] | None = None
-) -> SimulatedSky:
+def build_sky(options: SimulationOptions, groups: Sequence[ScheduledGroup], previous: Mapping[str, Any] | None = None) -> SimulatedSky:
     """Everything within 6 degrees of the pointings of `groups`.
 
     `previous` is the truth of an earlier call into the same directory: its variables and synthetic
@@ -99,22 +97,14 @@ def build_sky(
         one = _one(fixed.name, fixed.ra_deg, fixed.dec_deg, fixed.flux_jy, fixed.spectral_index)
         shape = (fixed.major_arcsec, fixed.minor_arcsec, fixed.pa_deg)
         entries.add(one, "constant", None, shape, fixed.stokes_q_fraction)
-    kept = [
-        s for s in (previous or {}).get("sources", []) if s["kind"] in ("flare", "ese") or s.get("synthetic")
-    ]
+    kept = [s for s in (previous or {}).get("sources", []) if s["kind"] in ("flare", "ese") or s.get("synthetic")]
     for source in kept:
         curve = LightCurve(**source["variability"]) if source.get("variability") else None
         # as listed: faults of the sky are applied to it again
         if (listed := source.get("listed", source)) is not None:
-            one = _one(
-                listed["name"], listed["ra_deg"], listed["dec_deg"], listed["flux_jy"], source["spectral_index"]
-            )
+            one = _one(listed["name"], listed["ra_deg"], listed["dec_deg"], listed["flux_jy"], source["spectral_index"])
             entries.add(one, source["kind"], curve)
-    note = (
-        _ensure_calibrator(options, first_night, entries)
-        if options.calibrator == "auto"
-        else "as the sky has it"
-    )
+    note = _ensure_calibrator(options, first_night, entries) if options.calibrator == "auto" else "as the sky has it"
     if options.variables and not any(source["kind"] in ("flare", "ese") for source in kept):
         _plant_variables(options, first_night, entries)
     return entries.sky(note)
@@ -124,13 +114,8 @@ def transits_mjd(ra_rad: Float, dec_rad: Float, near_mjd: float) -> Float:
     """Times [MJD UTC] of the meridian transits nearest to `near_mjd` of ICRS directions [rad] (n,); good to
     10 ms."""
     mjd = np.full(np.shape(ra_rad), near_mjd)
-    for _ in range(
-        2 if mjd.size else 0
-    ):  # the second step takes out what precession and aberration do in half a day
-        mjd = (
-            mjd
-            - astrometry.hour_angle_rad(ra_rad, dec_rad, mjd) / (2 * np.pi) * SIDEREAL_DAY_S / SECONDS_PER_DAY
-        )
+    for _ in range(2 if mjd.size else 0):  # the second step takes out what precession and aberration do in half a day
+        mjd = mjd - astrometry.hour_angle_rad(ra_rad, dec_rad, mjd) / (2 * np.pi) * SIDEREAL_DAY_S / SECONDS_PER_DAY
     return np.asarray(mjd)
 
 
@@ -178,27 +163,19 @@ class _Entries:
 
     def sky(self, note: str) -> SimulatedSky:
         shapes = np.array(self.shapes).reshape(-1, 3)
-        return SimulatedSky(
-            self.model(), tuple(self.kinds), tuple(self.curves), note, shapes, np.array(self.stokes_q)
-        )
+        return SimulatedSky(self.model(), tuple(self.kinds), tuple(self.curves), note, shapes, np.array(self.stokes_q))
 
 
 def _one(name: str, ra_deg: float, dec_deg: float, flux_jy: float, index: float) -> SkyModel:
-    return SkyModel(
-        (name,), np.deg2rad([ra_deg]), np.deg2rad([dec_deg]), np.array([flux_jy]), np.array([index])
-    )
+    return SkyModel((name,), np.deg2rad([ra_deg]), np.deg2rad([dec_deg]), np.array([flux_jy]), np.array([index]))
 
 
 def _near(sources: SkyModel, pointings: Float) -> SkyModel:
-    separation = astrometry.separation_deg(
-        sources.ra_rad[:, None], sources.dec_rad[:, None], pointings[None, :, 0], pointings[None, :, 1]
-    )
+    separation = astrometry.separation_deg(sources.ra_rad[:, None], sources.dec_rad[:, None], pointings[None, :, 0], pointings[None, :, 1])
     return sources.select(np.min(separation, axis=1, initial=np.inf) <= SKY_RADIUS_DEG)
 
 
-def _ensure_calibrator(
-    options: SimulationOptions, groups: Sequence[ScheduledGroup], entries: _Entries
-) -> str:
+def _ensure_calibrator(options: SimulationOptions, groups: Sequence[ScheduledGroup], entries: _Entries) -> str:
     """Name the calibrators that transit during a group; where there is none, add a synthetic one at
     mid-run."""
     sources = entries.model()

@@ -42,14 +42,11 @@ def apply(
     Flux, offset, size and double are applied in this order to one calibrator. `previous` is the truth of an earlier
     call into the same directory: what was chosen there is kept. ConfigurationError if a fault names no source.
     """
-    pointings = astrometry.meridian_icrs_rad(
-        [g.mjd_mid for g in groups if g.night_index == 0], np.deg2rad(options.dec_deg)
-    )
+    pointings = astrometry.meridian_icrs_rad([g.mjd_mid for g in groups if g.night_index == 0], np.deg2rad(options.dec_deg))
     faults = sorted(options.signal_faults(*_CALIBRATOR_FAULTS), key=lambda fault: KINDS.index(fault.kind))
     # all names first: the brightest calibrator is the one before any fault
     chosen: Told = {
-        fault: {"calibrator": _earlier(fault, previous).get("calibrator") or _calibrator(sky, fault, pointings)}
-        for fault in faults
+        fault: {"calibrator": _earlier(fault, previous).get("calibrator") or _calibrator(sky, fault, pointings)} for fault in faults
     }
     if len({(fault.kind, chosen[fault]["calibrator"]) for fault in faults}) < len(faults):
         raise ConfigurationError("a calibrator has two faults of one kind: give every kind once per calibrator")
@@ -110,9 +107,7 @@ def _flux(sky: SimulatedSky, fault: SignalFault, name: str) -> SimulatedSky:
     flux[i] *= factor
     if np.any(polynomial[i]):
         polynomial[i, 0] += np.log10(factor)
-    return replace(
-        sky, model=replace(sky.model, flux_jy=flux, log_coefficients=polynomial), listed=_listed(sky, name)
-    )
+    return replace(sky, model=replace(sky.model, flux_jy=flux, log_coefficients=polynomial), listed=_listed(sky, name))
 
 
 def _offset(sky: SimulatedSky, fault: SignalFault, name: str) -> SimulatedSky:
@@ -164,9 +159,7 @@ def _with_resolved(sky: SimulatedSky, fault: SignalFault, chosen: dict[str, Any]
     )  # fmt: skip
 
 
-def _place(
-    sky: SimulatedSky, fault: SignalFault, pointings: Float, earlier: Mapping[str, Any]
-) -> tuple[float, float]:
+def _place(sky: SimulatedSky, fault: SignalFault, pointings: Float, earlier: Mapping[str, Any]) -> tuple[float, float]:
     """ICRS (ra, dec) [deg] of a resolved source: as asked, as in an earlier call, or 0.3 deg from the middle of the
     run's track, on the side where the nearest source is farthest."""
     if fault.has("ra_deg"):
@@ -186,10 +179,7 @@ def _signs(sky: SimulatedSky, fault: SignalFault, seed: int) -> Float:
     if fault.word("sign") != "random":
         return np.full(len(sky.model), 1.0 if fault.word("sign") == "+" else -1.0)
     return np.array(
-        [
-            np.random.default_rng([seed, _STREAM_SIGNS, zlib.crc32(name.encode())]).choice([-1.0, 1.0])
-            for name in sky.model.names
-        ]
+        [np.random.default_rng([seed, _STREAM_SIGNS, zlib.crc32(name.encode())]).choice([-1.0, 1.0]) for name in sky.model.names]
     )
 
 

@@ -35,20 +35,15 @@ def load(out: Path, options: SimulationOptions) -> dict[str, Any] | None:
         truth: dict[str, Any] = json.loads(path.read_text())
         earlier = truth["options"]
     except (ValueError, KeyError) as error:
-        raise ConfigurationError(
-            f"{path} is no truth of this simulator ({error}): choose another directory"
-        ) from error
+        raise ConfigurationError(f"{path} is no truth of this simulator ({error}): choose another directory") from error
     for name in _MUST_AGREE:
         if earlier[name] != getattr(options, name):
             raise ConfigurationError(
-                f"{path} was made with {name} = {earlier[name]}, not {getattr(options, name)}: "
-                "choose another directory"
+                f"{path} was made with {name} = {earlier[name]}, not {getattr(options, name)}: choose another directory"
             )
     then = [fault for fault in earlier["faults"] if fault["kind"] in sky_faults.KINDS]
     if then != json.loads(json.dumps([asdict(fault) for fault in options.signal_faults(*sky_faults.KINDS)])):
-        raise ConfigurationError(
-            f"{path} was made with other faults of the sky, which hold for all groups: choose another directory"
-        )
+        raise ConfigurationError(f"{path} was made with other faults of the sky, which hold for all groups: choose another directory")
     return truth
 
 
@@ -71,10 +66,7 @@ def before_groups(
         "calibration": before["calibration"] | dict.fromkeys(nights, sky.note),
         "sources": _merge_sources(_sources(groups, sky), before["sources"]),
         "groups": before["groups"],
-        "gains": {
-            "nights": before["gains"]["nights"]
-            | {night: _gains(instrument, groups, night) for night in nights}
-        },
+        "gains": {"nights": before["gains"]["nights"] | {night: _gains(instrument, groups, night) for night in nights}},
         "rfi": {
             "tones": [interference.record(tone) for tone in interference.tones(options)],
         },
@@ -153,9 +145,7 @@ def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[s
             "flux_jy": float(flux_1400[i]),
             "spectral_index": float(sky.model.spectral_index[i]),
             "kind": sky.kinds[i],
-            "light_curve": [
-                [float(mjd), float(flux_1400[i] * f)] for mjd, f in zip(observed, factors, strict=True)
-            ],
+            "light_curve": [[float(mjd), float(flux_1400[i] * f)] for mjd, f in zip(observed, factors, strict=True)],
         }
         if sky.kinds[i] == "calibrator" and name.startswith("SIM"):
             source["synthetic"] = True
@@ -211,9 +201,7 @@ def _gains(instrument: Instrument, groups: Sequence[ScheduledGroup], night: str)
     }
 
 
-def group_record(
-    group: ScheduledGroup, files: list[str], faults: list[dict[str, Any]], rfi: dict[str, Any]
-) -> dict[str, Any]:
+def group_record(group: ScheduledGroup, files: list[str], faults: list[dict[str, Any]], rfi: dict[str, Any]) -> dict[str, Any]:
     """One group's entry of the truth: `stamp` is the first file's."""
     return {
         "mjd_start": group.mjd_start,

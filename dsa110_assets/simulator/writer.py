@@ -107,15 +107,12 @@ def _header(
         "spw_array": np.array([1], dtype=np.int64),
         "polarization_array": np.array([-5, -6], dtype=np.int64),
         "history": np.bytes_(
-            "written by dsa110-meridian-fringestopping on "
-            f"{timegrid.mjd_to_datetime(float(times_mjd[0])):%Y-%m-%dT%H:%M:%S}"
+            f"written by dsa110-meridian-fringestopping on {timegrid.mjd_to_datetime(float(times_mjd[0])):%Y-%m-%dT%H:%M:%S}"
         ),
     }
 
 
-def _extra_keywords(
-    dec_rad: float, applied_delays_ns: NDArray[np.int64], variant: HeaderVariant
-) -> dict[str, Any]:
+def _extra_keywords(dec_rad: float, applied_delays_ns: NDArray[np.int64], variant: HeaderVariant) -> dict[str, Any]:
     keywords: dict[str, Any] = {
         "phase_center_dec": dec_rad,
         "ha_phase_center": 0.0,

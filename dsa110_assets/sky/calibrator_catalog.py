@@ -64,8 +64,7 @@ def from_frame(frame: pd.DataFrame) -> tuple[Calibrator, ...]:
     """The calibrators of a table made by `to_frame`. One published before a field was added has its default."""
     columns = {field.name: frame[field.name] for field in fields(Calibrator) if field.name in frame or field.default is MISSING}
     return tuple(
-        Calibrator(**{name: _plain(value) for name, value in zip(columns, row, strict=True)})
-        for row in zip(*columns.values(), strict=True)
+        Calibrator(**{name: _plain(value) for name, value in zip(columns, row, strict=True)}) for row in zip(*columns.values(), strict=True)
     )
 
 

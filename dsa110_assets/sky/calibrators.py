@@ -108,9 +108,7 @@ def load() -> tuple[Calibrator, ...]:
     standards."""
     with files("dsa110_assets.sky").joinpath("data/vla_calibrators.csv").open() as handle:
         listed = tuple(_calibrator(row) for row in csv.DictReader(handle))
-    unlisted = (
-        Calibrator(name, None, ra, dec, None, "T", "X", name, False) for name, ra, dec in _UNLISTED_STANDARDS
-    )
+    unlisted = (Calibrator(name, None, ra, dec, None, "T", "X", name, False) for name, ra, dec in _UNLISTED_STANDARDS)
     return (*listed, *unlisted)
 
 

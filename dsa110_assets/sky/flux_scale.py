@@ -37,9 +37,7 @@ def coefficients(name: str) -> NDArray[np.float64]:
     try:
         known = _COEFFICIENTS[name.upper().replace(" ", "")]
     except KeyError:
-        raise NotFoundError(
-            f"{name!r} is no Perley-Butler 2017 standard; there are {', '.join(standards())}"
-        ) from None
+        raise NotFoundError(f"{name!r} is no Perley-Butler 2017 standard; there are {', '.join(standards())}") from None
     return np.pad(np.array(known, dtype=np.float64), (0, N_COEFFICIENTS - len(known)))
 
 

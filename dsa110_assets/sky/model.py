@@ -71,9 +71,7 @@ class SkyModel:
 
     def within(self, ra_rad: float, dec_rad: float, radius_deg: float) -> SkyModel:
         """Sources within `radius_deg` of an ICRS direction [rad]; right across 0 h and at the pole."""
-        return self.select(
-            astrometry.separation_deg(self.ra_rad, self.dec_rad, ra_rad, dec_rad) <= radius_deg
-        )
+        return self.select(astrometry.separation_deg(self.ra_rad, self.dec_rad, ra_rad, dec_rad) <= radius_deg)
 
     def brighter_than(self, jy: float) -> SkyModel:
         """Sources of at least `jy` [Jy] at the reference frequency."""
@@ -145,9 +143,7 @@ def concat(*models: SkyModel) -> SkyModel:
         names=tuple(name for model in models for name in model.names),
         ra_rad=np.concatenate([model.ra_rad for model in models]),
         dec_rad=np.concatenate([model.dec_rad for model in models]),
-        flux_jy=np.concatenate(
-            [model.flux_jy * (reference / model.reference_hz) ** model.spectral_index for model in models]
-        ),
+        flux_jy=np.concatenate([model.flux_jy * (reference / model.reference_hz) ** model.spectral_index for model in models]),
         spectral_index=np.concatenate([model.spectral_index for model in models]),
         reference_hz=reference,
         log_coefficients=np.concatenate([model.log_coefficients for model in models]),

@@ -43,9 +43,7 @@ class Gaussian:
         """From FWHM [arcsec] and the major axis's position angle [deg], north through east."""
         major, minor, angle = (major_arcsec / _ARCSEC) ** 2, (minor_arcsec / _ARCSEC) ** 2, np.deg2rad(pa_deg)
         sine, cosine = float(np.sin(angle)), float(np.cos(angle))
-        return Gaussian(
-            major * sine**2 + minor * cosine**2, (major - minor) * sine * cosine, major * cosine**2 + minor * sine**2
-        )
+        return Gaussian(major * sine**2 + minor * cosine**2, (major - minor) * sine * cosine, major * cosine**2 + minor * sine**2)
 
     @property
     def is_point(self) -> bool:

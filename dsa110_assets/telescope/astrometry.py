@@ -60,9 +60,7 @@ def apparent_lst_rad(times_mjd: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(_moments(times_mjd).lst_rad)
 
 
-def icrs_to_apparent_rad(
-    ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def icrs_to_apparent_rad(ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Apparent (RA, Dec) of date [rad] of ICRS directions [rad] at times [MJD UTC]; they broadcast."""
     at = _moments(times_mjd)
     direct = erfa.s2c(*erfa.atciqz(np.asarray(ra_rad, float), np.asarray(dec_rad, float), at.star))
@@ -70,9 +68,7 @@ def icrs_to_apparent_rad(
     return np.asarray(erfa.anp(ra)), np.asarray(dec)
 
 
-def apparent_to_icrs_rad(
-    ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def apparent_to_icrs_rad(ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """ICRS (RA, Dec) [rad] of apparent directions [rad] at times [MJD UTC]; the arguments broadcast."""
     at = _moments(times_mjd)
     direct = erfa.trxp(at.turn, erfa.s2c(np.asarray(ra_rad, float), np.asarray(dec_rad, float)))
@@ -94,9 +90,7 @@ def meridian_icrs_rad(times_mjd: ArrayLike, apparent_dec_rad: float) -> NDArray[
     return np.stack([ra, dec], axis=-1)
 
 
-def apparent_uvw_m(
-    positions_m: NDArray[np.float64], hour_angle: ArrayLike, dec_rad: ArrayLike
-) -> NDArray[np.float64]:
+def apparent_uvw_m(positions_m: NDArray[np.float64], hour_angle: ArrayLike, dec_rad: ArrayLike) -> NDArray[np.float64]:
     """Antenna coordinates [m] along (u, v, w) for apparent directions (hour angle, declination) [rad].
 
     `positions_m` (n_ant, 3) are ITRF differences from the site; result (n_directions, n_ant, 3) float64.
@@ -130,9 +124,7 @@ def frame_angle_rad(ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike)
     return np.asarray(np.arctan2(east, north))
 
 
-def icrs_uvw_m(
-    positions_m: NDArray[np.float64], phase_centre_rad: ArrayLike, times_mjd: ArrayLike
-) -> NDArray[np.float64]:
+def icrs_uvw_m(positions_m: NDArray[np.float64], phase_centre_rad: ArrayLike, times_mjd: ArrayLike) -> NDArray[np.float64]:
     """Antenna coordinates [m] along (u, v, w) with v towards ICRS north at the phase centre.
 
     `positions_m` (n_ant, 3): ITRF minus site. `phase_centre_rad`: ICRS (ra, dec), shape (2,) for one common
@@ -163,13 +155,9 @@ def lmn(
     return l, m, n
 
 
-def separation_deg(
-    ra1_rad: ArrayLike, dec1_rad: ArrayLike, ra2_rad: ArrayLike, dec2_rad: ArrayLike
-) -> NDArray[np.float64]:
+def separation_deg(ra1_rad: ArrayLike, dec1_rad: ArrayLike, ra2_rad: ArrayLike, dec2_rad: ArrayLike) -> NDArray[np.float64]:
     """Angle [deg] between directions [rad]; stable at all separations (Vincenty)."""
-    ra1, dec1, ra2, dec2 = (
-        np.asarray(value, dtype=np.float64) for value in (ra1_rad, dec1_rad, ra2_rad, dec2_rad)
-    )
+    ra1, dec1, ra2, dec2 = (np.asarray(value, dtype=np.float64) for value in (ra1_rad, dec1_rad, ra2_rad, dec2_rad))
     delta = ra2 - ra1
     across = np.hypot(
         np.cos(dec2) * np.sin(delta),

@@ -46,10 +46,7 @@ def band_frequencies_hz(n_subbands: int = N_SUBBANDS, n_channels: int = N_CHANNE
 
 def subband_of(frequency_hz: float) -> int:
     """The subband that contains `frequency_hz`. Raises ValueError outside the band."""
-    subband = int(
-        np.floor((BAND_TOP_HZ - frequency_hz) / FINE_CHANNEL_HZ + 0.5 - FIRST_FINE_CHANNEL)
-        // FINE_PER_SUBBAND
-    )
+    subband = int(np.floor((BAND_TOP_HZ - frequency_hz) / FINE_CHANNEL_HZ + 0.5 - FIRST_FINE_CHANNEL) // FINE_PER_SUBBAND)
     if not 0 <= subband < N_SUBBANDS:
         raise ValueError(f"{frequency_hz / 1e6:.6f} MHz lies outside the band")
     return subband

@@ -23,13 +23,7 @@ def power(separation_deg: ArrayLike, frequency_hz: ArrayLike) -> NDArray[np.floa
     The arguments broadcast; float64 out; NaN in gives NaN out. Zero beyond 90 degrees (behind the dish).
     """
     separation_rad = np.deg2rad(np.asarray(separation_deg, dtype=np.float64))
-    x = (
-        np.pi
-        * DISH_DIAMETER_M
-        * np.asarray(frequency_hz, dtype=np.float64)
-        / speed_of_light
-        * np.sin(separation_rad)
-    )
+    x = np.pi * DISH_DIAMETER_M * np.asarray(frequency_hz, dtype=np.float64) / speed_of_light * np.sin(separation_rad)
     with np.errstate(invalid="ignore", divide="ignore"):
         voltage = np.where(np.abs(x) < 1e-6, 1.0, 2 * j1(x) / x)
     return np.where(np.abs(separation_rad) > np.pi / 2, 0.0, voltage**2)
@@ -37,6 +31,4 @@ def power(separation_deg: ArrayLike, frequency_hz: ArrayLike) -> NDArray[np.floa
 
 def fwhm_deg(frequency_hz: float) -> float:
     """Full width at half power [deg] at a frequency [Hz]."""
-    return float(
-        2 * np.rad2deg(np.arcsin(HALF_POWER_X * speed_of_light / (np.pi * DISH_DIAMETER_M * frequency_hz)))
-    )
+    return float(2 * np.rad2deg(np.arcsin(HALF_POWER_X * speed_of_light / (np.pi * DISH_DIAMETER_M * frequency_hz))))

@@ -76,7 +76,5 @@ def night_of(key: str) -> str:
 def parse_key(key: str) -> datetime:
     """UTC start of the window a partition key names. Raises ValueError for anything else."""
     if not (_OBSERVATION.fullmatch(key) or _HOUR.fullmatch(key) or _NIGHT.fullmatch(key)):
-        raise ValueError(
-            f"{key!r} is no partition key; use 2026-01-25T22:25 (of 5 min), 2026-01-25T22:00 or 2026-01-25"
-        )
+        raise ValueError(f"{key!r} is no partition key; use 2026-01-25T22:25 (of 5 min), 2026-01-25T22:00 or 2026-01-25")
     return datetime.fromisoformat(key).replace(tzinfo=UTC)

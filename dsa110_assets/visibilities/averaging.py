@@ -31,9 +31,7 @@ def average(vis: Visibilities, channels: int, times: int = 1) -> Visibilities:
     if channels < 1 or n_channels % channels:
         raise ValueError(f"averaging {channels} channels: must divide {n_channels}")
     if times < 1 or (times > 1 and not vis.common_phase_centre):
-        raise ValueError(
-            f"averaging {times} integrations needs a common phase centre: use to_common_centre first"
-        )
+        raise ValueError(f"averaging {times} integrations needs a common phase centre: use to_common_centre first")
     starts = np.arange(0, n_times, times)
     data, flags, weights = _average(vis.data, vis.flags, vis.weights, channels, times)
     averaged = replace(
@@ -58,9 +56,7 @@ def average(vis: Visibilities, channels: int, times: int = 1) -> Visibilities:
     )
 
 
-def average_model(
-    vis: Visibilities, model: NDArray[np.complex64], channels: int, times: int = 1
-) -> NDArray[np.complex64]:
+def average_model(vis: Visibilities, model: NDArray[np.complex64], channels: int, times: int = 1) -> NDArray[np.complex64]:
     """Average a prediction (time, baseline, channel) for `vis` as `average` averages vis: complex64.
 
     The plain mean over each bin, so the smearing of averaging is in the result. Raises ValueError if the
@@ -68,9 +64,7 @@ def average_model(
     """
     n_channels, n_times = model.shape[2], model.shape[0]
     if channels < 1 or n_channels % channels or model.shape != vis.data.shape[:3]:
-        raise ValueError(
-            f"model {model.shape} cannot be averaged by {channels} channels like data {vis.data.shape}"
-        )
+        raise ValueError(f"model {model.shape} cannot be averaged by {channels} channels like data {vis.data.shape}")
     narrow = model.reshape(*model.shape[:2], -1, channels).mean(axis=3)
     bins = [narrow[start : start + times].mean(axis=0) for start in range(0, n_times, times)]
     return np.stack(bins).astype(np.complex64)

@@ -86,8 +86,21 @@ class Coherence:
         self._standing.add(baselines, parts, marks)
         found = self._edges
         _powers(
-            parts, marks, self._lags[baselines], baselines, self._width, self._powers, self._counts, self._sky,
-            self._ant1, self._ant2, found.sums, found.missing, found.lags, found.flagged, found.rows,
+            parts,
+            marks,
+            self._lags[baselines],
+            baselines,
+            self._width,
+            self._powers,
+            self._counts,
+            self._sky,
+            self._ant1,
+            self._ant2,
+            found.sums,
+            found.missing,
+            found.lags,
+            found.flagged,
+            found.rows,
         )
 
     def hits(self, known: NDArray[np.uint8], first: float) -> NDArray[np.uint8]:
@@ -347,9 +360,7 @@ def search(
     return hits & there
 
 
-def _beside(
-    sums: NDArray[np.float64], numbers: NDArray[np.float64], hits: NDArray[np.bool_], axis: int
-) -> NDArray[np.bool_]:
+def _beside(sums: NDArray[np.float64], numbers: NDArray[np.float64], hits: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
     """(antenna, time, cell) True next to hits along `axis`, where all of a line that is next to some is _EDGE sigma above usual."""
     wide = np.moveaxis(np.pad(hits, [(0, 0), *((1, 1) if axis == i else (0, 0) for i in (1, 2))]), axis, 0)
     near = np.moveaxis(wide[2:] | wide[:-2], 0, axis) & ~hits & (numbers > 0)

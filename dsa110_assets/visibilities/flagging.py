@@ -161,9 +161,7 @@ class Flagger:
         return after
 
 
-def _flag_dead(
-    vis: Visibilities, flags: NDArray[np.bool_], delivered: NDArray[np.bool_], limit: float
-) -> list[tuple[int, int]]:
+def _flag_dead(vis: Visibilities, flags: NDArray[np.bool_], delivered: NDArray[np.bool_], limit: float) -> list[tuple[int, int]]:
     """Flag receptors of which more than `limit` is flagged, worst first.
 
     Baselines to a dead partner are not held against a receptor, so a few live ones among many dead stay
@@ -188,9 +186,7 @@ def _flag_dead(
     return sorted(dead)
 
 
-def _per_antenna(
-    vis: Visibilities, values: NDArray[np.float64], usable: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def _per_antenna(vis: Visibilities, values: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(antenna,) mean of a per-baseline value over the usable baselines of each antenna; 0 without any."""
     n = len(vis.antennas.names)
     ends = np.concatenate([vis.ant1[usable], vis.ant2[usable]])

@@ -184,9 +184,7 @@ def _add_group(spectra, squares, low, size, g, phase, state, sums):  # type: ign
             at, place = np.uint64((low + k) * LANES), np.uint64(2 * k * LANES)
             for lane in range(wide):
                 c, s, q = state[lane], state[wide + lane], squares[at + lane]
-                smear = state[_ROWS[4] + lane] + q * (
-                    state[_ROWS[5] + lane] + q * (state[_ROWS[6] + lane] + q * state[_ROWS[7] + lane])
-                )
+                smear = state[_ROWS[4] + lane] + q * (state[_ROWS[5] + lane] + q * (state[_ROWS[6] + lane] + q * state[_ROWS[7] + lane]))
                 amplitude = spectra[g, at + lane] * smear
                 sums[place + lane] += amplitude * c
                 sums[place + wide + lane] += amplitude * s

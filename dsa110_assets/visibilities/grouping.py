@@ -150,9 +150,7 @@ def _agreeing(cluster: list[SubbandHeader]) -> tuple[list[SubbandHeader], list[t
             families.append([header])
     best = max(families, key=lambda family: (len({h.subband for h in family}), family[0].times_mjd.size))
     others = [header for family in families if family is not best for header in family]
-    return best, [
-        (h.path, f"{_difference(h, best[0])} differs from most subbands of its group") for h in others
-    ]
+    return best, [(h.path, f"{_difference(h, best[0])} differs from most subbands of its group") for h in others]
 
 
 def _difference(a: SubbandHeader, b: SubbandHeader) -> str | None:

@@ -64,9 +64,7 @@ def ingest(
     return group.frame, streamed
 
 
-def _stream(
-    group: Group, flagger: Flagger, path: Path, limit_bytes: float, note: str, *, per_sample: bool
-) -> FlagReport | None:
+def _stream(group: Group, flagger: Flagger, path: Path, limit_bytes: float, note: str, *, per_sample: bool) -> FlagReport | None:
     """One pass. None, with the set left half written, if samples are not finite, whose weights need `per_sample`."""
     frame = group.frame
     n_times, n_baselines, n_channels, n_pols = frame.data.shape

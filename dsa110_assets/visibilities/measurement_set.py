@@ -43,9 +43,7 @@ _COLUMNS_CONSTANT = (
 )
 
 
-def write(
-    vis: Visibilities, path: Path, *, observer_note: str = "", model: NDArray[np.complex64] | None = None, unit: str = ""
-) -> None:
+def write(vis: Visibilities, path: Path, *, observer_note: str = "", model: NDArray[np.complex64] | None = None, unit: str = "") -> None:
     """Write visibilities as a new measurement set directory at `path` (which must not exist).
 
     One ascending spectral window, XX and YY; DATA, FLAG and WEIGHT_SPECTRUM per sample; one FIELD per
@@ -331,9 +329,7 @@ def _main_problems(main: Any, path: Path, phase: NDArray[np.float64]) -> list[st
     fields = field_id[first]
     if len(phase) > 1 and not np.array_equal(fields, np.arange(len(times))):
         found.append("FIELD: fields are not in the order of the integrations")
-    if not np.array_equal(field_id, fields[np.searchsorted(times, seconds)]) or np.max(field_id) >= len(
-        phase
-    ):
+    if not np.array_equal(field_id, fields[np.searchsorted(times, seconds)]) or np.max(field_id) >= len(phase):
         return [*found, "FIELD_ID: an integration has rows of two fields, or of none"]
     record = main.getkeyword(KEYWORD) if KEYWORD in main.keywordnames() else {}
     mjd = _times(times, record)
@@ -341,17 +337,13 @@ def _main_problems(main: Any, path: Path, phase: NDArray[np.float64]) -> list[st
         expected = astrometry.meridian_icrs_rad(mjd, float(record["pointing_dec_rad"]))
         off = astrometry.separation_deg(expected[:, 0], expected[:, 1], phase[fields, 0], phase[fields, 1])
         if np.max(off) * 3600 > 0.01:
-            found.append(
-                f"FIELD: PHASE_DIR lies {np.max(off) * 3600:.3f} arcsec from the meridian at its time"
-            )
+            found.append(f"FIELD: PHASE_DIR lies {np.max(off) * 3600:.3f} arcsec from the meridian at its time")
     relative = ms_subtables.antennas(path).relative_m
     ant1, ant2, uvw = main.getcol("ANTENNA1"), main.getcol("ANTENNA2"), main.getcol("UVW")
     length = np.linalg.norm(relative[ant2] - relative[ant1], axis=1)
     norm = np.linalg.norm(uvw, axis=1)
     if np.max(np.abs(norm - length)) > 1e-3:
-        found.append(
-            f"UVW: lengths differ from the baselines' by up to {np.max(np.abs(norm - length)):.3g} m"
-        )
+        found.append(f"UVW: lengths differ from the baselines' by up to {np.max(np.abs(norm - length)):.3g} m")
     antenna = astrometry.icrs_uvw_m(relative, phase[fields], mjd)
     index = np.searchsorted(times, seconds)
     error = float(np.max(np.abs(antenna[index, ant1] - antenna[index, ant2] - uvw)))
@@ -445,9 +437,7 @@ def _times(seconds: NDArray[np.float64], record: dict[str, Any]) -> NDArray[np.f
 
 def _read(main: Any, path: Path, column: str) -> StoredSet:
     if column not in main.colnames():
-        raise BadDataError(
-            f"{path}: no column {column}; it has {[c for c in main.colnames() if 'DATA' in c]}"
-        )
+        raise BadDataError(f"{path}: no column {column}; it has {[c for c in main.colnames() if 'DATA' in c]}")
     window = ms_subtables.spectral_window(path)
     record = main.getkeyword(KEYWORD) if KEYWORD in main.keywordnames() else {}
     seconds, inverse = np.unique(main.getcol("TIME"), return_inverse=True)
@@ -458,9 +448,7 @@ def _read(main: Any, path: Path, column: str) -> StoredSet:
         raise BadDataError(f"{path}: {order.size} rows are not the same baselines at {n_times} times")
     n_baselines = order.size // n_times
     ant1, ant2 = row_ant1[order][:n_baselines], row_ant2[order][:n_baselines]
-    regular = np.array_equal(row_ant1[order], np.tile(ant1, n_times)) and np.array_equal(
-        row_ant2[order], np.tile(ant2, n_times)
-    )
+    regular = np.array_equal(row_ant1[order], np.tile(ant1, n_times)) and np.array_equal(row_ant2[order], np.tile(ant2, n_times))
     if not regular or not np.array_equal(inverse[order], np.repeat(np.arange(n_times), n_baselines)):
         raise BadDataError(f"{path}: baselines differ between times")
     shape = n_times, n_baselines, window.frequencies_hz.size, 2
@@ -487,9 +475,7 @@ def _read(main: Any, path: Path, column: str) -> StoredSet:
         phase_centres_rad=centres,
         pointing_dec_rad=float(dec) if dec is not None else ms_subtables.pointing_dec_rad(path),
         antennas=antennas,
-        subbands_missing=tuple(
-            int(s) for s in np.atleast_1d(record.get("subbands_missing", np.zeros(0, int)))
-        ),
+        subbands_missing=tuple(int(s) for s in np.atleast_1d(record.get("subbands_missing", np.zeros(0, int)))),
     )
     if not np.array_equal(order, np.arange(order.size)):
         return StoredSet(frame, main, column, order, {})

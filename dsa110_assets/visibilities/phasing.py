@@ -38,9 +38,7 @@ def to_common_centre(vis: Visibilities, centre_rad: ArrayLike | None = None) -> 
     )
 
 
-def rotate(
-    data: NDArray[np.complex64], delay_s: NDArray[np.float64], frequencies_hz: NDArray[np.float64]
-) -> NDArray[np.complex64]:
+def rotate(data: NDArray[np.complex64], delay_s: NDArray[np.float64], frequencies_hz: NDArray[np.float64]) -> NDArray[np.complex64]:
     """data (time, baseline, channel, pol) x exp(2 pi i nu delay), delay (time, baseline) [s]; evenly spaced
     channels.
     """

@@ -34,9 +34,7 @@ _STRUCTURE_NODES = 6
 """The same for the structure of a source: 1e-7 for one of 10 arcsec on the longest baseline."""
 
 
-def predict(
-    vis: Visibilities, sky: SkyModel, primary_beam: bool = True, smearing: bool = True
-) -> NDArray[np.complex64]:
+def predict(vis: Visibilities, sky: SkyModel, primary_beam: bool = True, smearing: bool = True) -> NDArray[np.complex64]:
     """Model visibilities of Stokes I (= XX = YY) in vis's frame: (time, baseline, channel) complex64 [Jy].
 
     V = sum S(nu) A(nu, angle) exp[2 pi i nu (tau_source - tau_centre)], with delays of apparent places, so
@@ -135,9 +133,7 @@ def _resolved(
     return np.asarray(seen[0] * _factor(fringes.vis, t, structure, baselines))
 
 
-def _factor(
-    vis: Visibilities, t: int, structure: structures.Structure, baselines: NDArray[np.intp] | None = None
-) -> NDArray[np.complex64]:
+def _factor(vis: Visibilities, t: int, structure: structures.Structure, baselines: NDArray[np.intp] | None = None) -> NDArray[np.complex64]:
     """Visibilities relative to a point's (baseline, channel) in integration `t`.
 
     Brought to the channels from a few Chebyshev nodes over the band: what is some arcseconds wide turns by a radian or two
@@ -273,9 +269,7 @@ def integrations(vis: Visibilities, sky: SkyModel, primary_beam: bool = True, sm
     """The sky as each integration of `vis` sees it, in turn."""
     positions, pointing = vis.antennas.relative_m, vis.pointing_dec_rad
     lst = astrometry.apparent_lst_rad(vis.times_mjd)
-    centre_ra, centre_dec = astrometry.icrs_to_apparent_rad(
-        vis.phase_centres_rad[:, 0], vis.phase_centres_rad[:, 1], vis.times_mjd
-    )
+    centre_ra, centre_dec = astrometry.icrs_to_apparent_rad(vis.phase_centres_rad[:, 0], vis.phase_centres_rad[:, 1], vis.times_mjd)
     centre_w = astrometry.apparent_uvw_m(positions, lst - centre_ra, centre_dec)[..., 2]
     tracked = astrometry.apparent_uvw_m(positions, 0.0, pointing)[0]
     ras, decs = astrometry.icrs_to_apparent_rad(sky.ra_rad, sky.dec_rad, vis.times_mjd[:, None])

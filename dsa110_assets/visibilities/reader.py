@@ -37,9 +37,7 @@ _SIGN, _EXPONENT = np.int64(-(2**63)), np.int64(0x7F800000)
 """Of a complex64 as a little-endian int64: the imaginary part's sign; a float32's exponent bits."""
 
 
-def read_group(
-    files: Mapping[int, Path], n_subbands: int = band.N_SUBBANDS, engine: Engine = "direct"
-) -> Visibilities:
+def read_group(files: Mapping[int, Path], n_subbands: int = band.N_SUBBANDS, engine: Engine = "direct") -> Visibilities:
     """Read an observation's subband files {subband: path} onto the band of subbands 0..n_subbands-1.
 
     Baselines are sorted by (ant1, ant2) with ant1 <= ant2, data conjugated where the file has them reversed.
@@ -124,9 +122,7 @@ class Group:
         self.blank_missing(data, flags, weights)
         return bad
 
-    def blank_missing(
-        self, data: NDArray[np.complex64], flags: NDArray[np.bool_], weights: NDArray[np.float32] | None
-    ) -> None:
+    def blank_missing(self, data: NDArray[np.complex64], flags: NDArray[np.bool_], weights: NDArray[np.float32] | None) -> None:
         """Absent subbands: zeros, flagged, of weight 0."""
         for subband in self.frame.subbands_missing:
             part = np.s_[:, :, self.channels(subband)]
@@ -182,9 +178,7 @@ def _check(headers: Mapping[int, SubbandHeader], n_subbands: int) -> None:
             and integrations.shared([header, first]).size > 0
         )
         if header.subband != subband or subband >= n_subbands:
-            raise BadDataError(
-                f"{header.path}: holds subband {header.subband}, wanted {subband} of {n_subbands}"
-            )
+            raise BadDataError(f"{header.path}: holds subband {header.subband}, wanted {subband} of {n_subbands}")
         if not same_axes:
             raise BadDataError(f"{header.path}: times, channels or baselines differ from {first.path.name}")
     if not integrations.shared(headers.values()).size:
@@ -288,9 +282,7 @@ def _not_finite(bits):  # type: ignore[no-untyped-def]
     return int(real == _EXPONENT) | int(imaginary == _EXPONENT)
 
 
-def _load_pyuvdata(
-    header: SubbandHeader, rows: NDArray[np.int32], data: NDArray[Any], flags: NDArray[Any], weights: NDArray[Any]
-) -> None:
+def _load_pyuvdata(header: SubbandHeader, rows: NDArray[np.int32], data: NDArray[Any], flags: NDArray[Any], weights: NDArray[Any]) -> None:
     """The same through pyuvdata, as it stands: unprojected, unchecked; only its arrays are used."""
     from pyuvdata import UVData
 
@@ -307,11 +299,7 @@ def _load_pyuvdata(
     pols = list(uvd.polarization_array)
     step = -1 if _descending(header) else 1
     for row in range(place.size):
-        to = int(
-            np.flatnonzero(
-                (low == min(file_ant1[row], file_ant2[row])) & (high == max(file_ant1[row], file_ant2[row]))
-            )[0]
-        )
+        to = int(np.flatnonzero((low == min(file_ant1[row], file_ant2[row])) & (high == max(file_ant1[row], file_ant2[row])))[0])
         for p, code in enumerate((-5, -6)):
             value = values[:, row, ::step, pols.index(code)]
             bad = ~np.isfinite(value)

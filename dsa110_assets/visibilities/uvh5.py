@@ -159,9 +159,7 @@ def _read(file: Any, path: Path, size: int, stamp: str, subband: int) -> Subband
     hdf5.require(len(set(pols)) == len(pols), path, f"polarisations {pols} repeat")
     uvh5_payload.check(file, rows.rows.size, frequencies.size, len(pols), path)
     positions = hdf5.dataset(header, "antenna_positions", path, (n_antennas, 3))[()].astype(np.float64)
-    hdf5.require(
-        bool(np.all(np.isfinite(positions)) and np.all(np.abs(positions) < 1e5)), path, "antenna positions"
-    )
+    hdf5.require(bool(np.all(np.isfinite(positions)) and np.all(np.abs(positions) < 1e5)), path, "antenna positions")
     _check_counts(header, rows, n_antennas, frequencies.size, len(pols), path)
     _check_widths(header, frequencies, path)
     return SubbandHeader(
@@ -270,9 +268,7 @@ def _check_site(header: Any, path: Path) -> None:
     """uvw and sidereal times are computed for one site; a file from another would be wrong without looking
     so.
     """
-    latitude, longitude, altitude = (
-        float(hdf5.vector(header, name, 1, path)[0]) for name in ("latitude", "longitude", "altitude")
-    )
+    latitude, longitude, altitude = (float(hdf5.vector(header, name, 1, path)[0]) for name in ("latitude", "longitude", "altitude"))
     east = np.deg2rad(longitude - site.LONGITUDE_DEG) * np.cos(site.LATITUDE_RAD) * 6.4e6
     north = np.deg2rad(latitude - site.LATITUDE_DEG) * 6.4e6
     offset = float(np.hypot(np.hypot(east, north), altitude - site.ALTITUDE_M))
@@ -289,9 +285,7 @@ def _names(header: Any, n_antennas: int, path: Path) -> tuple[str, ...]:
 def _diameters(header: Any, n_antennas: int, path: Path) -> NDArray[np.float64]:
     if not hdf5.has(header, "antenna_diameters", path):
         return np.full(n_antennas, stations.DISH_DIAMETER_M)
-    return np.broadcast_to(hdf5.vector(header, "antenna_diameters", n_antennas, path), (n_antennas,)).astype(
-        np.float64
-    )
+    return np.broadcast_to(hdf5.vector(header, "antenna_diameters", n_antennas, path), (n_antennas,)).astype(np.float64)
 
 
 def _delays(header: Any, path: Path) -> NDArray[np.int64] | None:

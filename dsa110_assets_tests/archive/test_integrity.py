@@ -180,9 +180,7 @@ def test_the_index_comes_back_from_the_sidecars(archive, engine_url, publish, tm
         for file in archive.root.glob("index.sqlite*"):
             file.unlink()
     else:
-        archive.index.write(
-            lambda c: [c.execute(sa.text(f"DROP TABLE {t.name} CASCADE")) for t in metadata.sorted_tables]
-        )
+        archive.index.write(lambda c: [c.execute(sa.text(f"DROP TABLE {t.name} CASCADE")) for t in metadata.sorted_tables])
     with pytest.raises(ConfigurationError, match="dsa110 archive reindex"):
         Archive(archive.root, engine_url).products()
     done = integrity.reindex(archive.root, engine_url)

@@ -151,5 +151,3 @@ def test_directories_of_any_name(tmp_path: Path, name: str, monkeypatch: pytest.
     monkeypatch.setattr(readonly, "may_write", lambda _: False)
     with Archive(tmp_path / name) as archive:
         assert archive.products() == []
-
-

@@ -100,10 +100,7 @@ def test_unusable_sets_stop_the_publication(archive, name, tables, mid, match):
 def test_a_rejected_set_makes_exactly_its_dependents_stale(archive, publish):
     tables = publish_tables(archive, "3C138", "3C48")
     sets = [f"{tables.id}/3C138", f"{tables.id}/3C48", f"{tables.id}/3C48"]
-    applied = [
-        publish("calibrated_ms", w, [tables], metadata={"caltable_set": s})
-        for w, s in zip(WINDOWS, sets, strict=True)
-    ]
+    applied = [publish("calibrated_ms", w, [tables], metadata={"caltable_set": s}) for w, s in zip(WINDOWS, sets, strict=True)]
     images = [publish("tile_image", w, [p]) for w, p in zip(WINDOWS, applied, strict=True)]
     mosaic = publish("hour_mosaic", "2026-01-25T22:00", images)
     other = publish("hour_mosaic", "2026-01-25T23:00", images[:1])

@@ -14,9 +14,7 @@ from dsa110_assets.thresholds import Thresholds
 
 MADE = {"settings": {}, "code_version": "1", "run_id": "run"}
 WINDOW, NIGHT = "2026-01-25T22:25", "2026-01-25"
-LIMITS = Thresholds(
-    superseded_days=10, retention_days={"measurement_set": 30, "calibrated_ms": 30, "subband_group": 1}
-)
+LIMITS = Thresholds(superseded_days=10, retention_days={"measurement_set": 30, "calibrated_ms": 30, "subband_group": 1})
 CONSUMERS = {"measurement_set": ["calibrated_ms"], "calibrated_ms": ["tile_image"]}
 LATER = datetime.now(UTC) + timedelta(days=31)
 
@@ -45,19 +43,13 @@ def test_only_old_finished_intermediate_products_go(archive, chain):
 
 
 def test_dry_run_removes_nothing_and_the_run_what_it_said(archive, chain):
-    said = {
-        d.product.id
-        for d in retention.retain(archive, LIMITS, CONSUMERS, dry_run=True, now=LATER)
-        if d.remove
-    }
+    said = {d.product.id for d in retention.retain(archive, LIMITS, CONSUMERS, dry_run=True, now=LATER) if d.remove}
     assert all(p.path.exists() for p in chain)
     retention.retain(archive, LIMITS, CONSUMERS, dry_run=False, now=LATER)
     assert {p.id for p in chain if not p.path.exists()} == said == {chain[1].id, chain[2].id}
     assert archive.current("measurement_set", WINDOW) is None
     assert archive.get(chain[1].id).removed
-    assert [n.product.id for n in archive.lineage(chain[3].id).walk() if n.product] == [
-        p.id for p in chain[::-1]
-    ]
+    assert [n.product.id for n in archive.lineage(chain[3].id).walk() if n.product] == [p.id for p in chain[::-1]]
     assert removed(archive) == set()
     assert archive.verify(archive.get(chain[1].id)) == []
 
@@ -123,9 +115,7 @@ def test_superseded_and_rejected_versions_go_sooner(archive, publish):
     assert removed(archive, moment - timedelta(days=2)) == set()
 
 
-def test_a_removal_killed_halfway_is_completed_and_survives_reindexing(
-    archive, engine_url, chain, monkeypatch
-):
+def test_a_removal_killed_halfway_is_completed_and_survives_reindexing(archive, engine_url, chain, monkeypatch):
     monkeypatch.setattr(retention.files, "remove_tree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         retention.remove(archive, chain[1])

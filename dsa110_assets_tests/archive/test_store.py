@@ -175,9 +175,7 @@ def test_unknown_inputs_and_ids_say_what_is_there(archive, publish):
 def test_find_by_id_directory_and_file(archive, publish, monkeypatch):
     image, catalogue = publish("tile_image"), publish("source_catalog", None)
     assert catalogue.path == archive.root / "source_catalog" / "v0001"
-    assert (
-        archive.find(image.id) == archive.find(image.path) == archive.find(image.path / "data.txt") == image
-    )
+    assert archive.find(image.id) == archive.find(image.path) == archive.find(image.path / "data.txt") == image
     assert archive.find(str(catalogue.path / "data.txt")) == catalogue
     monkeypatch.chdir(image.path)
     assert archive.find("data.txt") == image
@@ -211,10 +209,7 @@ def test_products_are_found_by_time(archive, publish):
 
 def test_lineage_reaches_the_files_and_dependents_come_back(archive, publish):
     with archive.publish("subband_group", WINDOW, [], **MADE) as draft:
-        entries = [
-            {"subband": s, "path": f"/inbox/sb{s:02d}.hdf5", "size_bytes": 9, "digest": f"d{s}"}
-            for s in (1, 0)
-        ]
+        entries = [{"subband": s, "path": f"/inbox/sb{s:02d}.hdf5", "size_bytes": 9, "digest": f"d{s}"} for s in (1, 0)]
         (draft.path / "manifest.json").write_text(json.dumps({"files": entries}))
     group = draft.product
     measured = publish("measurement_set", WINDOW, [group])
@@ -286,9 +281,7 @@ def test_changed_files_are_found(archive, publish):
     assert archive.verify(product) == []
     (product.path / "data.txt").write_text("trutH")
     assert "digest" in archive.verify(product)[0]
-    assert (
-        archive.current("tile_image", WINDOW, check=True) == product
-    )  # a size check cannot see a flipped bit
+    assert archive.current("tile_image", WINDOW, check=True) == product  # a size check cannot see a flipped bit
     (product.path / "data.txt").write_text("truth and more")
     assert "14 bytes, was published with 5" in archive.verify(product)[0]
     assert archive.current("tile_image", WINDOW, check=True) is None
@@ -413,8 +406,7 @@ def test_a_lost_connection_is_made_again(tmp_path, postgres_database):
         with admin.begin() as connection:
             connection.execute(
                 sa.text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
                 )
             )
         admin.dispose()

@@ -75,16 +75,9 @@ def _observation(
 
 def _gains(rng, n_times, frequencies, drift, max_delay_ns) -> NDArray[np.complex128]:  # type: ignore[no-untyped-def]
     x = np.linspace(-1, 1, frequencies.size)
-    amplitude = (
-        0.068
-        * rng.uniform(0.7, 1.3, (1, 117, 1, 2))
-        * (1 + 0.2 * rng.normal(size=(1, 117, 1, 2)) * x[:, None])
-    )
+    amplitude = 0.068 * rng.uniform(0.7, 1.3, (1, 117, 1, 2)) * (1 + 0.2 * rng.normal(size=(1, 117, 1, 2)) * x[:, None])
     delay = rng.uniform(-max_delay_ns, max_delay_ns, (1, 117, 1, 2)) * 1e-9
-    phase = (
-        rng.uniform(-np.pi, np.pi, (1, 117, 1, 2))
-        + 2 * np.pi * delay * (frequencies - frequencies.mean())[:, None]
-    )
+    phase = rng.uniform(-np.pi, np.pi, (1, 117, 1, 2)) + 2 * np.pi * delay * (frequencies - frequencies.mean())[:, None]
     t = np.arange(n_times)[:, None, None, None]
     turning = drift * rng.normal(size=(1, 117, 1, 2)) * t
     swelling = 1 + 0.2 * drift * rng.normal(size=(1, 117, 1, 2)) * t

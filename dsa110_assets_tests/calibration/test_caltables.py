@@ -81,9 +81,7 @@ def test_as_many_channels_as_the_telescope_has(night, tmp_path):
     _, ms, solution = night
     for n_chan in (768, 6144):
         few = solution.bandpass
-        wide = {
-            name: np.resize(getattr(few, name), (*few.values.shape[:2], n_chan, 2)) for name in ("values", "flags", "snr")
-        }
+        wide = {name: np.resize(getattr(few, name), (*few.values.shape[:2], n_chan, 2)) for name in ("values", "flags", "snr")}
         gains = replace(few, frequencies_hz=1.3e9 + 1e5 * np.arange(n_chan), **wide)
         caltables.write(gains, tmp_path / f"{n_chan}.cal", ms)
         back = caltables.read(tmp_path / f"{n_chan}.cal")
@@ -176,9 +174,7 @@ def test_refusals(night, tmp_path):
         caltables.read(tmp_path / "none.cal")
     with pytest.raises(BadDataError, match="B, G or K Jones"):
         caltables.read(ms)
-    renamed = replace(
-        solution.bandpass, antenna_names=tuple(f"a{n}" for n in solution.bandpass.antenna_names)
-    )
+    renamed = replace(solution.bandpass, antenna_names=tuple(f"a{n}" for n in solution.bandpass.antenna_names))
     with pytest.raises(BadDataError, match="other antennas"):
         caltables.write(renamed, tmp_path / "c.cal", ms)
 
@@ -191,11 +187,7 @@ def test_stock_applycal_agrees_with_ours(night, tmp_path):
     """
     obs, ms, solution = night
     for with_delays in (False, True):
-        tables = (
-            solution.tables
-            if with_delays
-            else solve(obs.vis, obs.model, replace(OPTIONS, solve_delays=False)).tables
-        )
+        tables = solution.tables if with_delays else solve(obs.vis, obs.model, replace(OPTIONS, solve_delays=False)).tables
         paths = [tmp_path / f"{gains.kind}-{with_delays}.cal" for gains in tables]
         for gains, path in zip(tables, paths, strict=True):
             caltables.write(gains, path, ms)

@@ -38,9 +38,7 @@ def simulated(tmp_path_factory):
     headers = [uvh5.read_header(path) for path in sorted(out.glob("*.hdf5"))]
     (group,) = grouping.group_headers(headers)
     vis = reader.read_group({s: header.path for s, header in group.files.items()}, 4)
-    (transit,) = transits.transits(
-        [source], vis.times_mjd[0], vis.times_mjd[-1], float(np.rad2deg(vis.pointing_dec_rad))
-    )
+    (transit,) = transits.transits([source], vis.times_mjd[0], vis.times_mjd[-1], float(np.rad2deg(vis.pointing_dec_rad)))
     return vis, truth, transit
 
 
@@ -62,9 +60,7 @@ def test_solved_transit_calibrates_the_data(simulated):
     """
     vis, truth, transit = simulated
     sky = sky_of(truth)
-    solution = night.calibrate_transit(
-        vis, sky, transit, SolveOptions(gain_solint_s=12.9, model_sources=1000)
-    )
+    solution = night.calibrate_transit(vis, sky, transit, SolveOptions(gain_solint_s=12.9, model_sources=1000))
     assert quality.problems(solution.report, Thresholds()) == []
     assert solution.report["anchor"] == f"VLA:{transit.calibrator.name}"
     assert solution.report["anchor_provisional"] is True
@@ -82,9 +78,7 @@ def test_solved_transit_calibrates_the_data(simulated):
 def test_dead_receptor_of_the_simulator_is_found(simulated):
     vis, truth, transit = simulated
     solution = night.calibrate_transit(vis, sky_of(truth), transit, SolveOptions())
-    assert solution.report["dead_receptor_names"] == [
-        f"{n}{p[0]}" for n, p in truth["bad_antennas"]["dead_receptors"]
-    ]
+    assert solution.report["dead_receptor_names"] == [f"{n}{p[0]}" for n, p in truth["bad_antennas"]["dead_receptors"]]
 
 
 def test_field_sources_matter(simulated):
@@ -130,9 +124,7 @@ def test_calibrator_is_not_counted_twice(simulated):
 def test_integrations_out_of_the_beam_are_left_out(simulated):
     """Integrations with less beam on the calibrator are not solved on; data without any are refused."""
     vis, truth, transit = simulated
-    response = night.beam_on(
-        vis, np.array([transit.calibrator.ra_deg]), np.array([transit.calibrator.dec_deg])
-    )[:, 0]
+    response = night.beam_on(vis, np.array([transit.calibrator.ra_deg]), np.array([transit.calibrator.dec_deg]))[:, 0]
     least = float(np.sort(response)[8])
     solution = night.calibrate_transit(vis, sky_of(truth), transit, SolveOptions(min_primary_beam=least))
     assert solution.report["integrations_used"] == 16

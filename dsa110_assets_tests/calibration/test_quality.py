@@ -71,9 +71,7 @@ def test_a_good_solution_passes(observation):
 def test_phase_scatter_ignores_absolute_phase(observation):
     """Absolute phases are uniform on the circle; what counts is how they turn within the transit."""
     still = assessed(observation(noise=0.001))["gain_phase_scatter_deg"]
-    turning = assessed(observation(noise=0.001, drift=0.3), SolveOptions(gain_solint_s=12.9))[
-        "gain_phase_scatter_deg"
-    ]
+    turning = assessed(observation(noise=0.001, drift=0.3), SolveOptions(gain_solint_s=12.9))["gain_phase_scatter_deg"]
     assert still < 1
     # turning by N(0, 0.3) rad per integration and receptor, less the reference's: sqrt 2 x 0.3 x 1.7 steps
     assert 20 < turning < 70

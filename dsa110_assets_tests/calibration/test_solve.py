@@ -36,9 +36,7 @@ def worst_error(obs, solution):
     return np.max(np.abs(referenced(found, solution.bandpass.refant)[:, ants] - truth) / np.abs(truth))
 
 
-@pytest.mark.parametrize(
-    ("drift", "options"), [(0.0, SolveOptions()), (0.05, PER_INTEGRATION), (0.6, PER_INTEGRATION)]
-)
+@pytest.mark.parametrize(("drift", "options"), [(0.0, SolveOptions()), (0.05, PER_INTEGRATION), (0.6, PER_INTEGRATION)])
 @pytest.mark.parametrize("sources", [((0.0, 0.0, 10.0),), FIELD])
 def test_noise_free_gains_and_residual(observation, drift, options, sources):
     """Gains to 1e-6 and DATA/applied = MODEL to 1e-5: E8. complex64 data limit both to about 3e-7."""
@@ -74,9 +72,7 @@ def test_flux_scale_transfers(observation):
     amplitude = np.abs(solution.bandpass.values[~solution.bandpass.flags])
     assert 0.03 < np.median(amplitude) < 0.12
     corrected = apply(target.vis, solution.tables)
-    np.testing.assert_allclose(
-        corrected.data, np.broadcast_to(target.model[..., None], corrected.data.shape), rtol=2e-5
-    )
+    np.testing.assert_allclose(corrected.data, np.broadcast_to(target.model[..., None], corrected.data.shape), rtol=2e-5)
 
 
 def test_gains_average_to_one(observation):
@@ -254,9 +250,7 @@ def test_dead_receptors_are_flagged(observation, how):
     else:
         shape = data[:, touched, :, 1].shape
         rng = np.random.default_rng(2)
-        data[:, touched, :, 1] = (
-            0.003 * (rng.normal(size=shape) + 1j * rng.normal(size=shape)) * (how == "noise")
-        )
+        data[:, touched, :, 1] = 0.003 * (rng.normal(size=shape) + 1j * rng.normal(size=shape)) * (how == "noise")
     solution = solve(replace(obs.vis, data=data, flags=flags), obs.model, SolveOptions())
     assert solution.report["dead_receptor_names"] == ["35Y"]
     assert solution.bandpass.flags[0, dead, :, 1].all()
@@ -328,9 +322,7 @@ def test_solutions_between_times(observation):
     gains, _ = product(late, solution)
     here, _ = product(obs.vis, solution)
     ants = obs.vis.active_antennas
-    np.testing.assert_allclose(
-        np.abs(gains[:-1, ants]), (np.abs(here[:-1, ants]) + np.abs(here[1:, ants])) / 2, rtol=1e-9
-    )
+    np.testing.assert_allclose(np.abs(gains[:-1, ants]), (np.abs(here[:-1, ants]) + np.abs(here[1:, ants])) / 2, rtol=1e-9)
     turn = np.angle(here[1:, ants] * here[:-1, ants].conj())
     np.testing.assert_allclose(np.angle(gains[:-1, ants] * here[:-1, ants].conj()), turn / 2, atol=1e-9)
     np.testing.assert_allclose(gains[-1, ants], here[-1, ants], rtol=1e-12)
@@ -359,14 +351,15 @@ def test_apply_weights_by_the_noise_and_honours_in_place(observation):
         variance = np.mean(np.abs(pull[:, part]) ** 2) / 2
         assert variance == pytest.approx(1, abs=4 * np.sqrt(2 / (2 * pull[:, part].size)) + 1e-3)
     deaf = replace(noisy, data=np.where(obs.vis.is_auto[:, None, None], 0, noisy.data))
-    np.testing.assert_allclose(apply(deaf, solution.tables).weights[:, cross], np.abs(
-        (noisy.data / np.where(corrected.data == 0, 1, corrected.data))[:, cross]) ** 2, rtol=1e-4)  # without autos: |g_i g_j|^2
+    np.testing.assert_allclose(
+        apply(deaf, solution.tables).weights[:, cross],
+        np.abs((noisy.data / np.where(corrected.data == 0, 1, corrected.data))[:, cross]) ** 2,
+        rtol=1e-4,
+    )  # without autos: |g_i g_j|^2
     obs = observation(noise=0.002)
     solution = solve(obs.vis, obs.model, SolveOptions())
     corrected = apply(obs.vis, solution.tables)
-    own = replace(
-        obs.vis, data=obs.vis.data.copy(), flags=obs.vis.flags.copy(), weights=obs.vis.weights.copy()
-    )
+    own = replace(obs.vis, data=obs.vis.data.copy(), flags=obs.vis.flags.copy(), weights=obs.vis.weights.copy())
     same = apply(own, solution.tables, in_place=True)
     assert same.data is own.data
     np.testing.assert_array_equal(same.data, corrected.data)

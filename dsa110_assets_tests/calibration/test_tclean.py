@@ -16,9 +16,7 @@ from dsa110_assets.imaging.tile import make_tile
 from dsa110_assets.telescope import astrometry
 from dsa110_assets.visibilities import measurement_set, phasing
 
-OPTIONS = ImagingOptions(
-    field_deg=1.0, pixel_arcsec=12.0, weighting="natural", auto_mask_sigma=5.0, clean_iterations=2000
-)
+OPTIONS = ImagingOptions(field_deg=1.0, pixel_arcsec=12.0, weighting="natural", auto_mask_sigma=5.0, clean_iterations=2000)
 FLUX_JY = 5.0
 
 
@@ -46,9 +44,7 @@ def test_same_sky_as_our_own_imager(observation, tmp_path):
     for tile in (theirs, ours):
         row, column = np.unravel_index(np.argmax(tile.image), tile.image.shape)
         found_ra, found_dec = WCS(tile.header).celestial.pixel_to_world_values(column, row)
-        away = astrometry.separation_deg(
-            ra, dec, math.radians(float(found_ra)), math.radians(float(found_dec))
-        )
+        away = astrometry.separation_deg(ra, dec, math.radians(float(found_ra)), math.radians(float(found_dec)))
         # the brightest pixel is within half a diagonal of the source, whatever the beam
         assert away < 0.75 * OPTIONS.pixel_arcsec / 3600
         assert tile.image.max() == pytest.approx(truth_jy, rel=0.03)

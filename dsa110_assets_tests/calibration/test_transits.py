@@ -56,9 +56,7 @@ def test_transits_of_a_night_are_complete_and_in_order():
     assert len(blazar) == 3
     np.testing.assert_allclose(np.diff([t.mjd for t in blazar]), 1 / 1.002737909350795, atol=0.05 * SECOND)
     source = blazar[0].calibrator
-    _, dec = astrometry.icrs_to_apparent_rad(
-        np.deg2rad(source.ra_deg), np.deg2rad(source.dec_deg), blazar[0].mjd
-    )
+    _, dec = astrometry.icrs_to_apparent_rad(np.deg2rad(source.ra_deg), np.deg2rad(source.dec_deg), blazar[0].mjd)
     assert blazar[0].dec_offset_deg == pytest.approx(np.rad2deg(float(dec)) - 16.27, abs=1e-9)
     assert blazar[0].primary_beam == pytest.approx(float(beam.power(abs(blazar[0].dec_offset_deg), 1.4e9)))
     for transit in found:

@@ -148,9 +148,7 @@ def test_missing_settings_name_the_variable(bare: Run, tmp_path: Path) -> None:
     assert list(tmp_path.glob("nowhere")) == []
 
 
-def test_faults_leave_their_traceback_in_the_log(
-    bare: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_faults_leave_their_traceback_in_the_log(bare: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dsa110_assets import analyst
 
     def broken() -> None:
@@ -308,9 +306,7 @@ def test_pinned_products_are_pinned(bare: Run, own: SmallArchive) -> None:
 def test_retention_rehearsal_changes_nothing(bare: Run, own: SmallArchive) -> None:
     (own.root / "thresholds.toml").write_text("[retention_days]\ntile_image = 0\n")
     rows = bare("archive", "retain", "--dry-run", "--json", on=own).json["decisions"]
-    assert {row["product_id"] for row in rows if row["remove"]} == {
-        i for i in own.products if "tile_image" in i
-    }
+    assert {row["product_id"] for row in rows if row["remove"]} == {i for i in own.products if "tile_image" in i}
     assert len(bare("products", "--json", on=own).json) == 29
     assert bare("archive", "retain", on=own).status == 0
     assert len(bare("products", "--json", on=own).json) == 25
@@ -322,9 +318,7 @@ def test_quarantined_files_are_listed_and_released(bare: Run, own: SmallArchive)
     path = own.inbox / "2026-01-26T23:00:00_sb00.hdf5"
     assert rows[0]["paths"] == [str(path)]
     files = bare("groups", "--json", on=own).json["files"]
-    assert {"path": str(path), "state": "quarantined"}.items() <= next(
-        f for f in files if f["path"] == str(path)
-    ).items()
+    assert {"path": str(path), "state": "quarantined"}.items() <= next(f for f in files if f["path"] == str(path)).items()
     done = bare("groups", "--release", path, on=own)
     assert (done.status, "the file is empty" in done.out) == (0, True)
     assert bare("status", "--json", on=own).json["quarantined"] == []

@@ -31,9 +31,7 @@ WINDOW = "2026-01-26T04:50"
 @pytest.mark.slow
 def test_from_simulation_to_a_measurement_set_in_pyuvdata(bare: Run, tmp_path: Path) -> None:
     inbox, root = tmp_path / "inbox", tmp_path / "archive"
-    done = bare(
-        "simulate", inbox, "--start", START, "--groups", "2", *SMALL, "--fault", "truncated:1:1", "--json"
-    )
+    done = bare("simulate", inbox, "--start", START, "--groups", "2", *SMALL, "--fault", "truncated:1:1", "--json")
     assert done.status == 0
     truth = json.loads((inbox / "truth.json").read_text())
     assert done.json["files"] == len(list(inbox.glob("*.hdf5"))) == 4
@@ -46,9 +44,7 @@ def test_from_simulation_to_a_measurement_set_in_pyuvdata(bare: Run, tmp_path: P
     assert [(row["observation"], row["state"]) for row in rows["groups"]] == [
         (WINDOW, "complete"), ("2026-01-26T04:55", "semi-complete"),
     ]  # fmt: skip
-    assert [Path(row["path"]).name for row in rows["files"]] == [
-        name for name in truth["groups"][1]["files"] if "_sb01" in name
-    ]
+    assert [Path(row["path"]).name for row in rows["files"]] == [name for name in truth["groups"][1]["files"] if "_sb01" in name]
     assert not root.exists()
 
     planned = bare("process", "--dry-run", "--through", "measurement_set", "--json", **settings)

@@ -25,9 +25,7 @@ def shell(
 ) -> tuple[int, str, str]:
     """Status and what came on the two streams, of a command with redirections as a shell has them."""
     given = {**os.environ, **small.environment, "XDG_STATE_HOME": str(tmp_path / "state"), **environment}
-    done = subprocess.run(
-        ["sh", "-c", f'exec "$@" {redirections}', "sh", *PROGRAM, *command], env=given, capture_output=True, timeout=300
-    )
+    done = subprocess.run(["sh", "-c", f'exec "$@" {redirections}', "sh", *PROGRAM, *command], env=given, capture_output=True, timeout=300)
     return done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1")
 
 

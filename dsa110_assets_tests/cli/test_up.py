@@ -49,9 +49,7 @@ def read_until(process: subprocess.Popen[bytes], word: str, within_s: float) -> 
     while word not in text:
         ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
         assert ready, f"no {word!r} in {within_s:.0f} s: {text}"
-        part = os.read(
-            process.stdout.fileno(), 65536
-        ).decode()  # what is there: no buffer that select cannot see
+        part = os.read(process.stdout.fileno(), 65536).decode()  # what is there: no buffer that select cannot see
         assert part, f"ended before {word!r}: {text}"
         text += part
     return text
@@ -72,9 +70,7 @@ def gone(pids: set[int]) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_up_starts_all_and_one_signal_ends_all(own: SmallArchive, number: signal.Signals) -> None:
     port, pages = free_port(), free_port()
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith(("DSA110_", "DAGSTER"))
-    }
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DSA110_", "DAGSTER"))}
     process = subprocess.Popen(
         [sys.executable, "-c", MAIN, "up", "--port", str(port), "--portal-port", str(pages)],
         env={**environment, **own.environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -86,14 +82,10 @@ def test_up_starts_all_and_one_signal_ends_all(own: SmallArchive, number: signal
         with urllib.request.urlopen(f"http://127.0.0.1:{pages}/api/status", timeout=60) as answer:
             assert json.load(answer)["products"]["tile_image"] == 4
         query = json.dumps({"query": LOCATIONS}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/graphql", query, {"content-type": "application/json"}
-        )
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", query, {"content-type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
             entries = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
-        assert entries == [
-            {"name": "dsa110_assets", "locationOrLoadError": {"__typename": "RepositoryLocation"}}
-        ]
+        assert entries == [{"name": "dsa110_assets", "locationOrLoadError": {"__typename": "RepositoryLocation"}}]
         assert (own.root / "dagster" / "dagster.yaml").is_file()
         family = descendants(process.pid)
         assert len(family) >= 4
@@ -113,9 +105,7 @@ def test_services_end_when_up_is_killed_outright(tmp_path: Path) -> None:
     """SIGKILL cannot be caught, but the kernel tells the children."""
     child = tmp_path / "child.py"
     child.write_text("import time; time.sleep(600)")
-    process = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, str(child), str(tmp_path / "log")], stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(child), str(tmp_path / "log")], stdout=subprocess.PIPE)
     try:
         read_until(process, "ready", STOP_S)
         family = descendants(process.pid)
@@ -133,9 +123,7 @@ def test_a_stubborn_grandchild_in_a_session_of_its_own_is_ended(tmp_path: Path) 
     child = tmp_path / "stubborn.py"
     child.write_text(STUBBORN)
     log = tmp_path / "log"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, str(child), str(log)], stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(child), str(log)], stdout=subprocess.PIPE)
     try:
         read_until(process, "ready", STOP_S)
         deadline = time.monotonic() + STOP_S

@@ -1,9 +1,9 @@
 """A small run of the 3C138 strip with planted faults, processed to its end, beside its truth. No tests in here.
 
-    outcome = run(tmp_path, ["deaf_antenna:3-:antenna=103"])
-    outcome.tiles      # one row per observation and isolated bright source: ratio = product over truth
-    outcome.rows       # the same of source_measurements, with the rows' quality bits
-    outcome.failed_checks
+outcome = run(tmp_path, ["deaf_antenna:3-:antenna=103"])
+outcome.tiles      # one row per observation and isolated bright source: ratio = product over truth
+outcome.rows       # the same of source_measurements, with the rows' quality bits
+outcome.failed_checks
 """
 
 from __future__ import annotations
@@ -195,9 +195,7 @@ def run(
     """
     from dsa110_assets import settings as configuration
 
-    options = SimulationOptions(
-        **{**SKY, "groups": groups, "nights": nights, "faults": tuple(map(parse_fault, faults)), **changes}
-    )
+    options = SimulationOptions(**{**SKY, "groups": groups, "nights": nights, "faults": tuple(map(parse_fault, faults)), **changes})
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("DSA110_") or n == "DAGSTER_HOME"]:
             patch.delenv(name)
@@ -225,9 +223,7 @@ def fitted_jy(image: fits.FitsImage, ra_deg: float, dec_deg: float) -> float:
     # steps on the sky, east and north, along the image's own axes
     east, north = ((v - at) * image.header[key] for v, at, key in ((columns, x, "CDELT1"), (rows, y, "CDELT2")))
     sin, cos = np.sin(np.deg2rad(image.beam.bpa_deg)), np.cos(np.deg2rad(image.beam.bpa_deg))
-    distance = np.hypot(
-        (east * sin + north * cos) / image.beam.bmaj_deg, (east * cos - north * sin) / image.beam.bmin_deg
-    )
+    distance = np.hypot((east * sin + north * cos) / image.beam.bmaj_deg, (east * cos - north * sin) / image.beam.bmin_deg)
     shape = np.where(distance < _CUT_BEAMS, np.exp(-4 * np.log(2) * distance**2), 0)
     pixels = image.data[rows, columns].astype(np.float64)
     return float(np.sum(pixels * shape) / np.sum(shape**2)) if np.all(np.isfinite(pixels)) else np.nan

@@ -161,9 +161,7 @@ def test_a_hung_child_is_killed_at_its_deadline(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(16)
-def test_what_hangs_twice_is_quarantined_and_comes_back_when_released(
-    inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_hangs_twice_is_quarantined_and_comes_back_when_released(inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage whose child never ends: killed, tried once more, then its observation is set aside with the reason."""
     one_group(inbox)
     settings = tiny_settings(inbox, tmp_path)

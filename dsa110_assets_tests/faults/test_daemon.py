@@ -61,9 +61,7 @@ def test_a_daemon_killed_in_a_storm_and_a_second_one_make_nothing_twice(tmp_path
         platform.until(lambda: platform.made("measurement_set", *KEYS), "every observation after the restart")
         record_figure(11, "catch-up of 3 small observations, start included [s]", round(time.monotonic() - restarted))
         platform.until(platform.idle, "every run has ended")
-        asked = Counter(
-            run.tags["dagster/partition"] for run in ingest_runs(platform) if run.status == dg.DagsterRunStatus.SUCCESS
-        )
+        asked = Counter(run.tags["dagster/partition"] for run in ingest_runs(platform) if run.status == dg.DagsterRunStatus.SUCCESS)
         duplicates = sum(asked.values()) - len(asked)
         record_figure(11, "duplicate runs", duplicates)
         assert set(asked) == set(KEYS)

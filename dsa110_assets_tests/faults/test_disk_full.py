@@ -62,9 +62,7 @@ def publish(archive: Archive, asset: str, partition: str | None, write: Callable
 
 
 @pytest.mark.row(3)
-def test_full_at_every_part_of_every_asset(
-    finished_run: tuple[Settings, ProcessReport], engine_url: str | None, small_disk: Path
-) -> None:
+def test_full_at_every_part_of_every_asset(finished_run: tuple[Settings, ProcessReport], engine_url: str | None, small_disk: Path) -> None:
     """The disk fills up while the product is written. The index is on it with SQLite, elsewhere with PostgreSQL."""
     original = Archive(finished_run[0].archive)
     failed = harmed = 0

@@ -34,9 +34,7 @@ CENTRES = [(359.9, 16.0), (0.1, 16.0)]
 SOURCES = [(359.95, 16.02, 1.0), (0.02, 15.9, 0.5), (0.2, 16.1, 0.8), (359.8, 15.95, 0.6)]
 NOISE_JY = 1e-3
 OPTIONS = PhotometryOptions()
-CATALOGUE = pd.DataFrame(
-    {"source_id": [f"S{k}" for k in range(4)], "ra_deg": [s[0] for s in SOURCES], "dec_deg": [s[1] for s in SOURCES]}
-)
+CATALOGUE = pd.DataFrame({"source_id": [f"S{k}" for k in range(4)], "ra_deg": [s[0] for s in SOURCES], "dec_deg": [s[1] for s in SOURCES]})
 TRUE_JY = {f"S{k}": source[2] for k, source in enumerate(SOURCES)}
 TOLERANCE_JY = 6e-3
 """5 sigma of 1.2e-3 Jy, the error of a flux from one tile of 1e-3 Jy noise here."""

@@ -108,9 +108,7 @@ def test_doctor_finds_it_first(no_locks: Path, platform: dict[str, str], which: 
     [(errno.ENOLCK, TransientError), (errno.EIO, TransientError), (errno.ESTALE, TransientError), (errno.EOPNOTSUPP, ConfigurationError),
      (errno.ENOSYS, ConfigurationError), (errno.EINVAL, ConfigurationError)],
 )  # fmt: skip
-def test_every_lock_of_ours_ends_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
-) -> None:
+def test_every_lock_of_ours_ends_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]) -> None:
     """Retried where it may pass, stopped where it will not; and no descriptor stays open."""
     (tmp_path / claims.DIRECTORY).mkdir()
     (tmp_path / claims.DIRECTORY / "dead").touch()
@@ -135,9 +133,7 @@ def test_every_lock_of_ours_ends_in_a_sentence(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EACCES, errno.ENOLCK, errno.ENOENT])
-def test_a_failing_file_server_says_nothing_about_the_data(
-    platform: dict[str, str], monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_a_failing_file_server_says_nothing_about_the_data(platform: dict[str, str], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     path = next(Path(platform["DSA110_INBOX"]).glob("*.hdf5"))
 
     def refuse(*_: object, **__: object) -> None:

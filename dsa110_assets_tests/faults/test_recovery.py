@@ -181,5 +181,3 @@ def test_the_backup_holds_dagsters_postgres(tmp_path: Path, postgres_database: s
     backup.restore(made.path, tmp_path / "archive", dagster=where)
     with dg.DagsterInstance.from_config(str(home)) as dagster:
         assert dagster.get_materialized_partitions(dg.AssetKey("tile_image")) == {"2026-01-25T22:25"}
-
-

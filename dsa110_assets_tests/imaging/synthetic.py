@@ -75,9 +75,7 @@ def observe(
     )
 
 
-def direct_phase(
-    uvw_m: NDArray[np.float64], frequencies_hz: NDArray[np.float64], l: float, m: float, n: float
-) -> NDArray[np.complex128]:
+def direct_phase(uvw_m: NDArray[np.float64], frequencies_hz: NDArray[np.float64], l: float, m: float, n: float) -> NDArray[np.complex128]:
     """exp[+2 pi i nu/c (u l + v m + w (n - 1))] for uvw (..., 3): shape (..., channel)."""
     path = uvw_m @ np.array([l, m, n - 1])
     return np.exp(2j * np.pi * path[..., None] * frequencies_hz / speed_of_light)

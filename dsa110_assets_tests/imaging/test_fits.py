@@ -76,9 +76,7 @@ def test_the_source_is_where_astropy_reads_it(written: dict[str, Path]) -> None:
 
 
 def test_the_corrected_image_is_blank_where_the_beam_is_low(written: dict[str, Path]) -> None:
-    image, corrected, beam = (
-        read_image(written[name]).data for name in ("image.fits", "image-pb.fits", "primary-beam.fits")
-    )
+    image, corrected, beam = (read_image(written[name]).data for name in ("image.fits", "image-pb.fits", "primary-beam.fits"))
     low = beam < 0.5
     assert low.any()
     assert np.all(np.isnan(corrected[low]))
@@ -122,9 +120,7 @@ def test_one_blank_pixel_stays_blank(written: dict[str, Path]) -> None:
 
 def test_images_of_four_axes_read_as_two(written: dict[str, Path]) -> None:
     data = read_image(written["image.fits"]).data
-    spoilt = _spoil(
-        written["image.fits"], data=data[None, None], CTYPE3="FREQ", CTYPE4="STOKES", CRVAL3=1.4e9
-    )
+    spoilt = _spoil(written["image.fits"], data=data[None, None], CTYPE3="FREQ", CTYPE4="STOKES", CRVAL3=1.4e9)
     back = read_image(spoilt)
     assert back.data.shape == data.shape
     assert WCS(back.header).naxis == 2

@@ -29,9 +29,7 @@ def _phase(uvw: np.ndarray, pixel_rad: float) -> np.ndarray:
 
 @pytest.mark.parametrize(("field_deg", "w_lambda"), [(4.0, 700.0), (4.0, 90.0), (4.0, 20.0), (4.0, 0.0), (20.0, 700.0)])
 @pytest.mark.parametrize("epsilon", [1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8])
-def test_image_and_visibilities_agree_with_the_direct_transform_to_epsilon(
-    epsilon: float, field_deg: float, w_lambda: float
-) -> None:
+def test_image_and_visibilities_agree_with_the_direct_transform_to_epsilon(epsilon: float, field_deg: float, w_lambda: float) -> None:
     uvw = _uvw(w_lambda=w_lambda)
     pixel_rad = np.deg2rad(field_deg) / N_PIXELS
     rng = np.random.default_rng(5)

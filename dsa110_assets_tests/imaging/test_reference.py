@@ -17,9 +17,7 @@ SOURCES = [(0.1, 16.1, 1.0), (359.8, 15.8, 2.0), (359.9, 16.3, 0.5)]
 
 def _sky(scale: float = 1.0, shift_deg: float = 0.0) -> SkyModel:
     ra, dec, flux = np.array(SOURCES).T
-    return SkyModel(
-        ("a", "b", "c"), np.deg2rad(ra), np.deg2rad(dec + shift_deg), flux * scale, np.zeros(3), 1.4e9
-    )
+    return SkyModel(("a", "b", "c"), np.deg2rad(ra), np.deg2rad(dec + shift_deg), flux * scale, np.zeros(3), 1.4e9)
 
 
 @pytest.mark.parametrize(("scale", "shift_deg"), [(1.0, 0.0), (0.8, 0.0), (1.0, 5 / 3600)])

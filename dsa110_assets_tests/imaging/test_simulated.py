@@ -32,9 +32,7 @@ def test_a_simulated_group_images_to_its_sky(tmp_path: Path, start: str) -> None
         "rfi_tones": 0,
         "rfi_bursts": 0.0,
     }
-    common = dict(
-        start=start, groups=1, antennas=24, channels=8, dead_antennas=0, dead_receptors=0, **plain, **quiet
-    )
+    common = dict(start=start, groups=1, antennas=24, channels=8, dead_antennas=0, dead_receptors=0, **plain, **quiet)
     empty = SimulationOptions(**common)
     mid = datetime_to_mjd(parse_key(start[:16])) + GROUP_S / 2 / 86400
     ra, dec = np.rad2deg(astrometry.meridian_icrs_rad([mid], np.deg2rad(empty.dec_deg))[0])

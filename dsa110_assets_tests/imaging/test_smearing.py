@@ -32,9 +32,7 @@ def test_the_share_left_is_that_of_numerical_averages(east: float, north: float,
     place = astrometry.lmn(*position_rad(vis.phase_centres_rad[0], east, north), vis.phase_centres_rad[0])
     expected = np.exp(2j * np.pi * (stokes.uvw @ (np.array(place) - [0, 0, 1])))
     literal = float(np.sum(weights * (stokes.data * expected.conj()).real) / np.sum(weights, dtype=np.float64))
-    column, row = WCS(header).celestial.world_to_pixel_values(
-        *np.rad2deg(position_rad(vis.phase_centres_rad[0], east, north))
-    )
+    column, row = WCS(header).celestial.world_to_pixel_values(*np.rad2deg(position_rad(vis.phase_centres_rad[0], east, north)))
     at = ours[int(np.rint(row)), int(np.rint(column))]
     # a pixel is 1.9 minutes of arc: half of one moves a loss of 3 % at 1.4 degrees by a fiftieth of it
     tolerance = 2e-3

@@ -111,10 +111,7 @@ def test_noise_is_what_the_radiometer_says(weighting: str) -> None:
 def test_noise_falls_with_the_root_of_the_integrations() -> None:
     """Trap 22: were only one integration imaged, these would be equal."""
     rms = [
-        make_tile(
-            observe([], n_times=n, noise_jy=2.0), replace(STATIC, weighting="natural", clean_iterations=0)
-        ).rms_jy
-        for n in (2, 18)
+        make_tile(observe([], n_times=n, noise_jy=2.0), replace(STATIC, weighting="natural", clean_iterations=0)).rms_jy for n in (2, 18)
     ]
     assert rms[0] / rms[1] == pytest.approx(3.0, rel=0.1)
 
@@ -122,9 +119,7 @@ def test_noise_falls_with_the_root_of_the_integrations() -> None:
 def test_the_common_scale_of_weights_does_not_matter() -> None:
     vis = observe([(0.2, 0.3, 1.0)], n_times=4, noise_jy=1.0)
     one = make_tile(vis, replace(STATIC, clean_iterations=0))
-    other = make_tile(
-        replace(vis, weights=vis.weights * np.float32(256)), replace(STATIC, clean_iterations=0)
-    )
+    other = make_tile(replace(vis, weights=vis.weights * np.float32(256)), replace(STATIC, clean_iterations=0))
     np.testing.assert_allclose(other.image, one.image, atol=1e-5)
     assert other.figures["radiometer_jy"] == pytest.approx(one.figures["radiometer_jy"], rel=1e-5)
 
@@ -207,9 +202,7 @@ def test_multiscale_recovers_an_extended_source() -> None:
     # a circular Gaussian of 3 arcmin: its visibility is the point's times exp(-2 pi^2 sigma^2 |uv|^2)
     sigma = np.deg2rad(3 / 60) / np.sqrt(8 * np.log(2))
     uv2 = np.sum(vis.uvw_m[..., :2] ** 2, axis=-1)[..., None] * (vis.frequencies_hz / 299792458.0) ** 2
-    blurred = replace(
-        vis, data=(vis.data * np.exp(-2 * np.pi**2 * sigma**2 * uv2)[..., None]).astype(np.complex64)
-    )
+    blurred = replace(vis, data=(vis.data * np.exp(-2 * np.pi**2 * sigma**2 * uv2)[..., None]).astype(np.complex64))
     tile = make_tile(blurred, replace(STATIC, deconvolver="radler-multiscale", weighting="natural"))
     centre, radius = tile.model.shape[0] // 2, round(6 / 60 / tile.header["CDELT2"])
     rows, columns = np.indices(tile.model.shape)

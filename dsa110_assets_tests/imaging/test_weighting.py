@@ -36,15 +36,11 @@ def _literal(vis: Visibilities, scheme: str, robust: float) -> np.ndarray:
         keys.append((int(np.floor(u + 0.5)), int(np.floor(v + 0.5))))
         cells[keys[-1]] = cells.get(keys[-1], 0.0) + float(weight)
     f2 = (5 * 10**-robust) ** 2 / (sum(w * w for w in cells.values()) / sum(cells.values()))
-    factor = {
-        key: {"natural": 1.0, "uniform": 1 / weight, "briggs": 1 / (1 + weight * f2)}[scheme] for key, weight in cells.items()
-    }
+    factor = {key: {"natural": 1.0, "uniform": 1 / weight, "briggs": 1 / (1 + weight * f2)}[scheme] for key, weight in cells.items()}
     return np.array([weight * factor[key] for weight, key in zip(stokes.weights, keys, strict=True)])
 
 
-@pytest.mark.parametrize(
-    ("scheme", "robust"), [("natural", 0), ("uniform", 0), ("briggs", 0.5), ("briggs", -1)]
-)
+@pytest.mark.parametrize(("scheme", "robust"), [("natural", 0), ("uniform", 0), ("briggs", 0.5), ("briggs", -1)])
 def test_weights_follow_the_definition(noise: Visibilities, scheme: str, robust: float) -> None:
     ours = imaging_weights(stokes_i(noise), scheme, robust, FIELD_RAD).weights  # type: ignore[arg-type]
     # float32 weights: relative rounding of a few 1e-7 in each factor
@@ -56,9 +52,7 @@ def test_a_scaling_of_all_weights_changes_nothing(noise: Visibilities, scheme: s
     one = imaging_weights(stokes_i(noise), scheme, 0.5, FIELD_RAD)  # type: ignore[arg-type]
     scaled = replace(noise, weights=noise.weights * np.float32(1e4))
     other = imaging_weights(stokes_i(scaled), scheme, 0.5, FIELD_RAD)  # type: ignore[arg-type]
-    np.testing.assert_allclose(
-        other.weights / other.weights.sum(), one.weights / one.weights.sum(), rtol=1e-5
-    )
+    np.testing.assert_allclose(other.weights / other.weights.sum(), one.weights / one.weights.sum(), rtol=1e-5)
     assert other.noise_jy == pytest.approx(one.noise_jy, rel=1e-5)
 
 

@@ -69,9 +69,7 @@ def test_parts_of_an_image_add_up_to_it(tmp_path: Path) -> None:
         part = whole.copy()
         part["CRPIX1"] -= x
         part["CRPIX2"] -= y
-        tile = TileInput(
-            tmp_path / f"i{number}", tmp_path / f"p{number}", 1.0 + number, f"t{number}", float(number)
-        )
+        tile = TileInput(tmp_path / f"i{number}", tmp_path / f"p{number}", 1.0 + number, f"t{number}", float(number))
         write_image(data[y : y + 220, x : x + 220], part, tile.image_path)
         write_image(np.ones((220, 220)), part, tile.primary_beam_path)
         tiles.append(tile)
@@ -138,9 +136,7 @@ def test_zero_hours_is_nowhere_special(tmp_path: Path, shift_deg: float) -> None
     moved_sources = [((ra + shift_deg) % 360, dec, flux) for ra, dec, flux in SOURCES]
     other = coadd(make_tiles(rotated, moved_centres, moved_sources))
     assert other.image.shape == one.image.shape
-    assert (other.header["CRVAL1"] - one.header["CRVAL1"] - shift_deg + 180) % 360 - 180 == pytest.approx(
-        0, abs=1e-9
-    )
+    assert (other.header["CRVAL1"] - one.header["CRVAL1"] - shift_deg + 180) % 360 - 180 == pytest.approx(0, abs=1e-9)
     np.testing.assert_allclose(np.nan_to_num(other.image), np.nan_to_num(one.image), atol=2e-4)
 
 
@@ -306,9 +302,7 @@ def test_the_grid_covers_all_and_keeps_scale() -> None:
         x, y = wcs.wcs_world2pix(*WCS(header).wcs_pix2world([0, 599, 0, 599], [0, 0, 599, 599], 0), 0)
         assert np.all((x >= 0) & (x < grid["NAXIS1"]) & (y >= 0) & (y < grid["NAXIS2"]))
     # no cos(dec) lost: the strip is 19.5 deg of RA at dec 54.6, not 19.5 deg of arc
-    assert grid["NAXIS1"] * PIXEL_DEG == pytest.approx(
-        19.5 * np.cos(np.deg2rad(54.573)) + 600 * PIXEL_DEG, rel=0.03
-    )
+    assert grid["NAXIS1"] * PIXEL_DEG == pytest.approx(19.5 * np.cos(np.deg2rad(54.573)) + 600 * PIXEL_DEG, rel=0.03)
     area = WCS(grid).proj_plane_pixel_area().to_value("deg2")
     assert area == pytest.approx(PIXEL_DEG**2, rel=1e-6)
 
@@ -357,9 +351,7 @@ def test_blank_pixels_stay_out(tmp_path: Path) -> None:
 
 
 def test_a_mosaic_on_disk_reads_back(tmp_path: Path) -> None:
-    mosaic = coadd(
-        make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.01] * 3), options=CoaddOptions(threads=1)
-    )
+    mosaic = coadd(make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.01] * 3), options=CoaddOptions(threads=1))
     out = tmp_path / "out"
     out.mkdir()
     written = write_mosaic(mosaic, out, {"PRODUCT": "hour_mosaic-1"})

@@ -38,9 +38,7 @@ def test_why_nothing_was_made_is_on_the_assets_page_and_in_the_list_of_runs(
 ) -> None:
     with dg.DagsterInstance.ephemeral() as dagster:
         job = graph.over(Platform(settings)).resolve_implicit_global_asset_job_def()
-        done = job.execute_in_process(
-            run_config=QUIET, instance=dagster, partition_key=key, asset_selection=[dg.AssetKey(asset)]
-        )
+        done = job.execute_in_process(run_config=QUIET, instance=dagster, partition_key=key, asset_selection=[dg.AssetKey(asset)])
         assert done.success  # nothing to do is no failure
         (told,) = [e.asset_observation_data.asset_observation for e in done.all_events if e.event_type_value == "ASSET_OBSERVATION"]
         assert (told.asset_key, told.partition) == (dg.AssetKey(asset), key)

@@ -118,9 +118,7 @@ def test_a_stage_that_does_not_fit_on_the_disk_does_not_start(settings: Settings
         pass
 
 
-def test_a_full_disk_is_told_by_process_and_work_resumes(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told_by_process_and_work_resumes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retried, then failed with its class; nothing half made; the next run, with room, makes it."""
     monkeypatch.setitem(policy.TREATMENTS, ResourceError, policy.Treatment(max_retries=1, wait_s=0.01))
     with monkeypatch.context() as full:

@@ -72,9 +72,7 @@ class Sky:
 
     def correlated_noise(self, rng, rms, correlation_beams=1.0):
         """Gaussian noise whose autocorrelation is the beam's shape scaled by `correlation_beams`; cyclic."""
-        kernel = self.gaussian(
-            self.shape[1] // 2, self.shape[0] // 2, *(np.array(self.beam_arcsec) * correlation_beams)
-        )
+        kernel = self.gaussian(self.shape[1] // 2, self.shape[0] // 2, *(np.array(self.beam_arcsec) * correlation_beams))
         power = np.abs(np.fft.fft2(np.fft.ifftshift(kernel)).real)
         field = np.fft.ifft2(np.fft.fft2(rng.standard_normal(self.shape)) * np.sqrt(power)).real
         return rms * field / np.sqrt(power.mean())

@@ -112,9 +112,7 @@ def test_noise_alone_gives_hardly_a_detection(make_sky) -> None:
     found = 0
     for _ in range(20):
         sky = make_sky((512, 512))
-        found += len(
-            find_sources(sky.correlated_noise(rng, 1e-3), np.full(sky.shape, 1e-3), sky.header, OPTIONS)
-        )
+        found += len(find_sources(sky.correlated_noise(rng, 1e-3), np.full(sky.shape, 1e-3), sky.header, OPTIONS))
     assert found <= 3
 
 
@@ -130,9 +128,7 @@ def test_missing_pixels_and_an_empty_image(make_sky) -> None:
     edge = out["ra_deg"].to_numpy() > 150.05
     assert out["quality"][edge].iloc[0] & Quality.EDGE
     assert out["quality"][~edge].iloc[0] == 0
-    empty = find_sources(
-        np.full((64, 64), np.nan), np.full((64, 64), np.nan), make_sky((64, 64)).header, OPTIONS
-    )
+    empty = find_sources(np.full((64, 64), np.nan), np.full((64, 64), np.nan), make_sky((64, 64)).header, OPTIONS)
     assert empty.empty
     assert tuple(empty.columns) == COLUMNS
 

@@ -31,9 +31,7 @@ def nights(seed, sources, epochs, fraction=0.01, gain_sd=0.05, rms=0.005, change
     tables = []
     for e in range(epochs):
         true = flux * np.array([(change or {}).get((k, e), 1.0) for k in range(sources)])
-        seen = gains[e] * true * (1 + fraction * rng.standard_normal(sources)) + rms * rng.standard_normal(
-            sources
-        )
+        seen = gains[e] * true * (1 + fraction * rng.standard_normal(sources)) + rms * rng.standard_normal(sources)
         day = pd.Timestamp("2026-01-01") + pd.Timedelta(days=e)
         tables.append(
             pd.DataFrame(
@@ -158,9 +156,7 @@ def test_own_correction_is_exactly_that_of_the_others() -> None:
     bright = rows.groupby("source_id")["flux_jy"].median().idxmax()
     changed = rows.copy()
     changed.loc[(rows["source_id"] == bright) & (rows["epoch"] == epoch), "flux_jy"] *= 1.2
-    before, after = (
-        light_curves_of(r).set_index(["source_id", "epoch"])["correction"] for r in (rows, changed)
-    )
+    before, after = (light_curves_of(r).set_index(["source_id", "epoch"])["correction"] for r in (rows, changed))
     assert after[(bright, epoch)] == pytest.approx(before[(bright, epoch)], rel=1e-3)
     assert name in before.index.get_level_values(0)
 
@@ -255,9 +251,7 @@ def test_missing_fluxes_and_limits_pass_through() -> None:
     out = light_curves_of(rows)
     assert out["flux_jy"].isna().sum() == 1
     faint = out[~out["detected"] & out["flux_jy"].notna()]
-    np.testing.assert_allclose(
-        faint["limit_jy"], 0.025 / faint["correction"] * out.attrs["error_scale"], rtol=1e-12
-    )
+    np.testing.assert_allclose(faint["limit_jy"], 0.025 / faint["correction"] * out.attrs["error_scale"], rtol=1e-12)
 
 
 def spoilt(rows: pd.DataFrame, epoch: int, spread: float, noise: float, seed: int = 5) -> pd.DataFrame:
@@ -305,9 +299,7 @@ def test_suspect_rows_normalise_nothing() -> None:
     """A third of the sources 30 % low in one epoch, all of them marked: the epoch's correction is that of the others."""
     rows, _, _ = nights(11, 90, 8, gain_sd=0.0)
     low = (rows["mjd"] == 61041.9 + 3 * 0.99727) & (rows["source_id"] < "s00030")
-    rows = rows.assign(
-        flux_jy=np.where(low, 0.7 * rows["flux_jy"], rows["flux_jy"]), quality=np.where(low, int(Quality.TILE_SUSPECT), 0)
-    )
+    rows = rows.assign(flux_jy=np.where(low, 0.7 * rows["flux_jy"], rows["flux_jy"]), quality=np.where(low, int(Quality.TILE_SUSPECT), 0))
     table = corrections_of(rows).epochs
     assert table["correction"].iloc[3] == pytest.approx(1, abs=4 * table["correction_err"].iloc[3])
 

@@ -66,9 +66,7 @@ def test_error_is_the_exact_one_for_this_noise(make_sky) -> None:
     k, px, py = kernel[inside], x[inside], y[inside]
     wide = make_sky((161, 161)).gaussian(80, 80)
     rho = wide[py[:, None] - py + 80, px[:, None] - px + 80]
-    assert out["flux_err_jy"][0] / out["rms_jy"][0] == pytest.approx(
-        np.sqrt(k @ rho @ k) / np.sum(k**2), rel=0.04
-    )
+    assert out["flux_err_jy"][0] / out["rms_jy"][0] == pytest.approx(np.sqrt(k @ rho @ k) / np.sum(k**2), rel=0.04)
 
 
 def test_noise_free_flux_is_exact_at_any_sub_pixel_phase(make_sky) -> None:
@@ -115,9 +113,7 @@ def test_blends_are_solved_together(make_sky, separation) -> None:
     together = measure_forced(image, np.full(image.shape, 1e-3), sky.header, frame(*sky.world(x, y)), options)
     np.testing.assert_allclose(together["flux_jy"], flux, atol=2e-3)
     assert all("BLENDED" in decode(q) for q in together["quality"])
-    alone = measure_forced(
-        image, np.full(image.shape, 1e-3), sky.header, frame(*sky.world(x[1:], y[1:])), options
-    )
+    alone = measure_forced(image, np.full(image.shape, 1e-3), sky.header, frame(*sky.world(x[1:], y[1:])), options)
     assert alone["flux_jy"][0] > 1.03 * flux[1]
 
 
@@ -165,9 +161,7 @@ def test_sources_on_both_sides_of_ra_zero(make_sky, dec) -> None:
         ra, sources_dec = sky.world(x, y)
         assert centre or (ra.min() < 0.3 and ra.max() > 359.7)
         shuffled = rng.permutation(ra.size)
-        out = measure_forced(
-            image, np.full(image.shape, 1e-3), sky.header, frame(ra[shuffled], sources_dec[shuffled]), OPTIONS
-        )
+        out = measure_forced(image, np.full(image.shape, 1e-3), sky.header, frame(ra[shuffled], sources_dec[shuffled]), OPTIONS)
         fluxes.append(out["flux_jy"].to_numpy()[np.argsort(shuffled)])
     np.testing.assert_allclose(fluxes[0], fluxes[1], atol=1e-5)
     # At dec 71.6 local north turns by 0.2 deg / cos(dec) * sin(dec) = 0.6 deg across the field, the

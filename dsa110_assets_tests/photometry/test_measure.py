@@ -92,9 +92,7 @@ def test_names_are_stable_when_discoveries_are_passed_on(night) -> None:
         out = measure_mosaic(*write(seed), known, OPTIONS, f"n{seed}", 61000.0 + seed, f"m{seed}")
         fresh = out[out["kind"] == "blind"]
         names |= set(out["source_id"][out["source_id"].str.startswith("DSA_J")])
-        known = pd.concat(
-            [known, fresh[["source_id", "ra_deg", "dec_deg", "ra_err_arcsec", "dec_err_arcsec"]]]
-        )
+        known = pd.concat([known, fresh[["source_id", "ra_deg", "dec_deg", "ra_err_arcsec", "dec_err_arcsec"]]])
     assert len(names) == 2
 
 
@@ -133,7 +131,5 @@ def test_unreadable_files_are_bad_data(night, tmp_path) -> None:
 def test_frequency_and_catalogue_flux() -> None:
     header = fits.Header({"NAXIS": 4, "CTYPE3": "FREQ", "CRVAL3": 1.4e9, "RESTFRQ": 1.3e9})
     assert frequency_hz(header) == 1.4e9
-    table = pd.DataFrame(
-        {"flux_jy": [1.0, 2.0, np.nan], "frequency_hz": [0.7e9, np.nan, 1e9], "spectral_index": [-1.0, 0, 0]}
-    )
+    table = pd.DataFrame({"flux_jy": [1.0, 2.0, np.nan], "frequency_hz": [0.7e9, np.nan, 1e9], "spectral_index": [-1.0, 0, 0]})
     np.testing.assert_allclose(catalogue_flux_jy(table, 1.4e9), [0.5, 2.0, np.nan])

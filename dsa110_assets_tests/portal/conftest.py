@@ -38,9 +38,7 @@ class Answer:
 Get = Callable[..., Answer]
 
 
-def ask(
-    app: ASGIApp, url: str, method: str = "GET", host: str = "localhost", headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> Answer:
+def ask(app: ASGIApp, url: str, method: str = "GET", host: str = "localhost", headers: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
     """One request through the whole application, as a server hands it over: with the path unquoted."""
     parts = urlsplit(url)
     scope = {

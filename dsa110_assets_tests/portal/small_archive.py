@@ -58,9 +58,7 @@ def build(directory: Path) -> SmallArchive:
         measurements: list[Product] = []
         for night in NIGHTS:
             hour = _observations(publisher, inbox, night)
-            measured = publisher.table(
-                "source_measurements", night + HOUR, (hour, catalogue), _points([night])
-            )
+            measured = publisher.table("source_measurements", night + HOUR, (hour, catalogue), _points([night]))
             measurements.append(measured)
             past = [key for key in NIGHTS if key <= night]
             curves = publisher.table("light_curves", night, measurements, _points(past))
@@ -99,9 +97,7 @@ def _observations(publisher: _Publisher, inbox: Path, night: str) -> Product:
     for suffix in OBSERVATIONS:
         key = night + suffix
         group = publisher.publish("subband_group", key, (), _manifest(inbox, key), pointing_dec_deg=DEC_DEG)
-        ms = publisher.publish(
-            "measurement_set", key, (group,), _directory("measurement_set.ms"), flag_fraction=FLAGGED
-        )
+        ms = publisher.publish("measurement_set", key, (group,), _directory("measurement_set.ms"), flag_fraction=FLAGGED)
         if tables is None:
             tables = publisher.publish("caltables", night, (ms,), _tables(key))
         calibrated = publisher.publish(
@@ -192,10 +188,7 @@ def _image(name: str) -> Any:
 
 
 def _catalogue() -> pd.DataFrame:
-    rows = [
-        {"source_id": name, "ra_deg": ra, "dec_deg": dec, "flux_jy": flux}
-        for name, (ra, dec, flux) in SOURCES.items()
-    ]
+    rows = [{"source_id": name, "ra_deg": ra, "dec_deg": dec, "flux_jy": flux} for name, (ra, dec, flux) in SOURCES.items()]
     return pd.DataFrame(rows)
 
 
@@ -231,8 +224,6 @@ def _candidates() -> pd.DataFrame:
 
 def _report(publisher: _Publisher, night: str, curves: Product) -> None:
     def write(draft: Any) -> None:
-        (draft.path / "report.html").write_text(
-            f"<!doctype html><title>{night}</title><h1>Night {night}</h1>"
-        )
+        (draft.path / "report.html").write_text(f"<!doctype html><title>{night}</title><h1>Night {night}</h1>")
 
     publisher.publish("night_report", night, (curves,), write)

@@ -36,9 +36,7 @@ def test_only_files_inside_a_product_are_served(get: Get, name: str) -> None:
     assert b"root:" not in answer.body
 
 
-@pytest.mark.parametrize(
-    "product", ["..", "tile_image-20260125T2205-v1%2f..", "tile_image", "archive.json", "%00"]
-)
+@pytest.mark.parametrize("product", ["..", "tile_image-20260125T2205-v1%2f..", "tile_image", "archive.json", "%00"])
 def test_only_products_have_files(get: Get, product: str) -> None:
     assert get(f"/files/{product}/image.fits").status in (400, 404)
 

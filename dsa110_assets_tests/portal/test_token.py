@@ -101,7 +101,7 @@ def test_only_loopback_goes_without_the_token() -> None:
     assert "others reach 0.0.0.0" in done.stderr
 
 
-LAUNCH = "mutation { terminateRuns(runIds: [\"x\"]) { __typename ... on TerminateRunsResult { terminateRunResults { __typename } } } }"
+LAUNCH = 'mutation { terminateRuns(runIds: ["x"]) { __typename ... on TerminateRunsResult { terminateRunResults { __typename } } } }'
 
 
 @pytest.mark.slow

@@ -95,10 +95,7 @@ def test_drifted_gains_are_those_of_the_truth_and_normal(written: Written) -> No
     clean, faulty = written(NOISY), written(NOISY, "gain_drift:*:amplitude=0.1,phase_deg=30")
     (fault,) = faulty.truth["faults"]
     n = clean.frequencies_hz.size
-    drift = {
-        e["antenna"]: np.tile(np.exp(np.array(e["ln_amplitude"]) + 1j * np.deg2rad(e["phase_deg"])), (n, 1))
-        for e in fault["errors"]
-    }
+    drift = {e["antenna"]: np.tile(np.exp(np.array(e["ln_amplitude"]) + 1j * np.deg2rad(e["phase_deg"])), (n, 1)) for e in fault["errors"]}
     expected = factors(clean, drift)
     for group in range(2):  # one draw for all its groups
         ratio = faulty.data[group] / clean.data[group]
@@ -199,9 +196,7 @@ def test_several_faults_of_one_group_act_together(written: Written) -> None:
         assert np.all(run.data[:, :, pair, :, 1] == 0)  # the deaf X feed is on the Y input
         ratio = run.data[:, :, pair, :, 0] / clean.data[:, :, pair, :, 1]
         np.testing.assert_allclose(ratio, 10 ** (-6 / 20), rtol=ROUNDING)
-        assert sorted(f["kind"] for f in run.truth["faults"]) == sorted(
-            ["power_loss", "deaf_antenna", "swapped_feeds", "swapped_feeds"]
-        )
+        assert sorted(f["kind"] for f in run.truth["faults"]) == sorted(["power_loss", "deaf_antenna", "swapped_feeds", "swapped_feeds"])
 
 
 def test_dead_antennas_stay_dead(written: Written) -> None:

@@ -24,9 +24,7 @@ C = 299792458.0
 # 0.16 degrees from the pointing at 22:25, in channels of 30 kHz: 2.6 km smear over 0.002 of a turn within a channel and
 # over 0.03 within an integration
 POINT = FixedSource("s", 343.12, 16.25, 10.0, -0.7)
-SILENT = perfect(
-    start="2026-01-25T22:25:00", groups=1, antennas=24, channels=384, subbands=1, integrations=2, fixed_sources=(POINT,)
-)
+SILENT = perfect(start="2026-01-25T22:25:00", groups=1, antennas=24, channels=384, subbands=1, integrations=2, fixed_sources=(POINT,))
 PLACE = SkyCoord(POINT.ra_deg * u.deg, POINT.dec_deg * u.deg)
 STRIP = SimulationOptions(start="2026-01-26T04:45:00", groups=2, antennas=3, channels=1, subbands=1, noise_scale=0)
 """3C138, 0521+166 of the VLA list, transits in it."""
@@ -44,9 +42,7 @@ def phases(run: Run, places: SkyCoord, about: SkyCoord) -> NDArray[np.complex128
         for place in (places, about):
             cirs = place.transform_to(CIRS(obstime=time, location=site))
             longitude, dec = cirs.ra.to_value(u.rad) - turned, cirs.dec.to_value(u.rad)
-            vectors.append(
-                np.stack([np.cos(dec) * np.cos(longitude), np.cos(dec) * np.sin(longitude), np.sin(dec)], -1)
-            )
+            vectors.append(np.stack([np.cos(dec) * np.cos(longitude), np.cos(dec) * np.sin(longitude), np.sin(dec)], -1))
         delay = baselines @ (vectors[0] - vectors[1]).T / C
         found.append(np.exp(2j * np.pi * delay[:, None, :] * run.frequencies_hz[:, None]))
     return np.array(found)
@@ -78,9 +74,7 @@ def test_a_gaussian_is_the_sum_of_its_parts(written: Written, major: float, mino
     x, y = (np.ravel(a) for a in np.meshgrid(steps, steps))
     along, across = (a * size / np.sqrt(8 * np.log(2)) for a, size in ((x, major), (y, minor)))
     weight = np.exp(-(x**2 + y**2) / 2) / np.sum(np.exp(-(x**2 + y**2) / 2))
-    places = PLACE.directional_offset_by(
-        (np.arctan2(across, along) + np.deg2rad(pa_deg)) * u.rad, np.hypot(along, across) * u.arcsec
-    )
+    places = PLACE.directional_offset_by((np.arctan2(across, along) + np.deg2rad(pa_deg)) * u.rad, np.hypot(along, across) * u.arcsec)
     expected = phases(part, places, PLACE) @ weight
     ratio = part.data[0][..., 0] / point.data[0][:, rows][:, :, channels, 0]
     # what the transform leaves out: the sky's curvature over the Gaussian, a phase of pi w sigma^2 at one sigma, for
@@ -249,15 +243,11 @@ def test_polarisation_is_i_plus_and_minus_q(written: Written) -> None:
     # seven complex64 values of up to 21 Jy
     cross = ~run.auto
     for p, sign in ((0, 1), (1, -1)):
-        np.testing.assert_allclose(
-            run.data[..., p][:, :, cross], (clean.data[..., p] + sign * q)[:, :, cross], atol=8 * 2**-24 * 21
-        )
+        np.testing.assert_allclose(run.data[..., p][:, :, cross], (clean.data[..., p] + sign * q)[:, :, cross], atol=8 * 2**-24 * 21)
     plus = written(SILENT, "polarised:*:fraction=0.1,sign=+", fixed_sources=sources)
     # against rounding where the sources cancel to less than 1 Jy
     np.testing.assert_allclose(plus.data[:, :, cross], clean.data[:, :, cross] * [1.1, 0.9], atol=2**-22 * 21)
-    swapped = written(
-        SILENT, "polarised:*:fraction=0.1,sign=-", "swapped_feeds:*:antenna=12+48", fixed_sources=sources
-    )
+    swapped = written(SILENT, "polarised:*:fraction=0.1,sign=-", "swapped_feeds:*:antenna=12+48", fixed_sources=sources)
     pair = swapped.with_any(12) & swapped.with_any(48)
     np.testing.assert_allclose(swapped.data[:, :, pair], plus.data[:, :, pair], rtol=1e-6)
 

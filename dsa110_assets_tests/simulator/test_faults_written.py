@@ -92,10 +92,7 @@ def test_the_truth_has_every_fault_with_its_parameters_and_observations(tmp_path
     expected: list[dict[str, Any]] = [
         {"kind": "truncated", "group": 1, "subband": 0, "observation": keys[1]},
         {"kind": "power_down", "groups": "*", "factor": 0.85, "observations": keys},
-        *(
-            {"kind": "deaf_antenna", "groups": "1-", "antenna": station, "receptor": "x", "observations": keys[1:]}
-            for station in (12, 103)
-        ),
+        *({"kind": "deaf_antenna", "groups": "1-", "antenna": station, "receptor": "x", "observations": keys[1:]} for station in (12, 103)),
         {"kind": "delay_jump", "groups": "2", "antenna": 2, "ns": -3.0, "observations": [keys[2]]},
     ]
     assert truth["faults"] == expected

@@ -36,9 +36,7 @@ SMALL = SimulationOptions(
 def header(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with h5py.File(path) as file:
-        file["Header"].visititems(
-            lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-        )
+        file["Header"].visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
     return found
 
 
@@ -70,9 +68,7 @@ def test_header_is_the_telescopes(tmp_path: Path) -> None:
     assert (head["telescope_name"], head["instrument"], head["phase_type"]) == (b"OVRO_MMA", b"DSA", b"drift")
     assert (head["Nbls"], head["Nblts"], head["Nants_data"], head["Nants_telescope"]) == (n, 2 * n, 96, 117)
     # the telescope's sb00 runs from 1498.643188477 down to 1487.168579102 MHz
-    np.testing.assert_allclose(
-        head["freq_array"][0, [0, -1]], [1498.643188477e6, 1487.168579102e6], atol=0.5e-3
-    )
+    np.testing.assert_allclose(head["freq_array"][0, [0, -1]], [1498.643188477e6, 1487.168579102e6], atol=0.5e-3)
     assert head["channel_width"] == 244140.625
     assert head["integration_time"][0] == 12.884902000427246
     assert np.rad2deg(head["phase_center_app_dec"]) == pytest.approx(16.27, abs=1e-12)
@@ -101,9 +97,7 @@ def test_header_is_the_telescopes(tmp_path: Path) -> None:
 def test_uvw_are_position_differences(tmp_path: Path) -> None:
     simulate(
         tmp_path,
-        replace(
-            SMALL, antennas=96, subbands=1, integrations=2, channels=1, population=False, variables=False
-        ),
+        replace(SMALL, antennas=96, subbands=1, integrations=2, channels=1, population=False, variables=False),
     )
     head = header(only(tmp_path, 0))
     uvw, positions = head["uvw_array"], head["antenna_positions"]
@@ -111,12 +105,8 @@ def test_uvw_are_position_differences(tmp_path: Path) -> None:
     difference = positions[head["ant_2_array"]] - positions[head["ant_1_array"]]
     # rounding to float32 of 2.6 km: half of 2^-12 m is 122 um per component at worst; real files show 6 um in
     # the norm
-    np.testing.assert_allclose(
-        np.linalg.norm(uvw.astype(float), axis=1), np.linalg.norm(difference, axis=1), atol=1.3e-4
-    )
-    north = (head["ant_1_array"] == 67) & (
-        head["ant_2_array"] == 101
-    )  # stations 68 and 102, due south and north
+    np.testing.assert_allclose(np.linalg.norm(uvw.astype(float), axis=1), np.linalg.norm(difference, axis=1), atol=1.3e-4)
+    north = (head["ant_1_array"] == 67) & (head["ant_2_array"] == 101)  # stations 68 and 102, due south and north
     east = (head["ant_1_array"] == 0) & (head["ant_2_array"] == 50)
     assert np.all(uvw[east][:, 0] > 380)
     assert np.all(uvw[north][:, 1] > 250)
@@ -150,9 +140,7 @@ def test_a_group_does_not_depend_on_the_run_it_is_part_of(tmp_path: Path) -> Non
     o = replace(SMALL, variables=False, calibrator="none", start="2026-01-25T22:20:00")
     simulate(tmp_path / "long", replace(o, groups=3))
     simulate(tmp_path / "short", replace(o, groups=1))
-    np.testing.assert_array_equal(
-        data(only(tmp_path / "short", 0)), data(sorted((tmp_path / "long").glob("*_sb00.hdf5"))[0])
-    )
+    np.testing.assert_array_equal(data(only(tmp_path / "short", 0)), data(sorted((tmp_path / "long").glob("*_sb00.hdf5"))[0]))
 
 
 def test_noise_follows_the_radiometer_equation(tmp_path: Path) -> None:
@@ -187,9 +175,7 @@ def test_noise_follows_the_radiometer_equation(tmp_path: Path) -> None:
 
 def test_gains_multiply_as_g1_conj_g2_and_match_the_truth(tmp_path: Path) -> None:
     source = FixedSource("s", 343.3, 16.1, 10.0, -0.7)
-    plain = perfect(
-        start=START, groups=1, antennas=5, channels=4, subbands=16, integrations=3, fixed_sources=(source,)
-    )
+    plain = perfect(start=START, groups=1, antennas=5, channels=4, subbands=16, integrations=3, fixed_sources=(source,))
     simulate(tmp_path / "plain", plain)
     real = replace(plain, gain_amplitude=0.068, gain_scatter=1.0, gain_drift=0.0, gain_night_scatter=0.03)
     truth = simulate(tmp_path / "gains", real)
@@ -328,9 +314,7 @@ def test_real_time_shows_groups_when_their_last_integration_ends(tmp_path: Path)
         seen.append((round(now[0] + seconds - 1000, 1), len(finished), len(unfinished)))
         now[0] += seconds
 
-    simulate(
-        tmp_path, replace(SMALL, groups=2, integrations=24, real_time=True), clock=lambda: now[0], wait=wait
-    )
+    simulate(tmp_path, replace(SMALL, groups=2, integrations=24, real_time=True), clock=lambda: now[0], wait=wait)
     # both files of a group are there under their unfinished names until the group is complete
     assert seen == [(309.2, 0, 2), (618.5, 2, 2)]
 
@@ -344,9 +328,7 @@ def test_real_time_shows_groups_when_their_last_integration_ends(tmp_path: Path)
         ({"faults": (Fault("truncated", 9, 0),)}, "group 9"),
     ],
 )
-def test_wrong_options_are_refused_with_their_name(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_wrong_options_are_refused_with_their_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         simulate(tmp_path / "out", replace(SMALL, **changes))
 

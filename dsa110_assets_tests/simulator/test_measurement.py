@@ -30,16 +30,12 @@ SOURCES = (
 )
 
 
-def earth_fixed(
-    times_mjd: NDArray[np.float64], ra_deg: float, dec_deg: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def earth_fixed(times_mjd: NDArray[np.float64], ra_deg: float, dec_deg: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(longitude east, declination) [rad] in the rotating Earth's frame: CIRS and the Earth rotation angle,
     no TETE, no LST."""
     site = EarthLocation.from_geodetic(-118.2830 * u.deg, 37.2334051 * u.deg, 1188.0519 * u.m)
     time = Time(times_mjd, format="mjd", scale="utc", location=site)
-    place = SkyCoord(ra_deg * u.deg, dec_deg * u.deg, frame=ICRS()).transform_to(
-        CIRS(obstime=time, location=site)
-    )
+    place = SkyCoord(ra_deg * u.deg, dec_deg * u.deg, frame=ICRS()).transform_to(CIRS(obstime=time, location=site))
     rotation = erfa.era00(time.ut1.jd1, time.ut1.jd2)
     return place.ra.to_value(u.rad) - rotation, place.dec.to_value(u.rad)
 
@@ -78,9 +74,7 @@ def slow_visibilities(
     return total
 
 
-def simulated(
-    o: SimulationOptions, subband: int
-) -> tuple[array.Array, NDArray[np.float64], NDArray[np.float64], NDArray[np.complex128]]:
+def simulated(o: SimulationOptions, subband: int) -> tuple[array.Array, NDArray[np.float64], NDArray[np.float64], NDArray[np.complex128]]:
     telescope, group = array.build(o), schedule.schedule(o)[0]
     frequencies = band.subband_frequencies_hz(subband, o.channels)
     sky = build_sky(o, [group])
@@ -92,16 +86,12 @@ def simulated(
 
 @pytest.mark.parametrize("antenna_order", ["ascending", "scrambled"])
 def test_visibilities_agree_with_vectors_in_the_earths_frame(antenna_order: str) -> None:
-    o = perfect(
-        start=START, groups=1, antennas=96, channels=48, fixed_sources=SOURCES, antenna_order=antenna_order
-    )
+    o = perfect(start=START, groups=1, antennas=96, channels=48, fixed_sources=SOURCES, antenna_order=antenna_order)
     telescope, times, frequencies, true = simulated(o, 5)
     ant1, ant2 = telescope.baselines
     length = np.linalg.norm(telescope.relative_m[ant2] - telescope.relative_m[ant1], axis=1)
     by_length = np.argsort(length)
-    rows = [
-        int(by_length[i]) for i in (0, 200, 1500, 2500, 4000, 4655)
-    ]  # an auto, core, and the longest, 2.6 km
+    rows = [int(by_length[i]) for i in (0, 200, 1500, 2500, 4000, 4655)]  # an auto, core, and the longest, 2.6 km
     pick, channels = [0, 11, 23], [0, 20, 47]
     expected = slow_visibilities(o, telescope, times[pick], frequencies[channels], rows, smear=False)
     mine = true[np.ix_(pick, rows, channels)]
@@ -113,9 +103,7 @@ def test_visibilities_agree_with_vectors_in_the_earths_frame(antenna_order: str)
     apparent = measurement.apparent_sky(build_sky(o, [group]), group.times_mjd, np.deg2rad(o.dec_deg), 1e-3)
     uvw = telescope.static_uvw_m(np.deg2rad(o.dec_deg)) / C
     step = frequencies[1] - frequencies[0]
-    measurement._accumulate(
-        uvw, 0 * uvw, apparent.lmn, apparent.amplitudes(frequencies), frequencies[0], step, 0.0, 0.0, bare
-    )
+    measurement._accumulate(uvw, 0 * uvw, apparent.lmn, apparent.amplitudes(frequencies), frequencies[0], step, 0.0, 0.0, bare)
     # 1e-5 of 3 Jy: 30 microarcsec between TETE and CIRS + rotation angle would show on 2.6 km
     np.testing.assert_allclose(bare[np.ix_(pick, rows, channels)], expected, atol=3e-5)
     # and smearing at 48 channels is small, but there
@@ -158,9 +146,7 @@ def test_uvw_rate_is_the_derivative_of_uvw_for_a_followed_direction() -> None:
     angle = timegrid.EARTH_RATE_RAD_S * 0.5
     ends = astrometry.apparent_uvw_m(telescope.relative_m, [-angle, angle], dec)
     difference = (ends[1] - ends[0])[ant2] - (ends[1] - ends[0])[ant1]
-    np.testing.assert_allclose(
-        measurement.uvw_rate_m_s(telescope.static_uvw_m(dec), dec), difference, atol=1e-9
-    )
+    np.testing.assert_allclose(measurement.uvw_rate_m_s(telescope.static_uvw_m(dec), dec), difference, atol=1e-9)
 
 
 def test_one_jansky_on_axis_is_one_jansky() -> None:

@@ -20,9 +20,7 @@ from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.telescope import site
 
 OPTIONS = SimulationOptions(start="2026-01-25T22:00:00", groups=12, nights=3)
-TINY = SimulationOptions(
-    start="2026-01-26T04:45:00", groups=2, antennas=3, channels=1, subbands=1, noise_scale=0
-)
+TINY = SimulationOptions(start="2026-01-26T04:45:00", groups=2, antennas=3, channels=1, subbands=1, noise_scale=0)
 
 
 def by_kind(truth: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -64,9 +62,7 @@ def test_no_cell_within_the_radius_is_missed(ra: float, dec: float) -> None:
     cells = set(population.cells_near(np.deg2rad([ra]), np.deg2rad([dec]), 3.0))
     rng = np.random.default_rng(0)
     centre = SkyCoord(ra * u.deg, dec * u.deg)
-    around = centre.directional_offset_by(
-        rng.uniform(0, 360, 500) * u.deg, 3.0 * np.sqrt(rng.uniform(size=500)) * u.deg
-    )
+    around = centre.directional_offset_by(rng.uniform(0, 360, 500) * u.deg, 3.0 * np.sqrt(rng.uniform(size=500)) * u.deg)
     for place in around:
         row = population._row(place.dec.deg)
         assert (row, int(place.ra.deg / 360 * population._cells_in_row(row))) in cells
@@ -135,9 +131,7 @@ def test_3c138_transits_and_is_on_the_scale(tmp_path: Path) -> None:
         rows = {row["name"]: row for row in csv.DictReader(handle)}
     assert len(rows) == len(truth["sources"])
     flare = by_kind(truth, "flare")
-    assert float(rows[flare["name"]]["flux_jy"]) == pytest.approx(
-        flare["flux_jy"], abs=1e-6
-    )  # the quiescent flux
+    assert float(rows[flare["name"]]["flux_jy"]) == pytest.approx(flare["flux_jy"], abs=1e-6)  # the quiescent flux
     assert float(rows["0521+166"]["spectral_index"]) == pytest.approx(-0.544, abs=0.001)
 
 
@@ -145,9 +139,7 @@ def test_3c454_transits_at_2226(tmp_path: Path) -> None:
     made = sky.build_sky(replace(OPTIONS, nights=1), schedule.schedule(OPTIONS))
     assert made.note == "transits of 2253+161"
     i = made.model.names.index("2253+161")
-    (mjd,) = sky.observed_transits(
-        made.model.select([i]), [g for g in schedule.schedule(OPTIONS) if g.night_index == 0]
-    )
+    (mjd,) = sky.observed_transits(made.model.select([i]), [g for g in schedule.schedule(OPTIONS) if g.night_index == 0])
     assert mjd % 1 * 24 == pytest.approx(22 + 26.9 / 60, abs=1.5 / 60)
 
 

@@ -20,14 +20,10 @@ RA, DEC, FLUX_JY = [10.684708, 359.9], [41.26875, -0.5], [0.25, 0.003]
 def written(path: Path, kind: str) -> Path:
     """One catalogue, written the way surveys do."""
     if kind == "own.csv":
-        pd.DataFrame({"name": ["a", "b"], "ra_deg": RA, "dec_deg": DEC, "flux_jy": FLUX_JY}).to_csv(
-            path, index=False
-        )
+        pd.DataFrame({"name": ["a", "b"], "ra_deg": RA, "dec_deg": DEC, "flux_jy": FLUX_JY}).to_csv(path, index=False)
     elif kind == "mjy.csv":
         milli = np.array(FLUX_JY) * 1e3
-        pd.DataFrame({"RAJ2000": RA, "DEJ2000": DEC, "S1.4 [mJy]": milli, "e_S1.4": 0}).to_csv(
-            path, index=False
-        )
+        pd.DataFrame({"RAJ2000": RA, "DEJ2000": DEC, "S1.4 [mJy]": milli, "e_S1.4": 0}).to_csv(path, index=False)
     elif kind == "words.csv":
         frame = pd.DataFrame({"RA": ["00:42:44.32992", "23:59:36.0"], "Dec": ["+41:16:07.5", "-00:30:00"]})
         frame.assign(total_flux_ujy=np.array(FLUX_JY) * 1e6).to_csv(path, index=False)
@@ -46,9 +42,7 @@ def written(path: Path, kind: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "kind", ["own.csv", "mjy.csv", "words.csv", "own.parquet", "survey.fits", "survey.vot"]
-)
+@pytest.mark.parametrize("kind", ["own.csv", "mjy.csv", "words.csv", "own.parquet", "survey.fits", "survey.vot"])
 def test_one_catalogue_in_every_form(tmp_path: Path, kind: str) -> None:
     frame = catalogues.read_catalogue(written(tmp_path / kind, kind), "RACS-low")
     assert tuple(frame.columns) == catalogues.COLUMNS
@@ -72,9 +66,7 @@ def test_one_catalogue_in_every_form(tmp_path: Path, kind: str) -> None:
         ({"ra_deg": [1.0], "dec_deg": [2.0], "flux_jy": ["bright"]}, "numbers"),
     ],
 )
-def test_what_cannot_be_understood_is_refused(
-    tmp_path: Path, columns: dict[str, list[object]], message: str
-) -> None:
+def test_what_cannot_be_understood_is_refused(tmp_path: Path, columns: dict[str, list[object]], message: str) -> None:
     path = tmp_path / "odd.csv"
     pd.DataFrame(columns).to_csv(path, index=False)
     with pytest.raises(ConfigurationError, match=message) as caught:
@@ -130,10 +122,7 @@ def test_builtin_holds_exactly_the_calibrators_with_a_known_flux() -> None:
 
 
 def test_names_are_truncated_not_rounded() -> None:
-    assert (
-        position_name("DSA", 15 * (12 + 34 / 60 + 56.79 / 3600), -(16 + 16 / 60 + 22.9 / 3600))
-        == "DSA J123456.7-161622"
-    )
+    assert position_name("DSA", 15 * (12 + 34 / 60 + 56.79 / 3600), -(16 + 16 / 60 + 22.9 / 3600)) == "DSA J123456.7-161622"
     assert position_name("DSA", 0.0, 0.0) == "DSA J000000.0+000000"
     assert position_name("DSA", 45.0, 30.0) == "DSA J030000.0+300000"
     assert position_name("DSA", 359.9999999, 89.99999) == "DSA J235959.9+895959"

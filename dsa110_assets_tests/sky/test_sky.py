@@ -94,18 +94,14 @@ def test_model_fluxes_are_exact_for_power_laws_and_standards() -> None:
 def test_model_survives_a_table_and_a_change_of_reference_frequency() -> None:
     again = model.from_frame(two_sources().to_frame())
     assert again.names == ("A", "0521+166")
-    np.testing.assert_allclose(
-        again.flux_at([1.31e9, 1.49e9]), two_sources().flux_at([1.31e9, 1.49e9]), rtol=1e-14
-    )
+    np.testing.assert_allclose(again.flux_at([1.31e9, 1.49e9]), two_sources().flux_at([1.31e9, 1.49e9]), rtol=1e-14)
     other = model.SkyModel(("B",), np.zeros(1), np.zeros(1), np.ones(1), np.array([-1.0]), reference_hz=3e9)
     joined = model.concat(two_sources(), other)
     np.testing.assert_allclose(joined.flux_at([1.5e9])[2], 2.0, rtol=1e-14)
 
 
 def test_rows_without_flux_never_become_sources() -> None:
-    frame = pd.DataFrame(
-        {"name": ["a", "b"], "ra_deg": [1.0, 2.0], "dec_deg": [3.0, 4.0], "flux_jy": [np.nan, 0.5]}
-    )
+    frame = pd.DataFrame({"name": ["a", "b"], "ra_deg": [1.0, 2.0], "dec_deg": [3.0, 4.0], "flux_jy": [np.nan, 0.5]})
     assert model.from_frame(frame).names == ("b",)
 
 

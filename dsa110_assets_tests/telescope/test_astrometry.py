@@ -50,15 +50,10 @@ def erfa_hour_angle_dec(ra: float, dec: float, mjd: float) -> tuple[float, float
 def test_lst_is_of_the_headers_location() -> None:
     """Trap 6: sites in use elsewhere are off by 1.8 and 4.7 arcsec of LST; 1e-9 rad is 0.0002 arcsec."""
     time = Time(MJD, format="mjd", scale="utc", location=HEADER)
-    np.testing.assert_allclose(
-        wrapped(astrometry.apparent_lst_rad(MJD) - time.sidereal_time("apparent").rad), 0, atol=1e-9
-    )
+    np.testing.assert_allclose(wrapped(astrometry.apparent_lst_rad(MJD) - time.sidereal_time("apparent").rad), 0, atol=1e-9)
     for lon in (-118.2817, -118.2825):
         wrong = Time(MJD, format="mjd", scale="utc", location=EarthLocation.from_geodetic(lon, 37.23, 1222))
-        assert (
-            np.min(np.abs(wrapped(astrometry.apparent_lst_rad(MJD) - wrong.sidereal_time("apparent").rad)))
-            > 1.5 * ARCSEC
-        )
+        assert np.min(np.abs(wrapped(astrometry.apparent_lst_rad(MJD) - wrong.sidereal_time("apparent").rad))) > 1.5 * ARCSEC
 
 
 @pytest.mark.parametrize("dec_deg", [-20.0, 16.27, 54.573, 71.6])
@@ -124,14 +119,8 @@ def test_transit_is_where_astropy_sees_it() -> None:
     hour_angle = astrometry.hour_angle_rad(*C3286, start)
     transit = float(start - hour_angle / (2 * np.pi) / 1.00273790935)
     assert abs(astrometry.hour_angle_rad(*C3286, transit)) < 1e-6
-    azimuth = (
-        SkyCoord(*C3286, unit="rad")
-        .transform_to(AltAz(obstime=Time(transit, format="mjd"), location=HEADER))
-        .az
-    )
-    rate = (
-        360 / 86164 * np.cos(C3286[1]) / np.sin(np.deg2rad(37.2334) - C3286[1])
-    )  # d(az)/dt at transit [deg/s]
+    azimuth = SkyCoord(*C3286, unit="rad").transform_to(AltAz(obstime=Time(transit, format="mjd"), location=HEADER)).az
+    rate = 360 / 86164 * np.cos(C3286[1]) / np.sin(np.deg2rad(37.2334) - C3286[1])  # d(az)/dt at transit [deg/s]
     assert abs(azimuth.wrap_at(360 * u.deg).deg - 180) < rate * 1.0
     by_j2000 = wrapped(astrometry.apparent_lst_rad(transit) - C3286[0]) * 86164 / (2 * np.pi)
     assert 70 < abs(by_j2000) < 80
@@ -146,9 +135,7 @@ def test_uvw_is_the_baseline_projected_on_the_apparent_sky() -> None:
     def unit(ra: float, dec: float, mjd: float) -> np.ndarray:
         hour_angle, declination = erfa_hour_angle_dec(ra, dec, mjd)
         lon = HEADER.lon.rad - hour_angle
-        return np.array(
-            [np.cos(declination) * np.cos(lon), np.cos(declination) * np.sin(lon), np.sin(declination)]
-        )
+        return np.array([np.cos(declination) * np.cos(lon), np.cos(declination) * np.sin(lon), np.sin(declination)])
 
     for i in (0, 11, 23):
         ra, dec = centres[i]
@@ -202,7 +189,5 @@ def test_separation() -> None:
 def test_circular_mean_across_zero_hours() -> None:
     """Trap 27: the mean of 359.9 and 0.1 degrees is 0, not 180."""
     assert wrapped(astrometry.circular_mean_rad(np.deg2rad([359.9, 0.1]))) == pytest.approx(0, abs=1e-12)
-    assert np.rad2deg(astrometry.circular_mean_rad(np.deg2rad([359.0, 1.0]), [3, 1])) == pytest.approx(
-        359.5, abs=1e-3
-    )
+    assert np.rad2deg(astrometry.circular_mean_rad(np.deg2rad([359.0, 1.0]), [3, 1])) == pytest.approx(359.5, abs=1e-3)
     assert 0 <= astrometry.circular_mean_rad([-0.1]) < 2 * np.pi

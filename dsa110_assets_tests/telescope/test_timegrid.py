@@ -38,9 +38,7 @@ def test_mjd_epoch() -> None:
     assert timegrid.datetime_to_mjd(datetime(2000, 1, 1, 12)) == 51544.5
 
 
-@pytest.mark.parametrize(
-    "key", ["2026-01-25T22:26", "2026-01-25 22:25", "2026-1-25", "2026-01-25T22:25:00", "", "x"]
-)
+@pytest.mark.parametrize("key", ["2026-01-25T22:26", "2026-01-25 22:25", "2026-1-25", "2026-01-25T22:25:00", "", "x"])
 def test_what_is_no_key_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="no partition key"):
         timegrid.parse_key(key)

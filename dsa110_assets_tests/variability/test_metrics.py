@@ -136,9 +136,7 @@ def test_p_values_are_uniform_for_constant_sources(n) -> None:
 
 
 def test_benjamini_hochberg_by_hand_and_by_simulation() -> None:
-    np.testing.assert_allclose(
-        significance.q_values([0.01, 0.04, np.nan, 0.03, 0.5]), [0.04, 0.16 / 3, np.nan, 0.16 / 3, 0.5]
-    )
+    np.testing.assert_allclose(significance.q_values([0.01, 0.04, np.nan, 0.03, 0.5]), [0.04, 0.16 / 3, np.nan, 0.16 / 3, 0.5])
     rng = np.random.default_rng(7)
     false = []
     for _ in range(400):
@@ -150,6 +148,4 @@ def test_benjamini_hochberg_by_hand_and_by_simulation() -> None:
 
 
 def test_combined_p_ignores_tests_that_were_not_made() -> None:
-    np.testing.assert_allclose(
-        significance.combine([0.01, np.nan, np.nan], [0.5, 0.2, np.nan]), [0.02, 0.2, np.nan]
-    )
+    np.testing.assert_allclose(significance.combine([0.01, np.nan, np.nan], [0.5, 0.2, np.nan]), [0.02, 0.2, np.nan])

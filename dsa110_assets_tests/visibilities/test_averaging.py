@@ -50,9 +50,7 @@ def test_times_and_uvw_are_of_the_bins(vis) -> None:  # type: ignore[no-untyped-
     1.6 km.
     """
     got = averaging.average(vis, 1, 3)
-    np.testing.assert_allclose(
-        got.times_mjd[:2], [vis.times_mjd[:3].mean(), vis.times_mjd[3:6].mean()], atol=1e-12
-    )
+    np.testing.assert_allclose(got.times_mjd[:2], [vis.times_mjd[:3].mean(), vis.times_mjd[3:6].mean()], atol=1e-12)
     assert got.times_mjd[2] == vis.times_mjd[6]
     np.testing.assert_allclose(got.uvw_m[0], vis.uvw_m[1], atol=1e-6)
     np.testing.assert_allclose(got.uvw_m[0], vis.uvw_m[:3].mean(axis=0), atol=0.02)
@@ -77,8 +75,6 @@ def test_wrong_requests(vis) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="divide"):
         averaging.average(vis, 5)
     with pytest.raises(ValueError, match="common phase centre"):
-        averaging.average(
-            dataclasses.replace(vis, phase_centres_rad=vis.phase_centres_rad + np.arange(7)[:, None]), 1, 2
-        )
+        averaging.average(dataclasses.replace(vis, phase_centres_rad=vis.phase_centres_rad + np.arange(7)[:, None]), 1, 2)
     with pytest.raises(ValueError, match="cannot be averaged"):
         averaging.average_model(vis, np.zeros((1, 2, 3), np.complex64), 1)

@@ -121,9 +121,7 @@ def test_median_clip(noisy) -> None:  # type: ignore[no-untyped-def]
 
     flagged, report = flagging.flag(edited(noisy, spikes), dataclasses.replace(ONLY, mad_sigma=7))
     cross = ~noisy.is_auto
-    np.testing.assert_array_equal(
-        flagged.flags[:, cross][noisy.weights[:, cross] > 0], hit[:, cross][noisy.weights[:, cross] > 0]
-    )
+    np.testing.assert_array_equal(flagged.flags[:, cross][noisy.weights[:, cross] > 0], hit[:, cross][noisy.weights[:, cross] > 0])
     assert report.causes["median"] == pytest.approx(hit.sum() / (24 * 28 * 32 * 2))
 
 
@@ -132,9 +130,7 @@ def test_noise_free_sources_are_not_rfi(observe, meridian_radec, tmp_path) -> No
     observation = observe(n_times=24, n_channels=8)
     ra, dec = meridian_radec(observation, observation.mjd_start)
     observation.sources = [(ra + 0.005, dec, 0.05), (ra - 0.01, dec, 0.01)]
-    _, report = flagging.flag(
-        reader.read_group(observation.write_all(tmp_path), 2), FlaggingOptions()
-    )
+    _, report = flagging.flag(reader.read_group(observation.write_all(tmp_path), 2), FlaggingOptions())
     assert report.fraction == 0
 
 

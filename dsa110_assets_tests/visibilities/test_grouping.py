@@ -43,10 +43,7 @@ def test_jitter_of_a_minute_and_any_order_of_arrival(header, seed: int) -> None:
     rng = np.random.default_rng(seed)
     stamps = [f"2026-01-25T22:{24 + s // 60:02d}:{s % 60:02d}" for s in rng.integers(0, 120, 48)]
     starts = [header.mjd_start + g * GROUP_D for g in range(3)]
-    headers = [
-        at(header, s, starts[g], stamps[g * 16 + s], f"group{g}")
-        for g, s in itertools.product(range(3), range(16))
-    ]
+    headers = [at(header, s, starts[g], stamps[g * 16 + s], f"group{g}") for g, s in itertools.product(range(3), range(16))]
     rng.shuffle(headers)
     groups = grouping.group_headers(headers)
     assert [g.mjd_start for g in groups] == starts
@@ -56,9 +53,7 @@ def test_jitter_of_a_minute_and_any_order_of_arrival(header, seed: int) -> None:
 
 
 def test_missing_subbands(header) -> None:  # type: ignore[no-untyped-def]
-    (group,) = grouping.group_headers(
-        [at(header, s, header.mjd_start) for s in range(16) if s not in (3, 15)]
-    )
+    (group,) = grouping.group_headers([at(header, s, header.mjd_start) for s in range(16) if s not in (3, 15)])
     assert group.missing() == (3, 15)
     assert not group.complete()
     assert group.missing(4) == (3,)

@@ -153,10 +153,7 @@ def test_agrees_with_pyuvdata_write_ms(observation, tmp_path) -> None:  # type: 
     vis = reader.read_group({0: path}, 1)
     peer = as_uvdata(vis, path)
     place = {pair: row for row, pair in enumerate(zip(vis.ant1.tolist(), vis.ant2.tolist(), strict=True))}
-    rows = [
-        place[pair]
-        for pair in zip(peer.ant_1_array[: vis.ant1.size], peer.ant_2_array[: vis.ant1.size], strict=True)
-    ]
+    rows = [place[pair] for pair in zip(peer.ant_1_array[: vis.ant1.size], peer.ant_2_array[: vis.ant1.size], strict=True)]
     own_uvw = peer.uvw_array.reshape(vis.uvw_m.shape)
     # pyuvdata's apparent places include polar motion (< 0.6 arcsec, 3e-6 rad), twice for the angle of north
     # at +-0.5 deg.
@@ -173,9 +170,7 @@ def test_agrees_with_pyuvdata_write_ms(observation, tmp_path) -> None:  # type: 
     ):
         order = np.lexsort((a.getcol("ANTENNA2"), a.getcol("ANTENNA1"), a.getcol("TIME")))
         for column in ("TIME", "ANTENNA1", "ANTENNA2", "FIELD_ID", "UVW"):
-            np.testing.assert_allclose(
-                a.getcol(column)[order], b.getcol(column), rtol=0, atol=1e-9, err_msg=column
-            )
+            np.testing.assert_allclose(a.getcol(column)[order], b.getcol(column), rtol=0, atol=1e-9, err_msg=column)
         np.testing.assert_allclose(a.getcol("DATA")[order][:, ::-1], b.getcol("DATA"), rtol=0, atol=1e-6)
 
 
@@ -277,9 +272,7 @@ def test_refusals(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
         measurement_set.write(vis, tmp_path / "a.ms")
     with pytest.raises(BadDataError, match="no column CORRECTED_DATA"):
         measurement_set.read(tmp_path / "a.ms", "CORRECTED_DATA")
-    _edit(
-        tmp_path / "a.ms", "", "ANTENNA1", lambda x: np.where(np.arange(x.size) == 3, 9, x).astype(np.int32)
-    )
+    _edit(tmp_path / "a.ms", "", "ANTENNA1", lambda x: np.where(np.arange(x.size) == 3, 9, x).astype(np.int32))
     with pytest.raises(BadDataError, match="baselines"):
         measurement_set.read(tmp_path / "a.ms")
 
@@ -360,7 +353,5 @@ def test_casa_images_a_source_where_it_is(observe, meridian_radec, tmp_path) -> 
     stokes_i = common.data[:, cross].mean(axis=-1)
     for dy, dx in ((0, 0), (0, 2), (-2, 1), (1, -2)):
         phase = turns[:, :, 0] * (256 - x - dx) * pixel + turns[:, :, 1] * (y + dy - 256) * pixel
-        direct = np.mean(
-            stokes_i.real * np.cos(2 * np.pi * phase) + stokes_i.imag * np.sin(2 * np.pi * phase)
-        )
+        direct = np.mean(stokes_i.real * np.cos(2 * np.pi * phase) + stokes_i.imag * np.sin(2 * np.pi * phase))
         assert pixels[y + dy, x + dx] == pytest.approx(direct, abs=0.01)

@@ -49,18 +49,14 @@ def test_source_is_at_its_lmn_in_the_middle_frame(vis_and_source) -> None:  # ty
 def test_default_centre_is_the_meridian_at_mid_time(vis_and_source, meridian_radec) -> None:  # type: ignore[no-untyped-def]
     vis, observation = vis_and_source
     phased = phasing.to_common_centre(vis)
-    np.testing.assert_allclose(
-        phased.phase_centres_rad[0], meridian_radec(observation, vis.mid_mjd), atol=1e-9
-    )
+    np.testing.assert_allclose(phased.phase_centres_rad[0], meridian_radec(observation, vis.mid_mjd), atol=1e-9)
 
 
 def test_lengths_and_amplitudes_are_invariant(vis_and_source) -> None:  # type: ignore[no-untyped-def]
     """Trap 21: a doubled rotation would double |uvw|; flags and weights are not touched."""
     vis, _ = vis_and_source
     phased = phasing.to_common_centre(vis)
-    np.testing.assert_allclose(
-        np.linalg.norm(phased.uvw_m, axis=-1), np.linalg.norm(vis.uvw_m, axis=-1), atol=1e-6
-    )
+    np.testing.assert_allclose(np.linalg.norm(phased.uvw_m, axis=-1), np.linalg.norm(vis.uvw_m, axis=-1), atol=1e-6)
     np.testing.assert_allclose(np.abs(phased.data), np.abs(vis.data), rtol=3e-7)
     assert phased.flags is vis.flags
     assert phased.weights is vis.weights
@@ -81,9 +77,7 @@ def test_track_across_zero_hours(observe, meridian_radec, tmp_path, ra_deg: floa
     observation = observe(n_times=24, n_antennas=3)
     for _ in range(3):  # move the start to where the middle of the track has this right ascension
         ra, _ = meridian_radec(observation, observation.times_mjd().mean())
-        observation.mjd_start += (
-            ((np.radians(ra_deg) - ra + np.pi) % (2 * np.pi) - np.pi) / (2 * np.pi) / 1.0027379
-        )
+        observation.mjd_start += ((np.radians(ra_deg) - ra + np.pi) % (2 * np.pi) - np.pi) / (2 * np.pi) / 1.0027379
     vis = reader.read_group(observation.write_all(tmp_path), 2)
     assert np.ptp(vis.phase_centres_rad[:, 0]) > 6
     ra, _ = phasing.to_common_centre(vis).phase_centres_rad[0]

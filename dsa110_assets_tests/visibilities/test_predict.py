@@ -79,9 +79,7 @@ def test_spectral_index(made) -> None:  # type: ignore[no-untyped-def]
     vis, observation = made
     steep = predict(vis, sky_of(observation.sources[:1], -0.7), primary_beam=False)
     flat = predict(vis, sky_of(observation.sources[:1], 0.0), primary_beam=False)
-    np.testing.assert_allclose(
-        steep / flat, np.broadcast_to((vis.frequencies_hz / 1.4e9) ** -0.7, flat.shape), rtol=1e-6
-    )
+    np.testing.assert_allclose(steep / flat, np.broadcast_to((vis.frequencies_hz / 1.4e9) ** -0.7, flat.shape), rtol=1e-6)
 
 
 def test_nothing_behind_the_dish_and_nothing_without_sources(made) -> None:  # type: ignore[no-untyped-def]
@@ -107,12 +105,8 @@ def test_bandwidth_and_time_smearing(made) -> None:  # type: ignore[no-untyped-d
     rate = (_delay_s(vis, observation, vis.times_mjd[t] + 5 / 86400, t, row) - delay) / 5
     for k in (0, 3, 7):
         nu = vis.frequencies_hz[k]
-        band, _ = quad(
-            lambda x: np.cos(2 * np.pi * x * delay), -vis.channel_width_hz / 2, vis.channel_width_hz / 2
-        )
-        time, _ = quad(
-            lambda x, nu=nu: np.cos(2 * np.pi * nu * rate * x), -vis.interval_s / 2, vis.interval_s / 2
-        )
+        band, _ = quad(lambda x: np.cos(2 * np.pi * x * delay), -vis.channel_width_hz / 2, vis.channel_width_hz / 2)
+        time, _ = quad(lambda x, nu=nu: np.cos(2 * np.pi * nu * rate * x), -vis.interval_s / 2, vis.interval_s / 2)
         expected = band / vis.channel_width_hz * time / vis.interval_s
         assert expected < 0.99
         assert smeared[t, row, k] / sharp[t, row, k] == pytest.approx(expected, abs=1e-3)

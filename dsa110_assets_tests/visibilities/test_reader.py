@@ -74,9 +74,7 @@ def test_scrambled_antennas_give_the_same_visibilities(near, tmp_path) -> None: 
     """Trap 9: everything but the file's row order is equal, bit for bit."""
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     plain = reader.read_group(near(noise=0.3).write_all(tmp_path / "a"), 2)
-    shuffled = reader.read_group(
-        near(noise=0.3, antenna_order=[5, 3, 8, 1, 2, 7, 4, 6]).write_all(tmp_path / "b"), 2
-    )
+    shuffled = reader.read_group(near(noise=0.3, antenna_order=[5, 3, 8, 1, 2, 7, 4, 6]).write_all(tmp_path / "b"), 2)
     np.testing.assert_array_equal(plain.ant1, shuffled.ant1)
     np.testing.assert_array_equal(plain.ant2, shuffled.ant2)
     np.testing.assert_array_equal(plain.uvw_m, shuffled.uvw_m)
@@ -85,9 +83,7 @@ def test_scrambled_antennas_give_the_same_visibilities(near, tmp_path) -> None: 
 
 
 def test_both_engines_agree_exactly(near, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    files = near(
-        noise=0.2, antenna_order=[3, 1, 2, 4], n_antennas=4, pols=(-5, -7, -8, -6), yy_over_xx=2.0
-    ).write_all(tmp_path)
+    files = near(noise=0.2, antenna_order=[3, 1, 2, 4], n_antennas=4, pols=(-5, -7, -8, -6), yy_over_xx=2.0).write_all(tmp_path)
     with h5py.File(files[1], "r+") as file:
         file["Data/visdata"][7, 0, 1, 0] = np.nan
         file["Data/flags"][9, 0, 2, 3] = True
@@ -138,9 +134,7 @@ def test_uvw_are_baseline_vectors_of_date(near, tmp_path) -> None:  # type: igno
     observation = near()
     vis = reader.read_group(observation.write_all(tmp_path), 2)
     vector = vis.antennas.relative_m[vis.ant2] - vis.antennas.relative_m[vis.ant1]
-    np.testing.assert_allclose(
-        np.linalg.norm(vis.uvw_m, axis=-1), np.tile(np.linalg.norm(vector, axis=1), (3, 1)), atol=1e-6
-    )
+    np.testing.assert_allclose(np.linalg.norm(vis.uvw_m, axis=-1), np.tile(np.linalg.norm(vector, axis=1), (3, 1)), atol=1e-6)
     lon, dec = np.radians(-118.2830), np.radians(16.27)
     towards = np.array([np.cos(dec) * np.cos(lon), np.cos(dec) * np.sin(lon), np.sin(dec)])
     np.testing.assert_allclose(vis.uvw_m[..., 2], np.tile(vector @ towards, (3, 1)), atol=1e-5)

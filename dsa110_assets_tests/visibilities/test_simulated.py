@@ -53,9 +53,7 @@ def read(directory, n_subbands=3):  # type: ignore[no-untyped-def]
 
 def sky_of(sources) -> SkyModel:  # type: ignore[no-untyped-def]
     ra, dec, flux = (np.array([getattr(s, key) for s in sources]) for key in ("ra_deg", "dec_deg", "flux_jy"))
-    return SkyModel(
-        tuple(s.name for s in sources), np.radians(ra), np.radians(dec), flux, np.full(ra.size, -0.7)
-    )
+    return SkyModel(tuple(s.name for s in sources), np.radians(ra), np.radians(dec), flux, np.full(ra.size, -0.7))
 
 
 SOURCES = meridian_sources([(0.3, -0.2, 2.0), (-0.9, 0.8, 1.0), (1.4, 1.2, 3.0)])
@@ -84,9 +82,7 @@ def test_prediction_equals_simulation(tmp_path, variant) -> None:  # type: ignor
     np.testing.assert_allclose(vis.data[..., 0][:, cross], model[:, cross], atol=2e-5)
     np.testing.assert_allclose(vis.data[..., 1][:, cross], model[:, cross], atol=2e-5)
     common = phasing.to_common_centre(vis)
-    np.testing.assert_allclose(
-        common.data[..., 0][:, cross], predict(common, sky_of(SOURCES))[:, cross], atol=2e-5
-    )
+    np.testing.assert_allclose(common.data[..., 0][:, cross], predict(common, sky_of(SOURCES))[:, cross], atol=2e-5)
 
 
 def test_a_missing_subband_is_the_only_difference(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -105,9 +101,7 @@ def test_a_missing_subband_is_the_only_difference(tmp_path) -> None:  # type: ig
 
 @pytest.mark.parametrize("kind", ["truncated", "zero_length", "incomplete"])
 def test_planted_faults_are_refused(tmp_path, kind) -> None:  # type: ignore[no-untyped-def]
-    simulate(
-        tmp_path, SimulationOptions(start=START, fixed_sources=SOURCES, **PLAIN, faults=(Fault(kind, 0, 2),))
-    )
+    simulate(tmp_path, SimulationOptions(start=START, fixed_sources=SOURCES, **PLAIN, faults=(Fault(kind, 0, 2),)))
     refused, headers = [], []
     for path in sorted(tmp_path.glob("*.hdf5")):
         try:
@@ -123,9 +117,7 @@ def test_planted_faults_are_refused(tmp_path, kind) -> None:  # type: ignore[no-
 def test_both_engines_agree_on_simulated_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
     simulate(
         tmp_path,
-        SimulationOptions(
-            start=START, **(PLAIN | {"noise_scale": 1.0, "gain_scatter": 1.0}), fixed_sources=SOURCES
-        ),
+        SimulationOptions(start=START, **(PLAIN | {"noise_scale": 1.0, "gain_scatter": 1.0}), fixed_sources=SOURCES),
     )
     headers = [uvh5.read_header(path) for path in tmp_path.glob("*.hdf5")]
     files = {h.subband: h.path for h in headers}
@@ -177,6 +169,4 @@ def test_catalogue_beside_the_files_predicts_them(tmp_path) -> None:  # type: ig
     frame = pd.DataFrame(truth["sources"]).assign(frequency_hz=1.4e9)
     vis = read(tmp_path)
     cross = ~vis.is_auto
-    np.testing.assert_allclose(
-        vis.data[..., 0][:, cross], predict(vis, from_frame(frame))[:, cross], atol=2e-5
-    )
+    np.testing.assert_allclose(vis.data[..., 0][:, cross], predict(vis, from_frame(frame))[:, cross], atol=2e-5)

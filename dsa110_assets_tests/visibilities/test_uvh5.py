@@ -134,9 +134,7 @@ def test_headers_that_are_refused(observe, tmp_path, name: str, change, reason: 
         uvh5.read_header(path)
 
 
-@pytest.mark.parametrize(
-    "name", ["Header/time_array", "Header/ant_1_array", "Data/visdata", "Header/freq_array"]
-)
+@pytest.mark.parametrize("name", ["Header/time_array", "Header/ant_1_array", "Data/visdata", "Header/freq_array"])
 def test_missing_members(observe, tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
     path = observe().write(tmp_path, 0)
     with h5py.File(path, "r+") as file:
@@ -203,8 +201,6 @@ def test_data_in_another_file(observe, tmp_path) -> None:  # type: ignore[no-unt
         del file["Data/visdata"]
         secret = tmp_path / "secret"
         secret.write_bytes(bytes(8 * int(np.prod(shape))))
-        file.create_dataset(
-            "Data/visdata", shape=shape, dtype="c8", external=[(str(secret), 0, h5py.h5f.UNLIMITED)]
-        )
+        file.create_dataset("Data/visdata", shape=shape, dtype="c8", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
     with pytest.raises(BadDataError, match="another file"):
         uvh5.read_header(path)

@@ -20,9 +20,15 @@ def rows(data: Data, repeats: int) -> list[Row]:
     return compare(
         [
             Contender("whole group", "dsa110_assets", whole, call, remark, inputs=(str(data.inbox),)),
-            Contender("a group in an archive that has its catalogues", "dsa110_assets", whole, call | {"in_use": True},
-                      "as from the second group on; they and Dagster's database are made before the clock starts", most=3,
-                      inputs=(str(data.inbox),)),
+            Contender(
+                "a group in an archive that has its catalogues",
+                "dsa110_assets",
+                whole,
+                call | {"in_use": True},
+                "as from the second group on; they and Dagster's database are made before the clock starts",
+                most=3,
+                inputs=(str(data.inbox),),
+            ),
             Contender("a group of another night", "dsa110_assets", whole, call | {"cold": True}, "its files out of the page cache", most=1),
         ],
         min(repeats, 3),

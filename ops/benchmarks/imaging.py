@@ -143,7 +143,14 @@ def wsclean(
 
 
 def tclean(
-    ms: str, inbox: str, out: str, weights: dict[str, Any], n_pixels: int, pixel_arcsec: float, beam: list[float], depth_jy: float,
+    ms: str,
+    inbox: str,
+    out: str,
+    weights: dict[str, Any],
+    n_pixels: int,
+    pixel_arcsec: float,
+    beam: list[float],
+    depth_jy: float,
     niter: int = ITERATIONS,
 ) -> dict[str, Any]:
     """`wall_s` is that of the CASA child alone: CASA writes into the set, so it works on a copy."""

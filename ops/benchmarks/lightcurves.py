@@ -24,8 +24,14 @@ def rows(data: Data, repeats: int) -> list[Row]:
     return [
         *compare(
             [
-                Contender(stage, "dsa110_assets", search, {"folder": full}, "whole process: reading, metrics, p-values, candidates",
-                          inputs=(full,)),
+                Contender(
+                    stage,
+                    "dsa110_assets",
+                    search,
+                    {"folder": full},
+                    "whole process: reading, metrics, p-values, candidates",
+                    inputs=(full,),
+                ),
                 Contender(stage, "DuckDB aggregates", aggregates, {"folder": full}, "eta and V only", peer=True, inputs=(full,)),
             ],
             repeats,
