@@ -46,8 +46,8 @@ def test_every_asset_presents_itself(name: str) -> None:
     assert node.tags["dsa110/grain"] == recipes.RECIPES[name].grain
     assert node.description
     assert node.code_version == recipes.RECIPES[name].code_version
-    assert {key.asset_key.to_user_string() for key in [dg.AssetKey(name)] and node.check_keys} <= {name}
-    assert {key.name for key in node.check_keys} == {rule.check for rule in rules.RULES[name]}
+    checks = {(key.asset_key.to_user_string(), key.name) for key in node.check_keys}
+    assert checks == {(name, rule.check) for rule in rules.RULES[name]}
 
 
 def test_dependencies_are_those_of_the_plan() -> None:
