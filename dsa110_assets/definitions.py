@@ -1,4 +1,4 @@
-"""What Dagster loads: the assets of the design's table, and everything that keeps them going.
+"""What Dagster loads: the assets of the table below, and everything that keeps them going.
 
 | group       | assets                                             | partitions  |
 |-------------|----------------------------------------------------|-------------|

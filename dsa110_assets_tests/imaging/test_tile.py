@@ -46,7 +46,7 @@ def test_one_jansky_at_the_centre_is_one_jansky() -> None:
 
 @pytest.mark.parametrize("robust", [-1.0, 0.5, 2.0])
 def test_sources_off_centre_keep_their_places_and_fluxes(robust: float) -> None:
-    """E7: position < 0.05 beam, flux < 1 %, between pixels, at a degree from the centre, for any
+    """Position < 0.05 beam, flux < 1 %, between pixels, at a degree from the centre, for any
     weighting."""
     sources = [(0.4137, 0.6291, 1.0), (-0.9013, -0.3702, 0.6), (0.1, -1.05, 0.4)]
     vis = observe(sources, n_times=12, n_subbands=16, noise_jy=0.3)
@@ -104,7 +104,7 @@ def test_the_residual_is_exact_for_the_model() -> None:
 
 @pytest.mark.parametrize("weighting", ["natural", "uniform", "briggs"])
 def test_noise_is_what_the_radiometer_says(weighting: str) -> None:
-    """Trap 22 and 30: the image of pure noise has the thermal rms, from all integrations, for any
+    """Traps 22 and 30: the image of pure noise has the thermal rms, from all integrations, for any
     weighting."""
     sigma = 2.0
     vis = observe([], n_times=12, n_subbands=16, noise_jy=sigma)

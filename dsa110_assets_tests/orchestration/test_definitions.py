@@ -1,4 +1,4 @@
-"""The definitions: the design's table, light to load, and what each asset tells about itself."""
+"""The definitions: every asset on its grid, light to load, and what each asset tells about itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def bare(tmp_path: Path) -> dict[str, str]:
     return {**keep, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def test_every_asset_of_the_design_is_there_with_its_partitions() -> None:
+def test_every_asset_is_there_with_its_partitions() -> None:
     assert {key.to_user_string() for key in GRAPH.materializable_asset_keys} == set(TABLE)
     for name, grid in TABLE.items():
         assert GRAPH.get(dg.AssetKey(name)).partitions_def == grid
