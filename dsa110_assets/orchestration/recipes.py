@@ -319,7 +319,7 @@ ORDER = (
     Recipe(
         "measurement_set",
         "observation",
-        "5",
+        "6",
         _of_same_window("subband_group"),
         lambda s: {"flagging": s.flagging, "reader_engine": s.reader_engine},
     ),
