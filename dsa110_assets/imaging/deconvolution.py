@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import radler
 from numpy.typing import NDArray
 
+from dsa110_assets.imaging import resolved
 from dsa110_assets.imaging.clark import Cleaned, Depth, clean
 from dsa110_assets.imaging.measurement import ROUGH, Measurement
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.points import NO_POINTS, Points, spectral_indices, take_out
+from dsa110_assets.imaging.restoring import Beam, add_points, flipped, restore
 from dsa110_assets.imaging.statistics import robust_rms
 
 Image = NDArray[np.float32]
 _ROUNDING = 1e-6
 """Relative accuracy of sums of many products in single precision."""
+_ENOUGH = (0.15, 0.03, 0.03, 0.03)
+"""Of a resolved source's height what is not looked into, time after time: at first other sources' faults are in it."""
+_SETTLED = 1.0
+"""Change of resolved sources in rms of the image below which CLEAN is not made again."""
+_NOISIER = 1.01
+"""More than chance changes a residual's rms by."""
 _log = logging.getLogger(__name__)
 
 
@@ -31,6 +40,7 @@ _log = logging.getLogger(__name__)
 class Deconvolved:
     """`model` [Jy/pixel] and `points`, the exact `residual` [Jy/beam] of both, and the counts of both loops.
 
+    `points` have resolved sources among them; `resolved_dropped` is how many were tried and dropped, so that there are none.
     `index` and `index_err` (point,) are those of `points.spectral_indices`.
     """
 
@@ -41,6 +51,7 @@ class Deconvolved:
     minor_iterations: int
     index: NDArray[np.float64]
     index_err: NDArray[np.float64]
+    resolved_dropped: int = 0
 
 
 def deconvolve(
@@ -49,7 +60,7 @@ def deconvolve(
     options: ImagingOptions,
     *,
     pixel_rad: float,
-    beam_rad: float,
+    beam: Beam,
     threads: int,
 ) -> Deconvolved:
     """Take bright points out of what was measured and CLEAN the rest, with the dirty beam (2n, 2n), unit peak at its centre.
@@ -73,15 +84,63 @@ def deconvolve(
             auto_threshold_sigma=options.auto_threshold_sigma,
             floor_jy=max(options.threshold_jy, _ROUNDING * peak_jy),
         )
-        points, left, rounds = take_out(dirty, wide_psf, measurement, depth.floor_jy)
-        cleaned = clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest())
+        made, dropped = _without_ripples(dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads)
+        points, cleaned, rounds = made.points, made.cleaned, made.rounds
     else:
-        floor_jy, points, rounds = max(options.threshold_jy, options.epsilon * peak_jy), NO_POINTS, 0
+        floor_jy, points, rounds, dropped = max(options.threshold_jy, options.epsilon * peak_jy), NO_POINTS, 0, 0
         settings = _settings(options, dirty.shape, pixel_rad, floor_jy, threads)
-        cleaned = _radler(dirty, wide_psf, measurement.residual_of, settings, beam_rad)
+        cleaned = _radler(dirty, wide_psf, measurement.residual_of, settings, math.radians(beam.bmaj_deg))
     cycles, iterations = rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
     index, index_err = spectral_indices(points, measurement, robust_rms(cleaned.residual))
-    return Deconvolved(cleaned.model, points, cleaned.residual, cycles, iterations, index, index_err)
+    return Deconvolved(cleaned.model, points, cleaned.residual, cycles, iterations, index, index_err, dropped)
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """`points`, what CLEAN made of the rest, and how many `rounds` the points took."""
+
+    points: Points
+    cleaned: Cleaned
+    rounds: int
+
+
+def _without_ripples(
+    dirty: Image, wide_psf: Image, measurement: Measurement, depth: Depth, beam: Beam, pixel_deg: float, threads: int
+) -> tuple[_Sources, int]:
+    """Points and what CLEAN makes of the rest, made again without what turns out to be resolved (`resolved`), which is with the
+    points then; and how many Gaussians were tried and dropped, as they explain nothing or made the residual noisier.
+
+    Of what CLEAN made of resolved sources, and of points found in them, nothing is kept: it may lie far away.
+    """
+
+    def without(resolved_ones: Points, left: Image) -> _Sources:
+        points, left, rounds = take_out(left, wide_psf, measurement, depth.floor_jy)
+        points = points.and_also(resolved_ones)
+        return _Sources(points, clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest()), rounds)
+
+    first = now = without(NO_POINTS, dirty)
+    taken, tried, rounds, form = NO_POINTS, 0, first.rounds, flipped(beam.covariance) / pixel_deg**2
+    for enough in _ENOUGH:
+        model, residual = now.cleaned.model, now.cleaned.residual
+        image = restore(model, residual, beam, pixel_deg, threads)
+        add_points(image, now.points, beam, pixel_deg)
+        found = resolved.find(image, residual, model, now.points, wide_psf, form, enough)
+        if not (found.flux_jy.size or taken.flux_jy.size):
+            break
+        change = np.zeros_like(dirty)
+        add_points(change, found.and_also(taken.negative()), beam, pixel_deg)
+        if np.abs(change).max() < _SETTLED * robust_rms(residual):
+            continue
+        measurement.without(now.points.negative().and_also(found))
+        taken, now = found, without(found, measurement.residual_of(np.zeros_like(dirty)))
+        rounds += now.rounds
+        tried = max(tried, int(np.count_nonzero(taken.resolved)))
+    if taken.flux_jy.size and robust_rms(now.cleaned.residual) <= _NOISIER * robust_rms(first.cleaned.residual):
+        return replace(now, rounds=rounds), 0
+    if tried:
+        measurement.without(now.points.negative().and_also(first.points))
+        measurement.residual_of(first.cleaned.model)
+    return first, tried
 
 
 def _radler(

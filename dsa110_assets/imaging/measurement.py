@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,13 +74,26 @@ class Measurement:
 
     def exchange(self, before: Points, after: Points) -> Image:
         """The residual with the points `after` taken out instead of `before`, good enough to find and correct points in."""
-        self.without(replace(before, flux_jy=-before.flux_jy).and_also(after))
+        self.without(before.negative().and_also(after))
         return self.image(ROUGH)
 
     def without(self, points: Points) -> NDArray[np.complex64]:
         """(sample,) what is left once `points` are taken out as well."""
-        self._sum(points.rows, points.columns, points.flux_jy, points.index)
+        sharp, wide = points.select(~points.resolved), points.select(points.resolved)
+        self._sum(sharp.rows, sharp.columns, sharp.flux_jy, sharp.index)
+        for k in range(wide.flux_jy.size):
+            self._taper(wide.select(np.array([k])))
         return self._left
+
+    def _taper(self, source: Points) -> None:
+        """A Gaussian: a point's visibilities times exp(-2 pi^2 q C q), q the cycles per pixel along rows and columns."""
+        lmn, ratios = self._directions(source.rows, source.columns)
+        seen = components.predict(self._gridder.uvw, lmn, source.flux_jy, self._patterns, ratios)
+        along_rows, along_columns = (self._gridder.uvw[:, k] * sign * self._gridder.pixel_rad for k, sign in ((1, 1), (0, -1)))
+        (a, b), (_, c) = source.spread[0]
+        squared = a * along_rows**2 + 2 * b * along_rows * along_columns + c * along_columns**2
+        seen *= np.exp(-2 * np.pi**2 * squared).astype(np.float32)
+        np.subtract(self._left, seen, out=self._left)
 
     def steeper(self, points: Points) -> NDArray[np.float64]:
         """(point,) changes of the points' spectral indices that fit what is left; NaN where nothing tells."""

@@ -46,16 +46,34 @@ _TAPS = 6
 @dataclass(frozen=True)
 class Points:
     """0-based pixel coordinates `rows`, `columns` (point,) float64, `flux_jy` (point,) float64, apparent, and `index` (point,)
-    float64, their spectral index less the typical one, 0 where not fitted."""
+    float64, their spectral index less the typical one, 0 where not fitted.
+
+    `spread` (point, 2, 2) float64 is the covariance [pixels^2] of (row, column) of a resolved source's Gaussian, 0 of a point.
+    """
 
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
     flux_jy: NDArray[np.float64]
     index: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+    @staticmethod
+    def unresolved(rows: NDArray[np.float64], columns: NDArray[np.float64], flux_jy: NDArray[np.float64]) -> Points:
+        """Points of the typical index."""
+        return Points(rows, columns, flux_jy, np.zeros(rows.size), np.zeros((rows.size, 2, 2)))
+
+    @property
+    def resolved(self) -> NDArray[np.bool_]:
+        """(point,) which are Gaussians."""
+        return np.asarray(self.spread.any(axis=(1, 2)))
 
     def select(self, which: NDArray[Any]) -> Points:
         """Those of a mask or of indices."""
-        return Points(self.rows[which], self.columns[which], self.flux_jy[which], self.index[which])
+        return Points(self.rows[which], self.columns[which], self.flux_jy[which], self.index[which], self.spread[which])
+
+    def negative(self) -> Points:
+        """What undoes them."""
+        return replace(self, flux_jy=-self.flux_jy)
 
     def and_also(self, others: Points) -> Points:
         """These and others."""
@@ -64,6 +82,7 @@ class Points:
             np.concatenate([self.columns, others.columns]),
             np.concatenate([self.flux_jy, others.flux_jy]),
             np.concatenate([self.index, others.index]),
+            np.concatenate([self.spread, others.spread]),
         )
 
     def nearest(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -71,13 +90,24 @@ class Points:
         return np.rint(self.rows).astype(np.intp), np.rint(self.columns).astype(np.intp)
 
     def onto(self, image: Image) -> Image:
-        """`image` with each flux added to the pixel it lies in."""
+        """`image` with each flux added to the pixel it lies in, and those of resolved sources to the pixels they cover."""
         out = image.copy()
-        np.add.at(out, self.nearest(), self.flux_jy.astype(np.float32))
+        sharp = self.select(~self.resolved)
+        np.add.at(out, sharp.nearest(), sharp.flux_jy.astype(np.float32))
+        for row, column, flux, spread in zip(self.rows, self.columns, self.flux_jy, self.spread, strict=True):
+            if spread.any():
+                form = spread + np.eye(2) / 12  # of a pixel itself, which a narrow Gaussian would fall between
+                (a, b), (_, c) = np.linalg.inv(form)
+                reach = int(np.ceil(5 * np.sqrt(np.trace(form))))
+                top, left = max(int(row) - reach, 0), max(int(column) - reach, 0)
+                stamp = out[top : int(row) + reach + 1, left : int(column) + reach + 1]
+                north, west = top + np.arange(stamp.shape[0])[:, None] - row, left + np.arange(stamp.shape[1]) - column
+                shape = np.exp(-(a * north**2 + 2 * b * north * west + c * west**2) / 2)
+                stamp += (flux * shape / shape.sum()).astype(np.float32)
         return out
 
 
-NO_POINTS = Points(np.empty(0), np.empty(0), np.empty(0), np.empty(0))
+NO_POINTS = Points.unresolved(np.empty(0), np.empty(0), np.empty(0))
 
 
 class Data(Protocol):
@@ -118,7 +148,7 @@ def take_out(
         if not fresh and not changed.any():
             break
         rows, columns, flux = np.array(fresh).reshape(-1, 3).T
-        added = Points(rows, columns, flux, np.zeros(len(fresh)))
+        added = Points.unresolved(rows, columns, flux)
         residual = data.exchange(known.select(changed), moved.select(changed).and_also(added))
         known = moved.and_also(added)
         corrections = np.concatenate([corrections + changed, np.zeros(len(fresh), dtype=np.intp)])
@@ -127,8 +157,8 @@ def take_out(
 
 
 def _steep(points: Points, data: Data, rms: float) -> NDArray[np.intp]:
-    """Those bright enough for a spectral index; none without bandwidth."""
-    return np.flatnonzero((points.flux_jy > _STEEPNESS_SIGMA * rms) & (data.slope_rms > 0))
+    """Points bright enough for a spectral index; none without bandwidth."""
+    return np.flatnonzero((points.flux_jy > _STEEPNESS_SIGMA * rms) & (data.slope_rms > 0) & ~points.resolved)
 
 
 def _turned(known: Points, which: NDArray[np.bool_], data: Data, rms: float) -> Points:

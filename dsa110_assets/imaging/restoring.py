@@ -57,6 +57,11 @@ class Beam:
         return Beam(float(widths[1]), float(widths[0]), (angle + 90) % 180 - 90)
 
 
+def flipped(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A (2, 2) covariance of (east, north) as one of (row, column), rows north and columns west; and back."""
+    return np.asarray(covariance[::-1, ::-1] * np.array([[1, -1], [-1, 1]]))
+
+
 def set_beam(header: Header, beam: Beam) -> None:
     """Write a restoring beam into a header."""
     header["BMAJ"] = (beam.bmaj_deg, "[deg] restoring beam, major axis FWHM")
@@ -122,10 +127,13 @@ def restore(
 
 
 def add_points(image: NDArray[np.float32], points: Points, beam: Beam, pixel_deg: float) -> None:
-    """Add points seen by `beam` to an image [Jy/beam], in place: Gaussians out to where they are 1e-9 of their peak."""
-    inverse = np.linalg.inv(beam.covariance) * pixel_deg**2
-    reach = math.ceil(6.5 * beam.bmaj_deg / FWHM_PER_SIGMA / pixel_deg)
-    for row, column, flux in zip(points.rows, points.columns, points.flux_jy, strict=True):
+    """Add points seen by `beam` to an image [Jy/beam], in place: Gaussians, those of resolved sources wider than
+    the beam, out to where they are 1e-9 of their peak."""
+    for row, column, flux, spread in zip(points.rows, points.columns, points.flux_jy, points.spread, strict=True):
+        seen = Beam.from_covariance(beam.covariance + flipped(spread) * pixel_deg**2) if spread.any() else beam
+        inverse = np.linalg.inv(seen.covariance) * pixel_deg**2
+        reach = math.ceil(6.5 * seen.bmaj_deg / FWHM_PER_SIGMA / pixel_deg)
+        flux *= beam.area_sr / seen.area_sr
         top, left = max(int(row) - reach, 0), max(int(column) - reach, 0)
         stamp = image[top : int(row) + reach + 1, left : int(column) + reach + 1]
         north = (top + np.arange(stamp.shape[0]) - row)[:, None]

@@ -14,19 +14,20 @@ if TYPE_CHECKING:
 
 
 def point_table(tile: TileImage) -> pd.DataFrame:
-    """One row per point of `tile.points`: ra_deg, dec_deg (ICRS), apparent_jy at the image's frequency, spectral_index and
-    spectral_index_err.
+    """One row per point of `tile.points` that is not resolved: ra_deg, dec_deg (ICRS), apparent_jy at the image's frequency,
+    spectral_index and spectral_index_err.
 
     The index is that of the source, S ~ nu^index, the primary beam's own taken out, from the data alone; NaN for points fainter
     than 100 times the noise, whose error would be 0.3 and more.
     """
     import pandas as pd
 
-    points = tile.points
+    sharp = ~tile.points.resolved
+    points = tile.points.select(sharp)
     ra, dec = WCS(tile.header).celestial.wcs_pix2world(points.columns, points.rows, 0)
     return pd.DataFrame(
         {
             "ra_deg": np.asarray(ra, float) % 360, "dec_deg": np.asarray(dec, float), "apparent_jy": points.flux_jy,
-            "spectral_index": tile.spectral_index, "spectral_index_err": tile.spectral_index_err,
+            "spectral_index": tile.spectral_index[sharp], "spectral_index_err": tile.spectral_index_err[sharp],
         }
     )  # fmt: skip

@@ -44,16 +44,18 @@ it leaves out the little w there is)."""
 class TileImage:
     """An imaged observation; all images (ny, nx) float32, finite, [Jy/beam] but `model` [Jy/pixel].
 
-    Points that CLEAN was spared (`points`, none from CASA) are in `model` in the pixel they lie in; `image` has them in their
-    own places; `spectral_index` (point,) and its error are NaN for the fainter of them (`points.spectral_indices`).
+    Points that CLEAN was spared (`points`, none from CASA) are in `model` in the pixel they lie in, resolved sources among them
+    (`resolved`) in the pixels they cover; `image` has them in their own places and shapes; `spectral_index` (point,) and its
+    error are NaN for the fainter and the resolved of them (`points.spectral_indices`).
 
     `image` is not corrected for `primary_beam`, so its noise is the same everywhere: `rms_jy`.
     `figures` are plain numbers: rms_jy, radiometer_jy (thermal noise expected from XX - YY and the weights),
     rms_over_radiometer, sensitivity_loss (noise over that of the weighted mean of XX and YY, minus 1), those of
     `polarisation` (own engine), sefd_jy (system equivalent flux density that noise implies), peak_jy, dynamic_range,
     beam_major_arcsec, beam_minor_arcsec, beam_pa_deg, psf_sidelobe, clean_jy, major_cycles, minor_iterations, points,
-    n_pixels, pixel_arcsec, field_deg, visibilities_used,
-    samples_gridded (after averaging), seconds and, with a sky model, those of `reference`.
+    resolved (Gaussians), resolved_dropped (those tried to no avail, so that the image is as without them),
+    n_pixels, pixel_arcsec, field_deg, visibilities_used, samples_gridded (after averaging), seconds and, with a sky model,
+    those of `reference`.
     """
 
     image: Image
@@ -121,8 +123,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
         return Measurement(samples, weighted, gridder, dimming, patterns, means[-1])
 
     def cleaned_of(samples: StokesI) -> Deconvolved:
-        beam_rad = math.radians(beam.bmaj_deg)
-        return deconvolve(measured(samples), wide_psf, options, pixel_rad=pixel_rad, beam_rad=beam_rad, threads=threads)
+        return deconvolve(measured(samples), wide_psf, options, pixel_rad=pixel_rad, beam=beam, threads=threads)
 
     cleaned = cleaned_of(stokes)
     if sky is not None and taken_out["outliers"] and outliers.missed(sky, header, dimming.mean, cleaned.points).any():
@@ -159,7 +160,9 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
         figures={
             "major_cycles": float(cleaned.major_cycles),
             "minor_iterations": float(cleaned.minor_iterations),
-            "points": float(cleaned.points.flux_jy.size),
+            "points": float(np.count_nonzero(~cleaned.points.resolved)),
+            "resolved": float(np.count_nonzero(cleaned.points.resolved)),
+            "resolved_dropped": float(cleaned.resolved_dropped),
             "field_deg": n_pixels * pixel_deg,
             **taken_out,
         },

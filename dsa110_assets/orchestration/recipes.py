@@ -334,7 +334,7 @@ ORDER = (
     Recipe(
         "tile_image",
         "observation",
-        "5",
+        "6",
         _of_same_window("calibrated_ms", "sky_model"),
         lambda s: {"imaging": s.imaging, "imaging_engine": s.imaging_engine},
     ),
