@@ -47,7 +47,8 @@ class EpochGains:
     delay_ns  (antenna, pol), 0 where none is applied; about the mean of the blocks' frequencies.
     measured, error  (antenna, pol): the gain of the whole observation as fitted, and its error per real part; NaN where there
            was nothing to fit. common: their median amplitude.
-    lost   (antenna, pol) receptors that do not see the sky. changed: those whose bandpass changed.
+    lost   (antenna, pol) receptors that do not see the sky. changed: those whose bandpass changed, about
+           the median of all.
     drift_amplitude, drift_phase_rad: the true spread of the receptors that do not stand out. stand_out (antenna, pol).
     gain_chi2: how much chi-squared of unseen data fell by what is applied; 0 where nothing is.
     variance: of a complex sample of weight 1, after the fit. judged: whether the field is bright, and known, well enough to say anything.
@@ -113,8 +114,7 @@ def solve_epoch(sums: Comparison, options: EpochOptions) -> EpochGains:
     better = _unseen_improvement(r, d, sums, logs, spread, sway, common, use)
     kept = better > 0
     gains = np.exp(_believed(logs.whole, logs.intervals, spread, sway, 1.0)) if kept else np.ones(logs.intervals.shape[1:])
-    changed = _changed_bandpasses(straight, total, use, variance)
-    of_blocks = _block_gains(straight, total, changed)
+    changed, of_blocks = _changed_bandpasses(straight, total, use, variance, misfit)
     return replace(
         nothing, gains=np.where(use[:, None], gains[:, :, None] * of_blocks, 1), delay_ns=np.where(use, delay_ns, 0), lost=lost,
         changed=changed, stand_out=spread.stand_out | changed | (use & (delay_ns != 0)), drift_amplitude=float(np.sqrt(spread.variance[0])),
@@ -375,24 +375,39 @@ def _update(sums: Comparison, gains: Complex, halves: bool) -> tuple[Complex, Fl
     return np.divide(top, bottom, out=np.ones_like(top), where=bottom > 0), bottom
 
 
-def _changed_bandpasses(sums: Comparison, total: _Fit, use: NDArray[np.bool_], variance: float) -> NDArray[np.bool_]:
-    """(antenna, pol): where both halves agree that a receptor's gain is not the same in all blocks."""
+def _changed_bandpasses(
+    sums: Comparison, total: _Fit, use: NDArray[np.bool_], variance: float, misfit: float
+) -> tuple[NDArray[np.bool_], Complex]:
+    """(antenna, pol): where both halves agree that a receptor's gain is not the same in all blocks, and their gains about those
+    of the whole band, (1, antenna, block, pol), 1 elsewhere.
+
+    The receptors' median is taken out, as of the amplitudes of the whole band: a spectrum that all share is that of a source
+    whose index the model has wrong. Of what is about it twice the model's misfit may be feigned.
+    """
     n = sums.block_hz.size
+    none = np.zeros(use.shape, np.bool_)
+    ones = np.ones((1, use.shape[0], n, use.shape[1]), np.complex128)
     if n < 4:
-        return np.zeros(use.shape, np.bool_)
+        return none, ones
     each, information = _update(sums, total.gains, halves=True)
-    departure = each / total.gains[None, :, None] - 1
-    product = (departure[0] * np.conj(departure[1])).real.mean(axis=1)  # pol, antenna
+    about = _about_median(np.where(information > 0, each / total.gains[:, None], 1), use)
+    product = ((about[0] - 1) * np.conj(about[1] - 1)).real.mean(axis=1)  # pol, antenna
     size = np.abs(total.gains) ** 2 * information.mean(axis=(0, 2))
     noise = variance / np.where(size > 0, size, np.inf)
-    found = (product > _LEAST_BANDPASS**2) & (product > _BLOCK_SIGMA * noise / np.sqrt(n))
-    return np.asarray(found.T & use)
-
-
-def _block_gains(sums: Comparison, total: _Fit, changed: NDArray[np.bool_]) -> Complex:
-    """Gains of the blocks about those of the whole band, (1, antenna, block, pol); 1 where nothing changed."""
+    least = max(_LEAST_BANDPASS**2, (_FARTHEST * misfit) ** 2)
+    changed = np.asarray(((product > least) & (product > _BLOCK_SIGMA * noise / np.sqrt(n))).T & use)
     if not changed.any():
-        return np.ones((1, *changed.shape[:1], sums.block_hz.size, 2), np.complex128)
+        return none, ones
     each, information = _update(sums, total.gains, halves=False)
-    about = np.where(information[0] > 0, each[0] / total.gains[:, None], 1).transpose(2, 1, 0)
-    return np.asarray(np.where(changed[:, None], about, 1)[None])
+    both = _about_median(np.where(information > 0, each / total.gains[:, None], 1), use)[0]
+    return changed, np.asarray(np.where(changed[:, None], both.transpose(2, 1, 0), 1)[None])
+
+
+def _about_median(gains: Complex, use: NDArray[np.bool_]) -> Complex:
+    """Gains (half, pol, block, antenna) over the median amplitude and phase of those in use (antenna, pol), block by block."""
+    seen = np.where(use.T[:, None], gains, np.nan)
+    middle = np.ones(gains.shape[:-1])[..., None] * (1 + 0j)
+    some = use.any(axis=0)
+    logs = np.log(seen[:, some])
+    middle[:, some] = np.exp(np.nanmedian(logs.real, axis=-1, keepdims=True) + 1j * np.nanmedian(logs.imag, axis=-1, keepdims=True))
+    return np.asarray(gains / middle)
