@@ -72,6 +72,11 @@ class Field:
         """The calibrator's flux over its listed one."""
         return float(self.sky.flux_jy[0] / self.before_jy[0])
 
+    def select(self, keep: NDArray[np.bool_]) -> Field:
+        """The field with only the sources that are kept, (n,)."""
+        parts = {name: getattr(self, name)[keep] for name in ("fitted", "moves", "before_jy", "sigma_jy")}
+        return replace(self, sky=self.sky.select(keep), **parts)
+
     def scaled(self, factor: float) -> Field:
         """The field with another flux of the calibrator's."""
         flux = self.sky.flux_jy.copy()
@@ -102,7 +107,7 @@ class Parts:
         lasting = ~field.fitted
         lasting[0] = False
         self.vis, self.rest = vis, predict(vis, field.sky.select(lasting))
-        self._per_jy: dict[tuple[float, float], NDArray[np.complex64]] = {}
+        self._per_jy: dict[tuple[float, float, float], NDArray[np.complex64]] = {}
         self._calibrator: tuple[Any, NDArray[np.complex64]] = ((), self.rest)
 
     def calibrator(self, field: Field) -> NDArray[np.complex64]:
@@ -123,7 +128,7 @@ class Parts:
 
     def per_jy(self, sky: SkyModel) -> list[NDArray[np.complex64]]:
         """The sources' visibilities for 1 Jy each, at their positions and with their spectral indices."""
-        places = list(zip(sky.ra_rad.tolist(), sky.dec_rad.tolist(), strict=True))
+        places = list(zip(sky.ra_rad.tolist(), sky.dec_rad.tolist(), sky.spectral_index.tolist(), strict=True))
         lacking = [k for k, place in enumerate(places) if place not in self._per_jy]
         if lacking:
             unit = replace(sky.select(lacking), flux_jy=np.ones(len(lacking)))
