@@ -84,7 +84,7 @@ def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Sea
     sky then, nothing is said of antennas.
     """
     field = field_model(vis, sky, options.model_sources)
-    listed_jy = field.flux_jy.copy()  # 0 for new sources, which come first: they are fitted, but no reference
+    listed_jy = field.flux_jy  # new sources come first: they are fitted, but no reference
     part, n_new = 0.0, 0
     for _ in range(_ROUNDS):
         sums = compare(vis, field)
@@ -92,36 +92,41 @@ def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Sea
         thin = corrected(field_scale.thinned(vis), sums, epoch, 1.0)
         n_fitted = min(N_FITTED + n_new, len(field))
         fitted = field_scale.fitted_fluxes(thin, field, n_fitted, n_new)
-        factors, errors = fitted.factors[n_new:], fitted.errors[n_new:]
-        over_listed = field.flux_jy[n_new:n_fitted] / listed_jy[n_new:n_fitted]
-        scale = field_scale.field_scale(factors * over_listed, errors * over_listed)
-        # a source that was just found is fitted first: until it is in the gains, the catalogue's fluxes seem to be wrong
-        residual, unknown_jy, part = _residual(thin, _as_fitted(field, fitted))
-        listed = field.select(np.arange(n_new, len(field)))
-        new = _in_scale(fitted, scale, options)
-        found = None
-        if search is not None and part > (_LEAST_REST if n_new else _LEAST_PART):
-            found = _found(residual, unknown_jy, sky_model.concat(new, listed), search)
-        if found is None:
-            better = _with_fluxes(listed, listed_jy[n_new:], factors, errors, scale)
-            if better is listed and not np.any(fitted.moved > _LEAST_MOVE):
-                part = 0.0  # what is left is of no sources
-                break
-            listed = better
-        else:
-            new = sky_model.concat(found, new)
-        field, listed_jy, n_new = sky_model.concat(new, listed), np.append(np.zeros(len(new)), listed_jy[n_new:]), len(new)
+        over_listed = field.flux_jy[n_new:n_fitted] / listed_jy[: n_fitted - n_new]
+        scale = field_scale.field_scale(fitted.factors[n_new:] * over_listed, fitted.errors[n_new:] * over_listed)
+        better, part = _improved(thin, field, listed_jy, fitted, scale, options, search)
+        if better is None:
+            break
+        field, n_new = better, len(better) - listed_jy.size
     if part > _LEAST_PART:
         epoch = epoch.unjudged()
     applied, reason = _applied(scale, options) if epoch.judged else (1.0, "the field says nothing: the tables' scale stands")
-    changed = int(np.sum((field.flux_jy != listed_jy) & (listed_jy > 0)))
     noise = noise_factors(sums, epoch)
     if not epoch.judged:
         noise = np.where(np.isfinite(noise), 1.0, np.nan)  # what a wrong model leaves is no noise
     return Observed(
-        epoch, noise, scale, applied, reason, field, changed, int(np.sum(listed_jy == 0)),
+        epoch, noise, scale, applied, reason, field, int(np.sum(field.flux_jy[n_new:] != listed_jy)), n_new,
         options.least_references, sums,
     )  # fmt: skip
+
+
+def _improved(
+    thin: Visibilities, field: SkyModel, listed_jy: Float, fitted: Fitted, scale: Scale, options: EpochOptions, search: Search | None
+) -> tuple[SkyModel | None, float]:
+    """The field, new sources first, put right by one round's fit; None if it stays as it is. And the part of the model's root mean
+    square that a sky beyond it has, 0 if what is left is of no sources."""
+    n_new = len(fitted.new)
+    residual, unknown_jy, part = _residual(thin, _as_fitted(field, fitted))
+    listed, new = field.select(np.arange(n_new, len(field))), _in_scale(fitted, scale, options)
+    if search is not None and part > (_LEAST_REST if n_new else _LEAST_PART):
+        found = _found(residual, unknown_jy, sky_model.concat(new, listed), search)
+        if len(found):
+            # it is fitted first: until it is in the gains, the catalogue's fluxes seem to be wrong
+            return sky_model.concat(found, new, listed), part
+    better = _with_fluxes(listed, listed_jy, fitted.factors[n_new:], fitted.errors[n_new:], scale)
+    if better is listed and not np.any(fitted.moved > _LEAST_MOVE):
+        return None, 0.0
+    return sky_model.concat(new, better), part
 
 
 def _with_fluxes(field: SkyModel, listed_jy: Float, factors: Float, errors: Float, scale: Scale) -> SkyModel:
@@ -186,11 +191,9 @@ def _common(scale: Scale) -> float:
     return scale.factor if scale.count >= 2 else 1.0
 
 
-def _found(residual: Visibilities, unknown_jy: float, field: SkyModel, search: Search) -> SkyModel | None:
-    """The brightest sources in a residual of this root mean square, at their own fluxes; None if there are none."""
+def _found(residual: Visibilities, unknown_jy: float, field: SkyModel, search: Search) -> SkyModel:
+    """The brightest sources in a residual of this root mean square, at their own fluxes."""
     found = new_sources(search(residual, unknown_jy / _FAINTEST), field)
-    if not len(found):
-        return None
     response = beam_on(residual, np.rad2deg(found.ra_rad), np.rad2deg(found.dec_rad)).mean(axis=0)
     return replace(found, flux_jy=found.flux_jy / response)
 
