@@ -90,7 +90,7 @@ def equations(vis: Visibilities, field: Field, parts: Parts, options: SolveOptio
         flux = np.float32(one.flux_jy[0])
         (here,) = parts.per_jy(one)
         steps = stepped(one, field.moves[k], field.sigma_jy[k] > 0 and flux > _INDEX_FROM * field.sky.flux_jy[0])
-        columns += [flux * here, *(flux * (there - here) for moved in steps.values() for there in parts.per_jy(moved))]
+        columns += [flux * here, *(flux * (there - here) for moved in steps.values() for there in parts.once(moved))]
         owner += [(k, what) for what in (FLUX, *steps)]
     sources, what = np.array(owner, dtype=np.int64).reshape(-1, 2).T
     whole = [1, *(np.flatnonzero(what == FLUX) + _FIXED).tolist()]
