@@ -47,7 +47,8 @@ class EpochGains:
     delay_ns  (antenna, pol), 0 where none is applied; about the mean of the blocks' frequencies.
     measured, error  (antenna, pol): the gain of the whole observation as fitted, and its error per real part; NaN where there
            was nothing to fit. common: their median amplitude.
-    lost   (antenna, pol) receptors that do not see the sky. changed: those whose bandpass changed.
+    lost   (antenna, pol) receptors that do not see the sky. changed: those whose bandpass changed, about
+           the median of all.
     drift_amplitude, drift_phase_rad: the true spread of the receptors that do not stand out. stand_out (antenna, pol).
     gain_chi2: how much chi-squared of unseen data fell by what is applied; 0 where nothing is.
     variance: of a complex sample of weight 1, after the fit. judged: whether the field is bright, and known, well enough to say anything.
@@ -108,13 +109,13 @@ def solve_epoch(sums: Comparison, options: EpochOptions) -> EpochGains:
         return nothing
     logs = _Logs.of(total, _Fit.of(r.sum(axis=0), d.sum(axis=0), sums), _Fit.of(r, d, sums), use)
     misfit = _misfit(all_r, all_d, sums, total.gains, variance, use)
-    spread = _spread(logs, _sigma(total, variance), misfit, use, options.outlier_sigma)
+    feigned = _feigned(straight, total.gains, variance, use, misfit)
+    spread = _spread(logs, _sigma(total, variance), misfit, feigned, use, options.outlier_sigma)
     sway = _sway(logs, variance, misfit, use)
     better = _unseen_improvement(r, d, sums, logs, spread, sway, common, use)
     kept = better > 0
     gains = np.exp(_believed(logs.whole, logs.intervals, spread, sway, 1.0)) if kept else np.ones(logs.intervals.shape[1:])
-    changed = _changed_bandpasses(straight, total, use, variance)
-    of_blocks = _block_gains(straight, total, changed)
+    changed, of_blocks = _changed_bandpasses(straight, total, use, variance, misfit)
     return replace(
         nothing, gains=np.where(use[:, None], gains[:, :, None] * of_blocks, 1), delay_ns=np.where(use, delay_ns, 0), lost=lost,
         changed=changed, stand_out=spread.stand_out | changed | (use & (delay_ns != 0)), drift_amplitude=float(np.sqrt(spread.variance[0])),
@@ -245,6 +246,30 @@ def _misfit(r: Complex, d: Float, sums: Comparison, gains: Complex, variance: fl
     return float(np.sqrt(excess.sum() / d.sum() / 2))
 
 
+def _feigned(sums: Comparison, gains: Complex, variance: float, use: NDArray[np.bool_], misfit: float) -> float:
+    """What a model of this misfit may feign in either part of the whole band's gains.
+
+    A resolved source departs from its model alike in both halves of the band, and gains take up as much of it as they leave. Sources
+    that the model lacks turn on nearly every baseline by more than that from one half to the other: of these departures, which are
+    independent, the gain of an antenna takes up the mean over its baselines. What the halves have in common, and twice its error, is
+    counted with the former.
+    """
+    half = sums.block_hz.size // 2
+    pairs = use.T[:, sums.ant1] & use.T[:, sums.ant2]
+    if not (misfit > 0 and half > 0):
+        return misfit
+    r, d = sums.r.sum(axis=(0, 1)), sums.d.sum(axis=(0, 1))
+    z = (gains[:, sums.ant1] * np.conj(gains[:, sums.ant2]))[pairs]
+    low, high = (part.sum(axis=1)[pairs] for part in (r[:, :half], r[:, half:]))
+    d_low, d_high = (part.sum(axis=1)[pairs] for part in (d[:, :half], d[:, half:]))
+    product = ((low - d_low * z) * np.conj(high - d_high * z)).real / np.abs(z) ** 2
+    error = variance * np.sqrt(np.sum(d_low * d_high / np.abs(z) ** 4) / 2)
+    common = (float(product.sum()) + 2 * float(error)) / (2 * float((d_low * d_high).sum()))
+    common = min(max(common, 0.0), misfit**2)
+    antennas = max(int(use.any(axis=1).sum()), 2)
+    return float(np.sqrt(common + (misfit**2 - common) / (antennas - 1)))
+
+
 @dataclass(frozen=True)
 class _Logs:
     """ln g: its real part about the receptors' median. Each (..., antenna, pol) complex, 0 where not in use.
@@ -288,9 +313,9 @@ class _Spread:
         return believed[0], believed[1]
 
 
-def _spread(logs: _Logs, sigma: Float, misfit: float, use: NDArray[np.bool_], outlier: float) -> _Spread:
-    """The mean product of both halves' departures, if it is three times its own error above 0 and twice the model's misfit:
-    gains take up as much of a wrong model as they leave. Else there is none to be seen."""
+def _spread(logs: _Logs, sigma: Float, misfit: float, feigned: float, use: NDArray[np.bool_], outlier: float) -> _Spread:
+    """The mean product of both halves' departures, if it is three times its own error above 0 and twice what the model may
+    feign. Else there is none to be seen."""
     variance = np.zeros(2)
     even, odd, both = logs.whole
     # the first idea of the spread is the median's, which a broken antenna does not move
@@ -301,7 +326,7 @@ def _spread(logs: _Logs, sigma: Float, misfit: float, use: NDArray[np.bool_], ou
         if regular.sum() < _FEWEST:
             break
         for k, part in enumerate((np.real, np.imag)):
-            variance[k] = _agreed(part(even)[regular], part(odd)[regular], 2 * sigma[regular] ** 2, misfit)
+            variance[k] = _agreed(part(even)[regular], part(odd)[regular], 2 * sigma[regular] ** 2, feigned)
         again = _outside(both, [sigma**2 + (_FARTHEST * misfit) ** 2 + v for v in variance], use, outlier)
         if np.array_equal(again, stand_out):
             break
@@ -314,10 +339,12 @@ def _outside(departures: Complex, variances: list[Float], use: NDArray[np.bool_]
     return np.asarray(use & ((np.abs(departures.real) > size) | (np.abs(departures.imag) > phase)))
 
 
-def _agreed(one: Float, other: Float, noise: Float, misfit: float) -> float:
-    """The true variance two measurements of independent noise variances `noise` share; 0 unless it is significant."""
+def _agreed(one: Float, other: Float, noise: Float, feigned: float) -> float:
+    """The true variance two measurements of independent noise variances `noise` share, without that which is `feigned`; 0 unless it
+    is significant."""
     found = float(np.mean(one * other))
-    return found if found > max(_SIGNIFICANT * float(np.mean(noise)) / np.sqrt(one.size), 4 * misfit**2) else 0.0
+    clear = found > max(_SIGNIFICANT * float(np.mean(noise)) / np.sqrt(one.size), 4 * feigned**2)
+    return found - feigned**2 if clear else 0.0
 
 
 def _sway(logs: _Logs, variance: float, misfit: float, use: NDArray[np.bool_]) -> _Spread:
@@ -375,24 +402,39 @@ def _update(sums: Comparison, gains: Complex, halves: bool) -> tuple[Complex, Fl
     return np.divide(top, bottom, out=np.ones_like(top), where=bottom > 0), bottom
 
 
-def _changed_bandpasses(sums: Comparison, total: _Fit, use: NDArray[np.bool_], variance: float) -> NDArray[np.bool_]:
-    """(antenna, pol): where both halves agree that a receptor's gain is not the same in all blocks."""
+def _changed_bandpasses(
+    sums: Comparison, total: _Fit, use: NDArray[np.bool_], variance: float, misfit: float
+) -> tuple[NDArray[np.bool_], Complex]:
+    """(antenna, pol): where both halves agree that a receptor's gain is not the same in all blocks, and their gains about those
+    of the whole band, (1, antenna, block, pol), 1 elsewhere.
+
+    The receptors' median is taken out, as of the amplitudes of the whole band: a spectrum that all share is that of a source
+    whose index the model has wrong. Of what is about it twice the model's misfit may be feigned.
+    """
     n = sums.block_hz.size
+    none = np.zeros(use.shape, np.bool_)
+    ones = np.ones((1, use.shape[0], n, use.shape[1]), np.complex128)
     if n < 4:
-        return np.zeros(use.shape, np.bool_)
+        return none, ones
     each, information = _update(sums, total.gains, halves=True)
-    departure = each / total.gains[None, :, None] - 1
-    product = (departure[0] * np.conj(departure[1])).real.mean(axis=1)  # pol, antenna
+    about = _about_median(np.where(information > 0, each / total.gains[:, None], 1), use)
+    product = ((about[0] - 1) * np.conj(about[1] - 1)).real.mean(axis=1)  # pol, antenna
     size = np.abs(total.gains) ** 2 * information.mean(axis=(0, 2))
     noise = variance / np.where(size > 0, size, np.inf)
-    found = (product > _LEAST_BANDPASS**2) & (product > _BLOCK_SIGMA * noise / np.sqrt(n))
-    return np.asarray(found.T & use)
-
-
-def _block_gains(sums: Comparison, total: _Fit, changed: NDArray[np.bool_]) -> Complex:
-    """Gains of the blocks about those of the whole band, (1, antenna, block, pol); 1 where nothing changed."""
+    least = max(_LEAST_BANDPASS**2, (_FARTHEST * misfit) ** 2)
+    changed = np.asarray(((product > least) & (product > _BLOCK_SIGMA * noise / np.sqrt(n))).T & use)
     if not changed.any():
-        return np.ones((1, *changed.shape[:1], sums.block_hz.size, 2), np.complex128)
+        return none, ones
     each, information = _update(sums, total.gains, halves=False)
-    about = np.where(information[0] > 0, each[0] / total.gains[:, None], 1).transpose(2, 1, 0)
-    return np.asarray(np.where(changed[:, None], about, 1)[None])
+    both = _about_median(np.where(information > 0, each / total.gains[:, None], 1), use)[0]
+    return changed, np.asarray(np.where(changed[:, None], both.transpose(2, 1, 0), 1)[None])
+
+
+def _about_median(gains: Complex, use: NDArray[np.bool_]) -> Complex:
+    """Gains (half, pol, block, antenna) over the median amplitude and phase of those in use (antenna, pol), block by block."""
+    seen = np.where(use.T[:, None], gains, np.nan)
+    middle = np.ones(gains.shape[:-1])[..., None] * (1 + 0j)
+    some = use.any(axis=0)
+    logs = np.log(seen[:, some])
+    middle[:, some] = np.exp(np.nanmedian(logs.real, axis=-1, keepdims=True) + 1j * np.nanmedian(logs.imag, axis=-1, keepdims=True))
+    return np.asarray(gains / middle)

@@ -323,11 +323,11 @@ ORDER = (
         _of_same_window("subband_group"),
         lambda s: {"flagging": s.flagging, "reader_engine": s.reader_engine},
     ),
-    Recipe("caltables", "night", "5", _transit_sets, lambda s: {"solve": s.solve, "solve_engine": s.solve_engine}),
+    Recipe("caltables", "night", "6", _transit_sets, lambda s: {"solve": s.solve, "solve_engine": s.solve_engine}),
     Recipe(
         "calibrated_ms",
         "observation",
-        "5",
+        "6",
         _chosen_tables,
         lambda s: {"solve_engine": s.solve_engine, "epoch": s.epoch, **_averaging(s)},
     ),
