@@ -102,10 +102,10 @@ class AnalystArchive:
 
     def _partition(self, asset: str, key: Moment) -> str:
         """The partition of `asset` that holds the time `key`."""
-        from dsa110_assets.orchestration.recipes import RECIPES
+        from dsa110_assets.orchestration.graph import specifications
 
         mjd = timegrid.datetime_to_mjd(moment(key))
-        grain = RECIPES[asset].grain
+        grain = specifications()[asset].grain
         if grain == "night":
             return timegrid.night_key(mjd)
         return (timegrid.hour_key if grain == "hour" else timegrid.observation_key)(mjd + timegrid.ROUNDING_D)
@@ -228,10 +228,11 @@ PRODUCT_COLUMNS = (
 
 def known_asset(asset: str | None) -> str | None:
     """`asset` itself. Raises NotFoundError, saying which there are, for a name that is none."""
-    from dsa110_assets.orchestration.recipes import RECIPES
+    if asset is not None:
+        from dsa110_assets.orchestration.graph import specifications
 
-    if asset is not None and asset not in RECIPES:
-        raise NotFoundError(f"there is no asset {asset!r}; there are {', '.join(RECIPES)}")
+        if asset not in specifications():
+            raise NotFoundError(f"there is no asset {asset!r}; there are {', '.join(specifications())}")
     return asset
 
 

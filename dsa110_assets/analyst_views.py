@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
 
-IMAGE_FILES = {"tile_image": "image.fits", "hour_mosaic": "mosaic.fits", "night_mosaic": "mosaic.fits"}
 MAD_TO_SIGMA = 1.482602218505602  # 1 / Φ⁻¹(3/4): a normal's sd over its median absolute deviation
 
 
@@ -56,7 +55,9 @@ class Image:
     @classmethod
     def of(cls, product: Product) -> Image:
         """The main image of an image product. Raises SilentWrongnessError when its file is gone."""
-        path = Path(product.path) / IMAGE_FILES[product.asset]
+        from dsa110_assets.orchestration.graph import specifications
+
+        path = Path(product.path) / str(specifications()[product.asset].image)
         if not path.is_file():
             raise SilentWrongnessError(f"{product.id} is indexed but {path} is missing; run: dsa110 archive verify")
         return cls(product.id, path, dict(product.metadata))

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dsa110_assets.orchestration import recipes, rules
+from dsa110_assets.orchestration import rules
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.thresholds import Thresholds
 
 NEIGHBOURS: dict[str, Any] = {
@@ -53,7 +54,7 @@ GOOD: dict[str, dict[str, Any]] = {
 
 OTHERWISE = {"inputs_made_otherwise": {"tile_image-20260125T2220-v1": "made with other settings: imaging"}}
 BAD = [
-    *((asset, "same_settings", OTHERWISE) for asset in rules.RULES if rules.SAME_SETTINGS in rules.RULES[asset]),
+    *((asset, "same_settings", OTHERWISE) for asset, known in specifications().items() if rules.SAME_SETTINGS in known.rules),
     ("source_catalog", "coverage", {"n_sources": 0}),
     ("source_catalog", "coverage", {"n_invalid_positions": 1}),
     ("calibrator_catalog", "no_unknown_flux", {"n_unknown_flux_used": 1}),
@@ -135,7 +136,7 @@ def failed(asset: str, figures: dict[str, Any]) -> dict[str, str]:
 
 
 def test_there_are_rules_for_every_asset_and_only_for_those() -> None:
-    assert set(rules.RULES) == set(recipes.RECIPES) == set(GOOD)
+    assert set(specifications()) == set(GOOD)
 
 
 @pytest.mark.parametrize("asset", GOOD)
@@ -151,7 +152,7 @@ def test_a_bad_figure_fails_its_rule_and_says_why(asset: str, check: str, change
 
 
 def test_every_rule_has_a_case_in_which_it_fails() -> None:
-    assert {(asset, check) for asset, check, _ in BAD} == {(a, r.check) for a, known in rules.RULES.items() for r in known}
+    assert {(asset, check) for asset, check, _ in BAD} == {(a, r.check) for a, known in specifications().items() for r in known.rules}
 
 
 @pytest.mark.parametrize(
