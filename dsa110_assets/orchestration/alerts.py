@@ -14,7 +14,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from dsa110_assets.archive.quarantine import quarantined
 from dsa110_assets.errors import TransientError, WaitingError
-from dsa110_assets.orchestration import policy, spec
+from dsa110_assets.orchestration import graph, policy
 from dsa110_assets.orchestration.instance import events
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def check_summary(instance: dg.DagsterInstance, limit: int = 100_000) -> list[Ch
     """Every check's outcomes so far, in the order of the graph; checks that never ran are left out."""
     status = AssetCheckExecutionRecordStatus
     rows = []
-    for asset in spec.assets().values():
+    for asset in graph.specifications().values():
         for rule in asset.rules:
             key = dg.AssetCheckKey(dg.AssetKey(asset.name), rule.check)
             records = instance.event_log_storage.get_asset_check_execution_history(

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration.alerts import CheckSummary
 
 RUNS = 20
 """Failed runs of a partition that are looked through, the newest first."""
@@ -199,13 +198,3 @@ def _drawing(curve: "pd.DataFrame") -> str:
         f'<text x="40" y="{CURVE_HEIGHT - 2}">MJD {first:.2f}</text><text x="{CURVE_WIDTH - 80}" y="{CURVE_HEIGHT - 2}">{last:.2f}</text>'
     )
     return f'<svg viewBox="0 0 {CURVE_WIDTH} {CURVE_HEIGHT}" role="img" aria-label="{label}">{axis}{"".join(marks)}</svg>'
-
-
-def check_summary() -> "list[CheckSummary]":
-    """Every check's outcomes so far, from the Dagster of the environment's settings."""
-    from dsa110_assets import settings
-    from dsa110_assets.orchestration import alerts
-    from dsa110_assets.orchestration.instance import open_instance
-
-    with open_instance(settings.load().dagster_home) as instance:
-        return alerts.check_summary(instance)
