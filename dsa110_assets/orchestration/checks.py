@@ -8,7 +8,6 @@ the stopping. On hour and night assets they are partition-aware, and the HARD on
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -17,9 +16,6 @@ from dsa110_assets.orchestration import rules
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
-
-CALTABLES_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26))
-"""A sign of life: no night's tables at all for a day. How old the tables of an observation are is its own check."""
 
 
 def specs(asset: str, judged: "Iterable[rules.Rule]", partitions_def: dg.TimeWindowPartitionsDefinition | None) -> list[dg.AssetCheckSpec]:

@@ -1,12 +1,13 @@
 """Solving the night's calibrator transits, and calibrating every observation with the nearest solution or between two."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from dsa110_assets.archive import caltable_registry
-from dsa110_assets.orchestration import automation, calibrators, checks, judges, publishing, recipes, solving
+from dsa110_assets.orchestration import automation, calibrators, judges, publishing, recipes, solving
 from dsa110_assets.orchestration.assets.catalogues import read_sky_model
 from dsa110_assets.orchestration.assets.ingest import MEASUREMENT_SET
 from dsa110_assets.orchestration.resources import Platform
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
 CALIBRATED = "calibrated.ms"
+FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26))
+"""A sign of life: no night's tables at all for a day. How old the tables of an observation are is its own check."""
 
 _Condition = dg.AutomationCondition
 WHEN_NEW_OBSERVATIONS = (
@@ -62,7 +65,7 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
     inputs=("measurement_set", "sky_model", "calibrator_catalog"), finder=_transit_sets,
     nothing_made="no calibrator transits in its measurement sets",
     shaping=("solve", "solve_engine"), automation=WHEN_NEW_OBSERVATIONS,
-    freshness=checks.CALTABLES_FRESHNESS, pool="solving",
+    freshness=FRESHNESS, pool="solving",
     figures=("calibrators", "anchor", "n_sets", "n_transits", "bandpass_snr", "gain_snr", "closure_phase_deg", "closure_amplitude_excess",
              "field_group_count", "field_flux_ratio", "calibrator_flux_factor", "scale_spread"),
     memory_per_input=0.35,  # 0.8 GiB in all for a set of 1.4 GB, and a tenth more
