@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
 
+MAIN_IMAGES = ("image.fits", "mosaic.fits")
+"""An image product has one of these."""
 MAD_TO_SIGMA = 1.482602218505602  # 1 / Φ⁻¹(3/4): a normal's sd over its median absolute deviation
 
 
@@ -55,11 +57,9 @@ class Image:
     @classmethod
     def of(cls, product: Product) -> Image:
         """The main image of an image product. Raises SilentWrongnessError when its file is gone."""
-        from dsa110_assets.orchestration.graph import specifications
-
-        path = Path(product.path) / str(specifications()[product.asset].image)
-        if not path.is_file():
-            raise SilentWrongnessError(f"{product.id} is indexed but {path} is missing; run: dsa110 archive verify")
+        path = next((path for name in MAIN_IMAGES if (path := Path(product.path) / name).is_file()), None)
+        if path is None:
+            raise SilentWrongnessError(f"{product.id} is indexed but {product.path} holds no image; run: dsa110 archive verify")
         return cls(product.id, path, dict(product.metadata))
 
     @cached_property

@@ -33,7 +33,7 @@ def verify(
     from dsa110_assets.archive import integrity
 
     _, store = _open()
-    chosen = [p for p in store.products(known_asset(asset), state=None) if not p.removed]
+    chosen = [p for p in store.products(known_asset(store, asset), state=None) if not p.removed]
     found: list[integrity.Problem] = []
     with console.progress_bar("verifying") as progress:
         for number, product in enumerate(chosen, 1):

@@ -48,14 +48,14 @@ CATALOGUE = (
 ).with_label("catalogue")
 
 
-def held_up(upstream: str) -> dg.AutomationCondition[Any]:
-    """Its run ended before its turn came, and what it waited for is there now or comes with it."""
+def held_up(upstream: str, comes: dg.AutomationCondition[Any]) -> dg.AutomationCondition[Any]:
+    """Its run ended before its turn came, and what it waited for comes now."""
     return (
         _Condition.in_latest_time_window(RECENT)
         & _Condition.missing()
         & _Condition.execution_failed()
         & ~_Condition.in_progress()
-        & _Condition.any_deps_match(_Condition.newly_updated() | _Condition.will_be_requested()).allow(only(upstream))
+        & _Condition.any_deps_match(comes).allow(only(upstream))
     )
 
 

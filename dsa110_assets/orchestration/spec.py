@@ -87,8 +87,8 @@ class Asset:
     """Figures in the night report's line of each observation, with their headings."""
     figures: tuple[str, ...] = ()
     """Figures the night's report tells of each product."""
-    image: str | None = None
-    """Its main image: a FITS file of the product."""
+    image: bool = False
+    """It is an image: the product holds image.fits or mosaic.fits."""
 
     def __call__(self, body: Body) -> Body:
         """Register a body as this asset; its docstring is the description."""

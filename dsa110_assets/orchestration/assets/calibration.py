@@ -33,15 +33,8 @@ WHEN_NEW_OBSERVATIONS = (
 ).with_label("caltables_when_new_observations")
 """A run without a transit in its observations ends at once and makes nothing."""
 
-_WAITED = (
-    _Condition.in_latest_time_window(automation.RECENT)
-    & _Condition.missing()
-    & _Condition.execution_failed()
-    & ~_Condition.in_progress()
-    & _Condition.any_deps_match(_Condition.newly_updated()).allow(automation.only("caltables"))
-)
 WHEN_FLAGGED = (
-    (automation.todo(automation.RECENT) | _WAITED)
+    (automation.todo(automation.RECENT) | automation.held_up("caltables", _Condition.newly_updated()))
     & ~_Condition.any_deps_missing().ignore(automation.only("caltables"))
     & ~_Condition.any_deps_in_progress()
 ).with_label("observation_when_flagged")

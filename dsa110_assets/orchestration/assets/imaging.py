@@ -34,8 +34,9 @@ STRIP_TOLERANCE_DEG = 1.0
 """Tiles further than this from the hour's median declination belong to another strip."""
 
 _Condition = dg.AutomationCondition
+_HELD_UP = automation.held_up("calibrated_ms", _Condition.newly_updated() | _Condition.will_be_requested())
 WHEN_CALIBRATED = (
-    (automation.todo(automation.RECENT) | automation.changed(automation.RECENT) | automation.held_up("calibrated_ms"))
+    (automation.todo(automation.RECENT) | automation.changed(automation.RECENT) | _HELD_UP)
     & ~_Condition.any_deps_missing()
     & ~_Condition.any_deps_in_progress()
 ).with_label("image_when_calibrated")
@@ -57,7 +58,7 @@ WHEN_SETTLED = (
 @Asset(
     "tile_image", grain="observation", kinds={"fits", "ducc"}, code_version="5", inputs=("calibrated_ms", "sky_model"),
     shaping=("imaging", "imaging_engine"), automation=WHEN_CALIBRATED, pool="imaging",
-    keep_days=365, uses_up=("calibrated_ms",), image="image.fits",
+    keep_days=365, uses_up=("calibrated_ms",), image=True,
     columns={"rms_jy": "Rms [Jy]", "dynamic_range": "Dynamic range", "flux_ratio": "Flux ratio"},
     memory_per_input=2.8,  # 1.7 GiB in all for a calibrated set of 0.5 GB, and a tenth more
     least_per_input=0.8,  # 0.35 GiB, and some for the pages it works on: with 0.45 in all it was ended after ten minutes, for 98 s with 0.7
@@ -124,7 +125,7 @@ def _dec(product: "Product") -> float:
 
 @Asset(
     "hour_mosaic", grain="hour", kinds={"fits"}, code_version="3", inputs=("tile_image",), finder=_tiles_of_hour,
-    shaping=("coadd",), automation=WHEN_SETTLED, uses_up=("tile_image",), image="mosaic.fits",
+    shaping=("coadd",), automation=WHEN_SETTLED, uses_up=("tile_image",), image=True,
     figures=("n_tiles", "n_left_out", "rms_jy", "measured_over_noise", "overlap_flux_ratio", "overlap_flux_worst", "windows_completed"),
     rules=(
         SAME_SETTINGS,
@@ -162,7 +163,7 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> r
 
 @Asset(
     "night_mosaic", grain="night", kinds={"fits", "hips"}, code_version="3", inputs=("hour_mosaic",), finder=_mosaics_of_night,
-    reads_through="hour_mosaic", shaping=("coadd",), automation=automation.NIGHT, image="mosaic.fits",
+    reads_through="hour_mosaic", shaping=("coadd",), automation=automation.NIGHT, image=True,
     figures=("n_tiles", "area_deg2", "rms_jy", "windows_completed"),
     rules=(
         SAME_SETTINGS,
