@@ -81,7 +81,7 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
     images = [asset for asset in spec.assets().values() if asset.image]
     told = {
         "night": night,
-        "columns": [heading for asset in spec.assets().values() for heading in asset.columns.values()],
+        "columns": [heading for asset in spec.of_grain("observation") for heading in spec.assets()[asset].columns.values()],
         "observations": [_observation(p, products) for p in products["subband_group"]],
         "summary": _summary(products),
         "failures": failures,
@@ -117,15 +117,15 @@ def _of_night(one: Any, night: str) -> bool:
 def _observation(group: "Product", products: "Mapping[str, list[Product]]") -> dict[str, Any]:
     """One line per observation: what is known of it, from whichever of its products came furthest."""
     row: dict[str, Any] = {"key": group.partition, "reached": group.asset, **group.metadata}
-    observed = [asset for asset in spec.assets().values() if asset.grain == "observation"]
-    for asset in (one.name for one in observed):
+    observed = spec.of_grain("observation")
+    for asset in observed:
         for product in products[asset]:
             if product.partition == group.partition:
                 row |= {**product.metadata, "reached": asset}
     return {
         "key": row["key"],
         "reached": row["reached"],
-        "figures": [_shown(row.get(name)) for one in observed for name in one.columns],
+        "figures": [_shown(row.get(name)) for asset in observed for name in spec.assets()[asset].columns],
     }
 
 

@@ -29,8 +29,8 @@ Body = Callable[["dg.AssetExecutionContext", "Platform"], "dg.MaterializeResult[
 Phases = tuple[tuple[Grain, tuple[str, ...]], ...]
 
 GRAINS: tuple[Grain, ...] = ("catalogue", "observation", "hour", "night")
-THE_NIGHT = ("*",)
-"""As inputs: every asset that is told of a night, whichever these are."""
+ALL_TOLD = ("*",)
+"""As inputs: every asset that the night is `told` of, whichever these are."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ def complete() -> list[tuple[Asset, Body]]:
     An asset comes a phase after its inputs of another grain, and in the same phase as those of its own. Raises
     ConfigurationError for an input that is no asset, and for assets that are made from each other.
     """
-    night = {name for name, (asset, _) in _registered.items() if asset.told and asset.grain != "catalogue" and asset.inputs != THE_NIGHT}
-    inputs = {name: tuple(night) if asset.inputs == THE_NIGHT else asset.inputs for name, (asset, _) in _registered.items()}
+    night = {name for name, (asset, _) in _registered.items() if asset.told and asset.grain != "catalogue" and asset.inputs != ALL_TOLD}
+    inputs = {name: tuple(night) if asset.inputs == ALL_TOLD else asset.inputs for name, (asset, _) in _registered.items()}
     phase: dict[str, tuple[int, int]] = {}
     depth: dict[str, int] = {}
     for name in _each_after_its_inputs(inputs):
@@ -166,12 +166,13 @@ def complete() -> list[tuple[Asset, Body]]:
     order = sorted(_registered, key=lambda name: (phase[name], depth[name]))
     for name in order:
         asset = _registered[name][0]
-        _known[name] = replace(asset, inputs=tuple(i for i in order if i in night)) if asset.inputs == THE_NIGHT else asset
+        _known[name] = replace(asset, inputs=tuple(i for i in order if i in night)) if asset.inputs == ALL_TOLD else asset
     _phases.extend((GRAINS[rank], tuple(names)) for (_, rank), names in groupby(order, key=phase.__getitem__))
     return [(_known[name], _registered[name][1]) for name in order]
 
 
 def _each_after_its_inputs(inputs: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """The names in some order in which none comes before what it is made from; ConfigurationError where there is none."""
     for name, above in inputs.items():
         if unknown := [i for i in above if i not in inputs]:
             raise ConfigurationError(f"{name} is made from {', '.join(unknown)}, which is no asset; there are {', '.join(inputs)}")

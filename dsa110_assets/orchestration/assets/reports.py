@@ -22,7 +22,7 @@ def _night(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingr
 
 
 @Asset(
-    "night_report", grain="night", kinds={"html"}, code_version="2", inputs=spec.THE_NIGHT, finder=_night, of_what_is_kept=True,
+    "night_report", grain="night", kinds={"html"}, code_version="2", inputs=spec.ALL_TOLD, finder=_night, of_what_is_kept=True,
     automation=automation.NIGHT,
 )  # fmt: skip
 def night_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
