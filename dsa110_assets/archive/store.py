@@ -139,6 +139,11 @@ class Archive:
         wanted = _wanted(asset, since, until, state, removed=removed)
         return self.index.read(lambda c: rows.select(c, self.root, *wanted, limit=limit, offset=offset))
 
+    def partitions(self, asset: str, since: datetime | str | None = None, until: datetime | str | None = None) -> list[str]:
+        """The partitions `products` would give, in order: no product is read for them, only the index of them."""
+        wanted = sa.select(products.c.partition_key).where(*_wanted(asset, since, until, "current"))
+        return self.index.read(lambda c: list(c.scalars(wanted.order_by(products.c.partition_key))))
+
     def count(
         self,
         asset: str | None = None,

@@ -40,8 +40,8 @@ def opened(
     chosen = archive.products(asset, since, until)
     files = parquet_files(chosen, name)
     if not files:
-        everything = archive.products(asset)
-        span = f"{everything[0].partition} to {everything[-1].partition}" if everything else "nothing"
+        everything = archive.partitions(asset)
+        span = f"{everything[0]} to {everything[-1]}" if everything else "nothing"
         raise NotFoundError(f"no {asset} tables between {since or 'the beginning'} and {until or 'now'}; there is {span}")
     owners = {str(path): product.id for product in chosen for path in parquet_files([product], name)}
     with duckdb.connect(":memory:") as connection:

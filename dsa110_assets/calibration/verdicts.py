@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -81,6 +82,15 @@ def _verdict(observed: Observed, antenna: int, pol: int, row: Mapping[str, Any])
     if epoch.stand_out[antenna, pol] and not epoch.changed[antenna, pol]:
         done.append(f"gain of {row['amplitude']:.3f} at {row['phase_deg']:.1f} deg")
     return f"{', '.join(done)}: corrected" if done else "well"
+
+
+UNJUDGED: dict[str, Any] = {
+    "antennas_judged": False, "receptors_lost": [], "n_receptors_lost": 0, "n_antennas_lost": 0, "n_antennas_kept": math.nan,
+    "kept_antenna_fraction": math.nan, "epoch_gains": "none", "gain_error": math.nan, "drift_amplitude": math.nan,
+    "drift_phase_deg": math.nan, "flux_scale": math.nan, "flux_scale_error": math.nan, "flux_scale_applied": 1.0,
+    "flux_scale_references": 0, "flux_scale_needed": 0, "flux_scale_reason": "there is no sky to compare with",
+}  # fmt: skip
+"""`figures` of an observation without a sky to compare with."""
 
 
 def figures(observed: Observed, receptors: pd.DataFrame) -> dict[str, Any]:

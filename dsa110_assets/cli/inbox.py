@@ -13,6 +13,7 @@ from dsa110_assets.cli.app import app
 from dsa110_assets.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.inbox import Candidate
     from dsa110_assets.settings import Settings
@@ -84,8 +85,7 @@ def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow
     refused = looking.refused(archive) if archive else frozenset()
     seen = plan.look_afresh(configured, looking.Known(refused=refused))
     records = quarantined(archive) if archive else []
-    taken = {p.partition: p.id for p in archive.products("subband_group")} if archive else {}
-    rows = [_row(candidate, configured.subbands, taken.get(candidate.observation)) for candidate in seen.candidates]
+    rows = [_row(c, configured.subbands, archive.current("subband_group", c.observation) if archive else None) for c in seen.candidates]
     files = [FileRow(_shown(path), "quarantined", reason) for path, reason in seen.unusable]
     files += [FileRow(_shown(path), "waiting", reason) for path, reason in seen.waiting]
     files += [FileRow(_shown(path), IGNORED, reason) for path, reason in seen.foreign]
@@ -107,14 +107,14 @@ def _shown(path: Path) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
-def _row(candidate: Candidate, subbands: int, product_id: str | None) -> GroupRow:
+def _row(candidate: Candidate, subbands: int, taken: Product | None) -> GroupRow:
     group = candidate.group
     missing = group.missing(subbands)
     ready = "semi-complete" if missing else "complete"
     state = {"ready": ready, "unusable": "quarantined"}.get(candidate.state, candidate.state)
     return GroupRow(
         observation=candidate.observation, state=state, subbands=len(group.files), missing=missing,
-        pointing_dec_deg=group.pointing_dec_deg, mjd_start=group.mjd_start, product_id=product_id,
+        pointing_dec_deg=group.pointing_dec_deg, mjd_start=group.mjd_start, product_id=taken.id if taken else None,
         reason=candidate.reason,
     )  # fmt: skip
 

@@ -1,10 +1,11 @@
 """How single rules judge a product's figures: functions (figures, thresholds) -> what is wrong, nothing if passed.
 
-A figure that should be there and is not, or is not finite, is wrong too: silence never passes.
+A figure that should be there and is not, or is not finite, is wrong too: silence never passes. `Recorded` sees to the
+former for all of them; a figure that could not be measured is there and NaN.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,38 @@ if TYPE_CHECKING:
 
 Figures = Mapping[str, Any]
 Judge = Callable[[Figures, "Thresholds"], list[str]]
+
+
+class Recorded(Mapping[str, Any]):
+    """Figures that keep the names they were asked for and do not have, in `absent`."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+        self.absent: list[str] = []
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._figures and name not in self.absent:
+            self.absent.append(name)
+        return self._figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._figures)
+
+    def __len__(self) -> int:
+        return len(self._figures)
+
+
+def said_of(judge: Judge, named: Sequence[str], figures: Figures, thresholds: "Thresholds") -> list[str]:
+    """What `judge` says of the figures, and that those it asked for or that are `named` are unknown where they are absent."""
+    recorded = Recorded(figures)
+    try:
+        reasons = judge(recorded, thresholds)
+    except KeyError:
+        if not recorded.absent:
+            raise
+        reasons = []
+    unknown = [f"{name} is unknown" for name in (*recorded.absent, *named) if name not in figures]
+    return list(dict.fromkeys([*reasons, *unknown]))
 
 
 def at_most(name: str, limit: Callable[["Thresholds"], float], unit: str = "") -> Judge:
@@ -52,7 +85,7 @@ def if_known(count: str, judge: Judge, least: int = 1) -> Judge:
     """Judge only where there was anything to compare with, `least` of it; a sky without a catalogue proves nothing."""
 
     def sometimes(figures: Figures, thresholds: "Thresholds") -> list[str]:
-        return judge(figures, thresholds) if (figures.get(count) or 0) >= least else []
+        return judge(figures, thresholds) if figures[count] >= least else []
 
     return sometimes
 
@@ -65,8 +98,6 @@ def every(*judges: Judge) -> Judge:
 
 
 def problems_found(figures: Figures, _: "Thresholds") -> list[str]:
-    if "problems" not in figures:
-        return ["problems were not looked for"]
     return list(figures["problems"])
 
 
@@ -76,42 +107,37 @@ def subbands_known(figures: Figures, _: "Thresholds") -> list[str]:
 
 
 def solved(figures: Figures, _: "Thresholds") -> list[str]:
-    return [] if figures.get("n_sets") else [f"no transit gave usable tables: {'; '.join(figures.get('refused', []))}"]
+    return [] if figures["n_sets"] else [f"no transit gave usable tables: {'; '.join(figures['refused'])}"]
 
 
 def refused(figures: Figures, _: "Thresholds") -> list[str]:
-    return list(figures.get("refused", ()))
+    return list(figures["refused"])
 
 
 def transits_of_one_scale(figures: Figures, thresholds: "Thresholds") -> list[str]:
-    if figures.get("n_sets", 0) < 2:
+    if figures["n_sets"] < 2:
         return []
     wrong = at_most("scale_spread", lambda t: t.max_scale_spread)(figures, thresholds)
-    return [f"{reason}; {', '.join(figures.get('scales', []))}" for reason in wrong]
+    return [f"{reason}; {', '.join(figures['scales'])}" for reason in wrong]
 
 
 def listed(name: str) -> Judge:
     """What a list of figures names is wrong."""
 
     def judge(figures: Figures, _: "Thresholds") -> list[str]:
-        return [f"{name} were not looked for"] if name not in figures else list(figures[name])
+        return list(figures[name])
 
     return judge
 
 
 def inputs_as_now(figures: Figures, _: "Thresholds") -> list[str]:
     """Every input was made with the settings and the code in force."""
-    named = figures.get("inputs_made_otherwise")
-    if named is None:
-        return ["how the inputs were made is not recorded"]
-    told = [f"{product_id}: {why}" for product_id, why in named.items()]
+    told = [f"{product_id}: {why}" for product_id, why in figures["inputs_made_otherwise"].items()]
     return told[:MOST_INPUTS_TOLD] + ([f"and {len(told) - MOST_INPUTS_TOLD} more"] if len(told) > MOST_INPUTS_TOLD else [])
 
 
 def one_strip(figures: Figures, _: "Thresholds") -> list[str]:
     """An hour in which the pointing changed has tiles that are in no mosaic, and their sources in no light curve."""
-    if "left_out" not in figures:
-        return ["left_out was not looked for"]
     left, dec_deg = figures["left_out"], _number(figures, "pointing_dec_deg")
     told = f"{len(left)} of the hour's tiles point elsewhere than its mosaic at {dec_deg:.2f} deg and are not in it: {', '.join(left)}"
     return [told] if left else []
@@ -131,7 +157,7 @@ def aging(figures: Figures, thresholds: "Thresholds") -> list[str]:
 
 def interpolated(figures: Figures, _: "Thresholds") -> list[str]:
     """Where gains are interpolated between two table sets, these agree well enough for it."""
-    left = figures.get("receptors_not_interpolated", [])
+    left = figures["receptors_not_interpolated"]
     told = f"the two table sets turn too far to interpolate for {', '.join(left)}: the nearest one holds there"
     return [told] if left else []
 
@@ -166,7 +192,7 @@ def _near_one(figures: Figures, name: str, below: float, above: float) -> list[s
 
 
 def references(figures: Figures, thresholds: "Thresholds") -> list[str]:
-    missing, found = figures.get("reference_missing") or 0, figures.get("reference_count") or 0
+    missing, found = figures["reference_missing"], figures["reference_count"]
     expected = missing + found
     if expected < 3 or missing <= thresholds.max_missing_references * expected:
         return []
@@ -194,8 +220,8 @@ def finite_rms(figures: Figures, _: "Thresholds") -> list[str]:
 
 def astrometry(figures: Figures, thresholds: "Thresholds") -> list[str]:
     """Offsets in arcsec and in beams: at 0.05 minor axes a forced flux is 4 ln 2 x^2 = 0.7 % low."""
-    minor = figures.get("beam_minor_arcsec") or math.inf
-    return _offset(figures, min(thresholds.astrometry_warn_arcsec, thresholds.astrometry_warn_beams * minor))
+    in_beams = thresholds.astrometry_warn_beams * _number(figures, "beam_minor_arcsec")
+    return _offset(figures, min(in_beams, thresholds.astrometry_warn_arcsec))  # NaN, being first, stays NaN
 
 
 def position(figures: Figures, thresholds: "Thresholds") -> list[str]:
@@ -235,7 +261,7 @@ def neighbours(figures: Figures, thresholds: "Thresholds") -> list[str]:
 
 def _worst_pair(figures: Figures, limit: float) -> list[str]:
     """Nothing where no two tiles share three sources."""
-    tiles = figures.get("overlap_worst_tiles")
+    tiles = figures["overlap_worst_tiles"]
     if not tiles:
         return []
     error = _number(figures, "overlap_worst_error")
@@ -249,20 +275,20 @@ def _worst_pair(figures: Figures, limit: float) -> list[str]:
 
 def one_scale(figures: Figures, thresholds: "Thresholds") -> list[str]:
     """Anchors that meet in a mosaic agree, if need be after the recorded correction; that nothing tells is wrong too."""
-    if figures.get("n_anchors", 1) < 2:
+    if figures["n_anchors"] < 2:
         return []
     error = _number(figures, "anchor_difference_error")
     return unless(
         figures,
         "anchor_difference",
         lambda v: v <= thresholds.max_flux_offset + SIGMAS * error,
-        f"more than {thresholds.max_flux_offset:g} and 3 errors of {error:.2g}: the scales of {figures.get('anchor')} differ",
+        f"more than {thresholds.max_flux_offset:g} and 3 errors of {error:.2g}: the scales of {figures['anchor']} differ",
     )
 
 
 def residuals(figures: Figures, thresholds: "Thresholds") -> list[str]:
     """The rms of N pulls scatters by 1/sqrt(2N): the allowance grows by three of those."""
-    n = figures.get("n_steady") or 0
+    n = figures["n_steady"]
     if n < 2:
         return []
     slack = 3 / math.sqrt(2 * n)
@@ -275,14 +301,12 @@ def residuals(figures: Figures, thresholds: "Thresholds") -> list[str]:
 
 
 def antennas_judged(figures: Figures, _: "Thresholds") -> list[str]:
-    if figures.get("antennas_judged"):
+    if figures["antennas_judged"]:
         return []
     return ["the field's known sources are too faint, or too few of it, to tell whether antennas and flux scale are right"]
 
 
 def receptors_lost(figures: Figures, _: "Thresholds") -> list[str]:
-    if "receptors_lost" not in figures:
-        return ["receptors were not compared with the sky"]
     lost = figures["receptors_lost"]
     return [f"{', '.join(lost)} see no sky and are flagged"] if lost else []
 
@@ -291,7 +315,7 @@ def of_references(judge: Judge) -> Judge:
     """Judge the flux scale where antennas were judged and there are reference sources enough to move it."""
 
     def sometimes(figures: Figures, thresholds: "Thresholds") -> list[str]:
-        known = figures.get("antennas_judged") and figures.get("flux_scale_references", 0) >= figures.get("flux_scale_needed", 0)
+        known = figures["antennas_judged"] and figures["flux_scale_references"] >= figures["flux_scale_needed"]
         return judge(figures, thresholds) if known else []
 
     return sometimes

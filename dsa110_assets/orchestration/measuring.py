@@ -128,7 +128,7 @@ def history_figures(rows: "pd.DataFrame", earlier: "Sequence[Product]") -> dict[
     clean = [("quality", "==", 0), ("source_id", "in", sorted(rows["source_id"]))]
     past = [pd.read_parquet(p.path / MEASUREMENTS, columns=columns, filters=clean) for p in earlier] if len(rows) else []
     if not past:
-        return {"history_count": 0}
+        return {"history_count": 0, **_ratio("history_flux_ratio", np.empty(0), np.empty(0))}
     at_hz = float(rows["frequency_hz"].iloc[0])
     then = pd.concat(past)
     then = then[(then["frequency_hz"] - at_hz).abs() <= SAME_FREQUENCY * at_hz].groupby("source_id")
@@ -265,6 +265,6 @@ def false_alarm_figures(rate: float, n_tested: int, max_false_discovery_rate: fl
     that rate over the sources tested; one false alarm in all trials is always allowed, or no small sky could pass.
     """
     if not n_tested or rate != rate:
-        return {"n_injected": 0}
+        return {"n_injected": 0, "false_alarm_ratio": float("nan")}
     allowed = max(max_false_discovery_rate / n_tested, 1 / (trials * n_tested))
     return {"n_injected": trials * n_tested, "false_alarm_ratio": rate / allowed}

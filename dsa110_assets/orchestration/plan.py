@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.product import HELD
+from dsa110_assets.archive.snapshot import Snapshot
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError, WaitingError
 from dsa110_assets.orchestration import inbox, recipes, season, spec
 from dsa110_assets.telescope import timegrid
@@ -61,6 +62,11 @@ class Span:
         start = timegrid.parse_key(key)
         length = timegrid.NIGHT if len(key) == 10 else timegrid.OBSERVATION_WINDOW
         return (self.since is None or start + length > self.since) and (self.until is None or start < self.until)
+
+    def windows(self, grain: spec.Grain) -> tuple[datetime | None, datetime | None]:
+        """Between which starts all windows of a grain lie that overlap the span, for whoever asks an archive for no more."""
+        length = {"night": timegrid.NIGHT, "hour": timegrid.HOUR}.get(grain, timegrid.OBSERVATION_WINDOW)
+        return (None if self.since is None else self.since - length), self.until
 
     def holds_hour(self, key: str) -> bool:
         """Whether an hour overlaps the span; hour keys look like observation keys."""
@@ -280,12 +286,20 @@ def put_aside(archive: "Archive", seen: inbox.Inbox, most: int | None = None) ->
 
 def set_aside(archive: "Archive") -> dict[str, str]:
     """Observations that were accepted and quarantined since as a whole, with the reason and the way back."""
-    accepted = {product.partition for product in archive.products("subband_group")}
-    return {
+    told = {
         one.observation: f"quarantined: {one.reason}; `dsa110 groups --release {one.key}` tries again"
         for one in quarantine.quarantined(archive)
-        if one.observation is not None and one.observation in accepted
+        if one.observation is not None
     }
+    accepted = archive.among("subband_group", list(told))
+    return {observation: why for observation, why in told.items() if observation in accepted}
+
+
+def read_at_once(archive: "Archive", span: Span) -> "Archive":
+    """The archive as it is now, for whoever asks about every partition of a span and changes none; an open span is not read."""
+    if span.since is None or span.until is None:
+        return archive
+    return Snapshot(archive, span.since - timegrid.NIGHT, span.until + timegrid.NIGHT)
 
 
 def partitions(archive: "Archive", grain: spec.Grain, asset: str, span: Span, ready: Sequence[str] = ()) -> list[str | None]:
@@ -295,8 +309,8 @@ def partitions(archive: "Archive", grain: spec.Grain, asset: str, span: Span, re
     """
     if grain == "catalogue":
         return [None]
-    groups = [p.partition for p in archive.products("subband_group") if p.partition]
-    observations = sorted({*groups, *(ready if asset == "subband_group" else ())})
+    taken = archive.partitions("subband_group", *span.windows("observation"))
+    observations = sorted({*taken, *(ready if asset == "subband_group" else ())})
     inside = [key for key in observations if span.holds(key)]
     if grain == "hour":
         return list(dict.fromkeys(timegrid.hour_of(key) for key in inside))

@@ -288,12 +288,14 @@ class _Runner:
             for asset in assets:
                 key = dg.AssetKey(asset)
                 known = self.instance.get_materialized_partitions(key)
-                for product in self.platform.archive.products(asset):
-                    if grain == "catalogue":
-                        unknown = self.instance.get_latest_materialization_event(key) is None
-                    else:
-                        unknown = product.partition not in known and span.holds_partition(grain, product.partition)
-                    if unknown:
+                if grain == "catalogue":
+                    untold: list[str | None] = [None] if self.instance.get_latest_materialization_event(key) is None else []
+                else:
+                    there = self.platform.archive.partitions(asset, *span.windows(grain))
+                    untold = [one for one in there if one not in known and span.holds_partition(grain, one)]
+                for partition in untold:
+                    product = self.platform.archive.current(asset, partition)
+                    if product is not None:
                         self._tell(product)
 
     def _tell(self, product: "Product") -> None:

@@ -151,7 +151,7 @@ def redo_requests(
 
     A catalogue that was never made is left to automation, which asks for it at the same moment.
     """
-    archive, settings = platform.archive, platform.settings
+    archive, settings = plan.read_at_once(platform.archive, span), platform.settings
     for grain, assets in graph.PHASES:
         requests: list[dg.RunRequest] = []
         for key in plan.partitions(archive, grain, assets[0], span):

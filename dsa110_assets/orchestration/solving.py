@@ -204,7 +204,7 @@ def _scale_figures(solved: Sequence[Solved]) -> dict[str, Any]:
     from dsa110_assets.calibration import receptors
 
     if len(solved) < 2:
-        return {}
+        return {"scale_spread": float("nan"), "scales": []}
     scales = receptors.scales([one.amplitudes for one in solved])
     standards = np.array([one.transit.calibrator.standard is not None for one in solved])
     off = scales / np.median(scales[standards] if standards.any() else scales) - 1
@@ -229,6 +229,9 @@ def tables_for(choice: "Choice", ms_path: Path) -> "tuple[list[Gains], dict[str,
         "caltable_reason": choice.reason,
         "calibrator": _joined(one.calibrator for one in choice.sets),
         "anchor": _joined(one.anchor for one in choice.sets),
+        "n_receptors_interpolated": 0,
+        "receptors_not_interpolated": [],
+        "receptors_of_one_set": [],
     }
     ordered = choice.in_time_order
     read = [[caltables.read(path) for path in one.paths] for one, _ in ordered]
@@ -275,10 +278,10 @@ def calibrate(ms_path: Path, tables: "Sequence[Gains]", settings: "Settings", sk
 
 def write_verdicts(made: "Calibrated", chosen: "CaltableSet", directory: Path, ms_path: Path) -> dict[str, Any]:
     """What the antennas were found to be: antennas.parquet, a picture, and what was applied as a CASA table; the figures."""
-    if made.observed is None:
-        return {"antennas_judged": False, "receptors_lost": []}
     from dsa110_assets.calibration import caltables, receptors, verdicts
 
+    if made.observed is None:
+        return dict(verdicts.UNJUDGED)
     then_jy = receptors.read_receptors(chosen.paths[0].parent)
     table = verdicts.table(made.observed, made.frame, made.system_jy, then_jy)
     table.to_parquet(directory / "antennas.parquet")

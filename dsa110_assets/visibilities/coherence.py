@@ -103,12 +103,13 @@ class Coherence:
             found.rows,
         )
 
-    def hits(self, known: NDArray[np.uint8], first: float) -> NDArray[np.uint8]:
+    def hits(self, known: NDArray[np.uint8], amplitudes: NDArray[np.float64], first: float) -> NDArray[np.uint8]:
         """(antenna, time, channel) 1 where an antenna, or the array as a whole, sees interference at `first` sigma, or `known`.
 
         known: what was found otherwise. Baselines whose antennas both have it take no part, nor cells that hold narrow
         interference, and their neighbours. What is wide and in many antennas is in all of them. Of all that many see, known
-        or not, clean channels at either edge are 0, and what nearly all antennas found somewhere is 1 if the rest has it too.
+        or not, clean channels at either edge and between edges are 0, and what nearly all antennas found somewhere is 1 if the
+        rest has it too. amplitudes: see edges.
         """
         noise, number = self._noise(), np.add.reduceat(known, np.arange(0, known.shape[2], self._width), axis=2)
         wide = 2 * number > self._width
@@ -125,8 +126,8 @@ class Coherence:
         hits |= self._still(noise, np.asarray(at_times), first)
         hits = np.repeat(hits, self._width, axis=2)[:, :, : self._autos.shape[2]]
         hits |= known > 0
-        seen = hits[live].sum(axis=0) > edges.MANY * max(int(live.sum()), 1)
-        clean, rest = self._edges.judge(seen, known > 0, self._shapes())
+        part = hits[live].sum(axis=0) / max(int(live.sum()), 1)
+        clean, rest = self._edges.judge(part, known > 0, self._shapes(), amplitudes)
         return np.asarray((hits & ~clean | rest).view(np.uint8))
 
     def _still(self, noise: Float32, found: NDArray[np.bool_], first: float) -> NDArray[np.bool_]:

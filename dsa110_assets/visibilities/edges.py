@@ -4,6 +4,10 @@ A second difference reaches a lag to either side, so cells beside interference s
 only, V(k) - 2 V(k - lag) + V(k - 2 lag), tells of a channel k next to clean ones: it is noise up to the first channel
 with interference. Their powers are summed over all baselines, each in units of its own median, once by the channel at
 their upper and once by that at their lower end. Sums are over baselines in ascending order, so blocks do not change them.
+
+Between two transmissions in one integration there are no clean ones to go on from. What lies there is told by the mean
+excess of the channel's own amplitudes over their background, which reaches no further, if the background is one of clean
+samples.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from dsa110_assets.visibilities.sumthreshold import SPAN
 
 CORRELATED = 70 / 36
 """Variance of a mean of powers of second differences over that of independent ones: 1 + 2 (4^2 + 1) / 6^2."""
@@ -27,7 +33,14 @@ _FOUND, EVERYWHERE = 0.1, 0.8
 _STRONGEST = 0.9
 """The excess of an area is that which this part of its samples has at most."""
 _FEWEST = 32
+_SURE, _FLANK, _USUAL, _LOWEST = 6.0, 3.0, 1.0, -2.0
+"""Excess [sigma] from which a channel certainly has interference, from which it has some beside such, up to which it is as
+usual, and below which its background has interference."""
+_OFTEN = 0.5
+"""A background is a median: no more than this part of its samples may have interference."""
 _MAD_TO_SIGMA = 1.4826
+_ALONG = [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
+"""Neighbours along frequency."""
 Float = NDArray[np.float64]
 
 
@@ -46,14 +59,16 @@ class Edges:
         self.missing = np.zeros((2, n_times, 2 * n_channels), np.int32)
         self.lags = np.zeros((n_times, longest + 1, 2), np.int32)
 
-    def judge(self, wide: NDArray[np.bool_], known: NDArray[np.bool_], shapes: Float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """(time, channel) of `wide` what lies at an end of a range of channels and is clean; what else all baselines have.
+    def judge(self, part: Float, known: NDArray[np.bool_], shapes: Float, amplitudes: Float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(time, channel) clean channels at an end of a range that many antennas see, or between two; what else all baselines have.
 
         The latter are samples that nearly every antenna had `known` (antenna, time, channel) or flagged on some baselines, and
-        of which the others have more power than is usual to both sides. shapes (side, channel): noise power of the differences
-        over its mean over channels.
+        of which the others have more power than is usual to both sides; and the flanks, seen by no antenna alone, of what nearly
+        every antenna sees. part (time, channel): of the antennas, those that see interference. shapes (side, channel): noise
+        power of the differences over its mean over channels. amplitudes (time, channel): their mean excess over background
+        [sigma], NaN without any.
         """
-        many = self._found_by_all(known)
+        wide, many = part > MANY, self._found_by_all(known)
         excess, weights = self._excess(wide | many, shapes)
         limit = _SIGMAS * np.sqrt(CORRELATED / np.maximum(weights, 1))
         rest = many & ((weights > 0) & (excess > limit)).all(axis=0)
@@ -66,7 +81,29 @@ class Edges:
             for side in range(2):
                 one = slice(None, None, 1 if side == 0 else -1)
                 clean[:, one] |= _outer(inside[:, one], excess[side][:, one], weights[side][:, one], most)
+        score = _score(amplitudes, ~(wide | many))
+        clean |= self._between(wide & ~clean, score, excess, weights)
+        whole, flank = (part > EVERYWHERE) & ~clean | rest, (score > _FLANK) & (part == 0)
+        rest |= flank & ndimage.binary_propagation(whole, _ALONG, whole | flank)
         return clean & ~rest, np.asarray(rest)
+
+    def _between(self, marks: NDArray[np.bool_], score: Float, excess: Float, weights: Float) -> NDArray[np.bool_]:
+        """(time, channel) of `marks` what differences with certain interference, to one side or both, made look like it.
+
+        Its amplitudes are as usual, and so is every side whose differences do not reach such a channel; if one does not, it is
+        left to `_outer` what lies next to interference. Nothing is clean where a background may hold what it should tell of: it
+        is above the samples about it that are not marked, or most of those that it is taken of are marked.
+        """
+        longest = self.lags.shape[1] - 1
+        free, reached = marks & (score > _LOWEST) & (score < _USUAL), np.zeros((2, *marks.shape), np.bool_)
+        for side in range(2):
+            one = slice(None, None, 1 if side == 0 else -1)
+            reached[side] = _after((score > _SURE)[:, one], 2 * longest)[:, one]
+            free &= reached[side] | _clean(excess[side], weights[side], np.inf)
+        free &= reached.all(axis=0) | reached.any(axis=0) & ~ndimage.binary_dilation(marks & ~free, _ALONG)
+        others = np.where(marks, np.nan, score)
+        free &= _mean(others, (SPAN, 2 * longest)) > _LOWEST
+        return np.asarray(free & (_mean((marks & ~free).astype(np.float64), (SPAN, longest)) < _OFTEN))
 
     def _found_by_all(self, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(time, channel) True where nearly all antennas have found something, or many of them something that is always there."""
@@ -119,13 +156,38 @@ def _outer(inside: NDArray[np.bool_], excess: Float, weights: Float, most: float
     mean, weight = _together(found, excess, weights)
     flank = found & (mean > np.sqrt(CORRELATED / np.maximum(weight, 1)))
     dirty = inside & ~found
-    return np.asarray(found & ~ndimage.binary_propagation(dirty, [[0, 0, 0], [1, 1, 1], [0, 0, 0]], dirty | flank))
+    return np.asarray(found & ~ndimage.binary_propagation(dirty, _ALONG, dirty | flank))
 
 
 def _clean(excess: Float, weights: Float, most: float) -> NDArray[np.bool_]:
     """True where the excess is within the noise, and that tells of `most`."""
     limit = _SIGMAS * np.sqrt(CORRELATED / np.maximum(weights, 1))
     return np.asarray((weights > 0) & (excess < limit) & (limit < most))
+
+
+def _score(amplitudes: Float, usual: NDArray[np.bool_]) -> Float:
+    """Excess (time, channel) over the median of an integration's `usual` channels, in units of their scatter, at least 1; NaN
+    where there is none, or nothing usual."""
+    score = np.full(amplitudes.shape, np.nan)
+    known = usual & np.isfinite(amplitudes)
+    for t in np.flatnonzero(known.any(axis=1)):
+        score[t] = amplitudes[t] - np.median(amplitudes[t, known[t]])
+    if known.any():
+        score /= max(_MAD_TO_SIGMA * float(np.median(np.abs(score[known]))), 1.0)
+    return score
+
+
+def _after(marks: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """(time, channel) True where one of the `reach` channels before is marked."""
+    number = np.pad(marks, ((0, 0), (reach + 1, 0))).cumsum(axis=1)
+    return np.asarray(number[:, reach:-1] > number[:, : -reach - 1])
+
+
+def _mean(values: Float, box: tuple[int, int]) -> Float:
+    """Mean of what is not NaN in a box about every (time, channel); NaN where there is nothing."""
+    number = ndimage.uniform_filter(np.isfinite(values).astype(np.float64), box, mode="nearest")
+    total = ndimage.uniform_filter(np.nan_to_num(values), box, mode="nearest")
+    return np.asarray(np.where(number > 0.5 / np.prod(box), total / np.maximum(number, 1e-9), np.nan))
 
 
 def _together(marks: NDArray[np.bool_], excess: Float, weights: Float) -> tuple[Float, Float]:

@@ -134,7 +134,7 @@ class Flagger:
         if self._stack is not None and self._coherence is not None:
             ends = self._place[vis.ant1], self._place[vis.ant2]
             known = self._stack.hits(options.threshold_sigma, self._windows, ETA)
-            hits = self._coherence.hits(known, options.threshold_sigma)
+            hits = self._coherence.hits(known, self._stack.excess(), options.threshold_sigma)
             stacking.flag(flags, *ends, known & hits)
             before = self._note("antennas", flags, cross, before)
             stacking.flag(flags, *ends, hits)

@@ -45,6 +45,12 @@ class Stack:
         hits[:, everywhere] = 1
         return hits
 
+    def excess(self) -> NDArray[np.float64]:
+        """(time, channel) mean excess of all baselines [sigma of the mean of independent ones]; NaN without any."""
+        numbers = 2.0 * self._numbers.sum(axis=0, dtype=np.float64)  # every baseline is in two antennas' sums
+        total = self._sums.sum(axis=0, dtype=np.float64) / sumthreshold.STEP
+        return np.asarray(np.where(numbers > 0, total / np.sqrt(np.maximum(numbers, 1)), np.nan))
+
 
 @numba.njit(cache=True, parallel=True)
 def _add(excess, ant1, ant2, sums, numbers):  # type: ignore[no-untyped-def]

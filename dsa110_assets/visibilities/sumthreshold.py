@@ -20,7 +20,7 @@ STEP = 16
 """Excesses are handed on in sixteenths, as int8: sums over baselines are then exact in any order."""
 ABSENT = -128
 """In those, a sample that was flagged before."""
-_FEWEST, _SPAN = 8, 8
+_FEWEST, SPAN = 8, 8
 """Samples that a background needs; integrations that it is taken of, so that it follows a drifting source."""
 _SCATTER_FLOOR = np.float32(0.3)
 """Scatter is at least this part of the background: without noise the beat of two sources is not interference."""
@@ -92,7 +92,7 @@ def _hand_on(both, count, excess):  # type: ignore[no-untyped-def]
 def _excess(data, flags, b, p, width, out):  # type: ignore[no-untyped-def]
     """Amplitudes of one baseline and polarisation as excess over background in sigma: out (time, channel)."""
     n_times, n_channels = out.shape
-    n_blocks, n_spans = (n_channels + width - 1) // width, max(n_times // _SPAN, 1)
+    n_blocks, n_spans = (n_channels + width - 1) // width, max(n_times // SPAN, 1)
     middle, scatter = np.zeros((n_spans, n_blocks), np.float32), np.zeros((n_spans, n_blocks), np.float32)
     values = np.empty(width * n_times + 1, np.float32)
     for t in range(n_times):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from dsa110_assets.archive import integrity, rows
+from dsa110_assets.archive.snapshot import Snapshot
 from dsa110_assets.archive.stale import stale
 from dsa110_assets.archive.store import Archive
 
@@ -75,3 +77,37 @@ def test_the_sweep_looks_only_where_claims_point(archive: Archive, monkeypatch: 
         integrity.sweep(archive)
     assert len(statements) <= 2
     assert integrity.claims.unfinished(archive.root) == []
+
+
+def test_a_snapshot_answers_as_the_archive_does_and_asks_it_for_nothing_more(archive: Archive) -> None:
+    """Inside its span; beyond it, the archive is asked as it is now."""
+    fill(archive)
+    archive.index.write(lambda c: rows.set_removed(c, ["tile_image-20260102T0300-v1"], True))
+    archive.index.write(lambda c: rows.apply_state(c, "tile_image-20260102T0400-v1", {"rejected": "bad"}))
+    archive.index.write(lambda c: rows.insert(c, sidecar("sky_model", 0, []) | {"id": "sky_model-v1", "partition": None}, {}))
+    since = datetime(2026, 1, 2, 2, tzinfo=UTC)
+    snapshot = Snapshot(archive, since, since + timedelta(hours=6))
+    questions: list[tuple[str, str | None]] = [
+        (asset, f"2026-01-02T{hour:02d}:{minute:02d}")
+        for asset in ("subband_group", "tile_image", "hour_mosaic")
+        for hour in range(2, 8)
+        for minute in (0, 25)
+    ]
+    questions += [("sky_model", None), ("source_catalog", None)]
+    expected = [archive.current(*asked, removed=removed) for asked in questions for removed in (False, True)]
+    with counted(archive) as statements:
+        assert [snapshot.current(*asked, removed=removed) for asked in questions for removed in (False, True)] == expected
+        assert snapshot.get("tile_image-20260102T0300-v1").removed
+        assert statements == []
+        assert snapshot.get("tile_image-20260102T0400-v1").state == "rejected"
+        beyond = snapshot.current("tile_image", "2026-01-03T10:00")
+        assert beyond is not None
+        assert beyond.id == "tile_image-20260103T1000-v1"
+        assert statements
+    assert snapshot.current("tile_image", "2026-01-02T02:00", check=True) is None  # its files are not there
+
+
+def test_partitions_are_those_of_the_products(archive: Archive) -> None:
+    fill(archive)
+    for span in ((None, None), ("2026-01-02T05:00", None), ("2026-01-02", "2026-01-02"), (None, "2026-01-03T00:05")):
+        assert archive.partitions("tile_image", *span) == [product.partition for product in archive.products("tile_image", *span)]

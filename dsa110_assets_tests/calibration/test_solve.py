@@ -39,7 +39,7 @@ def worst_error(obs, solution):
 @pytest.mark.parametrize(("drift", "options"), [(0.0, SolveOptions()), (0.05, PER_INTEGRATION), (0.6, PER_INTEGRATION)])
 @pytest.mark.parametrize("sources", [((0.0, 0.0, 10.0),), FIELD])
 def test_noise_free_gains_and_residual(observation, drift, options, sources):
-    """Gains to 1e-6 and DATA/applied = MODEL to 1e-5: E8. complex64 data limit both to about 3e-7."""
+    """Gains to 1e-6 and DATA/applied = MODEL to 1e-5, without noise. complex64 data limit both to about 3e-7."""
     obs = observation(drift=drift, sources=sources)
     solution = solve(obs.vis, obs.model, options)
     assert worst_error(obs, solution) < 1e-6

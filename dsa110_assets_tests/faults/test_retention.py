@@ -58,7 +58,7 @@ def random_graph(archive: Archive, dice: random.Random) -> None:
 
 
 def protected(everything: list[Product], limits: Thresholds = LIMITS) -> set[str]:
-    """By the words of the design alone, the slow way: what an unfinished or pinned product needs, and what is young."""
+    """By the rule's own words, the slow way: what an unfinished or pinned product needs, and what is young."""
     by_id = {p.id: p for p in everything}
 
     def ancestors(product: Product) -> set[str]:

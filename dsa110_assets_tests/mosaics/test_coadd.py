@@ -59,7 +59,7 @@ def test_fluxes_and_places_survive(tmp_path: Path) -> None:
 
 
 def test_parts_of_an_image_add_up_to_it(tmp_path: Path) -> None:
-    """E7: an image cut into overlapping tiles and coadded on its own grid is the image, to float32
+    """An image cut into overlapping tiles and coadded on its own grid is the image, to float32
     rounding."""
     whole = tile_header(10.0, 40.0, 400)
     rng = np.random.default_rng(2)

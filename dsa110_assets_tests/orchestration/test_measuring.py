@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,10 @@ def test_an_hour_is_compared_with_its_history(tmp_path: Path) -> None:
     assert figures["history_flux_ratio_error"] < 0.01
     assert measuring.history_figures(now.assign(frequency_hz=1.3e9), hours)["history_count"] == 0
     assert measuring.history_figures(now.assign(quality=int(Quality.EDGE)), hours)["history_count"] == 0
-    assert measuring.history_figures(now, []) == {"history_count": 0}
+    alone = measuring.history_figures(now, [])
+    assert alone["history_count"] == 0
+    assert math.isnan(alone["history_flux_ratio"])
+    assert math.isnan(alone["history_flux_ratio_error"])
 
 
 def test_rows_know_their_tiles_and_which_are_suspect(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Association across 0 h, one to one, with names that stay (traps 27; TP #421; VP #748)."""
+"""Association across 0 h, one to one, with names that stay (trap 27)."""
 
 from __future__ import annotations
 

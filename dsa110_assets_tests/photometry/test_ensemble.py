@@ -180,7 +180,7 @@ def test_overlapping_hours_give_one_row_per_transit_at_ra_zero_too() -> None:
 
 
 def test_adding_nights_does_not_change_the_past() -> None:
-    """With ten baseline epochs behind them, corrections of old nights stay as more arrive (VP #212)."""
+    """With ten baseline epochs behind them, corrections of old nights stay as more arrive."""
     rows, _, _ = nights(8, 80, 30, fraction=0.005)
     early = rows[rows["mjd"] < 61041.9 + 14.5]
     old, new = (corrections_of(r).epochs["correction"] for r in (early, rows))

@@ -149,7 +149,7 @@ def test_duplicate_positions_share_one_flux(make_sky) -> None:
 
 @pytest.mark.parametrize("dec", [16.0, 71.6])
 def test_sources_on_both_sides_of_ra_zero(make_sky, dec) -> None:
-    """A field across 0 h (359.9 to 0.1): the same fluxes as anywhere else (trap 27; VP #711)."""
+    """A field across 0 h (359.9 to 0.1): the same fluxes as anywhere else (trap 27)."""
     rng = np.random.default_rng(4)
     fluxes = []
     for centre in (0.0, 150.0):

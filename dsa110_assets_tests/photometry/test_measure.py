@@ -85,7 +85,7 @@ def test_rows_of_a_mosaic(night) -> None:
 
 
 def test_names_are_stable_when_discoveries_are_passed_on(night) -> None:
-    """Ten nights, each knowing the earlier discoveries: two new sources, not twenty (TP #421)."""
+    """Ten nights, each knowing the earlier discoveries: two new sources, not twenty."""
     write, catalogue, _, _ = night
     known, names = catalogue, set()
     for seed in range(2, 12):

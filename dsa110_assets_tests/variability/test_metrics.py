@@ -107,7 +107,7 @@ def test_tiny_probabilities_keep_their_precision() -> None:
 
 
 def test_eta_anchors() -> None:
-    """E5: eta > 2.5 for a constant source: 8 % at N = 3, 0.7 % at 10, 0.005 % at 24 (to the digits given)."""
+    """Chi squared with N - 1 degrees of freedom: a constant source has eta > 2.5 in 8 % at N = 3, 0.7 % at 10, 0.009 % at 24."""
     np.testing.assert_allclose(significance.p_eta(2.5, [3, 10, 24]), [0.082, 0.0074, 8.7e-5], rtol=0.01)
     assert np.isnan(significance.p_eta(1.0, 1))
 

@@ -25,7 +25,7 @@ INTEGRATION_S = 96 * 0.134217728
 
 
 def frequencies_hz(subband: int, n_channels: int) -> np.ndarray:
-    """facts: 1530 MHz - (1024 + 384 s + per k + (per - 1)/2) x 30.517578125 kHz."""
+    """Of the writer: 1530 MHz - (1024 + 384 s + per k + (per - 1)/2) x 30.517578125 kHz."""
     per = 384 // n_channels
     return 1530e6 - (1024 + 384 * subband + per * np.arange(n_channels) + (per - 1) / 2) * 30517.578125
 

@@ -59,7 +59,7 @@ def test_times_and_uvw_are_of_the_bins(vis) -> None:  # type: ignore[no-untyped-
 
 
 def test_averaged_model_matches_averaged_data(observe, meridian_radec, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """E4: predict first, average the prediction: smearing of the average is exact."""
+    """Predict first, average the prediction: smearing of the average is exact."""
     observation = observe(n_times=6, n_channels=8)
     ra, dec = meridian_radec(observation, observation.times_mjd().mean())
     observation.sources = [(ra + 0.02, dec - 0.01, 1.0)]

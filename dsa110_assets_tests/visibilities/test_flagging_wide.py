@@ -53,14 +53,14 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Visibilities:
 
 @pytest.fixture(scope="module")
 def judge(clean: Visibilities, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
-    """Plant a fault's interference in the clean observation, flag it, compare with the truth and with noise alone."""
+    """Plant faults' interference in the clean observation, flag it, compare with the truth and with noise alone."""
     empty = dataclasses.replace(OPTIONS, population=False, variables=False, calibrator="none")
     noise = observed(tmp_path_factory.mktemp("noise"), empty)
     group = schedule(OPTIONS)[0]
     gains, cross = contamination.gains(OPTIONS, group), ~clean.is_auto
 
-    def make(text: str, engine: Literal["own", "aoflagger"] = "own") -> Case:
-        truth = contamination.visibilities(dataclasses.replace(OPTIONS, faults=(parse_fault(text),)), group)
+    def make(*texts: str, engine: Literal["own", "aoflagger"] = "own") -> Case:
+        truth = contamination.visibilities(dataclasses.replace(OPTIONS, faults=tuple(map(parse_fault, texts))), group)
         dirty = dataclasses.replace(clean, data=clean.data + gains * truth[..., None])
         flagged, report = flagging.flag(dirty, FlaggingOptions(engine=engine))
         assert report.judged_wide == (engine == "own")
@@ -117,14 +117,23 @@ def test_wide_interference_is_found(judge: Callable[..., Case], text: str) -> No
 
 @pytest.mark.parametrize("text", ["radar:*", "comb:*", "hopping:*"])
 def test_narrow_and_short_interference_is_found(judge: Callable[..., Case], text: str) -> None:
-    """At least as much is found as by AOFlagger, and less than a tenth as much of the clean data lost: 0.5 %, and more only of
-    what hops, whose edges are told by single integrations. What baselines and antennas by themselves leave, the array finds:
-    an image is no noisier than 3 %."""
-    own, peer = judge(text), judge(text, "aoflagger")
+    """At least as much is found as by AOFlagger, and less than a tenth as much of the clean data lost: 0.5 %. Between hops that
+    is 1 in 6 of 66 channels in 2801, those that are a sigma above usual, and 0.2 % that single baselines flag. What baselines
+    and antennas by themselves leave, the array finds: an image is no noisier than 3 %."""
+    own, peer = judge(text), judge(text, engine="aoflagger")
     assert own.caught >= peer.caught - 0.001
     assert own.lost < 0.1 * peer.lost
-    assert own.lost < (0.03 if text == "hopping:*" else 0.005)
+    assert own.lost < 0.005
+    assert own.caught > 0.99
     assert own.noise < 1.03
+
+
+def test_hops_within_steady_interference_free_none_of_it(judge: Callable[..., Case]) -> None:
+    """The backgrounds of amplitudes hold a satellite of 200 s of 309, so they do not tell of it between hops. Where these are
+    added, no more of both is left than of the satellite alone: 2 %, and an image no noisier than 3 %."""
+    found = judge("satellite:*", "hopping:*")
+    assert found.caught > 0.98
+    assert found.noise < 1.03
 
 
 def test_what_is_left_raises_the_noise_by_little(judge: Callable[..., Case]) -> None:
@@ -242,13 +251,48 @@ def test_edges_are_found_to_the_channel() -> None:
     state.add(np.arange(ant1.size), data.astype(np.complex64), np.zeros(shape, np.bool_))
     marks = np.zeros((24, 96), np.bool_)
     marks[:14, 32:76] = True
-    clean, rest = state._edges.judge(marks, np.zeros((8, 24, 96), np.bool_), np.ones((2, 96)))
+    clean, rest = state._edges.judge(marks.astype(float), np.zeros((8, 24, 96), np.bool_), np.ones((2, 96)), np.full(marks.shape, np.nan))
     assert not rest.any()
     assert not clean[:12, 40:68].any()
     free = marks.copy()
     free[:12, 40:68] = False
     assert clean[free].mean() > 0.9
     assert not clean[~marks].any()
+
+
+def test_what_lies_between_hops_is_told_by_amplitudes() -> None:
+    """Noise of 28 baselines, 24 integrations and 96 channels; in every other, 10 sigma in two ranges 4 channels apart, which all
+    antennas see, and 1 sigma in the channel after the second, which none sees by itself.
+
+    Between them noise alone has an excess of -2 to 1 sigma in 82 % of 48 samples, with a scatter of 6 %: 60 % is 4 scatters less.
+    The channel after it has (1.28 - 0.89) / 0.46 sigma in the mean (a Rice distribution's), times sqrt(56) of 56 samples: 6.4,
+    with a scatter of 1.3, above 3 in 99 %: 90 % is 3 scatters of 12 samples less. If the background is above the samples that
+    are not marked, nothing is clean.
+    """
+    rng = np.random.default_rng(10)
+    ant1, ant2 = (values.astype(np.int32) for values in np.triu_indices(8))
+    shape, cross = (24, ant1.size, 96, 2), ant1 != ant2
+    data = (rng.normal(size=shape) + 1j * rng.normal(size=shape)) / np.sqrt(2)
+    power = np.zeros((24, 96))
+    power[::2, 40:46], power[::2, 50:56], power[::2, 56] = 10, 10, 1
+    data += power[:, None, :, None] * np.exp(2j * np.pi * rng.random((1, ant1.size, 96, 1)))
+    lengths = np.where(cross, 100.0, 0.0)
+    state = coherence.Coherence(ant1, ant2, lengths, 0 * lengths, shape, 8, 1e6, 1.0)
+    state.add(np.arange(ant1.size), data.astype(np.complex64), np.zeros(shape, np.bool_))
+    excess = (np.abs(data[:, cross]) - np.sqrt(np.pi / 4)) / np.sqrt(1 - np.pi / 4)
+    amplitudes = excess.sum(axis=(1, 3)) / np.sqrt(2 * cross.sum())
+    part = np.zeros((24, 96))
+    part[::2, 40:56] = 1
+    nothing = np.zeros((8, 24, 96), np.bool_)
+    clean, rest = state._edges.judge(part, nothing, np.ones((2, 96)), amplitudes)
+    assert clean[::2, 46:50].mean() > 0.6
+    assert not clean[power > 0].any()
+    assert not clean[1::2].any()
+    assert rest[::2, 56].mean() > 0.9
+    assert not rest[:, :40].any()
+    above = amplitudes.copy()
+    above[1::2, 36:60] -= 8
+    assert not state._edges.judge(part, nothing, np.ones((2, 96)), above)[0].any()
 
 
 def test_the_scatter_of_noise_is_what_sigma_says() -> None:

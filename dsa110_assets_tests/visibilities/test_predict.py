@@ -91,7 +91,7 @@ def test_nothing_behind_the_dish_and_nothing_without_sources(made) -> None:  # t
 
 
 def test_bandwidth_and_time_smearing(made) -> None:  # type: ignore[no-untyped-def]
-    """E4. Against the mean over the channel's width and the integration of the fringe with its delay and
+    """Smearing against the mean over the channel's width and the integration of the fringe with its delay and
     rate.
 
     The fringe is integrated numerically, with rates found by predicting the delays half a second apart: 1e-4.

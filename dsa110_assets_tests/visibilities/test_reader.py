@@ -58,7 +58,7 @@ def test_data_are_where_they_belong(near, tmp_path, order, engine) -> None:  # t
 
 
 def test_a_tone_in_sb00_is_in_the_highest_channels(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Trap 3."""
+    """Trap 3: the band descends within a file and from subband to subband."""
     files = observe(subbands=(0, 1, 2)).write_all(tmp_path)
     with h5py.File(files[0], "r+") as file:
         file["Data/visdata"][:, 0, 0, :] = 7  # first in the file: the highest frequency of the band
@@ -95,7 +95,7 @@ def test_both_engines_agree_exactly(near, tmp_path) -> None:  # type: ignore[no-
 
 
 def test_missing_subbands_are_flagged_placeholders_on_the_exact_grid(near, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Trap 11."""
+    """Trap 11: what stands in for a missing subband is on the true grid, flagged, of weight 0."""
     vis = reader.read_group(near(subbands=(0, 2)).write_all(tmp_path), 4)
     assert vis.subbands_missing == (1, 3)
     np.testing.assert_array_equal(vis.frequencies_hz, band.band_frequencies_hz(4, 4))

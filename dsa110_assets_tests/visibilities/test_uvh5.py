@@ -33,7 +33,7 @@ def test_header_says_what_was_written(observe, tmp_path) -> None:  # type: ignor
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize("fs_table", [True, False])
 def test_variants_of_the_writer(observe, tmp_path, sign: float, fs_table: bool) -> None:  # type: ignore[no-untyped-def]
-    """Trap 10. lst_array, version, vis_units, phase_center_catalog are absent in every fixture."""
+    """Trap 10: channel_width of either sign, fs_table or none; lst_array and three others are absent in every fixture."""
     header = uvh5.read_header(observe(channel_width_sign=sign, fs_table=fs_table).write(tmp_path, 0))
     assert header.has_fs_table is fs_table
     assert header.frequencies_hz[0] > header.frequencies_hz[1]

@@ -84,7 +84,7 @@ def subband_group(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
 
 
 @Asset(
-    "measurement_set", grain="observation", kinds={"casacore", "numba"}, code_version="5", inputs=("subband_group",),
+    "measurement_set", grain="observation", kinds={"casacore", "numba"}, code_version="6", inputs=("subband_group",),
     shaping=("flagging", "reader_engine"), reads_raw_files=True, keep_days=30, told=False,
     columns={"flag_fraction": "Flagged"},
     disk_per_input=1.2,  # measured 0.91 at full scale

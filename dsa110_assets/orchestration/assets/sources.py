@@ -130,9 +130,9 @@ def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
             with stages("normalise"):
                 curves = ensemble.normalise(sorted_.parts, options)
                 figures = ensemble.ensemble_figures(measuring.written(curves, draft.path / measuring.LIGHT_CURVES))
-        first = {} if figures["n_comparable_epochs"] else {"ensemble_note": "first epoch: nothing to normalise against"}
+        note = "" if figures["n_comparable_epochs"] else "first epoch: nothing to normalise against"
         figures["frequency_hz"] = measuring.common_frequency_hz(found.all("source_measurements"))
-        return {"n_hours": len(files), **figures, "n_rows": int(figures["n_rows"]), **first, **stages.seconds}
+        return {"n_hours": len(files), **figures, "n_rows": int(figures["n_rows"]), "ensemble_note": note, **stages.seconds}
 
     return publishing.produce(context, platform, make)
 

@@ -1,0 +1,172 @@
+"""The examples of CONTRIBUTING.md, executed: edits are made to the package's modules in memory, then the example is tried."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dsa110_assets.orchestration import spec
+from dsa110_assets_tests.docs import pages
+
+PAGE = pages.ROOT / "CONTRIBUTING.md"
+_PLACE = re.compile(r"# (\S+\.py), (?:(a new file)|(before|in place of): (.*))\n")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A block that goes into a file: anew, before the line that holds the anchor, or in place of the anchor."""
+
+    file: str
+    how: str
+    anchor: str
+    code: str
+
+    def made_in(self, source: str) -> str:
+        """The source with the edit. AssertionError unless the anchor is there once."""
+        if self.how == "a new file":
+            assert not source, f"{self.file} is there already"
+            return self.code
+        assert source.count(self.anchor) == 1, f"{self.file} has {source.count(self.anchor)} times {self.anchor!r}"
+        place = source.index(self.anchor)
+        if self.how == "in place of":
+            return source[:place] + self.code.rstrip("\n") + source[place + len(self.anchor) :]
+        line = source.rindex("\n", 0, place) + 1
+        apart = "" if self.code.startswith(" ") else "\n\n"
+        return source[:line] + self.code + apart + source[line:]
+
+
+def edits_and_trial(heading: str) -> tuple[list[Edit], str]:
+    """What a section of the page changes, and what it tries then."""
+    edits, trials = [], []
+    for block in pages.fenced(pages.section(PAGE, heading), "python"):
+        told = _PLACE.match(block)
+        if told is None:
+            trials.append(block)
+        else:
+            edits.append(Edit(told[1], told[2] or told[3], told[4] or "", block[told.end() :]))
+    (trial,) = trials
+    return edits, trial
+
+
+@pytest.fixture
+def patch(no_settings_of_this_machine: None) -> Iterator[pytest.MonkeyPatch]:
+    """Undoes all edits. Whatever would hold on to an edited module is imported before."""
+    for name in ("definitions", "settings", "imaging.tile", "sky.catalogues", "visibilities.measurement_set"):
+        importlib.import_module(f"dsa110_assets.{name}")
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as context:
+        yield context
+    assert {name for name in set(sys.modules) - before if name.startswith("dsa110_assets.")} == set()
+
+
+def load(patch: pytest.MonkeyPatch, file: str, edits: list[Edit]) -> types.ModuleType:
+    """The module of a file as the edits make it, in the place of the one there is."""
+    path = pages.ROOT / file
+    source = path.read_text(encoding="utf-8") if path.exists() else ""
+    for edit in edits:
+        source = edit.made_in(source)
+    parent, _, own = file.removesuffix(".py").replace("/", ".").rpartition(".")
+    module = types.ModuleType(f"{parent}.{own}")
+    module.__file__, module.__package__ = str(path), parent
+    patch.setitem(sys.modules, module.__name__, module)
+    patch.setattr(importlib.import_module(parent), own, module, raising=False)
+    edited: dict[str, tuple[spec.Asset, spec.Body]] = {}
+    patch.setattr(spec, "_registered", edited)
+    exec(compile(source, str(path), "exec"), module.__dict__)
+    for name, (asset, _) in edited.items():
+        patch.setitem(spec.assets(), name, asset)
+    return module
+
+
+def carried_out(patch: pytest.MonkeyPatch, heading: str, also: tuple[str, ...] = ()) -> dict[str, types.ModuleType]:
+    """Make a section's edits, load what imports the edited modules by name anew, and run what the section tries."""
+    edits, trial = edits_and_trial(heading)
+    files = list(dict.fromkeys(edit.file for edit in edits))
+    made = {file: load(patch, file, [edit for edit in edits if edit.file == file]) for file in (*files, *also)}
+    exec(compile(trial, f"{PAGE.name}, {heading}", "exec"), {"__name__": "tried"})
+    return made
+
+
+def test_a_check(patch: pytest.MonkeyPatch) -> None:
+    """The rule judges, and the tests of all rules are content with the cases it was given."""
+    made = carried_out(patch, "How to add a check")
+    cases_of_rules(made["dsa110_assets_tests/orchestration/test_rules.py"])
+
+
+PLACES_OF_A_CHECK = ("max_flag_fraction_calibrated: Annotated", "Rule(", '"flag_fraction_calibrated": 0.2', '("calibrated_ms", "flagged"')
+
+
+@pytest.mark.parametrize("left_out", PLACES_OF_A_CHECK)
+def test_a_check_that_lacks_a_place_fails(patch: pytest.MonkeyPatch, left_out: str) -> None:
+    """Each of the places that the page names is needed: without it a test of the rules fails."""
+    edits, _ = edits_and_trial("How to add a check")
+    kept = [edit for edit in edits if left_out not in edit.code]
+    assert len(kept) == len(edits) - 1
+
+    def tests_of_rules() -> None:
+        made = {
+            file: load(patch, file, [edit for edit in kept if edit.file == file]) for file in dict.fromkeys(edit.file for edit in edits)
+        }
+        cases_of_rules(made["dsa110_assets_tests/orchestration/test_rules.py"])
+
+    with pytest.raises((AssertionError, AttributeError)):  # without its threshold the rule's cases cannot even be collected
+        tests_of_rules()
+
+
+def cases_of_rules(tests: types.ModuleType) -> None:
+    """What the tests of the rules ask of a new check."""
+    tests.test_there_are_rules_for_every_asset_and_only_for_those()
+    tests.test_every_rule_has_a_case_in_which_it_fails()
+    tests.test_good_figures_pass_every_rule("calibrated_ms")
+    tests.test_a_bad_figure_fails_its_rule_and_says_why("calibrated_ms", "flagged", {"flag_fraction_calibrated": 0.61})
+
+
+def test_an_alert_channel(patch: pytest.MonkeyPatch) -> None:
+    carried_out(patch, "How to add an alert channel")
+
+
+def test_an_alert_channel_that_cannot_take_an_alert_is_asked_again(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from dsa110_assets.errors import TransientError
+
+    alerts = carried_out(patch, "How to add an alert channel")["dsa110_assets/orchestration/alerts.py"]
+    with pytest.raises(TransientError, match="will be sent again"):
+        alerts.send([alerts.Alert("title", "text", "WARN")], f"file://{tmp_path}/no/such/folder")
+
+
+def test_a_catalogue(patch: pytest.MonkeyPatch) -> None:
+    carried_out(
+        patch,
+        "How to add a catalogue",
+        also=tuple(f"dsa110_assets/sky/{name}.py" for name in ("repeats", "scale", "table_files", "catalogues")),
+    )
+
+
+def test_an_engine(patch: pytest.MonkeyPatch) -> None:
+    carried_out(patch, "How to add an engine")
+
+
+@pytest.mark.parametrize("heading", ["How to add a check", "How to add an alert channel", "How to add a catalogue", "How to add an engine"])
+def test_the_examples_are_needed(heading: str, no_settings_of_this_machine: None) -> None:
+    """Without the edits nothing of what is tried holds."""
+    _, trial = edits_and_trial(heading)
+    with pytest.raises(Exception, match=r".*"):
+        exec(compile(trial, heading, "exec"), {"__name__": "tried"})
+
+
+def test_the_places_that_ask_for_an_engine_are_all_named() -> None:
+    """The table's functions are those in which the package asks for an engine."""
+    named = pages.names(pages.section(PAGE, "How to add an engine"))
+    asking = re.compile(r"(?:settings|options|self\._options)\.\w*engine ==|engine [!=]= \"")
+    modules = {
+        ".".join(path.relative_to(pages.PACKAGE).with_suffix("").parts)
+        for path in pages.PACKAGE.rglob("*.py")
+        if asking.search(path.read_text(encoding="utf-8"))
+    }
+    assert modules == {name.rpartition(".")[0] for name in named if name.startswith(tuple(modules))}
