@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dsa110_assets.analyst_views import Calibration, Image, Visibility
     from dsa110_assets.archive.product import LineageNode, Product
     from dsa110_assets.archive.store import Archive
+    from dsa110_assets.orchestration.spec import Grain
 
 ARCHIVE_VARIABLE, DATABASE_VARIABLE = "DSA110_ARCHIVE", "DSA110_DATABASE_URL"
 
@@ -70,7 +71,7 @@ class AnalystArchive:
         """
         import pandas as pd
 
-        found = self.store.products(known_asset(asset), bound(since), bound(until), state)
+        found = self.store.products(known_asset(self.store, asset), bound(since), bound(until), state)
         rows = [
             {
                 "product_id": product.id, "asset": product.asset, "partition": product.partition,
@@ -89,26 +90,21 @@ class AnalystArchive:
 
         Raises NotFoundError that says what is there.
         """
+        from dsa110_assets.orchestration.graph import specifications
+
+        return self._product(asset, specifications()[asset].grain, key)
+
+    def _product(self, asset: str, grain: Grain, key: Moment | Path) -> Product:
         if isinstance(key, Path) or (isinstance(key, str) and ("-v" in key or "/" in key)):
             product = self.store.find(key)
             if product.asset != asset:
                 raise NotFoundError(f"{product.id} is a {product.asset}, not a {asset}")
             return product
-        partition = self._partition(asset, key)
+        partition = _partition(grain, key)
         found = self.store.current(asset, partition)
         if found is None:
             raise NotFoundError(f"no {asset} for {partition}: {self._there_is(asset, partition)}")
         return found
-
-    def _partition(self, asset: str, key: Moment) -> str:
-        """The partition of `asset` that holds the time `key`."""
-        from dsa110_assets.orchestration.recipes import RECIPES
-
-        mjd = timegrid.datetime_to_mjd(moment(key))
-        grain = RECIPES[asset].grain
-        if grain == "night":
-            return timegrid.night_key(mjd)
-        return (timegrid.hour_key if grain == "hour" else timegrid.observation_key)(mjd + timegrid.ROUNDING_D)
 
     def _there_is(self, asset: str, partition: str) -> str:
         present = sorted(p.partition for p in self.store.products(asset) if p.partition)
@@ -123,20 +119,20 @@ class AnalystArchive:
 
     def image(self, key: Moment | Path) -> Image:
         """The 5-minute image of an observation window, product id or path. Raises NotFoundError."""
-        return self._image("tile_image", key)
+        return self._image("tile_image", "observation", key)
 
     def mosaic(self, key: Moment | Path) -> Image:
         """The mosaic of a UTC hour. Raises NotFoundError."""
-        return self._image("hour_mosaic", key)
+        return self._image("hour_mosaic", "hour", key)
 
     def night(self, key: Moment | Path) -> Image:
         """The mosaic of a night (UTC day). Raises NotFoundError."""
-        return self._image("night_mosaic", key)
+        return self._image("night_mosaic", "night", key)
 
-    def _image(self, asset: str, key: Moment | Path) -> Image:
+    def _image(self, asset: str, grain: Grain, key: Moment | Path) -> Image:
         from dsa110_assets.analyst_views import Image
 
-        return Image.of(self.product(asset, key))
+        return Image.of(self._product(asset, grain, key))
 
     def measurement_set(self, key: Moment | Path) -> Visibility:
         """The flagged, uncalibrated measurement set of an observation window. Raises NotFoundError."""
@@ -149,7 +145,7 @@ class AnalystArchive:
     def _visibility(self, asset: str, key: Moment | Path) -> Visibility:
         from dsa110_assets.analyst_views import Visibility
 
-        return Visibility.of(self.product(asset, key))
+        return Visibility.of(self._product(asset, "observation", key))
 
     def caltables(self, at: Moment) -> Calibration:
         """The calibration in force at a time: the set an observation taken then would be calibrated with now.
@@ -226,12 +222,21 @@ PRODUCT_COLUMNS = (
 )  # fmt: skip
 
 
-def known_asset(asset: str | None) -> str | None:
-    """`asset` itself. Raises NotFoundError, saying which there are, for a name that is none."""
-    from dsa110_assets.orchestration.recipes import RECIPES
+def _partition(grain: Grain, key: Moment) -> str:
+    """The partition of this grain that holds the time `key`."""
+    mjd = timegrid.datetime_to_mjd(moment(key))
+    if grain == "night":
+        return timegrid.night_key(mjd)
+    return (timegrid.hour_key if grain == "hour" else timegrid.observation_key)(mjd + timegrid.ROUNDING_D)
 
-    if asset is not None and asset not in RECIPES:
-        raise NotFoundError(f"there is no asset {asset!r}; there are {', '.join(RECIPES)}")
+
+def known_asset(store: Archive, asset: str | None) -> str | None:
+    """`asset` itself. Raises NotFoundError, saying which there are, for a name that is none. Dagster is loaded only for that."""
+    if asset is not None and not store.newest(asset):
+        from dsa110_assets.orchestration.graph import specifications
+
+        if asset not in specifications():
+            raise NotFoundError(f"there is no asset {asset!r}; there are {', '.join(specifications())}")
     return asset
 
 

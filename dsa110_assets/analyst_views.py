@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
 
-IMAGE_FILES = {"tile_image": "image.fits", "hour_mosaic": "mosaic.fits", "night_mosaic": "mosaic.fits"}
+MAIN_IMAGES = ("image.fits", "mosaic.fits")
+"""An image product has one of these."""
 MAD_TO_SIGMA = 1.482602218505602  # 1 / Φ⁻¹(3/4): a normal's sd over its median absolute deviation
 
 
@@ -56,9 +57,9 @@ class Image:
     @classmethod
     def of(cls, product: Product) -> Image:
         """The main image of an image product. Raises SilentWrongnessError when its file is gone."""
-        path = Path(product.path) / IMAGE_FILES[product.asset]
-        if not path.is_file():
-            raise SilentWrongnessError(f"{product.id} is indexed but {path} is missing; run: dsa110 archive verify")
+        path = next((path for name in MAIN_IMAGES if (path := Path(product.path) / name).is_file()), None)
+        if path is None:
+            raise SilentWrongnessError(f"{product.id} is indexed but {product.path} holds no image; run: dsa110 archive verify")
         return cls(product.id, path, dict(product.metadata))
 
     @cached_property

@@ -1,15 +1,7 @@
-"""What Dagster loads: the assets of the table below, and everything that keeps them going.
+"""What Dagster loads: the assets, and everything that keeps them going.
 
-| group       | assets                                             | partitions  |
-|-------------|----------------------------------------------------|-------------|
-| catalogues  | source_catalog, sky_model, calibrator_catalog      | none        |
-| ingest      | subband_group, measurement_set                     | 5 minutes   |
-| calibration | caltables · calibrated_ms                          | night · 5 minutes |
-| imaging     | tile_image · hour_mosaic · night_mosaic            | 5 minutes · hour · night |
-| sources     | source_measurements · light_curves, variability    | hour · night |
-| reports     | night_report                                       | night       |
-
-Loading this touches no disk and needs no setting: a step that needs one says so when it runs.
+The assets are the modules of `orchestration/assets`, one a group; the README's table of them says the same as their
+specifications. Loading this touches no disk and needs no setting: a step that needs one says so when it runs.
 """
 
 import dagster as dg

@@ -27,7 +27,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from dsa110_assets.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
-_RETENTION_DAYS = {"measurement_set": 30.0, "calibrated_ms": 30.0, "tile_image": 365.0}
 
 
 @dataclass(frozen=True)
@@ -154,9 +153,9 @@ class Thresholds(BaseModel):
     retention_free_gb: Annotated[
         float, Field(ge=0, description="retention takes what only its age protects, oldest first, until so much is free")
     ] = 0.0
-    retention_days: Annotated[dict[str, Days], Field(description="how long an asset's products are kept [d]; not named: for ever")] = (
-        _RETENTION_DAYS
-    )
+    retention_days: Annotated[
+        dict[str, Days], Field(description="how long an asset's products are kept [d]; not named: as its specification says")
+    ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _ordered(self) -> Thresholds:
@@ -278,8 +277,6 @@ def read(path: Path) -> Thresholds:
         return Thresholds()
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"thresholds {path} cannot be read: {error}; correct it, it is read again at once") from None
-    if isinstance(contents.get("retention_days"), dict):
-        contents["retention_days"] = _RETENTION_DAYS | contents["retention_days"]
     try:
         return Thresholds(**contents)
     except ValidationError as error:

@@ -165,6 +165,8 @@ def no_circles(root: Path) -> list[str]:
             if one.target.startswith(f"{PACKAGE}.") and not one.typing_only:
                 name = one.target.removeprefix(f"{PACKAGE}.")
                 targets.add(name if name in known else name.rpartition(".")[0])
+        if "iter_modules(" in ast.unparse(module.tree):  # it imports whatever lies in a package it names
+            targets |= {name for name in known if name.rpartition(".")[0] in targets}
         graph[module.name] = (targets & known) - {module.name, ""}
     # Take away modules that import nothing that is left; what remains lies on or above a circle.
     while leaves := {name for name, targets in graph.items() if not targets & graph.keys()}:
@@ -404,6 +406,20 @@ def test_a_breach_is_found(rule, file, text, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(contents)
     assert rule(tmp_path), f"{rule.__name__} is blind to {text!r}"
+
+
+def test_a_circle_through_modules_that_are_looked_for_is_found(tmp_path):
+    """`graph` imports whatever lies in `assets`: nothing that lies there may import it in turn."""
+    (tmp_path / "sky" / "many").mkdir(parents=True)
+    (tmp_path / "sky" / "many" / "__init__.py").touch()
+    (tmp_path / "sky" / "all.py").write_text("from dsa110_assets.sky import many\nfor m in iter_modules(many.__path__):\n    f(m)")
+    (tmp_path / "sky" / "many" / "one.py").write_text("from dsa110_assets.sky import other")
+    assert no_circles(tmp_path) == []
+    (tmp_path / "sky" / "many" / "one.py").write_text("from dsa110_assets.sky import all")
+    assert no_circles(tmp_path) == [
+        "sky.all is in or imports a circle with sky.many.one",
+        "sky.many.one is in or imports a circle with sky.all",
+    ]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

@@ -90,11 +90,14 @@ def show_products() -> None:
 
 
 def show_checks() -> None:
-    from dsa110_assets.orchestration.report import check_summary
+    from dsa110_assets import settings
+    from dsa110_assets.orchestration.alerts import check_summary
+    from dsa110_assets.orchestration.instance import open_instance
 
-    for row in check_summary():
-        mark = "ok  " if not row.failed else "FAIL"
-        print(f"  {mark} {row.asset:<20} {row.check:<28} {row.passed:>4} passed {row.failed:>3} failed  {row.last_failure}")
+    with open_instance(settings.load().dagster_home) as instance:
+        for row in check_summary(instance):
+            mark = "ok  " if not row.failed else "FAIL"
+            print(f"  {mark} {row.asset:<20} {row.check:<28} {row.passed:>4} passed {row.failed:>3} failed  {row.last_failure}")
 
 
 def compare(truth: dict[str, Any]) -> None:

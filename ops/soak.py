@@ -28,7 +28,8 @@ from dsa110_assets.archive import files, integrity, quarantine, stale, tables
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.app import EXIT_CHECKS
 from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration import plan, recipes
+from dsa110_assets.orchestration import plan
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.settings import Settings
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
@@ -214,7 +215,7 @@ def worker(soak: Soak, fault: str, name: str = "disturbed") -> int:
         fault = "nothing"
     soak.counts[fault] += fault != "nothing"
     if fault == "crash point":
-        asset, point, how = rng.choice(list(recipes.RECIPES)), rng.choice(files.CRASH_POINTS), rng.choice(("SIGKILL", "SIGTERM"))
+        asset, point, how = rng.choice(list(specifications())), rng.choice(files.CRASH_POINTS), rng.choice(("SIGKILL", "SIGTERM"))
         environment["DSA110_CRASH_AT"] = f"{asset}/{point}:{how}"
     command = [str(Path(sys.executable).with_name("dsa110")), "process"]
     log = soak.place / name / "process.log"

@@ -33,7 +33,7 @@ def verify(
     from dsa110_assets.archive import integrity
 
     _, store = _open()
-    chosen = [p for p in store.products(known_asset(asset), state=None) if not p.removed]
+    chosen = [p for p in store.products(known_asset(store, asset), state=None) if not p.removed]
     found: list[integrity.Problem] = []
     with console.progress_bar("verifying") as progress:
         for number, product in enumerate(chosen, 1):
@@ -130,14 +130,13 @@ def retain(
 
     Where the archive has a folder `cold`, or a link to one, the data are put there.
     """
-    from dsa110_assets.archive import retention
-    from dsa110_assets.orchestration.housekeeping import CONSUMERS
+    from dsa110_assets.orchestration import housekeeping
     from dsa110_assets.orchestration.resources import IN_FORCE
     from dsa110_assets.thresholds import chosen_thresholds, load_thresholds
 
     configured, store = _open()
     limits = (load_thresholds if dry_run else chosen_thresholds)(configured.thresholds_path, store.root / IN_FORCE)
-    decisions = retention.retain(store, limits, CONSUMERS, dry_run=dry_run)
+    decisions = housekeeping.take(store, limits, dry_run=dry_run)
     if as_json:
         rows = [{"product_id": d.product.id, "remove": d.remove, "reason": d.reason,
                  "size_bytes": d.product.size_bytes} for d in decisions]  # fmt: skip

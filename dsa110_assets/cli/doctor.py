@@ -118,15 +118,15 @@ def _archive(archive: Path) -> Finding:
 
 def _thresholds(path: Path) -> Finding:
     from dsa110_assets import thresholds
-    from dsa110_assets.orchestration import recipes
+    from dsa110_assets.orchestration.graph import specifications
 
     remedy = "correct it; until then the limits that were last in force stay, or, where none are known, the defaults; these remove nothing"
     try:
         limits = thresholds.read(path)
     except DsaError as error:
         return Finding("thresholds", False, str(error), remedy)
-    if unknown := sorted(limits.retention_days.keys() - recipes.RECIPES.keys()):
-        known = ", ".join(recipe.asset for recipe in recipes.ORDER)
+    if unknown := sorted(limits.retention_days.keys() - specifications().keys()):
+        known = ", ".join(specifications())
         return Finding("thresholds", False, f"{path}: retention_days names no asset: {', '.join(unknown)}", f"choose of {known}")
     return Finding("thresholds", True, f"{path}" if path.exists() else f"defaults; {path} is not there")
 

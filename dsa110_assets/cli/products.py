@@ -35,7 +35,7 @@ def products(
         raise typer.BadParameter(f"--state {state!r}: use current, superseded, rejected or all")
     archive = open_archive()
     bounds = parse_bound(since), parse_bound(until)
-    found = archive.store.products(known_asset(asset), *bounds, None if state == "all" else state)
+    found = archive.store.products(known_asset(archive.store, asset), *bounds, None if state == "all" else state)
     if as_json:
         console.emit_json([product_row(product) for product in found])
         return

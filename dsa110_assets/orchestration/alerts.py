@@ -14,7 +14,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from dsa110_assets.archive.quarantine import quarantined
 from dsa110_assets.errors import TransientError, WaitingError
-from dsa110_assets.orchestration import policy
+from dsa110_assets.orchestration import graph, policy
 from dsa110_assets.orchestration.instance import events
 
 if TYPE_CHECKING:
@@ -213,18 +213,16 @@ class CheckSummary:
 
 def check_summary(instance: dg.DagsterInstance, limit: int = 100_000) -> list[CheckSummary]:
     """Every check's outcomes so far, in the order of the graph; checks that never ran are left out."""
-    from dsa110_assets.orchestration import rules
-
     status = AssetCheckExecutionRecordStatus
     rows = []
-    for asset, known in rules.RULES.items():
-        for rule in known:
-            key = dg.AssetCheckKey(dg.AssetKey(asset), rule.check)
+    for asset in graph.specifications().values():
+        for rule in asset.rules:
+            key = dg.AssetCheckKey(dg.AssetKey(asset.name), rule.check)
             records = instance.event_log_storage.get_asset_check_execution_history(
                 key, limit=limit, status={status.SUCCEEDED, status.FAILED}
             )
             failed = sorted((r for r in records if r.status == status.FAILED), key=lambda r: r.id)
-            last = _alert(f"{asset}:{rule.check}", failed[-1].event).text if failed and failed[-1].event else ""
+            last = _alert(f"{asset.name}:{rule.check}", failed[-1].event).text if failed and failed[-1].event else ""
             if records:
-                rows.append(CheckSummary(asset, rule.check, len(records) - len(failed), len(failed), last))
+                rows.append(CheckSummary(asset.name, rule.check, len(records) - len(failed), len(failed), last))
     return rows

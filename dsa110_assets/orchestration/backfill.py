@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dsa110_assets.errors import ConfigurationError, NotFoundError
-from dsa110_assets.orchestration import graph, inbox, plan, recipes, season
+from dsa110_assets.orchestration import graph, inbox, plan, season, spec
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.telescope import timegrid
@@ -47,7 +47,7 @@ def nights(first: str, last: str) -> list[str]:
     return [(start + timedelta(days=n)).isoformat() for n in range((end - start).days + 1)]
 
 
-def present(archive: "Archive", settings: "Settings", wanted: Sequence[str], grain: recipes.Grain) -> list[str]:
+def present(archive: "Archive", settings: "Settings", wanted: Sequence[str], grain: spec.Grain) -> list[str]:
     """The partitions of these nights that have data: in the inbox, or accepted before.
 
     A range that contained an empty window would end as failed, and what hangs on it would never run.
@@ -80,12 +80,12 @@ def backfill(
     """
     from dsa110_assets.archive.store import Archive
 
-    if asset is not None and recipes.RECIPES.get(asset, recipes.ORDER[0]).grain == "catalogue":
-        partitioned = [r.asset for r in recipes.ORDER if r.grain != "catalogue"]
+    partitioned = {name: one.grain for name, one in graph.specifications().items() if one.grain != "catalogue"}
+    if asset is not None and asset not in partitioned:
         raise ConfigurationError(f"--asset {asset}: has no nights; choose of {', '.join(partitioned)}")
     wanted, archive = nights(first, last), Archive.create(settings.archive, settings.database_url)
-    assets = (asset,) if asset else plan.PHASES[1][1]
-    grain = recipes.RECIPES[assets[0]].grain
+    assets = (asset,) if asset else graph.PHASES[1][1]
+    grain = partitioned[assets[0]]
     reasons = {key: season.outside(grain, key, inbox.now_s()) for key in present(archive, settings, wanted, grain)}
     left_out = tuple(f"{key}: {reason}" for key, reason in reasons.items() if reason)
     keys = [key for key, reason in reasons.items() if reason is None]

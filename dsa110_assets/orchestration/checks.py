@@ -8,7 +8,6 @@ the stopping. On hour and night assets they are partition-aware, and the HARD on
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -18,12 +17,9 @@ from dsa110_assets.orchestration import rules
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
 
-CALTABLES_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26))
-"""A sign of life: no night's tables at all for a day. How old the tables of an observation are is its own check."""
 
-
-def specs(asset: str, partitions_def: dg.TimeWindowPartitionsDefinition | None) -> list[dg.AssetCheckSpec]:
-    """The checks of an asset."""
+def specs(asset: str, judged: "Iterable[rules.Rule]", partitions_def: dg.TimeWindowPartitionsDefinition | None) -> list[dg.AssetCheckSpec]:
+    """The checks of an asset that is judged by these rules."""
     coarse = partitions_def is not None and not partitions_def.cron_schedule.startswith("*/5")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -36,7 +32,7 @@ def specs(asset: str, partitions_def: dg.TimeWindowPartitionsDefinition | None) 
                 partitions_def=partitions_def if coarse else None,
                 metadata={"hard": rule.hard, "figures": list(rule.figures)},
             )
-            for rule in rules.RULES[asset]
+            for rule in judged
         ]
 
 

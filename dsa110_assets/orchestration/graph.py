@@ -1,26 +1,25 @@
-"""The assets themselves, without what drives them: all that a run in this process or a backfill needs."""
+"""The assets themselves, without what drives them: all that a run in this process or a backfill needs.
+
+Every module of `assets` is imported here: an asset is part of the graph because it lies there.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 import dagster as dg
 
-from dsa110_assets.orchestration.assets import calibration, catalogues, imaging, ingest, night, sources
+from dsa110_assets.orchestration import assets, describe, spec
 from dsa110_assets.orchestration.resources import Platform
 
-ASSETS = (
-    catalogues.source_catalog,
-    catalogues.calibrator_catalog,
-    catalogues.sky_model,
-    ingest.subband_group,
-    ingest.measurement_set,
-    calibration.caltables,
-    calibration.calibrated_ms,
-    imaging.tile_image,
-    imaging.hour_mosaic,
-    imaging.night_mosaic,
-    sources.source_measurements,
-    sources.light_curves,
-    sources.variability,
-    night.night_report,
-)
+for _module in iter_modules(assets.__path__, f"{assets.__name__}."):
+    import_module(_module.name)
+ASSETS = tuple(describe.definition(asset, body) for asset, body in spec.complete())
+PHASES = spec.phases()
+
+
+def specifications() -> dict[str, spec.Asset]:
+    """Every asset's specification by name, each after those it is made from: for whoever may be the first to ask."""
+    return spec.assets()
 
 
 def over(platform: Platform) -> dg.Definitions:

@@ -10,24 +10,18 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dsa110_assets.errors import SilentWrongnessError
-from dsa110_assets.orchestration import inbox, policy
+from dsa110_assets.orchestration import graph, inbox, policy, spec
 from dsa110_assets.orchestration.instance import POSTGRES_VARIABLE
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.backup import Dagster
     from dsa110_assets.archive.product import Product
+    from dsa110_assets.archive.retention import Decision
+    from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
+    from dsa110_assets.thresholds import Thresholds
 
-CONSUMERS = {
-    "measurement_set": ("calibrated_ms",),
-    "calibrated_ms": ("tile_image",),
-    "tile_image": ("hour_mosaic", "hour_mosaic/source_measurements", "hour_mosaic/night_mosaic"),
-    "hour_mosaic": ("source_measurements",),
-    "source_measurements": ("light_curves",),
-    "light_curves": ("variability",),
-}
-"""What is always made from each asset: until it is, retention keeps its input."""
 SCAN_DAYS = 28
 """Every product's bytes are read once in so many days."""
 
@@ -74,12 +68,20 @@ def scan(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -
 @dg.op(description="Removes data that are no longer needed; what is pinned, read or needed by something unfinished stays.")
 def retain(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
     """Retention by the thresholds in force."""
-    from dsa110_assets.archive import retention
-
     with policy.decided(context.retry_number):
-        decisions = retention.retain(platform.archive, platform.chosen_thresholds, CONSUMERS, dry_run=False)
+        decisions = take(platform.archive, platform.chosen_thresholds, dry_run=False)
     gone = [decision.product for decision in decisions if decision.remove]
     context.add_output_metadata({"removed": len(gone), "freed_bytes": sum(product.size_bytes for product in gone)})
+
+
+def take(archive: "Archive", thresholds: "Thresholds", *, dry_run: bool) -> "list[Decision]":
+    """What retention decides by these thresholds; assets they do not name are kept as long as their specifications say."""
+    from dsa110_assets.archive import retention
+
+    known = graph.specifications()
+    days = {name: asset.keep_days for name, asset in known.items() if asset.keep_days is not None}
+    limits = thresholds.model_copy(update={"retention_days": days | thresholds.retention_days})
+    return retention.retain(archive, limits, spec.consumers(known), dry_run=dry_run)
 
 
 def part(product: "Product") -> int:

@@ -2,22 +2,13 @@
 
 import dagster as dg
 
-from dsa110_assets.orchestration import recipes
-
-_NAMES: dict[recipes.Grain, str] = {
-    "catalogue": "catalogues",
-    "observation": "observations",
-    "hour": "hours",
-    "night": "nights",
-}
+from dsa110_assets.orchestration.describe import GRAIN_TAG
+from dsa110_assets.orchestration.spec import GRAINS, Grain
 
 
-def name(grain: recipes.Grain) -> str:
+def name(grain: Grain) -> str:
     """The job that makes assets of this grain."""
-    return _NAMES[grain]
+    return f"{grain}s"
 
 
-JOBS = [
-    dg.define_asset_job(name(grain), selection=dg.AssetSelection.assets(*(r.asset for r in recipes.ORDER if r.grain == grain)))
-    for grain in _NAMES
-]
+JOBS = [dg.define_asset_job(name(grain), selection=dg.AssetSelection.tag(GRAIN_TAG, grain)) for grain in GRAINS]

@@ -1,4 +1,4 @@
-"""The three time grids of the graph, and how the hours look at the observations around them.
+"""The three time grids of the graph, and how a night looks at the nights before it.
 
 Keys are those of `telescope.timegrid`. The season's start is a constant of the settings: computing it from
 the clock would rebuild every partition status on each load.
@@ -15,10 +15,6 @@ HOURS = dg.TimeWindowPartitionsDefinition(start=f"{START}T00:00", cron_schedule=
 
 NIGHTS = dg.TimeWindowPartitionsDefinition(start=START, cron_schedule="0 0 * * *", fmt="%Y-%m-%d", timezone="UTC", end_offset=1)
 """UTC days; the running one exists already, or tonight's calibration would have no partition to go to."""
-
-HOUR_AND_NEIGHBOURS = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=1)
-"""An hour mosaic's lineage: mappings go by whole windows of the hour, so the neighbours appear whole; which
-two tiles of each are used is decided, and recorded, by `recipes`."""
 
 THIS_NIGHT_AND_BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1)
 """A night's light curves hold the earlier nights too; the graph shows the previous one, provenance all."""

@@ -18,24 +18,13 @@ from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.archive.snapshot import Snapshot
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError, WaitingError
-from dsa110_assets.orchestration import inbox, recipes, season
+from dsa110_assets.orchestration import inbox, recipes, season, spec
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
-
-PHASES: tuple[tuple[recipes.Grain, tuple[str, ...]], ...] = (
-    ("catalogue", ("source_catalog", "calibrator_catalog", "sky_model")),
-    ("observation", ("subband_group", "measurement_set")),
-    ("night", ("caltables",)),
-    ("observation", ("calibrated_ms", "tile_image")),
-    ("hour", ("hour_mosaic", "source_measurements")),
-    ("night", ("night_mosaic", "light_curves", "variability", "night_report")),
-)
-"""Assets of one phase and partition run in one Dagster run."""
-
 
 log = logging.getLogger(__name__)
 NOTHING_KNOWN = inbox.Known()
@@ -74,7 +63,7 @@ class Span:
         length = timegrid.NIGHT if len(key) == 10 else timegrid.OBSERVATION_WINDOW
         return (self.since is None or start + length > self.since) and (self.until is None or start < self.until)
 
-    def windows(self, grain: recipes.Grain) -> tuple[datetime | None, datetime | None]:
+    def windows(self, grain: spec.Grain) -> tuple[datetime | None, datetime | None]:
         """Between which starts all windows of a grain lie that overlap the span, for whoever asks an archive for no more."""
         length = {"night": timegrid.NIGHT, "hour": timegrid.HOUR}.get(grain, timegrid.OBSERVATION_WINDOW)
         return (None if self.since is None else self.since - length), self.until
@@ -84,29 +73,29 @@ class Span:
         start = timegrid.parse_key(key)
         return (self.since is None or start + timegrid.HOUR > self.since) and (self.until is None or start < self.until)
 
-    def over(self, grain: recipes.Grain, key: str | None) -> bool:
+    def over(self, grain: spec.Grain, key: str | None) -> bool:
         """Whether the partition's window ends within the span."""
         lengths = {"night": timegrid.NIGHT + self.night_rest, "hour": timegrid.HOUR}
         if key is None or self.until is None or grain not in lengths:
             return True
         return timegrid.parse_key(key) + lengths[grain] <= self.until
 
-    def holds_partition(self, grain: recipes.Grain, key: str | None) -> bool:
+    def holds_partition(self, grain: spec.Grain, key: str | None) -> bool:
         """Whether a partition of this grain overlaps the span."""
         return key is None or (self.holds_hour(key) if grain == "hour" else self.holds(key))
 
 
-def phases(through: str | None = None) -> tuple[tuple[recipes.Grain, tuple[str, ...]], ...]:
+def phases(through: str | None = None) -> spec.Phases:
     """The phases up to the asset `through`, and of its own phase only what comes before it.
 
     Raises ConfigurationError, saying which assets there are, for an unknown one.
     """
     if through is None:
-        return PHASES
-    if through not in recipes.RECIPES:
-        raise ConfigurationError(f"--through {through}: no such asset; there are {', '.join(recipes.RECIPES)}")
+        return spec.phases()
+    if through not in spec.assets():
+        raise ConfigurationError(f"--through {through}: no such asset; there are {', '.join(spec.assets())}")
     kept = []
-    for grain, assets in PHASES:
+    for grain, assets in spec.phases():
         if through in assets:
             kept.append((grain, assets[: assets.index(through) + 1]))
             break
@@ -124,7 +113,7 @@ def reason_to_make(archive: "Archive", settings: "Settings", asset: str, partiti
     product, ingredients, reason = _looked_at(archive, settings, asset, partition)
     if reason is None or ingredients is None:
         return None
-    gone = recipes.without_data(archive, asset, ingredients)
+    gone = spec.without_data(archive, asset, ingredients)
     if gone and product is None:
         raise WaitingError(recipes.told_without(asset, partition, gone))
     return None if gone else reason
@@ -146,19 +135,19 @@ def _looked_at(
     archive: "Archive", settings: "Settings", asset: str, partition: str | None
 ) -> "tuple[Product | None, recipes.Ingredients | None, str | None]":
     """The product there is, what it would be made from, and why it is to be made, whether or not its inputs have their data."""
-    recipe = recipes.RECIPES[asset]
+    specified = spec.assets()[asset]
     product = archive.current(asset, partition, check=True, removed=True)
-    if asset == "subband_group" and product is not None and product.code_version == recipe.code_version:
+    if asset == "subband_group" and product is not None and product.code_version == specified.code_version:
         return product, None, None  # whether its files changed is for the look at the inbox to say, which opens only new ones
-    ingredients = recipe.find(archive, settings, partition or "")
+    ingredients = specified.find(archive, settings, partition or "")
     if ingredients is None:
         return product, None, None  # nothing to make it from; what was made stays
     if product is None:
         return None, ingredients, "missing"
-    reason = recipe.stale(archive, product, settings, ingredients)
+    reason = specified.stale(archive, product, settings, ingredients)
     if reason is None and product.removed:
         reason = needed_again(archive, settings, product)
-    if reason and asset == "measurement_set" and not recipes.raw_files_there(ingredients.only("subband_group")):
+    if reason and specified.reads_raw_files and not recipes.raw_files_there(ingredients.only("subband_group")):
         reason = None
     return product, ingredients, reason
 
@@ -167,42 +156,41 @@ def lacking(archive: "Archive", settings: "Settings", asset: str, partition: str
     """What is not there that this asset's partition would be made from, for people."""
     if asset == "subband_group":
         return f"no group of its subband files is in DSA110_INBOX={settings.inbox}"
-    grain, absent = recipes.RECIPES[asset].grain, []
-    for name in UPSTREAM[asset]:
-        same = recipes.RECIPES[name].grain in (grain, "catalogue")
-        key = None if recipes.RECIPES[name].grain == "catalogue" else partition
+    known, absent = spec.assets(), []
+    grain = known[asset].grain
+    for name in known[asset].inputs:
+        same = known[name].grain in (grain, "catalogue")
+        key = None if known[name].grain == "catalogue" else partition
         held = archive.current(name, key, removed=True) if same else None
         if held is not None and held.metadata.get(HELD):
             absent.append(f"{held.id} is held ({held.metadata[HELD]})")
         elif held is None and not (not same and partition and _any_within(archive, name, partition, grain)):
             absent.append(f"there is no {name}{f' {key}' if same and key else ''}")
-    if absent:
-        return "; ".join(absent)
-    return "no calibrator transits in its measurement sets" if asset == "caltables" else "what there is cannot be used"
+    return "; ".join(absent) or known[asset].nothing_made
 
 
-def _any_within(archive: "Archive", asset: str, window: str, grain: recipes.Grain) -> bool:
+def _any_within(archive: "Archive", asset: str, window: str, grain: spec.Grain) -> bool:
     """Whether an hour or night has a usable product of a finer asset."""
     last = timegrid.parse_key(window) + timegrid.HOUR - timegrid.OBSERVATION_WINDOW
-    return bool(recipes.all_usable(archive, asset, window, f"{last:%Y-%m-%dT%H:%M}" if grain == "hour" else window))
+    return bool(recipes.all_usable(archive, asset, window, timegrid.key(last) if grain == "hour" else window))
 
 
 def _made_from(archive: "Archive", product: "Product") -> set[tuple[str, str | None]]:
     """The (asset, partition) that read this product's data, or would: of its own window, and those that did."""
     key = product.partition or ""
     keys = {"observation": key, "hour": timegrid.hour_of(key), "night": timegrid.night_of(key)} if len(key) > 10 else {"night": key}
-    readers = {name for name, upstream in UPSTREAM.items() if product.asset in upstream and name not in recipes.KEEP_TO_WHAT_IS_THERE}
+    known = spec.assets()
+    through = {n: a.reads_through for n, a in known.items() if a.reads_through and product.asset in known[a.reads_through].inputs}
+    readers = {n for n, a in known.items() if n in through or (product.asset in a.inputs and not a.of_what_is_kept)}
     used = [p for p in archive.dependents(product.id) if p.state == "current"]
-    if product.asset == "tile_image":
-        readers |= recipes.READ_TILES
-        used += [p for mosaic in used if mosaic.asset == "hour_mosaic" for p in archive.dependents(mosaic.id) if p.state == "current"]
-    own = {(name, keys[recipes.RECIPES[name].grain]) for name in readers if recipes.RECIPES[name].grain in keys}
+    used += [p for one in used if one.asset in through.values() for p in archive.dependents(one.id) if p.state == "current"]
+    own = {(name, keys[known[name].grain]) for name in readers if known[name].grain in keys}
     return own | {(p.asset, p.partition) for p in used if p.asset in readers}
 
 
 def first_to_make(archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None) -> tuple[str, str] | None:
     """The first of these assets that is to be made, and why; None if all are up to date or cannot be made."""
-    if season.outside(recipes.RECIPES[assets[0]].grain, partition, inbox.now_s()):
+    if season.outside(spec.assets()[assets[0]].grain, partition, inbox.now_s()):
         return None
     for asset in assets:
         try:
@@ -314,7 +302,7 @@ def read_at_once(archive: "Archive", span: Span) -> "Archive":
     return Snapshot(archive, span.since - timegrid.NIGHT, span.until + timegrid.NIGHT)
 
 
-def partitions(archive: "Archive", grain: recipes.Grain, asset: str, span: Span, ready: Sequence[str] = ()) -> list[str | None]:
+def partitions(archive: "Archive", grain: spec.Grain, asset: str, span: Span, ready: Sequence[str] = ()) -> list[str | None]:
     """The partitions of this grain that have anything to be made from, oldest first.
 
     `ready` are observations that the look at the inbox found ready.
@@ -352,7 +340,7 @@ def from_nothing(observations: Sequence[str], through: str | None) -> Iterator[S
             yield from (Step(asset, partition, "missing") for asset in assets)
 
 
-def _of_grain(grain: recipes.Grain, observations: Sequence[str]) -> list[str | None]:
+def _of_grain(grain: spec.Grain, observations: Sequence[str]) -> list[str | None]:
     """What of this grain these observations lie in and has a partition."""
     if grain == "catalogue":
         return [None]
@@ -372,8 +360,10 @@ def _foreseen(
 ) -> str | None:
     if asset == "subband_group" and partition in ready:
         return "missing" if archive.current(asset, partition) is None else "its files changed"
-    earlier = asset == "light_curves" and any(a == "source_measurements" and k and partition and k[:10] < partition for a, k in coming)
-    if earlier or any(_feeds(made, partition) for made in coming if made[0] in UPSTREAM[asset]):
+    specified = spec.assets()[asset]
+    above = [key for name, key in coming if name in specified.inputs]
+    earlier = specified.nights_before and any(key and partition and key[:10] < partition for key in above)
+    if earlier or any(_feeds(key, partition) for key in above):
         return "what it is made from will be made"
     try:
         return reason_to_make(archive, settings, asset, partition)
@@ -381,28 +371,11 @@ def _foreseen(
         return None
 
 
-UPSTREAM: dict[str, tuple[str, ...]] = {
-    "source_catalog": (), "calibrator_catalog": ("source_catalog",), "sky_model": ("source_catalog",), "subband_group": (),
-    "measurement_set": ("subband_group",),
-    "caltables": ("measurement_set", "sky_model", "calibrator_catalog"),
-    "calibrated_ms": ("measurement_set", "caltables", "sky_model"),
-    "tile_image": ("calibrated_ms", "sky_model"),
-    "hour_mosaic": ("tile_image",),
-    "source_measurements": ("hour_mosaic", "source_catalog"),
-    "night_mosaic": ("hour_mosaic",),
-    "light_curves": ("source_measurements",),
-    "variability": ("light_curves",),
-    "night_report": ("caltables", "tile_image", "hour_mosaic", "source_measurements", "night_mosaic", "light_curves", "variability"),
-}  # fmt: skip
-"""Which assets each is made from; Dagster's dependencies are the same table."""
-
-
-def _feeds(made: tuple[str, str | None], partition: str | None) -> bool:
+def _feeds(key: str | None, partition: str | None) -> bool:
     """Whether a partition of an input is (also) for this partition: the same window, or one inside the other.
 
     A night's calibration may serve its neighbours too; a forecast lists the night's own.
     """
-    _, key = made
     if key is None or partition is None:
         return True
     if len(partition) == 10:

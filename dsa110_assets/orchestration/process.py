@@ -24,7 +24,7 @@ from dsa110_assets import heap
 from dsa110_assets.archive import files
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
-from dsa110_assets.orchestration import checks, graph, inbox, plan, policy, publishing, recipes, season
+from dsa110_assets.orchestration import checks, graph, inbox, plan, policy, publishing, season, spec
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 
@@ -212,7 +212,7 @@ class _Runner:
 
         `fresh` says that the inbox holds files for the partition that its manifest does not name.
         """
-        if partition is not None and partition in self.set_aside and recipes.RECIPES[assets[0]].grain == "observation" and not fresh:
+        if partition is not None and partition in self.set_aside and graph.specifications()[assets[0]].grain == "observation" and not fresh:
             self.tally.waiting.append(plan.Waiting(partition, self.set_aside[partition]))
             return
         todo = self._todo(assets, partition, fresh)
@@ -221,7 +221,7 @@ class _Runner:
             self._count(self.platform.archive.current(asset, partition, removed=True))
         if not todo:
             return
-        if reason := season.outside(recipes.RECIPES[todo[0]].grain, partition, inbox.now_s()):
+        if reason := season.outside(graph.specifications()[todo[0]].grain, partition, inbox.now_s()):
             self.tally.waiting.append(plan.Waiting(f"{todo[0]} {partition}", reason))
         else:
             self._run(todo, partition)
@@ -282,7 +282,7 @@ class _Runner:
             raise KeyboardInterrupt  # Dagster catches the signal to end its run; the work as a whole ends too
         self.tally.failed += failures
 
-    def tell_dagster(self, wanted: Sequence[tuple[recipes.Grain, Sequence[str]]], span: plan.Span) -> None:
+    def tell_dagster(self, wanted: Sequence[tuple[spec.Grain, Sequence[str]]], span: plan.Span) -> None:
         """Report products Dagster does not know of: a kill between index row and event, or a new DAGSTER_HOME."""
         for grain, assets in wanted:
             for asset in assets:

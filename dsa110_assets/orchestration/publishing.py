@@ -21,7 +21,7 @@ from dsa110_assets.archive import lineage, quarantine
 from dsa110_assets.archive.files import release_lock, wait_lock
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, OverrunError, SilentWrongnessError, WaitingError
-from dsa110_assets.orchestration import instance, plan, policy, recipes, room, rules
+from dsa110_assets.orchestration import instance, plan, policy, recipes, room, rules, spec
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
 
     asset = context.asset_key.to_user_string()
     partition = context.partition_key if context.has_partition_key else None
-    recipe = recipes.RECIPES[asset]
+    specified = spec.assets()[asset]
     instance.claim(context.instance, context.run)
     instance.give_way(context.run)
     with (
@@ -87,7 +87,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         _refuse_range(context)
         archive, settings = platform.archive, platform.settings
         integrity.settle(archive, asset, partition)
-        ingredients = recipe.find(archive, settings, partition or "")
+        ingredients = specified.find(archive, settings, partition or "")
         if ingredients is None:
             _tell_nothing_made(context, plan.lacking(archive, settings, asset, partition))
             return None
@@ -95,9 +95,9 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         if current and FORCE_TAG not in context.run.tags and _is_done(context, platform, current, ingredients):
             context.log.info(f"{current.id} is up to date{'; retention has taken its data' if current.removed else ''}")
             return report(current, rules.from_metadata(asset, current.metadata))
-        if gone := recipes.without_data(archive, asset, ingredients):
+        if gone := spec.without_data(archive, asset, ingredients):
             raise WaitingError(recipes.told_without(asset, partition, gone))
-        began, through = time.perf_counter(), [p.id for p in recipes.read_through(archive, asset, ingredients)]
+        began, through = time.perf_counter(), [p.id for p in spec.read_through(archive, asset, ingredients)]
         with (
             room.granted(platform, asset, ingredients) as in_file,
             archive.hold(*through) if through else nullcontext(),
@@ -105,8 +105,8 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
                 asset,
                 partition,
                 ingredients.ids,
-                settings=recipe.settings(settings, ingredients),
-                code_version=recipe.code_version,
+                settings=specified.settings(settings, ingredients),
+                code_version=specified.code_version,
                 run_id=context.run.run_id,
                 engines=engines(),
             ) as draft,
@@ -114,12 +114,12 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             with _arrays_in_file(context, draft.path) if in_file else nullcontext():
                 draft.metadata.update(make(ingredients, draft))
             draft.metadata["arrays_in_file"] = in_file
-            draft.metadata.update(recipes.made_otherwise(archive, settings, ingredients.products))
+            draft.metadata.update(spec.made_otherwise(archive, settings, ingredients.products))
             draft.metadata["seconds"] = round(time.perf_counter() - began, 3)
             if refused := platform.refused_thresholds:
                 draft.metadata["thresholds_refused"] = refused
             verdicts = rules.judge(asset, draft.metadata, platform.thresholds)
-            _gate(context, recipe, verdicts)
+            _gate(context, specified.grain, verdicts)
             draft.metadata.update(rules.to_metadata(verdicts))
             if broken := [v for v in verdicts if v.hard and not v.passed]:
                 draft.metadata[HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
@@ -150,7 +150,7 @@ def _tell_nothing_made(context: dg.AssetExecutionContext, reason: str) -> None:
 def _is_done(context: dg.AssetExecutionContext, platform: Platform, product: "Product", ingredients: recipes.Ingredients) -> bool:
     """Whether the current product is up to date; what retention took is, too, unless somebody asked for it by hand."""
     archive, settings = platform.archive, platform.settings
-    if recipes.RECIPES[product.asset].stale(archive, product, settings, ingredients) is not None:
+    if spec.assets()[product.asset].stale(archive, product, settings, ingredients) is not None:
         return False
     by_itself = instance.LANE_TAG in context.run.tags
     return not product.removed or (by_itself and plan.needed_again(archive, settings, product) is None)
@@ -198,10 +198,10 @@ def _alone(root: Path, what: str) -> Iterator[None]:
         release_lock(descriptor)
 
 
-def _gate(context: dg.AssetExecutionContext, recipe: recipes.Recipe, verdicts: list[rules.Verdict]) -> None:
+def _gate(context: dg.AssetExecutionContext, grain: spec.Grain, verdicts: list[rules.Verdict]) -> None:
     """Before an observation's product is visible: a broken HARD rule is reported as a failed check, and raises."""
     broken = [verdict for verdict in verdicts if verdict.hard and not verdict.passed]
-    if recipe.grain != "observation" or not broken:
+    if grain != "observation" or not broken:
         return
     for verdict in verdicts:
         context.log_event(
@@ -215,7 +215,8 @@ def _gate(context: dg.AssetExecutionContext, recipe: recipes.Recipe, verdicts: l
             )
         )
     raise SilentWrongnessError(
-        f"{recipe.asset} {context.partition_key}: not published: " + "; ".join(f"{v.check}: {v.reason}" for v in broken)
+        f"{context.asset_key.to_user_string()} {context.partition_key}: not published: "
+        + "; ".join(f"{v.check}: {v.reason}" for v in broken)
     )
 
 
@@ -264,7 +265,7 @@ def fits_cards(context: dg.AssetExecutionContext, found: recipes.Ingredients, an
     return {
         "ORIGIN": f"dsa110_assets {__version__}",
         "PRODUCT": f"{asset}-{naming.compact(context.partition_key)}",
-        "CODEVER": recipes.RECIPES[asset].code_version,
+        "CODEVER": spec.assets()[asset].code_version,
         "RUNID": context.run.run_id,
         "ANCHOR": anchor,
         **{f"INPUT{number:03d}": product_id for number, product_id in enumerate(found.ids, start=1)},

@@ -9,7 +9,7 @@ from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from dsa110_assets.errors import DsaError, WaitingError
-from dsa110_assets.orchestration import inbox, jobs, plan, policy
+from dsa110_assets.orchestration import graph, inbox, jobs, plan, policy
 from dsa110_assets.orchestration.backfill import FOLLOW_TAG
 from dsa110_assets.orchestration.backfill import TAGS as BACKFILL_TAGS
 from dsa110_assets.orchestration.instance import events
@@ -152,7 +152,7 @@ def redo_requests(
     A catalogue that was never made is left to automation, which asks for it at the same moment.
     """
     archive, settings = plan.read_at_once(platform.archive, span), platform.settings
-    for grain, assets in plan.PHASES:
+    for grain, assets in graph.PHASES:
         requests: list[dg.RunRequest] = []
         for key in plan.partitions(archive, grain, assets[0], span):
             todo = plan.first_to_make(archive, settings, assets, key) if span.over(grain, key) else None

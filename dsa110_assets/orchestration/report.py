@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.archive.product import HELD
-from dsa110_assets.orchestration import checks, measuring, publishing, recipes, rules
+from dsa110_assets.orchestration import checks, measuring, publishing, rules, spec
 from dsa110_assets.orchestration.instance import events
 from dsa110_assets.telescope import timegrid
 
@@ -18,59 +18,12 @@ if TYPE_CHECKING:
 
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration.alerts import CheckSummary
 
 RUNS = 20
 """Failed runs of a partition that are looked through, the newest first."""
 GALLERY = 48
 CURVES = 12
 CURVE_WIDTH, CURVE_HEIGHT = 420, 120
-_OBSERVATION_FIGURES = (
-    "n_subbands",
-    "flag_fraction",
-    "caltable_age_h",
-    "rms_jy",
-    "dynamic_range",
-    "flux_ratio",
-)
-_NIGHT_FIGURES: dict[str, tuple[str, ...]] = {
-    "caltables": (
-        "calibrators",
-        "anchor",
-        "n_sets",
-        "n_transits",
-        "bandpass_snr",
-        "gain_snr",
-        "closure_phase_deg",
-        "closure_amplitude_excess",
-        "field_group_count",
-        "field_flux_ratio",
-        "calibrator_flux_factor",
-        "scale_spread",
-    ),
-    "hour_mosaic": (
-        "n_tiles",
-        "n_left_out",
-        "rms_jy",
-        "measured_over_noise",
-        "overlap_flux_ratio",
-        "overlap_flux_worst",
-        "windows_completed",
-    ),
-    "source_measurements": (
-        "n_sources",
-        "n_detected",
-        "n_new",
-        "flux_ratio",
-        "history_flux_ratio",
-        "completeness",
-        "false_detection_rate",
-        "n_suspect_tiles",
-    ),
-    "night_mosaic": ("n_tiles", "area_deg2", "rms_jy", "windows_completed"),
-    "light_curves": ("n_sources", "n_epochs", "n_references_min", "residual_rms", "correction_max_percent"),
-    "variability": ("n_tested", "n_candidates", "n_flare", "n_ese", "n_transient", "false_alarm_rate"),
-}
 
 
 @dataclass(frozen=True)
@@ -98,12 +51,16 @@ def failures_of(instance: dg.DagsterInstance, archive: "Archive", night: str) ->
 
 
 def unfinished(archive: "Archive", night: str) -> list[str]:
-    """The night's observations that were accepted and have no image, its hours of such that have no sources, and the night."""
+    """The night's observations that were accepted and of which anything is lacking, its hours of which anything is, and the night."""
     keys = [p.partition for p in archive.products("subband_group", night, night) if p.partition]
-    imaged, measured = ({p.partition for p in archive.products(asset, night, night)} for asset in ("tile_image", "source_measurements"))
-    hours = dict.fromkeys(timegrid.hour_of(key) for key in keys)
-    lacking = [*(key for key in keys if key not in imaged), *(hour for hour in hours if hour not in measured), night]
-    return list(dict.fromkeys(lacking))
+    hours = list(dict.fromkeys(timegrid.hour_of(key) for key in keys))
+    return list(dict.fromkeys([*_lacking(archive, night, "observation", keys), *_lacking(archive, night, "hour", hours), night]))
+
+
+def _lacking(archive: "Archive", night: str, grain: spec.Grain, windows: Sequence[str]) -> list[str]:
+    """Those of these windows of which an asset of their grain is not there."""
+    made = [{p.partition for p in archive.products(asset, night, night, removed=True)} for asset in spec.of_grain(grain)]
+    return [key for key in windows if any(key not in there for there in made)]
 
 
 def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Failure]) -> dict[str, Any]:
@@ -112,7 +69,7 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
 
     from dsa110_assets.archive import quarantine
 
-    products = {asset: archive.products(asset, night, night) for asset in recipes.RECIPES}
+    products = {asset: archive.products(asset, night, night) for asset in spec.assets()}
     quarantined = [one for one in quarantine.quarantined(archive) if _of_night(one, night)]
     candidates, drawn = _candidates(products)
     judged = [
@@ -121,8 +78,10 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
     ]  # fmt: skip
     failed = [(p, verdict) for p, verdict in judged if not verdict.passed]
     errors = checks.failed(p for found in products.values() for p in found)
+    images = [asset for asset in spec.assets().values() if asset.image]
     told = {
         "night": night,
+        "columns": [heading for asset in spec.of_grain("observation") for heading in spec.assets()[asset].columns.values()],
         "observations": [_observation(p, products) for p in products["subband_group"]],
         "summary": _summary(products),
         "failures": failures,
@@ -130,8 +89,8 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
         "failed_checks": failed,
         "errors": errors,
         "n_checks": len(judged),
-        "mosaics": _pictures([*products["night_mosaic"], *products["hour_mosaic"]]),
-        "gallery": _pictures(products["tile_image"][:GALLERY]),
+        "mosaics": _pictures([p for one in reversed(images) if one.grain != "observation" for p in products[one.name]]),
+        "gallery": _pictures([p for one in images if one.grain == "observation" for p in products[one.name]][:GALLERY]),
         "n_tiles": len(products["tile_image"]),
         "candidates": candidates,
         "curves": drawn,
@@ -158,14 +117,15 @@ def _of_night(one: Any, night: str) -> bool:
 def _observation(group: "Product", products: "Mapping[str, list[Product]]") -> dict[str, Any]:
     """One line per observation: what is known of it, from whichever of its products came furthest."""
     row: dict[str, Any] = {"key": group.partition, "reached": group.asset, **group.metadata}
-    for asset in ("measurement_set", "calibrated_ms", "tile_image"):
+    observed = spec.of_grain("observation")
+    for asset in observed:
         for product in products[asset]:
             if product.partition == group.partition:
                 row |= {**product.metadata, "reached": asset}
     return {
         "key": row["key"],
         "reached": row["reached"],
-        "figures": [_shown(row.get(name)) for name in _OBSERVATION_FIGURES],
+        "figures": [_shown(row.get(name)) for asset in observed for name in spec.assets()[asset].columns],
     }
 
 
@@ -173,11 +133,11 @@ def _summary(products: "Mapping[str, list[Product]]") -> list[dict[str, Any]]:
     return [
         {
             "product": product,
-            "figures": [(name, _shown(product.metadata[name])) for name in names if product.metadata.get(name) not in (None, [])],
+            "figures": [(name, _shown(product.metadata[name])) for name in asset.figures if product.metadata.get(name) not in (None, [])],
             "held": product.metadata.get(HELD, ""),
         }
-        for asset, names in _NIGHT_FIGURES.items()
-        for product in products[asset]
+        for asset in spec.assets().values()
+        for product in (products[asset.name] if asset.figures else ())
     ]
 
 
@@ -238,13 +198,3 @@ def _drawing(curve: "pd.DataFrame") -> str:
         f'<text x="40" y="{CURVE_HEIGHT - 2}">MJD {first:.2f}</text><text x="{CURVE_WIDTH - 80}" y="{CURVE_HEIGHT - 2}">{last:.2f}</text>'
     )
     return f'<svg viewBox="0 0 {CURVE_WIDTH} {CURVE_HEIGHT}" role="img" aria-label="{label}">{axis}{"".join(marks)}</svg>'
-
-
-def check_summary() -> "list[CheckSummary]":
-    """Every check's outcomes so far, from the Dagster of the environment's settings."""
-    from dsa110_assets import settings
-    from dsa110_assets.orchestration import alerts
-    from dsa110_assets.orchestration.instance import open_instance
-
-    with open_instance(settings.load().dagster_home) as instance:
-        return alerts.check_summary(instance)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dsa110_assets import heap
 from dsa110_assets.errors import ResourceError
-from dsa110_assets.orchestration import memory
+from dsa110_assets.orchestration import memory, spec
 
 if TYPE_CHECKING:
     from dsa110_assets.orchestration.recipes import Ingredients
@@ -15,16 +15,8 @@ if TYPE_CHECKING:
 
 SMALL_DISK_PART = 0.1
 """A disk smaller than ten times the threshold is full when less than this part of it is free."""
-DISK_PER_INPUT = {"measurement_set": 1.2, "calibrated_ms": 1.2}
-"""Bytes written per byte of the inputs (measured 0.91 at full scale): all other products are small beside visibilities."""
 MEMORY_BYTES, LEAST_BYTES = 0.5e9, 0.2e9
-"""What any step needs in memory, with its large arrays there and with them in a file; the larger ones need in addition:"""
-MEMORY_PER_INPUT = {"measurement_set": 0.1, "caltables": 0.35, "calibrated_ms": 0.6, "tile_image": 2.8}
-"""Per byte of the largest input, measured at full scale beyond what the process holds before: in all 0.5 GiB for 2.3 GB of files,
-0.8 and 1.2 for a set of 1.4 GB, 1.7 for a calibrated one of 0.5 GB, and a tenth more."""
-LEAST_PER_INPUT = {"tile_image": 0.8}
-"""The same with large arrays in a file: 0.35 GiB for the image, and some for the pages it works on (with 0.45 in all it was
-ended after ten minutes, for 98 s with 0.7); below 0.1 for the others."""
+"""What any step needs in memory, with its large arrays there and with them in a file; the larger ones say what in addition."""
 
 
 def disk_shortage(platform: "Platform") -> str | None:
@@ -49,10 +41,11 @@ def granted(platform: "Platform", asset: str, ingredients: "Ingredients") -> Ite
     Raises ResourceError unless disk and memory suffice for that.
     """
     require_disk(platform)
+    needs = spec.assets()[asset]
     root, limit_gib, sizes = platform.archive.root, platform.settings.memory_limit_gib, input_bytes(ingredients)
     largest = max(sizes, default=0.0)
-    at_ease = MEMORY_BYTES + MEMORY_PER_INPUT.get(asset, 0.0) * largest
-    least = LEAST_BYTES + LEAST_PER_INPUT.get(asset, 0.0) * largest
+    at_ease = MEMORY_BYTES + needs.memory_per_input * largest
+    least = LEAST_BYTES + needs.least_per_input * largest
 
     def choose(available: float) -> float:
         if least > available:
@@ -66,7 +59,7 @@ def granted(platform: "Platform", asset: str, ingredients: "Ingredients") -> Ite
         heap.give_back()
     with memory.reserved(root, limit_gib, choose) as taken:
         in_file = taken < at_ease
-        disk = DISK_PER_INPUT.get(asset, 0.0) * sum(sizes) + at_ease * in_file
+        disk = needs.disk_per_input * sum(sizes) + at_ease * in_file
         free = shutil.disk_usage(root).free
         if disk > free:
             raise ResourceError(f"{asset}: needs {disk / 1e9:.1f} GB on disk, {free / 1e9:.1f} GB are free; free some, work resumes")

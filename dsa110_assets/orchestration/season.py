@@ -14,7 +14,7 @@ from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
-    from dsa110_assets.orchestration.recipes import Grain
+    from dsa110_assets.orchestration.spec import Grain
 
 START_VARIABLE = "DSA110_START"
 DEFAULT_START = "2025-01-01"

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from dsa110_assets.orchestration import alerts, inbox, plan, room
+from dsa110_assets.orchestration import alerts, graph, inbox, plan, room
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.telescope import timegrid
@@ -32,7 +32,7 @@ is observed now stay free."""
 REQUEST_TAG = "dsa110/request"
 """Names the observation and files a run was asked for."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 1800.0
-_INGEST = [dg.AssetKey(asset) for asset in plan.PHASES[1][1]]
+_INGEST = [dg.AssetKey(asset) for asset in graph.PHASES[1][1]]
 
 
 @dg.sensor(

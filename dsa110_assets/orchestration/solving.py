@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.errors import BadDataError
-from dsa110_assets.orchestration import calibrators, recipes
+from dsa110_assets.orchestration import calibrators, spec
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
@@ -53,9 +53,7 @@ def solve_transit(
     from dsa110_assets.imaging.search import bright_sources
     from dsa110_assets.visibilities import measurement_set
 
-    fingerprint = (
-        f"{recipes.RECIPES['caltables'].code_version}|{settings.solve_engine}|{json.dumps(asdict(settings.solve), sort_keys=True)}"
-    )
+    fingerprint = f"{spec.assets()['caltables'].code_version}|{settings.solve_engine}|{json.dumps(asdict(settings.solve), sort_keys=True)}"
     name = calibrators.set_name(transit, product, fingerprint)
     read = measurement_set.mapped if settings.solve_engine == "own" else measurement_set.read
     try:

@@ -22,7 +22,6 @@ from dsa110_assets.telescope import timegrid
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from dsa110_assets.archive.product import Product
     from dsa110_assets.orchestration.inbox import Inbox
     from dsa110_assets.sky.calibrators import Calibrator
 
@@ -34,7 +33,6 @@ FILL_WINDOW = timedelta(hours=24)
 SAME_TRANSIT_D = 0.01
 LATELY = 288
 """A day's observations: where the pointing is looked up."""
-OBSERVATION_ASSETS = ("subband_group", "measurement_set", "calibrated_ms", "tile_image")
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,10 @@ def _part(troubles: list[str], what: str, find: Callable[[], _Part]) -> _Part | 
 
 def waiting(store: Archive) -> list[dict[str, str]]:
     """Observations that are known but not imaged yet, and the step each has come to; newest first."""
-    first, *steps, last = OBSERVATION_ASSETS
+    from dsa110_assets.orchestration.graph import specifications
+
+    steps = [asset.name for asset in specifications().values() if asset.grain == "observation"]
+    first, *steps, last = steps[: steps.index("tile_image") + 1]
     keys = store.without(first, last)
     found = dict.fromkeys(keys, last)
     for asset in reversed(steps):  # the earliest step that is missing is said last
@@ -184,7 +185,7 @@ def _not_taken_up(seen: Inbox | None) -> list[dict[str, str]]:
     """The observations of the inbox that have no manifest of their files, newest first."""
     told = {"ready": "{}; not taken up yet", "waiting": "{}", "unusable": "{}; is put aside at the next look"}
     return [
-        {"observation": one.observation, "next": OBSERVATION_ASSETS[0], "reason": told[one.state].format(one.reason)}
+        {"observation": one.observation, "next": "subband_group", "reason": told[one.state].format(one.reason)}
         for one in reversed(seen.candidates if seen else ())
     ]
 
@@ -200,9 +201,10 @@ def failed_checks(store: Archive, night: str | None) -> list[dict[str, Any]]:
     if night is None:
         return []
     from dsa110_assets.orchestration import checks
+    from dsa110_assets.orchestration.graph import specifications
 
     before = (timegrid.parse_key(night) - timegrid.NIGHT).strftime("%Y-%m-%d")
-    suspect: list[Product] = store.products(None, before, night)
+    suspect = [product for product in store.products(None, before, night) if product.asset in specifications()]
     return [asdict(one) for one in checks.failed(suspect)]
 
 

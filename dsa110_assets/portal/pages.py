@@ -15,10 +15,10 @@ from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.product import LineageNode, Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import NotFoundError
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.portal import api, files, overview, parameters, plots
 from dsa110_assets.telescope import timegrid
 
-IMAGE_ASSETS = ("tile_image", "hour_mosaic", "night_mosaic")
 GALLERY, SOURCE_ROWS, NIGHT_ROWS, NIGHT_CHOICES = 8, 500, 100, 400
 UNTRUSTED = "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
 IMMUTABLE = "private, max-age=86400, immutable"
@@ -63,11 +63,16 @@ def error_page(request: Request, status: int, sentence: str) -> Response:
     return _page("error.html", request, status, code=status, sentence=sentence)
 
 
+def image_assets() -> list[str]:
+    """The assets that are images, in the graph's order."""
+    return [asset.name for asset in specifications().values() if asset.image]
+
+
 def front(request: Request) -> Response:
     """Tonight: what came in, what became of it, what needs a person."""
     archive = _archive(request)
     state = overview.of(request)
-    newest = [p for asset in IMAGE_ASSETS for p in archive.store.newest(asset, GALLERY)]
+    newest = [p for asset in image_assets() for p in archive.store.newest(asset, GALLERY)]
     newest.sort(key=lambda product: (product.created_at, product.id), reverse=True)
     return _page("front.html", request, state=state, gallery_products=newest[:GALLERY])
 
@@ -77,15 +82,16 @@ def observations(request: Request) -> Response:
     store = _archive(request).store
     nights = store.nights(NIGHT_CHOICES, "subband_group")
     night = parameters.text(request, "night") or (nights[0] if nights else None)
+    shown = [asset.name for asset in specifications().values() if asset.grain == "observation"]
     rows: dict[str, dict[str, Product]] = {}
     if night is not None:
         _require_night(store, night, "subband_group")
-        for asset in overview.OBSERVATION_ASSETS:
+        for asset in shown:
             for product in store.products(asset, night, night):
                 rows.setdefault(product.partition or "", {})[asset] = product
     return _page(
         "observations.html", request, night=night, nights=nights,
-        rows=sorted(rows.items()), assets=overview.OBSERVATION_ASSETS,
+        rows=sorted(rows.items()), assets=shown,
     )  # fmt: skip
 
 
@@ -93,7 +99,7 @@ def image(request: Request) -> Response:
     """The image of an observation, hour or night window, or of a product id."""
     key = request.path_params["key"]
     archive = _archive(request)
-    for asset in IMAGE_ASSETS:
+    for asset in image_assets():
         try:
             found = archive.product(asset, key)
         except NotFoundError as error:
@@ -111,7 +117,7 @@ def product(request: Request) -> Response:
     names = [] if found.removed else files.listing(found)
     return _page(
         "product.html", request, product=found, files=names,
-        has_image=found.asset in IMAGE_ASSETS and bool(names),
+        has_image=found.asset in image_assets() and bool(names),
         lineage=flat(archive.lineage(found.id)), dependents=archive.store.dependents(found.id),
         served=found.state == "current" and not found.removed,
     )  # fmt: skip
@@ -121,7 +127,7 @@ def product_plot(request: Request) -> Response:
     """An image product drawn on sky coordinates, PNG."""
     archive = _archive(request)
     found = archive.store.get(request.path_params["product_id"])
-    if found.asset not in IMAGE_ASSETS or found.removed:
+    if found.asset not in image_assets() or found.removed:
         raise NotFoundError(f"{found.id} is no image")
     png = plots.image_png(found)
     return Response(png, media_type="image/png", headers={"cache-control": IMMUTABLE})

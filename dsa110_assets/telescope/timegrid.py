@@ -63,6 +63,11 @@ def night_key(mjd: float) -> str:
     return mjd_to_datetime(mjd).strftime("%Y-%m-%d")
 
 
+def key(start: datetime) -> str:
+    """Partition key of the observation or hour that starts at this moment (UTC)."""
+    return start.strftime("%Y-%m-%dT%H:%M")
+
+
 def hour_of(observation: str) -> str:
     """The hour key of an observation key."""
     return parse_key(observation).strftime("%Y-%m-%dT%H:00")

@@ -16,8 +16,9 @@ import pytest
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.app import EXIT_CHECKS
 from dsa110_assets.errors import BadDataError
-from dsa110_assets.orchestration import graph, recipes, report, room, rules
+from dsa110_assets.orchestration import graph, report, room
 from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import QUIET, process
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.settings import Settings
@@ -38,9 +39,9 @@ def strict(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """With a limit that no data pass: that is told and stops nothing."""
     strict = [
         replace(rule, judge=lambda figures, thresholds: ["too much is flagged"]) if rule.check == "flag_fraction" else rule
-        for rule in rules.RULES["measurement_set"]
+        for rule in specifications()["measurement_set"].rules
     ]
-    monkeypatch.setitem(rules.RULES, "measurement_set", tuple(strict))
+    monkeypatch.setitem(specifications(), "measurement_set", replace(specifications()["measurement_set"], rules=tuple(strict)))
     return settings
 
 
@@ -143,7 +144,7 @@ def test_the_night_report_names_checks_and_what_failed(settings: Settings, monke
     publish(archive, "tile_image", OBSERVATIONS[0], checks={"rms": "too noisy", "dynamic_range": "too low"}, n_failed_checks=2)
     with monkeypatch.context() as patch:
         for asset, key in (("hour_mosaic", hour), ("caltables", night)):
-            patch.setitem(recipes.RECIPES, asset, replace(recipes.RECIPES[asset], find=fails))
+            patch.setitem(specifications(), asset, replace(specifications()[asset], finder=fails))
             assert not run(settings, key, asset).success
     with instances.open_instance(settings.dagster_home) as instance:
         failures = report.failures_of(instance, archive, night)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from dsa110_assets.orchestration import automation, plan, recipes
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets_tests.docs import pages
 from dsa110_assets_tests.test_house_rules import STOREYS
 
@@ -21,15 +21,16 @@ def test_the_graph_is_that_of_the_plan() -> None:
     (drawn,) = pages.fenced(PAGE.read_text(encoding="utf-8"), "mermaid")
     chains = [re.split(r" --> ", line.strip()) for line in drawn.splitlines() if "-->" in line]
     arrows = {(above, below) for chain in chains for above, below in itertools.pairwise(chain)}
-    assert arrows == {("inbox[(inbox)]", "subband_group")} | {(above, below) for below, many in plan.UPSTREAM.items() for above in many}
+    inputs = {(above, name) for name, asset in specifications().items() for above in asset.inputs}
+    assert arrows == {("inbox[(inbox)]", "subband_group")} | inputs
 
 
 def test_the_graph_has_every_asset_among_its_own_windows() -> None:
     (drawn,) = pages.fenced(PAGE.read_text(encoding="utf-8"), "mermaid")
     grains = dict(re.findall(r"subgraph (\w+) .*?\n(.*?)\n  end", drawn, re.DOTALL))
     named = {"catalogue": "none", "observation": "five", "hour": "hour", "night": "night"}
-    for recipe in recipes.ORDER:
-        assert recipe.asset in re.findall(r"\w+", grains[named[recipe.grain]]), recipe.asset
+    for name, asset in specifications().items():
+        assert name in re.findall(r"\w+", grains[named[asset.grain]]), name
 
 
 def test_every_step_names_what_does_it() -> None:
@@ -41,5 +42,5 @@ def test_every_step_names_what_does_it() -> None:
 def test_the_answers_about_a_tile_are_right() -> None:
     """An impatient reader finds asset, trigger, rules and threshold in the first table, by names that exist."""
     named = pages.names(pages.section(PAGE, "Where is ...?"))
-    assert {"orchestration.assets.imaging.tile_image", "orchestration.rules.RULES", "thresholds.Thresholds"} <= named
-    assert automation.CONDITIONS["tile_image"] is pages.resolve("orchestration.automation.TILE_IMAGE")
+    assert {"orchestration.assets.imaging.tile_image", "orchestration.spec.Asset", "thresholds.Thresholds"} <= named
+    assert specifications()["tile_image"].automation is pages.resolve("orchestration.assets.imaging.WHEN_CALIBRATED")

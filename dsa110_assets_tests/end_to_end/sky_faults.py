@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from dsa110_assets.archive.product import HELD, Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.imaging import fits
-from dsa110_assets.orchestration import recipes, rules
+from dsa110_assets.orchestration import rules
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import ProcessReport, process
 from dsa110_assets.photometry.measure import frequency_hz
 from dsa110_assets.photometry.quality import decode
@@ -159,7 +160,7 @@ class Outcome:
         return pd.DataFrame(
             [
                 (p.asset, p.partition, verdict.check, verdict.hard, HELD in p.metadata, verdict.reason)
-                for asset in recipes.RECIPES
+                for asset in specifications()
                 for p in self.archive.products(asset)
                 if rules.VERDICTS in p.metadata
                 for verdict in rules.from_metadata(asset, p.metadata)
@@ -178,7 +179,7 @@ class Outcome:
         """Sources per observation whose median ratio in the tile is off by more than `limit` though no check on any
         product of the observation failed: what must not be."""
         # the key of an hour may be that of an observation too
-        own = [recipes.RECIPES[asset].grain == "observation" for asset in self.failed_checks["asset"]]
+        own = [specifications()[asset].grain == "observation" for asset in self.failed_checks["asset"]]
         told = set(self.failed_checks["partition"][np.array(own, dtype=bool)])
         median = self.tiles.groupby("observation")["ratio"].agg(["median", "std", "count"]).reset_index()
         return median[((median["median"] - 1).abs() > limit) & ~median["observation"].isin(told)]

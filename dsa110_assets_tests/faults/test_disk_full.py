@@ -16,7 +16,7 @@ from dsa110_assets.archive import files, index, integrity
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ResourceError
-from dsa110_assets.orchestration import recipes
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import ProcessReport
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
@@ -68,7 +68,7 @@ def test_full_at_every_part_of_every_asset(finished_run: tuple[Settings, Process
     failed = harmed = 0
     slowest_s = 0.0
     with Archive.create(small_disk / "archive", engine_url) as archive:
-        for asset in recipes.RECIPES:
+        for asset in specifications():
             example = original.products(asset)[0]
             first = publish(archive, asset, example.partition, lambda place, one=example: copy_of(one, place))
             for part in (0.1, 0.5, 0.9):

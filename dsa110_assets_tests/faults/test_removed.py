@@ -14,9 +14,10 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import WaitingError
 from dsa110_assets.orchestration import graph, plan, redo
 from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration.housekeeping import CONSUMERS
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import ProcessReport, process
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.spec import consumers
 from dsa110_assets.thresholds import Thresholds
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.tiny import OBSERVATIONS, tiny_settings
@@ -34,7 +35,7 @@ def take(settings: Settings, thresholds: Thresholds = AT_ONCE) -> Archive:
     """Let retention take what it may; the archive after it."""
     archive = Archive(settings.archive)
     later = datetime.now(UTC) + timedelta(minutes=1)
-    taken = [d.product for d in retention.retain(archive, thresholds, CONSUMERS, dry_run=False, now=later) if d.remove]
+    taken = [d.product for d in retention.retain(archive, thresholds, consumers(specifications()), dry_run=False, now=later) if d.remove]
     assert {p.asset for p in taken} == set(TAKEN)
     assert not any(p.path.exists() for p in taken)
     return archive

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import recipes
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import ProcessReport, process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
@@ -57,14 +57,14 @@ def test_reprocessed_is_the_same_as_batch(finished_run: tuple[Settings, ProcessR
                 archive.reject(product.id, "made again")
     report = process(processed)
     assert report.ok
-    assert {made.asset for made in report.made} >= set(recipes.RECIPES) - {"source_catalog", "calibrator_catalog", "sky_model"}
+    assert {made.asset for made in report.made} >= set(specifications()) - {"source_catalog", "calibrator_catalog", "sky_model"}
     compare(processed, finished_run[0], "reprocessed")
 
 
 def compare(ours: Settings, batch: Settings, how: str) -> None:
     """All products of all assets, against those of the batch run."""
     with Archive(ours.archive) as archive, Archive(batch.archive) as reference:
-        assert {product.asset for product in archive.products()} == set(recipes.RECIPES)
+        assert {product.asset for product in archive.products()} == set(specifications())
         apart, where = greatest_difference(archive, reference)
     record_figure(23, f"max relative difference, {how}", apart)
     assert apart == 0, where

@@ -16,7 +16,7 @@ import pytest
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import recipes, rules
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets_tests.live.platform import LivePlatform
@@ -65,14 +65,14 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePlatform]
 
 def test_every_asset_is_made_and_dagster_knows_it(platform: LivePlatform) -> None:
     with platform.instance() as instance, Archive(platform.root) as archive:
-        for recipe in recipes.ORDER:
-            keys = {"observation": set(ARRIVALS), "hour": {HOUR}, "night": {NIGHT}}.get(recipe.grain)
-            asset = dg.AssetKey(recipe.asset)
+        for name, known in specifications().items():
+            keys = {"observation": set(ARRIVALS), "hour": {HOUR}, "night": {NIGHT}}.get(known.grain)
+            asset = dg.AssetKey(name)
             if keys is None:
                 assert instance.get_latest_materialization_event(asset) is not None
             else:
                 assert set(instance.get_materialized_partitions(asset)) == keys
-            assert {p.partition for p in archive.products(recipe.asset)} == (keys or {None})
+            assert {p.partition for p in archive.products(name)} == (keys or {None})
 
 
 def test_nothing_is_made_twice(platform: LivePlatform) -> None:
@@ -92,8 +92,8 @@ def test_nothing_is_made_twice(platform: LivePlatform) -> None:
 def test_checks_are_recorded_and_failures_reach_the_webhook(platform: LivePlatform) -> None:
     status, failed = AssetCheckExecutionRecordStatus, set()
     with platform.instance() as instance:
-        for asset, known in rules.RULES.items():
-            for rule in known:
+        for asset, known in specifications().items():
+            for rule in known.rules:
                 key = dg.AssetCheckKey(dg.AssetKey(asset), rule.check)
                 records = instance.event_log_storage.get_asset_check_execution_history(
                     key, limit=50, status={status.SUCCEEDED, status.FAILED}

@@ -10,7 +10,8 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.definitions import defs
-from dsa110_assets.orchestration import automation, checks, partitions, recipes
+from dsa110_assets.orchestration import checks, partitions
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import QUIET
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
@@ -33,7 +34,7 @@ class Scene:
 
     def make_mosaic(self, hour: str, passed: bool = True) -> None:
         """An hour mosaic made in a run of its own, whose blocking checks say this."""
-        known = checks.specs("hour_mosaic", partitions.HOURS)
+        known = checks.specs("hour_mosaic", specifications()["hour_mosaic"].rules, partitions.HOURS)
 
         @dg.asset(name="hour_mosaic", partitions_def=partitions.HOURS, check_specs=known)
         def stand_in() -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -199,4 +200,4 @@ def test_the_running_night_is_left_alone_and_the_last_one_is_made(scene: Scene) 
 
 
 def test_every_asset_but_the_inboxs_has_a_condition() -> None:
-    assert set(recipes.RECIPES) - set(automation.CONDITIONS) == {"subband_group", "measurement_set"}
+    assert {asset.name for asset in specifications().values() if asset.automation is None} == {"subband_group", "measurement_set"}

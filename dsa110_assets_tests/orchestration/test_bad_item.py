@@ -19,10 +19,11 @@ from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.orchestration import backfill as backfills
 from dsa110_assets.orchestration import inbox as looking
 from dsa110_assets.orchestration import plan, room, season, sensors
-from dsa110_assets.orchestration.housekeeping import CONSUMERS
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.orchestration.redo import redo_requests
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.spec import consumers
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
 from dsa110_assets.visibilities import grouping
@@ -242,7 +243,7 @@ def test_a_product_that_cannot_be_removed_keeps_no_other(processed: Settings, mo
 
     monkeypatch.setattr(files, "remove_tree", not_that)
     limits = Thresholds(retention_days={"measurement_set": 0.0})
-    gone = {one.product.id for one in retention.retain(archive, limits, CONSUMERS, dry_run=False) if one.remove}
+    gone = {one.product.id for one in retention.retain(archive, limits, consumers(specifications()), dry_run=False) if one.remove}
     assert {p.partition for p in archive.products("measurement_set")} == set()
     assert stuck.id not in gone
     assert stuck.path.is_dir()

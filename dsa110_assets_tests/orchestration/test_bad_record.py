@@ -23,9 +23,10 @@ from dsa110_assets.errors import SilentWrongnessError
 from dsa110_assets.orchestration import alerts, inbox, looking, plan, recipes, redo
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.backfill import backfill
-from dsa110_assets.orchestration.housekeeping import CONSUMERS
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.spec import consumers
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
 
@@ -277,7 +278,7 @@ def test_a_product_dagster_cannot_be_told_of_keeps_none_of_the_others(
     (bad.path / "preview.png").symlink_to(tmp_path / ("x" * 300))  # too long a name: neither there nor absent
     with dg.DagsterInstance.ephemeral() as instance:
         process(processed, instance=instance)
-        known = {asset: instance.get_materialized_partitions(dg.AssetKey(asset)) for asset in CONSUMERS}
+        known = {asset: instance.get_materialized_partitions(dg.AssetKey(asset)) for asset in consumers(specifications())}
     assert TIMES[1] in known["tile_image"]
     assert known["hour_mosaic"]
     assert f"{bad.id}: Dagster does not know of it yet" in caplog.text

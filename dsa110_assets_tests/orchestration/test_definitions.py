@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.definitions import defs
-from dsa110_assets.orchestration import partitions, plan, recipes, rules, season
+from dsa110_assets.orchestration import graph, partitions, season
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.settings import Settings
 
 TABLE = {
@@ -43,31 +44,31 @@ def test_every_asset_presents_itself(name: str) -> None:
     assert node.group_name != "default"
     assert node.owners
     assert node.kinds
-    assert node.tags["dsa110/grain"] == recipes.RECIPES[name].grain
+    assert node.tags["dsa110/grain"] == specifications()[name].grain
     assert node.description
-    assert node.code_version == recipes.RECIPES[name].code_version
+    assert node.code_version == specifications()[name].code_version
     checks = {(key.asset_key.to_user_string(), key.name) for key in node.check_keys}
-    assert checks == {(name, rule.check) for rule in rules.RULES[name]}
+    assert checks == {(name, rule.check) for rule in specifications()[name].rules}
 
 
 def test_dependencies_are_those_of_the_plan() -> None:
-    for name, upstream in plan.UPSTREAM.items():
-        assert {key.to_user_string() for key in GRAPH.get(dg.AssetKey(name)).parent_keys} == set(upstream)
+    for name, asset in specifications().items():
+        assert {key.to_user_string() for key in GRAPH.get(dg.AssetKey(name)).parent_keys} == set(asset.inputs)
 
 
 def test_every_asset_comes_after_what_it_is_made_from() -> None:
-    order = [recipe.asset for recipe in recipes.ORDER]
-    phases = [asset for _, assets in plan.PHASES for asset in assets]
+    order = list(specifications())
+    phases = [asset for _, assets in graph.PHASES for asset in assets]
     for sequence in (order, phases):
         assert sorted(sequence) == sorted(TABLE)
-        assert all(sequence.index(up) < sequence.index(name) for name in TABLE for up in plan.UPSTREAM[name])
+        assert all(sequence.index(up) < sequence.index(name) for name in TABLE for up in specifications()[name].inputs)
 
 
 def test_checks_of_five_minute_assets_are_unpartitioned_and_never_block_and_coarse_hard_ones_do() -> None:
-    for name, known in rules.RULES.items():
-        for rule in known:
+    for name, known in specifications().items():
+        for rule in known.rules:
             node = GRAPH.get(dg.AssetCheckKey(dg.AssetKey(name), rule.check))
-            grain = recipes.RECIPES[name].grain
+            grain = specifications()[name].grain
             assert (node.partitions_def is not None) == (grain in ("hour", "night"))
             assert node.blocking == (rule.hard and grain != "observation")
 

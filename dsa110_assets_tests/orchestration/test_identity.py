@@ -12,6 +12,7 @@ import pytest
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration import inbox as looking
 from dsa110_assets.orchestration import plan
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.tiny import tiny_settings
@@ -94,14 +95,13 @@ def test_touched_between_two_steps(settings: Settings) -> None:
 
 
 def test_a_touched_catalogue_is_the_same_catalogue(tmp_path: Path, settings: Settings) -> None:
-    from dsa110_assets.orchestration import recipes
 
     table = tmp_path / "nvss.csv"
     table.write_text("name,ra,dec,flux_jy\nA,10,20,1\n")
     changed = settings.model_copy(update={"catalogues": (table,)})
 
     def facts() -> object:
-        found = recipes.RECIPES["source_catalog"].find(None, changed, "")  # type: ignore[arg-type]
+        found = specifications()["source_catalog"].find(None, changed, "")  # type: ignore[arg-type]
         assert found is not None
         return found.facts["catalogues"]
 

@@ -15,14 +15,14 @@ from dsa110_assets.archive.stale import stale
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.calibration import caltables
 from dsa110_assets.calibration.select import ChooseOptions
-from dsa110_assets.orchestration import recipes
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets.telescope import timegrid
 from dsa110_assets.visibilities import measurement_set
 from dsa110_assets_tests.tiny import OBSERVATIONS, tiny_settings
 
-RECIPE = recipes.RECIPES["calibrated_ms"]
+RECIPE = specifications()["calibrated_ms"]
 DAY = 1 / timegrid.SIDEREAL_RATIO
 NIGHTS = ("2026-01-25", "2026-01-26", "2026-01-27")
 WINDOWS = tuple(f"2026-01-2{day}T{hour:02d}:00" for day in (5, 6, 7) for hour in range(0, 24, 3))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import coadding, recipes, rules
+from dsa110_assets.orchestration import coadding, rules
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
 
@@ -22,7 +23,7 @@ def tile(archive: Archive, minute: int, dec_deg: float) -> str:
 
 
 def test_tiles_that_point_elsewhere_are_named_also_when_they_come_later(settings: Settings) -> None:
-    archive, recipe = Archive.create(settings.archive), recipes.RECIPES["hour_mosaic"]
+    archive, recipe = Archive.create(settings.archive), specifications()["hour_mosaic"]
     first = [tile(archive, minute, 16.27) for minute in range(0, 35, 5)]
     found = recipe.find(archive, settings, HOUR)
     assert found is not None

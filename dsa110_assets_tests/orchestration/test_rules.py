@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import recipes, rules
+from dsa110_assets.orchestration import rules
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.thresholds import Thresholds
 
 NEIGHBOURS: dict[str, Any] = {
@@ -64,7 +65,7 @@ GOOD: dict[str, dict[str, Any]] = {
 
 OTHERWISE = {"inputs_made_otherwise": {"tile_image-20260125T2220-v1": "made with other settings: imaging"}}
 BAD = [
-    *((asset, "same_settings", OTHERWISE) for asset in rules.RULES if rules.SAME_SETTINGS in rules.RULES[asset]),
+    *((asset, "same_settings", OTHERWISE) for asset, known in specifications().items() if rules.SAME_SETTINGS in known.rules),
     ("source_catalog", "coverage", {"n_sources": 0}),
     ("source_catalog", "coverage", {"n_invalid_positions": 1}),
     ("calibrator_catalog", "no_unknown_flux", {"n_unknown_flux_used": 1}),
@@ -146,7 +147,7 @@ def failed(asset: str, figures: dict[str, Any]) -> dict[str, str]:
 
 
 def test_there_are_rules_for_every_asset_and_only_for_those() -> None:
-    assert set(rules.RULES) == set(recipes.RECIPES) == set(GOOD)
+    assert set(specifications()) == set(GOOD)
 
 
 @pytest.mark.parametrize("asset", GOOD)
@@ -162,7 +163,7 @@ def test_a_bad_figure_fails_its_rule_and_says_why(asset: str, check: str, change
 
 
 def test_every_rule_has_a_case_in_which_it_fails() -> None:
-    assert {(asset, check) for asset, check, _ in BAD} == {(a, r.check) for a, known in rules.RULES.items() for r in known}
+    assert {(asset, check) for asset, check, _ in BAD} == {(a, r.check) for a, known in specifications().items() for r in known.rules}
 
 
 def needed(asset: str, rule: rules.Rule) -> list[str]:
@@ -188,7 +189,7 @@ class Asking(dict[str, Any]):
         return super().get(name, default)
 
 
-NEEDED = [(asset, rule.check, name) for asset, known in rules.RULES.items() for rule in known for name in needed(asset, rule)]
+NEEDED = [(asset, rule.check, name) for asset, known in specifications().items() for rule in known.rules for name in needed(asset, rule)]
 
 
 @pytest.mark.parametrize(("asset", "check", "name"), NEEDED)
@@ -197,9 +198,9 @@ def test_a_rule_fails_where_any_figure_it_needs_is_missing(asset: str, check: st
     assert f"{name} is unknown" in broken[check]
 
 
-@pytest.mark.parametrize("asset", rules.RULES)
+@pytest.mark.parametrize("asset", specifications())
 def test_no_rule_passes_without_figures(asset: str) -> None:
-    assert failed(asset, {}).keys() == {rule.check for rule in rules.RULES[asset]}
+    assert failed(asset, {}).keys() == {rule.check for rule in specifications()[asset].rules}
 
 
 @pytest.mark.parametrize(
@@ -228,11 +229,11 @@ def test_a_figure_that_is_not_a_number_fails(asset: str, check: str, name: str) 
 def test_every_rule_judges_products_as_they_are_recorded(finished_run: tuple[Any, Any]) -> None:
     """What is made records every figure its rules ask for: nothing is unknown but what could not be measured."""
     with Archive(finished_run[0].archive) as archive:
-        for asset in rules.RULES:
+        for asset in specifications():
             products = archive.products(asset)
             assert products, asset
             for product in products:
-                names = {name for rule in rules.RULES[asset] for name in (*rule.figures, *needed(asset, rule))}
+                names = {name for rule in specifications()[asset].rules for name in (*rule.figures, *needed(asset, rule))}
                 assert names <= product.metadata.keys(), product.id
 
 

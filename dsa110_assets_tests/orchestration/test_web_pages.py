@@ -17,7 +17,7 @@ import pytest
 
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.services import free_port
-from dsa110_assets.orchestration import rules
+from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import ProcessReport
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.browser import answers, chromium
@@ -122,7 +122,7 @@ def test_a_partition_shows_its_figures(served: tuple[str, str], visit: Visit) ->
 
 @pytest.mark.parametrize("asset", ["tile_image", "hour_mosaic"])
 def test_checks_are_shown_with_their_figures_plotted(served: tuple[str, str], visit: Visit, asset: str) -> None:
-    page = visit(f"{served[0]}/assets/{asset}?view=checks", *(rule.check for rule in rules.RULES[asset]), "Succeeded")
+    page = visit(f"{served[0]}/assets/{asset}?view=checks", *(rule.check for rule in specifications()[asset].rules), "Succeeded")
     if asset == "tile_image":  # of three observations; an hour alone is no plot
         from selenium.webdriver.support.ui import WebDriverWait
 

@@ -1,25 +1,54 @@
 """Catalogues: the sources known before the night, the sky model made of them, and the calibrators."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets.orchestration import calibrators, describe, publishing, recipes
+from dsa110_assets.archive import files
+from dsa110_assets.orchestration import automation, calibrators, judges, publishing, recipes
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.rules import Rule
+from dsa110_assets.orchestration.spec import Asset
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dsa110_assets.archive.publish import Draft
+    from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
 
 MERGE_RADIUS_ARCSEC = 15.0
 """Entries of two catalogues closer than this are one source: their positions are good to some arcsec, those of extended sources less."""
 
 
-@describe.asset("source_catalog")
+def _catalogue_files(archive: "Archive", settings: "Settings", partition: str) -> recipes.Ingredients:
+    """The imported catalogues are files outside the archive; other bytes are another catalogue, another time of change is not."""
+    facts = [f"{path}:{_content(path)}" if path.exists() else f"{path}:missing" for path in settings.catalogues]
+    return recipes.Ingredients(facts={"catalogues": facts})
+
+
+def _content(path: "Path") -> str:
+    """A file's digest, read once while its stamp stays."""
+    facts = path.stat()
+    return _digest(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: "Path", *stamp: int) -> str:
+    return files.digest(path)
+
+
+@Asset(
+    "source_catalog", grain="catalogue", kinds={"parquet"}, code_version="2", finder=_catalogue_files,
+    shaping=("catalogue_frequencies_mhz",), automation=automation.CATALOGUE,
+    rules=(
+        Rule("coverage", "there are sources, and every position lies on the sky", ("n_sources", "n_invalid_positions"),
+             judges.every(judges.at_least("n_sources", lambda _: 1), judges.none_of("n_invalid_positions")), hard=True),
+    ),
+)  # fmt: skip
 def source_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """Known sources: the configured catalogues, in their order of precedence, and the packaged VLA calibrators."""
 
@@ -54,7 +83,14 @@ def read_configured(settings: "Settings", path: Path) -> "pd.DataFrame":
     return catalogues.read_catalogue(path, frequency_hz=settings.catalogue_frequency_hz(path))
 
 
-@describe.asset("calibrator_catalog")
+@Asset(
+    "calibrator_catalog", grain="catalogue", kinds={"parquet"}, code_version="2", inputs=("source_catalog",),
+    automation=automation.CATALOGUE,
+    rules=(
+        Rule("no_unknown_flux", "no calibrator without a known flux sets a flux scale", ("n_unknown_flux_used", "n_with_flux"),
+             judges.every(judges.none_of("n_unknown_flux_used"), judges.at_least("n_with_flux", lambda _: 1)), hard=True),
+    ),
+)  # fmt: skip
 def calibrator_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """The VLA calibrator list and bright lone sources of the imported catalogues, with their flux anchors.
 
@@ -82,7 +118,13 @@ def calibrator_catalog(context: dg.AssetExecutionContext, platform: Platform) ->
     return publishing.produce(context, platform, make)
 
 
-@describe.asset("sky_model")
+@Asset(
+    "sky_model", grain="catalogue", kinds={"parquet"}, code_version="2", inputs=("source_catalog",),
+    automation=automation.CATALOGUE,
+    rules=(
+        Rule("coverage", "the model holds sources", ("n_sources", "n_left_out"), judges.at_least("n_sources", lambda _: 1), hard=True),
+    ),
+)  # fmt: skip
 def sky_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """Point sources with spectra, for calibration and for judging images: every known source with a flux."""
 

@@ -7,14 +7,50 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets.orchestration import coadding, describe, measuring, publishing, recipes
+from dsa110_assets.orchestration import automation, coadding, judges, measuring, publishing, recipes
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.rules import FEWEST_REFERENCES, SAME_SETTINGS, WARN, Rule
+from dsa110_assets.orchestration.spec import Asset
+from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.publish import Draft
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.settings import Settings
 
 
-@describe.asset("source_measurements")
+def _mosaic_and_known(archive: "Archive", settings: "Settings", hour: str) -> recipes.Ingredients | None:
+    """The hour's mosaic, the catalogue, and earlier hours that discovered something: their names are kept."""
+    mosaic, catalogue = recipes.usable(archive, "hour_mosaic", hour), recipes.usable(archive, "source_catalog", None)
+    if mosaic is None or catalogue is None:
+        return None
+    before = recipes.all_usable(archive, "source_measurements", None, timegrid.key(timegrid.parse_key(hour) - timegrid.HOUR), removed=False)
+    return recipes.Ingredients((mosaic, catalogue, *(p for p in before if p.metadata.get("n_new"))))
+
+
+@Asset(
+    "source_measurements", grain="hour", kinds={"parquet"}, code_version="4", inputs=("hour_mosaic", "source_catalog"),
+    finder=_mosaic_and_known, reads_through="hour_mosaic", has_a_past=True, shaping=("photometry",),
+    automation=automation.FOLLOWING, uses_up=("hour_mosaic",),
+    figures=("n_sources", "n_detected", "n_new", "flux_ratio", "history_flux_ratio", "completeness",
+             "false_detection_rate", "n_suspect_tiles"),
+    rules=(
+        SAME_SETTINGS,
+        Rule("flux_ratio", "fluxes agree with the catalogue", ("flux_ratio", "flux_ratio_error", "n_compared"),
+             judges.if_known("n_compared", judges.flux_ratio())),
+        Rule("flux_scale", "fluxes are the catalogue's within reason: what is beyond is held",
+             ("flux_ratio", "flux_ratio_error", "n_compared"), judges.if_known("n_compared", judges.flux_scale, FEWEST_REFERENCES),
+             hard=True),
+        Rule("history", "fluxes agree with those of the same sources in earlier hours",
+             ("history_flux_ratio", "history_flux_ratio_error", "history_count"),
+             judges.if_known("history_count", judges.flux_ratio("history_flux_ratio"))),
+        Rule("tiles", "no tile was suspect", ("n_suspect_tiles", "n_suspect_rows"), judges.none_of("n_suspect_tiles"), severity=WARN),
+        Rule("completeness", "catalogue sources that should be seen are", ("completeness", "n_expected"),
+             judges.if_known("n_expected", judges.at_least("completeness", lambda t: t.min_completeness)), severity=WARN),
+        Rule("false_detections", "few negative sources are found for each positive one", ("false_detection_rate",),
+             judges.at_most("false_detection_rate", lambda t: t.max_false_detections), severity=WARN),
+    ),
+)  # fmt: skip
 def source_measurements(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """Every known source in the hour's mosaic, detected or with its limit, and every new one."""
 
@@ -60,7 +96,26 @@ def source_measurements(context: dg.AssetExecutionContext, platform: Platform) -
     return publishing.produce(context, platform, make)
 
 
-@describe.asset("light_curves")
+def _measurements_until(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
+    """The night's measurements and all earlier ones that are kept: a light curve needs its past."""
+    found = recipes.all_usable(archive, "source_measurements", None, night, removed=False)
+    return recipes.Ingredients(tuple(found)) if any(p.partition.startswith(night) for p in found if p.partition) else None
+
+
+@Asset(
+    "light_curves", grain="night", kinds={"parquet"}, code_version="3", inputs=("source_measurements",), finder=_measurements_until,
+    nights_before=True, has_a_past=True, of_what_is_kept=True, shaping=("ensemble",),
+    automation=automation.NIGHT, uses_up=("source_measurements",),
+    figures=("n_sources", "n_epochs", "n_references_min", "residual_rms", "correction_max_percent"),
+    rules=(
+        SAME_SETTINGS,
+        Rule("ensemble", "enough reference sources normalise every epoch that can be compared with another",
+             ("n_references_min", "n_comparable_epochs", "n_epochs", "ensemble_note"),
+             judges.if_known("n_comparable_epochs", judges.at_least("n_references_min", lambda t: t.min_references)), severity=WARN),
+        Rule("residual_rms", "constant sources scatter by just their errors", ("residual_rms", "n_steady"), judges.residuals,
+             severity=WARN),
+    ),
+)  # fmt: skip
 def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """Every source's fluxes of this night and all before it, on one scale kept by steady sources."""
 
@@ -82,7 +137,17 @@ def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
     return publishing.produce(context, platform, make)
 
 
-@describe.asset("variability")
+@Asset(
+    "variability", grain="night", kinds={"parquet"}, code_version="3", inputs=("light_curves",), has_a_past=True,
+    shaping=("variability",), automation=automation.FOLLOWING, uses_up=("light_curves",),
+    figures=("n_tested", "n_candidates", "n_flare", "n_ese", "n_transient", "false_alarm_rate"),
+    rules=(
+        SAME_SETTINGS,
+        Rule("false_alarms", "injected constant sources become candidates no more often than claimed",
+             ("false_alarm_ratio", "n_injected"),
+             judges.if_known("n_injected", judges.at_most("false_alarm_ratio", lambda t: t.max_false_alarm_ratio)), severity=WARN),
+    ),
+)  # fmt: skip
 def variability(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """Metrics of every light curve, and candidates with their false-discovery rate at the actual number of epochs."""
 

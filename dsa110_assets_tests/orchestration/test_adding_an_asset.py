@@ -1,0 +1,146 @@
+"""A fifteenth asset, in one module and with nothing else touched: planned, made, checked, backfilled, kept and shown.
+
+The module is the code block of docs/adding-an-asset.md. It is put into a folder of its own, which a child process takes for a part
+of the package's `assets`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsa110_assets_tests.tiny import OBSERVATIONS, copy_of
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "adding-an-asset.md"
+NAME = "bright_pixels"
+CHILD = """
+import json, sys
+from pathlib import Path
+
+from dsa110_assets.orchestration import assets
+
+assets.__path__.append(sys.argv[1])
+from dsa110_assets_tests.orchestration.test_adding_an_asset import seen
+
+print(json.dumps(seen(Path(sys.argv[2]), Path(sys.argv[3]))))
+"""
+
+
+def seen(inbox: Path, place: Path) -> dict[str, Any]:
+    """What the platform does with the asset in the processed archive at `place`, as plain facts. For the child."""
+    import dagster as dg
+
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.definitions import defs
+    from dsa110_assets.orchestration import alerts, backfill, housekeeping
+    from dsa110_assets.orchestration import instance as instances
+    from dsa110_assets.orchestration.process import process
+    from dsa110_assets.portal import overview
+    from dsa110_assets.portal.app import create_app
+    from dsa110_assets.thresholds import Thresholds
+    from dsa110_assets_tests.portal.conftest import ask
+    from dsa110_assets_tests.tiny import tiny_settings
+
+    settings = tiny_settings(inbox, place)
+    archive, short = Archive(settings.archive), Thresholds(retention_free_gb=1e9)
+
+    def retention(asset: str) -> list[tuple[bool, str]]:
+        return [(one.remove, one.reason) for one in housekeeping.take(archive, short, dry_run=True) if one.product.asset == asset]
+
+    told: dict[str, Any] = {"tiles_before": retention("tile_image")}
+    node = defs.resolve_asset_graph().get(dg.AssetKey(NAME))
+    told["dagster"] = [node.group_name, node.code_version, sorted(key.name for key in node.check_keys)]
+    job = defs.resolve_job_def("observations")
+    told["in_job"] = dg.AssetKey(NAME) in job.asset_layer.executable_asset_keys
+    told["planned"] = [(step.asset, step.partition, step.reason) for step in process(settings, dry_run=True).planned]
+    report, again = process(settings), process(settings)
+    told["made"] = [(one.asset, one.partition) for one in report.made]
+    told["failed"] = [str(one) for one in (*report.failed, *report.waiting, *again.failed, *again.made)]
+    products = archive.products(NAME)
+    told["lineage"] = [[archive.get(i).asset for i in product.inputs] for product in products]
+    told["metadata"] = [product.metadata for product in products]
+    told["tables"] = [(product.path / "bright_pixels.csv").read_text() for product in products]
+    told["tiles_after"], told["kept"] = retention("tile_image"), retention(NAME)
+    (night,) = archive.products("night_report")
+    told["night_report"] = (night.path / "night_report.html").read_text()
+    told["counted"] = overview.status(overview.AnalystArchive(archive)).products[NAME]
+    app = create_app(settings.archive)
+    told["pages"] = {url: ask(app, url).text for url in ("/observations", f"/products/{products[0].id}", f"/api/products?asset={NAME}")}
+    with instances.open_instance(settings.dagster_home) as instance:
+        told["checked"] = [(row.check, row.passed, row.failed) for row in alerts.check_summary(instance) if row.asset == NAME]
+        told["materialized"] = sorted(instance.get_materialized_partitions(dg.AssetKey(NAME)))
+        (launch,) = backfill.backfill(settings, "2026-01-25", "2026-01-25", NAME, instance=instance)
+        queued = instance.get_backfill(str(launch.backfill_id))
+        assert queued is not None
+        told["backfill"] = [launch.partitions, [key.to_user_string() for key in queued.asset_selection or ()]]
+    return told
+
+
+@pytest.fixture(scope="module")
+def told(finished_run: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the child saw."""
+    place = tmp_path_factory.mktemp("fifteenth")
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    module = place / "more" / "lists.py"
+    module.parent.mkdir()
+    module.write_text(block)
+    settings = copy_of(finished_run[0], place)
+    command = [sys.executable, "-W", "ignore", "-c", CHILD, module.parent, settings.inbox, place]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return facts
+
+
+def test_it_is_planned_with_what_follows_from_it_and_nothing_else(told: dict[str, Any]) -> None:
+    own = [[NAME, key, "missing"] for key in OBSERVATIONS]
+    assert told["planned"] == [*own, ["night_report", "2026-01-25", "what it is made from will be made"]]
+
+
+def test_it_is_made_for_every_observation_once(told: dict[str, Any]) -> None:
+    assert told["made"] == [*([NAME, key] for key in OBSERVATIONS), ["night_report", "2026-01-25"]]
+    assert told["failed"] == []
+    assert told["lineage"] == [["tile_image"]] * 3
+    assert told["materialized"] == list(OBSERVATIONS)
+    for metadata, table in zip(told["metadata"], told["tables"], strict=True):
+        assert len(table.splitlines()) == 1 + metadata["n_bright"]
+        assert metadata["n_bright"] > 0
+
+
+def test_dagster_has_it_with_its_group_its_version_and_its_rule(told: dict[str, Any]) -> None:
+    assert told["dagster"] == ["lists", "1", ["stands_out"]]
+    assert told["in_job"]
+
+
+def test_its_rule_judges_it(told: dict[str, Any]) -> None:
+    assert told["checked"] == [["stands_out", 3, 0]]
+    assert all(metadata["checks"] == {"stands_out": ""} for metadata in told["metadata"])
+
+
+def test_its_partitions_are_backfilled(told: dict[str, Any]) -> None:
+    assert told["backfill"] == [list(OBSERVATIONS), [NAME]]
+
+
+def test_retention_keeps_tiles_until_it_is_made_and_itself_for_its_time(told: dict[str, Any]) -> None:
+    """Room for 1e9 GB is asked for: all goes that only its age protects."""
+    assert told["tiles_before"] == [[False, "0.0 days old, kept for 365"]] * 3
+    short = "but less than 1e+09 GB are free; everything was made from it"
+    assert told["tiles_after"] == [[True, f"0.0 days old, kept for 365, {short}"]] * 3
+    assert told["kept"] == [[True, f"0.0 days old, kept for 90, {short}"]] * 3
+
+
+def test_reports_and_pages_show_it(told: dict[str, Any]) -> None:
+    assert "<th>Bright pixels</th>" in told["night_report"]
+    for metadata in told["metadata"]:
+        assert f"<td>{metadata['n_bright']}</td>" in told["night_report"]
+    assert told["counted"] == 3
+    assert f"<th>{NAME}</th>" in told["pages"]["/observations"]
+    assert told["pages"]["/observations"].count(f'href="/products/{NAME}-') == 3
+    assert all(NAME in page for page in told["pages"].values())
