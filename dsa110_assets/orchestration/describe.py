@@ -79,7 +79,7 @@ def asset(name: str) -> Callable[[Body], dg.AssetsDefinition]:
 
 
 def _dependency(upstream: str, downstream: str) -> dg.AssetDep:
-    """A dependency; a light curve's night also looks back at the nights before it."""
+    """A dependency; a night's light curves follow from the measurements of the night before too."""
     if downstream == "light_curves":
         return dg.AssetDep(upstream, partition_mapping=THIS_NIGHT_AND_BEFORE)
     return dg.AssetDep(upstream)

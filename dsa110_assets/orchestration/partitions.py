@@ -21,4 +21,4 @@ HOUR_AND_NEIGHBOURS = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=
 two tiles of each are used is decided, and recorded, by `recipes`."""
 
 THIS_NIGHT_AND_BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1)
-"""A night's light curves hold the earlier nights too; the graph shows the previous one, provenance all."""
+"""A night's light curves are made from those of the latest night before it, which follow from its measurements."""

@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import xxhash
+
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.telescope import timegrid
 
@@ -55,9 +57,9 @@ Find = Callable[["Archive", "Settings", str], Ingredients | None]
 READ_TILES = frozenset({"source_measurements", "night_mosaic"})
 """They read the tiles of the mosaics they are made from."""
 WITH_A_PAST = frozenset({"source_measurements", "light_curves", "variability"})
-"""They are made from all nights before them: whoever followed them back would read the whole archive."""
+"""They lead back through all nights before them: whoever followed them would read the whole archive."""
 KEEP_TO_WHAT_IS_THERE = frozenset({"light_curves", "night_report"})
-"""They are made from what is kept: nothing that retention took is made again for them."""
+"""Nothing that retention took is made again for them: what cannot be made anew without it stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ def without_data(archive: "Archive", asset: str, ingredients: Ingredients) -> "l
 
 
 def read_through(archive: "Archive", asset: str, ingredients: Ingredients) -> "list[Product]":
-    """What making this asset reads beside its ingredients: the tiles of mosaics."""
+    """What making this asset reads beside its ingredients: the tiles of mosaics, and the light curves of earlier nights."""
+    if asset == "variability":
+        return [p for key in ingredients.products for p in nights_until(archive, key.partition or "") if p.id != key.id]
     mosaics = [p for p in ingredients.products if p.asset == "hour_mosaic"] if asset in READ_TILES else []
     return [archive.get(i) for i in sorted({i for mosaic in mosaics for i in mosaic.inputs})]
 
@@ -278,10 +282,44 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> I
     return Ingredients(tuple(found)) if found else None
 
 
-def _measurements_until(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
-    """The night's measurements and all earlier ones that are kept: a light curve needs its past."""
-    found = all_usable(archive, "source_measurements", None, night, removed=False)
-    return Ingredients(tuple(found)) if any(p.partition.startswith(night) for p in found if p.partition) else None
+def _night_and_past(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
+    """The night's measurements, and the light curves of the latest night before it that has any: they hold what is needed of the
+    past. Measurements whose data retention took count too: without them the night would not be made anew, but lose hours.
+    """
+    hours = all_usable(archive, "source_measurements", night, night)
+    return Ingredients((*_night_before(archive, night), *hours)) if hours else None
+
+
+def _night_before(archive: "Archive", night: str) -> "list[Product]":
+    """The usable light curves of the latest night before this one; [] if there are none."""
+    until = night
+    while True:
+        day = f"{timegrid.parse_key(until) - timegrid.NIGHT:%Y-%m-%d}"
+        found = archive.nights(1, "light_curves", day)
+        if not found:
+            return []
+        if (product := usable(archive, "light_curves", found[0])) is not None:
+            return [product]
+        until = found[0]
+
+
+def nights_until(archive: "Archive", night: str) -> "list[Product]":
+    """The light curves of all nights until this one whose data are there, in order of time: together the sources' light curves."""
+    return all_usable(archive, "light_curves", None, night, removed=False)
+
+
+def _curves_until(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
+    """The night's light curves, and which nights are searched with them: their number and a digest of what they hold.
+
+    Not each as an input: a thousand nights would have half a million of those. What a night's light curves were made from leads
+    back through all earlier ones.
+    """
+    product = usable(archive, "light_curves", night)
+    if product is None:
+        return None
+    digests = archive.digests("light_curves", night)
+    told = xxhash.xxh3_128_hexdigest("\n".join(f"{key} {digest}" for key, digest in sorted(digests.items())).encode())
+    return Ingredients((product,), {"nights_searched": {"number": len(digests), "digest": told}})
 
 
 def _night(archive: "Archive", settings: "Settings", night: str) -> Ingredients | None:
@@ -347,8 +385,8 @@ ORDER = (
         lambda s: {"photometry": s.photometry},
     ),
     Recipe("night_mosaic", "night", "3", _mosaics_of_night, lambda s: {"coadd": s.coadd}),
-    Recipe("light_curves", "night", "3", _measurements_until, lambda s: {"ensemble": s.ensemble}),
-    Recipe("variability", "night", "3", _of_same_window("light_curves"), lambda s: {"variability": s.variability}),
+    Recipe("light_curves", "night", "4", _night_and_past, lambda s: {"ensemble": s.ensemble}),
+    Recipe("variability", "night", "4", _curves_until, lambda s: {"variability": s.variability}),
     Recipe("night_report", "night", "2", _night),
 )
 """All assets, each after everything it is made from."""

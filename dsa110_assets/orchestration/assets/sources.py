@@ -1,8 +1,7 @@
 """Sources: measured on every hour's mosaic, followed over the nights, searched for change."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -62,21 +61,24 @@ def source_measurements(context: dg.AssetExecutionContext, platform: Platform) -
 
 @describe.asset("light_curves")
 def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
-    """Every source's fluxes of this night and all before it, on one scale kept by steady sources."""
+    """Every source's fluxes of this night, on the scale that steady sources keep from night to night."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.photometry import ensemble, history
+        from dsa110_assets.photometry import ensemble, nightrows
 
         stages, options = publishing.Stages(), platform.settings.ensemble
-        files = [product.path / measuring.MEASUREMENTS for product in found.all("source_measurements")]
-        with TemporaryDirectory(dir=draft.path) as scratch:
-            with stages("sort"):
-                sorted_ = history.gather(files, Path(scratch), options.merge_arcsec)
-            with stages("normalise"):
-                curves = ensemble.normalise(sorted_.parts, options)
-                figures = ensemble.ensemble_figures(measuring.written(curves, draft.path / measuring.LIGHT_CURVES))
+        hours = found.all("source_measurements")
+        past, given = measuring.past_of(found.all("light_curves"), options)
+        with stages("sort"):
+            files = [product.path / measuring.MEASUREMENTS for product in hours]
+            rows, names = nightrows.measured(files, context.partition_key, past.names, given, options.merge_arcsec)
+        with stages("normalise"):
+            night = ensemble.normalise(rows, replace(past, names=names), options)
+        nightrows.write(night.curves, draft.path)
+        night.past.write(draft.path)
+        figures = dict(night.figures)
         first = {} if figures["n_comparable_epochs"] else {"ensemble_note": "first epoch: nothing to normalise against"}
-        figures["frequency_hz"] = measuring.common_frequency_hz(found.all("source_measurements"))
+        figures["frequency_hz"] = measuring.common_frequency_hz(hours)
         return {"n_hours": len(files), **figures, "n_rows": int(figures["n_rows"]), **first, **stages.seconds}
 
     return publishing.produce(context, platform, make)
@@ -84,13 +86,17 @@ def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
 
 @describe.asset("variability")
 def variability(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
-    """Metrics of every light curve, and candidates with their false-discovery rate at the actual number of epochs."""
+    """Metrics of every light curve until this night, and candidates with their false-discovery rate at the actual number of
+    epochs.
+    """
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
+        from dsa110_assets.archive.light_curves import Nights
         from dsa110_assets.variability import candidates, curves, injection
 
         stages, options = publishing.Stages(), platform.settings.variability
-        light_curves = curves.OnDisk(found.only("light_curves").path / measuring.LIGHT_CURVES)
+        nights = recipes.nights_until(platform.archive, context.partition_key)
+        light_curves = curves.OnDisk(Nights.of([product.path for product in nights]))
         with stages("search"):
             table = candidates.search(light_curves, options)
         table.to_parquet(draft.path / measuring.VARIABILITY)
@@ -101,6 +107,7 @@ def variability(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         injected = min(tested, int((trial["source_id"].value_counts() >= 2).sum()))
         kinds = table.loc[table["kind"] != "", "kind"]
         return {
+            "n_nights": len(nights),
             "n_sources": len(table),
             "n_tested": tested,
             "n_candidates": len(kinds),
