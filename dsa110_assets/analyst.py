@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from dsa110_assets.analyst_times import Moment
     from dsa110_assets.analyst_views import Calibration, Image, Visibility
+    from dsa110_assets.archive.light_curves import Nights
     from dsa110_assets.archive.product import LineageNode, Product
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.spec import Grain
@@ -166,22 +167,26 @@ class AnalystArchive:
         """
         from dsa110_assets import analyst_tables as tables
 
-        product = self._latest("light_curves")
-        return tables.sources(product, *_cone(ra, dec, radius))
+        cone = _cone(ra, dec, radius)
+        nights, last = self._nights()
+        return tables.sources(nights, last, *cone)
 
     def light_curve(self, name: str) -> TimeSeries:
-        """A source's light curve: time (of its transit), flux, error, limit, rms, flags, the product each point is from.
+        """A source's light curve over all nights: time (of its transit), flux, error, limit, rms, flags, the product each point is from.
 
-        `error` is about the source's own mean, with each epoch's systematic part, and `absolute_error` about its true flux, at the
-        frequency `meta["frequency"]`.
+        Errors are as the last night knows them. `error` is about the source's own mean, with each epoch's systematic part, and
+        `absolute_error` about its true flux, at the frequency `meta["frequency"]`.
         `name` is a source id; where none is written so, the one that differs in case, blanks and underscores alone.
         A non-detection is a row whose `flux` is the forced flux and `limit` the 5 sigma upper limit; `limit` is NaN
         where detected. Raises NotFoundError that names the nearest, or all that are meant.
         """
         from dsa110_assets import analyst_tables as tables
 
-        product = self._latest("light_curves")
-        return tables.light_curve(product, self._source_id(product, name))
+        nights, last = self._nights()
+        rows = nights.of_sources([name])
+        if rows.empty:
+            rows = nights.of_sources([look_up(name, ([(source, source) for source in nights.names()],), "source")])
+        return tables.light_curve(rows, last)
 
     def variables(self, max_false_discovery_rate: float = 0.01) -> Table:
         """Candidates of the latest night with at most this false-discovery rate, most significant first."""
@@ -192,16 +197,23 @@ class AnalystArchive:
         return tables.variables(self._latest("variability"), max_false_discovery_rate)
 
     def _latest(self, asset: str) -> Product:
-        """The newest night's product: it holds the earlier nights too."""
+        """The newest night's product."""
         found = self.store.newest(asset)
         if not found:
-            raise NotFoundError(f"there is no {asset} yet: run `dsa110 process`, and see `dsa110 status`")
+            raise self._none_yet(asset)
         return found[0]
 
-    def _source_id(self, product: Product, name: str) -> str:
-        from dsa110_assets import analyst_tables as tables
+    def _nights(self) -> tuple[Nights, Product]:
+        """The light curves of all nights, and the last of these products, whose errors they have."""
+        from dsa110_assets.archive.light_curves import Nights
 
-        return look_up(name, ([(source, source) for source in tables.source_ids(product)],), "source")
+        products = self.store.products("light_curves")
+        if not products:
+            raise self._none_yet("light_curves")
+        return Nights.of([product.path for product in products]), products[-1]
+
+    def _none_yet(self, asset: str) -> NotFoundError:
+        return NotFoundError(f"there is no {asset} yet: run `dsa110 process`, and see `dsa110 status`")
 
     # -- provenance --
 

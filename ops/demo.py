@@ -131,13 +131,13 @@ def compare(truth: dict[str, Any]) -> None:
     for night in archive.products("light_curves").itertuples():
         off = pulls_about_truth(Path(night.path), night.frequency_hz, truth["sources"])
         print(
-            f"  with the nights until {night.partition}: {off.size} points of all constant sources about the truth, in total errors: "
+            f"  {night.partition}, as known then: {off.size} points of all constant sources about the truth, in total errors: "
             f"mean {off.mean():+.2f}, sd {off.std():.2f}"
         )
 
 
 def pulls_about_truth(product: Path, at_hz: float, injected: list[dict[str, Any]]) -> np.ndarray:
-    """(measured - true) / total error of every usable point of every constant source in a product of light curves."""
+    """(measured - true) / total error of every usable point of every constant source in a night's light curves."""
     import pandas as pd
     from astropy import units as u
     from astropy.coordinates import SkyCoord

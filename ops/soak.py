@@ -322,7 +322,7 @@ def lost_files(archive: Archive, settings: Settings) -> Iterator[str]:
 
 def duplicate_rows(archive: Archive) -> Iterator[str]:
     """Fluxes that are there twice."""
-    for asset, key in (("source_measurements", "source_id, epoch, kind"), ("light_curves", "product_id, source_id, epoch")):
+    for asset, key in (("source_measurements", "source_id, epoch, kind"), ("light_curves", "source_id, epoch")):
         if archive.products(asset):
             twice = tables.query(archive, asset, f"SELECT {key}, count(*) AS n FROM rows GROUP BY {key} HAVING count(*) > 1")
             if len(twice):

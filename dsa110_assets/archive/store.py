@@ -160,6 +160,12 @@ class Archive:
         wanted = sa.select(products.c.settings).where(*_wanted(asset, since, until, "current"))
         return self.index.read(lambda c: [rows.decode(text) for text in c.scalars(wanted)])
 
+    def digests(self, asset: str, until: datetime | str | None = None) -> dict[str, str]:
+        """The digests of the current products of an asset that nothing holds, by partition, also of those retention has taken."""
+        wanted = (*_wanted(asset, None, until, "current", removed=True), products.c.held.is_(None))
+        query = sa.select(products.c.partition_key, products.c.digest).where(*wanted)
+        return self.index.read(lambda c: {row.partition_key: row.digest for row in c.execute(query)})
+
     def newest(self, asset: str, number: int = 1) -> list[Product]:
         """The current products of an asset's last partitions, last first; what came before is not read."""
         there = sa.select(products.c.id).where(*_wanted(asset, None, None, "current"))

@@ -1,6 +1,6 @@
 """Tables of measurements: which sources are known by an hour, and what measurements say about themselves."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,10 @@ if TYPE_CHECKING:
 
     from dsa110_assets.archive.product import Product
     from dsa110_assets.mosaics.coadd import TileInput
+    from dsa110_assets.photometry.options import EnsembleOptions
+    from dsa110_assets.photometry.past import Past
 
-MEASUREMENTS, LIGHT_CURVES, VARIABILITY = (
-    "source_measurements.parquet",
-    "light_curves.parquet",
-    "variability.parquet",
-)
+MEASUREMENTS, VARIABILITY = "source_measurements.parquet", "variability.parquet"
 TILES = "tiles.parquet"
 """An hour's tiles and what was said of them; bit k of a measurement's `tiles` is its row k."""
 POINTS = "points.parquet"
@@ -241,21 +239,17 @@ def negative_detections(mosaic: Path, noise: Path, options: Any) -> "NDArray[np.
     return np.asarray(blind.find_sources(-image, sigma, header, options)["snr"], np.float64)
 
 
-def written(parts: "Iterable[pd.DataFrame]", path: Path) -> "Iterator[pd.DataFrame]":
-    """The same tables, each a row group of a new Parquet file once it is asked for; the file is whole after the last."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def past_of(earlier: "Sequence[Product]", options: "EnsembleOptions") -> "tuple[Past, pd.DataFrame | None]":
+    """What the night before left for the next, and the source_id and mjd of its rows; without such a night nothing."""
+    import pandas as pd
 
-    writer = None
-    try:
-        for rows in parts:
-            table = pa.Table.from_pandas(rows, preserve_index=False)
-            writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-            yield rows
-    finally:
-        if writer is not None:
-            writer.close()
+    from dsa110_assets.photometry import nightrows
+    from dsa110_assets.photometry.past import Past
+
+    if not earlier:
+        return Past.nothing(options), None
+    folder = earlier[-1].path
+    return Past.read(folder), pd.read_parquet(folder / nightrows.FILE, columns=["source_id", "mjd"])
 
 
 def false_alarm_figures(rate: float, n_tested: int, max_false_discovery_rate: float, trials: int = 5) -> dict[str, Any]:

@@ -17,4 +17,4 @@ NIGHTS = dg.TimeWindowPartitionsDefinition(start=START, cron_schedule="0 0 * * *
 """UTC days; the running one exists already, or tonight's calibration would have no partition to go to."""
 
 THIS_NIGHT_AND_BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1)
-"""A night's light curves hold the earlier nights too; the graph shows the previous one, provenance all."""
+"""A night's light curves are made from those of the latest night before it, which follow from its measurements."""

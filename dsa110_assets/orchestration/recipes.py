@@ -53,6 +53,11 @@ def all_usable(
     return [p for p in archive.products(asset, since, until, removed=removed) if not p.metadata.get(HELD)]
 
 
+def nights_until(archive: "Archive", night: str) -> "list[Product]":
+    """The light curves of all nights until this one whose data are there, in order of time: together the sources' light curves."""
+    return all_usable(archive, "light_curves", None, night, removed=False)
+
+
 def told_without(asset: str, partition: str | None, gone: "Sequence[Product]") -> str:
     """The sentence about what cannot be made for want of these products' data."""
     named = ", ".join(p.id for p in gone[:3]) + (" …" if len(gone) > 3 else "")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.archive.product import HELD
-from dsa110_assets.orchestration import checks, measuring, publishing, rules, spec
+from dsa110_assets.orchestration import checks, measuring, publishing, recipes, rules, spec
 from dsa110_assets.orchestration.instance import events
 from dsa110_assets.telescope import timegrid
 
@@ -71,7 +71,7 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
 
     products = {asset: archive.products(asset, night, night) for asset in spec.assets()}
     quarantined = [one for one in quarantine.quarantined(archive) if _of_night(one, night)]
-    candidates, drawn = _candidates(products)
+    candidates, drawn = _candidates(products, recipes.nights_until(archive, night))
     judged = [
         (p, verdict) for found in products.values() for p in found for verdict in rules.from_metadata(p.asset, p.metadata)
         if rules.VERDICTS in p.metadata
@@ -157,18 +157,20 @@ def _pictures(products: "Sequence[Product]") -> list[dict[str, str]]:
     ]
 
 
-def _candidates(products: "Mapping[str, list[Product]]") -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """The candidates, most significant first, and drawings of the first few light curves."""
-    if not products["variability"] or not products["light_curves"]:
+def _candidates(products: "Mapping[str, list[Product]]", nights: "Sequence[Product]") -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The candidates, most significant first, and drawings of the first few light curves over all nights."""
+    if not products["variability"] or not nights:
         return [], []
     import pandas as pd
+
+    from dsa110_assets.archive.light_curves import Nights
 
     table = pd.read_parquet(products["variability"][0].path / measuring.VARIABILITY)
     chosen = table[table["kind"] != ""].sort_values("q_value")
     if chosen.empty:
         return [], []
     named = list(chosen["source_id"].head(CURVES))
-    curves = pd.read_parquet(products["light_curves"][0].path / measuring.LIGHT_CURVES, filters=[("source_id", "in", named)])
+    curves = Nights.of([product.path for product in nights]).of_sources(named)
     rows = [
         {name: _shown(value) for name, value in row.items()}
         for row in chosen[["source_id", "kind", "ra_deg", "dec_deg", "n_epochs", "mean_flux_jy", "eta", "v", "q_value"]].to_dict("records")

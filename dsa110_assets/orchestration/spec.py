@@ -71,14 +71,16 @@ class Asset:
     """Inputs of which it is always made: until it is, retention keeps them."""
     reads_through: str | None = None
     """The input whose own inputs it reads, too."""
+    also_reads: "Callable[[Archive, Ingredients], list[Product]] | None" = None
+    """What it reads beside its inputs, if it is not found through one of them."""
     reads_raw_files: bool = False
     """It reads the raw files that its manifest names."""
     has_a_past: bool = False
-    """It is made from all nights before it: whoever followed it back would read the whole archive."""
+    """It leads back through all nights before it: whoever followed it would read the whole archive."""
     nights_before: bool = False
     """Its inputs' earlier nights are its inputs, too."""
     of_what_is_kept: bool = False
-    """Nothing that retention took is made again for it."""
+    """Nothing that retention took is made again for it: what cannot be made anew without it stays as it is."""
     nothing_made: str = "what there is cannot be used"
     """Why nothing is made although all inputs are there."""
     told: bool = True
@@ -215,9 +217,11 @@ def consumers(known: Mapping[str, Asset]) -> dict[str, tuple[str, ...]]:
 
 
 def read_through(archive: "Archive", asset: str, ingredients: Ingredients) -> "list[Product]":
-    """What making this asset reads beside its ingredients: the tiles of mosaics."""
-    through = [p for p in ingredients.products if p.asset == assets()[asset].reads_through]
-    return [archive.get(i) for i in sorted({i for product in through for i in product.inputs})]
+    """What making this asset reads beside its ingredients: the tiles of mosaics, the light curves of earlier nights."""
+    of = assets()[asset]
+    through = [p for p in ingredients.products if p.asset == of.reads_through]
+    found = [archive.get(i) for i in sorted({i for product in through for i in product.inputs})]
+    return found + (of.also_reads(archive, ingredients) if of.also_reads else [])
 
 
 def without_data(archive: "Archive", asset: str, ingredients: Ingredients) -> "list[Product]":

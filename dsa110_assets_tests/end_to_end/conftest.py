@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dsa110_assets.archive.light_curves import Nights
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration.process import ProcessReport, process
 from dsa110_assets.settings import Settings
@@ -80,7 +81,8 @@ def compared(survey: Survey) -> pd.DataFrame:
     Truth is scaled to the measurement's frequency by the source's own spectral index. Isolated: all other sources
     within three beams (200 arcsec) sum to less than 1 % of its flux.
     """
-    curves, sources = survey.table("light_curves"), survey.truth["sources"]
+    nights = Nights.of([product.path for product in survey.archive.products("light_curves")])
+    curves, sources = nights.of_sources(nights.names()), survey.truth["sources"]
     frequency_hz = float(survey.table("source_measurements")["frequency_hz"].iloc[0])
     ra = np.deg2rad([s["ra_deg"] for s in sources])
     dec = np.deg2rad([s["dec_deg"] for s in sources])

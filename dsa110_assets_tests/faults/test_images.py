@@ -19,11 +19,13 @@ from dsa110_assets.mosaics.coadd import Mosaic, TileInput, coadd
 from dsa110_assets.mosaics.overlap import overlap_agreement
 from dsa110_assets.mosaics.sky_tiles import write_sky_tiles
 from dsa110_assets.mosaics.write import write_mosaic
+from dsa110_assets.photometry import nightrows
 from dsa110_assets.photometry.association import associate
 from dsa110_assets.photometry.blind import find_sources
 from dsa110_assets.photometry.ensemble import normalise
 from dsa110_assets.photometry.measure import measure_mosaic, read_plane
 from dsa110_assets.photometry.options import EnsembleOptions, PhotometryOptions
+from dsa110_assets.photometry.past import Past
 from dsa110_assets.photometry.quality import Quality
 from dsa110_assets.photometry.transits import one_per_transit
 from dsa110_assets_tests.faults.figures import record_figure
@@ -244,9 +246,11 @@ def test_a_masked_row_stays_masked_for_the_analyst(whole: Path, tmp_path: Path) 
         for k, path in enumerate((whole / "mosaic.fits", holed))
     ]
     with Archive.create(tmp_path / "archive") as store:
-        (curves,) = normalise(lambda: [one_per_transit(pd.concat(epochs, ignore_index=True))], EnsembleOptions())
+        options = EnsembleOptions()
+        made = normalise(one_per_transit(pd.concat(epochs, ignore_index=True)), Past.nothing(options), options)
         with store.publish("light_curves", "2026-01-25", [], settings={}, code_version="1", run_id="r") as draft:
-            curves.to_parquet(draft.path / "light_curves.parquet")
+            nightrows.write(made.curves, draft.path)
+            made.past.write(draft.path)
         archive = AnalystArchive(store)
         near = archive.sources(ra=0.0, dec=16.0, radius=0.3)
         assert sorted(near["source_id"]) == sorted(TRUE_JY), "a cone over 0 h lost its other side"

@@ -21,6 +21,7 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.imaging.fits import write_image
 from dsa110_assets.imaging.preview import preview_png
 from dsa110_assets.telescope import timegrid
+from dsa110_assets_tests.photometry.nightly import stored
 
 NIGHTS = ("2026-01-25", "2026-01-26")
 OBSERVATIONS = ("T22:05", "T22:10")
@@ -55,13 +56,12 @@ def build(directory: Path) -> SmallArchive:
     with Archive.create(root) as archive:
         publisher = _Publisher(archive, made)
         catalogue = publisher.table("source_catalog", None, (), _catalogue())
-        measurements: list[Product] = []
+        past: tuple[Product, ...] = ()
         for night in NIGHTS:
             hour = _observations(publisher, inbox, night)
-            measured = publisher.table("source_measurements", night + HOUR, (hour, catalogue), _points([night]))
-            measurements.append(measured)
-            past = [key for key in NIGHTS if key <= night]
-            curves = publisher.table("light_curves", night, measurements, _points(past))
+            measured = publisher.table("source_measurements", night + HOUR, (hour, catalogue), _points(night))
+            curves = publisher.light_curves(night, (*past, measured), _points(night))
+            past = (curves,)
             publisher.table("variability", night, (curves,), _candidates())
             _report(publisher, night, curves)
         broken = inbox / "2026-01-26T23:00:00_sb00.hdf5"
@@ -90,6 +90,9 @@ class _Publisher:
             frame.to_parquet(draft.path / f"{asset}.parquet", index=False)
 
         return self.publish(asset, partition, inputs, write, n_rows=len(frame))
+
+    def light_curves(self, night: str, inputs: Any, frame: pd.DataFrame) -> Product:
+        return self.publish("light_curves", night, inputs, lambda draft: stored(frame, draft.path), n_rows=len(frame))
 
 
 def _observations(publisher: _Publisher, inbox: Path, night: str) -> Product:
@@ -192,22 +195,21 @@ def _catalogue() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _points(nights: list[str]) -> pd.DataFrame:
-    """Two points a night; the faint source is not detected in the second of each."""
+def _points(night: str) -> pd.DataFrame:
+    """Two points of each source; the faint source is not detected in the second."""
     rows = []
-    for night in nights:
-        for number, suffix in enumerate(OBSERVATIONS):
-            mjd = timegrid.datetime_to_mjd(timegrid.parse_key(night + suffix))
-            for name, (ra, dec, flux) in SOURCES.items():
-                detected = not (name == FAINT and number)
-                rows.append({
-                    "source_id": name, "ra_deg": ra, "dec_deg": dec, "epoch": night + suffix, "mjd": mjd,
-                    "flux_jy": flux if detected else 0.001, "flux_err_jy": RMS_JY, "raw_flux_jy": 1.02 * flux,
-                    "raw_flux_err_jy": RMS_JY, "rms_jy": RMS_JY,
-                    "limit_jy": np.nan if detected else 5 * RMS_JY,
-                    "detected": detected, "correction": 1.02, "correction_err": 0.001, "n_references": 12,
-                    "quality": 0, "mosaic_id": f"hour_mosaic-{night.replace('-', '')}T2200-v1",
-                })  # fmt: skip
+    for number, suffix in enumerate(OBSERVATIONS):
+        mjd = timegrid.datetime_to_mjd(timegrid.parse_key(night + suffix))
+        for name, (ra, dec, flux) in SOURCES.items():
+            detected = not (name == FAINT and number)
+            rows.append({
+                "source_id": name, "ra_deg": ra, "dec_deg": dec, "epoch": night + suffix, "mjd": mjd,
+                "flux_jy": flux if detected else 0.001, "flux_err_jy": RMS_JY, "raw_flux_jy": 1.02 * flux,
+                "raw_flux_err_jy": RMS_JY, "rms_jy": RMS_JY,
+                "limit_jy": np.nan if detected else 5 * RMS_JY,
+                "detected": detected, "correction": 1.02, "correction_err": 0.001, "n_references": 12,
+                "quality": 0, "mosaic_id": f"hour_mosaic-{night.replace('-', '')}T2200-v1",
+            })  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -17,6 +17,7 @@ from matplotlib.image import imread
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.photometry.ensemble import LIGHT_CURVE_COLUMNS
 from dsa110_assets.portal.app import create_app
+from dsa110_assets_tests.photometry.nightly import stored
 from dsa110_assets_tests.portal import small_archive as made
 from dsa110_assets_tests.portal.conftest import Get, ask
 
@@ -180,7 +181,7 @@ def test_a_name_that_holds_what_ends_a_path_leads_to_its_own_page(tmp_path: Path
     ]
     with Archive.create(tmp_path / "a") as store:
         with store.publish("light_curves", "2026-01-25", [], settings={}, code_version="1", run_id="x") as draft:
-            pd.DataFrame(rows).to_parquet(draft.path / "light_curves.parquet", index=False)
+            stored(pd.DataFrame(rows), draft.path)
         app = create_app(tmp_path / "a")
         for name in names:
             answer = ask(app, f"/sources?name={quote(name)}")

@@ -1,4 +1,4 @@
-"""Light curves in batches from disk give what one table in memory gives."""
+"""Light curves of many nights in batches from disk give what one table in memory gives."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
-from dsa110_assets.errors import BadDataError
+from dsa110_assets.archive.light_curves import Nights
 from dsa110_assets.photometry.association import NEW_PREFIX
 from dsa110_assets.variability import curves
 from dsa110_assets.variability.candidates import find_variables, search
 from dsa110_assets.variability.options import VariabilityOptions
+from dsa110_assets_tests.photometry.nightly import stored
 
 OPTIONS = VariabilityOptions()
 
@@ -42,38 +42,43 @@ def light_curves() -> pd.DataFrame:
             "catalogue_flux_jy": np.nan,
         }
     )
-    rows.loc[30, "flux_jy"] = np.nan
+    rows.loc[30, ["flux_jy", "flux_err_jy"]] = np.nan
     rows = rows[(source != 20) | (epoch > 12)]
     return rows.sort_values(["source_id", "mjd"]).reset_index(drop=True)
 
 
-@pytest.mark.parametrize("batch_rows", [7, 20, 21, 10_000])
+def by_night(rows: pd.DataFrame, folder: Path) -> Nights:
+    """The rows as products of one night each."""
+    places = []
+    for mjd, tonight in rows.groupby("mjd"):
+        places.append(folder / f"{mjd:.0f}")
+        places[-1].mkdir()
+        stored(tonight, places[-1])
+    return Nights.of(places)
+
+
+@pytest.mark.parametrize("batch_rows", [7, 130, 10_000])
 def test_batches_from_disk_find_what_one_table_finds(tmp_path: Path, batch_rows: int) -> None:
     """Also where batches are shorter than a source, end with one, or hold everything; exactly the same numbers."""
     rows = light_curves()
-    rows.to_parquet(tmp_path / "curves.parquet", row_group_size=33)
     shuffled = rows.sample(frac=1, random_state=1)
     expected = find_variables(shuffled, OPTIONS)
-    found = search(curves.OnDisk(tmp_path / "curves.parquet", batch_rows), OPTIONS)
+    on_disk = curves.OnDisk(by_night(rows, tmp_path), batch_rows)
+    blocks = list(on_disk.batches())
+    assert sum(block.starts[-1] for block in blocks) == len(rows)
+    assert max(block.starts[-1] for block in blocks) < batch_rows + 20, "more than whole sources ask for"
+    found = search(on_disk, OPTIONS)
     pd.testing.assert_frame_equal(found, expected)
     kinds = found.set_index("source_id")["kind"]
     assert kinds["NVSS_0007"] == "flare"
     assert kinds[f"{NEW_PREFIX}0520+1616"] == "transient"
 
 
-def test_a_source_torn_apart_is_refused(tmp_path: Path) -> None:
-    rows = light_curves()
-    pd.concat([rows[100:], rows[:100], rows[100:101]]).to_parquet(tmp_path / "curves.parquet")
-    with pytest.raises(BadDataError, match="not together"):
-        search(curves.OnDisk(tmp_path / "curves.parquet", 50), OPTIONS)
-
-
 def test_a_sample_holds_whole_sources(tmp_path: Path) -> None:
     rows = light_curves()
-    rows.to_parquet(tmp_path / "curves.parquet")
-    stored = curves.OnDisk(tmp_path / "curves.parquet", 50)
-    pd.testing.assert_frame_equal(curves.sample(stored, 10_000), rows)
-    some = curves.sample(stored, 200)
+    on_disk = curves.OnDisk(by_night(rows, tmp_path), 50)
+    pd.testing.assert_frame_equal(curves.sample(on_disk, 10_000), rows)
+    some = curves.sample(on_disk, 200)
     assert 100 <= len(some) <= 200
     whole = rows.groupby("source_id").size()
     assert (some.groupby("source_id").size() == whole[some["source_id"].unique()]).all()
@@ -81,7 +86,6 @@ def test_a_sample_holds_whole_sources(tmp_path: Path) -> None:
 
 def test_candidates_of_many_epochs_are_not_read_again(tmp_path: Path) -> None:
     """Their kind is known from the first pass; the new source's and its neighbours' rows are asked for, and no others'."""
-    light_curves().to_parquet(tmp_path / "curves.parquet")
     asked: list[set[str]] = []
 
     class Watched(curves.OnDisk):
@@ -89,19 +93,7 @@ def test_candidates_of_many_epochs_are_not_read_again(tmp_path: Path) -> None:
             asked.append(set(sources))
             return super().of(sources)
 
-    kinds = search(Watched(tmp_path / "curves.parquet"), OPTIONS).set_index("source_id")["kind"]
+    kinds = search(Watched(by_night(light_curves(), tmp_path)), OPTIONS).set_index("source_id")["kind"]
     assert (kinds["NVSS_0007"], kinds["NVSS_0011"]) == ("flare", "ese")
     new = f"{NEW_PREFIX}0520+1616"
     assert asked == [{new, *(f"NVSS_{k:04d}" for k in (18, 19, 21, 22))}, {new}]
-
-
-def test_a_few_batches_are_in_memory_and_not_the_file(tmp_path: Path) -> None:
-    """Arrow holds less than a quarter of the rows' bytes at any time, of forty batches."""
-    n_sources, n_epochs = 400, 500
-    values = np.random.default_rng(1).standard_normal((len(curves.ROW_COLUMNS), n_sources * n_epochs))
-    names = np.repeat([f"S{k:03d}" for k in range(n_sources)], n_epochs)
-    rows = pd.DataFrame({"source_id": names, **dict(zip(curves.ROW_COLUMNS, values, strict=True))})
-    rows.to_parquet(tmp_path / "curves.parquet", row_group_size=10 * n_epochs)
-    before = pa.total_allocated_bytes()
-    held = [pa.total_allocated_bytes() - before for _ in curves.OnDisk(tmp_path / "curves.parquet", 10 * n_epochs).batches()]
-    assert max(held) < values.nbytes / 4

@@ -1,4 +1,6 @@
-"""From measurements to candidates over many nights, on constant skies in which something goes wrong, and changing ones."""
+"""From measurements to candidates over many nights, normalised one after another, on constant skies in which something goes wrong,
+and changing ones.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,9 @@ import pandas as pd
 import pytest
 from scipy.stats import kstest
 
-from dsa110_assets.photometry.ensemble import normalise
-from dsa110_assets.photometry.options import EnsembleOptions
 from dsa110_assets.variability.candidates import find_variables
 from dsa110_assets.variability.options import VariabilityOptions
+from dsa110_assets_tests.photometry.nightly import light_curves_of
 
 RMS, SOURCES = 0.004, 100
 Flux = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -73,9 +74,7 @@ def candidates(seed: int, faults: list[Fault], change: dict[tuple[int, int], flo
     for number, fault in enumerate(faults):
         true = flux * np.array([(change or {}).get((k, number), 1.0) for k in range(SOURCES)])
         nights.append(night(rng, true, number, fault).assign(catalogue_flux_jy=flux))
-    rows = pd.concat(nights).sort_values(["source_id", "mjd"], kind="stable").reset_index(drop=True)
-    (curves,) = normalise(lambda: [rows], EnsembleOptions())
-    return find_variables(curves, VariabilityOptions())
+    return find_variables(light_curves_of(pd.concat(nights, ignore_index=True)), VariabilityOptions())
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -87,6 +86,7 @@ def test_one_bad_night_of_five_invents_nothing(fault: Fault) -> None:
     assert sum(int((table["kind"] != "").sum()) for table in found) <= 1
 
 
+@pytest.mark.slow
 def test_ten_faults_in_thirty_nights_invent_nothing() -> None:
     """A random fault every third night, none of them marked: with Benjamini-Hochberg at 1 % a sky of constant sources has any
     candidate once in 100; ten skies."""
@@ -112,6 +112,7 @@ def test_flare_dip_and_trend_are_found_beside_a_bad_night() -> None:
     assert (table["kind"] != "").sum() == 3
 
 
+@pytest.mark.slow
 def test_p_values_of_constant_sources_stay_uniform() -> None:
     """40 skies of 10 healthy nights, 4000 values: uniform by Kolmogorov and Smirnov to 0.05.
 

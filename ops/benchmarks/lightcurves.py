@@ -1,7 +1,8 @@
-"""Light curves and metrics of 100,000 sources x 1,000 epochs from Parquet, beside DuckDB's own aggregates.
+"""Light curves and metrics of 100,000 sources x 1,000 nights, a Parquet file a night, beside DuckDB's own aggregates.
 
-Ours: every metric, p-value and candidate of the variability asset, read in batches of whole sources, so that memory does not
+Ours: every metric, p-value and candidate of the variability asset, read in parts of whole sources, so that memory does not
 grow with the history. DuckDB: eta and V by SQL, which is less: no largest pair, no leave-one-out deviation, no p-values.
+And the light curve of one source, as an analyst asks for it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ VARIABLE = 1000
 
 
 def rows(data: Data, repeats: int) -> list[Row]:
-    full = str(derived.once(data.scratch / "light-curves-1000", make, sources=SOURCES, epochs=EPOCHS))
-    short = str(derived.once(data.scratch / "light-curves-100", make, sources=SOURCES, epochs=EPOCHS // 10))
+    full = str(derived.once(data.scratch / "nights-1000", make, sources=SOURCES, epochs=EPOCHS))
+    short = str(derived.once(data.scratch / "nights-100", make, sources=SOURCES, epochs=EPOCHS // 10))
     stage = f"light curves and metrics, {SOURCES:,} sources x {EPOCHS:,} epochs"
     return [
         *compare(
@@ -37,46 +38,59 @@ def rows(data: Data, repeats: int) -> list[Row]:
             repeats,
         ),
         *compare([Contender("a tenth of those epochs", "dsa110_assets", search, {"folder": short}, "for its memory beside that of all")]),
+        *compare(
+            [Contender("light curve of one source", "dsa110_assets", one_source, {"folder": full}, "of those; whole process")], repeats
+        ),
     ]
 
 
 def make(sources: int, epochs: int, out: str) -> dict[str, Any]:
-    """Sorted light curves in row groups of whole sources, as the light_curves asset writes them."""
+    """A night's folder for each epoch, as the light_curves asset leaves it."""
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pandas as pd
 
-    Path(out).mkdir(parents=True)
+    from dsa110_assets.photometry import nightrows
+    from dsa110_assets.photometry.ensemble import LIGHT_CURVE_COLUMNS
+    from dsa110_assets.photometry.options import EnsembleOptions
+    from dsa110_assets.photometry.past import Past
+
     rng = np.random.default_rng(1)
-    chunk = 1000
-    writer = None
-    for first in range(0, sources, chunk):
-        number = np.arange(first, first + chunk)
-        level = 0.02 * rng.pareto(1.2, chunk) + 0.02
-        error = np.repeat(np.hypot(0.003, 0.02 * level), epochs)
-        flux = np.repeat(level, epochs) + error * rng.standard_normal(chunk * epochs)
-        for k in np.flatnonzero(number % VARIABLE == 0):
-            flux[k * epochs + epochs // 2] += max(level[k], 20 * error[k * epochs])
-        names = pa.DictionaryArray.from_arrays(np.repeat(np.arange(chunk, dtype=np.int32), epochs), [f"NVSS_{n:06d}" for n in number])
-        columns = {
-            "source_id": names, "ra_deg": np.repeat((number * 0.0036) % 360, epochs), "dec_deg": np.full(chunk * epochs, 16.27),
-            "mjd": np.tile(61000 + 0.99727 * np.arange(epochs), chunk), "flux_jy": flux, "flux_err_jy": error, "rms_jy": error,
-            "detected": flux > 5 * error, "quality": np.zeros(chunk * epochs, np.int64), "catalogue_flux_jy": np.repeat(level, epochs),
-        }  # fmt: skip
-        table = pa.table(columns)
-        writer = writer or pq.ParquetWriter(f"{out}/light_curves.parquet", table.schema)
-        writer.write_table(table, row_group_size=chunk * epochs)
-    if writer:
-        writer.close()
+    number = np.arange(sources)
+    level = 0.02 * rng.pareto(1.2, sources) + 0.02
+    error = np.hypot(0.003, 0.02 * level)
+    hour = pd.Series([f"{h:02d}" for h in range(24)])[number * 24 // sources].to_numpy()
+    fixed = {
+        "source_id": [f"NVSS J{n:06d}+161612" for n in number], "ra_deg": (number * 0.0036) % 360, "dec_deg": 16.27,
+        "catalogue_flux_jy": level, "rms_jy": error, "raw_flux_err_jy": error, "flux_err_jy": error, "absolute_err_jy": error,
+        "correction": 1.0, "correction_err": 0.0, "n_references": 50, "quality": 0, "noise_scale": 1.0, "spectral_index": np.nan,
+        "spectral_index_err": np.nan,
+    }  # fmt: skip
+    table = pd.DataFrame(fixed)
+    unit = Past.nothing(EnsembleOptions(prior_fraction=0.0))
+    for epoch in range(epochs):
+        flux = level + error * rng.standard_normal(sources)
+        if epoch == epochs // 2:
+            flux += np.where(number % VARIABLE == 0, np.maximum(level, 20 * error), 0.0)
+        day = f"{pd.Timestamp('2026-01-01') + pd.Timedelta(days=epoch):%Y-%m-%d}"
+        keys = pd.Series(hour).radd(f"{day}T") + ":00"
+        night = table.assign(
+            epoch=keys, mosaic_id="hour_mosaic-" + keys.str.replace("[-:]", "", regex=True) + "-v1", mjd=61041 + epoch + number / sources,
+            flux_jy=flux, raw_flux_jy=flux, detected=flux > 5 * error, limit_jy=np.where(flux > 5 * error, np.nan, 5 * error),
+        )  # fmt: skip
+        folder = Path(out) / f"{epoch:04d}"
+        folder.mkdir(parents=True)
+        nightrows.write(night[list(LIGHT_CURVE_COLUMNS)], folder)
+        unit.write(folder)
     return {}
 
 
 def search(folder: str) -> dict[str, Any]:
+    from dsa110_assets.archive.light_curves import Nights
     from dsa110_assets.variability import candidates, curves
     from dsa110_assets.variability.options import VariabilityOptions
 
-    found = candidates.search(curves.OnDisk(Path(folder) / "light_curves.parquet"), VariabilityOptions())
-    planted = found["source_id"].str[5:].astype(int) % VARIABLE == 0
+    found = candidates.search(curves.OnDisk(Nights.of(sorted(Path(folder).glob("[0-9]*")))), VariabilityOptions())
+    planted = found["source_id"].str[6:12].astype(int) % VARIABLE == 0
     called = found["kind"] != ""
     return {
         "planted": int(planted.sum()), "found": int((planted & called).sum()), "false": int((called & ~planted).sum()),
@@ -84,16 +98,27 @@ def search(folder: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def one_source(folder: str) -> dict[str, Any]:
+    import time
+
+    from dsa110_assets.archive.light_curves import Nights
+
+    nights = Nights.of(sorted(Path(folder).glob("[0-9]*")))
+    began = time.perf_counter()
+    curve = nights.of_sources(["NVSS J050000+161612"])
+    return {"points": len(curve), "seconds without imports": time.perf_counter() - began, "mean": float(curve["flux_jy"].mean())}
+
+
 def aggregates(folder: str) -> dict[str, Any]:
     import duckdb
 
     sql = f"""
         SELECT count(*) n, avg(eta) FROM (
-            SELECT source_id, stddev_samp(flux_jy) / avg(flux_jy) v,
+            SELECT source_key, stddev_samp(flux_jy) / avg(flux_jy) v,
                 (sum(flux_jy * flux_jy / flux_err_jy ** 2) - sum(flux_jy / flux_err_jy ** 2) ** 2 / sum(1 / flux_err_jy ** 2))
                     / (count(*) - 1) eta
-            FROM read_parquet('{folder}/*.parquet') WHERE isfinite(flux_jy) AND flux_err_jy > 0 AND quality & 25 = 0
-            GROUP BY source_id)
+            FROM read_parquet('{folder}/*/light_curves.parquet') WHERE isfinite(flux_jy) AND flux_err_jy > 0 AND quality & 25 = 0
+            GROUP BY source_key)
     """
     ((count, eta),) = duckdb.sql(sql).fetchall()
     return {"sources": float(count), "mean eta": float(eta)}

@@ -1,11 +1,11 @@
 """Sources: measured on every hour's mosaic, followed over the nights, searched for change."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import xxhash
 
 from dsa110_assets.orchestration import automation, coadding, judges, measuring, publishing, recipes
 from dsa110_assets.orchestration.resources import Platform
@@ -14,6 +14,7 @@ from dsa110_assets.orchestration.spec import Asset
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.publish import Draft
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
@@ -96,14 +97,29 @@ def source_measurements(context: dg.AssetExecutionContext, platform: Platform) -
     return publishing.produce(context, platform, make)
 
 
-def _measurements_until(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
-    """The night's measurements and all earlier ones that are kept: a light curve needs its past."""
-    found = recipes.all_usable(archive, "source_measurements", None, night, removed=False)
-    return recipes.Ingredients(tuple(found)) if any(p.partition.startswith(night) for p in found if p.partition) else None
+def _night_and_past(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
+    """The night's measurements, and the light curves of the latest night before it that has any: they hold what is needed of the
+    past. Measurements whose data retention took count too: without them the night would not be made anew, but lose hours.
+    """
+    hours = recipes.all_usable(archive, "source_measurements", night, night)
+    return recipes.Ingredients((*_night_before(archive, night), *hours)) if hours else None
+
+
+def _night_before(archive: "Archive", night: str) -> "list[Product]":
+    """The usable light curves of the latest night before this one; [] if there are none."""
+    until = night
+    while True:
+        day = f"{timegrid.parse_key(until) - timegrid.NIGHT:%Y-%m-%d}"
+        found = archive.nights(1, "light_curves", day)
+        if not found:
+            return []
+        if (product := recipes.usable(archive, "light_curves", found[0])) is not None:
+            return [product]
+        until = found[0]
 
 
 @Asset(
-    "light_curves", grain="night", kinds={"parquet"}, code_version="3", inputs=("source_measurements",), finder=_measurements_until,
+    "light_curves", grain="night", kinds={"parquet"}, code_version="4", inputs=("source_measurements",), finder=_night_and_past,
     nights_before=True, has_a_past=True, of_what_is_kept=True, shaping=("ensemble",),
     automation=automation.NIGHT, uses_up=("source_measurements",),
     figures=("n_sources", "n_epochs", "n_references_min", "residual_rms", "correction_max_percent"),
@@ -117,29 +133,52 @@ def _measurements_until(archive: "Archive", settings: "Settings", night: str) ->
     ),
 )  # fmt: skip
 def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
-    """Every source's fluxes of this night and all before it, on one scale kept by steady sources."""
+    """Every source's fluxes of this night, on the scale that steady sources keep from night to night."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.photometry import ensemble, history
+        from dsa110_assets.photometry import ensemble, nightrows
 
         stages, options = publishing.Stages(), platform.settings.ensemble
-        files = [product.path / measuring.MEASUREMENTS for product in found.all("source_measurements")]
-        with TemporaryDirectory(dir=draft.path) as scratch:
-            with stages("sort"):
-                sorted_ = history.gather(files, Path(scratch), options.merge_arcsec)
-            with stages("normalise"):
-                curves = ensemble.normalise(sorted_.parts, options)
-                figures = ensemble.ensemble_figures(measuring.written(curves, draft.path / measuring.LIGHT_CURVES))
+        hours = found.all("source_measurements")
+        past, given = measuring.past_of(found.all("light_curves"), options)
+        with stages("sort"):
+            files = [product.path / measuring.MEASUREMENTS for product in hours]
+            rows, names = nightrows.measured(files, context.partition_key, past.names, given, options.merge_arcsec)
+        with stages("normalise"):
+            night = ensemble.normalise(rows, replace(past, names=names), options)
+        nightrows.write(night.curves, draft.path)
+        night.past.write(draft.path)
+        figures = dict(night.figures)
         note = "" if figures["n_comparable_epochs"] else "first epoch: nothing to normalise against"
-        figures["frequency_hz"] = measuring.common_frequency_hz(found.all("source_measurements"))
+        figures["frequency_hz"] = measuring.common_frequency_hz(hours)
         return {"n_hours": len(files), **figures, "n_rows": int(figures["n_rows"]), "ensemble_note": note, **stages.seconds}
 
     return publishing.produce(context, platform, make)
 
 
+def _curves_until(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
+    """The night's light curves, and which nights are searched with them: their number and a digest of what they hold.
+
+    Not each as an input: a thousand nights would have half a million of those. What a night's light curves were made from leads
+    back through all earlier ones.
+    """
+    product = recipes.usable(archive, "light_curves", night)
+    if product is None:
+        return None
+    digests = archive.digests("light_curves", night)
+    told = xxhash.xxh3_128_hexdigest("\n".join(f"{key} {digest}" for key, digest in sorted(digests.items())).encode())
+    return recipes.Ingredients((product,), {"nights_searched": {"number": len(digests), "digest": told}})
+
+
+def _nights_before(archive: "Archive", found: recipes.Ingredients) -> "list[Product]":
+    """The light curves of earlier nights that are searched with those of a night."""
+    night = found.only("light_curves")
+    return [product for product in recipes.nights_until(archive, night.partition or "") if product.id != night.id]
+
+
 @Asset(
-    "variability", grain="night", kinds={"parquet"}, code_version="3", inputs=("light_curves",), has_a_past=True,
-    shaping=("variability",), automation=automation.FOLLOWING, uses_up=("light_curves",),
+    "variability", grain="night", kinds={"parquet"}, code_version="4", inputs=("light_curves",), finder=_curves_until,
+    also_reads=_nights_before, has_a_past=True, shaping=("variability",), automation=automation.FOLLOWING, uses_up=("light_curves",),
     figures=("n_tested", "n_candidates", "n_flare", "n_ese", "n_transient", "false_alarm_rate"),
     rules=(
         SAME_SETTINGS,
@@ -149,13 +188,15 @@ def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
     ),
 )  # fmt: skip
 def variability(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
-    """Metrics of every light curve, and candidates with their false-discovery rate at the actual number of epochs."""
+    """Metrics of every light curve until this night, and candidates with their false-discovery rate at that number of epochs."""
 
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
+        from dsa110_assets.archive.light_curves import Nights
         from dsa110_assets.variability import candidates, curves, injection
 
         stages, options = publishing.Stages(), platform.settings.variability
-        light_curves = curves.OnDisk(found.only("light_curves").path / measuring.LIGHT_CURVES)
+        nights = recipes.nights_until(platform.archive, context.partition_key)
+        light_curves = curves.OnDisk(Nights.of([product.path for product in nights]))
         with stages("search"):
             table = candidates.search(light_curves, options)
         table.to_parquet(draft.path / measuring.VARIABILITY)
@@ -166,6 +207,7 @@ def variability(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         injected = min(tested, int((trial["source_id"].value_counts() >= 2).sum()))
         kinds = table.loc[table["kind"] != "", "kind"]
         return {
+            "n_nights": len(nights),
             "n_sources": len(table),
             "n_tested": tested,
             "n_candidates": len(kinds),

@@ -1,0 +1,117 @@
+"""The one reader of light curves: the nights' files as one table, a source at a time or all in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dsa110_assets.photometry.nighterrors import MADE_OF, NightErrors, require
+from dsa110_assets.photometry.nightrows import FILE, source_keys
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+_TOLD = ("flux_err_jy", "absolute_err_jy")
+"""Columns that the last night's model of errors says anew."""
+
+
+@dataclass(frozen=True)
+class Nights:
+    """The light curves of many nights, one file each, with the errors that the last of them knew."""
+
+    files: tuple[Path, ...]
+    errors: NightErrors
+
+    @classmethod
+    def of(cls, folders: Sequence[Path]) -> Nights:
+        """Of the products of one night or more, in order of time. Raises NotFoundError for those of an earlier version."""
+        for folder in folders:
+            require(folder)
+        return cls(tuple(folder / FILE for folder in folders), NightErrors.read(folders[-1]))
+
+    def by_source(self, sql: str) -> pd.DataFrame:
+        """What the aggregates `sql` say of each source's rows, with source_id before them, by which it is sorted."""
+        with self._opened() as connection:
+            found = connection.execute(f"SELECT source_key, {sql} FROM rows GROUP BY source_key ORDER BY source_key").df()
+        keys = found.pop("source_key").to_numpy(np.int64)
+        found.insert(0, "source_id", self._names(keys))
+        return found.sort_values("source_id", ignore_index=True)
+
+    def names(self) -> list[str]:
+        """Every source id, sorted."""
+        return [str(name) for name in self.by_source("count(*)")["source_id"]]
+
+    def of_sources(self, sources: Collection[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """All rows of these sources by source_id and mjd, of all columns or of these; errors by the last night's model."""
+        wanted = sorted(sources)
+        keys = [int(key) for key in source_keys(wanted)]
+        where, values = ("source_key = ?", keys) if len(keys) == 1 else ("source_key IN (SELECT unnest(?))", [keys])
+        read = "*" if columns is None else ", ".join(dict.fromkeys(["source_id", "epoch", "mjd", *MADE_OF, *columns]))
+        with self._opened() as connection:
+            named = f"SELECT {read} FROM rows WHERE {where} AND source_id IN (SELECT unnest(?)) ORDER BY source_id, mjd"
+            found = connection.execute(named, [*values, wanted]).df()
+        found = self.errors.told_to(found.astype({"source_id": str}))
+        return found.drop(columns="source_key") if columns is None else found[list(columns)]
+
+    def parts(self, columns: Sequence[str], rows: int) -> Iterator[tuple[NDArray[np.object_], IntArray, dict[str, FloatArray]]]:
+        """All rows, whole sources at a time, of up to about `rows` rows together: the sources' names, where each begins (and the
+        last ends), and these columns as float64, in order of time; flux_err_jy by the last night's model.
+        """
+        with self._opened() as connection:
+            counts = connection.execute("SELECT source_key, count(*) AS n FROM rows GROUP BY source_key ORDER BY source_key").fetchnumpy()
+            keys, number = (np.asarray(counts[name], np.int64) for name in ("source_key", "n"))
+            names = self._names(keys)
+            part = (np.cumsum(number) - number) // rows
+            for k in np.unique(part):
+                own = part == k
+                found = self._between(connection, int(keys[own][0]), int(keys[own][-1]), columns)
+                yield names[own], np.concatenate([[0], np.cumsum(number[own])]), found
+
+    def _between(self, connection: duckdb.DuckDBPyConnection, first: int, last: int, columns: Sequence[str]) -> dict[str, FloatArray]:
+        wanted = dict.fromkeys(["source_key", "mjd", *MADE_OF, *(name for name in columns if name not in _TOLD)])
+        read, join = ", ".join(wanted), ""
+        if len(self.errors.noisy):
+            read += ", coalesce(scale, 1.0) AS scale, coalesce(fraction, 0.0) AS fraction"
+            join = "LEFT JOIN noisy USING (epoch)"
+        sql = f"SELECT {read} FROM rows {join} WHERE source_key BETWEEN ? AND ?"
+        found = connection.execute(sql, [first, last]).fetchnumpy()
+        key = np.asarray(found.pop("source_key"))
+        order = np.argsort(key, kind="stable")  # nights come one after another: of each source in order of time
+        if np.any((np.diff(key[order]) == 0) & (np.diff(np.asarray(found["mjd"])[order]) < 0)):
+            order = np.lexsort((np.asarray(found["mjd"]), key))
+        values = {name: np.asarray(found.pop(name), np.float64)[order] for name in list(found)}
+        error = self.errors.of(values, values.get("scale", np.ones(1)), values.get("fraction", np.zeros(1)))
+        return {name: error if name == "flux_err_jy" else values[name] for name in columns}
+
+    def _names(self, keys: IntArray) -> NDArray[np.object_]:
+        """The names (n,) of these sorted keys, from the last nights' files that have them."""
+        names = np.full(keys.size, None, object)
+        for file in reversed(self.files):
+            if all(name is not None for name in names):
+                break
+            table = pq.read_table(file, columns=["source_key", "source_id"])
+            own = table["source_key"].to_numpy()
+            place = np.minimum(np.searchsorted(keys, own), keys.size - 1)
+            names[place] = table["source_id"].to_numpy()
+        return names
+
+    @contextmanager
+    def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the views `rows` and `noisy`."""
+        noisy: Any = self.errors.noisy.rename_axis("epoch").reset_index()
+        with duckdb.connect(":memory:") as connection:
+            connection.execute("SET threads = 2; SET parquet_metadata_cache = true; SET memory_limit = '2GB'")
+            connection.read_parquet([str(file) for file in self.files], hive_partitioning=False).create_view("rows")
+            connection.execute("CREATE TABLE noisy (epoch VARCHAR, scale DOUBLE, fraction DOUBLE)")
+            if len(noisy):
+                told = [list(row) for row in noisy[["epoch", "scale", "fraction"]].itertuples(index=False)]
+                connection.executemany("INSERT INTO noisy VALUES (?, ?, ?)", told)
+            yield connection
