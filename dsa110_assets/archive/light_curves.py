@@ -53,11 +53,12 @@ class Nights:
         """All rows of these sources by source_id and mjd, of all columns or of these; errors by the last night's model."""
         wanted = sorted(sources)
         keys = [int(key) for key in source_keys(wanted)]
-        where, values = ("source_key = ?", keys) if len(keys) == 1 else ("source_key IN (SELECT unnest(?))", [keys])
+        where, values = "source_key IN (SELECT unnest(?)) AND source_id IN (SELECT unnest(?))", [keys, wanted]
+        if len(wanted) == 1:  # said so, only the row groups that may have it are read
+            where, values = "source_key = ? AND source_id = ?", [*keys, *wanted]
         read = "*" if columns is None else ", ".join(dict.fromkeys(["source_id", "epoch", "mjd", *MADE_OF, *columns]))
         with self._opened() as connection:
-            named = f"SELECT {read} FROM rows WHERE {where} AND source_id IN (SELECT unnest(?)) ORDER BY source_id, mjd"
-            found = connection.execute(named, [*values, wanted]).df()
+            found = connection.execute(f"SELECT {read} FROM rows WHERE {where} ORDER BY source_id, mjd", values).df()
         found = self.errors.told_to(found.astype({"source_id": str}))
         return found.drop(columns="source_key") if columns is None else found[list(columns)]
 
@@ -66,6 +67,7 @@ class Nights:
         last ends), and these columns as float64, in order of time; flux_err_jy by the last night's model.
         """
         with self._opened() as connection:
+            connection.execute("SET parquet_metadata_cache = true")
             counts = connection.execute("SELECT source_key, count(*) AS n FROM rows GROUP BY source_key ORDER BY source_key").fetchnumpy()
             keys, number = (np.asarray(counts[name], np.int64) for name in ("source_key", "n"))
             names = self._names(keys)
@@ -108,7 +110,7 @@ class Nights:
         """A connection with the views `rows` and `noisy`."""
         noisy: Any = self.errors.noisy.rename_axis("epoch").reset_index()
         with duckdb.connect(":memory:") as connection:
-            connection.execute("SET threads = 2; SET parquet_metadata_cache = true; SET memory_limit = '2GB'")
+            connection.execute("SET threads = 2; SET memory_limit = '2GB'")
             connection.read_parquet([str(file) for file in self.files], hive_partitioning=False).create_view("rows")
             connection.execute("CREATE TABLE noisy (epoch VARCHAR, scale DOUBLE, fraction DOUBLE)")
             if len(noisy):
