@@ -2,9 +2,9 @@
 
 A catalogue's fluxes are years old. A source of the field that has flared since pulls the gains: antennas cannot
 tell it from the calibrator, and 2 Jy too much beside 8.5 Jy move amplitudes by several per cent. So the transit is
-solved in rounds: solve with the model there is, fit the field's fluxes, and new sources' places and spectra, to the corrected
-data by linear least squares, look for sources the model lacks, and solve again with the corrected model. An error shrinks to
-a fifth per round.
+solved in rounds: solve with the model there is, fit the field's fluxes to the corrected data by linear least
+squares, look for sources the model lacks, and solve again with the corrected model. An error shrinks to a fifth per
+round.
 
 The field's sources together are a second standard: where all of them are wrong by one factor, or displaced alike, the
 calibrator is, and not they. A standard's flux stays; a listed or catalogued calibrator is given the field's. What antennas
@@ -40,11 +40,9 @@ Search = Callable[[Visibilities, float], SkyModel]
 
 MOST_SAMPLES = 1_500_000
 """Samples that fits are made on; more would know the fluxes no better than the gains need them."""
-LEAST_NEW = 4e-3
+LEAST_NEW = 1e-2
 """Sources the model lacks are looked for down to this part of the calibrator's apparent flux."""
 SAME_SOURCE_DEG = 60 / 3600
-_DYNAMIC_RANGE, _APART_DEG = 0.6, 0.1
-"""Of a residual: fainter peaks, or others so near, may be the highest one's sidelobes, which reach a third of it on the arms."""
 LEAST_LOSS = 1e-2
 """A calibrator is resolved if that takes as much of it on the longest baseline: less moves no gain by a hundredth."""
 LEAST_FACTOR, WORST_KNOWN = 1e-2, 0.02
@@ -108,10 +106,10 @@ def refine(vis: Visibilities, sky: SkyModel, known: SkyModel, options: SolveOpti
 
 
 def _searched(corrected: Visibilities, field: Field, parts: Parts, search: Search, known: SkyModel) -> Field:
-    """The field and the brightest sources found in what it leaves of corrected data."""
+    """The field and the brightest source found in what it leaves of corrected data."""
     residual = replace(corrected, data=corrected.data - parts.model(field)[..., None])
     anchor_jy = float((field.sky.flux_jy * _mean_beam(corrected, field.sky))[0])
-    return _with_new(corrected, field, new_sources(search(residual, LEAST_NEW * anchor_jy), field.sky), known)
+    return _with_brightest(corrected, field, search(residual, LEAST_NEW * anchor_jy), known)
 
 
 def _resized(field: Field, shape: Shape) -> Field | None:
@@ -157,41 +155,27 @@ def _calibrator_changed(vis: Visibilities, field: Field, found: Equations, look:
     return field.scaled(factor) if abs(factor - 1) > field_fit.departures(found, group)[1] else None
 
 
-def new_sources(found: SkyModel, sky: SkyModel) -> SkyModel:
-    """Of peaks found in a residual, brightest first, those that are sources which `sky` lacks.
+def _with_brightest(vis: Visibilities, field: Field, found: SkyModel, known: SkyModel) -> Field:
+    """The field and the brightest source found in its residual: from the catalogue where that has it, else as new.
 
-    None that may be a higher one's sidelobe, and none at all if the highest is at a source of `sky`: that is for the fit to put
-    right first.
+    Only the brightest: the others may be its sidelobes. At a source of the field it is for the fit to put right.
     """
-    high = found.select(found.flux_jy > _DYNAMIC_RANGE * found.flux_jy.max(initial=0.0))
-    if len(high) and _nearest(high.select([0]), sky)[1] < SAME_SOURCE_DEG:
-        return high.select(np.empty(0, np.intp))
-    kept: list[int] = []
-    for k in range(len(high)):
-        one = high.select([k])
-        if _nearest(one, sky)[1] > SAME_SOURCE_DEG and _nearest(one, high.select(np.array(kept, np.intp)))[1] > _APART_DEG:
-            kept.append(k)
-    return high.select(np.array(kept, np.intp))
-
-
-def _with_new(vis: Visibilities, field: Field, found: SkyModel, known: SkyModel) -> Field:
-    """The field and sources found in its residual: from the catalogue where that has them, else as new."""
-    for k in range(len(found)):
-        one = found.select([k])
-        index, away_deg = _nearest(one, known)
-        listed = away_deg < SAME_SOURCE_DEG / 2
-        added = known.select([index]) if listed else one
-        response = float(_mean_beam(vis, added)[0])
-        before = float(added.flux_jy[0]) if listed else 0.0
-        added = replace(added, flux_jy=one.flux_jy / response, log_coefficients=0 * added.log_coefficients)
-        field = Field(
-            sky_model.concat(field.sky, added),
-            np.append(field.fitted, True),
-            np.append(field.moves, not listed),
-            np.append(field.before_jy, before),
-            np.append(field.sigma_jy, 0.0),
-        )
-    return field
+    one = found.select([0]) if len(found) else found
+    if not len(one) or _nearest(one, field.sky)[1] < SAME_SOURCE_DEG:
+        return field
+    index, away_deg = _nearest(one, known)
+    listed = away_deg < SAME_SOURCE_DEG / 2
+    added = known.select([index]) if listed else one
+    response = float(_mean_beam(vis, added)[0])
+    before = float(added.flux_jy[0]) if listed else 0.0
+    added = replace(added, flux_jy=one.flux_jy / response, log_coefficients=0 * added.log_coefficients)
+    return Field(
+        sky_model.concat(field.sky, added),
+        np.append(field.fitted, True),
+        np.append(field.moves, not listed),
+        np.append(field.before_jy, before),
+        np.append(field.sigma_jy, 0.0),
+    )
 
 
 def _nearest(one: SkyModel, others: SkyModel) -> tuple[int, float]:

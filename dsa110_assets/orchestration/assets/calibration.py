@@ -54,7 +54,7 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
 
 
 @Asset(
-    "caltables", grain="night", kinds={"casacore", "numba"}, code_version="6",
+    "caltables", grain="night", kinds={"casacore", "numba"}, code_version="5",
     inputs=("measurement_set", "sky_model", "calibrator_catalog"), finder=_transit_sets,
     nothing_made="no calibrator transits in its measurement sets",
     shaping=("solve", "solve_engine"), automation=WHEN_NEW_OBSERVATIONS,
