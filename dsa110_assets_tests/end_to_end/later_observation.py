@@ -97,6 +97,7 @@ def seen(
     assert made.observed is not None
     figures = verdicts.figures(made.observed, verdicts.table(made.observed, made.frame, made.system_jy, {}))
     fixed = {"caltable_age_h": 0.1, "caltable_dec_offset_deg": 0.0, "n_antennas_without_tables": 0, "calibrator": "3C138"}
+    fixed |= {"n_receptors_interpolated": 0, "receptors_not_interpolated": [], "receptors_of_one_set": []}
     told = rules.judge("calibrated_ms", figures | fixed, Thresholds())
     image = tile.make_tile(measurement_set.mapped(place / "calibrated.ms"), ImagingOptions(field_deg=3.0), tables[1])
     ratios = fluxes(image, truth)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,5 +87,6 @@ def served(place: Path, inbox: Path, **settings: str) -> Iterator[CodeServer]:
                 yield server
     finally:
         for pid in (process.pid, *descendants(process.pid)):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended between being listed and now
+                os.kill(pid, signal.SIGKILL)
         process.wait()
