@@ -85,8 +85,9 @@ def _description(real: bool, n_chan: int) -> tuple[dict[str, Any], dict[str, Any
     single = "float" if real else "complex"
     for name, value_type in (_parameter(real), single), *((name, "float") for name in ("PARAMERR", "SNR", "WEIGHT")), ("FLAG", "boolean"):
         columns.append(ct.makearrcoldesc(name, 0, valuetype=value_type, shape=[n_chan, 2], options=5, datamanagergroup=_STORED))
+    row_bytes = 64 + 42 * n_chan  # 40 of scalars; per channel 2 x (8 + 3 x 4) of numbers and as many bits
     names = np.array([column["name"] for column in columns])
-    storage = {"NAME": _STORED, "TYPE": "StandardStMan", "COLUMNS": names, "SPEC": {"BUCKETSIZE": _ROWS * (64 + 42 * n_chan)}}
+    storage = {"NAME": _STORED, "TYPE": "StandardStMan", "COLUMNS": names, "SPEC": {"BUCKETSIZE": _ROWS * row_bytes}}
     return dict(ct.maketabdesc(columns)), {"*1": storage}
 
 

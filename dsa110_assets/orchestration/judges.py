@@ -16,15 +16,14 @@ Judge = Callable[[Figures, "Thresholds"], list[str]]
 
 
 class Recorded(Mapping[str, Any]):
-    """Figures that keep the names they were asked for and do not have, in `absent`."""
+    """Figures that keep the names they were asked for, in `asked`."""
 
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
-        self.absent: list[str] = []
+        self.asked: list[str] = []
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._figures and name not in self.absent:
-            self.absent.append(name)
+        self.asked.append(name)
         return self._figures[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -40,10 +39,10 @@ def said_of(judge: Judge, named: Sequence[str], figures: Figures, thresholds: "T
     try:
         reasons = judge(recorded, thresholds)
     except KeyError:
-        if not recorded.absent:
+        if all(name in figures for name in recorded.asked):
             raise
         reasons = []
-    unknown = [f"{name} is unknown" for name in (*recorded.absent, *named) if name not in figures]
+    unknown = [f"{name} is unknown" for name in (*recorded.asked, *named) if name not in figures]
     return list(dict.fromkeys([*reasons, *unknown]))
 
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NOTHING_KNOWN = inbox.Known()
+LENGTHS: dict[spec.Grain, timedelta] = {
+    "observation": timegrid.OBSERVATION_WINDOW, "hour": timegrid.HOUR, "night": timegrid.NIGHT,
+}  # fmt: skip
+"""Of a partition's window. Hour keys look like observation keys: the grain has to be told."""
 
 
 @dataclass(frozen=True)
@@ -59,30 +63,26 @@ class Span:
         """Whether a partition's window overlaps the span."""
         if key is None:
             return True
+        return self._overlaps(key, "night" if len(key) == 10 else "observation")
+
+    def _overlaps(self, key: str, grain: spec.Grain) -> bool:
         start = timegrid.parse_key(key)
-        length = timegrid.NIGHT if len(key) == 10 else timegrid.OBSERVATION_WINDOW
-        return (self.since is None or start + length > self.since) and (self.until is None or start < self.until)
+        return (self.since is None or start + LENGTHS[grain] > self.since) and (self.until is None or start < self.until)
 
     def windows(self, grain: spec.Grain) -> tuple[datetime | None, datetime | None]:
         """Between which starts all windows of a grain lie that overlap the span, for whoever asks an archive for no more."""
-        length = {"night": timegrid.NIGHT, "hour": timegrid.HOUR}.get(grain, timegrid.OBSERVATION_WINDOW)
-        return (None if self.since is None else self.since - length), self.until
-
-    def holds_hour(self, key: str) -> bool:
-        """Whether an hour overlaps the span; hour keys look like observation keys."""
-        start = timegrid.parse_key(key)
-        return (self.since is None or start + timegrid.HOUR > self.since) and (self.until is None or start < self.until)
+        return (None if self.since is None else self.since - LENGTHS[grain]), self.until
 
     def over(self, grain: spec.Grain, key: str | None) -> bool:
         """Whether the partition's window ends within the span."""
-        lengths = {"night": timegrid.NIGHT + self.night_rest, "hour": timegrid.HOUR}
-        if key is None or self.until is None or grain not in lengths:
+        if key is None or self.until is None or grain not in ("night", "hour"):
             return True
-        return timegrid.parse_key(key) + lengths[grain] <= self.until
+        rest = self.night_rest if grain == "night" else timedelta(0)
+        return timegrid.parse_key(key) + LENGTHS[grain] + rest <= self.until
 
     def holds_partition(self, grain: spec.Grain, key: str | None) -> bool:
         """Whether a partition of this grain overlaps the span."""
-        return key is None or (self.holds_hour(key) if grain == "hour" else self.holds(key))
+        return key is None or (self._overlaps(key, "hour") if grain == "hour" else self.holds(key))
 
 
 def phases(through: str | None = None) -> spec.Phases:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import rules
+from dsa110_assets.orchestration import judges, rules
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.thresholds import Thresholds
 
@@ -168,25 +168,9 @@ def test_every_rule_has_a_case_in_which_it_fails() -> None:
 
 def needed(asset: str, rule: rules.Rule) -> list[str]:
     """The figures that the rule names or asks for."""
-    asked = Asking(GOOD[asset])
-    rule.judge(asked, Thresholds())
-    return sorted({*asked.names, *rule.figures})
-
-
-class Asking(dict[str, Any]):
-    """Figures that keep the names they were asked for."""
-
-    def __init__(self, figures: dict[str, Any]) -> None:
-        super().__init__(figures)
-        self.names: set[str] = set()
-
-    def __getitem__(self, name: str) -> Any:
-        self.names.add(name)
-        return super().__getitem__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        self.names.add(name)
-        return super().get(name, default)
+    figures = judges.Recorded(GOOD[asset])
+    rule.judge(figures, Thresholds())
+    return sorted({*figures.asked, *rule.figures})
 
 
 NEEDED = [(asset, rule.check, name) for asset, known in specifications().items() for rule in known.rules for name in needed(asset, rule)]

@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 
 
 _OFFSETS = ("astrometry_ra_arcsec", "astrometry_dec_arcsec", "astrometry_ra_error_arcsec", "astrometry_dec_error_arcsec")
-_OF_ONE_SCALE = (
-    Rule("neighbours", "the two tiles that agree least agree", ("overlap_flux_worst", "overlap_worst_error", "overlap_worst_tiles"),
-         judges.neighbours),
-    Rule("one_scale", "flux scales of different calibrators agree where they meet",
-         ("n_anchors", "anchor_difference", "anchor_difference_error", "anchor_scales"), judges.one_scale),
-)  # fmt: skip
-"""What every mosaic of several tiles is asked."""
 NEIGHBOUR_TILES = 2
 STRIP_TOLERANCE_DEG = 1.0
 """Tiles further than this from the hour's median declination belong to another strip."""
@@ -98,6 +91,29 @@ def tile_image(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
     return publishing.produce(context, platform, make)
 
 
+def _of_mosaic(parts: str) -> tuple[Rule, ...]:
+    """What every mosaic is asked first, in this order; `parts` are what it is made of."""
+    return (
+        SAME_SETTINGS,
+        Rule("noise_map", "the noise map is what the pixels show", ("measured_over_noise",), judges.noise_map, hard=True),
+        Rule("overlap", f"neighbouring {parts} agree on the sources they share, within reason",
+             ("overlap_flux_ratio", "overlap_flux_scatter", "overlap_pairs"), judges.if_known("overlap_pairs", judges.overlap),
+             hard=True),
+        Rule("neighbours", "the two tiles that agree least agree", ("overlap_flux_worst", "overlap_worst_error", "overlap_worst_tiles"),
+             judges.neighbours),
+        Rule("one_scale", "flux scales of different calibrators agree where they meet",
+             ("n_anchors", "anchor_difference", "anchor_difference_error", "anchor_scales"), judges.one_scale),
+    )  # fmt: skip
+
+
+def _coadded(
+    context: dg.AssetExecutionContext, platform: Platform, found: recipes.Ingredients, tiles: "list[Product]", draft: "Draft"
+) -> dict[str, Any]:
+    """The tiles as one mosaic in the draft; its figures."""
+    cards = publishing.fits_cards(context, found, coadding.anchor(tiles))
+    return coadding.mosaic(tiles, platform.settings, platform.thresholds.max_neighbour_difference, draft.path, cards)
+
+
 def _tiles_of_hour(archive: "Archive", settings: "Settings", hour: str) -> recipes.Ingredients | None:
     """The hour's tiles and the last two before and first two after it, of the hour's own strip. Tiles of the hour that are
     of another are named, so that one that comes later is not passed over in silence."""
@@ -128,12 +144,7 @@ def _dec(product: "Product") -> float:
     shaping=("coadd",), automation=WHEN_SETTLED, uses_up=("tile_image",), image=True,
     figures=("n_tiles", "n_left_out", "rms_jy", "measured_over_noise", "overlap_flux_ratio", "overlap_flux_worst", "windows_completed"),
     rules=(
-        SAME_SETTINGS,
-        Rule("noise_map", "the noise map is what the pixels show", ("measured_over_noise",), judges.noise_map, hard=True),
-        Rule("overlap", "neighbouring tiles agree on the sources they share, within reason",
-             ("overlap_flux_ratio", "overlap_flux_scatter", "overlap_pairs"), judges.if_known("overlap_pairs", judges.overlap),
-             hard=True),
-        *_OF_ONE_SCALE,
+        *_of_mosaic("tiles"),
         Rule("one_strip", "all tiles of the hour are in its mosaic", ("n_left_out", "pointing_dec_deg"), judges.one_strip),
         Rule("completeness", "the hour's observations were imaged", ("windows_completed",),
              judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN),
@@ -146,9 +157,7 @@ def hour_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         stages = publishing.Stages()
         tiles = found.all("tile_image")
         with stages("coadd"):
-            cards = publishing.fits_cards(context, found, coadding.anchor(tiles))
-            most_different = platform.thresholds.max_neighbour_difference
-            figures = coadding.mosaic(tiles, platform.settings, most_different, draft.path, cards)
+            figures = _coadded(context, platform, found, tiles, draft)
         hour = coadding.windows_completed(platform.archive, "tile_image", context.partition_key[:13])
         hour |= coadding.left_out(platform.archive, found.facts.get("left_out", ()))
         return {**figures, **hour, **stages.seconds}
@@ -166,12 +175,7 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> r
     reads_through="hour_mosaic", shaping=("coadd",), automation=automation.NIGHT, image=True,
     figures=("n_tiles", "area_deg2", "rms_jy", "windows_completed"),
     rules=(
-        SAME_SETTINGS,
-        Rule("noise_map", "the noise map is what the pixels show", ("measured_over_noise",), judges.noise_map, hard=True),
-        Rule("overlap", "neighbouring hours agree on the sources they share, within reason",
-             ("overlap_flux_ratio", "overlap_flux_scatter", "overlap_pairs"), judges.if_known("overlap_pairs", judges.overlap),
-             hard=True),
-        *_OF_ONE_SCALE,
+        *_of_mosaic("hours"),
         Rule("completeness", "the night's hours are in", ("windows_completed",),
              judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN),
     ),
@@ -185,9 +189,7 @@ def night_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
         stages = publishing.Stages()
         tiles = coadding.tiles_of(platform.archive, found.all("hour_mosaic"))
         with stages("coadd"):
-            cards = publishing.fits_cards(context, found, coadding.anchor(tiles))
-            most_different = platform.thresholds.max_neighbour_difference
-            figures = coadding.mosaic(tiles, platform.settings, most_different, draft.path, cards)
+            figures = _coadded(context, platform, found, tiles, draft)
         with stages("hips"):
             figures |= sky_tiles.write_sky_tiles(draft.path / "mosaic.fits", draft.path, f"continuum/{context.partition_key}")
         night = coadding.windows_completed(platform.archive, "tile_image", context.partition_key)
