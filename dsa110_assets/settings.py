@@ -91,9 +91,7 @@ class Settings(BaseSettings):
         NoDecode,
         Field(description='JSON: frequency of the fluxes [MHz] by file name, for catalogues that do not say it, as in {"deep.csv": 943.5}'),
     ] = {}
-    memory_limit_gib: Annotated[
-        float, Field(gt=0, le=1e5, description="memory of a step [GiB]; one that needs more has its large arrays in a file and is slower")
-    ] = 6.0
+    memory_limit_gib: Annotated[float, Field(gt=0, le=1e5, description="memory of a step [GiB]; one that needs more does not start")] = 6.0
     host: Annotated[str, Field(min_length=1, description="address the web servers listen on")] = "127.0.0.1"
     hosts: Annotated[
         tuple[str, ...],

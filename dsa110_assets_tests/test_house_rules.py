@@ -24,7 +24,7 @@ TESTS = Path(__file__).parent
 
 STOREYS = (
     ("errors", "surroundings"),
-    ("children", "heap", "spill"),
+    ("children", "heap"),
     ("casa", "casa_child"),
     ("telescope",),
     ("sky",),

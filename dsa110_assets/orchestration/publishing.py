@@ -7,7 +7,7 @@ nothing is made from a held product, and Dagster's partition-aware blocking chec
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib import metadata as distributions
 from pathlib import Path
@@ -98,8 +98,8 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         if gone := spec.without_data(archive, asset, ingredients):
             raise WaitingError(recipes.told_without(asset, partition, gone))
         began, through = time.perf_counter(), [p.id for p in spec.read_through(archive, asset, ingredients)]
+        room.require(platform, asset, ingredients)
         with (
-            room.granted(platform, asset, ingredients) as in_file,
             archive.hold(*through) if through else nullcontext(),
             archive.publish(
                 asset,
@@ -111,9 +111,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
                 engines=engines(),
             ) as draft,
         ):
-            with _arrays_in_file(context, draft.path) if in_file else nullcontext():
-                draft.metadata.update(make(ingredients, draft))
-            draft.metadata["arrays_in_file"] = in_file
+            draft.metadata.update(make(ingredients, draft))
             draft.metadata.update(spec.made_otherwise(archive, settings, ingredients.products))
             draft.metadata["seconds"] = round(time.perf_counter() - began, 3)
             if refused := platform.refused_thresholds:
@@ -154,14 +152,6 @@ def _is_done(context: dg.AssetExecutionContext, platform: Platform, product: "Pr
         return False
     by_itself = instance.LANE_TAG in context.run.tags
     return not product.removed or (by_itself and plan.needed_again(archive, settings, product) is None)
-
-
-def _arrays_in_file(context: dg.AssetExecutionContext, folder: Path) -> AbstractContextManager[None]:
-    """Slower, for want of memory, with the same results."""
-    from dsa110_assets import spill
-
-    context.log.warning("memory is short: large arrays are in a file, which is slower")
-    return spill.large_arrays_in(folder)
 
 
 @contextmanager

@@ -54,7 +54,6 @@ WHEN_SETTLED = (
     keep_days=365, uses_up=("calibrated_ms",), image=True,
     columns={"rms_jy": "Rms [Jy]", "dynamic_range": "Dynamic range", "flux_ratio": "Flux ratio"},
     memory_per_input=2.8,  # 1.7 GiB in all for a calibrated set of 0.5 GB, and a tenth more
-    least_per_input=0.8,  # 0.35 GiB, and some for the pages it works on: with 0.45 in all it was ended after ten minutes, for 98 s with 0.7
     rules=(
         Rule("sane", "the image has a positive noise and a possible beam", ("rms_jy", "beam_major_arcsec", "beam_minor_arcsec"),
              judges.every(judges.finite_rms, judges.beam), hard=True),
