@@ -139,7 +139,7 @@ def _dec(product: "Product") -> float:
 
 
 @Asset(
-    "hour_mosaic", grain="hour", kinds={"fits"}, code_version="3", inputs=("tile_image",), finder=_tiles_of_hour,
+    "hour_mosaic", grain="hour", kinds={"fits"}, code_version="4", inputs=("tile_image",), finder=_tiles_of_hour,
     shaping=("coadd",), automation=WHEN_SETTLED, uses_up=("tile_image",), image=True,
     figures=("n_tiles", "n_left_out", "rms_jy", "measured_over_noise", "overlap_flux_ratio", "overlap_flux_worst", "windows_completed"),
     rules=(
@@ -170,7 +170,7 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> r
 
 
 @Asset(
-    "night_mosaic", grain="night", kinds={"fits", "hips"}, code_version="3", inputs=("hour_mosaic",), finder=_mosaics_of_night,
+    "night_mosaic", grain="night", kinds={"fits", "hips"}, code_version="4", inputs=("hour_mosaic",), finder=_mosaics_of_night,
     reads_through="hour_mosaic", shaping=("coadd",), automation=automation.NIGHT, image=True,
     figures=("n_tiles", "area_deg2", "rms_jy", "windows_completed"),
     rules=(
