@@ -52,13 +52,10 @@ class Archive:
                     raise ConfigurationError(f"DSA110_ARCHIVE={root}: is a file; name a directory")
                 root.mkdir(parents=True, exist_ok=True)
                 archive_id = uuid.uuid4().hex
-                lock = files.wait_lock(root / ".create.lock")
-                try:  # the index first: with the marker in place, a missing index is an alarm
+                with files.locked(root / ".create.lock"):  # the index first: with the marker in place, a missing index is an alarm
                     if files.read_json(root / MARKER) is None:
                         _index(root, database_url, archive_id, patience_s).create()
                         files.write_json(root / MARKER, {"format": 1, "archive_id": archive_id})
-                finally:
-                    files.release_lock(lock)
         archive = cls(root, database_url, patience_s=patience_s)
         archive.index.read(lambda _: None)
         return archive

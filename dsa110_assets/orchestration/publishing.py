@@ -7,7 +7,7 @@ nothing is made from a held product, and Dagster's partition-aware blocking chec
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from importlib import metadata as distributions
 from pathlib import Path
@@ -17,8 +17,7 @@ import dagster as dg
 import xxhash
 
 from dsa110_assets import heap
-from dsa110_assets.archive import lineage, quarantine
-from dsa110_assets.archive.files import release_lock, wait_lock
+from dsa110_assets.archive import files, lineage, quarantine
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, OverrunError, SilentWrongnessError, WaitingError
 from dsa110_assets.orchestration import instance, plan, policy, recipes, room, rules, spec
@@ -43,7 +42,6 @@ _LIBRARIES = (
     "numba",
     "numpy",
     "python-casacore",
-    "radler",
     "reproject",
     "scipy",
 )
@@ -160,10 +158,10 @@ def _set_aside_if_hung(context: dg.AssetExecutionContext, platform: Platform, pa
     try:
         yield
     except OverrunError as error:
-        files = subband_files(platform, partition)
-        if files and policy.last_attempt(error, context.retry_number):
+        raw = subband_files(platform, partition)
+        if raw and policy.last_attempt(error, context.retry_number):
             reason = f"{context.asset_key.to_user_string()}: {str(error).splitlines()[0]}"
-            quarantine.quarantine(platform.archive, files, reason, partition)
+            quarantine.quarantine(platform.archive, raw, reason, partition)
         raise
 
 
@@ -173,19 +171,14 @@ def subband_files(platform: Platform, partition: str | None) -> list[Path]:
     return [Path(file.path) for file in lineage.raw_files(product)] if product else []
 
 
-@contextmanager
-def _alone(root: Path, what: str) -> Iterator[None]:
+def _alone(root: Path, what: str) -> AbstractContextManager[None]:
     """One process at a time makes a partition of an asset, whoever asked twice; the other then finds it up to date.
 
     The lock is one of a fixed number of files, so that they do not pile up, and dies with its process.
     """
     places = root / ".locks"
     places.mkdir(exist_ok=True)
-    descriptor = wait_lock(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}")
-    try:
-        yield
-    finally:
-        release_lock(descriptor)
+    return files.locked(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}")
 
 
 def _gate(context: dg.AssetExecutionContext, grain: spec.Grain, verdicts: list[rules.Verdict]) -> None:
