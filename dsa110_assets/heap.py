@@ -32,9 +32,7 @@ def kept() -> Iterator[None]:
     try:
         yield
     finally:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            _, resident, of_files, *_ = (int(pages) for pages in file.read().split())
-        if (resident - of_files) * resource.getpagesize() > ENOUGH_BYTES:
+        if held_bytes() > ENOUGH_BYTES:
             give_back()
 
 
@@ -43,3 +41,10 @@ def give_back() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def held_bytes() -> int:
+    """Memory of this process that is no file's."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        _, resident, of_files, *_ = (int(pages) for pages in file.read().split())
+    return (resident - of_files) * resource.getpagesize()

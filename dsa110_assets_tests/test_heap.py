@@ -21,11 +21,6 @@ def _faults_of_a_block() -> int:
     return after - before
 
 
-def _resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * _PAGE
-
-
 def test_a_kept_block_costs_no_pages_the_second_time() -> None:
     with heap.kept(), heap.kept():
         _faults_of_a_block()
@@ -37,14 +32,14 @@ def test_a_kept_block_costs_no_pages_the_second_time() -> None:
 @pytest.mark.parametrize("enough", [2 * _BYTES, _BYTES // 2])
 def test_the_end_gives_back_only_what_is_more_than_enough(enough: int, monkeypatch: pytest.MonkeyPatch) -> None:
     heap.give_back()
-    held = _resident_bytes()
+    held = heap.held_bytes()
     monkeypatch.setattr(heap, "ENOUGH_BYTES", held + enough)
     with heap.kept():
         _faults_of_a_block()
     if enough > _BYTES:
-        assert _resident_bytes() - held > 0.9 * _BYTES
+        assert heap.held_bytes() - held > 0.9 * _BYTES
         heap.give_back()
-    assert _resident_bytes() - held < 0.1 * _BYTES
+    assert heap.held_bytes() - held < 0.1 * _BYTES
 
 
 def _fails() -> None:
@@ -55,7 +50,7 @@ def _fails() -> None:
 
 def test_memory_is_given_back_when_the_computation_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap, "ENOUGH_BYTES", 0)
-    before = _resident_bytes()
+    before = heap.held_bytes()
     with pytest.raises(RuntimeError):
         _fails()
-    assert _resident_bytes() - before < 0.1 * _BYTES
+    assert heap.held_bytes() - before < 0.1 * _BYTES
