@@ -88,6 +88,12 @@ def apply_state(connection: Connection, product_id: str, state: Json) -> None:
         connection.execute(caltable_sets.update().where(caltable_sets.c.set_id == row.set_id).values(rejected=reason))
 
 
+def of_science(table: Any) -> sa.ColumnElement[bool]:
+    """Whether no trial made the product, for `products` or an alias of it."""
+    found: sa.ColumnElement[bool] = ~table.c.asset.contains(naming.TRIAL_MARK)
+    return found
+
+
 def select(
     connection: Connection, root: Path, *conditions: sa.ColumnElement[bool], limit: int | None = None, offset: int = 0
 ) -> list[Product]:
@@ -176,9 +182,10 @@ def highest_version(connection: Connection, asset: str, partition: str | None) -
 
 def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product:
     name = naming.ProductName(row.asset, row.partition_key or None, row.version)
+    asset, trial = naming.of_trial(row.asset)
     return Product(
         id=row.id,
-        asset=row.asset,
+        asset=asset,
         partition=name.partition,
         version=row.version,
         path=root / name.directory,
@@ -195,4 +202,5 @@ def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product:
         reason=row.reason,
         pinned=row.pinned,
         removed=row.removed,
+        trial=trial,
     )

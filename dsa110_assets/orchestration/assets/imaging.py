@@ -83,7 +83,7 @@ def tile_image(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
         with stages("image"):
             tile = coadding.image(product.path / CALIBRATED, settings, sky, draft.path)
         with stages("write"):
-            fits.write_tile(tile, draft.path, publishing.fits_cards(context, found, product.metadata["anchor"]))
+            fits.write_tile(tile, draft.path, publishing.fits_cards(context, platform, found, product.metadata["anchor"]))
             spectra.point_table(tile).to_parquet(draft.path / measuring.POINTS)
         return {**coadding.of_observation(product), **tile.figures, **stages.seconds}
 
@@ -109,7 +109,7 @@ def _coadded(
     context: dg.AssetExecutionContext, platform: Platform, found: recipes.Ingredients, tiles: "list[Product]", draft: "Draft"
 ) -> dict[str, Any]:
     """The tiles as one mosaic in the draft; its figures."""
-    cards = publishing.fits_cards(context, found, coadding.anchor(tiles))
+    cards = publishing.fits_cards(context, platform, found, coadding.anchor(tiles))
     return coadding.mosaic(tiles, platform.settings, platform.thresholds.max_neighbour_difference, draft.path, cards)
 
 
