@@ -41,7 +41,7 @@ def sources(
         from dsa110_assets.telescope import astrometry
 
         frame["separation"] = ARCSEC_PER_DEG * astrometry.separation_deg(
-            *np.deg2rad([ra_deg, dec_deg]), np.deg2rad(frame["ra"].to_numpy()), np.deg2rad(frame["dec"].to_numpy())
+            np.deg2rad(ra_deg), np.deg2rad(dec_deg), np.deg2rad(frame["ra"].to_numpy()), np.deg2rad(frame["dec"].to_numpy())
         )
         frame = frame[frame["separation"] <= ARCSEC_PER_DEG * radius_deg].sort_values("separation")
     return with_units(frame, product)

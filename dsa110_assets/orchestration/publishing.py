@@ -26,6 +26,7 @@ from dsa110_assets.orchestration.resources import Platform
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.publish import Draft
+    from dsa110_assets.archive.store import Archive
 
 TRIAL_TAG = "dsa110/trial"
 """On a run that made products of a trial: its name."""
@@ -74,19 +75,18 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
 
     asset = context.asset_key.to_user_string()
     partition = context.partition_key if context.has_partition_key else None
-    specified, trial = spec.assets()[asset], platform.archive.trial
-    named = naming.in_trial(asset, trial)
+    specified = spec.assets()[asset]
     instance.claim(context.instance, context.run)
     instance.give_way(context.run)
     with (
         policy.decided(context.retry_number),
         _set_aside_if_hung(context, platform, partition),
-        _alone(platform.archive.root, f"{named} {partition}"),
+        _alone(platform.archive, asset, partition),
         heap.kept(),
     ):
         _refuse_range(context)
         archive, settings = platform.archive, platform.settings
-        integrity.settle(archive, named, partition)
+        integrity.settle(archive, naming.in_trial(asset, archive.trial), partition)
         ingredients = specified.find(archive, settings, partition or "")
         if ingredients is None:
             _tell_nothing_made(context, plan.lacking(archive, settings, asset, partition))
@@ -117,7 +117,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
             if refused := platform.refused_thresholds:
                 draft.metadata["thresholds_refused"] = refused
             verdicts = rules.judge(asset, draft.metadata, platform.thresholds)
-            _gate(context, specified.grain, verdicts, trial)
+            _gate(context, specified.grain, verdicts, archive.trial)
             draft.metadata.update(rules.to_metadata(verdicts))
             if broken := [v for v in verdicts if v.hard and not v.passed]:
                 draft.metadata[HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
@@ -186,12 +186,12 @@ def subband_files(platform: Platform, partition: str | None) -> list[Path]:
     return [Path(file.path) for file in lineage.raw_files(product)] if product else []
 
 
-def _alone(root: Path, what: str) -> AbstractContextManager[None]:
+def _alone(archive: "Archive", asset: str, partition: str | None) -> AbstractContextManager[None]:
     """One process at a time makes a partition of an asset, whoever asked twice; the other then finds it up to date.
 
     The lock is one of a fixed number of files, so that they do not pile up, and dies with its process.
     """
-    places = root / ".locks"
+    places, what = archive.root / ".locks", f"{naming.in_trial(asset, archive.trial)} {partition}"
     places.mkdir(exist_ok=True)
     return files.locked(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}")
 
