@@ -210,7 +210,7 @@ class AnalystArchive:
         products = self.store.products("light_curves")
         if not products:
             raise self._none_yet("light_curves")
-        return Nights.of([product.path for product in products]), products[-1]
+        return Nights.to_read([product.path for product in products]), products[-1]
 
     def _none_yet(self, asset: str) -> NotFoundError:
         return NotFoundError(f"there is no {asset} yet: run `dsa110 process`, and see `dsa110 status`")

@@ -63,7 +63,7 @@ def light_curve(rows: pd.DataFrame, product: Product) -> TimeSeries:
     series["n_references"] = rows["n_references"].to_numpy(dtype=np.int64)
     for name, column in {"epoch": "epoch", "product_id": "mosaic_id"}.items():
         series[name] = rows[column].astype(str).to_numpy(dtype=np.str_)
-    frequency_hz = float(product.metadata.get("frequency_hz", np.nan))
+    frequency_hz = float(product.metadata.get("frequency_hz") or np.nan)
     series.meta.update(
         source_id=str(rows["source_id"].iloc[0]), product_id=product.id, frequency=frequency_hz * u.Hz,
         ra=float(rows["ra_deg"].iloc[-1]) * u.deg, dec=float(rows["dec_deg"].iloc[-1]) * u.deg,
