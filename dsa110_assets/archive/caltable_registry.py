@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dsa110_assets.archive import naming
+from dsa110_assets.archive import files, naming
 from dsa110_assets.archive.index import caltable_sets, products
 from dsa110_assets.calibration.select import CaltableSet
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError
@@ -89,7 +89,7 @@ def sets(archive: Archive, status: str | None = None) -> list[RegisteredSet]:
         columns = (caltable_sets, products.c.state, products.c.reason, products.c.removed)
         query = sa.select(*columns).join(products, products.c.id == caltable_sets.c.product_id)
         rows = connection.execute(query.order_by(caltable_sets.c.mid_mjd, caltable_sets.c.set_id)).all()
-        return [_set(archive.root, row) for row in rows]
+        return [one for row in rows if (one := _set(archive.root, row)) is not None]
 
     return [one for one in archive.index.read(work) if status is None or one.status == status]
 
@@ -132,8 +132,18 @@ def _with_rejection(state: dict[str, Any], name: str, reason: str | None) -> dic
     return {**state, "rejected_sets": rejected | ({name: reason} if reason else {})}
 
 
-def _set(root: Path, row: Any) -> RegisteredSet:
-    contents = json.loads(row.contents)
+def _set(root: Path, row: Any) -> RegisteredSet | None:
+    """The set of a row; None, and a word in the log, if the row tells none: it must not hide the others."""
+    try:
+        return _told(root, row, json.loads(row.contents))
+    except (ValueError, TypeError, LookupError) as error:
+        files.tell_once(
+            f"caltable set {row.set_id} is left out: its row in the index cannot be read ({error!r}); run: dsa110 archive reindex"
+        )
+        return None
+
+
+def _told(root: Path, row: Any, contents: Any) -> RegisteredSet:
     directory = root / naming.parse_id(row.product_id).directory
     status = REJECTED if row.rejected or row.state == "rejected" else SUPERSEDED if row.state != "current" else ACTIVE
     return RegisteredSet(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dsa110_assets.errors import SilentWrongnessError
 from dsa110_assets.photometry.nighterrors import MADE_OF, NightErrors, has_model, missing, require
 from dsa110_assets.photometry.nightrows import FILE, source_keys
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+_END = b"PAR1"
 _TOLD = ("flux_err_jy", "absolute_err_jy")
 """Columns that the last night's model of errors says anew."""
 
@@ -28,11 +31,12 @@ _TOLD = ("flux_err_jy", "absolute_err_jy")
 class Nights:
     """The light curves of many nights, one file each, with the errors that the last of them knew.
 
-    `errors` is None where rows keep those that they have.
+    `errors` is None where rows keep those that they have; `left_out` are products whose file is not there or cut short.
     """
 
     files: tuple[Path, ...]
     errors: NightErrors | None
+    left_out: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> Nights:
@@ -43,8 +47,18 @@ class Nights:
 
     @classmethod
     def to_read(cls, folders: Sequence[Path]) -> Nights:
-        """As `of`; but if the last product has no model of errors, its file is read as a table of all its nights and sources."""
-        return cls.of(folders) if has_model(folders[-1]) else cls((folders[-1] / FILE,), None)
+        """As `of`, of the nights whose files are whole: one that is not hides no other.
+
+        If the last product has no model of errors, its file is read as a table of all its nights and sources. Raises
+        SilentWrongnessError if no file is whole.
+        """
+        whole = [folder for folder in folders if _is_whole(folder / FILE)]
+        left_out = tuple(folder for folder in folders if folder not in whole)
+        if not whole:
+            raise SilentWrongnessError(f"{left_out[-1] / FILE} is cut short or not there: run: dsa110 archive verify")
+        if not has_model(whole[-1]):
+            return cls((whole[-1] / FILE,), None, left_out)
+        return replace(cls.of(whole), left_out=left_out)
 
     def by_source(self, sql: str) -> pd.DataFrame:
         """What the aggregates `sql` say of each source's rows, with source_id before them, by which it is sorted."""
@@ -132,9 +146,24 @@ class Nights:
         noisy: Any = self.errors.noisy.rename_axis("epoch").reset_index() if self.errors else []
         with duckdb.connect(":memory:") as connection:
             connection.execute("SET threads = 2; SET memory_limit = '2GB'")
-            connection.read_parquet([str(file) for file in self.files], hive_partitioning=False).create_view("rows")
             connection.execute("CREATE TABLE noisy (epoch VARCHAR, scale DOUBLE, fraction DOUBLE)")
             if len(noisy):
                 told = [list(row) for row in noisy[["epoch", "scale", "fraction"]].itertuples(index=False)]
                 connection.executemany("INSERT INTO noisy VALUES (?, ?, ?)", told)
-            yield connection
+            try:
+                connection.read_parquet([str(file) for file in self.files], hive_partitioning=False).create_view("rows")
+                yield connection
+            except duckdb.Error as error:
+                raise SilentWrongnessError(
+                    f"light curves cannot be read ({str(error).splitlines()[0]}): run: dsa110 archive verify"
+                ) from error
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a Parquet file ends as one does; its footer is written last."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(-len(_END), os.SEEK_END)
+            return opened.read() == _END
+    except OSError:
+        return False
