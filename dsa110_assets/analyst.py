@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsa110_assets import surroundings
 from dsa110_assets.analyst_times import bound, moment
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.sky.names import look_up, some
@@ -37,7 +38,10 @@ def open_archive(path: str | Path | None = None) -> AnalystArchive:
     named = str(path) if path is not None else os.environ.get(ARCHIVE_VARIABLE, "")
     if not named.strip():
         raise ConfigurationError(f"no archive named: set {ARCHIVE_VARIABLE}, or open_archive('/its/path')")
-    root = Path(named).expanduser()
+    try:
+        root = surroundings.place(Path(named))
+    except ValueError as error:
+        raise ConfigurationError(f"no archive named: {error}") from None
     if not root.is_dir():
         origin = "" if path is not None else f" ({ARCHIVE_VARIABLE})"
         raise ConfigurationError(f"there is no archive at {root}{origin}: no such directory")
