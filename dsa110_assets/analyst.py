@@ -7,9 +7,11 @@ not imported: an analyst needs the archive and this package, not the pipeline's 
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsa110_assets import surroundings
 from dsa110_assets.analyst_times import bound, moment
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.sky.names import look_up, some
@@ -39,7 +41,10 @@ def open_archive(path: str | Path | None = None, trial: str | None = None) -> An
     named = str(path) if path is not None else os.environ.get(ARCHIVE_VARIABLE, "")
     if not named.strip():
         raise ConfigurationError(f"no archive named: set {ARCHIVE_VARIABLE}, or open_archive('/its/path')")
-    root = Path(named).expanduser()
+    try:
+        root = surroundings.place(Path(named))
+    except ValueError as error:
+        raise ConfigurationError(f"no archive named: {error}") from None
     if not root.is_dir():
         origin = "" if path is not None else f" ({ARCHIVE_VARIABLE})"
         raise ConfigurationError(f"there is no archive at {root}{origin}: no such directory")
@@ -186,7 +191,8 @@ class AnalystArchive:
         `absolute_error` about its true flux, at the frequency `meta["frequency"]`.
         `name` is a source id; where none is written so, the one that differs in case, blanks and underscores alone.
         A non-detection is a row whose `flux` is the forced flux and `limit` the 5 sigma upper limit; `limit` is NaN
-        where detected. Raises NotFoundError that names the nearest, or all that are meant.
+        where detected; `meta["left_out"]` are nights that cannot be read. Raises NotFoundError that names the nearest, or
+        all that are meant.
         """
         from dsa110_assets import analyst_tables as tables
 
@@ -194,7 +200,7 @@ class AnalystArchive:
         rows = nights.of_sources([name])
         if rows.empty:
             rows = nights.of_sources([look_up(name, ([(source, source) for source in nights.names()],), "source")])
-        return tables.light_curve(rows, last)
+        return tables.light_curve(rows, nights, last)
 
     def variables(self, max_false_discovery_rate: float = 0.01) -> Table:
         """Candidates of the latest night with at most this false-discovery rate, most significant first."""
@@ -218,7 +224,13 @@ class AnalystArchive:
         products = self.store.products("light_curves")
         if not products:
             raise self._none_yet("light_curves")
-        return Nights.of([product.path for product in products]), products[-1]
+        nights = Nights.to_read([product.path for product in products])
+        if nights.left_out:
+            named = ", ".join(product.id for product in products if product.path in nights.left_out)
+            warnings.warn(
+                f"left out, as its file is cut short or not there: {named}; run: dsa110 archive verify", UserWarning, stacklevel=3
+            )
+        return nights, products[-1]
 
     def _none_yet(self, asset: str) -> NotFoundError:
         return NotFoundError(f"there is no {asset} yet: run `dsa110 process`, and see `dsa110 status`")

@@ -44,10 +44,17 @@ def sources(
             np.deg2rad(ra_deg), np.deg2rad(dec_deg), np.deg2rad(frame["ra"].to_numpy()), np.deg2rad(frame["dec"].to_numpy())
         )
         frame = frame[frame["separation"] <= ARCSEC_PER_DEG * radius_deg].sort_values("separation")
-    return with_units(frame, product)
+    table = with_units(frame, product)
+    table.meta["left_out"] = _left_out(nights)
+    return table
 
 
-def light_curve(rows: pd.DataFrame, product: Product) -> TimeSeries:
+def _left_out(nights: Nights) -> list[str]:
+    """The nights whose light curves are cut short or not there."""
+    return [next(part for part in folder.parts if part.startswith("night=")).removeprefix("night=") for folder in nights.left_out]
+
+
+def light_curve(rows: pd.DataFrame, nights: Nights, product: Product) -> TimeSeries:
     """The light curve of one source from its rows by time; columns as `AnalystArchive.light_curve` says. `product` is the last night's."""
     from astropy import units as u
     from astropy.time import Time
@@ -67,10 +74,10 @@ def light_curve(rows: pd.DataFrame, product: Product) -> TimeSeries:
     series["n_references"] = rows["n_references"].to_numpy(dtype=np.int64)
     for name, column in {"epoch": "epoch", "product_id": "mosaic_id"}.items():
         series[name] = rows[column].astype(str).to_numpy(dtype=np.str_)
-    frequency_hz = float(product.metadata.get("frequency_hz", np.nan))
+    frequency_hz = float(product.metadata.get("frequency_hz") or np.nan)
     series.meta.update(
         source_id=str(rows["source_id"].iloc[0]), product_id=product.id, frequency=frequency_hz * u.Hz,
-        ra=float(rows["ra_deg"].iloc[-1]) * u.deg, dec=float(rows["dec_deg"].iloc[-1]) * u.deg,
+        ra=float(rows["ra_deg"].iloc[-1]) * u.deg, dec=float(rows["dec_deg"].iloc[-1]) * u.deg, left_out=_left_out(nights),
     )  # fmt: skip
     return series
 
@@ -82,7 +89,10 @@ def variables(product: Product, max_false_discovery_rate: float) -> Table:
     path = Path(product.path) / FILE
     if not path.is_file():
         raise SilentWrongnessError(f"{product.id} has no {FILE}; run: dsa110 archive verify")
-    frame = pd.read_parquet(path, filters=[("q_value", "<=", max_false_discovery_rate)])
+    try:
+        frame = pd.read_parquet(path, filters=[("q_value", "<=", max_false_discovery_rate)])
+    except (OSError, ValueError) as error:
+        raise SilentWrongnessError(f"{product.id}: {FILE} cannot be read ({error}); run: dsa110 archive verify") from error
     frame = frame.sort_values(["q_value", "eta"], ascending=[True, False], kind="stable", ignore_index=True)
     return with_units(frame.rename(columns=_without_units(frame.columns)), product)
 

@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from dsa110_assets import surroundings
 from dsa110_assets.calibration.epoch_options import EpochOptions
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.select import ChooseOptions
@@ -150,12 +151,12 @@ class Settings(BaseSettings):
     @field_validator("inbox", "archive", "dagster_home", "thresholds", "backups", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser().absolute()
+        return None if value is None else surroundings.place(value)
 
     @field_validator("catalogues", mode="after")
     @classmethod
     def _absolute_all(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        return tuple(path.expanduser().absolute() for path in value)
+        return tuple(surroundings.place(path) for path in value)
 
     @model_validator(mode="before")
     @classmethod

@@ -45,6 +45,22 @@ def kernels_place() -> Path | None:
     return Path(cache, "numba") if _writable(Path(cache, "numba")) else None
 
 
+def place(path: Path) -> Path:
+    """An absolute path, in which `~` is the account's home, `~name` another's.
+
+    Raises ValueError, with the remedy, where there is no such account, and for a name that is not UTF-8, which neither a
+    database's address nor JSON can hold.
+    """
+    try:
+        found = path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no account of that name; write the whole path") from None
+    shown = str(found).encode("utf-8", "replace").decode()
+    if shown != str(found):
+        raise ValueError(f"{shown}: its name is not UTF-8; rename it, or lead a link there")
+    return found
+
+
 def is_nowhere() -> bool:
     """Whether the current directory has been removed: relative paths then mean nothing."""
     try:

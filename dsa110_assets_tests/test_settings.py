@@ -114,6 +114,9 @@ def test_the_frequency_of_a_catalogue_is_told_by_file_name(monkeypatch):
         ("DSA110_SUBBANDS", "4", "DSA110_MIN_SUBBANDS=14 exceeds DSA110_SUBBANDS=4; lower it"),
         ("DSA110_SOLVE_ENGINE", "magic", "DSA110_SOLVE_ENGINE='magic' is refused"),
         ("DSA110_CATALOGUES", "[1", "DSA110_CATALOGUES"),
+        ("DSA110_ARCHIVE", "~nosuchuser/archive", "there is no account of that name; write the whole path"),
+        ("DSA110_INBOX", "/data/\udcff/inbox", "/data/?/inbox: its name is not UTF-8; rename it"),
+        ("DSA110_CATALOGUES", "/data/a.csv:~nosuchuser/b.csv", "~nosuchuser/b.csv: there is no account"),
     ],
 )
 def test_a_mistake_is_one_sentence_naming_variable_and_value(monkeypatch, name, value, sentence):

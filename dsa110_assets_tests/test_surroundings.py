@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import dsa110_assets
+from dsa110_assets.errors import ConfigurationError
 
 pytestmark = pytest.mark.row(48, cases="surroundings worked around or told")
 
@@ -104,3 +105,9 @@ def test_doctor_tells_of_what_was_filled_in(tmp_path: Path) -> None:
     told = {finding["check"]: finding for finding in json.loads(done.stdout)}
     assert "HOME is not set" in told["HOME"]["found"]
     assert told["compiled kernels"]["ok"]
+
+
+@pytest.mark.parametrize(("name", "told"), [("~nosuchuser/a", "no account of that name"), ("/data/\udcff", "is not UTF-8; rename it")])
+def test_a_place_that_cannot_be_named_is_told(name: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        dsa110_assets.open_archive(name)

@@ -17,13 +17,14 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dsa110_assets.archive import databases, files, naming, quarantine
 from dsa110_assets.archive.index import normalise_url
+from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import MARKER, Archive
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError
 
@@ -41,8 +42,8 @@ class Dagster:
 
 @dataclass(frozen=True)
 class Backup:
-    """One finished backup: where, when, how large, and how many caltables products it holds. `left_out` are single runs of
-    Dagster's whose databases are damaged, each with the reason."""
+    """One finished backup: where, when, how large, and how many caltables products it holds. `left_out` are damaged caltables
+    that no earlier backup has whole, and single runs of Dagster's whose databases are damaged, each with the reason."""
 
     path: Path
     at: datetime
@@ -54,8 +55,8 @@ class Backup:
 def backup(archive: Archive, destination: Path, *, keep: int, dagster: Dagster | None = None, now: datetime | None = None) -> Backup:
     """Make a verified backup in `destination`, of Dagster's history too if told where, and keep the newest `keep`.
 
-    Raises SilentWrongnessError if the copy differs from what it was made of or a caltable is damaged,
-    ConfigurationError if it cannot be written or a program is missing, ResourceError on a full disk.
+    A damaged caltable is taken from the newest backup that has it whole. Raises SilentWrongnessError if the copy differs
+    from what it was made of, ConfigurationError if it cannot be written or a program is missing, ResourceError on a full disk.
     """
     at = now or datetime.now(UTC)
     destination = destination.absolute()
@@ -67,7 +68,9 @@ def backup(archive: Archive, destination: Path, *, keep: int, dagster: Dagster |
             archive.index.read(lambda _: None)  # a clear error where it is missing or damaged
             databases.dump(archive.index.url, temporary, "index")
             left_out = _dump_dagster(dagster, temporary) if dagster is not None else ()
-            caltables = _copy_files(archive, temporary / "files")
+            earlier = [one.path / "files" for one in reversed(backups(destination))]
+            caltables, damaged = _copy_files(archive, temporary / "files", earlier)
+            left_out += damaged
             digests = dict(_digests(temporary))
             files.write_json(
                 temporary / "manifest.json",
@@ -168,22 +171,36 @@ def _load_dagster(dagster: Dagster, path: Path) -> None:
         shutil.copy2(configuration, dagster.home / "dagster.yaml")
 
 
-def _copy_files(archive: Archive, target: Path) -> int:
-    """Copy caltables (each verified against its published digest), states and quarantine records."""
+def _copy_files(archive: Archive, target: Path, earlier: Sequence[Path]) -> tuple[int, tuple[str, ...]]:
+    """Copy caltables (each verified against its published digest), states and quarantine records. Returns the number of
+    caltables, and why others are left out: one that is damaged, here and in the copies in `earlier`, keeps no other.
+    """
     target.mkdir()
     kept = [p for p in archive.products("caltables", state=None) if not p.removed]
+    damaged = []
     for product in kept:
-        copy = target / product.path.relative_to(archive.root)
-        shutil.copytree(product.path, copy)
-        if files.seal(copy, durable=False).digest != product.digest:
-            raise SilentWrongnessError(f"{product.id} is damaged, its backup would be; run: dsa110 archive verify")
+        place = product.path.relative_to(archive.root)
+        if not any(_copied(product, root / place, target / place) for root in (archive.root, *earlier)):
+            damaged.append(f"{product.id} is damaged, and no earlier backup has it whole; run: dsa110 archive verify")
+            log.error("left out of the backup, the others are in it: %s", damaged[-1])
     small = [*archive.root.glob("*/*.state.json"), *archive.root.glob("*/night=*/partition=*/*.state.json")]
     small += (archive.root / quarantine.DIRECTORY).glob("*.json")
     for path in small:
         copy = target / path.relative_to(archive.root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
-    return len(kept)
+    return len(kept) - len(damaged), tuple(damaged)
+
+
+def _copied(product: Product, source: Path, copy: Path) -> bool:
+    """Copy a product from `source`, if it is there and whole."""
+    if not source.is_dir():
+        return False
+    shutil.copytree(source, copy)
+    if files.seal(copy, durable=False).digest == product.digest:
+        return True
+    shutil.rmtree(copy)
+    return False
 
 
 def _bring_back(source: Path, root: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dsa110_assets.archive import naming, rows
+from dsa110_assets.archive import files, naming, rows
 from dsa110_assets.archive.index import caltable_sets, products
 from dsa110_assets.calibration.select import CaltableSet
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError
@@ -96,7 +96,8 @@ def sets(archive: Archive, status: str | None = None) -> list[RegisteredSet]:
         query = query.where(rows.of_science(products) | (products.c.asset == trial))
         found = connection.execute(query.order_by(caltable_sets.c.mid_mjd, caltable_sets.c.set_id)).all()
         replaced = {row.partition_key for row in found if row.asset == trial} if archive.trial else set()
-        return [_set(archive.root, row) for row in found if row.asset == trial or row.partition_key not in replaced]
+        kept = [row for row in found if row.asset == trial or row.partition_key not in replaced]
+        return [one for row in kept if (one := _set(archive.root, row)) is not None]
 
     return [one for one in archive.index.read(work) if status is None or one.status == status]
 
@@ -139,8 +140,18 @@ def _with_rejection(state: dict[str, Any], name: str, reason: str | None) -> dic
     return {**state, "rejected_sets": rejected | ({name: reason} if reason else {})}
 
 
-def _set(root: Path, row: Any) -> RegisteredSet:
-    contents = json.loads(row.contents)
+def _set(root: Path, row: Any) -> RegisteredSet | None:
+    """The set of a row; None, and a word in the log, if the row tells none: it must not hide the others."""
+    try:
+        return _told(root, row, json.loads(row.contents))
+    except (ValueError, TypeError, LookupError) as error:
+        files.tell_once(
+            f"caltable set {row.set_id} is left out: its row in the index cannot be read ({error!r}); run: dsa110 archive reindex"
+        )
+        return None
+
+
+def _told(root: Path, row: Any, contents: Any) -> RegisteredSet:
     directory = root / naming.parse_id(row.product_id).directory
     status = REJECTED if row.rejected or row.state == "rejected" else SUPERSEDED if row.state != "current" else ACTIVE
     return RegisteredSet(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +26,8 @@ import xxhash
 
 from dsa110_assets.archive.naming import SIDECAR
 from dsa110_assets.errors import ConfigurationError, DsaError, ResourceError, SilentWrongnessError, TransientError
+
+log = logging.getLogger(__name__)
 
 CRASH_POINTS = (
     "draft_created",
@@ -173,6 +177,12 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+
+
+@cache
+def tell_once(message: str) -> None:
+    """Log an error once in a process: the same rows are looked at every few seconds."""
+    log.error(message)
 
 
 def remove_tree(directory: Path) -> None:

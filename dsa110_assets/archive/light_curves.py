@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dsa110_assets.photometry.nighterrors import MADE_OF, NightErrors, require
+from dsa110_assets.errors import SilentWrongnessError
+from dsa110_assets.photometry.nighterrors import MADE_OF, NightErrors, has_model, missing, require
 from dsa110_assets.photometry.nightrows import FILE, source_keys
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+_END = b"PAR1"
 _TOLD = ("flux_err_jy", "absolute_err_jy")
 """Columns that the last night's model of errors says anew."""
 
 
 @dataclass(frozen=True)
 class Nights:
-    """The light curves of many nights, one file each, with the errors that the last of them knew."""
+    """The light curves of many nights, one file each, with the errors that the last of them knew.
+
+    `errors` is None where rows keep those that they have; `left_out` are products whose file is not there or cut short.
+    """
 
     files: tuple[Path, ...]
-    errors: NightErrors
+    errors: NightErrors | None
+    left_out: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> Nights:
@@ -37,9 +45,26 @@ class Nights:
             require(folder)
         return cls(tuple(folder / FILE for folder in folders), NightErrors.read(folders[-1]))
 
+    @classmethod
+    def to_read(cls, folders: Sequence[Path]) -> Nights:
+        """As `of`, of the nights whose files are whole: one that is not hides no other.
+
+        If the last product has no model of errors, its file is read as a table of all its nights and sources. Raises
+        SilentWrongnessError if no file is whole.
+        """
+        whole = [folder for folder in folders if _is_whole(folder / FILE)]
+        left_out = tuple(folder for folder in folders if folder not in whole)
+        if not whole:
+            raise SilentWrongnessError(f"{left_out[-1] / FILE} is cut short or not there: run: dsa110 archive verify")
+        if not has_model(whole[-1]):
+            return cls((whole[-1] / FILE,), None, left_out)
+        return replace(cls.of(whole), left_out=left_out)
+
     def by_source(self, sql: str) -> pd.DataFrame:
         """What the aggregates `sql` say of each source's rows, with source_id before them, by which it is sorted."""
         with self._opened() as connection:
+            if self.errors is None:
+                return connection.execute(f"SELECT source_id, {sql} FROM rows GROUP BY source_id ORDER BY source_id").df()
             found = connection.execute(f"SELECT source_key, {sql} FROM rows GROUP BY source_key ORDER BY source_key").df()
         keys = found.pop("source_key").to_numpy(np.int64)
         found.insert(0, "source_id", self._names(keys))
@@ -56,16 +81,23 @@ class Nights:
         where, values = "source_key IN (SELECT unnest(?)) AND source_id IN (SELECT unnest(?))", [keys, wanted]
         if len(wanted) == 1:  # said so, only the row groups that may have it are read
             where, values = "source_key = ? AND source_id = ?", [*keys, *wanted]
+        if self.errors is None:
+            where, values = "source_id IN (SELECT unnest(?))", [wanted]
         read = "*" if columns is None else ", ".join(dict.fromkeys(["source_id", "epoch", "mjd", *MADE_OF, *columns]))
         with self._opened() as connection:
             found = connection.execute(f"SELECT {read} FROM rows WHERE {where} ORDER BY source_id, mjd", values).df()
-        found = self.errors.told_to(found.astype({"source_id": str}))
-        return found.drop(columns="source_key") if columns is None else found[list(columns)]
+        found = found.astype({"source_id": str})
+        found = found if self.errors is None else self.errors.told_to(found)
+        return found.drop(columns="source_key", errors="ignore") if columns is None else found[list(columns)]
 
     def parts(self, columns: Sequence[str], rows: int) -> Iterator[tuple[NDArray[np.object_], IntArray, dict[str, FloatArray]]]:
         """All rows, whole sources at a time, of up to about `rows` rows together: the sources' names, where each begins (and the
         last ends), and these columns as float64, in order of time; flux_err_jy by the last night's model.
+
+        Raises NotFoundError without one.
         """
+        if self.errors is None:
+            raise missing(self.files[-1].parent)
         with self._opened() as connection:
             connection.execute("SET parquet_metadata_cache = true")
             counts = connection.execute("SELECT source_key, count(*) AS n FROM rows GROUP BY source_key ORDER BY source_key").fetchnumpy()
@@ -74,13 +106,15 @@ class Nights:
             part = (np.cumsum(number) - number) // rows
             for k in np.unique(part):
                 own = part == k
-                found = self._between(connection, int(keys[own][0]), int(keys[own][-1]), columns)
+                found = self._between(connection, int(keys[own][0]), int(keys[own][-1]), columns, self.errors)
                 yield names[own], np.concatenate([[0], np.cumsum(number[own])]), found
 
-    def _between(self, connection: duckdb.DuckDBPyConnection, first: int, last: int, columns: Sequence[str]) -> dict[str, FloatArray]:
+    def _between(
+        self, connection: duckdb.DuckDBPyConnection, first: int, last: int, columns: Sequence[str], errors: NightErrors
+    ) -> dict[str, FloatArray]:
         wanted = dict.fromkeys(["source_key", "mjd", *MADE_OF, *(name for name in columns if name not in _TOLD)])
         read, join = ", ".join(wanted), ""
-        if len(self.errors.noisy):
+        if len(errors.noisy):
             read += ", coalesce(scale, 1.0) AS scale, coalesce(fraction, 0.0) AS fraction"
             join = "LEFT JOIN noisy USING (epoch)"
         sql = f"SELECT {read} FROM rows {join} WHERE source_key BETWEEN ? AND ?"
@@ -90,30 +124,46 @@ class Nights:
         if np.any((np.diff(key[order]) == 0) & (np.diff(np.asarray(found["mjd"])[order]) < 0)):
             order = np.lexsort((np.asarray(found["mjd"]), key))
         values = {name: np.asarray(found.pop(name), np.float64)[order] for name in list(found)}
-        error = self.errors.of(values, values.get("scale", np.ones(1)), values.get("fraction", np.zeros(1)))
+        error = errors.of(values, values.get("scale", np.ones(1)), values.get("fraction", np.zeros(1)))
         return {name: error if name == "flux_err_jy" else values[name] for name in columns}
 
     def _names(self, keys: IntArray) -> NDArray[np.object_]:
         """The names (n,) of these sorted keys, from the last nights' files that have them."""
-        names = np.full(keys.size, None, object)
+        names, unnamed = np.full(keys.size, None, object), np.ones(keys.size, bool)
         for file in reversed(self.files):
-            if all(name is not None for name in names):
+            if not unnamed.any():
                 break
-            table = pq.read_table(file, columns=["source_key", "source_id"])
-            own = table["source_key"].to_numpy()
-            place = np.minimum(np.searchsorted(keys, own), keys.size - 1)
-            names[place] = table["source_id"].to_numpy()
+            place = np.searchsorted(keys, pq.read_table(file, columns=["source_key"])["source_key"].to_numpy())
+            new = unnamed[place]  # names take the time: of most nights none is asked
+            if new.any():
+                names[place[new]] = pq.read_table(file, columns=["source_id"])["source_id"].filter(pa.array(new)).to_numpy()
+                unnamed[place] = False
         return names
 
     @contextmanager
     def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection with the views `rows` and `noisy`."""
-        noisy: Any = self.errors.noisy.rename_axis("epoch").reset_index()
+        noisy: Any = self.errors.noisy.rename_axis("epoch").reset_index() if self.errors else []
         with duckdb.connect(":memory:") as connection:
             connection.execute("SET threads = 2; SET memory_limit = '2GB'")
-            connection.read_parquet([str(file) for file in self.files], hive_partitioning=False).create_view("rows")
             connection.execute("CREATE TABLE noisy (epoch VARCHAR, scale DOUBLE, fraction DOUBLE)")
             if len(noisy):
                 told = [list(row) for row in noisy[["epoch", "scale", "fraction"]].itertuples(index=False)]
                 connection.executemany("INSERT INTO noisy VALUES (?, ?, ?)", told)
-            yield connection
+            try:
+                connection.read_parquet([str(file) for file in self.files], hive_partitioning=False).create_view("rows")
+                yield connection
+            except duckdb.Error as error:
+                raise SilentWrongnessError(
+                    f"light curves cannot be read ({str(error).splitlines()[0]}): run: dsa110 archive verify"
+                ) from error
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a Parquet file ends as one does; its footer is written last."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(-len(_END), os.SEEK_END)
+            return opened.read() == _END
+    except OSError:
+        return False

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,15 +160,9 @@ def _of_row(root: Path, key: str, text: str) -> Quarantined | None:
     try:
         return _from_json(json.loads(text))
     except ValueError as error:
-        _tell(f"the index's quarantine record {key} cannot be read ({error}); remove {root / DIRECTORY / key}.json, "
-              "then run: dsa110 archive reindex")  # fmt: skip
+        files.tell_once(f"the index's quarantine record {key} cannot be read ({error}); remove {root / DIRECTORY / key}.json, "
+                        "then run: dsa110 archive reindex")  # fmt: skip
         return None
-
-
-@cache
-def _tell(message: str) -> None:
-    """Log an error once in a process: the inbox is looked at every few seconds."""
-    log.error(message)
 
 
 def _from_json(contents: Any) -> Quarantined:

@@ -15,10 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from dsa110_assets.archive import naming
+from dsa110_assets.archive import files, naming
 from dsa110_assets.archive.index import caltable_sets, product_inputs, products
-from dsa110_assets.archive.product import HELD, Json, Product
-from dsa110_assets.errors import SilentWrongnessError
+from dsa110_assets.archive.product import HELD, Json, Product, flaw
+from dsa110_assets.errors import NotFoundError, SilentWrongnessError
 
 _MANY = 500  # ids in one IN (...): SQLite's limit on variables is far above
 
@@ -101,7 +101,7 @@ def select(
     query = sa.select(products).where(*conditions).limit(limit).offset(offset or None)
     rows = connection.execute(query.order_by(products.c.partition_key, products.c.asset, products.c.version)).all()
     inputs = inputs_of(connection, [row.id for row in rows])
-    return [_product(root, row, inputs.get(row.id, ())) for row in rows]
+    return [one for row in rows if (one := _product(root, row, inputs.get(row.id, ()))) is not None]
 
 
 def removed_by_id(connection: Connection, asset: str | None = None, partition: str | None = None) -> dict[str, bool]:
@@ -124,8 +124,10 @@ def chunks(ids: Iterable[str]) -> list[list[str]]:
 
 
 def decode(text: str) -> Json:
-    """A column of JSON."""
-    contents: Json = json.loads(text)
+    """A column of JSON. Raises ValueError if it holds no object."""
+    contents = json.loads(text)
+    if not isinstance(contents, dict):
+        raise ValueError(f"{text[:40]!r} is no JSON object")
     return contents
 
 
@@ -180,24 +182,47 @@ def highest_version(connection: Connection, asset: str, partition: str | None) -
     return connection.scalar(sa.select(sa.func.max(products.c.version)).where(same)) or 0
 
 
-def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product:
-    name = naming.ProductName(row.asset, row.partition_key or None, row.version)
-    asset, trial = naming.of_trial(row.asset)
+def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product | None:
+    """The product of a row, by its own record where the row cannot be read.
+
+    None, and a word in the log, where that cannot be read either: one row must not hide the others.
+    """
+    try:
+        name = naming.ProductName(row.asset, row.partition_key or None, row.version)
+        return _of_told(root, name, row, inputs, {part: decode(getattr(row, part)) for part in ("settings", "engines", "metadata")})
+    except (ValueError, TypeError, NotFoundError) as error:
+        remedy = "run: dsa110 archive reindex"
+        try:
+            name = naming.parse_id(row.id)
+            record = files.read_json(root / name.directory / naming.SIDECAR)
+            if why := flaw(record):
+                raise ValueError(f"its own record {why}")
+            found = _of_told(root, name, row, inputs, record)
+        except (ValueError, TypeError, NotFoundError, OSError) as also:
+            files.tell_once(f"{root}: {row.id} is left out: its row in the index cannot be read ({error}), nor {also}; {remedy}")
+            return None
+        files.tell_once(f"{root}: {row.id}: its row in the index cannot be read ({error}), its own record is used; {remedy}")
+        return found
+
+
+def _of_told(root: Path, name: naming.ProductName, row: Row[Any], inputs: tuple[str, ...], told: Json) -> Product:
+    """A product by its row, and by what was told of its making: the row's own columns, or a record."""
+    asset, trial = naming.of_trial(name.asset)
     return Product(
         id=row.id,
         asset=asset,
         partition=name.partition,
-        version=row.version,
+        version=name.version,
         path=root / name.directory,
         inputs=inputs,
-        settings=decode(row.settings),
+        settings=told["settings"],
         code_version=row.code_version,
-        engines=decode(row.engines),
+        engines=told["engines"],
         run_id=row.run_id,
-        size_bytes=row.size_bytes,
+        size_bytes=int(told.get("size_bytes", row.size_bytes)),
         digest=row.digest,
-        created_at=datetime.fromisoformat(row.created_at),
-        metadata=decode(row.metadata),
+        created_at=datetime.fromisoformat(told.get("created_at", row.created_at)),
+        metadata=told["metadata"],
         state=row.state,
         reason=row.reason,
         pinned=row.pinned,

@@ -155,6 +155,7 @@ def _disk(archive: Path) -> Finding:
 
 def _dagster_home(configured: Settings) -> Finding:
     from dsa110_assets.cli.home import with_dagster_home
+    from dsa110_assets.orchestration.instance import open_instance
 
     home = configured.dagster_home or configured.archive / "dagster"
     remedy = "make it writable for this user, or set DAGSTER_HOME to a place that is"
@@ -164,6 +165,8 @@ def _dagster_home(configured: Settings) -> Finding:
         return Finding("DAGSTER_HOME", True, f"{home}, made on first use")
     try:
         with_dagster_home(configured)
+        with open_instance(home):
+            pass
     except DsaError as error:
         return Finding("DAGSTER_HOME", False, str(error), remedy)
     return Finding("DAGSTER_HOME", True, str(home))

@@ -29,6 +29,7 @@ def up(
     """Start web server, daemon and portal together; Ctrl-C stops all of them."""
     from dsa110_assets import settings
     from dsa110_assets.archive.store import Archive
+    from dsa110_assets.orchestration.instance import open_instance
 
     configured = settings.load()
     bind = host or configured.host
@@ -41,6 +42,7 @@ def up(
     Archive.create(configured.archive, configured.database_url).close()
     home = with_dagster_home(configured).dagster_home
     assert home is not None
+    open_instance(home).dispose()  # what is wrong with it is said here, not by each server in a traceback
 
     def on_ready() -> None:
         if bind not in LOOPBACK:

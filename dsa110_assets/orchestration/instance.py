@@ -7,8 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
+from dagster._check import CheckError
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from sqlalchemy.exc import DatabaseError, OperationalError
+from yaml import YAMLError
 
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.errors import ConfigurationError
@@ -57,8 +59,14 @@ def not_writable(home: Path) -> Path | None:
 
 
 def open_instance(home: Path | None) -> dg.DagsterInstance:
-    """The instance of a home directory, which is made ready first."""
-    return dg.DagsterInstance.from_config(str(prepare_home(home)))
+    """The instance of a home directory, which is made ready first. Raises ConfigurationError if its dagster.yaml is wrong."""
+    prepared = prepare_home(home)
+    try:
+        return dg.DagsterInstance.from_config(str(prepared))
+    except (YAMLError, dg.DagsterInvalidConfigError, CheckError, UnicodeDecodeError) as error:
+        why = " ".join(str(error).split())[:300]
+        told = f"{prepared / 'dagster.yaml'} is wrong ({why}): correct it, or remove it, and the packaged one is written"
+        raise ConfigurationError(told) from error
 
 
 def launcher(run_id: str) -> str:

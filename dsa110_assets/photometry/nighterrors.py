@@ -89,10 +89,18 @@ class NightErrors:
         return [f"{e.Index}: noise x {e.scale:.2f}, fluxes to {100 * e.fraction:.1f} %" for e in self.noisy.itertuples()]
 
 
+def has_model(folder: Path) -> bool:
+    return (folder / FILE).is_file()
+
+
 def require(folder: Path) -> None:
     """Raise NotFoundError unless this product's light curves are one night's, with a model of errors."""
-    if not (folder / FILE).is_file():
-        raise NotFoundError(f"{folder} has no {FILE}: its light curves are those of an earlier version; run: dsa110 process")
+    if not has_model(folder):
+        raise missing(folder)
+
+
+def missing(folder: Path) -> NotFoundError:
+    return NotFoundError(f"{folder} has no {FILE}: its light curves are those of an earlier version; run: dsa110 process")
 
 
 def measured_errors(rows: pd.DataFrame, before: NightErrors, unfit_bits: int, prior_fraction: float) -> NightErrors:

@@ -34,7 +34,8 @@ def sources(request: Request) -> JSONResponse:
     """Sources with light curves, within `radius` of (`ra`, `dec`) if given; degrees or sexagesimal."""
     table = _archive(request).sources(**cone(request))
     limit = parameters.integer(request, "limit", 1000, 1, MOST_ROWS)
-    return JSONResponse({"total": len(table), "sources": table_rows(table[:limit]), "product_id": table.meta["product_id"]})
+    told = {name: table.meta[name] for name in ("product_id", "left_out")}
+    return JSONResponse({"total": len(table), "sources": table_rows(table[:limit]), **told})
 
 
 def light_curve(request: Request) -> JSONResponse:
@@ -70,6 +71,7 @@ def light_curve_json(archive: AnalystArchive, source: str) -> dict[str, Any]:
     meta = {
         "source_id": curve.meta["source_id"],
         "product_id": curve.meta["product_id"],
+        "left_out": curve.meta["left_out"],
         "ra_deg": float(curve.meta["ra"].to_value("deg")),
         "dec_deg": float(curve.meta["dec"].to_value("deg")),
     }

@@ -241,7 +241,7 @@ def pointing_dec_deg(archive: AnalystArchive) -> float | None:
     """The apparent declination of the latest observation [deg]; None while there is none."""
     for product in archive.store.newest("subband_group", LATELY):
         value = product.metadata.get("pointing_dec_deg")
-        if value is not None:
+        if isinstance(value, int | float):
             return float(value)
     return None
 

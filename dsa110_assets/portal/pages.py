@@ -159,12 +159,13 @@ def sources(request: Request) -> Response:
         return RedirectResponse(request.url_for("source", source=quote(curve.meta["source_id"])).path, 303)
     try:
         table = archive.sources(**cone)
-        rows, total, origin = api.table_rows(table[:SOURCE_ROWS]), len(table), table.meta["product_id"]
+        rows, total = api.table_rows(table[:SOURCE_ROWS]), len(table)
+        origin, left_out = table.meta["product_id"], table.meta["left_out"]
     except NotFoundError:
         if any(cone.values()):
             raise
-        rows, total, origin = [], 0, None
-    return _page("sources.html", request, rows=rows, total=total, origin=origin, cone=cone)
+        rows, total, origin, left_out = [], 0, None, []
+    return _page("sources.html", request, rows=rows, total=total, origin=origin, left_out=left_out, cone=cone)
 
 
 def source(request: Request) -> Response:

@@ -48,6 +48,7 @@ def read_catalogue(path: Path, name: str | None = None, frequency_hz: float | No
     ra, dec = positions.degrees(table, known, form is not None, path)
     flux_column = _flux_column(known, form, path)
     flux = quantity(table, flux_column, "Jy", path, form.unit if form and flux_column.bare == form.flux else None)
+    _check_same_flux(table, known, flux_column, flux, path)
     given = _given_names(table, known)
     survey, frequency = scale.frequency(table, known, form, flux_column, given, scale.Told(path, name, frequency_hz))
     catalogue = name or (survey.name if survey else path.stem)
@@ -134,6 +135,17 @@ def _flux_column(known: Sequence[columns.Column], form: surveys.Form | None, pat
     if found is None:
         raise ConfigurationError(f"catalogue {path} has no flux column (has {', '.join(one.name for one in known)}): name one 'flux_mjy'")
     return found
+
+
+def _check_same_flux(table: Table, known: Sequence[columns.Column], column: columns.Column, flux: NDArray[np.float64], path: Path) -> None:
+    """ConfigurationError where another column of the same name but for its unit has other fluxes."""
+    for other in known:
+        if other.bare == column.bare and other is not column and other.unit:
+            ratio = quantity(table, other, "Jy", path) / np.where(flux > 0, flux, np.nan)
+            if np.any(np.abs(ratio - 1) > scale.SAME_WITHIN):
+                raise ConfigurationError(
+                    f"catalogue {path}: columns {column.name!r} and {other.name!r} have different fluxes: take one out"
+                )
 
 
 def _given_names(table: Table, known: Sequence[columns.Column]) -> list[str]:

@@ -16,10 +16,11 @@ ROLES: dict[str, tuple[str, ...]] = {
             "dec_deg_cont", "declination", "deccen", "delta_j2000"),
     "flux": ("flux", "total_flux", "integrated_flux", "int_flux", "fint", "flux_int", "s_total", "stotal", "ftot", "sint",
              "int_flux_wide", "fintwide", "speaktot", "total_flux_source"),
-    "peak": ("peak_flux", "fpeak", "flux_peak", "speak", "peak"),
+    "peak": ("peak_flux", "fpeak", "flux_peak", "speak", "sp", "peak"),
     "name": ("name", "component_name", "source_name", "island_name", "compname", "designation", "nvss", "first", "tgssadr", "gleam",
              "source", "source_id", "id"),
-    "index": ("spectral_index", "alpha", "spindex", "spidx", "spix", "spec_index", "spec_indx", "sp_index", "sp_alpha"),
+    "index": ("spectral_index", "alpha", "spindex", "spidx", "spix", "spec_index", "spec_indx", "sp_index", "sp_alpha",
+              "alpha-sp"),
     "frequency": ("frequency", "freq", "reference_frequency", "ref_freq", "frequency_obs"),
 }  # fmt: skip
 """Column names, without their units, in order of preference."""
@@ -160,3 +161,11 @@ def needed(names: Sequence[str], others: Iterable[str] = ()) -> list[str]:
     columns = [column(name) for name in names]
     parts = set(sexagesimal(columns).values())
     return [one.name for one in columns if one.bare in wanted or one.name in parts or one.frequency_hz is not None]
+
+
+def check_once(names: Sequence[str], wanted: Iterable[str]) -> None:
+    """Raise ValueError where a column that is looked at has another's name, be it in another case."""
+    letters = [name.strip().lower() for name in names]
+    for name in wanted:
+        if letters.count(name.strip().lower()) > 1:
+            raise ValueError(f"column {name!r} is there twice: take one out")

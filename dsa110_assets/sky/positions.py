@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +16,14 @@ from numpy.typing import NDArray
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.sky import cells
 from dsa110_assets.sky.columns import Column, find, sexagesimal
+from dsa110_assets.sky.text_tables import is_missing
 
 Float = NDArray[np.float64]
 _PLAIN = r"([+-]?)\s*(\d+)[\s:]+(\d+)[\s:]+(\d+(?:\.\d*)?)"
+_BEFORE_2000 = re.compile(r"\bB1[89]\d\d|\b(19[05]0|18[57]5)(\.0*)?\b|FK4", re.IGNORECASE)
+_IS_2000 = re.compile(r"\bJ?2000(\.0*)?\b|ICRS|FK5", re.IGNORECASE)
+_SIGNS = {"-": -1, "\u2013": -1, "-1": -1, "-1.0": -1, "s": -1, "": 1, "+": 1, "1": 1, "+1": 1, "1.0": 1, "n": 1}
+"""What stands for the sign of a declination; an en dash is what word processors make of a minus."""
 _UNITLESS = frozenset({"ra", "raj2000", "ra_j2000", "ra_icrs", "right_ascension", "racen", "alpha_j2000"})
 """Names that say nothing of a unit: hours and degrees are both written under them."""
 
@@ -30,15 +36,28 @@ def degrees(table: Table, columns: Sequence[Column], is_known: bool, path: Path)
     parts = sexagesimal(columns)
     ra_column, dec_column = find(columns, "ra"), find(columns, "dec")
     if parts and (ra_column is None or ra_column.name == parts["ra_h"]):
+        _check_equinox(table, list(parts.values()), path)
         ra, dec = _of_parts(table, parts, path)
     else:
         if ra_column is None or dec_column is None:
             role = "ra" if ra_column is None else "dec"
             there = ", ".join(one.name for one in columns)
             raise ConfigurationError(f"catalogue {path} has no {role} column (has {there}): name one '{role}_deg'")
+        _check_equinox(table, [ra_column.name, dec_column.name], path)
         ra, dec = _ra(table, ra_column, is_known, path), _angle(table, dec_column, u.deg, path)
     _check(ra, dec, path)
     return np.mod(ra, 360.0), dec
+
+
+def _check_equinox(table: Table, names: Sequence[str], path: Path) -> None:
+    """ConfigurationError where the file, or what it says of a position's column, names an equinox before J2000 and not J2000."""
+    said = [str(table.meta.get("equinox", "")), *(str(table[name].description or "") for name in names)]
+    for text in said:
+        if _BEFORE_2000.search(text) and not _IS_2000.search(text):
+            raise ConfigurationError(
+                f"catalogue {path}: its positions are of another equinox ({text.strip()}): give J2000, which VizieR adds as "
+                "_RAJ2000 and _DEJ2000"
+            )
 
 
 def _ra(table: Table, column: Column, is_known: bool, path: Path) -> Float:
@@ -64,8 +83,8 @@ def _is_sexagesimal(table: Table, column: Column) -> bool:
 def _angle(table: Table, column: Column, sexagesimal_unit: u.UnitBase, path: Path) -> Float:
     """Degrees; text that is not plain numbers is sexagesimal, in `sexagesimal_unit` where it has no other unit."""
     unit = cells.unit(table, column, path, "h" if column.bare == "rah" else None)
-    if unit is not None and not unit.is_equivalent(u.deg):
-        raise ConfigurationError(f"catalogue {path}, column {column.name!r} is in {unit}: an angle is needed")
+    if unit is not None and (not unit.is_equivalent(u.deg) or unit in (u.arcsec, u.arcmin)):
+        raise ConfigurationError(f"catalogue {path}, column {column.name!r} is in {unit}: an angle in degrees, hours or radians is needed")
     if sexagesimal_unit is u.deg and unit is u.hourangle:
         raise ConfigurationError(f"catalogue {path}, column {column.name!r} is a declination in hours: degrees are needed")
     if _is_sexagesimal(table, column):
@@ -110,11 +129,26 @@ def _of_parts(table: Table, parts: dict[str, str], path: Path) -> tuple[Float, F
             raise ConfigurationError(f"catalogue {path}, column {parts[part]!r} is not within 0 to 60")
     ra = 15 * (values["ra_h"] + values["ra_m"] / 60 + values.get("ra_s", zero) / 3600)
     if "sign" in parts:
-        negative = np.array([cell.startswith("-") for cell in cells.raw_text(table, parts["sign"])])
+        negative = _signs(table, parts["sign"], values["dec_d"], path)
     else:
         negative = _negative(table, parts["dec_d"], values["dec_d"], path)
     dec = np.abs(values["dec_d"]) + values["dec_m"] / 60 + values.get("dec_s", zero) / 3600
     return ra, np.where(negative, -dec, dec)
+
+
+def _signs(table: Table, column: str, degrees: Float, path: Path) -> NDArray[np.bool_]:
+    """Which rows are negative by a column of signs: '-', '+' and nothing, -1 and 1, S and N; one that degrees have too must be its own."""
+    told = ["" if is_missing(cell) and cell != "-" else cell for cell in cells.raw_text(table, column)]
+    wrong = next((i for i, cell in enumerate(told) if cell.lower() not in _SIGNS), None)
+    if wrong is not None:
+        raise ConfigurationError(f"catalogue {path}, column {column!r}, row {wrong + 1}: {told[wrong]!r} is no sign: write + or -")
+    negative = np.array([_SIGNS[cell.lower()] < 0 for cell in told])
+    twice = np.flatnonzero((degrees < 0) & ~negative)
+    if twice.size:
+        raise ConfigurationError(
+            f"catalogue {path}, row {twice[0] + 1}: its degrees are negative, its sign in column {column!r} is not: mend it"
+        )
+    return negative
 
 
 def _negative(table: Table, column: str, values: Float, path: Path) -> NDArray[np.bool_]:
@@ -130,4 +164,6 @@ def _check(ra: Float, dec: Float, path: Path) -> None:
     wrong = ~((ra >= -180) & (ra <= 360) & (np.abs(dec) <= 90))
     if np.any(wrong):
         row = int(np.flatnonzero(wrong)[0])
-        raise ConfigurationError(f"catalogue {path}, row {row + 1}: position ({ra[row]}, {dec[row]}) deg is not on the sky")
+        raise ConfigurationError(
+            f"catalogue {path}, row {row + 1}: position ({ra[row]}, {dec[row]}) deg is not on the sky: mend the row, or take it out"
+        )

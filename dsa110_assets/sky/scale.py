@@ -54,6 +54,11 @@ def frequency(
     column = find(columns, "frequency")
     if column is not None:
         own = quantity(table, column, "Hz", told.path, form.frequency_unit if form else None)
+        if flux.frequency_hz is not None and np.any(np.abs(own[own > 0] / flux.frequency_hz - 1) > SAME_WITHIN):
+            raise ConfigurationError(
+                f"catalogue {told.path}: column {flux.name!r} is at {flux.frequency_hz / 1e6:g} MHz by its name, but column "
+                f"{column.name!r} says another frequency: rename one of them"
+            )
         return survey, _of_column(own, column, told)
     for witness in heard[1:]:
         if abs(witness.frequency_hz / heard[0].frequency_hz - 1) > SAME_WITHIN:

@@ -38,6 +38,7 @@ def read(path: Path) -> Table:
     try:
         with _quiet():
             table = _table(path)
+            columns.check_once(table.colnames, _needed(table.colnames))
     except _UNREADABLE as error:
         raise ConfigurationError(f"catalogue {path} cannot be read ({_first_line(error)}): {KNOWN}") from error
     if len(table) == 0:
@@ -113,6 +114,9 @@ def _of_fits(content: bytes) -> Table:
         tables = [part for part in parts if isinstance(part, fits.BinTableHDU | fits.TableHDU)]
         chosen = _only([(part, part.columns.names) for part in tables])
         table = Table.read(chosen, unit_parse_strict="silent")
+        table.meta["equinox"] = " ".join(str(chosen.header.get(card, "")) for card in ("EQUINOX", "RADESYS", "RADECSYS"))
+        for number, name in enumerate(table.colnames, 1):
+            table[name].description = chosen.header.get(f"TCOMM{number}") or chosen.header.comments[f"TTYPE{number}"]
         reference = chosen.header.get("FREQ0")
         if isinstance(reference, int | float) and reference > 0:
             table.meta["frequency_hz"] = float(reference)
@@ -127,6 +131,10 @@ def _of_votable(content: bytes) -> Table:
                 raise ValueError(f"the service that made it says {info.value}: it is not all of the table")
     chosen = _only([(one, [field.name for field in one.fields]) for one in document.iter_tables()])
     table = chosen.to_table(use_names_over_ids=True)
+    systems = [one for place in (document, *document.resources) for one in place.coordinate_systems]
+    asked = {field.ref for field in chosen.fields if field.name in _needed([field.name])}
+    told = [f"{one.equinox} {one.system}" for one in systems if one.ID in asked]
+    table.meta["equinox"] = " ".join(told)
     parameters = [one for resource in document.resources for one in (*resource.params, *chosen.params)]
     for one in parameters:
         if str(one.name).lower().replace("_", " ") == "reference frequency":
@@ -137,9 +145,11 @@ def _of_votable(content: bytes) -> Table:
 
 def _only(tables: list[tuple[Any, list[str]]]) -> Any:
     """The one table that has positions. ValueError: none has, or several."""
-    fitting = [table for table, names in tables if columns.has_positions(names)]
+    fitting = [(table, names) for table, names in tables if columns.has_positions(names)]
     if len(fitting) == 1:
-        return fitting[0]
+        (table, names) = fitting[0]
+        columns.check_once(names, _needed(names))
+        return table
     if fitting:
         raise ValueError(f"{len(fitting)} of its tables have positions: give each table a file of its own")
     there = "; ".join(", ".join(names) for _, names in tables)

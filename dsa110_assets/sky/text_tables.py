@@ -18,6 +18,9 @@ MISSING = ("", "-", "--", "---", "nan", "null", "none", "n/a", "na", "...", "mas
 """Cells without a value, in lower case."""
 _SEPARATORS = ("\t", "|", ";", ",")
 _RULE = re.compile(r"[-=+]+")
+_BRACKETS = re.compile(r"\(.*\)|\[.*\]")
+_DESCRIBED = re.compile(r"#Column\t(?P<name>[^\t]+)\t[^\t]*\t(?P<told>[^\t]*).*")
+_EQUINOX = re.compile(r"(?:equinox|epoch of coordinates|coordinate system|frame)\W+(\w[\w.]*)", re.IGNORECASE)
 _REFERENCE = re.compile(r"reference\s+frequency[^:=]*[:=]\s*([\d.eE+]+)\s*([kMG]?Hz)?", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?:col(?:umn)?\s*)?(\d+)[\s:.)=-]+(\S+).*", re.IGNORECASE)
 _MAX_HEADER_LINES = 4
@@ -58,7 +61,12 @@ def read(text: str, needed: Needed) -> Table:
     for name, unit in header.units.items():
         if name in table.colnames and unit:
             table[name].unit = unit
-    frequency = _reference_frequency(lines[: rows[0]])
+    comments = [line for line in lines[: rows[0]] if line.lstrip().startswith("#")]
+    for match in filter(None, map(_DESCRIBED.fullmatch, comments)):
+        if match["name"] in table.colnames:
+            table[match["name"]].description = match["told"]
+    table.meta["equinox"] = " ".join(match[1] for match in map(_EQUINOX.search, comments) if match)
+    frequency = _reference_frequency(comments)
     if frequency is not None:
         table.meta["frequency_hz"] = frequency
     return table
@@ -116,7 +124,7 @@ def _commented_header(lines: list[str], first: int) -> _Header | None:
             header = _as_header(" ".join(comment for _, comment in comments[start:end]))
             if header is not None and _fits(header, lines[first]):
                 units = _fields(comments[end][1], header.separator) if end < len(comments) else []
-                is_units = len(units) == len(header.names) and any(columns.is_unit(unit) for unit in units)
+                is_units = len(units) == len(header.names) and any(columns.is_unit(unit) for unit in _bare(units))
                 return replace(header, units=_units(header.names, units) if is_units else {}, line=comments[end - 1][0])
     numbered = [match for _, comment in comments if (match := _NUMBERED.fullmatch(comment))]
     header = _Header([match[2] for i, match in enumerate(numbered, 1) if int(match[1]) == i], None, line=first)
@@ -153,7 +161,14 @@ def _units_of_line(header: _Header, line: str) -> dict[str, str]:
 
 
 def _units(names: list[str], units: list[str]) -> dict[str, str]:
-    return {name: unit.strip().strip('"') for name, unit in zip(names, units, strict=True) if not is_missing(unit)}
+    return {name: unit.strip().strip('"') for name, unit in zip(names, _bare(units), strict=True) if not is_missing(unit)}
+
+
+def _bare(units: list[str]) -> list[str]:
+    """Units without the brackets that every one of them has; where one alone has them, [mJy] is a logarithm."""
+    given = [unit for unit in units if not is_missing(unit)]
+    bracketed = len(given) > 1 and all(_BRACKETS.fullmatch(unit) for unit in given)
+    return [unit.strip("()[]") for unit in units] if bracketed else units
 
 
 def _is_rule(line: str, separator: str | None) -> bool:
@@ -167,7 +182,7 @@ def _is_unit_line(header: _Header, line: str) -> bool:
     cells = _fields(line, header.separator)
     if len(cells) != len(header.names):
         return False
-    return any(columns.is_unit(cell) for cell in cells) and not any(re.search(r"\d", cell) for cell in cells)
+    return any(columns.is_unit(cell) for cell in _bare(cells)) and not any(re.search(r"\d", cell) for cell in cells)
 
 
 def _fields(line: str, separator: str | None) -> list[str]:
@@ -200,9 +215,7 @@ def _is_number(text: str) -> bool:
 def _data(lines: list[str], rows: list[int], header: _Header, needed: Needed) -> Table:
     names = _check_lengths(lines, rows, header)
     wanted = [name for name in names if name in set(needed(names))]
-    repeated = sorted({name for name in wanted if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"column {repeated[0]!r} is there twice: take one out")
+    columns.check_once(names, wanted)
     text = "\n".join(lines[i].strip("|") if header.separator == "|" else lines[i] for i in rows)
     frame = pd.read_csv(
         StringIO(text), sep=header.separator or r"\s+", header=None, names=range(len(names)), index_col=False,
@@ -217,7 +230,7 @@ def _check_lengths(lines: list[str], rows: list[int], header: _Header) -> list[s
     counts = [_count(lines[i], header.separator) for i in rows]
     if header.separator is None and set(counts) == {len(names) + 4}:
         names = _in_parts(names)
-    elif set(counts) == {len(names) + 1} and all(lines[i].endswith(header.separator or "") for i in rows):
+    elif header.separator is not None and set(counts) == {len(names) + 1} and all(lines[i].endswith(header.separator) for i in rows):
         names = [*names, ""]  # a separator that ends every row
     for i, count in zip(rows, counts, strict=True):
         if count != len(names):
@@ -254,7 +267,7 @@ def _sumss(lines: list[str]) -> Table:
 
 
 def _reference_frequency(lines: list[str]) -> float | None:
-    found = {_hz(match[1], match[2]) for line in lines if line.lstrip().startswith("#") and (match := _REFERENCE.search(line))}
+    found = {_hz(match[1], match[2]) for line in lines if (match := _REFERENCE.search(line))}
     return found.pop() if len(found) == 1 else None
 
 

@@ -152,8 +152,9 @@ def _read(file: Any, path: Path, size: int, stamp: str, subband: int) -> Subband
     rows = uvh5_rows.read(header, numbers, path)
     frequencies = hdf5.vector(header, "freq_array", band.FINE_PER_SUBBAND, path)
     _check_frequencies(frequencies, subband, path)
-    _check_clock(float(rows.times_mjd[0]), stamp, path)
+    _check_clock(header, float(rows.times_mjd[0]), stamp, path)
     _check_site(header, path)
+    _check_uncalibrated(header, path)
     pols = [int(p) for p in hdf5.vector(header, "polarization_array", 4, path)]
     hdf5.require(XX in pols and YY in pols, path, f"polarisations {pols} lack XX (-5) or YY (-6)")
     hdf5.require(len(set(pols)) == len(pols), path, f"polarisations {pols} repeat")
@@ -175,7 +176,7 @@ def _read(file: Any, path: Path, size: int, stamp: str, subband: int) -> Subband
         ant2=rows.ant2,
         rows=rows.rows,
         pointing_dec_rad=uvh5_pointing.declination(header, rows, positions, path),
-        antenna_names=_names(header, n_antennas, path),
+        antenna_names=_names(header, numbers, path),
         antenna_positions_m=positions,
         antenna_diameters_m=_diameters(header, n_antennas, path),
         n_pols=len(pols),
@@ -200,6 +201,7 @@ def _check_counts(header: Any, rows: Rows, n_antennas: int, n_channels: int, n_p
     ):
         counted = hdf5.number(header, name, path)
         hdf5.require(counted in (None, listed), path, f"{name} is {counted}, but its arrays hold {listed}")
+    hdf5.require(not hdf5.has(header, "spw_array", path) or header["spw_array"].size == 1, path, "spw_array has more than one window")
 
 
 def _check_widths(header: Any, frequencies_hz: NDArray[np.float64], path: Path) -> None:
@@ -230,6 +232,9 @@ def _interval(header: Any, rows: Rows, path: Path) -> float:
         f"integrations are not contiguous: of {interval_s} s, but {steps.min(initial=1) * interval_s:.6f} to "
         f"{steps.max(initial=1) * interval_s:.6f} s apart",
     )
+    least = float(steps.min()) if steps.size > 1 else 1.0
+    told = f"integration_time is {interval_s:.3f} s, but its integrations are all {least * interval_s:.3f} s or more apart"
+    hdf5.require(least < 1.5, path, told)
     hdf5.require(numbers[-1] < MAX_INTEGRATIONS, path, f"its integrations span {numbers[-1] * interval_s:.0f} s")
     return interval_s
 
@@ -255,7 +260,11 @@ def _check_frequencies(frequencies_hz: NDArray[np.float64], subband: int, path: 
     )
 
 
-def _check_clock(mjd: float, stamp: str, path: Path) -> None:
+def _check_clock(header: Any, mjd: float, stamp: str, path: Path) -> None:
+    scale = hdf5.text(header, "timesys", path)
+    hdf5.require(
+        scale in (None, "", "UTC"), path, f"its times are {scale}, not UTC", "bring time_array to UTC, or take the correlator's own file"
+    )
     named = timegrid.datetime_to_mjd(stamp_time(stamp, path))
     hdf5.require(
         abs(mjd - named) < NAME_TOLERANCE_D,
@@ -269,16 +278,29 @@ def _check_site(header: Any, path: Path) -> None:
     so.
     """
     latitude, longitude, altitude = (float(hdf5.vector(header, name, 1, path)[0]) for name in ("latitude", "longitude", "altitude"))
-    east = np.deg2rad(longitude - site.LONGITUDE_DEG) * np.cos(site.LATITUDE_RAD) * 6.4e6
+    east = np.deg2rad((longitude - site.LONGITUDE_DEG + 180) % 360 - 180) * np.cos(site.LATITUDE_RAD) * 6.4e6
     north = np.deg2rad(latitude - site.LATITUDE_DEG) * 6.4e6
     offset = float(np.hypot(np.hypot(east, north), altitude - site.ALTITUDE_M))
     hdf5.require(offset < SITE_TOLERANCE_M, path, f"its site lies {offset:.1f} m from {site.TELESCOPE_NAME}")
 
 
-def _names(header: Any, n_antennas: int, path: Path) -> tuple[str, ...]:
-    data = hdf5.dataset(header, "antenna_names", path, (n_antennas,))
+def _check_uncalibrated(header: Any, path: Path) -> None:
+    """Gains are solved for the correlator's scale; visibilities that have another since would get them twice."""
+    units = hdf5.text(header, "vis_units", path)
+    told = f"its visibilities are in {units}: they were calibrated after the correlator"
+    hdf5.require(units in (None, "", "uncalib"), path, told, "take the correlator's own file")
+
+
+def _names(header: Any, numbers: NDArray[np.int64], path: Path) -> tuple[str, ...]:
+    """Stations, whose names are the correlator's numbers plus one; where most are so, no other may have another's name."""
+    data = hdf5.dataset(header, "antenna_names", path, (numbers.size,))
     names = tuple(hdf5.decoded(value).strip() for value in data[()])
-    hdf5.require(len(set(names)) == n_antennas, path, "two antennas share a name")
+    hdf5.require(len(set(names)) == numbers.size, path, "two antennas share a name")
+    stations_of = [str(number + 1) for number in numbers]
+    wrong = [i for i, name in enumerate(names) if name != stations_of[i] and name in stations_of]
+    if wrong and len(wrong) < numbers.size / 2:
+        told = f"antenna_numbers {numbers[wrong[0]]} has the name {names[wrong[0]]!r} of another; of most it is the number plus one"
+        hdf5.require(False, path, told, "give each antenna its own name, or take the correlator's own file")
     return names
 
 

@@ -170,7 +170,7 @@ def test_backups_are_rotated_and_never_half(archive, publish, tmp_path, monkeypa
 
 
 def test_damaged_or_foreign_backups_are_refused(archive, engine_url, publish, tmp_path):
-    product = publish("caltables", NIGHT)
+    publish("caltables", NIGHT)
     made = backup.backup(archive, tmp_path / "b", keep=3)
     with pytest.raises(NotFoundError, match="is no backup"):
         backup.restore(tmp_path / "b", archive.root, engine_url)
@@ -187,6 +187,24 @@ def test_damaged_or_foreign_backups_are_refused(archive, engine_url, publish, tm
     copy.write_text("y")
     with pytest.raises(SilentWrongnessError, match="is damaged"):
         backup.restore(made.path, archive.root, engine_url)
-    (product.path / "data.txt").write_text("y")
-    with pytest.raises(SilentWrongnessError, match="its backup would be"):
-        backup.backup(archive, tmp_path / "b", keep=3)
+
+
+@pytest.mark.row(41, cases="bad items that stop no other")
+def test_a_damaged_caltable_is_taken_from_an_earlier_backup_and_keeps_no_other(archive, publish, tmp_path):
+    whole, damaged = publish("caltables", NIGHT), publish("caltables", "2026-01-26")
+    start = datetime(2026, 1, 27, tzinfo=UTC)
+    first = backup.backup(archive, tmp_path / "b", keep=9, now=start)
+    (damaged.path / "data.txt").write_text("y")
+    for day in (1, 2):
+        made = backup.backup(archive, tmp_path / "b", keep=1, now=start + timedelta(days=day))
+        assert (made.caltables, made.left_out) == (2, ())
+        copies = sorted((made.path / "files").rglob("data.txt"))
+        assert [copy.read_text() for copy in copies] == ["x", "x"]
+    assert not first.path.exists()
+    shutil.rmtree(whole.path)
+    alone = backup.backup(archive, tmp_path / "c", keep=1)
+    assert alone.caltables == 0
+    assert [reason.partition(";")[0] for reason in alone.left_out] == [
+        f"{one.id} is damaged, and no earlier backup has it whole" for one in (whole, damaged)
+    ]
+    assert backup.verify_backup(alone.path) == []

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.orchestration.instance import open_instance
 from dsa110_assets_tests.portal.small_archive import SmallArchive
+from dsa110_assets_tests.postgres import free_port
 
 pytestmark = pytest.mark.row(48, cases="Dagster homes of others")
 
@@ -71,3 +73,26 @@ def test_doctor_finds_it_first(small: SmallArchive, home: Path) -> None:
     told = {one["check"]: one for one in json.loads(run(small, home, "doctor", "--json").stdout)}
     assert not told["DAGSTER_HOME"]["ok"]
     assert "DAGSTER_HOME" in told["DAGSTER_HOME"]["remedy"]
+
+
+WRONG = {"cut short": "run_launcher: {", "of another program": "nonsense: 1\n", "a list": "- a\n", "of other bytes": "\udcff: 1\n"}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_configuration_is_one_sentence_with_the_remedy(tmp_path: Path, what: str) -> None:
+    (tmp_path / "dagster.yaml").write_bytes(WRONG[what].encode(errors="surrogateescape"))
+    with pytest.raises(ConfigurationError) as caught:
+        open_instance(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'dagster.yaml'} is wrong (")
+    assert str(caught.value).endswith("correct it, or remove it, and the packaged one is written")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["status", "up", "doctor"])
+def test_no_command_takes_a_wrong_configuration_for_a_fault(small: SmallArchive, tmp_path: Path, command: str) -> None:
+    (tmp_path / "dagster.yaml").write_text(WRONG["cut short"])
+    ports = {"DSA110_PORT": str(free_port()), "DSA110_PORTAL_PORT": str(free_port())}
+    environment = {**os.environ, **small.environment, **ports, "DAGSTER_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
+    done = subprocess.run([*PROGRAM, command], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "dagster.yaml is wrong (while parsing a flow" in done.stdout + done.stderr

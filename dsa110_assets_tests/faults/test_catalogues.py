@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dsa110_assets import open_archive
+from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.photometry.ensemble import LIGHT_CURVE_COLUMNS
 from dsa110_assets.sky import catalogues, model
 from dsa110_assets.sky.names import look_up
 from dsa110_assets_tests.faults.figures import record_figure
@@ -114,3 +117,26 @@ def test_no_other_source_s_curve_is_returned() -> None:
     record_figure(NAMES, "another's curve", others)
     record_figure(NAMES, "ambiguous names refused", f"{ambiguous} of 4")
     assert others == 0
+
+
+@pytest.mark.row(NAMES)
+def test_curves_of_a_table_without_a_model_are_found_by_their_names(tmp_path: Path) -> None:
+    """A file of light curves alone, without the keys, the model of errors and the frequency that a night's product has."""
+    names = ["PSR J0024-7204A", "PSR J0024-7204a", "S 11", "S1 1"]
+    one = dict.fromkeys(LIGHT_CURVE_COLUMNS, 1.0) | {"epoch": "2026-01-25T22:05", "mosaic_id": "m", "detected": True, "quality": 0}
+    rows = [one | {"source_id": name, "flux_jy": 0.1 * (i + 1)} for i, name in enumerate(names)]
+    with Archive.create(tmp_path) as archive:
+        for night in ("2026-01-24", "2026-01-25"):
+            with archive.publish("light_curves", night, [], settings={}, code_version="1", run_id="x") as draft:
+                pd.DataFrame(rows).to_parquet(draft.path / "light_curves.parquet", index=False)
+                draft.metadata["frequency_hz"] = float("nan")
+    reader = open_archive(tmp_path)
+    for i, name in enumerate(names):
+        curve = reader.light_curve(name)
+        assert len(curve) == 1
+        assert curve["flux"][0].to_value("Jy") == pytest.approx(0.1 * (i + 1))
+        assert curve["error"][0].to_value("Jy") == 1.0
+        assert np.isnan(curve.meta["frequency"].to_value("Hz"))
+    with pytest.raises(NotFoundError, match="may be any of"):
+        reader.light_curve("S11")
+    assert sorted(reader.sources()["source_id"]) == sorted(names)

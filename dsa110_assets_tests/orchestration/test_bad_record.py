@@ -16,6 +16,7 @@ from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.test_utils import create_run_for_test
 
 from dsa110_assets.archive import backup, claims, files, integrity, naming, quarantine, retention
+from dsa110_assets.archive import caltable_registry as registry
 from dsa110_assets.archive.index import quarantine as table
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli import runs
@@ -92,6 +93,53 @@ def test_wrong_rows_of_the_quarantine_are_named_and_hide_no_other(
         assert f"quarantine record {row['key']} cannot be read" in caplog.text
     assert len(caplog.records) == len(rows)  # once, not at every look
     assert quarantine.release(archive, "bad_sb00.hdf5")[0].key == good.key
+
+
+WRONG_ROWS = {
+    "metadata": ('{"rms', "Unterminated string"),
+    "settings": ("[]", "no JSON object"),
+    "created_at": ("yesterday", "isoformat"),
+    "size_bytes": ("many", "'many'"),
+    "partition_key": ("2026-13-45T99:99", "no partition key"),
+}
+
+
+@pytest.mark.parametrize("column", WRONG_ROWS)
+def test_a_wrong_row_of_a_product_hides_no_other_and_its_own_record_is_read(
+    archive: Archive, caplog: pytest.LogCaptureFixture, column: str
+) -> None:
+    ids = [publish(archive, "tile_image", key) for key in TIMES]
+    right = archive.get(ids[1])
+    text, reason = WRONG_ROWS[column]
+    archive.index.write(lambda c: c.exec_driver_sql(f"update products set {column} = ? where id = ?", (text, ids[1])))
+    assert sorted(product.id for product in archive.products("tile_image")) == sorted(ids)
+    assert next(product for product in archive.products("tile_image") if product.id == ids[1]) == right
+    (told,) = {record.getMessage() for record in caplog.records}
+    assert all(word in told for word in (ids[1], reason, "its own record is used", "run: dsa110 archive reindex"))
+    assert integrity.reindex(archive.root).refused == {}
+    assert archive.products("tile_image")[1] == right
+    archive.index.write(lambda c: c.exec_driver_sql("update products set engines = '' where id = ?", (ids[0],)))
+    (archive.get(ids[0]).path / naming.SIDECAR).write_text("{}")
+    assert [product.id for product in archive.products("tile_image")] == ids[1:]
+    assert f"{ids[0]} is left out" in caplog.text
+
+
+def test_a_wrong_row_of_a_caltable_set_hides_no_other(archive: Archive, caplog: pytest.LogCaptureFixture) -> None:
+    validity = {"mid_mjd": 61065.9, "valid_start_mjd": 61065.4, "valid_end_mjd": 61066.4, "dec_deg": 16.27}
+    with archive.publish("caltables", "2026-01-25", [], **MADE) as draft:
+        for name in ("one", "two"):
+            (draft.path / f"{name}.B").mkdir()
+            (draft.path / f"{name}.B" / "table.dat").write_bytes(b"casacore")
+            registry.register(draft, name, [draft.path / f"{name}.B"], antennas=["1"], calibrator=name, anchor="PB17:3C48", **validity)
+    one, two = registry.sets(archive)
+    for text in ("{", "[]", "{}"):
+        archive.index.write(
+            lambda c, text=text: c.exec_driver_sql("update caltable_sets set contents = ? where set_id = ?", (text, one.set_id))
+        )
+        assert registry.sets(archive) == [two]
+    assert f"caltable set {one.set_id} is left out" in caplog.text
+    integrity.reindex(archive.root)
+    assert registry.sets(archive) == [one, two]
 
 
 WRONG_SIDECARS = {

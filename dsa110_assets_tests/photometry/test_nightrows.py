@@ -124,6 +124,16 @@ def test_nights_on_disk_are_read_as_one_table_with_the_errors_of_the_last(tmp_pa
     assert early["correction"].tolist() == one["correction"].tolist()[:2]
 
 
+def test_sources_are_named_by_whichever_nights_have_them(tmp_path: Path) -> None:
+    nights = [["s1", "s2", "s1"], ["s2"], ["s3", "s2"]]
+    for n, names in enumerate(nights):
+        (tmp_path / str(n)).mkdir()
+        nightrows.write(hour(str(n), {}, MIDNIGHT).reindex(range(len(names))).assign(source_id=names), tmp_path / str(n))
+    files = tuple(tmp_path / str(n) / nightrows.FILE for n in range(len(nights)))
+    found = Nights(files, NightErrors.before_any(0.02)).by_source("count(*) AS n")
+    assert dict(zip(found["source_id"], found["n"], strict=True)) == {"s1": 2, "s2": 3, "s3": 1}
+
+
 def test_light_curves_of_an_earlier_version_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="dsa110 process"):
         Nights.of([tmp_path])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -188,3 +189,40 @@ def test_a_name_that_holds_what_ends_a_path_leads_to_its_own_page(tmp_path: Path
             assert answer.status == 303
             assert ask(app, answer.headers["location"].replace("/sources/", "/api/lightcurve/")).json["source_id"] == name
         assert "may be any of 2 sources: S, s" in ask(app, "/api/lightcurve/_s").json["error"]
+
+
+@pytest.mark.row(41, cases="pages beside a damaged product")
+@pytest.mark.parametrize("damage", ["cut short", "not there"])
+def test_a_nights_damaged_light_curves_hide_no_other_nights(tmp_path: Path, damage: str) -> None:
+    small = made.build(tmp_path)
+    bad, last = (small.products[f"light_curves-{night.replace('-', '')}-v1"].path / "light_curves.parquet" for night in made.NIGHTS)
+    bad.write_bytes(bad.read_bytes()[:-9])
+    if damage == "not there":
+        bad.unlink()
+    app = create_app(small.root, inbox=small.inbox)
+    with pytest.warns(UserWarning, match="left out.*light_curves-20260125-v1; run: dsa110 archive verify"):
+        page = ask(app, f"/sources/{quote(made.FAINT)}")
+    assert "Without 2026-01-25, whose light curves are cut short" in page.text
+    with pytest.warns(UserWarning, match="left out"):
+        told = ask(app, "/api/sources").json
+    assert told["left_out"] == ["2026-01-25"]
+    assert {row["n_epochs"] for row in told["sources"]} == {2}
+    last.write_bytes(last.read_bytes()[:9])
+    nothing = ask(app, "/api/sources")
+    assert nothing.status == 503
+    assert "cut short or not there: run: dsa110 archive verify" in nothing.json["error"]
+
+
+@pytest.mark.row(41, cases="pages beside a damaged product")
+def test_foreign_figures_of_one_product_stop_no_page(tmp_path: Path) -> None:
+    small = made.build(tmp_path)
+    candidates = small.products["variability-20260126-v1"].path / "variability.parquet"
+    candidates.write_bytes(candidates.read_bytes()[:20])
+    wrong = "update products set metadata = ? where id = 'subband_group-20260126T2210-v1'"
+    with Archive(small.root) as archive:
+        archive.index.write(lambda c: c.exec_driver_sql(wrong, (json.dumps({"pointing_dec_deg": "north"}),)))
+    app = create_app(small.root, inbox=small.inbox)
+    assert ask(app, "/api/status").json["pointing_dec_deg"] == made.DEC_DEG, "of the observation before"
+    for url in ("/", "/calibration", "/observations", "/metrics", "/sources"):
+        assert ask(app, url).status == 200
+    assert "variability.parquet cannot be read" in ask(app, "/api/variables").json["error"]

@@ -161,6 +161,58 @@ TEXTS = {
     "16-bit text": ("sheet.csv", "ra_deg,dec_deg,flux_mjy,frequency_mhz,name\n80.1,-16.2,120,1280,A\n", 1280, "A"),
     "a document's minus": ("own@1.28GHz.csv", "ra_deg,dec_deg,flux [mJy beam⁻¹]\n80.1,−16.2,120\n", 1280, None),
     "S150": ("two.csv", "name,ra_deg,dec_deg,S_150_mhz [mJy],S1.4 [mJy]\nA,80.1,-16.2,500,120\n", 1400, "A"),
+    "RACS-low, VizieR": (
+        "asu.tsv",
+        "#Table\tJ_other_PASA_38_58_gausscut:\nGID\tRAJ2000\tDEJ2000\tFtot\tFpk\n \tdeg\tdeg\tmJy\tmJy/beam\n"
+        "---\t---\t---\t---\t---\nRACS_0520-16A_1_1\t80.1\t-16.2\t120.0\t110.0\n",
+        887.5,
+        None,
+    ),
+    "RACS-low, VizieR, without units": ("racs.csv", "GID,RAJ2000,DEJ2000,Ftot,Fpk\nRACS_1,80.1,-16.2,120.0,110.0\n", 887.5, None),
+    "VLASS, CDS cross-match": (
+        "matched.csv",
+        "CompName,RAdeg,DEdeg,Ftot,Fpeak,DupFlag,QualFlag\nVLASS1QLCIR J052024.00-161200.0,80.1,-16.2,120,110,0,0\n",
+        3000,
+        "VLASS1QLCIR J052024.00-161200.0",
+    ),
+    "VLSSr, VizieR": (
+        "vlssr.tsv",
+        'RAJ2000\tDEJ2000\tSp\n"h:m:s"\t"d:m:s"\tJy/beam\n---\t---\t---\n05 20 24.0\t-16 12 00\t0.12\n',
+        73.8,
+        None,
+    ),
+    "GLEAM, VizieR, peak alone": (
+        "asu.tsv",
+        "GLEAM\tRAJ2000\tDEJ2000\tFpwide\n \tdeg\tdeg\tJy/beam\n---\t---\t---\t---\nJ052024-161200\t80.1\t-16.2\t0.12\n",
+        200,
+        "J052024-161200",
+    ),
+    "Selavy": (
+        "selavy.components.txt",
+        "#  component_id component_name ra_hms_cont dec_dms_cont ra_deg_cont dec_deg_cont  freq flux_peak flux_int\n"
+        "#            --                                           [deg]        [deg] [MHz] [mJy/beam]  [mJy]\n"
+        " SB1_component_1a J052024-161200 05:20:24.0 -16:12:00 80.1 -16.2 943.5 110.0 120.0\n",
+        943.5,
+        "J052024-161200",
+    ),
+    "units in parentheses": ("own@1.28GHz.txt", "name ra dec flux\n- (deg) (deg) (mJy)\nA 80.1 -16.2 120\n", 1280, "A"),
+    "every unit in brackets": ("own@1.28GHz.txt", "name ra dec flux\n-- [deg] [deg] [mJy]\nA 80.1 -16.2 120\n", 1280, "A"),
+    "a sign of words": (
+        "own@1.28GHz.csv",
+        "RAh,RAm,RAs,DE-,DEd,DEm,DEs,flux_mjy\n5,20,24,S,16,12,0,120\n5,20,24,N,16,12,0,1\n",
+        1280,
+        None,
+    ),
+    "an en dash as sign": ("own@1.28GHz.csv", "RAh,RAm,RAs,DE-,DEd,DEm,DEs,flux_mjy\n5,20,24,\u2013,16,12,0,120\n", 1280, None),
+    "B1950, with VizieR's J2000": (
+        "l@151MHz.tsv",
+        "#Column\t_RAJ2000\t(F10.6)\tRight ascension (FK5, Equinox=J2000.0) computed by VizieR\n#Column\tRAh\t(I2)\tRight Ascension B1950\n"
+        "_RAJ2000\t_DEJ2000\tRAh\tRAm\tRAs\tDE-\tDEd\tDEm\tDEs\tFlux\ndeg\tdeg\th\tmin\ts\t \tdeg\tarcmin\tarcsec\tJy\n"
+        + "\t".join(["---"] * 10)
+        + "\n80.1\t-16.2\t05\t18\t10.0\t-\t16\t15\t06\t0.12\n",
+        151,
+        None,
+    ),
 }
 """File name, content, frequency [MHz], name of the first source."""
 
@@ -198,6 +250,21 @@ REFUSED = {
         "        0.03          0.6    30    3.6\n",
         "VIII/65 from VizieR",
     ),
+    "blanks in every name": ("l@1.4GHz.txt", "name ra_deg dec_deg flux_mjy\n3C 48 24.42 33.16 16000\n3C 49 25.4 13.9 2700\n", "5 fields"),
+    "no sign": ("l@1.4GHz.csv", "RAh,RAm,RAs,DE-,DEd,DEm,DEs,flux_mjy\n5,20,24,x,16,12,0,120\n", "'x' is no sign"),
+    "two signs": ("l@1.4GHz.csv", "RAh,RAm,RAs,DE-,DEd,DEm,DEs,flux_mjy\n5,20,24,,-16,12,0,120\n", "its degrees are negative"),
+    "B1950": ("l@1.4GHz.csv", "# Equinox: B1950\nra,dec,flux_mjy\n05:18:10,-16:15:06,120\n", "another equinox .B1950"),
+    "B1950, VizieR": (
+        "l@151MHz.tsv",
+        "#Column\tRAh\t(I2)\tRight Ascension B1950 (hours)\nRAh\tRAm\tRAs\tDE-\tDEd\tDEm\tDEs\tFlux\n"
+        "h\tmin\ts\t \tdeg\tarcmin\tarcsec\tJy\n" + "\t".join(["---"] * 8) + "\n05\t18\t10.0\t-\t16\t15\t06\t0.12\n",
+        "another equinox .Right Ascension B1950",
+    ),
+    "one name in two cases": ("l@1.4GHz.csv", "ra,RA,dec,flux_mjy\n30.1,80.1,-16.2,120\n", "twice"),
+    "two fluxes": ("l.csv", "ra_deg,dec_deg,flux_mjy,flux_jy\n80.1,-16.2,120,5\n", "different fluxes"),
+    "a frequency of its own": ("l.csv", "ra_deg,dec_deg,frequency_mhz,flux_150_mhz [mJy]\n80.1,-16.2,1400,120\n", "at 150 MHz by its name"),
+    "offsets": ("l@1.4GHz.csv", "ra [arcsec],dec [arcsec],flux_mjy\n12.5,-3.2,120\n", "in arcsec"),
+    "no position": ("l.csv", H + "80.1,-16.2,A,120\n,,B,3\n", "row 2: .*take it out"),
     "two tables": ("asu.tsv", NVSS_TSV + NVSS_TSV.removeprefix(VIZIER), "another table"),
     "not a table": ("l.fits", "SIMPLE  = nonsense", "cannot be read"),
     "a picture": ("l.png", "\x89PNG\r\n\x1a\n\0\0\0", "CSV, FITS"),

@@ -88,6 +88,54 @@ def test_fits_tables(tmp_path: Path, columns: list[tuple[str, float, str | None]
     is_right(catalogues.read_catalogue(packed), mhz)
 
 
+def test_a_column_that_is_there_twice_is_not_chosen_from(tmp_path: Path) -> None:
+    columns = [column("RA", 10.0, "deg"), column("DEC", DEC, "deg"), column("RB", RA, "deg"), column("S1.4", JY, "Jy")]
+    for second in ("RA", "Ra"):
+        fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "t.fits", overwrite=True)
+        content = (tmp_path / "t.fits").read_bytes()
+        (tmp_path / "t.fits").write_bytes(content.replace(b"'RB      '", f"'{second}      '".encode()))
+        with pytest.raises(ConfigurationError, match="column 'RA' is there twice"):
+            catalogues.read_catalogue(tmp_path / "t.fits")
+    pd.DataFrame({"ra": [RA], "RA": [10.0], "dec": [DEC], "S1.4 [mJy]": [120.0]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ConfigurationError, match="column 'ra' is there twice"):
+        catalogues.read_catalogue(tmp_path / "t.parquet")
+
+
+VOTABLE = (
+    '<?xml version="1.0"?>\n<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE>'
+    '<COOSYS ID="used" system="SYSTEM" equinox="EQUINOX"/><COOSYS ID="unused" system="eq_FK4" equinox="B1950"/><TABLE>'
+    '<FIELD name="RA" ref="used" datatype="double" unit="deg"/><FIELD name="DEC" ref="used" datatype="double" unit="deg"/>'
+    '<FIELD name="old" ref="unused" datatype="double" unit="deg"/><FIELD name="S1.4" datatype="double" unit="Jy"/>'
+    f"<DATA><TABLEDATA><TR><TD>{RA}</TD><TD>{DEC}</TD><TD>79.5</TD><TD>{JY}</TD></TR></TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>\n"
+)
+
+
+def test_positions_of_another_equinox_are_refused(tmp_path: Path) -> None:
+    """As each format says it: a card, a column's comment, a coordinate system that the columns refer to."""
+    columns = [column("RA", RA, "deg"), column("DEC", DEC, "deg"), column("S1.4", JY, "Jy")]
+    for card, old, new in (("EQUINOX", 1950.0, 2000.0), ("RADESYS", "FK4", "FK5"), ("TCOMM1", "RA (B1950)", "RA, J2000, of B1950 plates")):
+        for value in (old, new):
+            table = fits.BinTableHDU.from_columns(columns)
+            table.header[card] = value
+            table.writeto(tmp_path / "t.fits", overwrite=True)
+            if value == new:
+                is_right(catalogues.read_catalogue(tmp_path / "t.fits"), 1400)
+                continue
+            with pytest.raises(ConfigurationError, match="another equinox"):
+                catalogues.read_catalogue(tmp_path / "t.fits")
+    path = text(tmp_path, "t.vot", VOTABLE.replace("SYSTEM", "eq_FK4").replace("EQUINOX", "B1950"))
+    with pytest.raises(ConfigurationError, match="another equinox"):
+        catalogues.read_catalogue(path)
+    is_right(catalogues.read_catalogue(text(tmp_path, "t.vot", VOTABLE.replace("SYSTEM", "ICRS").replace("EQUINOX", "J2000"))), 1400)
+
+
+def test_gleam_x_says_its_spectral_index(tmp_path: Path) -> None:
+    content = "GLEAM-X,RAJ2000,DEJ2000,Fintwide,alpha-SP\nJ052024.0-161200,80.1,-16.2,0.12,-0.9\n"
+    frame = catalogues.read_catalogue(text(tmp_path, "gleamx.csv", content))
+    is_right(frame, 200)
+    assert frame.loc[0, "spectral_index"] == -0.9
+
+
 def test_vizier_s_fits(tmp_path: Path) -> None:
     columns = [
         fits.Column("NVSS", "14A", array=["052024-161200"]), fits.Column("RAJ2000", "11A", unit='"h:m:s"', array=["05 20 24.00"]),

@@ -130,6 +130,11 @@ def no_more_than_needed(file: dict[str, Any]) -> None:
             del file[name]
 
 
+def elsewhere_on_the_circle(file: dict[str, Any]) -> None:
+    file["Header/longitude"] = file["Header/longitude"] + 360
+    file["Header/timesys"], file["Header/vis_units"] = b"UTC", b"uncalib"
+
+
 FORMS: dict[str, Callable[[dict[str, Any]], None]] = {
     "by baseline": of_rows(lambda t, a, b: np.lexsort((t, b, a))),
     "by antenna, then time": of_rows(lambda t, a, b: np.lexsort((b, t, a))),
@@ -143,6 +148,7 @@ FORMS: dict[str, Callable[[dict[str, Any]], None]] = {
     "four products": four_products,
     "other types": other_types,
     "other antenna numbers": other_numbers,
+    "longitude of 0 to 360": elsewhere_on_the_circle,
     "only what is needed": no_more_than_needed,
 }
 
@@ -309,6 +315,10 @@ def nothing(file: dict[str, Any]) -> None:
     del file["Header/extra_keywords/phase_center_dec"], file["Header/uvw_array"], file["Header/phase_center_app_dec"]
 
 
+def names_swapped(file: dict[str, Any]) -> None:
+    file["Header/antenna_names"][[5, 8]] = file["Header/antenna_names"][[8, 5]]
+
+
 def rows_twice(file: dict[str, Any]) -> None:
     of_rows(lambda t, a, b: np.r_[0 : t.size, 0 : t.size])(file)
 
@@ -334,7 +344,12 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "one channel's width": (put("channel_width", np.array([2929687.5] * 3 + [3e6])), "channel_width is 3000000"),
     "duration": (put("integration_time", lambda t: t / 2 + np.arange(t.size)), "integration_time is"),
     "half the duration": (put("integration_time", lambda t: t * 0.7), "not contiguous"),
+    "exactly half the duration": (put("integration_time", lambda t: t / 2), r"integration_time is 6.442 s, .*12.885 s or more apart"),
+    "another time scale": (put("timesys", b"TAI"), "times are TAI, not UTC"),
+    "calibrated since": (put("vis_units", b"Jy"), "visibilities are in Jy"),
+    "names of each other": (names_swapped, "antenna_numbers 5 has the name '9' of another"),
     "two windows": (put("Nspws", 2), "Nspws is 2"),
+    "two windows listed": (put("spw_array", np.array([1, 2])), "spw_array has more"),
     "row count": (put("Nblts", 29), "Nblts is 29.*hold 30"),
     "time count": (put("Ntimes", 24), "Ntimes is 24.*hold 3"),
     "baseline count": (put("Nbls", 6), "Nbls is 6.*hold 10"),

@@ -42,7 +42,7 @@ def _digest(path: "Path", *stamp: int) -> str:
 
 
 @Asset(
-    "source_catalog", grain="catalogue", kinds={"parquet"}, code_version="2", finder=_catalogue_files,
+    "source_catalog", grain="catalogue", kinds={"parquet"}, code_version="3", finder=_catalogue_files,
     shaping=("catalogue_frequencies_mhz",), automation=automation.CATALOGUE,
     rules=(
         Rule("coverage", "there are sources, and every position lies on the sky", ("n_sources", "n_invalid_positions"),
