@@ -188,13 +188,14 @@ class AnalystArchive:
             rows = nights.of_sources([look_up(name, ([(source, source) for source in nights.names()],), "source")])
         return tables.light_curve(rows, last)
 
-    def variables(self, max_false_discovery_rate: float = 0.01) -> Table:
-        """Candidates of the latest night with at most this false-discovery rate, most significant first."""
+    def variables(self, max_false_discovery_rate: float = 0.01, night: Moment | None = None) -> Table:
+        """Candidates of a night (default: the latest) with at most this false-discovery rate, most significant first."""
         from dsa110_assets import analyst_tables as tables
 
         if not 0 < max_false_discovery_rate <= 1:
             raise ConfigurationError(f"max_false_discovery_rate is {max_false_discovery_rate}; it is a fraction in (0, 1]")
-        return tables.variables(self._latest("variability"), max_false_discovery_rate)
+        product = self._latest("variability") if night is None else self._product("variability", "night", night)
+        return tables.variables(product, max_false_discovery_rate)
 
     def _latest(self, asset: str) -> Product:
         """The newest night's product."""

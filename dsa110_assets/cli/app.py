@@ -34,6 +34,7 @@ COMMAND_MODULES = (
     "inbox",
     "transits",
     "products",
+    "sources",
     "status",
     "doctor",
     "calibration",
