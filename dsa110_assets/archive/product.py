@@ -13,6 +13,10 @@ from typing import Any
 Json = dict[str, Any]
 HELD = "held"
 """Metadata key of a product that failed a blocking rule: nothing is made from it."""
+VERDICTS = "checks"
+"""Metadata key under which a product keeps what its rules said when it was published."""
+FAILED_ERRORS = "failed_errors"
+"""Metadata key of the names of those that failed and are of severity ERROR."""
 
 
 @dataclass(frozen=True)

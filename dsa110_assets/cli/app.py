@@ -36,6 +36,8 @@ COMMAND_MODULES = (
     "products",
     "sources",
     "status",
+    "checks",
+    "runs",
     "doctor",
     "calibration",
     "archive",

@@ -113,13 +113,18 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
     """Print rows under a heading; numbers to the right, absent values as a dash."""
-    grid = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    out().print(grid(columns, rows, title=title))
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> Table:
+    """The table that `table` prints."""
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for position, name in enumerate(columns):
         numeric = any(isinstance(row[position], int | float) for row in rows)
-        grid.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=position == 0)
+        made.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=position == 0)
     for row in rows:
-        grid.add_row(*(escape(cell(entry)) for entry in row))
-    out().print(grid)
+        made.add_row(*(escape(cell(entry)) for entry in row))
+    return made
 
 
 def cell(value: Any) -> str:

@@ -36,11 +36,11 @@ def known(archive: "Archive") -> "tuple[Calibrator, ...]":
 @lru_cache(maxsize=4)
 def _read(path: Path) -> "tuple[Calibrator, ...]":
     """A published catalog, which never changes."""
-    import pandas as pd
+    import pyarrow.parquet as pq
 
-    from dsa110_assets.sky import calibrator_catalog
+    from dsa110_assets.sky import calibrators
 
-    return calibrator_catalog.from_frame(pd.read_parquet(path))
+    return calibrators.from_rows(pq.ParquetFile(path).read().to_pylist())  # read_table loads pandas
 
 
 def observed_transits(sets: "Sequence[Product]", listed: "Sequence[Calibrator]") -> "list[tuple[Product, Transit]]":

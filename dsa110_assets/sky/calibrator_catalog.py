@@ -6,8 +6,7 @@ Strips and hours without a listed calibrator are calibrated on a catalogue sourc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, fields
-from typing import Any
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -58,21 +57,6 @@ def to_frame(known: Iterable[Calibrator]) -> pd.DataFrame:
     """Calibrators as a table, with the `anchor` each would give the flux scale (None without a flux)."""
     rows = [{**asdict(c), "anchor": c.anchor if c.standard or c.flux_20cm_jy else None} for c in known]
     return pd.DataFrame(rows)
-
-
-def from_frame(frame: pd.DataFrame) -> tuple[Calibrator, ...]:
-    """The calibrators of a table made by `to_frame`. One published before a field was added has its default."""
-    columns = {field.name: frame[field.name] for field in fields(Calibrator) if field.name in frame or field.default is MISSING}
-    return tuple(
-        Calibrator(**{name: _plain(value) for name, value in zip(columns, row, strict=True)}) for row in zip(*columns.values(), strict=True)
-    )
-
-
-def _plain(value: Any) -> Any:
-    """A cell of a table: missing text and numbers are None, numpy's scalars Python's."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _company(one: int, places: NDArray[np.float64], flux: NDArray[np.float64]) -> float:

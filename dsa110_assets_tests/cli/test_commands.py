@@ -21,7 +21,7 @@ from dsa110_assets_tests.portal.small_archive import SmallArchive
 TILE = "tile_image-20260125T2205-v1"
 COMMANDS = (
     "simulate", "process", "up", "groups", "transits", "products", "lightcurve", "lineage", "status",
-    "sources", "variables",
+    "sources", "variables", "checks", "runs", "queue", "watch",
     "doctor", "settings", "backfill", "calibration list", "calibration show", "calibration reject",
     "calibration active",
     "calibration restore", "archive verify", "archive reindex", "archive backup", "archive restore",
