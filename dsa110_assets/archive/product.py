@@ -77,6 +77,27 @@ class LineageNode:
                 yield node
                 queue.extend(node.children)
 
+    def __str__(self) -> str:
+        """The tree as text, a line for each product and file; one that occurs again is named without its branch."""
+        seen: set[str] = set()
+        lines, stack = [], [("", "", self)]
+        while stack:  # without recursion: chains of nights grow long
+            first, further, node = stack.pop()
+            name, children = node._told(), node.children
+            if node.product is not None and node.product.id in seen:
+                name, children = name + (" (as above)" if children else ""), ()
+            seen.add(name if node.product is None else node.product.id)
+            lines.append(first + name)
+            for child in reversed(children):
+                last = child is children[-1]
+                stack.append((further + ("└── " if last else "├── "), further + ("    " if last else "│   "), child))
+        return "\n".join(lines)
+
+    def _told(self) -> str:
+        if self.product is not None:
+            return self.product.id + ("" if self.product.state == "current" else f" ({self.product.state})")
+        return "" if self.file is None else f"{self.file.path}  {self.file.size_bytes or 0:,} bytes  {self.file.digest or ''}".rstrip()
+
     def files(self) -> tuple[FileLeaf, ...]:
         """The distinct inbox files below this node, by path."""
         leaves = {node.file.path: node.file for node in self.walk() if node.file}

@@ -35,6 +35,7 @@ COMMAND_MODULES = (
     "transits",
     "products",
     "sources",
+    "export",
     "status",
     "checks",
     "runs",
