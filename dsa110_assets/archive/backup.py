@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dsa110_assets.archive import databases, files, naming, quarantine
+from dsa110_assets.archive.caltable_registry import BY_HAND
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.archive.store import MARKER, Archive
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError
@@ -171,7 +172,7 @@ def _load_dagster(dagster: Dagster, path: Path) -> None:
 def _copy_files(archive: Archive, target: Path) -> int:
     """Copy caltables (each verified against its published digest), states and quarantine records."""
     target.mkdir()
-    kept = [p for p in archive.products("caltables", state=None) if not p.removed]
+    kept = [p for asset in ("caltables", BY_HAND) for p in archive.products(asset, state=None) if not p.removed]
     for product in kept:
         copy = target / product.path.relative_to(archive.root)
         shutil.copytree(product.path, copy)

@@ -21,6 +21,8 @@ LIST_FREQUENCY_HZ = 1.4e9
 LIST_SPECTRAL_INDEX = -0.7
 LIST_NAME = "VLA"
 """The list's name as a catalogue."""
+OWN_NAME = "own"
+"""The observers' own list's name as a catalogue."""
 
 STANDARD_NAMES: dict[str, str] = {
     "0137+331": "3C48",
@@ -97,10 +99,11 @@ class Calibrator:
 
     @property
     def anchor(self) -> str:
-        """What the absolute scale rests on: 'PB17:3C138', 'VLA:2253+161' or 'catalogue:NVSS J051202+151648'."""
+        """What the absolute scale rests on: 'PB17:3C138', 'VLA:2253+161', 'catalogue:NVSS J051202+151648' or 'own:...'."""
         if self.standard:
             return f"PB17:{self.standard}"
-        return f"VLA:{self.name}" if self.catalogue == LIST_NAME else f"catalogue:{self.name}"
+        kind = {LIST_NAME: "VLA", OWN_NAME: "own"}.get(self.catalogue, "catalogue")
+        return f"{kind}:{self.name}"
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Calibrator, ...]:

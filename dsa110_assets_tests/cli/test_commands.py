@@ -25,7 +25,8 @@ COMMANDS = (
     "export sources", "export light-curves", "export images", "export moc", "export hips",
     "doctor", "settings", "backfill", "calibration list", "calibration show", "calibration reject",
     "calibration active",
-    "calibration restore", "archive verify", "archive reindex", "archive backup", "archive restore",
+    "calibration restore", "calibration retire", "calibration extend", "calibration compare", "calibration import",
+    "calibration scan", "calibration solve", "archive verify", "archive reindex", "archive backup", "archive restore",
     "archive retain", "archive pin", "archive unpin", "archive survey",
 )  # fmt: skip
 
