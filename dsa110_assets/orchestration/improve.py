@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.archive import caltable_registry as registry
 from dsa110_assets.errors import ConfigurationError, WaitingError
@@ -89,6 +89,7 @@ def _spans(observations: Sequence[str]) -> Iterator[tuple[datetime, datetime]]:
 
 def _together(reports: Sequence[ProcessReport]) -> ProcessReport:
     """One report of several runs."""
-    return ProcessReport(
-        **{field.name: sum((getattr(one, field.name) for one in reports), field.default) for field in fields(ProcessReport)}
-    )
+    told: dict[str, Any] = {field.name: field.default for field in fields(ProcessReport)}
+    for one in reports:
+        told = {name: value + getattr(one, name) for name, value in told.items()}
+    return ProcessReport(**told)
