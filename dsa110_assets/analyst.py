@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 ARCHIVE_VARIABLE, DATABASE_VARIABLE = "DSA110_ARCHIVE", "DSA110_DATABASE_URL"
 
 
-def open_archive(path: str | Path | None = None) -> AnalystArchive:
-    """Open the archive at `path` (None: DSA110_ARCHIVE). Raises ConfigurationError where there is none."""
+def open_archive(path: str | Path | None = None, trial: str | None = None) -> AnalystArchive:
+    """Open the archive at `path` (None: DSA110_ARCHIVE); with `trial`, with what that trial made in the place of science's.
+
+    Raises ConfigurationError where there is none, and NotFoundError, which says which there are, for a trial there is not.
+    """
     named = str(path) if path is not None else os.environ.get(ARCHIVE_VARIABLE, "")
     if not named.strip():
         raise ConfigurationError(f"no archive named: set {ARCHIVE_VARIABLE}, or open_archive('/its/path')")
@@ -44,7 +47,12 @@ def open_archive(path: str | Path | None = None) -> AnalystArchive:
         raise ConfigurationError(f"there is no archive at {root}{origin}: no such directory")
     from dsa110_assets.archive.store import Archive
 
-    return AnalystArchive(Archive(root, database_url=os.environ.get(DATABASE_VARIABLE, "").strip() or None))
+    store = Archive(root, database_url=os.environ.get(DATABASE_VARIABLE, "").strip() or None)
+    if trial is not None:
+        from dsa110_assets.archive import trials
+
+        store = trials.Trial(store, trials.definition(store, trial).name)
+    return AnalystArchive(store)
 
 
 class AnalystArchive:

@@ -38,7 +38,11 @@ def sources(
         """
     )
     if ra_deg is not None and dec_deg is not None and radius_deg is not None:
-        frame["separation"] = ARCSEC_PER_DEG * separation_deg(ra_deg, dec_deg, frame["ra"].to_numpy(), frame["dec"].to_numpy())
+        from dsa110_assets.telescope import astrometry
+
+        frame["separation"] = ARCSEC_PER_DEG * astrometry.separation_deg(
+            np.deg2rad(ra_deg), np.deg2rad(dec_deg), np.deg2rad(frame["ra"].to_numpy()), np.deg2rad(frame["dec"].to_numpy())
+        )
         frame = frame[frame["separation"] <= ARCSEC_PER_DEG * radius_deg].sort_values("separation")
     return with_units(frame, product)
 
@@ -114,10 +118,3 @@ def with_units(frame: pd.DataFrame, product: Product) -> Table:
 def _without_units(columns: Any) -> dict[str, str]:
     """Column names without the unit that the Table's column itself carries."""
     return {name: name.removesuffix("_deg").removesuffix("_jy") for name in columns}
-
-
-def separation_deg(ra_deg: float, dec_deg: float, ra: Any, dec: Any) -> Any:
-    """Great-circle distance [deg] of positions [deg] from one (haversine: exact for small angles)."""
-    a, d, a0, d0 = np.radians(ra), np.radians(dec), np.radians(ra_deg), np.radians(dec_deg)
-    h = np.sin((d - d0) / 2) ** 2 + np.cos(d) * np.cos(d0) * np.sin((a - a0) / 2) ** 2
-    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(h, 0, 1))))

@@ -8,46 +8,32 @@ from __future__ import annotations
 
 import ctypes
 import resource
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Parameters of mallopt (malloc.h)."""
-_USUAL_TRIM_BYTES, _USUAL_MMAPS = 128 * 1024, 65536
 ENOUGH_BYTES = 3 << 29
 """More than all stages but the image need, and with the image's peak above it still little."""
-_lock = threading.Lock()
-_users = 0
 
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Blocks freed inside are used again by what is allocated next; at the end all that is free goes back to the system.
+    """Blocks freed inside are used again by what is allocated next, and by what follows in this process.
 
-    For the whole process, as long as any thread is inside. The end of an inner block gives back only if the process then
-    holds more than ENOUGH_BYTES: what follows begins with that, and no more is gathered from step to step. Does nothing
-    where the C library is not glibc. The peak is that of what is in use, but for gaps: 2 % of an image's.
+    At the end what is free goes back to the system if the process then holds more than ENOUGH_BYTES: the next step begins with
+    that, and no more is gathered from step to step. Does nothing where the C library is not glibc. The peak is that of what
+    is in use, but for gaps: 2 % of an image's.
     """
-    global _users
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
-        yield
-        return
-    with _lock:
-        _users += 1
+    if hasattr(libc, "mallopt"):
         libc.mallopt(_MMAP_MAX, 0)
         libc.mallopt(_TRIM_THRESHOLD, -1)
     try:
         yield
     finally:
-        with _lock:
-            _users -= 1
-            if not _users:
-                libc.mallopt(_MMAP_MAX, _USUAL_MMAPS)
-                libc.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM_BYTES)
-            if not _users or held_bytes() > ENOUGH_BYTES:
-                give_back()
+        if held_bytes() > ENOUGH_BYTES:
+            give_back()
 
 
 def give_back() -> None:
@@ -57,8 +43,8 @@ def give_back() -> None:
         libc.malloc_trim(0)
 
 
-def held_bytes(pid: int | str = "self") -> int:
-    """Memory of a process that is no file's. Raises FileNotFoundError where there is no such process."""
-    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+def held_bytes() -> int:
+    """Memory of this process that is no file's."""
+    with open("/proc/self/statm", encoding="ascii") as file:
         _, resident, of_files, *_ = (int(pages) for pages in file.read().split())
     return (resident - of_files) * resource.getpagesize()

@@ -98,9 +98,7 @@ class Settings(BaseSettings):
             "flux_jy (at 1.4 GHz), spectral_index"
         ),
     ] = None
-    memory_limit_gib: Annotated[
-        float, Field(gt=0, le=1e5, description="memory of a step [GiB]; one that needs more has its large arrays in a file and is slower")
-    ] = 6.0
+    memory_limit_gib: Annotated[float, Field(gt=0, le=1e5, description="memory of a step [GiB]; one that needs more does not start")] = 6.0
     host: Annotated[str, Field(min_length=1, description="address the web servers listen on")] = "127.0.0.1"
     hosts: Annotated[
         tuple[str, ...],
@@ -229,6 +227,64 @@ class Row:
     kind: str
     limits: str
     help: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting, or one option of a group of them, as a form shows it."""
+
+    kind: Any
+    default: Any
+    limits: str
+    help: str
+
+
+def options(name: str) -> Option | dict[str, Option]:
+    """The setting of this name, or the options of the group of this name, in order."""
+    field = Settings.model_fields[name]
+    group = _options(field)
+    if group is None:
+        return Option(field.annotation, field.default, _limits(field.annotation, field), field.description or "")
+    parts = {part: FieldInfo.from_annotation(kind) for part, kind in get_type_hints(group, include_extras=True).items()}
+    default = group()
+    return {
+        part: Option(info.annotation, getattr(default, part), _limits(info.annotation, info), info.description or "")
+        for part, info in parts.items()
+    }
+
+
+def dotted(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted names: {"imaging": {"robust": 0.0}} is {"imaging.robust": 0.0}."""
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        field = Settings.model_fields.get(name)
+        grouped = isinstance(value, Mapping) and field is not None and _options(field) is not None
+        found |= {f"{name}.{part}": one for part, one in value.items()} if grouped else {name: value}
+    return found
+
+
+def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """These settings with others in the place of some, by dotted names. Values may be text, as the environment has them.
+
+    Raises ConfigurationError, one sentence, for a name that is no setting and for a value that is refused.
+    """
+    values = {name: getattr(settings, name) for name in Settings.model_fields}
+    for name, value in changes.items():
+        group, _, part = name.partition(".")
+        if name not in dotted({known: _as_mapping(value) for known, value in values.items()}):
+            raise ConfigurationError(f"{name}: there is no such setting to change; they are called as imaging.robust; see dsa110 settings")
+        values[group] = {**_as_mapping(values[group]), part: value} if part else value
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigurationError(_sentence(error)) from None
+
+
+def _as_mapping(value: Any) -> Any:
+    """A group of options as a mapping; any other value itself."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {part.name: getattr(value, part.name) for part in dataclasses.fields(value)}
+    return value
 
 
 def load(**overrides: Any) -> Settings:

@@ -150,6 +150,7 @@ class Thresholds(BaseModel):
     backup_warn_h: Annotated[Hours, Field(description="age of the newest backup that warns")] = 48.0
     keep_backups: Annotated[int, Field(ge=1, le=1000, description="backups kept by rotation")] = 14
     superseded_days: Annotated[Days, Field(description="superseded and rejected versions are kept this long [d]")] = 30.0
+    trial_days: Annotated[Days, Field(description="what trials made is kept this long [d]")] = 30.0
     retention_free_gb: Annotated[
         float, Field(ge=0, description="retention takes what only its age protects, oldest first, until so much is free")
     ] = 0.0

@@ -212,13 +212,6 @@ def test_sources_are_found_by_quantity_number_and_text(archive: AnalystArchive) 
     assert len(archive.sources(ra=200.0, dec=16.27, radius=0.1)) == 0
 
 
-def test_sources_across_zero_hours(tmp_path: Path) -> None:
-    """Positions on both sides of RA 0 are near each other."""
-    from dsa110_assets.analyst_tables import separation_deg
-
-    assert separation_deg(359.99, 10.0, np.array([0.01]), np.array([10.0]))[0] == pytest.approx(0.02 * np.cos(np.radians(10)), rel=1e-6)
-
-
 @pytest.mark.parametrize("cone", [{"ra": 1.0}, {"ra": "x", "dec": 1.0}, {"ra": 1.0, "dec": 95.0}, {"ra": 1 * u.Jy, "dec": 1.0}])
 def test_half_a_position_is_refused(archive: AnalystArchive, cone: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):

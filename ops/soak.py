@@ -20,11 +20,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import reliability
 
 from dsa110_assets import settings as settings_module
-from dsa110_assets.archive import files, integrity, quarantine, stale, tables
+from dsa110_assets.archive import files, integrity, quarantine, stale
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.app import EXIT_CHECKS
 from dsa110_assets.orchestration import instance as instances
@@ -323,8 +324,9 @@ def lost_files(archive: Archive, settings: Settings) -> Iterator[str]:
 def duplicate_rows(archive: Archive) -> Iterator[str]:
     """Fluxes that are there twice."""
     for asset, key in (("source_measurements", "source_id, epoch, kind"), ("light_curves", "source_id, epoch")):
-        if archive.products(asset):
-            twice = tables.query(archive, asset, f"SELECT {key}, count(*) AS n FROM rows GROUP BY {key} HAVING count(*) > 1")
+        if files_ := [str(path) for product in archive.products(asset) for path in product.path.glob(f"{asset}.parquet")]:
+            rows = duckdb.read_parquet(files_, union_by_name=True, hive_partitioning=False)
+            twice = rows.aggregate(f"{key}, count(*) AS n", key).filter("n > 1").df()
             if len(twice):
                 yield f"{asset}: {len(twice)} duplicate rows, as {twice.iloc[0].to_dict()}"
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dsa110_assets.archive import naming
+from dsa110_assets.archive import naming, rows
 from dsa110_assets.archive.index import caltable_sets, products
 from dsa110_assets.calibration.select import CaltableSet
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.publish import Draft
     from dsa110_assets.archive.store import Archive
 
+ASSET = "caltables"
 ACTIVE, REJECTED, SUPERSEDED = "active", "rejected", "superseded"
 BY_HAND = "caltables_by_hand"
 """The family of products that hold sets which a person imported or had solved."""
@@ -90,13 +91,19 @@ def register(
 
 
 def sets(archive: Archive, status: str | None = None) -> list[RegisteredSet]:
-    """All registered sets by time, or those of one status (active, rejected, superseded)."""
+    """All registered sets by time, or those of one status (active, rejected, superseded).
+
+    Those of trials are among them only as the archive is seen by the same trial, whose nights replace those of science.
+    """
+    trial = naming.in_trial(ASSET, archive.trial)
 
     def work(connection: Connection) -> list[RegisteredSet]:
-        columns = (caltable_sets, products.c.state, products.c.reason, products.c.removed)
+        columns = (caltable_sets, products.c.asset, products.c.partition_key, products.c.state, products.c.reason, products.c.removed)
         query = sa.select(*columns).join(products, products.c.id == caltable_sets.c.product_id)
-        rows = connection.execute(query.order_by(caltable_sets.c.mid_mjd, caltable_sets.c.set_id)).all()
-        return [_set(archive.root, row) for row in rows]
+        query = query.where(rows.of_science(products) | (products.c.asset == trial))
+        found = connection.execute(query.order_by(caltable_sets.c.mid_mjd, caltable_sets.c.set_id)).all()
+        replaced = {row.partition_key for row in found if row.asset == trial} if archive.trial else set()
+        return [_set(archive.root, row) for row in found if row.asset == trial or row.partition_key not in replaced]
 
     return [one for one in archive.index.read(work) if status is None or one.status == status]
 

@@ -242,20 +242,15 @@ def held_alone(path: Path, me: str, refusal: Callable[[str], str]) -> Iterator[N
         os.close(fd)
 
 
-def wait_lock(path: Path) -> int:
-    """As take_lock, but wait for the other process. Raises what `lock` raises."""
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file for the block, once no other process does; it dies with the process. Raises what `lock` raises."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         lock(fd, path, wait=True)
-    except DsaError:
+        yield
+    finally:
         os.close(fd)
-        raise
-    return fd
-
-
-def release_lock(fd: int) -> None:
-    """Give a lock back."""
-    os.close(fd)
 
 
 class FullDisk:

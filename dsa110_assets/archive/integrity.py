@@ -56,7 +56,7 @@ class Reindexed:
 
 def verify(archive: Archive, chosen: list[Product] | None = None) -> Iterator[Problem]:
     """Read every byte of products (default: all whose data are there) and tell those that changed."""
-    for product in archive.products(state=None) if chosen is None else chosen:
+    for product in archive.products(state=None, trials=True) if chosen is None else chosen:
         try:
             problems = archive.verify(product)
         except (OSError, DsaError) as error:
@@ -214,8 +214,8 @@ def _believe(root: Path, path: Path) -> tuple[Json, str]:
 
 
 def _places(root: Path) -> Iterator[Path]:
-    """Directories that hold, or may hold, versions: `<asset>` and `<asset>/night=.../partition=...`."""
-    for asset in sorted(root.iterdir()):
+    """Directories that hold, or may hold, versions: `<asset>` and `<asset>/night=.../partition=...`, of trials too."""
+    for asset in (*sorted(root.iterdir()), *sorted(root.glob(f"{naming.TRIALS}/*/*"))):
         others = (quarantine.DIRECTORY, cold.DIRECTORY)
         if asset.is_dir() and not asset.is_symlink() and naming.is_asset(asset.name) and asset.name not in others:
             yield asset

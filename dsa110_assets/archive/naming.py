@@ -1,7 +1,8 @@
 """Names: product ids and the directories products live in. Everything is checked at this door.
 
 `tile_image-20260125T2225-v1` lives in `<root>/tile_image/night=2026-01-25/partition=20260125T2225/v0001`;
-products without a partition (`source_catalog-v3`) in `<root>/source_catalog/v0003`.
+products without a partition (`source_catalog-v3`) in `<root>/source_catalog/v0003`. What a trial made is of the asset
+`tile_image~robust0`, and lives in `<root>/trials/robust0/tile_image/...`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from dsa110_assets.errors import NotFoundError
 from dsa110_assets.telescope import timegrid
 
 SIDECAR = "product.json"
-_ASSET = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_ID = re.compile(r"([a-z][a-z0-9_]{0,62})(?:-([0-9]{8}(?:T[0-9]{4})?))?-v([1-9][0-9]{0,8})")
+TRIALS = "trials"
+"""The directory of what trials made: no asset is called so."""
+TRIAL_MARK = "~"
+_TRIAL = re.compile(r"[a-z0-9][a-z0-9_]{0,30}")
+_ASSET = re.compile(r"[a-z][a-z0-9_]{0,62}(?:~[a-z0-9][a-z0-9_]{0,30})?")
+_ID = re.compile(r"([a-z][a-z0-9_]{0,62}(?:~[a-z0-9][a-z0-9_]{0,30})?)(?:-([0-9]{8}(?:T[0-9]{4})?))?-v([1-9][0-9]{0,8})")
 _VERSION = re.compile(r"v([0-9]{4,9})")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 
@@ -29,6 +34,11 @@ class ProductName:
     version: int
 
     @property
+    def trial(self) -> str:
+        """The trial that made it, '' for science."""
+        return of_trial(self.asset)[1]
+
+    @property
     def id(self) -> str:
         """The product id, as `tile_image-20260125T2225-v1`."""
         return "-".join([self.asset, *([compact(self.partition)] if self.partition else []), f"v{self.version}"])
@@ -40,15 +50,33 @@ class ProductName:
 
 
 def check_asset(asset: str) -> str:
-    """`asset` itself if it is a well-formed asset name. Raises NotFoundError otherwise."""
-    if not _ASSET.fullmatch(asset):
+    """`asset` itself if it is a well-formed asset name, perhaps of a trial. Raises NotFoundError otherwise."""
+    if not is_asset(asset):
         raise NotFoundError(f"{asset!r} is no asset name: use lower-case letters, digits and _, such as tile_image")
     return asset
 
 
 def is_asset(name: str) -> bool:
-    """Whether `name` is a well-formed asset name."""
-    return _ASSET.fullmatch(name) is not None
+    """Whether `name` is a well-formed asset name, perhaps of a trial."""
+    return _ASSET.fullmatch(name) is not None and of_trial(name)[0] != TRIALS
+
+
+def check_trial(name: str) -> str:
+    """`name` itself if a trial may be called so. Raises NotFoundError otherwise."""
+    if not _TRIAL.fullmatch(name):
+        raise NotFoundError(f"{name!r} is no name of a trial: use up to 31 lower-case letters, digits and _, such as robust_0")
+    return name
+
+
+def in_trial(asset: str, trial: str) -> str:
+    """What the index calls an asset in a trial; in none (''), its own name."""
+    return f"{asset}{TRIAL_MARK}{trial}" if trial else asset
+
+
+def of_trial(asset: str) -> tuple[str, str]:
+    """The asset's own name and the trial ('': none) of what the index calls it."""
+    name, _, trial = asset.partition(TRIAL_MARK)
+    return name, trial
 
 
 def check_partition(partition: str | None) -> str | None:
@@ -79,17 +107,17 @@ def expand(compacted: str) -> str:
 
 def family(asset: str, partition: str | None) -> PurePosixPath:
     """The directory, relative to the root, that holds all versions of one asset's partition."""
-    check_asset(asset)
+    name, trial = of_trial(check_asset(asset))
+    place = PurePosixPath(TRIALS, trial, name) if trial else PurePosixPath(name)
     if check_partition(partition) is None:
-        return PurePosixPath(asset)
+        return place
     assert partition is not None
-    night = timegrid.night_of(partition)
-    return PurePosixPath(asset, f"night={night}", f"partition={compact(partition)}")
+    return place / f"night={timegrid.night_of(partition)}" / f"partition={compact(partition)}"
 
 
 def parse_family(relative: PurePosixPath) -> tuple[str, str | None]:
     """Asset and partition of a family's directory, relative to the root. Raises NotFoundError if it is none."""
-    asset, *below = relative.parts or ("",)
+    asset, below = _split(relative.parts)
     partition = expand(below[-1].removeprefix("partition=")) if below else None
     if family(asset, partition) != relative:
         raise NotFoundError(f"{relative} is no directory of an asset's partition")
@@ -112,19 +140,26 @@ def is_id(text: str) -> bool:
 
 def parse_directory(relative: PurePosixPath | Path) -> ProductName | None:
     """The product a path relative to the root lies in (or is the directory of), or None."""
-    parts = relative.parts
-    for depth in (2, 4):
-        match = _VERSION.fullmatch(parts[depth - 1]) if len(parts) >= depth else None
-        if match is None or int(match[1]) == 0 or not _ASSET.fullmatch(parts[0]):
+    asset, below = _split(relative.parts)
+    for depth in (1, 3):
+        match = _VERSION.fullmatch(below[depth - 1]) if len(below) >= depth else None
+        if match is None or int(match[1]) == 0 or not is_asset(asset):
             continue
         try:
-            partition = None if depth == 2 else expand(parts[2].removeprefix("partition="))
-            name = ProductName(parts[0], partition, int(match[1]))
+            partition = None if depth == 1 else expand(below[1].removeprefix("partition="))
+            name = ProductName(asset, partition, int(match[1]))
         except NotFoundError:
             continue
-        if name.directory.parts == parts[:depth]:
+        if name.directory.parts == relative.parts[: len(relative.parts) - len(below) + depth]:
             return name
     return None
+
+
+def _split(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """What the index calls the asset that a path begins with ('' if it is too short), and the rest of the path."""
+    if parts[:1] == (TRIALS,):
+        return (in_trial(parts[2], parts[1]), parts[3:]) if len(parts) > 2 else ("", ())
+    return (parts[0], parts[1:]) if parts else ("", ())
 
 
 def token(text: str) -> str:

@@ -10,6 +10,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from dsa110_assets.archive import naming
+
 Json = dict[str, Any]
 HELD = "held"
 """Metadata key of a product that failed a blocking rule: nothing is made from it."""
@@ -25,7 +27,7 @@ class Product:
 
     `state` is current, superseded (a newer version was published) or rejected (with `reason`). `removed` says
     that retention took the data; provenance stays. `inputs` are product ids. `size_bytes` and `digest`
-    (xxh3_128, see files.seal) cover every file but the sidecar.
+    (xxh3_128, see files.seal) cover every file but the sidecar. `trial` names the trial that made it, '' for science.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Product:
     reason: str | None = None
     pinned: bool = False
     removed: bool = False
+    trial: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def record(product: Product) -> Json:
     return {
         "format": 1,
         "id": product.id,
-        "asset": product.asset,
+        "asset": naming.in_trial(product.asset, product.trial),
         "partition": product.partition,
         "version": product.version,
         "inputs": list(product.inputs),

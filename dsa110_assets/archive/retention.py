@@ -229,7 +229,7 @@ def _must_stay(product: Product, pinned: set[str], needed: set[str], unfinished:
         return Decision(product, False, "pinned" if product.pinned else "a pinned product was made from it")
     if product.id in needed:
         return Decision(product, False, "needed by an unfinished product")
-    if product.state == "current" and unfinished:
+    if product.state == "current" and unfinished and not product.trial:
         return Decision(product, False, f"no up-to-date {unfinished} was made from it yet")
     return None
 
@@ -237,9 +237,11 @@ def _must_stay(product: Product, pinned: set[str], needed: set[str], unfinished:
 def _by_age(product: Product, rules: _Rules) -> Decision:
     thresholds = rules.thresholds
     age_days = _age_days(product, rules)
-    if product.asset in NEVER:
+    if product.asset in NEVER and not product.trial:
         return Decision(product, False, "lineage ends here")
-    if product.state != "current":
+    if product.trial:
+        limit, why = thresholds.trial_days, f"of the trial {product.trial}"
+    elif product.state != "current":
         limit, why = thresholds.superseded_days, product.state
     elif product.asset not in thresholds.retention_days:
         return Decision(product, False, f"{product.asset} is kept for ever")

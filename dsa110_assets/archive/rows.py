@@ -95,6 +95,12 @@ def _with_changes(contents: Json, state: Json) -> str:
     return json.dumps({**contents, "changes": state.get("changed_sets", {}).get(contents["name"], {})}, sort_keys=True)
 
 
+def of_science(table: Any) -> sa.ColumnElement[bool]:
+    """Whether no trial made the product, for `products` or an alias of it."""
+    found: sa.ColumnElement[bool] = ~table.c.asset.contains(naming.TRIAL_MARK)
+    return found
+
+
 def select(
     connection: Connection, root: Path, *conditions: sa.ColumnElement[bool], limit: int | None = None, offset: int = 0
 ) -> list[Product]:
@@ -183,9 +189,10 @@ def highest_version(connection: Connection, asset: str, partition: str | None) -
 
 def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product:
     name = naming.ProductName(row.asset, row.partition_key or None, row.version)
+    asset, trial = naming.of_trial(row.asset)
     return Product(
         id=row.id,
-        asset=row.asset,
+        asset=asset,
         partition=name.partition,
         version=row.version,
         path=root / name.directory,
@@ -202,4 +209,5 @@ def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product:
         reason=row.reason,
         pinned=row.pinned,
         removed=row.removed,
+        trial=trial,
     )

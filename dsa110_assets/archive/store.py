@@ -26,9 +26,14 @@ MARKER = "archive.json"
 class Archive:
     """An archive that is there. Opening it touches nothing but its marker file; `Archive.create` makes one.
 
+    What trials made is asked for by `trials.Trial`, by its id, and where a method says so; all else is about science alone.
+
     `root` is the directory (DSA110_ARCHIVE); `database_url` the index, by default `<root>/index.sqlite`.
     `patience_s` is how long a database outage is sat out. Raises ConfigurationError when there is no archive.
     """
+
+    trial = ""
+    """The trial that this archive is seen by; '' for science."""
 
     def __init__(self, root: Path, database_url: str | None = None, *, patience_s: float = PATIENCE_S) -> None:
         self.root = Path(root).absolute()
@@ -52,13 +57,10 @@ class Archive:
                     raise ConfigurationError(f"DSA110_ARCHIVE={root}: is a file; name a directory")
                 root.mkdir(parents=True, exist_ok=True)
                 archive_id = uuid.uuid4().hex
-                lock = files.wait_lock(root / ".create.lock")
-                try:  # the index first: with the marker in place, a missing index is an alarm
+                with files.locked(root / ".create.lock"):  # the index first: with the marker in place, a missing index is an alarm
                     if files.read_json(root / MARKER) is None:
                         _index(root, database_url, archive_id, patience_s).create()
                         files.write_json(root / MARKER, {"format": 1, "archive_id": archive_id})
-                finally:
-                    files.release_lock(lock)
         archive = cls(root, database_url, patience_s=patience_s)
         archive.index.read(lambda _: None)
         return archive
@@ -127,6 +129,7 @@ class Archive:
         state: str | None = "current",
         *,
         removed: bool = False,
+        trials: bool = False,
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Product]:
@@ -134,9 +137,9 @@ class Archive:
 
         A date alone means the whole day. Catalogues have no time: they appear only when neither is given.
         `state` None lists every state and also products whose data retention has removed, as `removed` does of one
-        state. With `limit` so many of them, after `offset` others.
+        state. With `limit` so many of them, after `offset` others. With `trials` and without an asset also what trials made.
         """
-        wanted = _wanted(asset, since, until, state, removed=removed)
+        wanted = _wanted(asset, since, until, state, removed=removed, trials=trials)
         return self.index.read(lambda c: rows.select(c, self.root, *wanted, limit=limit, offset=offset))
 
     def partitions(self, asset: str, since: datetime | str | None = None, until: datetime | str | None = None) -> list[str]:
@@ -200,7 +203,8 @@ class Archive:
         # nothing else is asked of the database: SQLite would take an index of the current ones, of which there are a million
         query = sa.select(products.c.id, products.c.held, products.c.state, products.c.removed).where(products.c.held.is_not(None))
         found = self.index.read(lambda c: c.execute(query).all())
-        return {row.id: row.held for row in sorted(found) if row.state == "current" and not row.removed}
+        own = [row for row in sorted(found) if row.state == "current" and not row.removed and not naming.parse_id(row.id).trial]
+        return {row.id: row.held for row in own}
 
     def without(self, asset: str, follower: str) -> list[str]:
         """The partitions of which there is a current product of `asset`, and of `follower` none, not even a removed one; in order."""
@@ -330,10 +334,16 @@ def state_path(root: Path, product_id: str) -> Path:
 
 
 def _wanted(
-    asset: str | None, since: datetime | str | None, until: datetime | str | None, state: str | None, *, removed: bool = False
+    asset: str | None,
+    since: datetime | str | None,
+    until: datetime | str | None,
+    state: str | None,
+    *,
+    removed: bool = False,
+    trials: bool = False,
 ) -> list[sa.ColumnElement[bool]]:
     """The conditions of `Archive.products`."""
-    found = [products.c.asset == naming.check_asset(asset)] if asset is not None else []
+    found = [products.c.asset == naming.check_asset(asset)] if asset is not None else [] if trials else [rows.of_science(products)]
     if state is not None:
         found += [products.c.state == state, *([] if removed else [~products.c.removed])]
         if state != "current":  # said in words: SQLite does not conclude from it that the index of these few will do

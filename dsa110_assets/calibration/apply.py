@@ -21,26 +21,17 @@ AUTO_INTEGRATIONS = 8
 """Integrations that tell the system's power: in 8 of 12.9 s and 0.24 MHz it is known to 0.02 %, and a burst does not matter."""
 
 
-def apply(
-    vis: Visibilities,
-    tables: Sequence[Gains],
-    *,
-    interpolation: Interpolation = "linear",
-    in_place: bool = False,
-) -> Visibilities:
+def apply(vis: Visibilities, tables: Sequence[Gains], *, interpolation: Interpolation = "linear") -> Visibilities:
     """`vis` corrected by all `tables`: V / (g_i conj g_j), weights times the `weight_factors` of both antennas.
 
     Between solutions amplitude and phase are interpolated (or the nearest taken), skipping flagged ones;
     outside their range the nearest holds. Samples without a solution are flagged, zero and of weight 0;
-    antennas are matched by name. `in_place` overwrites vis's arrays instead of copying.
-    Raises BadDataError if a bandpass does not have the data's channels.
+    antennas are matched by name. Raises BadDataError if a bandpass does not have the data's channels.
     """
     gains, good = total_gains(vis, tables, interpolation)
     inverse = np.where(good, 1 / gains, 0).astype(np.complex64)
     power = weight_factors(vis, system_power(vis, vis.data[:AUTO_INTEGRATIONS, vis.is_auto], gains, good), gains, good)
-    data = vis.data if in_place else np.empty_like(vis.data)
-    flags = vis.flags if in_place else np.empty_like(vis.flags)
-    weights = vis.weights if in_place else np.empty_like(vis.weights)
+    data, flags, weights = np.empty_like(vis.data), np.empty_like(vis.flags), np.empty_like(vis.weights)
     _apply(vis.data, vis.flags, vis.weights, vis.ant1, vis.ant2, inverse, power, data, flags, weights)
     return replace(vis, data=data, flags=flags, weights=weights)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import casacore.tables as ct
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from dsa110_assets.calibration.gains import Gains, Kind
@@ -246,11 +245,3 @@ def _on_grid(
     references = antenna2[antenna2 >= 0]
     refant = int(np.bincount(references).argmax()) if references.size else 0
     return Gains(kind, values, flags, snr, times / DAY_S, interval_s, frequencies_hz, names, refant, field_name)
-
-
-def digest(gains: Gains) -> str:
-    """Hexadecimal hash of the solutions alone: equal digests at different times betray a copied table."""
-    state = xxhash.xxh3_128()
-    for array in (gains.values.astype(np.complex64), gains.flags):
-        state.update(np.ascontiguousarray(array).tobytes())
-    return state.hexdigest()

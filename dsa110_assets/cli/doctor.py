@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 ENGINES = {
     "python-casacore": "casacore.tables",
-    "aoflagger": "aoflagger",
-    "radler": "radler",
     "ducc0": "ducc0",
 }
 IMPORT_DEADLINE_S = 120.0
@@ -208,7 +206,7 @@ def _in_child(command: tuple[str, ...]) -> str | None:
 
 
 def _casa() -> Finding:
-    from dsa110_assets import casa
+    from dsa110_assets.engines import casa
 
     with tempfile.TemporaryDirectory() as directory:
         try:

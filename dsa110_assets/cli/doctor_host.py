@@ -37,7 +37,8 @@ def locks(place: Path, setting: str, *, with_database: bool) -> Finding:
     remedy = f"mount it with locks (for NFS: without nolock, its lock service running), or set {setting} to another file system"
     try:
         with tempfile.TemporaryDirectory(prefix=".dsa110-doctor-", dir=folder) as own:
-            files.release_lock(files.wait_lock(Path(own, "lock")))
+            with files.locked(Path(own, "lock")):
+                pass
             if with_database:
                 _require_database(Path(own, "index.sqlite"))
     except OSError as error:

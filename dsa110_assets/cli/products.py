@@ -22,17 +22,19 @@ def products(
     since: str | None = typer.Option(None, help="From this UTC time on."),
     until: str | None = typer.Option(None, help="Up to this UTC time; a date alone includes its whole day."),
     state: str = typer.Option("current", help="current, superseded, rejected or all."),
+    trial: str | None = typer.Option(None, help="What this trial made, in the place of what science did."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
     """What has been published."""
     from dsa110_assets.analyst import known_asset, open_archive
+    from dsa110_assets.archive.trials import Trial
     from dsa110_assets.portal.api import product_row
 
     if state not in ("current", "superseded", "rejected", "all"):
         raise typer.BadParameter(f"--state {state!r}: use current, superseded, rejected or all")
-    archive = open_archive()
-    bounds = parse_bound(since), parse_bound(until)
-    found = archive.store.products(known_asset(archive.store, asset), *bounds, None if state == "all" else state)
+    store = open_archive(trial=trial).store
+    listed = store.own if isinstance(store, Trial) else store.products
+    found = listed(known_asset(store, asset), parse_bound(since), parse_bound(until), None if state == "all" else state)
     if as_json:
         console.emit_json([product_row(product) for product in found])
         return

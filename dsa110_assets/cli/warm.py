@@ -10,7 +10,7 @@ from importlib import import_module
 import dsa110_assets.definitions  # noqa: F401
 from dsa110_assets import archive, calibration, imaging, mosaics, photometry, sky, telescope, variability, visibilities
 
-LIBRARIES = ("casacore.tables", "aoflagger", "ducc0", "radler", "reproject", "mocpy", "matplotlib", "pyarrow.parquet", "PIL.Image")
+LIBRARIES = ("casacore.tables", "ducc0", "reproject", "mocpy", "matplotlib", "pyarrow.parquet", "PIL.Image")
 """What the science imports inside its functions."""
 
 for _package in (telescope, sky, visibilities, calibration, imaging, mosaics, photometry, variability, archive):

@@ -1,19 +1,11 @@
-"""CLEAN: our own minor cycles, or radler's, between major cycles that go back to the visibilities."""
+"""CLEAN: minor cycles between major cycles that go back to the visibilities."""
 
 from __future__ import annotations
 
-import ctypes
-import logging
 import math
-import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-import radler
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging import resolved
@@ -33,7 +25,6 @@ _SETTLED = 1.0
 """Change of resolved sources in rms of the image below which CLEAN is not made again."""
 _NOISIER = 1.01
 """More than chance changes a residual's rms by."""
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,31 +56,24 @@ def deconvolve(
 ) -> Deconvolved:
     """Take bright points out of what was measured and CLEAN the rest, with the dirty beam (2n, 2n), unit peak at its centre.
 
-    The returned residual is always exact for the returned model and points. Never deeper than accuracy allows: for our
-    own cycles that of sums in single precision, as each grids only what it found and sums the brightest of that directly,
-    so that the gridder's error is a share of what was left before it; for radler's, which report the whole and are given
-    no points, the gridder's share of the brightest.
+    The returned residual is always exact for the returned model and points. Never deeper than accuracy allows: that of sums in
+    single precision, as each cycle grids only what it found and sums the brightest of that directly, so that the gridder's
+    error is a share of what was left before it.
     """
-    dirty = measurement.image(ROUGH if options.clean_iterations and options.deconvolver == "clark" else 0.0)
+    dirty = measurement.image(ROUGH if options.clean_iterations else 0.0)
     if options.clean_iterations == 0:
         return Deconvolved(np.zeros_like(dirty), NO_POINTS, dirty, 0, 0, np.empty(0), np.empty(0))
-    peak_jy = float(np.abs(dirty).max())
-    if options.deconvolver == "clark":
-        depth = Depth(
-            iterations=options.clean_iterations,
-            gain=options.clean_gain,
-            major_gain=options.major_gain,
-            max_major_cycles=options.max_major_cycles,
-            auto_mask_sigma=options.auto_mask_sigma,
-            auto_threshold_sigma=options.auto_threshold_sigma,
-            floor_jy=max(options.threshold_jy, _ROUNDING * peak_jy),
-        )
-        made, dropped = _without_ripples(dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads)
-        points, cleaned, rounds = made.points, made.cleaned, made.rounds
-    else:
-        floor_jy, points, rounds, dropped = max(options.threshold_jy, options.epsilon * peak_jy), NO_POINTS, 0, 0
-        settings = _settings(options, dirty.shape, pixel_rad, floor_jy, threads)
-        cleaned = _radler(dirty, wide_psf, measurement.residual_of, settings, math.radians(beam.bmaj_deg))
+    depth = Depth(
+        iterations=options.clean_iterations,
+        gain=options.clean_gain,
+        major_gain=options.major_gain,
+        max_major_cycles=options.max_major_cycles,
+        auto_mask_sigma=options.auto_mask_sigma,
+        auto_threshold_sigma=options.auto_threshold_sigma,
+        floor_jy=max(options.threshold_jy, _ROUNDING * float(np.abs(dirty).max())),
+    )
+    made, dropped = _without_ripples(dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads)
+    points, cleaned, rounds = made.points, made.cleaned, made.rounds
     cycles, iterations = rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
     index, index_err = spectral_indices(points, measurement, robust_rms(cleaned.residual))
     return Deconvolved(cleaned.model, points, cleaned.residual, cycles, iterations, index, index_err, dropped)
@@ -141,64 +125,3 @@ def _without_ripples(
         measurement.without(now.points.negative().and_also(first.points))
         measurement.residual_of(first.cleaned.model)
     return first, tried
-
-
-def _radler(
-    dirty: Image,
-    wide_psf: Image,
-    residual_of: Callable[[Image], Image],
-    settings: radler.Settings,
-    beam_rad: float,
-) -> Cleaned:
-    quarter = dirty.shape[0] // 2
-    psf = np.ascontiguousarray(wide_psf[quarter:-quarter, quarter:-quarter])
-    model, residual = np.zeros_like(dirty), dirty.copy()
-    engine = radler.Radler(settings, psf, residual, model, beam_rad)
-    cycles, more = 0, True
-    while more and cycles < settings.major_iteration_count:
-        with _output_logged():
-            more = engine.perform(cycles)
-        cycles += 1
-        residual[...] = residual_of(model)
-    return Cleaned(model, residual, cycles, int(engine.iteration_number))
-
-
-def _settings(options: ImagingOptions, shape: tuple[int, ...], pixel_rad: float, floor_jy: float, threads: int) -> radler.Settings:
-    settings = radler.Settings()
-    settings.trimmed_image_height, settings.trimmed_image_width = shape
-    settings.pixel_scale.x = settings.pixel_scale.y = pixel_rad
-    settings.minor_iteration_count = options.clean_iterations
-    settings.minor_loop_gain = options.clean_gain
-    settings.major_loop_gain = options.major_gain
-    settings.major_iteration_count = options.max_major_cycles
-    settings.auto_threshold_sigma = options.auto_threshold_sigma or None
-    settings.auto_mask_sigma = options.auto_mask_sigma or None
-    settings.absolute_threshold = floor_jy
-    settings.thread_count = threads
-    settings.use_sub_minor_optimization = True
-    if options.deconvolver == "radler-multiscale":
-        settings.algorithm_type = radler.AlgorithmType.multiscale
-    else:
-        settings.algorithm_type = radler.AlgorithmType.generic_clean
-    return settings
-
-
-@contextmanager
-def _output_logged() -> Iterator[None]:
-    """radler reports to the process's standard output, where a caller's JSON may go: into the debug log
-    instead."""
-    libc = ctypes.CDLL(None)
-    sys.stdout.flush()
-    libc.fflush(None)
-    kept = os.dup(1)
-    with tempfile.TemporaryFile() as captured:
-        os.dup2(captured.fileno(), 1)
-        try:
-            yield
-        finally:
-            libc.fflush(None)
-            os.dup2(kept, 1)
-            os.close(kept)
-            captured.seek(0)
-            for line in captured.read().decode(errors="replace").splitlines():
-                _log.debug("radler: %s", line)

@@ -13,6 +13,7 @@ from dsa110_assets.imaging.statistics import robust_rms
 
 MAX_BYTES = 20_000
 SIDES = (256, 192, 128, 96, 64)
+_LOW, _HIGH = -3.0, 20.0
 _GREYS = 32
 """Few levels compress noise several times better and look the same at this size."""
 
@@ -23,12 +24,10 @@ def preview_png(
     *,
     noise: NDArray[np.floating] | None = None,
     rms: float | None = None,
-    low_sigma: float = -3.0,
-    high_sigma: float = 20.0,
 ) -> bytes:
     """PNG of at most 20 kB of an image (ny, nx), rows from south to north, north up in the picture.
 
-    Grey from `low_sigma` to `high_sigma` of `rms`, by default the robust rms, by arcsinh; blocks keep their brightest pixel,
+    Grey from -3 to 20 times `rms`, by default the robust rms, by arcsinh; blocks keep their brightest pixel,
     so faint points stay visible; NaN is dark blue. With a `noise` map (ny, nx) it is their ratio that is shown, and `rms`
     is the ratio's. Written to `path` if given. Never raises for blank images.
     """
@@ -37,7 +36,7 @@ def preview_png(
         rms = robust_rms(data if noise is None else data / noise)
     for side in SIDES:
         brightest = _brightest(data, sigma, max(1, -(-max(data.shape) // side)))[::-1]
-        content = encode_png(shades(brightest, rms, low_sigma, high_sigma))
+        content = encode_png(shades(brightest, rms))
         if len(content) <= MAX_BYTES:
             break
     if path is not None:
@@ -58,10 +57,10 @@ def _brightest(data, noise, step):  # type: ignore[no-untyped-def]
     return out
 
 
-def shades(data: NDArray[np.float32], rms: float, low_sigma: float = -3.0, high_sigma: float = 20.0) -> NDArray[np.uint8]:
-    """Palette indices uint8 of an image: 0 where NaN, else greys by arcsinh between multiples of `rms`."""
+def shades(data: NDArray[np.float32], rms: float) -> NDArray[np.uint8]:
+    """Palette indices uint8 of an image: 0 where NaN, else greys by arcsinh from _LOW to _HIGH times `rms`."""
     scale = rms if np.isfinite(rms) and rms > 0 else 1.0
-    low, high = np.arcsinh(low_sigma), np.arcsinh(high_sigma)
+    low, high = np.arcsinh(_LOW), np.arcsinh(_HIGH)
     level = (np.arcsinh(np.nan_to_num(data, nan=0.0) / scale) - low) / (high - low)
     shade = 1 + np.rint(np.clip(level, 0, 1) * (_GREYS - 1))
     return np.where(np.isfinite(data), shade, 0).astype(np.uint8)

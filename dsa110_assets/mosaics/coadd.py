@@ -24,7 +24,7 @@ from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.mosaics.beams import common_beam, spread, to_beam
 from dsa110_assets.mosaics.grid import common_header
 from dsa110_assets.mosaics.options import CoaddOptions
-from dsa110_assets.mosaics.resample import Spline, accumulate, has_blanks, source_coordinates, spline, without_blanks
+from dsa110_assets.mosaics.resample import Spline, accumulate, source_coordinates, spline, without_blanks
 from dsa110_assets.mosaics.window import covered
 
 _SAMPLES = 1_000_000
@@ -82,10 +82,7 @@ def coadd(tiles: Sequence[TileInput], header: Header | None = None, options: Coa
     target = common_beam(beams) if differ > options.beam_tolerance else None
     shape = int(header["NAXIS2"]), int(header["NAXIS1"])
     top, bottom = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    used, work = [], None
-    for tile in unique:
-        contributes, work = _add(tile, header, target, options, threads, (top, bottom), work)
-        used += [tile] if contributes else []
+    used = [tile for tile in unique if _add(tile, header, target, options, threads, (top, bottom))]
     if not used:
         raise BadDataError("no tile has a pixel inside the mosaic's grid above the primary-beam cutoff")
     seen, peak_jy = _finish(top, bottom)
@@ -108,37 +105,35 @@ def _add(
     options: CoaddOptions,
     threads: int,
     sums: tuple[NDArray[np.float32], NDArray[np.float32]],
-    work: NDArray[np.float32] | None,
-) -> tuple[bool, NDArray[np.float32] | None]:
-    """Add a tile to the sums; whether it had a pixel for them, and the memory its spline took, for the next one's."""
+) -> bool:
+    """Add a tile to the sums; whether it had a pixel for them."""
     image, beam = map_image(tile.image_path), map_image(tile.primary_beam_path)
     if image.data.shape != beam.data.shape:
         raise BadDataError(f"{tile.primary_beam_path}: {beam.data.shape} pixels, but its image has {image.data.shape}; image it again")
     window = covered(image.header, grid)
     if window is None:
-        return False, work
+        return False
     if not any(row.any() for row in image.data):
         raise BadDataError(f"{tile.image_path}: every pixel is 0, which no sky is; image it again")
     x, y = source_coordinates(WCS(image.header).celestial, WCS(grid).celestial, window)
-    curve, sigma = _at_beam(image, tile.rms_jy, target, threads, work)
+    curve, sigma = _at_beam(image, tile.rms_jy, target, threads)
     if tile.scale != 1:
         np.divide(curve.coefficients, np.float32(tile.scale), out=curve.coefficients)
         sigma /= tile.scale
-    response = beam.data
-    if has_blanks(response):
-        response, unknown = without_blanks(response)
+    response, unknown = without_blanks(beam.data)
+    if unknown.size:
         curve = curve._replace(blank=unknown | curve.blank if curve.blank.size else unknown)
     top, bottom = (plane[window.slices] for plane in sums)
-    return accumulate(curve, response, x, y, sigma, options.pb_cutoff, top, bottom), curve.coefficients
+    return accumulate(curve, response, x, y, sigma, options.pb_cutoff, top, bottom)
 
 
-def _at_beam(image: FitsImage, rms_jy: float, target: Beam | None, threads: int, work: NDArray[np.float32] | None) -> tuple[Spline, float]:
+def _at_beam(image: FitsImage, rms_jy: float, target: Beam | None, threads: int) -> tuple[Spline, float]:
     """The spline through a tile at the common beam (None: its own), and its noise."""
     if target is None:
-        return spline(image.data, work), rms_jy
+        return spline(image.data), rms_jy
     data, blank = without_blanks(image.data)
     smooth = to_beam(data, image.beam, target, float(image.header["CDELT2"]), threads)
-    return spline(smooth, work)._replace(blank=blank), rms_jy * robust_rms(smooth) / robust_rms(data)
+    return spline(smooth)._replace(blank=blank), rms_jy * robust_rms(smooth) / robust_rms(data)
 
 
 @njit(cache=True, parallel=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
 from dsa110_assets import __version__
-from dsa110_assets.imaging.fits import Cards, read_plane
+from dsa110_assets.imaging.fits import Cards
 from dsa110_assets.imaging.fitsbytes import write_plane
 from dsa110_assets.telescope import timegrid
 
@@ -82,11 +82,6 @@ def write_tile(tile: NDArray[np.float32], root: Path, order: int, index: int, ca
     beside.unlink(missing_ok=True)
     write_plane(tile, header, beside)
     return beside.replace(path)
-
-
-def read_tile(path: Path) -> tuple[NDArray[np.float32], Header]:
-    """A FITS tile (512, 512) and its header; the errors of `read_plane`."""
-    return read_plane(path)
 
 
 def parent_of(children: Mapping[int, NDArray[np.float32]]) -> NDArray[np.float32]:

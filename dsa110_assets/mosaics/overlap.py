@@ -57,11 +57,6 @@ def compared_pairs(tiles: Sequence[TileInput], min_snr: float = 20.0, min_respon
     return pairs
 
 
-def overlap_agreement(tiles: Sequence[TileInput]) -> dict[str, Any]:
-    """`agreement` of `compared_pairs`."""
-    return agreement(compared_pairs(tiles))
-
-
 def agreement(pairs: Sequence[Pair]) -> dict[str, Any]:
     """How well neighbours agree on the sources they share.
 

@@ -17,7 +17,7 @@ from mocpy import MOC
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, NotFoundError
-from dsa110_assets.imaging.fits import map_image, read_header
+from dsa110_assets.imaging.fits import map_image, read_header, read_plane
 from dsa110_assets.mosaics import hips
 from dsa110_assets.mosaics.hips import LOWEST_ORDER
 from dsa110_assets.mosaics.sky_tiles import SPHERE_DEG2, coverage_of, fullest_deg, order_of, tile_of, touched
@@ -102,7 +102,7 @@ def _update(roots: Mapping[str, Path], order: int, index: int, over: Sequence[Ni
 def _held(roots: Mapping[str, Path], order: int, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64], set[str]]:
     """Mean and weight (0 where blank) of the tile as it is, and the nights in it: none unless both files say the same."""
     try:
-        read = [hips.read_tile(hips.tile_path(roots[name], order, index, "fits")) for name in (IMAGE, WEIGHTS)]
+        read = [read_plane(hips.tile_path(roots[name], order, index, "fits")) for name in (IMAGE, WEIGHTS)]
     except (NotFoundError, BadDataError):  # a tile that cannot be read is made anew
         read = []
     names = [{str(header[key]) for key in header if key.startswith("NIGHT")} for _, header in read]
@@ -135,7 +135,7 @@ def _renew_parents(roots: Mapping[str, Path], order: int, changed: Iterable[int]
         for name, root in roots.items():
             for index in changed:
                 paths = {child: hips.tile_path(root, level + 1, child, "fits") for child in range(4 * index, 4 * index + 4)}
-                children = {child: hips.read_tile(path)[0] for child, path in paths.items() if path.is_file()}
+                children = {child: read_plane(path)[0] for child, path in paths.items() if path.is_file()}
                 if children:
                     hips.write_tile(hips.parent_of(children), root, level, index, {"BUNIT": _UNITS[name]})
                 else:
@@ -150,7 +150,7 @@ def _describe(roots: Mapping[str, Path], order: int, headers: Mapping[str, Heade
     for name, root in roots.items():
         coverage, pixels, levels = MOC.new_empty(order), {}, []
         for index in indices:
-            tile, _ = hips.read_tile(hips.tile_path(root, order, index, "fits"))
+            tile, _ = read_plane(hips.tile_path(root, order, index, "fits"))
             coverage = coverage.union(coverage_of({index: tile}, order))
             pixels[index] = int(np.isfinite(tile).sum())
             levels.append(float(np.nanmedian(np.abs(tile))))
@@ -163,7 +163,7 @@ def _describe(roots: Mapping[str, Path], order: int, headers: Mapping[str, Heade
             order=order,
             sky_fraction=float(coverage.sky_fraction),
             cuts=(-3 * _SIGMA * float(np.median(levels)), 20 * _SIGMA * float(np.median(levels))) if name == IMAGE else (0.0, max(levels)),
-            at_deg=fullest_deg({fullest: hips.read_tile(hips.tile_path(root, order, fullest, "fits"))[0]}, order),
+            at_deg=fullest_deg({fullest: read_plane(hips.tile_path(root, order, fullest, "fits"))[0]}, order),
         )
         size = sum(path.stat().st_size for path in root.rglob("Npix*.fits"))
         hips.write_properties(root, described, images, size)

@@ -35,9 +35,9 @@ def image(ms_path: Path, settings: "Settings", sky: "SkyModel", work_dir: Path) 
     from dsa110_assets.visibilities import measurement_set
 
     if settings.imaging_engine == "casa":
-        from dsa110_assets.imaging import casa_engine
+        from dsa110_assets.engines import casa_imaging
 
-        return casa_engine.make_tile(ms_path, settings.imaging, sky, work_dir=work_dir)
+        return casa_imaging.make_tile(ms_path, settings.imaging, sky, work_dir=work_dir)
     from dsa110_assets.imaging import tile
 
     return tile.make_tile(measurement_set.mapped(ms_path), settings.imaging, sky)

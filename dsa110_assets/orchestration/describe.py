@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from dsa110_assets.orchestration import rules, spec
+from dsa110_assets.orchestration import launchpad, policy, rules, spec
 from dsa110_assets.orchestration.partitions import HOURS, NIGHTS, OBSERVATIONS, THIS_NIGHT_AND_BEFORE
 from dsa110_assets.orchestration.resources import Platform
 
@@ -46,11 +46,14 @@ def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
         ],
         partitions_def=grid,
         check_specs=rules.check_specs(asset.name, asset.rules, grid),
+        config_schema=launchpad.schema(asset),
         pool=asset.pool,
         can_subset=True,  # what makes a check optional as well as its asset
     )
     def step(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
-        made = body(context, platform)
+        with policy.decided(context.retry_number):
+            seen = launchpad.platform_for(platform, context.op_execution_context.op_config)
+        made = body(context, seen)
         if made is not None:
             yield made
 

@@ -17,8 +17,7 @@ import dagster as dg
 import xxhash
 
 from dsa110_assets import heap
-from dsa110_assets.archive import lineage, quarantine
-from dsa110_assets.archive.files import release_lock, wait_lock
+from dsa110_assets.archive import files, lineage, naming, quarantine
 from dsa110_assets.archive.product import HELD, VERDICTS
 from dsa110_assets.errors import ConfigurationError, OverrunError, SilentWrongnessError, WaitingError
 from dsa110_assets.orchestration import instance, plan, policy, recipes, room, rules, spec
@@ -27,9 +26,10 @@ from dsa110_assets.orchestration.resources import Platform
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.publish import Draft
+    from dsa110_assets.archive.store import Archive
 
-FORCE_TAG = "dsa110/force"
-"""Run tag that makes an asset anew although it is up to date."""
+TRIAL_TAG = "dsa110/trial"
+"""On a run that made products of a trial: its name."""
 NOTHING_TAG = "dsa110/nothing_made"
 """On a run of which an asset had nothing to be made from: why."""
 MOST_TOLD = 200
@@ -43,7 +43,6 @@ _LIBRARIES = (
     "numba",
     "numpy",
     "python-casacore",
-    "radler",
     "reproject",
     "scipy",
 )
@@ -68,8 +67,9 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
     """Make this step's asset for its partition: find inputs, `make` into the draft, judge, publish, report.
 
     `make(ingredients, draft)` writes into `draft.path` and returns the figures. A product that is up to date is
-    reported again, not made again, so that running anything twice changes nothing. None when the partition has
-    nothing to be made from.
+    reported again, not made again, so that a run the platform asked for twice changes nothing; a run asked for by hand makes it
+    anew. None when the partition has nothing to be made from, and for a trial, of which Dagster is told by an observation: a
+    materialisation would be science's.
     """
     from dsa110_assets.archive import integrity
 
@@ -81,25 +81,25 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
     with (
         policy.decided(context.retry_number),
         _set_aside_if_hung(context, platform, partition),
-        _alone(platform.archive.root, f"{asset} {partition}"),
+        _alone(platform.archive, asset, partition),
         heap.kept(),
     ):
         _refuse_range(context)
         archive, settings = platform.archive, platform.settings
-        integrity.settle(archive, asset, partition)
+        integrity.settle(archive, naming.in_trial(asset, archive.trial), partition)
         ingredients = specified.find(archive, settings, partition or "")
         if ingredients is None:
             _tell_nothing_made(context, plan.lacking(archive, settings, asset, partition))
             return None
         current = archive.current(asset, partition, check=True, removed=True)
-        if current and FORCE_TAG not in context.run.tags and _is_done(context, platform, current, ingredients):
+        if current and _is_done(context, platform, current, ingredients):
             context.log.info(f"{current.id} is up to date{'; retention has taken its data' if current.removed else ''}")
-            return report(current, rules.from_metadata(asset, current.metadata))
+            return _told(context, current, rules.from_metadata(asset, current.metadata))
         if gone := spec.without_data(archive, asset, ingredients):
             raise WaitingError(recipes.told_without(asset, partition, gone))
         began, through = time.perf_counter(), [p.id for p in spec.read_through(archive, asset, ingredients)]
+        room.require(platform, asset, ingredients)
         with (
-            room.granted(platform, asset, ingredients) as in_file,
             archive.hold(*through) if through else nullcontext(),
             archive.publish(
                 asset,
@@ -111,19 +111,29 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
                 engines=engines(),
             ) as draft,
         ):
-            with _arrays_in_file(context, draft.path) if in_file else nullcontext():
-                draft.metadata.update(make(ingredients, draft))
-            draft.metadata["arrays_in_file"] = in_file
+            draft.metadata.update(make(ingredients, draft))
             draft.metadata.update(spec.made_otherwise(archive, settings, ingredients.products))
             draft.metadata["seconds"] = round(time.perf_counter() - began, 3)
             if refused := platform.refused_thresholds:
                 draft.metadata["thresholds_refused"] = refused
             verdicts = rules.judge(asset, draft.metadata, platform.thresholds)
-            _gate(context, specified.grain, verdicts)
+            _gate(context, specified.grain, verdicts, archive.trial)
             draft.metadata.update(rules.to_metadata(verdicts))
             if broken := [v for v in verdicts if v.hard and not v.passed]:
                 draft.metadata[HELD] = "; ".join(f"{v.check}: {v.reason}" for v in broken)
-        return report(draft.product, verdicts)
+        return _told(context, draft.product, verdicts)
+
+
+def _told(context: dg.AssetExecutionContext, product: "Product", verdicts: list[rules.Verdict]) -> dg.MaterializeResult[Any] | None:
+    """Report a product: of science as what the step has made, of a trial as an observation and on the run."""
+    if not product.trial:
+        return report(product, verdicts)
+    said = "; ".join(f"{v.check}: {v.reason}" for v in verdicts if not v.passed) or "no check failed"
+    metadata = {"trial": product.trial, "checks": said, **materialization_metadata(product)}
+    told = f"{product.id}, of the trial {product.trial}: {said}"
+    context.log_event(dg.AssetObservation(context.asset_key, partition=product.partition, description=told, metadata=metadata))
+    context.instance.add_run_tags(context.run.run_id, {TRIAL_TAG: product.trial})
+    return None
 
 
 def _refuse_range(context: dg.AssetExecutionContext) -> None:
@@ -148,20 +158,13 @@ def _tell_nothing_made(context: dg.AssetExecutionContext, reason: str) -> None:
 
 
 def _is_done(context: dg.AssetExecutionContext, platform: Platform, product: "Product", ingredients: recipes.Ingredients) -> bool:
-    """Whether the current product is up to date; what retention took is, too, unless somebody asked for it by hand."""
+    """Whether nothing is to be made: nobody asked for it by hand, it is up to date, and nothing needs what retention took of it."""
     archive, settings = platform.archive, platform.settings
+    if instance.LANE_TAG not in context.run.tags or product.trial != archive.trial:
+        return False
     if spec.assets()[product.asset].stale(archive, product, settings, ingredients) is not None:
         return False
-    by_itself = instance.LANE_TAG in context.run.tags
-    return not product.removed or (by_itself and plan.needed_again(archive, settings, product) is None)
-
-
-def _arrays_in_file(context: dg.AssetExecutionContext, folder: Path) -> AbstractContextManager[None]:
-    """Slower, for want of memory, with the same results."""
-    from dsa110_assets import spill
-
-    context.log.warning("memory is short: large arrays are in a file, which is slower")
-    return spill.large_arrays_in(folder)
+    return not product.removed or plan.needed_again(archive, settings, product) is None
 
 
 @contextmanager
@@ -170,10 +173,10 @@ def _set_aside_if_hung(context: dg.AssetExecutionContext, platform: Platform, pa
     try:
         yield
     except OverrunError as error:
-        files = subband_files(platform, partition)
-        if files and policy.last_attempt(error, context.retry_number):
+        raw = [] if platform.archive.trial else subband_files(platform, partition)
+        if raw and policy.last_attempt(error, context.retry_number):
             reason = f"{context.asset_key.to_user_string()}: {str(error).splitlines()[0]}"
-            quarantine.quarantine(platform.archive, files, reason, partition)
+            quarantine.quarantine(platform.archive, raw, reason, partition)
         raise
 
 
@@ -183,25 +186,23 @@ def subband_files(platform: Platform, partition: str | None) -> list[Path]:
     return [Path(file.path) for file in lineage.raw_files(product)] if product else []
 
 
-@contextmanager
-def _alone(root: Path, what: str) -> Iterator[None]:
+def _alone(archive: "Archive", asset: str, partition: str | None) -> AbstractContextManager[None]:
     """One process at a time makes a partition of an asset, whoever asked twice; the other then finds it up to date.
 
     The lock is one of a fixed number of files, so that they do not pile up, and dies with its process.
     """
-    places = root / ".locks"
+    places, what = archive.root / ".locks", f"{naming.in_trial(asset, archive.trial)} {partition}"
     places.mkdir(exist_ok=True)
-    descriptor = wait_lock(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}")
-    try:
-        yield
-    finally:
-        release_lock(descriptor)
+    return files.locked(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}")
 
 
-def _gate(context: dg.AssetExecutionContext, grain: spec.Grain, verdicts: list[rules.Verdict]) -> None:
-    """Before an observation's product is visible: a broken HARD rule is reported as a failed check, and raises."""
+def _gate(context: dg.AssetExecutionContext, grain: spec.Grain, verdicts: list[rules.Verdict], trial: str) -> None:
+    """Before an observation's product is visible: a broken HARD rule is reported as a failed check, and raises.
+
+    What a trial makes is published whatever its rules say, which is what one tries; nothing else is made from it.
+    """
     broken = [verdict for verdict in verdicts if verdict.hard and not verdict.passed]
-    if grain != "observation" or not broken:
+    if grain != "observation" or not broken or trial:
         return
     for verdict in verdicts:
         context.log_event(
@@ -253,18 +254,18 @@ def materialization_metadata(product: "Product") -> dict[str, Any]:
     return told
 
 
-def fits_cards(context: dg.AssetExecutionContext, found: recipes.Ingredients, anchor: str) -> dict[str, str]:
+def fits_cards(context: dg.AssetExecutionContext, platform: Platform, found: recipes.Ingredients, anchor: str) -> dict[str, str]:
     """What an image's FITS headers say of its origin: the product, its inputs, code version, run and flux anchor.
 
     The product is named without its version, which only publishing decides; with the run it is unmistakable.
     """
     from dsa110_assets import __version__
-    from dsa110_assets.archive import naming
 
     asset = context.asset_key.to_user_string()
+    named = naming.in_trial(asset, platform.archive.trial)
     return {
         "ORIGIN": f"dsa110_assets {__version__}",
-        "PRODUCT": f"{asset}-{naming.compact(context.partition_key)}",
+        "PRODUCT": f"{named}-{naming.compact(context.partition_key)}",
         "CODEVER": spec.assets()[asset].code_version,
         "RUNID": context.run.run_id,
         "ANCHOR": anchor,

@@ -1,9 +1,11 @@
 """What every step needs from outside: the settings, the archive and the thresholds, found when first used."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
     from dsa110_assets.thresholds import Thresholds
@@ -20,8 +22,21 @@ class Platform:
     naming the variable, in the run that needs it.
     """
 
-    def __init__(self, settings: "Settings | None" = None) -> None:
-        self._given = settings
+    def __init__(self, settings: "Settings | None" = None, archive: "Archive | None" = None) -> None:
+        self._given, self._archive = settings, archive
+
+    def for_trial(self, name: str, changes: "Mapping[str, Any]") -> "Platform":
+        """The platform as this trial sees it, whose settings gain these `changes` (by dotted names).
+
+        Raises NotFoundError for what may be no name of a trial, and ConfigurationError for a wrong setting, or one that
+        contradicts what the trial was made with before.
+        """
+        from dsa110_assets.archive import trials
+        from dsa110_assets.settings import changed
+
+        changed(self.settings, changes)
+        archive, defined = trials.opened(self.archive, name, changes)
+        return Platform(changed(self.settings, defined), archive)
 
     @cached_property
     def settings(self) -> "Settings":
@@ -35,7 +50,7 @@ class Platform:
         """The archive, made on its first use."""
         from dsa110_assets.archive.store import Archive
 
-        return Archive.create(self.settings.archive, self.settings.database_url)
+        return self._archive or Archive.create(self.settings.archive, self.settings.database_url)
 
     @property
     def thresholds(self) -> "Thresholds":

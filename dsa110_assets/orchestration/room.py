@@ -2,12 +2,12 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from dsa110_assets import heap
 from dsa110_assets.errors import ResourceError
-from dsa110_assets.orchestration import memory, spec
+from dsa110_assets.orchestration import spec
 
 if TYPE_CHECKING:
     from dsa110_assets.orchestration.recipes import Ingredients
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 SMALL_DISK_PART = 0.1
 """A disk smaller than ten times the threshold is full when less than this part of it is free."""
-MEMORY_BYTES, LEAST_BYTES = 0.5e9, 0.2e9
-"""What any step needs in memory, with its large arrays there and with them in a file; the larger ones say what in addition."""
+MEMORY_BYTES = 0.5e9
+"""What any step needs in memory; the larger ones say what in addition."""
+GROUPS, MEMBERSHIP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
 
 
 def disk_shortage(platform: "Platform") -> str | None:
@@ -34,38 +35,47 @@ def require_disk(platform: "Platform") -> None:
         raise ResourceError(shortage)
 
 
-@contextmanager
-def granted(platform: "Platform", asset: str, ingredients: "Ingredients") -> Iterator[bool]:
-    """Room for `asset` to be made from these ingredients: whether its large arrays have to be in a file, for want of memory.
-
-    Raises ResourceError unless disk and memory suffice for that.
-    """
+def require(platform: "Platform", asset: str, ingredients: "Ingredients") -> None:
+    """Raise ResourceError unless disk and memory suffice for `asset` to be made from these ingredients."""
     require_disk(platform)
-    needs = spec.assets()[asset]
-    root, limit_gib, sizes = platform.archive.root, platform.settings.memory_limit_gib, input_bytes(ingredients)
-    largest = max(sizes, default=0.0)
-    at_ease = MEMORY_BYTES + needs.memory_per_input * largest
-    least = LEAST_BYTES + needs.least_per_input * largest
-
-    def choose(available: float) -> float:
-        if least > available:
-            raise ResourceError(
-                f"{asset}: needs at least {least / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available; "
-                "work resumes when others have ended; run fewer at a time, add swap, or raise DSA110_MEMORY_LIMIT_GIB"
-            )
-        return at_ease if at_ease <= available else least
-
-    if at_ease > memory.available_bytes(limit_gib):
+    needs, sizes = spec.assets()[asset], input_bytes(ingredients)
+    memory, limit_gib = MEMORY_BYTES + needs.memory_per_input * max(sizes, default=0.0), platform.settings.memory_limit_gib
+    if memory > available_bytes(limit_gib):
         heap.give_back()
-    with memory.reserved(root, limit_gib, choose) as taken:
-        in_file = taken < at_ease
-        disk = needs.disk_per_input * sum(sizes) + at_ease * in_file
-        free = shutil.disk_usage(root).free
-        if disk > free:
-            raise ResourceError(f"{asset}: needs {disk / 1e9:.1f} GB on disk, {free / 1e9:.1f} GB are free; free some, work resumes")
-        yield in_file
+    if memory > (available := available_bytes(limit_gib)):
+        raise ResourceError(
+            f"{asset}: needs at least {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available; "
+            "work resumes when others have ended; run fewer at a time, add swap, or raise DSA110_MEMORY_LIMIT_GIB"
+        )
+    disk, free = needs.disk_per_input * sum(sizes), shutil.disk_usage(platform.archive.root).free
+    if disk > free:
+        raise ResourceError(f"{asset}: needs {disk / 1e9:.1f} GB on disk, {free / 1e9:.1f} GB are free; free some, work resumes")
 
 
 def input_bytes(ingredients: "Ingredients") -> list[float]:
     """Bytes of visibilities in each input of a stage: its own, and for a manifest those of the files it names."""
     return [max(p.size_bytes, float(p.metadata.get("size_gb", 0.0)) * 1e9) for p in ingredients.products]
+
+
+def available_bytes(limit_gib: float) -> float:
+    """The least of what the machine, each control group with a limit, and the setting have left, swap included."""
+    lines = (line.partition(":") for line in MEMINFO.read_text().splitlines())
+    told = {name: float(value.split()[0]) * 1024 for name, _, value in lines}
+    swap = told.get("SwapFree", 0.0)
+    return min(told["MemAvailable"] + swap, limit_gib * 2**30, *(left + swap for left in _of_groups()))
+
+
+def _of_groups() -> Iterator[float]:
+    """What this process's control group (version 2) and those it lies in have left; page cache gives way, and counts as free.
+
+    In a container they may be named as the host has them while the container's own lies at the top.
+    """
+    own = PurePosixPath(next((line[4:] for line in MEMBERSHIP.read_text().splitlines() if line.startswith("0::/")), ""))
+    for group in (GROUPS / inner for inner in (own, *own.parents)):
+        if (group / "memory.max").is_file() and (limit := (group / "memory.max").read_text().strip()).isdigit():
+            told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            yield (
+                float(limit)
+                - float((group / "memory.current").read_text())
+                + sum(float(told.get(name, 0)) for name in ("active_file", "inactive_file"))
+            )

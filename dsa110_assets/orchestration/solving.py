@@ -78,9 +78,9 @@ def solve_transit(
 def _engine(settings: "Settings", directory: Path) -> dict[str, Any]:
     if settings.solve_engine == "own":
         return {}
-    from dsa110_assets.calibration import casa_engine
+    from dsa110_assets.engines import casa_calibration
 
-    return {"engine": partial(casa_engine.solve, work_dir=directory.parent)}
+    return {"engine": partial(casa_calibration.solve, work_dir=directory.parent)}
 
 
 def register(draft: "Draft", solved: Solved, validity_days: float, others: Sequence[Solved] = ()) -> None:
@@ -270,9 +270,9 @@ def calibrate(ms_path: Path, tables: "Sequence[Gains]", settings: "Settings", sk
     }  # fmt: skip
     if settings.solve_engine == "own":
         return calibrated.calibrate_set(ms_path, tables, path, **how)
-    from dsa110_assets.calibration import casa_engine
+    from dsa110_assets.engines import casa_calibration
 
-    vis = casa_engine.apply(measurement_set.read(ms_path), tables, work_dir=path.parent.parent)
+    vis = casa_calibration.apply(measurement_set.read(ms_path), tables, work_dir=path.parent.parent)
     return calibrated.write_averaged(vis, path, **how)
 
 

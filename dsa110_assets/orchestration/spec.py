@@ -63,8 +63,6 @@ class Asset:
     """Bytes written per byte of the inputs, where that is much."""
     memory_per_input: float = 0.0
     """Bytes in memory per byte of the largest input, beyond `room.MEMORY_BYTES`."""
-    least_per_input: float = 0.0
-    """The same with large arrays in a file, beyond `room.LEAST_BYTES`."""
     keep_days: float | None = None
     """How long its products' data are kept unless `retention_days` says otherwise; None: for ever."""
     uses_up: tuple[str, ...] = ()

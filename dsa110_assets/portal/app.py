@@ -51,6 +51,7 @@ def create_app(
         exception_handlers={HTTPException: _http_error, DsaError: _our_error, Exception: _fault},
     )
     app.state.archive, app.state.inbox, app.state.look = opened, inbox, look
+    app.state.registry = metrics.registry(lambda: overview.status(opened, inbox, look=look))
     return app
 
 

@@ -1,10 +1,14 @@
-"""Prometheus text and the health probe. Gauges only: everything is read from the index when asked."""
+"""What Prometheus is told, and the health probe. These gauges are read from the index when asked."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -24,10 +28,32 @@ FIGURES = {
 }
 
 
+class Gauges(Collector):
+    """The figures of a status, asked for at each collection; what is unknown or not finite is left out."""
+
+    def __init__(self, status: Callable[[], overview.Status]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One family a name."""
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, explanation, labels, value in samples(self._status()):
+            if value is not None and math.isfinite(value):
+                family = families.setdefault(name, GaugeMetricFamily(name, explanation, labels=list(labels)))
+                family.add_metric(list(labels.values()), value)
+        yield from families.values()
+
+
+def registry(status: Callable[[], overview.Status]) -> CollectorRegistry:
+    """What one application tells of."""
+    made = CollectorRegistry()
+    made.register(Gauges(status))
+    return made
+
+
 def metrics(request: Request) -> Response:
-    """All gauges in Prometheus' text format 0.0.4."""
-    state = overview.of(request)
-    return PlainTextResponse(render(samples(state)), media_type="text/plain; version=0.0.4; charset=utf-8")
+    """All that is registered, in Prometheus' text format 0.0.4."""
+    return PlainTextResponse(generate_latest(request.app.state.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def healthz(request: Request) -> Response:
@@ -71,22 +97,3 @@ def samples(state: overview.Status) -> Iterator[Sample]:
         yield "dsa110_disk_full_in_days", "Days until the disk is full", {}, state.disk.full_in_days
     for key, (name, explanation) in FIGURES.items():
         yield name, explanation, {}, state.latest_figures.get(key)
-
-
-def render(rows: Iterator[Sample]) -> str:
-    """Samples in Prometheus' text format; HELP and TYPE once per name."""
-    lines: list[str] = []
-    described: set[str] = set()
-    for name, explanation, labels, value in rows:
-        if value is None or not math.isfinite(value):
-            continue
-        if name not in described:
-            described.add(name)
-            lines += [f"# HELP {name} {explanation}", f"# TYPE {name} gauge"]
-        marked = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-        lines.append(f"{name}{{{marked}}} {value:g}" if marked else f"{name} {value!r}")
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

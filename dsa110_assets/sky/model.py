@@ -73,10 +73,6 @@ class SkyModel:
         """Sources within `radius_deg` of an ICRS direction [rad]; right across 0 h and at the pole."""
         return self.select(astrometry.separation_deg(self.ra_rad, self.dec_rad, ra_rad, dec_rad) <= radius_deg)
 
-    def brighter_than(self, jy: float) -> SkyModel:
-        """Sources of at least `jy` [Jy] at the reference frequency."""
-        return self.select(self.flux_jy >= jy)
-
     def to_frame(self) -> pd.DataFrame:
         """A table: name, ra_deg, dec_deg, flux_jy, frequency_hz, spectral_index, a0..a5."""
         columns: dict[str, Any] = {

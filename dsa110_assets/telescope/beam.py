@@ -13,9 +13,6 @@ from scipy.special import j1
 
 from dsa110_assets.telescope.stations import DISH_DIAMETER_M
 
-HALF_POWER_X = 1.616339948310703
-"""Where [2 J1(x)/x]^2 = 1/2."""
-
 
 def power(separation_deg: ArrayLike, frequency_hz: ArrayLike) -> NDArray[np.float64]:
     """Power response, 1 on axis, at a separation [deg] from the pointing centre and a frequency [Hz].
@@ -27,8 +24,3 @@ def power(separation_deg: ArrayLike, frequency_hz: ArrayLike) -> NDArray[np.floa
     with np.errstate(invalid="ignore", divide="ignore"):
         voltage = np.where(np.abs(x) < 1e-6, 1.0, 2 * j1(x) / x)
     return np.where(np.abs(separation_rad) > np.pi / 2, 0.0, voltage**2)
-
-
-def fwhm_deg(frequency_hz: float) -> float:
-    """Full width at half power [deg] at a frequency [Hz]."""
-    return float(2 * np.rad2deg(np.arcsin(HALF_POWER_X * speed_of_light / (np.pi * DISH_DIAMETER_M * frequency_hz))))

@@ -177,11 +177,3 @@ def dense_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray) -> Metrics:
     n_sources, n_epochs = flux_jy.shape
     starts = np.arange(n_sources + 1) * n_epochs
     return ragged_metrics(np.ravel(flux_jy), np.ravel(flux_err_jy), starts)
-
-
-def pair_metrics(a_jy: FloatArray, a_err_jy: FloatArray, b_jy: FloatArray, b_err_jy: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Two-epoch Vs = (a - b)/sqrt(sigma_a^2 + sigma_b^2) and m = 2 (a - b)/(a + b), signed; the arguments
-    broadcast.
-    """
-    difference = np.asarray(a_jy) - b_jy
-    return difference / np.hypot(a_err_jy, b_err_jy), 2 * difference / (np.asarray(a_jy) + b_jy)

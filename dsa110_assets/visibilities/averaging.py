@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from dsa110_assets.telescope import astrometry
 from dsa110_assets.visibilities.types import Visibilities
@@ -54,20 +53,6 @@ def average(vis: Visibilities, channels: int, times: int = 1) -> Visibilities:
         phase_centres_rad=centres,
         uvw_m=antenna_uvw[:, vis.ant2] - antenna_uvw[:, vis.ant1],
     )
-
-
-def average_model(vis: Visibilities, model: NDArray[np.complex64], channels: int, times: int = 1) -> NDArray[np.complex64]:
-    """Average a prediction (time, baseline, channel) for `vis` as `average` averages vis: complex64.
-
-    The plain mean over each bin, so the smearing of averaging is in the result. Raises ValueError if the
-    model is not shaped like vis or `channels` does not divide its channels.
-    """
-    n_channels, n_times = model.shape[2], model.shape[0]
-    if channels < 1 or n_channels % channels or model.shape != vis.data.shape[:3]:
-        raise ValueError(f"model {model.shape} cannot be averaged by {channels} channels like data {vis.data.shape}")
-    narrow = model.reshape(*model.shape[:2], -1, channels).mean(axis=3)
-    bins = [narrow[start : start + times].mean(axis=0) for start in range(0, n_times, times)]
-    return np.stack(bins).astype(np.complex64)
 
 
 @numba.njit(cache=True, parallel=True)

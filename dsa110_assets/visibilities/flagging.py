@@ -5,7 +5,6 @@ antennas, wide interference, extension; in that order.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from importlib.resources import as_file, files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,6 @@ from dsa110_assets.visibilities.options import FlaggingOptions
 from dsa110_assets.visibilities.stacking import Stack
 from dsa110_assets.visibilities.types import Visibilities
 
-STRATEGY = "data/flagging.lua"
 N_POLS = 2
 ETA = 0.15
 """Of the rank operator. With 0.2, clean data beside 35 MHz of 1000 Jy are lost (0.9 %); with 0.1, flanks of bursts are left (0.13 %)."""
@@ -118,7 +116,9 @@ class Flagger:
             self._coherence.add(baselines, data, flags)
             before = self._note("sumthreshold", flags, cross, before)
         elif options.engine == "aoflagger":
-            _aoflagger(data, flags, cross)
+            from dsa110_assets.engines import aoflagger
+
+            aoflagger.flag(data, flags, cross)
             before = self._note("aoflagger", flags, cross, before)
         if self.whole:
             kernels.median_clip(data, flags, options.mad_sigma)
@@ -206,26 +206,3 @@ def _fraction(flags: NDArray[np.bool_], channels: NDArray[np.bool_], pairs: NDAr
     """Flagged part over some channels and (baseline, pol) pairs; 1 when there are none."""
     samples = flags.shape[0] * int(channels.sum()) * int(pairs.sum())
     return float(kernels.baseline_counts(flags, channels)[pairs].sum() / samples) if samples else 1.0
-
-
-def _aoflagger(data: NDArray[np.complex64], flags: NDArray[np.bool_], cross: NDArray[np.bool_]) -> None:
-    """Run the packaged strategy on every cross-correlation that has unflagged data, XX and YY together."""
-    import aoflagger
-
-    n_times, _, n_channels, _ = data.shape
-    flagger = aoflagger.AOFlagger()
-    images = flagger.make_image_set(n_times, n_channels, 2 * N_POLS, 2 * N_POLS)
-    mask = flagger.make_flag_mask(n_times, n_channels, False)
-    with as_file(files("dsa110_assets.visibilities").joinpath(STRATEGY)) as path:
-        strategy = flagger.load_strategy_file(str(path))
-    for baseline in np.flatnonzero(cross):
-        before = flags[:, baseline]
-        if before.all():
-            continue
-        # AOFlagger has one mask for all images: a sample is judged where either polarisation is good.
-        mask.set_buffer(np.ascontiguousarray(before.all(axis=2).T))
-        for pol in range(N_POLS):
-            values = np.where(before[..., pol], 0, data[:, baseline, :, pol]).T
-            images.set_image_buffer(2 * pol, np.ascontiguousarray(values.real, dtype=np.float64))
-            images.set_image_buffer(2 * pol + 1, np.ascontiguousarray(values.imag, dtype=np.float64))
-        flags[:, baseline] |= strategy.run(images, mask).get_buffer().T[..., None]

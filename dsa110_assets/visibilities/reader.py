@@ -20,8 +20,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from dsa110_assets.errors import BadDataError, DsaError
-from dsa110_assets.telescope import astrometry, band, earth
+from dsa110_assets.errors import BadDataError
+from dsa110_assets.telescope import astrometry, band
 from dsa110_assets.visibilities import integrations
 from dsa110_assets.visibilities.grouping import baseline_set
 from dsa110_assets.visibilities.samples import Samples
@@ -51,10 +51,14 @@ def read_group(files: Mapping[int, Path], n_subbands: int = band.N_SUBBANDS, eng
     if engine == "direct":
         group.load(np.arange(shape[1]), data, flags, weights)
     else:
+        from dsa110_assets.engines import pyuvdata
+
         for subband, header in group.headers.items():
             part = np.s_[:, :, group.channels(subband)]
             rows = header.rows[integrations.places(header, group.frame.times_mjd)]
-            _load_pyuvdata(header, rows, data[part], flags[part], weights[part])
+            pyuvdata.load(
+                header.path, header.frequencies_hz, rows, (group.frame.ant1, group.frame.ant2), data[part], flags[part], weights[part]
+            )
         group.blank_missing(data, flags, weights)
     return replace(group.frame, data=data, flags=flags, weights=weights)
 
@@ -280,33 +284,6 @@ def _not_finite(bits):  # type: ignore[no-untyped-def]
     """1 if a part of a complex64, given as its 64 bits, is NaN or infinite (exponent all ones), else 0."""
     real, imaginary = bits & _EXPONENT, (bits >> 32) & _EXPONENT
     return int(real == _EXPONENT) | int(imaginary == _EXPONENT)
-
-
-def _load_pyuvdata(header: SubbandHeader, rows: NDArray[np.int32], data: NDArray[Any], flags: NDArray[Any], weights: NDArray[Any]) -> None:
-    """The same through pyuvdata, as it stands: unprojected, unchecked; only its arrays are used."""
-    from pyuvdata import UVData
-
-    uvd = UVData()
-    with earth.bulletins_as_installed():
-        uvd.read(str(header.path), file_type="uvh5", run_check=False)
-    values, marks = uvd.data_array[rows], uvd.flag_array[rows]
-    if not np.array_equal(uvd.freq_array.ravel(), header.frequencies_hz):
-        raise DsaError(f"{header.path}: pyuvdata and the direct reader disagree on the frequencies")
-    low, high, place, _ = _canonical(header)
-    number = {n: i for i, n in enumerate(uvd.telescope.antenna_numbers)}
-    file_ant1 = np.array([number[n] for n in uvd.ant_1_array[rows[0]]])
-    file_ant2 = np.array([number[n] for n in uvd.ant_2_array[rows[0]]])
-    pols = list(uvd.polarization_array)
-    step = -1 if _descending(header) else 1
-    for row in range(place.size):
-        to = int(np.flatnonzero((low == min(file_ant1[row], file_ant2[row])) & (high == max(file_ant1[row], file_ant2[row])))[0])
-        for p, code in enumerate((-5, -6)):
-            value = values[:, row, ::step, pols.index(code)]
-            bad = ~np.isfinite(value)
-            value = np.where(bad, 0, value)
-            data[:, to, :, p] = value.conj() if file_ant1[row] > file_ant2[row] else value
-            flags[:, to, :, p] = marks[:, row, ::step, pols.index(code)] | bad
-            weights[:, to, :, p] = ~bad
 
 
 def _descending(header: SubbandHeader) -> bool:

@@ -1,14 +1,13 @@
-"""What retention takes and keeps, backups that restore, and tables over current products."""
+"""What retention takes and keeps, and backups that restore."""
 
 from __future__ import annotations
 
 import shutil
 from datetime import UTC, datetime, timedelta
 
-import pandas as pd
 import pytest
 
-from dsa110_assets.archive import backup, integrity, quarantine, retention, tables
+from dsa110_assets.archive import backup, integrity, quarantine, retention
 from dsa110_assets.errors import ConfigurationError, NotFoundError, SilentWrongnessError
 from dsa110_assets.thresholds import Thresholds
 
@@ -191,30 +190,3 @@ def test_damaged_or_foreign_backups_are_refused(archive, engine_url, publish, tm
     (product.path / "data.txt").write_text("y")
     with pytest.raises(SilentWrongnessError, match="its backup would be"):
         backup.backup(archive, tmp_path / "b", keep=3)
-
-
-def publish_table(archive, partition, frame):
-    with archive.publish("source_measurements", partition, [], **MADE) as draft:
-        frame.to_parquet(draft.path / "measurements.parquet")
-    return draft.product
-
-
-def test_tables_hold_the_rows_of_current_products_only(archive):
-    first = pd.DataFrame({"source_id": ["a", "b"], "flux_jy": [1.0, 2.0]})
-    publish_table(archive, "2026-01-25T22:00", first)
-    second = publish_table(archive, "2026-01-25T22:00", first.assign(flux_jy=[3.0, 4.0]))
-    third = publish_table(archive, "2026-01-25T23:00", first.assign(extra=[5, 6]))
-    rows = tables.query(archive, "source_measurements", "SELECT * FROM rows ORDER BY product_id, source_id")
-    assert list(rows.flux_jy) == [3.0, 4.0, 1.0, 2.0]
-    assert list(rows.product_id) == [second.id] * 2 + [third.id] * 2
-    assert list(rows.extra.isna()) == [True, True, False, False]
-    one = tables.query(
-        archive,
-        "source_measurements",
-        "SELECT sum(flux_jy) AS s FROM rows WHERE source_id = ?",
-        ["a"],
-        since="2026-01-25T23:00",
-    )
-    assert one.s[0] == 1.0
-    with pytest.raises(NotFoundError, match="there is 2026-01-25T22:00 to 2026-01-25T23:00"):
-        tables.query(archive, "source_measurements", since="2027-01-01")

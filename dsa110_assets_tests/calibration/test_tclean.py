@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
-from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.imaging import casa_engine
+from dsa110_assets.engines import casa_imaging
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.tile import make_tile
 from dsa110_assets.telescope import astrometry
@@ -32,7 +31,7 @@ def test_same_sky_as_our_own_imager(observation, tmp_path):
     vis = replace(obs.vis, data=(np.repeat(obs.model[..., None], 2, axis=-1) + noise).astype(np.complex64))
     vis = phasing.to_common_centre(vis)
     measurement_set.write(vis, tmp_path / "tile.ms")
-    theirs = casa_engine.make_tile(tmp_path / "tile.ms", OPTIONS, work_dir=tmp_path)
+    theirs = casa_imaging.make_tile(tmp_path / "tile.ms", OPTIONS, work_dir=tmp_path)
     ours = make_tile(vis, OPTIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["tile.ms"]
     ra = obs.vis.phase_centres_rad[0, 0] + math.radians(0.2) / math.cos(obs.vis.pointing_dec_rad)
@@ -57,9 +56,3 @@ def test_same_sky_as_our_own_imager(observation, tmp_path):
     assert theirs.rms_jy == pytest.approx(ours.rms_jy, rel=0.3)
     # Stokes Q is made of visibilities; unlisted sources beyond the image, and resolved ones, are looked for in them
     assert set(theirs.figures) == {name for name in ours.figures if not name.startswith(("q_", "unlisted", "resolved"))}
-
-
-def test_what_casa_does_not_have_is_refused(tmp_path):
-    options = replace(OPTIONS, deconvolver="radler-multiscale")
-    with pytest.raises(ConfigurationError, match="radler-multiscale"):
-        casa_engine.make_tile(tmp_path / "tile.ms", options, work_dir=tmp_path)

@@ -12,8 +12,9 @@ import pytest
 
 from dsa110_assets.archive import caltable_registry as registry
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.calibration import apply, caltables, casa_engine
+from dsa110_assets.calibration import apply, caltables
 from dsa110_assets.calibration.options import SolveOptions
+from dsa110_assets.engines import casa_calibration
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets.sky import model
@@ -202,7 +203,7 @@ def test_casas_tables_calibrate_as_casas_applycal(archive: Archive, told: Run, t
     ms = tmp_path / "check.ms"
     measurement_set.write(vis, ms, model=predict(vis, model.read(sky.path / "sky_model.parquet")))
     options = SolveOptions()
-    paths = casa_engine.solve_tables(ms, tmp_path / "casa", options, refant="103")
+    paths = casa_calibration.solve_tables(ms, tmp_path / "casa", options, refant="103")
     for path in tmp_path.glob("casa/*"):
         if path not in paths and path.is_dir():
             shutil.rmtree(path)
@@ -210,7 +211,7 @@ def test_casas_tables_calibrate_as_casas_applycal(archive: Archive, told: Run, t
     assert done.status == 0, done.err
     made = registry.get(archive, done.json["set_id"])
     ours = apply.apply(vis, [caltables.read(path) for path in made.paths])
-    theirs = casa_engine.in_order_of(vis, casa_engine.apply_tables(ms, paths, tmp_path / "corrected.ms"))
+    theirs = casa_calibration.in_order_of(vis, casa_calibration.apply_tables(ms, paths, tmp_path / "corrected.ms"))
     good = ~ours.flags & ~theirs.flags & ~vis.is_auto[:, None, None]
     assert good.sum() > 0.9 * (~theirs.flags & ~vis.is_auto[:, None, None]).sum()
     level = np.abs(theirs.data[good]).max()

@@ -20,9 +20,9 @@ from astropy.io import fits, votable
 from astropy.wcs import WCS
 from pyuvdata import UVCal, UVData
 
-from dsa110_assets import casa
 from dsa110_assets.analyst import open_archive
 from dsa110_assets.cli import main
+from dsa110_assets.engines import casa
 from dsa110_assets_tests.tiny import OBSERVATIONS
 
 pytestmark = pytest.mark.row(39, cases="checks by tools that find what they look for")

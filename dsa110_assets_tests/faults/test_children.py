@@ -29,7 +29,8 @@ MARK = "RELIABILITY_FAMILY"
 DRIVER = """
 import signal, sys
 from pathlib import Path
-from dsa110_assets import casa, children
+from dsa110_assets import children
+from dsa110_assets.engines import casa
 from dsa110_assets.archive.store import Archive
 import shutil
 

@@ -16,7 +16,7 @@ from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import BadDataError, DsaError
 from dsa110_assets.mosaics.coadd import Mosaic, TileInput, coadd
-from dsa110_assets.mosaics.overlap import overlap_agreement
+from dsa110_assets.mosaics.overlap import agreement, compared_pairs
 from dsa110_assets.mosaics.sky_tiles import write_sky_tiles
 from dsa110_assets.mosaics.write import write_mosaic
 from dsa110_assets.photometry import nightrows
@@ -121,7 +121,7 @@ def test_a_worthless_tile_makes_no_mosaic(tiles: list[TileInput], tmp_path: Path
         coadd([replace(tiles[0], rms_jy=float("nan")), tiles[1]])
     if fault != "all 0":  # of which no peak is compared
         with pytest.raises(BadDataError, match=r"bad\.fits"):
-            overlap_agreement([bad, tiles[1]])
+            compared_pairs([bad, tiles[1]])
 
 
 @pytest.mark.row(19)
@@ -190,7 +190,7 @@ def test_zero_hours_is_no_edge(tiles: list[TileInput], whole: Path, tmp_path: Pa
     assert rows["detected"].all()
     assert (rows["kind"] == "forced").all(), "a source of one side was new on the other"
     assert np.abs(rows[["ra_offset_arcsec", "dec_offset_arcsec"]].to_numpy()).max() < 1.0  # beam 60 arcsec / SNR 500 = 0.1
-    assert overlap_agreement(tiles)["overlap_pairs"] == 4
+    assert agreement(compared_pairs(tiles))["overlap_pairs"] == 4
     image, header = read_plane(whole / "mosaic.fits")
     found = find_sources(image, read_plane(whole / "noise.fits")[0], header, OPTIONS)
     turned = CATALOGUE.assign(ra_deg=[ra - 360 if ra > 180 else ra for ra in CATALOGUE["ra_deg"]])

@@ -120,7 +120,7 @@ def test_every_lock_of_ours_ends_in_a_sentence(tmp_path: Path, monkeypatch: pyte
     before = len(os.listdir("/proc/self/fd"))
     for attempt in (
         lambda: files.take_lock(tmp_path / "a"),
-        lambda: files.wait_lock(tmp_path / "b"),
+        lambda: files.locked(tmp_path / "b").__enter__(),
         lambda: files.held_alone(tmp_path / "c", "me", str).__enter__(),
         lambda: claims.claim(tmp_path).__enter__(),
         lambda: claims.alive(tmp_path, "dead"),

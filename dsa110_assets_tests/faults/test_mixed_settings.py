@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import graph, publishing, rules
+from dsa110_assets.orchestration import graph, rules
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import QUIET
 from dsa110_assets.orchestration.resources import Platform
@@ -28,8 +28,7 @@ def remake(settings: Settings, asset: str, key: str) -> tuple[Product, list[dg.A
     job = graph.over(Platform(settings)).resolve_implicit_global_asset_job_def()
     with instances.open_instance(settings.dagster_home) as dagster:
         done = job.execute_in_process(
-            run_config=QUIET, instance=dagster, partition_key=key, asset_selection=[dg.AssetKey(asset)],
-            tags={publishing.FORCE_TAG: "yes"},
+            run_config=QUIET, instance=dagster, partition_key=key, asset_selection=[dg.AssetKey(asset)]
         )  # fmt: skip
     assert done.success
     with Archive(settings.archive) as archive:

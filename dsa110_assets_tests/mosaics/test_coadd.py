@@ -21,7 +21,7 @@ from dsa110_assets.mosaics.anchors import anchor_figures, anchor_scales, correct
 from dsa110_assets.mosaics.coadd import Mosaic, TileInput, coadd, weights
 from dsa110_assets.mosaics.grid import common_header
 from dsa110_assets.mosaics.options import CoaddOptions
-from dsa110_assets.mosaics.overlap import Pair, compared_pairs, odd_ones_out, overlap_agreement
+from dsa110_assets.mosaics.overlap import Pair, agreement, compared_pairs, odd_ones_out
 from dsa110_assets.mosaics.resample import resample, source_coordinates, spline
 from dsa110_assets.mosaics.shares import tile_shares
 from dsa110_assets.mosaics.window import Window
@@ -143,7 +143,7 @@ def test_zero_hours_is_nowhere_special(tmp_path: Path, shift_deg: float) -> None
 def test_overlapping_tiles_agree_and_a_wrong_beam_shows(tmp_path: Path) -> None:
     """Trap 26: with the right beam, pairs agree within 3 %; with a beam corrected twice they do not."""
     tiles = make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.002] * 3)
-    figures = overlap_agreement(tiles)
+    figures = agreement(compared_pairs(tiles))
     assert figures["overlap_pairs"] >= 5
     assert figures["overlap_flux_ratio"] == pytest.approx(1.0, abs=0.03)
     assert figures["overlap_flux_scatter"] < 0.03
@@ -155,22 +155,22 @@ def test_overlapping_tiles_agree_and_a_wrong_beam_shows(tmp_path: Path) -> None:
         path = tmp_path / f"squared-{tile.product_id}.fits"
         write_image(squared.data**2, squared.header, path)
         wrong.append(replace(tile, primary_beam_path=path))
-    assert overlap_agreement(wrong)["overlap_flux_scatter"] > 0.03
+    assert agreement(compared_pairs(wrong))["overlap_flux_scatter"] > 0.03
 
 
 def test_the_one_tile_that_disagrees_is_named(tmp_path: Path) -> None:
     """The last of three tiles 8 % too bright: the median of all pairs is 4 % off at most, the worst pair 8 % within its error."""
     tiles = make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.002] * 3)
-    agreed = overlap_agreement(tiles)
+    agreed = agreement(compared_pairs(tiles))
     assert agreed["overlap_flux_worst"] < 0.03 + 3 * agreed["overlap_worst_error"]
     image = read_image(tiles[2].image_path)
     write_image(image.data * np.float32(1.08), image.header, tmp_path / "bright.fits")
     wrong = [*tiles[:2], replace(tiles[2], image_path=tmp_path / "bright.fits")]
-    figures = overlap_agreement(wrong)
+    figures = agreement(compared_pairs(wrong))
     assert figures["overlap_worst_tiles"] == ["tile-1", "tile-2"]
     assert figures["overlap_flux_worst"] == pytest.approx(0.08, abs=3 * figures["overlap_worst_error"])
     assert figures["overlap_worst_sigma"] > 5
-    assert overlap_agreement(tiles[:1])["overlap_worst_tiles"] == []
+    assert agreement(compared_pairs(tiles[:1]))["overlap_worst_tiles"] == []
     # the first two share too few sources to tell which of the last two is odd
     assert sorted(odd_ones_out(compared_pairs(wrong), 0.03)) == ["tile-1", "tile-2"]
     assert odd_ones_out(compared_pairs(tiles), 0.03) == {}
@@ -197,7 +197,7 @@ def test_a_scale_is_divided_out(tmp_path: Path) -> None:
     plain, same = coadd(tiles), coadd([tiles[0], scaled, tiles[2]])
     np.testing.assert_allclose(same.image, plain.image, rtol=1e-5, atol=2e-6)
     np.testing.assert_allclose(same.noise, plain.noise, rtol=1e-5)
-    one, other = overlap_agreement(tiles), overlap_agreement([tiles[0], scaled, tiles[2]])
+    one, other = agreement(compared_pairs(tiles)), agreement(compared_pairs([tiles[0], scaled, tiles[2]]))
     assert one["overlap_flux_ratio"] == pytest.approx(other["overlap_flux_ratio"], rel=1e-5)
 
 
@@ -253,7 +253,7 @@ def test_two_scales_in_one_mosaic_are_brought_to_the_standards(tmp_path: Path) -
     assert figures["anchor_difference"] == 0
     assert figures["anchor_scales"] == [f"VLA:0521+166: {low.value:.4f} +- {low.error:.4f}, divided by {low.value:.4f}"]
     corrected = [replace(tile, scale=applied[names[tile.product_id]]) for tile in tiles]
-    assert overlap_agreement(corrected)["overlap_flux_worst"] < 0.03
+    assert agreement(compared_pairs(corrected))["overlap_flux_worst"] < 0.03
     alone = anchor_scales(names | {"far": "VLA:0000+000"}, compared_pairs(tiles))
     assert np.isnan(alone["VLA:0000+000"].value)
     assert corrections(alone)["VLA:0000+000"] == 1

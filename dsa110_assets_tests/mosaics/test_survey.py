@@ -10,8 +10,7 @@ from mocpy import MOC
 from reproject.hips import hips_as_dask_array
 
 from dsa110_assets.errors import BadDataError
-from dsa110_assets.imaging.fits import write_image
-from dsa110_assets.mosaics import hips
+from dsa110_assets.imaging.fits import read_plane, write_image
 from dsa110_assets.mosaics.survey import Night, write_survey
 from dsa110_assets_tests.mosaics.test_sky_tiles import REQUIRED, properties_of
 from dsa110_assets_tests.mosaics.tiles import tile_header
@@ -78,7 +77,7 @@ def test_night_by_night_is_as_all_at_once(nights: dict[str, Night], tmp_path: Pa
     assert set(once) == set(turn)
     for name in once:
         if "Npix" in name:
-            values = [hips.read_tile(tmp_path / place / name)[0] for place in ("at once", "in turn")]
+            values = [read_plane(tmp_path / place / name)[0] for place in ("at once", "in turn")]
             np.testing.assert_allclose(*values, rtol=3e-7)
     assert write_survey(list(nights.values()), tmp_path / "in turn")["tiles_changed"] == 0
     assert contents(tmp_path / "in turn") == turn
@@ -98,7 +97,7 @@ def test_a_stop_half_way_and_a_damaged_tile_are_made_good(nights: dict[str, Nigh
     figures = write_survey(first, out)
     before = contents(out)
     write_survey(then, out)
-    whole = {name: hips.read_tile(out / name)[0] for name in contents(out) if "Npix" in name}
+    whole = {name: read_plane(out / name)[0] for name in contents(out) if "Npix" in name}
     finest = f"Norder{int(figures['hips_order'])}/"
     old = next(name for name in before if name.startswith(f"weights/{finest}") and before[name] != (out / name).read_bytes())
     other = next(name for name in whole if name.startswith(f"hips/{finest}") and Path(name).name != Path(old).name)
@@ -106,7 +105,7 @@ def test_a_stop_half_way_and_a_damaged_tile_are_made_good(nights: dict[str, Nigh
     (out / other).write_bytes((out / other).read_bytes()[:5000])
     assert write_survey(then, out)["tiles_changed"] == 2
     for name, tile in whole.items():
-        np.testing.assert_allclose(hips.read_tile(out / name)[0], tile, rtol=3e-7)
+        np.testing.assert_allclose(read_plane(out / name)[0], tile, rtol=3e-7)
 
 
 def test_refusals(nights: dict[str, Night], tmp_path: Path) -> None:

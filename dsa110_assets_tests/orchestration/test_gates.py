@@ -81,10 +81,9 @@ def test_an_hour_that_breaks_a_blocking_rule_is_held_and_nothing_is_made_from_it
     assert [one.error_class for one in again.failed] == ["Held"]  # told each time: it is still not done
 
 
-def test_a_run_asked_for_by_hand_makes_nothing_that_is_up_to_date(processed: Settings) -> None:
+def test_only_a_run_asked_for_by_hand_makes_anew_what_is_up_to_date(processed: Settings) -> None:
     from dsa110_assets.orchestration import graph
     from dsa110_assets.orchestration.process import QUIET
-    from dsa110_assets.orchestration.publishing import FORCE_TAG
     from dsa110_assets.orchestration.resources import Platform
 
     archive = Archive(processed.archive)
@@ -101,8 +100,8 @@ def test_a_run_asked_for_by_hand_makes_nothing_that_is_up_to_date(processed: Set
         assert current is not None
         return current.version
 
-    assert run() == 1
-    assert run(**{FORCE_TAG: "yes"}) == 2
+    assert run(**{instances.LANE_TAG: "live"}) == 1
+    assert run() == 2
 
 
 def test_windows_without_data_end_well_and_make_nothing(processed: Settings) -> None:

@@ -134,7 +134,7 @@ def test_the_portal_tells_what_lies_in_the_inbox_and_looks_seldom(tmp_path: Path
     status = ask(app, "/api/status").json
     assert status["inbox_groups"] == {"ready": 0, "waiting": 0, "unusable": 0}
     assert any("uvh5" in row["path"] for row in status["inbox_files"])
-    assert 'dsa110_inbox_groups{state="ready"} 0' in ask(app, "/metrics").text
+    assert 'dsa110_inbox_groups{state="ready"} 0.0\n' in ask(app, "/metrics").text
     assert ask(app, "/").status == 200
     assert len(looks) == 1
     app = create_app(small.root, inbox=small.inbox, look=overview.at_most_every(0.0, away))

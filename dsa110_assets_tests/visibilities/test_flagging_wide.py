@@ -13,7 +13,7 @@ import pytest
 from ducc0 import wgridder
 from numpy.typing import NDArray
 
-from dsa110_assets.simulator import contamination, receiver
+from dsa110_assets.simulator import receiver
 from dsa110_assets.simulator.options import FixedSource, SimulationOptions, parse_fault
 from dsa110_assets.simulator.schedule import schedule
 from dsa110_assets.simulator.simulate import simulate
@@ -21,6 +21,7 @@ from dsa110_assets.telescope import astrometry, band
 from dsa110_assets.visibilities import coherence, flagging, phasing, reader, standing
 from dsa110_assets.visibilities.options import FlaggingOptions
 from dsa110_assets.visibilities.types import Visibilities
+from dsa110_assets_tests.visibilities import contamination
 
 OPTIONS = SimulationOptions(
     start="2026-01-26T04:52:00", groups=1, antennas=24, channels=8, seed=3, rfi_tones=0, rfi_bursts=0.0, dead_receptors=0,

@@ -9,7 +9,7 @@ import pytest
 from casacore import tables
 from pyuvdata import UVData
 
-from dsa110_assets import casa
+from dsa110_assets.engines import casa
 from dsa110_assets.errors import BadDataError
 from dsa110_assets.telescope import site
 from dsa110_assets.visibilities import measurement_set, phasing, reader

@@ -74,7 +74,7 @@ def apply_casa(ms: str, tables: list[str], work: str) -> dict[str, Any]:
     import shutil
     import time
 
-    from dsa110_assets import casa
+    from dsa110_assets.engines import casa
 
     copy = Path(work) / "applycal.ms"
     shutil.rmtree(copy, ignore_errors=True)

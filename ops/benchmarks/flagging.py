@@ -62,13 +62,14 @@ def judge(text: str, folder: str, engine: str) -> dict[str, Any]:
 
     import numpy as np
 
-    from dsa110_assets.simulator import contamination, receiver
+    from dsa110_assets.simulator import receiver
     from dsa110_assets.simulator.options import FixedSource, SimulationOptions, parse_fault
     from dsa110_assets.simulator.schedule import schedule
     from dsa110_assets.simulator.simulate import simulate
     from dsa110_assets.telescope import astrometry, band
     from dsa110_assets.visibilities import flagging, reader
     from dsa110_assets.visibilities.options import FlaggingOptions
+    from dsa110_assets_tests.visibilities import contamination
 
     plain = SimulationOptions(
         start="2026-01-26T04:52:00", groups=1, antennas=24, channels=8, seed=3, rfi_tones=0, rfi_bursts=0.0, dead_receptors=0,

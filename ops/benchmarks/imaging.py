@@ -51,7 +51,6 @@ def weighted(data: Data, name: str, weights: dict[str, Any], ms: str, repeats: i
                   "wgridder, 4,000 components", peer=True, most=2, inputs=(ms,)),
     ]  # fmt: skip
     if name == "robust 0.5":
-        places["radler"] = str(data.scratch / "image-radler")
         deeper = {**weights, "auto_mask_sigma": 5.0, "auto_threshold_sigma": 1.0}
         contenders += [
             Contender(stage, "CASA tclean", tclean, {**call, "out": places["tclean"], "weights": weights, **geometry},
@@ -59,9 +58,6 @@ def weighted(data: Data, name: str, weights: dict[str, Any], ms: str, repeats: i
             Contender(f"tile image, {name}, {WSCLEANS_ITERATIONS:,} components", "CASA tclean", tclean,
                       {**call, "out": f"{places['tclean']}-shallow", "weights": weights, "niter": WSCLEANS_ITERATIONS, **geometry},
                       "as deep as WSClean, for its accuracy", peer=True, most=1),
-            Contender(stage, "radler's CLEAN in our major cycles", own,
-                      {**ours, "out": places["radler"], "options": {**weights, "deconvolver": "radler"}},
-                      "the same otherwise; what the choice of our own minor cycles rests on", peer=True, inputs=(ms,)),
             Contender(f"tile image as the platform makes it, {name}", "dsa110_assets", own,
                       {**ours, "out": places["default"], "options": deeper}, "mask at 5 sigma, on to 1 sigma within it", inputs=(ms,)),
         ]  # fmt: skip
@@ -157,7 +153,7 @@ def tclean(
     import shutil
     import time
 
-    from dsa110_assets import casa
+    from dsa110_assets.engines import casa
 
     shutil.rmtree(out, ignore_errors=True)
     Path(out).mkdir(parents=True)

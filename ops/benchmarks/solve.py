@@ -44,11 +44,11 @@ def solve_own(ms: str, sky: str, out: str) -> dict[str, Any]:
 def solve_casa(ms: str, out: str) -> dict[str, Any]:
     import shutil
 
-    from dsa110_assets.calibration import casa_engine
     from dsa110_assets.calibration.options import SolveOptions
+    from dsa110_assets.engines import casa_calibration
 
     shutil.rmtree(out, ignore_errors=True)
-    casa_engine.solve_tables(Path(ms), Path(out), SolveOptions(), refant="103")
+    casa_calibration.solve_tables(Path(ms), Path(out), SolveOptions(), refant="103")
     return {}
 
 

@@ -54,7 +54,6 @@ WHEN_SETTLED = (
     keep_days=365, uses_up=("calibrated_ms",), image=True,
     columns={"rms_jy": "Rms [Jy]", "dynamic_range": "Dynamic range", "flux_ratio": "Flux ratio"},
     memory_per_input=2.8,  # 1.7 GiB in all for a calibrated set of 0.5 GB, and a tenth more
-    least_per_input=0.8,  # 0.35 GiB, and some for the pages it works on: with 0.45 in all it was ended after ten minutes, for 98 s with 0.7
     rules=(
         Rule("sane", "the image has a positive noise and a possible beam", ("rms_jy", "beam_major_arcsec", "beam_minor_arcsec"),
              judges.every(judges.finite_rms, judges.beam), hard=True),
@@ -84,7 +83,7 @@ def tile_image(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
         with stages("image"):
             tile = coadding.image(product.path / CALIBRATED, settings, sky, draft.path)
         with stages("write"):
-            fits.write_tile(tile, draft.path, publishing.fits_cards(context, found, product.metadata["anchor"]))
+            fits.write_tile(tile, draft.path, publishing.fits_cards(context, platform, found, product.metadata["anchor"]))
             spectra.point_table(tile).to_parquet(draft.path / measuring.POINTS)
         return {**coadding.of_observation(product), **tile.figures, **stages.seconds}
 
@@ -110,7 +109,7 @@ def _coadded(
     context: dg.AssetExecutionContext, platform: Platform, found: recipes.Ingredients, tiles: "list[Product]", draft: "Draft"
 ) -> dict[str, Any]:
     """The tiles as one mosaic in the draft; its figures."""
-    cards = publishing.fits_cards(context, found, coadding.anchor(tiles))
+    cards = publishing.fits_cards(context, platform, found, coadding.anchor(tiles))
     return coadding.mosaic(tiles, platform.settings, platform.thresholds.max_neighbour_difference, draft.path, cards)
 
 
@@ -140,7 +139,7 @@ def _dec(product: "Product") -> float:
 
 
 @Asset(
-    "hour_mosaic", grain="hour", kinds={"fits"}, code_version="3", inputs=("tile_image",), finder=_tiles_of_hour,
+    "hour_mosaic", grain="hour", kinds={"fits"}, code_version="4", inputs=("tile_image",), finder=_tiles_of_hour,
     shaping=("coadd",), automation=WHEN_SETTLED, uses_up=("tile_image",), image=True,
     figures=("n_tiles", "n_left_out", "rms_jy", "measured_over_noise", "overlap_flux_ratio", "overlap_flux_worst", "windows_completed"),
     rules=(
@@ -171,7 +170,7 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> r
 
 
 @Asset(
-    "night_mosaic", grain="night", kinds={"fits", "hips"}, code_version="3", inputs=("hour_mosaic",), finder=_mosaics_of_night,
+    "night_mosaic", grain="night", kinds={"fits", "hips"}, code_version="4", inputs=("hour_mosaic",), finder=_mosaics_of_night,
     reads_through="hour_mosaic", shaping=("coadd",), automation=automation.NIGHT, image=True,
     figures=("n_tiles", "area_deg2", "rms_jy", "windows_completed"),
     rules=(

@@ -10,7 +10,7 @@ import dagster as dg
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.lineage import MANIFEST
 from dsa110_assets.errors import BadDataError, TransientError
-from dsa110_assets.orchestration import inbox, judges, memory, publishing, recipes
+from dsa110_assets.orchestration import inbox, judges, publishing, recipes, room
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.rules import WARN, Rule
 from dsa110_assets.orchestration.spec import Asset
@@ -114,7 +114,7 @@ def measurement_set(context: dg.AssetExecutionContext, platform: Platform) -> dg
                 n_subbands=settings.subbands,
                 options=settings.flagging,
                 engine=settings.reader_engine,
-                memory_bytes=memory.available_bytes(settings.memory_limit_gib),
+                memory_bytes=room.available_bytes(settings.memory_limit_gib),
                 observer_note=product.id,
             )
         problems = ms.problems(draft.path / MEASUREMENT_SET)

@@ -74,7 +74,7 @@ def run_task(task: str, parameters: Mapping[str, Any], *, work_dir: Path, deadli
             "HOME": str(scratch),  # keeps the user's ~/.casa out of the result
         }
         done = children.run(
-            [sys.executable, "-m", "dsa110_assets.casa_child", request, answer],
+            [sys.executable, "-m", "dsa110_assets.engines.casa_child", request, answer],
             deadline_s=deadline_s,
             cwd=work_dir,
             env=environment,

@@ -18,8 +18,8 @@ import casacore.images
 import numpy as np
 from numpy.typing import NDArray
 
-from dsa110_assets import casa
-from dsa110_assets.errors import BadDataError, ConfigurationError
+from dsa110_assets.engines import casa
+from dsa110_assets.errors import BadDataError
 from dsa110_assets.imaging.attenuation import attenuation
 from dsa110_assets.imaging.geometry import choose_pixels, tile_header
 from dsa110_assets.imaging.options import ImagingOptions
@@ -44,11 +44,8 @@ def make_tile(ms_path: Path, options: ImagingOptions, sky: SkyModel | None = Non
     """Like `tile.make_tile` on the data of a measurement set, by CASA tclean.
 
     CASA works on a copy below `work_dir`, removed after: it would write into the set. Raises BadDataError
-    with CASA's log if tclean fails, ConfigurationError for a deconvolver CASA does not have, and what
-    `make_tile` raises.
+    with CASA's log if tclean fails, and what `make_tile` raises.
     """
-    if options.deconvolver == "radler-multiscale":
-        raise ConfigurationError("imaging.deconvolver = radler-multiscale needs imaging_engine = own")
     started = time.monotonic()
     vis = measurement_set.read(ms_path)
     stokes = stokes_i(vis)

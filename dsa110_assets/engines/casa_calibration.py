@@ -1,6 +1,6 @@
 """Stock CASA as a second engine for solving and applying: same arguments and results as our own.
 
-CASA runs in a child process on measurement sets written for it; see `dsa110_assets.casa`.
+CASA runs in a child process on measurement sets written for it; see `engines.casa`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsa110_assets import casa
 from dsa110_assets.calibration import caltables
 from dsa110_assets.calibration.gains import Gains
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.reference import choose_refant
 from dsa110_assets.calibration.solve import Solution
+from dsa110_assets.engines import casa
 from dsa110_assets.errors import BadDataError
 from dsa110_assets.visibilities import measurement_set
 from dsa110_assets.visibilities.types import Visibilities
@@ -60,7 +60,7 @@ def apply(vis: Visibilities, tables: Sequence[Gains], *, work_dir: Path) -> Visi
     with tempfile.TemporaryDirectory(prefix=".casa-apply-", dir=work_dir) as scratch:
         ms = Path(scratch) / "apply.ms"
         measurement_set.write(vis, ms)
-        paths = [Path(scratch) / f"{i}-{gains.kind}.cal" for i, gains in enumerate(tables)]
+        paths = [Path(scratch) / f"{gains.kind}-{i}.cal" for i, gains in enumerate(tables)]
         for gains, path in zip(tables, paths, strict=True):
             caltables.write(gains, path, ms)
         corrected = in_order_of(vis, apply_tables(ms, paths, Path(scratch) / "corrected.ms"))

@@ -1,4 +1,4 @@
-"""The child process in which CASA lives: `python -m dsa110_assets.casa_child REQUEST ANSWER`.
+"""The child process in which CASA lives: `python -m dsa110_assets.engines.casa_child REQUEST ANSWER`.
 
 Reads {"task", "parameters"} from REQUEST and writes {"error", "error_kind", "value"} to ANSWER.
 """

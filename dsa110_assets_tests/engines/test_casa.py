@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import dsa110_assets
-from dsa110_assets import casa, children
+from dsa110_assets import children
+from dsa110_assets.engines import casa
 from dsa110_assets.errors import BadDataError, ConfigurationError, TransientError
 
 PACKAGE = Path(dsa110_assets.__file__).parent
@@ -20,7 +21,7 @@ def test_data_directory_has_measures_and_casacore_stays_out(tmp_path):
     directory = casa.data_directory()
     assert (directory / "geodetic" / "Observatories").is_dir()
     code = (
-        "import sys; from dsa110_assets import casa; casa.data_directory(); "
+        "import sys; from dsa110_assets.engines import casa; casa.data_directory(); "
         "print([m for m in ('casacore', 'casatools', 'casatasks') if m in sys.modules])"
     )
     done = children.run([sys.executable, "-c", code], deadline_s=60, log_path=tmp_path / "log")
@@ -48,7 +49,7 @@ def test_casa_is_imported_by_the_child_only():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] in ("casatools", "casatasks", "casampi") for name in names):
                 importers.add(path.relative_to(PACKAGE).as_posix())
-    assert importers == {"casa_child.py"}
+    assert importers == {"engines/casa_child.py"}
 
 
 @pytest.mark.casa
