@@ -98,6 +98,9 @@ class Settings(BaseSettings):
             "flux_jy (at 1.4 GHz), spectral_index"
         ),
     ] = None
+    name_calibrator_field: Annotated[
+        bool, Field(description="name the field in which a listed calibrator transits after it, as 3C286_t12, in the measurement set")
+    ] = True
     memory_limit_gib: Annotated[float, Field(gt=0, le=1e5, description="memory of a step [GiB]; one that needs more does not start")] = 6.0
     host: Annotated[str, Field(min_length=1, description="address the web servers listen on")] = "127.0.0.1"
     hosts: Annotated[

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dsa110_assets.calibration.transits import Transit
     from dsa110_assets.settings import Settings
     from dsa110_assets.sky.calibrators import Calibrator
+    from dsa110_assets.visibilities.types import Visibilities
 
 CATALOG_FILE = "calibrator_catalog.parquet"
 SAME_STRIP_DEG = 0.05
@@ -77,6 +78,29 @@ def _of_strip(
         if transit in trusted and transit.apparent_flux_jy >= options.min_share * brightest
     ]
     return found[: options.most or None]  # they are in order of rank
+
+
+def name_field(ms_path: Path, frame: "Visibilities", options: "TransitOptions") -> str:
+    """Have the field of the integration in which a listed calibrator transits bear its name, as 3C286_t12; that name, '' if none does.
+
+    The packaged list decides, which is there whatever else was imported: the same files make the same measurement set.
+    """
+    import numpy as np
+
+    from dsa110_assets.calibration import transits
+    from dsa110_assets.sky.calibrators import load
+    from dsa110_assets.visibilities import ms_subtables
+
+    half_d, dec_deg = frame.interval_s / 2 / 86400, float(np.degrees(frame.pointing_dec_rad))
+    start, end = float(frame.times_mjd[0]) - half_d, float(frame.times_mjd[-1]) + half_d
+    near = {"max_dec_offset_deg": options.max_dec_offset_deg, "min_flux_jy": options.min_flux_jy}
+    found = transits.rank(transits.transits(load(), start, end, dec_deg, **near))
+    if not found:
+        return ""
+    index = int(np.abs(frame.times_mjd - found[0].mjd).argmin())
+    name = f"{found[0].calibrator.alias or found[0].calibrator.name}_t{index}"
+    ms_subtables.name_field(ms_path, index, name)
+    return name
 
 
 def choose_for(
