@@ -155,12 +155,13 @@ def _select_events(home: Path, run_id: str, query: sa.Select[Any]) -> list[Any]:
 
 
 def _select(home: Path, sqlite: Path, query: sa.Select[Any]) -> list[Any]:
-    """The rows of a query to Dagster's storage, which in SQLite is the file of this name; [] while that is not there."""
+    """The rows of a query to Dagster's storage, which in SQLite is the file of this name; [] before Dagster has made it."""
     url = os.environ.get(POSTGRES_VARIABLE, "").strip()
     if not url and not (home / sqlite).exists():
         return []
     with _connected(url, home / sqlite) as connection:
-        return list(connection.execute(query))
+        ready = all(sa.inspect(connection).has_table(table.name) for table in query.get_final_froms() if isinstance(table, sa.TableClause))
+        return list(connection.execute(query)) if ready else []
 
 
 @contextmanager
