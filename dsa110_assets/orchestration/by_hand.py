@@ -124,7 +124,8 @@ def import_set(
     near = None if check else _nearest(archive, tables.mid_mjd, told.dec_deg)
     ms_path = check or (near.path / MEASUREMENT_SET if near else None)
     if ms_path is None:
-        raise NotFoundError("the archive has no measurement set to check the tables against; name one: --check MS")
+        strip = "" if told.dec_deg is None else f" at {told.dec_deg:g} deg"
+        raise NotFoundError(f"the archive has no measurement set{strip} to check the tables against; name one: --check MS")
     anchor = tables.anchor or _anchor(archive, tables.calibrator)
     with archive.hold(*([near.id] if near else [])):
         antennas, dec_deg, figures, problems = _checked(archive, settings, thresholds, tables, ms_path)
