@@ -18,6 +18,8 @@ from dsa110_assets.sky.names import look_up, some
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from astropy.coordinates import Angle
     from astropy.table import Table
@@ -202,13 +204,26 @@ class AnalystArchive:
             rows = nights.of_sources([look_up(name, ([(source, source) for source in nights.names()],), "source")])
         return tables.light_curve(rows, nights, last)
 
-    def variables(self, max_false_discovery_rate: float = 0.01) -> Table:
-        """Candidates of the latest night with at most this false-discovery rate, most significant first."""
+    def light_curves(self, names: Sequence[str]) -> Table:
+        """The light curves of these source ids as one table, by source and time: source_id, ra, dec, mjd, and the columns of
+        `light_curve`. Raises NotFoundError for one there is not."""
+        from dsa110_assets import analyst_tables as tables
+
+        nights, last = self._nights()
+        rows = nights.of_sources(list(names))
+        if absent := sorted(set(names) - set(rows["source_id"])):
+            look_up(absent[0], ([(source, source) for source in nights.names()],), "source")
+            raise NotFoundError(f"{absent[0]} is no source id as it is written; `dsa110 sources` lists them")
+        return tables.points(rows, last)
+
+    def variables(self, max_false_discovery_rate: float = 0.01, night: Moment | None = None) -> Table:
+        """Candidates of a night (default: the latest) with at most this false-discovery rate, most significant first."""
         from dsa110_assets import analyst_tables as tables
 
         if not 0 < max_false_discovery_rate <= 1:
             raise ConfigurationError(f"max_false_discovery_rate is {max_false_discovery_rate}; it is a fraction in (0, 1]")
-        return tables.variables(self._latest("variability"), max_false_discovery_rate)
+        product = self._latest("variability") if night is None else self._product("variability", "night", night)
+        return tables.variables(product, max_false_discovery_rate)
 
     def _latest(self, asset: str) -> Product:
         """The newest night's product."""

@@ -1,4 +1,4 @@
-"""A light curve as a file that other tools understand: what each column is, in which unit, on which time scale."""
+"""Light curves and other tables as files that other tools understand: what each column is, in which unit, on which time scale."""
 
 from __future__ import annotations
 
@@ -43,6 +43,16 @@ _COLUMNS = {
     "epoch": _Column("meta.id", "start of the mosaic's hour (UTC)"),
     "product_id": _Column("meta.id;meta.dataset", "mosaic the point was measured in"),
 }
+_OF_SOURCES = {
+    "source_id": _Column("meta.id;meta.main", "source"),
+    "ra": _Column("pos.eq.ra;meta.main", "right ascension (ICRS)"),
+    "dec": _Column("pos.eq.dec;meta.main", "declination (ICRS)"),
+    "n_epochs": _Column("meta.number;obs", "epochs at which its place was observed"),
+    "n_detected": _Column("meta.number;obs", "epochs at which it was detected"),
+    "flux": _Column(f"phot.flux.density;stat.mean;{_BAND}", "mean flux density"),
+    "flux_rms": _Column(f"stat.stdev;phot.flux.density;{_BAND}", "scatter of the flux density"),
+    "separation": _Column("pos.angDistance", "distance from the place asked for"),
+}
 
 
 def write_light_curve(curve: TimeSeries, path: Path) -> None:
@@ -64,6 +74,35 @@ def write_light_curve(curve: TimeSeries, path: Path) -> None:
     if np.isfinite(facts["frequency"]):
         table.meta["FREQ_HZ"] = facts["frequency"].to_value("Hz")
     table.write(path, format=kind, overwrite=True)
+
+
+def write_table(table: Table, path: Path, name: str, description: str) -> None:
+    """Write a table with units as ECSV, FITS or VOTable 1.4, as the suffix says; an older file is replaced. Its `meta` needs the
+    product_id it is from. Raises KeyError for another suffix, OSError if it cannot be written."""
+    kind = TABLE_FORMATS[path.suffix]
+    known = {**_COLUMNS, **_OF_SOURCES} if "n_epochs" in table.colnames else {**_OF_SOURCES, **_COLUMNS}
+    made = table.copy()
+    product_id, made.meta = made.meta["product_id"], {}
+    for column in made.colnames:
+        if column in known:
+            made[column].info.description = known[column].description
+    if kind == "votable":
+        from astropy.io.votable import from_table
+
+        document = from_table(made)
+        first = document.get_first_table()
+        first.name, first.ID, first.description = name, None, f"{description}, from product {product_id}"
+        for field in first.fields:
+            field.ID = field.name
+            if field.name in known:
+                field.ucd = known[field.name].ucd.replace(f";{_BAND}", "")
+        document.to_xml(str(path), tabledata_format="tabledata")
+        return
+    if kind == "fits":
+        for column in (c for c in made.colnames if made[c].dtype.kind in "OU"):
+            made[column] = [str(value).encode("ascii", "backslashreplace").decode() for value in made[column]]
+    made.meta = {"PRODUCT": product_id, "RADESYS": "ICRS", "TIMESYS": "UTC"}
+    made.write(path, format=kind, overwrite=True)
 
 
 def _plain(curve: TimeSeries) -> Table:

@@ -60,26 +60,44 @@ def light_curve(rows: pd.DataFrame, nights: Nights, product: Product) -> TimeSer
     from astropy.time import Time
     from astropy.timeseries import TimeSeries
 
-    jansky = {
-        "flux": "flux_jy", "error": "flux_err_jy", "limit": "limit_jy", "rms": "rms_jy",
-        "raw_flux": "raw_flux_jy", "raw_error": "raw_flux_err_jy", "absolute_error": "absolute_err_jy",
-    }  # fmt: skip
     series = TimeSeries(time=Time(rows["mjd"].to_numpy(), format="mjd", scale="utc"))
-    for name, column in jansky.items():
-        series[name] = rows[column].to_numpy(dtype=np.float64) * u.Jy
-    series["detected"] = rows["detected"].to_numpy(dtype=bool)
-    series["flags"] = rows["quality"].to_numpy(dtype=np.int64)
-    for name in ("correction", "correction_err", "spectral_index", "spectral_index_err"):
-        series[name] = rows[name].to_numpy(dtype=np.float64)
-    series["n_references"] = rows["n_references"].to_numpy(dtype=np.int64)
-    for name, column in {"epoch": "epoch", "product_id": "mosaic_id"}.items():
-        series[name] = rows[column].astype(str).to_numpy(dtype=np.str_)
+    for name, values in _columns(rows).items():
+        series[name] = values
     frequency_hz = float(product.metadata.get("frequency_hz") or np.nan)
     series.meta.update(
         source_id=str(rows["source_id"].iloc[0]), product_id=product.id, frequency=frequency_hz * u.Hz,
         ra=float(rows["ra_deg"].iloc[-1]) * u.deg, dec=float(rows["dec_deg"].iloc[-1]) * u.deg, left_out=_left_out(nights),
     )  # fmt: skip
     return series
+
+
+def points(rows: pd.DataFrame, product: Product) -> Table:
+    """The light curves of many sources as one table: source_id, ra, dec, mjd, and the columns of `light_curve`."""
+    from astropy import units as u
+    from astropy.table import QTable
+
+    told = {"source_id": rows["source_id"].astype(str).to_numpy(dtype=np.str_)}
+    where = {name: rows[f"{name}_deg"].to_numpy(np.float64) * u.deg for name in ("ra", "dec")}
+    return QTable({**told, **where, "mjd": rows["mjd"].to_numpy(np.float64) * u.d, **_columns(rows)}, meta={"product_id": product.id})
+
+
+def _columns(rows: pd.DataFrame) -> dict[str, Any]:
+    """What the rows of light curves have beside source, place and time, under the names analysts know."""
+    from astropy import units as u
+
+    jansky = {
+        "flux": "flux_jy", "error": "flux_err_jy", "limit": "limit_jy", "rms": "rms_jy",
+        "raw_flux": "raw_flux_jy", "raw_error": "raw_flux_err_jy", "absolute_error": "absolute_err_jy",
+    }  # fmt: skip
+    columns: dict[str, Any] = {name: rows[column].to_numpy(dtype=np.float64) * u.Jy for name, column in jansky.items()}
+    columns["detected"] = rows["detected"].to_numpy(dtype=bool)
+    columns["flags"] = rows["quality"].to_numpy(dtype=np.int64)
+    for name in ("correction", "correction_err", "spectral_index", "spectral_index_err"):
+        columns[name] = rows[name].to_numpy(dtype=np.float64)
+    columns["n_references"] = rows["n_references"].to_numpy(dtype=np.int64)
+    for name, column in {"epoch": "epoch", "product_id": "mosaic_id"}.items():
+        columns[name] = rows[column].astype(str).to_numpy(dtype=np.str_)
+    return columns
 
 
 def variables(product: Product, max_false_discovery_rate: float) -> Table:

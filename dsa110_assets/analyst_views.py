@@ -195,9 +195,9 @@ def calibration_at(store: Archive, mjd: float) -> Calibration:
     from dsa110_assets.orchestration import calibrators
 
     # an analyst names no inbox, and none is looked into
-    options = settings.load(archive=store.root, inbox=store.root.with_name(f"{store.root.name}-without-inbox")).choose
+    configured = settings.load(archive=store.root, inbox=store.root.with_name(f"{store.root.name}-without-inbox"))
     try:
-        choice = calibrators.in_force(store, options, mjd)
+        choice = calibrators.in_force(store, configured, mjd)
     except WaitingError as error:
         known = caltable_registry.sets(store)
         there = ", ".join(f"{one.set_id} ({one.status}, {one.dec_deg:.2f} deg)" for one in known[-6:])

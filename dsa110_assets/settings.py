@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dsa110_assets import surroundings
 from dsa110_assets.calibration.epoch_options import EpochOptions
-from dsa110_assets.calibration.options import SolveOptions
+from dsa110_assets.calibration.options import SolveOptions, TransitOptions
 from dsa110_assets.calibration.select import ChooseOptions
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.imaging.options import ImagingOptions
@@ -92,6 +92,16 @@ class Settings(BaseSettings):
         NoDecode,
         Field(description='JSON: frequency of the fluxes [MHz] by file name, for catalogues that do not say it, as in {"deep.csv": 943.5}'),
     ] = {}
+    calibrators: Annotated[
+        Path | None,
+        Field(
+            description="your own calibrators, which go before others of the same place: CSV of name, ra_deg, dec_deg (ICRS), "
+            "flux_jy (at 1.4 GHz), spectral_index"
+        ),
+    ] = None
+    name_calibrator_field: Annotated[
+        bool, Field(description="name the field in which a listed calibrator transits after it, as 3C286_t12, in the measurement set")
+    ] = True
     memory_limit_gib: Annotated[float, Field(gt=0, le=1e5, description="memory of a step [GiB]; one that needs more does not start")] = 6.0
     host: Annotated[str, Field(min_length=1, description="address the web servers listen on")] = "127.0.0.1"
     hosts: Annotated[
@@ -114,6 +124,7 @@ class Settings(BaseSettings):
     ] = 0
     average_times: Annotated[int, Field(ge=1, le=24, description="integrations averaged into one in calibrated_ms; 1 = none")] = 1
     flagging: Annotated[FlaggingOptions, Field(description="flagging")] = FlaggingOptions()
+    transits: Annotated[TransitOptions, Field(description="which calibrator transits are solved")] = TransitOptions()
     solve: Annotated[SolveOptions, Field(description="solving for bandpass and gains")] = SolveOptions()
     choose: Annotated[ChooseOptions, Field(description="choosing the calibration")] = ChooseOptions()
     epoch: Annotated[EpochOptions, Field(description="comparing every observation with the sky")] = EpochOptions()
@@ -148,7 +159,7 @@ class Settings(BaseSettings):
             raise ValueError("it is an address that begins with http:// or https://, without blanks")
         return value
 
-    @field_validator("inbox", "archive", "dagster_home", "thresholds", "backups", mode="after")
+    @field_validator("inbox", "archive", "dagster_home", "thresholds", "backups", "calibrators", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else surroundings.place(value)

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dsa110_assets.archive import databases, files, naming, quarantine
+from dsa110_assets.archive.caltable_registry import BY_HAND
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import MARKER, Archive
@@ -176,7 +177,7 @@ def _copy_files(archive: Archive, target: Path, earlier: Sequence[Path]) -> tupl
     caltables, and why others are left out: one that is damaged, here and in the copies in `earlier`, keeps no other.
     """
     target.mkdir()
-    kept = [p for p in archive.products("caltables", state=None) if not p.removed]
+    kept = [p for asset in ("caltables", BY_HAND) for p in archive.products(asset, state=None) if not p.removed]
     damaged = []
     for product in kept:
         place = product.path.relative_to(archive.root)

@@ -7,7 +7,8 @@ the sidecar holds both. Its id is `<product id>/<name>`, so a re-run never takes
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,18 +27,24 @@ if TYPE_CHECKING:
 
 ASSET = "caltables"
 ACTIVE, REJECTED, SUPERSEDED = "active", "rejected", "superseded"
+BY_HAND = "caltables_by_hand"
+"""The family of products that hold sets which a person imported or had solved."""
+Changes = dict[str, Any]
+"""What was changed by hand of a set: `valid`, `retired` spans, and a `history` of who did what, when and why."""
 
 
 @dataclass(frozen=True)
 class RegisteredSet(CaltableSet):
-    """A set as it is registered: its product, why it was rejected (None if it was not), the numbers of its quality, and
-    whether retention took its tables. A set is superseded or rejected also when its whole product is.
+    """A set as it is registered: its product, why it was rejected (None if it was not), the numbers of its quality,
+    whether retention took its tables, and what was done to it by hand. A set is superseded or rejected also when its whole
+    product is.
     """
 
     product_id: str
     reason: str | None
     figures: Mapping[str, Any]
     removed: bool
+    history: tuple[str, ...] = ()
 
 
 def register(
@@ -123,9 +130,47 @@ def reject(archive: Archive, set_id: str, reason: str) -> RegisteredSet:
     return _mark(archive, set_id, reason.strip())
 
 
-def restore(archive: Archive, set_id: str) -> RegisteredSet:
-    """Take a rejection back."""
-    return _mark(archive, set_id, None)
+def restore(archive: Archive, set_id: str, told: str = "restored") -> RegisteredSet:
+    """Take a rejection and all retirements back."""
+    one = _mark(archive, set_id, None)
+    if not one.retired:
+        return one
+    return _change(archive, set_id, told, lambda changes: {key: value for key, value in changes.items() if key != "retired"})
+
+
+def retire(archive: Archive, set_id: str, from_mjd: float | None, until_mjd: float | None, told: str) -> RegisteredSet:
+    """Have a set not be used for observations in [from, until) (MJD; None: open). Raises NotFoundError for an empty span.
+
+    Exactly the products made with it of that time are stale.
+    """
+    if from_mjd is not None and until_mjd is not None and from_mjd >= until_mjd:
+        raise NotFoundError(f"{set_id}: MJD {from_mjd:.4f} to {until_mjd:.4f} is no span of time; exchange --from and --until")
+    span = [from_mjd, until_mjd]
+    return _change(archive, set_id, told, lambda changes: {**changes, "retired": [*changes.get("retired", []), span]})
+
+
+def extend(archive: Archive, set_id: str, from_mjd: float | None, until_mjd: float | None, told: str) -> RegisteredSet:
+    """Have a set be valid from and until other times (MJD; None: as it is). Raises NotFoundError if its transit would lie outside."""
+    one = get(archive, set_id)
+    start = one.valid_start_mjd if from_mjd is None else from_mjd
+    end = one.valid_end_mjd if until_mjd is None else until_mjd
+    if not start <= one.mid_mjd <= end:
+        raise NotFoundError(f"{set_id}: its transit at MJD {one.mid_mjd:.4f} must lie within its validity; `retire` keeps it from a time")
+    return _change(archive, set_id, told, lambda changes: {**changes, "valid": [start, end]})
+
+
+def _change(archive: Archive, set_id: str, told: str, change: Callable[[Changes], Changes]) -> RegisteredSet:
+    """Put `change(changes)` of a set into its product's state, with a line that says who did what."""
+    one = get(archive, set_id)
+    name = set_id.partition("/")[2]
+
+    def work(state: dict[str, Any]) -> dict[str, Any]:
+        before: Changes = state.get("changed_sets", {}).get(name, {})
+        changed = {**change(before), "history": [*before.get("history", []), told]}
+        return {**state, "changed_sets": {**state.get("changed_sets", {}), name: changed}}
+
+    archive.change_state(one.product_id, work)
+    return get(archive, set_id)
 
 
 def _mark(archive: Archive, set_id: str, reason: str | None) -> RegisteredSet:
@@ -152,6 +197,8 @@ def _set(root: Path, row: Any) -> RegisteredSet | None:
 
 
 def _told(root: Path, row: Any, contents: Any) -> RegisteredSet:
+    changes: Changes = contents.get("changes", {})
+    valid_start, valid_end = changes.get("valid", (contents["valid_start_mjd"], contents["valid_end_mjd"]))
     directory = root / naming.parse_id(row.product_id).directory
     status = REJECTED if row.rejected or row.state == "rejected" else SUPERSEDED if row.state != "current" else ACTIVE
     return RegisteredSet(
@@ -163,5 +210,9 @@ def _told(root: Path, row: Any, contents: Any) -> RegisteredSet:
         reason=row.rejected or row.reason,
         figures=contents["figures"],
         removed=row.removed,
-        **{key: contents[key] for key in ("mid_mjd", "valid_start_mjd", "valid_end_mjd", "dec_deg", "calibrator", "anchor")},
+        history=tuple(changes.get("history", ())),
+        valid_start_mjd=valid_start,
+        valid_end_mjd=valid_end,
+        retired=tuple((-math.inf if a is None else a, math.inf if b is None else b) for a, b in changes.get("retired", ())),
+        **{key: contents[key] for key in ("mid_mjd", "dec_deg", "calibrator", "anchor")},
     )

@@ -15,6 +15,10 @@ from dsa110_assets.archive import naming
 Json = dict[str, Any]
 HELD = "held"
 """Metadata key of a product that failed a blocking rule: nothing is made from it."""
+VERDICTS = "checks"
+"""Metadata key under which a product keeps what its rules said when it was published."""
+FAILED_ERRORS = "failed_errors"
+"""Metadata key of the names of those that failed and are of severity ERROR."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,27 @@ class LineageNode:
                 seen.add(id(node))
                 yield node
                 queue.extend(node.children)
+
+    def __str__(self) -> str:
+        """The tree as text, a line for each product and file; one that occurs again is named without its branch."""
+        seen: set[str] = set()
+        lines, stack = [], [("", "", self)]
+        while stack:  # without recursion: chains of nights grow long
+            first, further, node = stack.pop()
+            name, children = node._told(), node.children
+            if node.product is not None and node.product.id in seen:
+                name, children = name + (" (as above)" if children else ""), ()
+            seen.add(name if node.product is None else node.product.id)
+            lines.append(first + name)
+            for child in reversed(children):
+                last = child is children[-1]
+                stack.append((further + ("└── " if last else "├── "), further + ("    " if last else "│   "), child))
+        return "\n".join(lines)
+
+    def _told(self) -> str:
+        if self.product is not None:
+            return self.product.id + ("" if self.product.state == "current" else f" ({self.product.state})")
+        return "" if self.file is None else f"{self.file.path}  {self.file.size_bytes or 0:,} bytes  {self.file.digest or ''}".rstrip()
 
     def files(self) -> tuple[FileLeaf, ...]:
         """The distinct inbox files below this node, by path."""

@@ -66,7 +66,7 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
             "set_id": f"{sidecar['id']}/{contents['name']}",
             "product_id": sidecar["id"],
             "position": position,
-            "contents": json.dumps(contents, sort_keys=True),
+            "contents": _with_changes(contents, state),
             "mid_mjd": contents["mid_mjd"],
             "rejected": state.get("rejected_sets", {}).get(contents["name"]),
         }
@@ -83,9 +83,16 @@ def apply_state(connection: Connection, product_id: str, state: Json) -> None:
         values |= {"state": "rejected", "reason": state["rejected"]}
     connection.execute(products.update().where(products.c.id == product_id).values(values))
     rejected = state.get("rejected_sets", {})
-    for row in connection.execute(sa.select(caltable_sets.c.set_id).where(caltable_sets.c.product_id == product_id)).all():
-        reason = rejected.get(row.set_id.partition("/")[2])
-        connection.execute(caltable_sets.update().where(caltable_sets.c.set_id == row.set_id).values(rejected=reason))
+    query = sa.select(caltable_sets.c.set_id, caltable_sets.c.contents).where(caltable_sets.c.product_id == product_id)
+    for row in connection.execute(query).all():
+        contents = json.loads(row.contents)
+        told = {"rejected": rejected.get(contents["name"]), "contents": _with_changes(contents, state)}
+        connection.execute(caltable_sets.update().where(caltable_sets.c.set_id == row.set_id).values(told))
+
+
+def _with_changes(contents: Json, state: Json) -> str:
+    """What a caltable set's row holds: what was published, and what was changed by hand since."""
+    return json.dumps({**contents, "changes": state.get("changed_sets", {}).get(contents["name"], {})}, sort_keys=True)
 
 
 def of_science(table: Any) -> sa.ColumnElement[bool]:

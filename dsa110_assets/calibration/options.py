@@ -1,4 +1,4 @@
-"""The settings of a solve: the one place of their defaults."""
+"""The settings of choosing and solving transits: the one place of their defaults."""
 
 from __future__ import annotations
 
@@ -8,6 +8,29 @@ from typing import Annotated
 from pydantic import Field
 
 from dsa110_assets.telescope.stations import REFANT_CHAIN
+
+
+@dataclass(frozen=True)
+class TransitOptions:
+    """Which calibrator transits are solved, and for how long their tables are good."""
+
+    max_dec_offset_deg: Annotated[
+        float, Field(gt=0, le=1.4, description="farthest from the pointing's declination that a calibrator may pass [deg]")
+    ] = 1.0
+    min_flux_jy: Annotated[
+        float, Field(ge=0, description="least flux density of a calibrator at 1.4 GHz, before the primary beam [Jy]")
+    ] = 1.0
+    min_share: Annotated[
+        float,
+        Field(ge=0, le=1, description="least apparent flux of a calibrator over that of the night's best of the strip: tables of a fainter "
+              "one would be noisier than the best one's are old"),
+    ] = 0.2  # fmt: skip
+    most: Annotated[int, Field(ge=0, le=1000, description="most calibrators solved of a strip and night, the best; 0: all")] = 0
+    validity_days: Annotated[
+        float,
+        Field(gt=0, le=30, description="tables are valid so long before and after their transit, and used outside only if nothing else "
+              "serves; half a day: until the next transit of the same calibrator is nearer [d]"),
+    ] = 0.5  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Or, where gains are to be interpolated, the nearest and the one across the obser
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +35,8 @@ class ChooseOptions:
 class CaltableSet:
     """A set of caltables solved together; times are MJD UTC. `paths` are its tables in the order in which they
     apply; `antennas` the names of all antennas the solved data had, dead or not; `dec_deg` the apparent pointing
-    declination; `anchor` what its flux scale rests on; `status` active, rejected or superseded."""
+    declination; `anchor` what its flux scale rests on; `status` active, rejected or superseded; `retired` are spans [from, until)
+    in which it may not be used."""
 
     set_id: str
     paths: tuple[Path, ...]
@@ -47,6 +48,7 @@ class CaltableSet:
     calibrator: str
     anchor: str
     status: str
+    retired: tuple[tuple[float, float], ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ def _refusal(candidate: CaltableSet, mjd: float, dec_deg: float, antennas: Set[s
     """Why `candidate` may not be applied, '' if it may."""
     if candidate.status != "active":
         return f"with status {candidate.status}"
+    if any(start <= mjd < end for start, end in candidate.retired):
+        return "retired for that time"
     if abs(candidate.dec_deg - dec_deg) > options.max_dec_offset_deg:
         return "of another declination strip"
     if not antennas <= candidate.antennas:

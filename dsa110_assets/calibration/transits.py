@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dsa110_assets.sky.calibrators import LIST_NAME, Calibrator
+from dsa110_assets.sky.calibrators import LIST_NAME, OWN_NAME, Calibrator
 from dsa110_assets.telescope import astrometry, beam
 from dsa110_assets.telescope.timegrid import SIDEREAL_RATIO
 
@@ -131,4 +131,4 @@ def _doubt(calibrator: Calibrator) -> int:
         return _VARIABLE
     if calibrator.standard:
         return _STANDARD
-    return _LISTED if calibrator.catalogue == LIST_NAME else _CATALOGUED
+    return _LISTED if calibrator.catalogue in (LIST_NAME, OWN_NAME) else _CATALOGUED

@@ -7,7 +7,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -113,13 +114,18 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
     """Print rows under a heading; numbers to the right, absent values as a dash."""
-    grid = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    out().print(grid(columns, rows, title=title))
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> Table:
+    """The table that `table` prints."""
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for position, name in enumerate(columns):
         numeric = any(isinstance(row[position], int | float) for row in rows)
-        grid.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=position == 0)
+        made.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=position == 0)
     for row in rows:
-        grid.add_row(*(escape(cell(entry)) for entry in row))
-    out().print(grid)
+        made.add_row(*(escape(cell(entry)) for entry in row))
+    return made
 
 
 def cell(value: Any) -> str:
@@ -163,13 +169,13 @@ def failed_checks_text(failed: Sequence[tuple[str, str]]) -> str:
 @contextmanager
 def progress_bar(label: str) -> Iterator[Progress]:
     """A progress bar on stderr; where stderr is no terminal, one line for every tenth part done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     if not sys.stderr.isatty():
         yield _TenthLines(label)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Bar(*columns, console=err(), transient=True) as bar:
         task = bar.add_task(escape(label), total=None)
 
@@ -180,13 +186,23 @@ def progress_bar(label: str) -> Iterator[Progress]:
 
 
 class _TenthLines:
-    """Progress for logs: a line whenever another tenth of the work, or of its next phase, is done."""
+    """Progress for logs: a line whenever another tenth of the work, or of its next phase, is done; with the time left of it, if
+    the rest goes on as fast."""
 
-    def __init__(self, label: str) -> None:
-        self.label, self.tenth = label, -1
+    def __init__(self, label: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.label, self.tenth, self.clock = label, -1, clock
+        self.began_s, self.began_at = clock(), 0
 
     def __call__(self, done: int, total: int, label: str = "", /) -> None:
         tenth = 10 * done // total if total else 0
-        if tenth != self.tenth:  # less than before: the next phase has begun
+        if tenth < self.tenth:  # the next phase has begun
+            self.began_s, self.began_at = self.clock(), done
+        if tenth != self.tenth:
             self.tenth = tenth
-            warn(f"{label or self.label}: {done} of {total}")
+            left = self._left_h(done, total)
+            warn(f"{label or self.label}: {done} of {total}" + (f", about {age_text(left)} left" if left else ""))
+
+    def _left_h(self, done: int, total: int) -> float:
+        """Hours left; 0 while nothing is done, or all is."""
+        each_s = (self.clock() - self.began_s) / max(done - self.began_at, 1)
+        return each_s * (total - done) / 3600 if done > self.began_at else 0.0

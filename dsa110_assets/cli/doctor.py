@@ -48,7 +48,7 @@ def doctor(
 
 def examine(*, casa: bool) -> list[Finding]:
     """Every check in turn; what depends on a setting that cannot be read is left out."""
-    from dsa110_assets.orchestration.instance import POSTGRES_VARIABLE
+    from dsa110_assets.orchestration.history import POSTGRES_VARIABLE
     from dsa110_assets.settings import is_given
 
     configured, first = _settings()

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
+
+
+def home_of(configured: Settings) -> Path:
+    """Where Dagster's home is, or will be made."""
+    return configured.dagster_home or configured.archive / "dagster"
 
 
 def with_dagster_home(configured: Settings) -> Settings:
@@ -16,6 +22,6 @@ def with_dagster_home(configured: Settings) -> Settings:
     """
     from dsa110_assets.orchestration.instance import prepare_home
 
-    home = prepare_home(configured.dagster_home or configured.archive / "dagster")
+    home = prepare_home(home_of(configured))
     os.environ["DAGSTER_HOME"] = str(home)  # for the children, and for what Dagster opens by itself
     return configured.model_copy(update={"dagster_home": home})

@@ -23,6 +23,7 @@ def process(
     since: str | None = typer.Option(None, help="Only observation windows from this UTC time on."),
     until: str | None = typer.Option(None, help="Only observation windows before this UTC time."),
     through: str | None = typer.Option(None, help="Stop after this asset, for example tile_image."),
+    improve: bool = typer.Option(False, "--improve", help="Only what nearer calibration tables are there for than it was made with."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be made, and change nothing."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
@@ -41,7 +42,10 @@ def process(
 
         Archive.create(configured.archive, configured.database_url).close()
         configured = with_dagster_home(configured)
-    from dsa110_assets.orchestration.process import process as work_off
+    if improve:
+        from dsa110_assets.orchestration.improve import improve as work_off
+    else:
+        from dsa110_assets.orchestration.process import process as work_off
 
     with console.progress_bar("looking at the inbox") as bar:
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +11,6 @@ from dsa110_assets.cli import console
 from dsa110_assets.cli.app import app
 from dsa110_assets.cli.times import parse_bound
 from dsa110_assets.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from dsa110_assets.archive.product import LineageNode
 
 FLUXES = ("flux_jy", "error_jy", "limit_jy", "rms_jy")
 JSON_HELP = "Print JSON, and nothing else, on standard output."
@@ -90,36 +87,8 @@ def lineage(
     if as_json:
         console.emit_json(lineage_json(node))
         return
-    _print_tree(node)
+    console.say(str(node))
     console.warn(f"{len(node.files())} subband files")
-
-
-def _print_tree(node: LineageNode) -> None:
-    from rich.markup import escape
-    from rich.tree import Tree
-
-    seen: set[str] = set()
-
-    def label(part: LineageNode) -> str:
-        if part.product is None:
-            assert part.file is not None
-            return escape(f"{part.file.path}  {console.size_text(part.file.size_bytes or 0)}  {part.file.digest or ''}")
-        state = "" if part.product.state == "current" else f"  {part.product.state}"
-        return escape(f"{part.product.id}{state}")
-
-    root = Tree(label(node))
-    stack = [(root, node)]
-    while stack:
-        branch, part = stack.pop()
-        if part.product is not None and part.product.id in seen:
-            if part.children:
-                branch.add("(as above)")
-            continue
-        if part.product is not None:
-            seen.add(part.product.id)
-        added = [(branch.add(label(child)), child) for child in part.children]
-        stack.extend(reversed(added))
-    console.out().print(root)
 
 
 def _milli(value: float | None) -> float | None:

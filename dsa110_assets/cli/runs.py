@@ -1,93 +1,214 @@
-"""Dagster's runs that failed and whose products are still missing, for `dsa110 status`."""
+"""`dsa110 runs`, `dsa110 queue` and `dsa110 watch`: what is being made, what waits for it, and what failed."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dsa110_assets.cli import console
+from dsa110_assets.cli.app import app
+from dsa110_assets.cli.times import parse_date
+from dsa110_assets.errors import NotFoundError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dagster import DagsterInstance, DagsterRun
+    from rich.console import RenderableType
 
-    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.analyst import AnalystArchive
+    from dsa110_assets.portal.queue import Observation
+    from dsa110_assets.settings import Settings
 
-NEWEST = 500
-PARTITION_TAG = "dagster/partition"
+JSON_HELP = "Print JSON, and nothing else, on standard output."
+STATES = {"QUEUED": "queued", "NOT_STARTED": "queued", "STARTING": "running", "STARTED": "running", "CANCELING": "being cancelled"}
+"""Of the states of a run in Dagster's words: our own."""
+SHOWN = 15
+"""Rows of a table that `watch` shows."""
 
 
 @dataclass(frozen=True)
-class FailedRun:
-    """A failed run: the assets it did not make, for which partition, when and why."""
+class RunRow:
+    """A run that is not done: queued, running, being cancelled or failed; `age_h` is how long it has been so."""
 
     run_id: str
+    state: str
     assets: tuple[str, ...]
     partition: str | None
-    ended_at: datetime
+    lane: str
+    age_h: float
     reason: str
 
 
-def failed(home: Path, store: Archive) -> list[FailedRun]:
-    """Failed runs, newest first, one for each partition, that nothing has made good since; not those that merely wait."""
-    from dagster import DagsterRunStatus, RunsFilter
-
-    from dsa110_assets.errors import WaitingError
-    from dsa110_assets.orchestration.looking import instance_of
-
-    found: dict[tuple[tuple[str, ...], str | None], FailedRun | None] = {}
-    with instance_of(home) as instance:
-        for record in instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.FAILURE]), limit=NEWEST):
-            run = record.dagster_run
-            began_s = record.start_time or record.create_timestamp.timestamp()
-            ended_at = datetime.fromtimestamp(record.end_time or began_s, UTC)
-            began_at = datetime.fromtimestamp(began_s, UTC)
-            partition = run.tags.get(PARTITION_TAG)
-            lacking = tuple(asset for asset in _asked(instance, run) if not _made_since(store, asset, partition, began_at))
-            if lacking and (lacking, partition) not in found:
-                reasons = _reasons(instance, run.run_id)
-                waits = bool(reasons) and {error_class for error_class, _ in reasons} == {WaitingError.__name__}
-                told = ": ".join(reasons[0]) if reasons else _ending(instance, run.run_id)
-                found[lacking, partition] = None if waits else FailedRun(run.run_id, lacking, partition, ended_at, told)
-    return [one for one in found.values() if one is not None]
-
-
-def _asked(instance: DagsterInstance, run: DagsterRun) -> list[str]:
-    """The assets a run was to make. One launched without a selection makes all of its job's, as it says when it is made."""
-    from dagster import DagsterEventType
-
-    from dsa110_assets.orchestration.instance import events
-
-    if run.asset_selection:
-        return sorted(key.to_user_string() for key in run.asset_selection)
-    planned = events(instance, run.run_id, DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
-    keys = {entry.dagster_event.asset_key for entry in planned if entry.dagster_event is not None}
-    return sorted(key.to_user_string() for key in keys if key is not None)
+@app.command(epilog="Example: dsa110 runs --retry 3f9b5738")
+def runs(
+    cancel: str | None = typer.Option(None, help="End this run (its id, or the beginning of it)."),
+    retry: str | None = typer.Option(None, help="Queue what this failed run was to make; the daemon of `dsa110 up` makes it."),
+    as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
+) -> None:
+    """Dagster's runs: queued, running, and those that failed and that nothing has made good since, with the reasons."""
+    configured, archive, home = _open()
+    if cancel is not None or retry is not None:
+        if cancel is not None:
+            _cancel(home, cancel)
+        if retry is not None:
+            _retry(configured, home, retry)
+        return
+    told = run_rows(home, archive)
+    if as_json:
+        console.emit_json(told)
+        return
+    console.out().print(_runs_grid(told))
+    counts = Counter(row.state for row in told)
+    console.warn(", ".join(f"{number} {state}" for state, number in counts.items()) or "nothing runs, waits or failed")
 
 
-def _made_since(store: Archive, asset: str, partition: str | None, moment: datetime) -> bool:
-    product = store.current(asset, partition)
-    return product is not None and product.created_at >= moment
+def run_rows(home: Path, archive: AnalystArchive) -> list[RunRow]:
+    """The runs that are not done, and those that failed and were not made good, newest first."""
+    from dsa110_assets.orchestration import history
+    from dsa110_assets.orchestration.instance import LANE_TAG
+
+    now, rows = datetime.now(UTC), []
+    for run in history.runs(home, history.UNFINISHED):
+        age_h, lane = _hours(now - (run.began_at or run.asked_at)), run.tags.get(LANE_TAG, "")
+        rows.append(RunRow(run.run_id, STATES[run.status], run.assets, run.partition, lane, age_h, ""))
+    for failed in history.failed(home, archive.store):
+        rows.append(RunRow(failed.run_id, "failed", failed.assets, failed.partition, "", _hours(now - failed.ended_at), failed.reason))
+    return rows
 
 
-def _reasons(instance: DagsterInstance, run_id: str) -> list[tuple[str, str]]:
-    """Class and words of the error of each failed step."""
-    from dagster import DagsterEventType
-
-    from dsa110_assets.orchestration import policy
-    from dsa110_assets.orchestration.instance import events
-
-    entries = events(instance, run_id, DagsterEventType.STEP_FAILURE)
-    return [policy.failure(entry.dagster_event.step_failure_data) for entry in entries if entry.dagster_event is not None]
+def _hours(span: Any) -> float:
+    return float(span.total_seconds()) / 3600
 
 
-def _ending(instance: DagsterInstance, run_id: str) -> str:
-    """What Dagster says of a run in which no step failed: its process was killed, or never began."""
-    from dagster import DagsterEventType
+def _runs_grid(rows: list[RunRow]) -> RenderableType:
+    told = [(r.run_id[:8], r.state, ", ".join(r.assets), r.partition, console.age_text(r.age_h), r.reason or r.lane) for r in rows]
+    return console.grid(("run", "state", "assets", "partition", "for", ""), told)
 
-    from dsa110_assets.orchestration.instance import events
 
-    for entry in events(instance, run_id, DagsterEventType.RUN_FAILURE):
-        if entry.dagster_event is not None:
-            return " ".join((entry.dagster_event.message or "").split())
-    return "no reason recorded; see the run in Dagster's web UI"
+def _find(home: Path, name: str) -> Any:
+    """The run of this id or beginning of one. Raises NotFoundError."""
+    from dsa110_assets.orchestration import history
+
+    known = history.runs(home)
+    found = [run for run in known if run.run_id.startswith(name)]
+    if len(found) != 1:
+        told = ", ".join(run.run_id[:13] for run in (found or known)[:5]) or "none"
+        raise NotFoundError(f"{name} names {len(found) or 'no'} runs; the newest are {told} (dsa110 runs)")
+    return found[0]
+
+
+def _cancel(home: Path, name: str) -> None:
+    from dsa110_assets.orchestration.runs import cancel
+
+    run = _find(home, name)
+    cancel(home, run)
+    console.say(f"run {run.run_id} of {', '.join(run.assets)} {run.partition or ''} is cancelled; nothing half made is published")
+
+
+def _retry(configured: Settings, home: Path, name: str) -> None:
+    from dsa110_assets.orchestration.runs import retry
+
+    run = _find(home, name)
+    backfill_id = retry(configured.model_copy(update={"dagster_home": home}), run)
+    console.say(f"{', '.join(run.assets)} {run.partition or ''} is queued as backfill {backfill_id}; the daemon of `dsa110 up` runs it")
+
+
+@app.command(epilog="Example: dsa110 queue --state failed")
+def queue(
+    state: str | None = typer.Option(None, help="Only those collecting, pending, in-progress, completed or failed."),
+    since: str | None = typer.Option(None, help="Completed ones from this UTC night on; default: the last night with data."),
+    as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
+) -> None:
+    """Observations by state: collecting their subbands, pending, in progress, completed, failed; and for how long."""
+    from dsa110_assets.portal.queue import STATES as KNOWN
+
+    wanted = state.replace("-", " ") if state else None
+    if wanted is not None and wanted not in KNOWN:
+        raise typer.BadParameter(f"--state {state!r}: use {', '.join(known.replace(' ', '-') for known in KNOWN)}")
+    configured, archive, home = _open()
+    told = _observations(configured, archive, home, parse_date(since).isoformat() if since else None)
+    shown = [one for one in told if wanted in (None, one.state)]
+    if as_json:
+        now = datetime.now(UTC)
+        counts = Counter(one.state for one in told)
+        rows = [{"observation": o.observation, "state": o.state, "step": o.step, "age_h": o.age_h(now), "reason": o.reason} for o in shown]
+        console.emit_json({"counts": {known: counts[known] for known in KNOWN}, "observations": rows})
+        return
+    console.out().print(_queue_grid(shown))
+    console.warn(_counted(told))
+
+
+def _observations(configured: Settings, archive: AnalystArchive, home: Path, since: str | None) -> list[Observation]:
+    from dsa110_assets.orchestration import plan
+    from dsa110_assets.portal import queue
+
+    night = since or next(iter(archive.store.nights(1, "subband_group")), None)
+    return queue.observations(archive.store, home, plan.take_stock(archive.store, configured), night)
+
+
+def _counted(told: list[Observation]) -> str:
+    from dsa110_assets.portal.queue import STATES as KNOWN
+
+    counts = Counter(one.state for one in told)
+    return ", ".join(f"{counts[known]} {known}" for known in KNOWN)
+
+
+def _queue_grid(shown: list[Observation]) -> RenderableType:
+    now = datetime.now(UTC)
+    rows = [(one.observation, one.state, one.step, console.age_text(one.age_h(now)), one.reason) for one in shown]
+    return console.grid(("observation", "state", "step", "for", ""), rows)
+
+
+@app.command(epilog="Example: dsa110 watch --every 10")
+def watch(
+    every: float = typer.Option(5.0, min=1.0, max=3600.0, help="Seconds from one look to the next."),
+    once: bool = typer.Option(False, "--once", help="Print one frame and stop."),
+) -> None:
+    """Status, queue and runs in the terminal, looked at again and again; Ctrl-C ends it."""
+    look = partial(frame, *_open())
+    if once:
+        console.out().print(look())
+        return
+    from rich.live import Live
+
+    with Live(look(), console=console.out(), screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(every)
+            live.update(look(), refresh=True)
+
+
+def frame(configured: Settings, archive: AnalystArchive, home: Path) -> RenderableType:
+    """What `watch` shows of now."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from dsa110_assets.cli.status import short
+    from dsa110_assets.orchestration import plan
+    from dsa110_assets.portal import overview
+
+    told = overview.status(archive, configured.inbox, look=partial(plan.take_stock, settings=configured))
+    runs_now, observed = run_rows(home, archive), _observations(configured, archive, home, None)
+    open_ones = [one for one in observed if one.state != "completed"]
+    parts: list[RenderableType] = [Text(f"{told.now}  {told.archive}"), console.grid(("", ""), short(told)), Text("")]
+    parts += [Text(f"observations: {_counted(observed)}", style="bold"), _queue_grid(open_ones[:SHOWN])]
+    if len(open_ones) > SHOWN:
+        parts.append(Text(f"… and {len(open_ones) - SHOWN} more: dsa110 queue"))
+    parts += [Text(""), Text(f"runs: {len(runs_now)}", style="bold"), _runs_grid(runs_now[:SHOWN]), Text("")]
+    parts.append(Text(console.failed_checks_text([(row["product_id"], row["check"]) for row in told.failed_checks])))
+    return Group(*parts)
+
+
+def _open() -> tuple[Settings, AnalystArchive, Path]:
+    from dsa110_assets import settings
+    from dsa110_assets.analyst import AnalystArchive
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.cli.home import home_of
+
+    configured = settings.load()
+    return configured, AnalystArchive(Archive(configured.archive, configured.database_url)), home_of(configured)

@@ -11,10 +11,8 @@ from dsa110_assets.cli import console
 from dsa110_assets.cli.app import app
 
 if TYPE_CHECKING:
-    from dsa110_assets.archive.store import Archive
-    from dsa110_assets.cli.runs import FailedRun
+    from dsa110_assets.orchestration.history import FailedRun
     from dsa110_assets.portal.overview import Status
-    from dsa110_assets.settings import Settings
 
 JSON_HELP = "Print JSON, and nothing else, on standard output."
 SHOWN = 12
@@ -27,31 +25,23 @@ def status(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> Non
     from dsa110_assets import settings
     from dsa110_assets.analyst import AnalystArchive
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration import plan
+    from dsa110_assets.cli.home import home_of
+    from dsa110_assets.orchestration import history, plan
     from dsa110_assets.portal import overview
 
     configured = settings.load()
     archive = AnalystArchive(Archive(configured.archive, configured.database_url))
     now = overview.status(archive, configured.inbox, look=partial(plan.take_stock, settings=configured))
-    failed = failed_runs(configured, archive.store)
+    failed = history.failed(home_of(configured), archive.store)
     if as_json:
         console.emit_json({**now.as_json(), "failed_runs": failed})
         return
     _tell(now, failed)
 
 
-def failed_runs(configured: Settings, store: Archive) -> list[FailedRun]:
-    """Runs that failed and that nothing has made good; [] while Dagster has no home yet."""
-    home = configured.dagster_home or configured.archive / "dagster"
-    if not (home / "dagster.yaml").exists():
-        return []
-    from dsa110_assets.cli import runs
-
-    return runs.failed(home, store)
-
-
-def _tell(now: Status, failed: list[FailedRun]) -> None:
-    rows = [("archive", now.archive), ("inbox", now.inbox), ("latest observation", now.latest_observation)]
+def short(now: Status) -> list[tuple[str, str | None]]:
+    """The first lines: archive, inbox, latest observation, strip, calibration, next transit, disk."""
+    rows: list[tuple[str, str | None]] = [("archive", now.archive), ("inbox", now.inbox), ("latest observation", now.latest_observation)]
     if now.pointing_dec_deg is not None:
         rows.append(("strip", f"{now.pointing_dec_deg:.2f} deg declination"))
     if now.calibration:
@@ -73,7 +63,11 @@ def _tell(now: Status, failed: list[FailedRun]) -> None:
         filling = full is not None and full < FAR_DAYS
         eta = f"full in {full:.1f} days at the rate of the last 24 h" if filling else "not filling"
         rows.append(("disk", f"{console.size_text(now.disk.free_bytes)} free, {eta}"))
-    console.table(("", ""), rows)
+    return rows
+
+
+def _tell(now: Status, failed: list[FailedRun]) -> None:
+    console.table(("", ""), short(now))
     console.say("")
     counts = [(asset, count, now.latest_counts.get(asset, 0)) for asset, count in now.products.items()]
     console.table(("asset", "current products", f"of {now.latest_night}"), counts)

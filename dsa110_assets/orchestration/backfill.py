@@ -97,10 +97,10 @@ def backfill(
     if dry_run:
         return [launch]
     tags = {} if asset else {FOLLOW_TAG: f"{first}..{last}"}
-    return [_launch(instance or instances.open_instance(settings.dagster_home), launch, tags)]
+    return [hand_over(instance or instances.open_instance(settings.dagster_home), launch, tags)]
 
 
-def _launch(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, str]) -> Launch:
+def hand_over(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, str]) -> Launch:
     """Hand a backfill to the daemon, as the UI's button does."""
     from dagster._core.execution.backfill import PartitionBackfill
     from dagster._core.utils import make_new_backfill_id

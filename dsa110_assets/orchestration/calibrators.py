@@ -12,19 +12,16 @@ from dsa110_assets.telescope import timegrid
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.calibration.select import Choice, ChooseOptions
+    from dsa110_assets.calibration.options import TransitOptions
+    from dsa110_assets.calibration.select import Choice
     from dsa110_assets.calibration.transits import Transit
     from dsa110_assets.settings import Settings
     from dsa110_assets.sky.calibrators import Calibrator
+    from dsa110_assets.visibilities.types import Visibilities
 
 CATALOG_FILE = "calibrator_catalog.parquet"
 SAME_STRIP_DEG = 0.05
 """Pointing is stable to 0.001 deg within a campaign."""
-FAINTEST_SHARE = 0.2
-"""Of a strip's calibrators in a night, those with less than this share of the best one's apparent flux are not
-solved: their tables would be noisier than the best one's are old."""
-VALIDITY_D = 0.5
-"""A set is good for half a day either way, until the next transit of the same calibrator is nearer."""
 
 
 def known(archive: "Archive") -> "tuple[Calibrator, ...]":
@@ -36,14 +33,16 @@ def known(archive: "Archive") -> "tuple[Calibrator, ...]":
 @lru_cache(maxsize=4)
 def _read(path: Path) -> "tuple[Calibrator, ...]":
     """A published catalog, which never changes."""
-    import pandas as pd
+    import pyarrow.parquet as pq
 
-    from dsa110_assets.sky import calibrator_catalog
+    from dsa110_assets.sky import calibrators
 
-    return calibrator_catalog.from_frame(pd.read_parquet(path))
+    return calibrators.from_rows(pq.ParquetFile(path).read().to_pylist())  # read_table loads pandas
 
 
-def observed_transits(sets: "Sequence[Product]", listed: "Sequence[Calibrator]") -> "list[tuple[Product, Transit]]":
+def observed_transits(
+    sets: "Sequence[Product]", listed: "Sequence[Calibrator]", options: "TransitOptions"
+) -> "list[tuple[Product, Transit]]":
     """The transits worth solving that fall into these measurement sets, by time; at most one per set.
 
     Of one strip, sources of other catalogues are taken only where no steady listed calibrator was seen, and
@@ -54,27 +53,54 @@ def observed_transits(sets: "Sequence[Product]", listed: "Sequence[Calibrator]")
         dec = float(product.metadata["pointing_dec_deg"])
         strip = next((other for other in strips if abs(other - dec) <= SAME_STRIP_DEG), dec)
         strips[strip].append(product)
-    found = [pair for dec, members in strips.items() for pair in _of_strip(members, dec, listed)]
+    found = [pair for dec, members in strips.items() for pair in _of_strip(members, dec, listed, options)]
     return sorted(found, key=lambda pair: pair[1].mjd)
 
 
-def _of_strip(members: "Sequence[Product]", dec_deg: float, listed: "Sequence[Calibrator]") -> "list[tuple[Product, Transit]]":
+def _of_strip(
+    members: "Sequence[Product]", dec_deg: float, listed: "Sequence[Calibrator]", options: "TransitOptions"
+) -> "list[tuple[Product, Transit]]":
     from dsa110_assets.calibration import transits
 
     start = min(float(p.metadata["mjd_start"]) for p in members)
     end = max(float(p.metadata["mjd_end"]) for p in members)
     best: dict[str, tuple[Product, Transit]] = {}
-    for transit in transits.rank(transits.transits(listed, start, end, dec_deg)):
+    near = {"max_dec_offset_deg": options.max_dec_offset_deg, "min_flux_jy": options.min_flux_jy}
+    for transit in transits.rank(transits.transits(listed, start, end, dec_deg, **near)):
         holding = [p for p in members if float(p.metadata["mjd_start"]) <= transit.mjd < float(p.metadata["mjd_end"])]
         if holding:
             best.setdefault(holding[0].id, (holding[0], transit))
     trusted = transits.most_trusted([transit for _, transit in best.values()])
     brightest = max((transit.apparent_flux_jy for transit in trusted), default=0.0)
-    return [
+    found = [
         (product, transit)
         for product, transit in best.values()
-        if transit in trusted and transit.apparent_flux_jy >= FAINTEST_SHARE * brightest
+        if transit in trusted and transit.apparent_flux_jy >= options.min_share * brightest
     ]
+    return found[: options.most or None]  # they are in order of rank
+
+
+def name_field(ms_path: Path, frame: "Visibilities", options: "TransitOptions") -> str:
+    """Have the field of the integration in which a listed calibrator transits bear its name, as 3C286_t12; that name, '' if none does.
+
+    The packaged list decides, which is there whatever else was imported: the same files make the same measurement set.
+    """
+    import numpy as np
+
+    from dsa110_assets.calibration import transits
+    from dsa110_assets.sky.calibrators import load
+    from dsa110_assets.visibilities import ms_subtables
+
+    half_d, dec_deg = frame.interval_s / 2 / 86400, float(np.degrees(frame.pointing_dec_rad))
+    start, end = float(frame.times_mjd[0]) - half_d, float(frame.times_mjd[-1]) + half_d
+    near = {"max_dec_offset_deg": options.max_dec_offset_deg, "min_flux_jy": options.min_flux_jy}
+    found = transits.rank(transits.transits(load(), start, end, dec_deg, **near))
+    if not found:
+        return ""
+    index = int(np.abs(frame.times_mjd - found[0].mjd).argmin())
+    name = f"{found[0].calibrator.alias or found[0].calibrator.name}_t{index}"
+    ms_subtables.name_field(ms_path, index, name)
+    return name
 
 
 def choose_for(
@@ -87,12 +113,12 @@ def choose_for(
     """
     middle = (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2
     dec_deg, antennas = float(product.metadata["pointing_dec_deg"]), frozenset(product.metadata["antennas"])
-    choice = _choose(archive, settings.choose, middle, dec_deg, antennas, used)
+    choice = _choose(archive, settings, middle, dec_deg, antennas, used)
     holding = dict.fromkeys(one.set_id.partition("/")[0] for one in choice.sets)
     return choice, tuple(archive.get(product_id) for product_id in holding)
 
 
-def in_force(archive: "Archive", options: "ChooseOptions", mjd: float) -> "Choice":
+def in_force(archive: "Archive", settings: "Settings", mjd: float) -> "Choice":
     """The calibration in force at a time [MJD UTC]: what an observation would get that was taken then. WaitingError if none.
 
     Of an observation that was taken, its own middle, pointing and antennas decide; else the pointing of the one nearest in
@@ -104,7 +130,7 @@ def in_force(archive: "Archive", options: "ChooseOptions", mjd: float) -> "Choic
     middle = (float(told["mjd_start"]) + float(told["mjd_end"])) / 2 if {"mjd_start", "mjd_end"} <= told.keys() else mjd
     dec_deg = told.get("pointing_dec_deg")
     pointing = _pointing_near(archive, key, mjd) if dec_deg is None else float(dec_deg)
-    return _choose(archive, options, middle, pointing, frozenset(told.get("antennas", ())), frozenset())
+    return _choose(archive, settings, middle, pointing, frozenset(told.get("antennas", ())), frozenset())
 
 
 def _pointing_near(archive: "Archive", key: str, mjd: float) -> float:
@@ -121,7 +147,7 @@ def _pointing_near(archive: "Archive", key: str, mjd: float) -> float:
     return min(known, key=lambda one: abs(one.mid_mjd - mjd)).dec_deg if known else 0.0
 
 
-def _choose(archive: "Archive", options: "ChooseOptions", mjd: float, dec_deg: float, antennas: frozenset[str], used: Set[str]) -> "Choice":
+def _choose(archive: "Archive", settings: "Settings", mjd: float, dec_deg: float, antennas: frozenset[str], used: Set[str]) -> "Choice":
     from dsa110_assets.archive import caltable_registry as registry
     from dsa110_assets.archive import naming
     from dsa110_assets.calibration import select
@@ -134,18 +160,21 @@ def _choose(archive: "Archive", options: "ChooseOptions", mjd: float, dec_deg: f
     refused = {solved(one) for one in everything if one.status == registry.REJECTED}
     active = [one for one in everything if one.status == registry.ACTIVE and (not one.removed or one.set_id in used)]
     offered = [one for one in active if solved(one) not in refused]
-    return select.choose(offered, mjd, dec_deg, antennas, options, due_transit_mjd=_due_transit(mjd, dec_deg, known(archive)))
+    due_mjd = _due_transit(mjd, dec_deg, known(archive), settings.transits)
+    return select.choose(offered, mjd, dec_deg, antennas, settings.choose, due_transit_mjd=due_mjd)
 
 
-def _due_transit(mjd: float, dec_deg: float, listed: "Sequence[Calibrator]") -> float | None:
+def _due_transit(mjd: float, dec_deg: float, listed: "Sequence[Calibrator]", options: "TransitOptions") -> float | None:
     """The nearest transit of the strip that is still to come or to be solved; None for observations of the past."""
     from dsa110_assets.calibration import transits
 
     now = timegrid.MJD_UNIX_EPOCH + inbox.now_s() / 86400
-    if now - mjd > 2 * VALIDITY_D:
+    validity_d = options.validity_days
+    if now - mjd > 2 * validity_d:
         return None
     solved_by = now - timegrid.HOUR.total_seconds() / 86400
-    coming = transits.transits(listed, max(solved_by, mjd - VALIDITY_D), mjd + VALIDITY_D, dec_deg)
+    near = {"max_dec_offset_deg": options.max_dec_offset_deg, "min_flux_jy": options.min_flux_jy}
+    coming = transits.transits(listed, max(solved_by, mjd - validity_d), mjd + validity_d, dec_deg, **near)
     return min((t.mjd for t in transits.most_trusted(coming)), key=lambda t: abs(t - mjd), default=None)
 
 

@@ -1,39 +1,10 @@
-"""The rules as Dagster's asset checks.
+"""What checks of severity ERROR say against products, as these recorded it: for whoever asks often, without Dagster, which takes a
+second to load."""
 
-On 5-minute assets checks are unpartitioned and never block: their partitioned state would cost minutes at every
-tick after a year, and an unpartitioned blocking check is all or nothing. There the gate in `publishing` does
-the stopping. On hour and night assets they are partition-aware, and the HARD ones block.
-"""
-
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import dagster as dg
-
-from dsa110_assets.orchestration import rules
-
-if TYPE_CHECKING:
-    from dsa110_assets.archive.product import Product
-
-
-def specs(asset: str, judged: "Iterable[rules.Rule]", partitions_def: dg.TimeWindowPartitionsDefinition | None) -> list[dg.AssetCheckSpec]:
-    """The checks of an asset that is judged by these rules."""
-    coarse = partitions_def is not None and not partitions_def.cron_schedule.startswith("*/5")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        return [
-            dg.AssetCheckSpec(
-                rule.check,
-                asset=asset,
-                description=rule.description,
-                blocking=rule.hard and (coarse or partitions_def is None),
-                partitions_def=partitions_def if coarse else None,
-                metadata={"hard": rule.hard, "figures": list(rule.figures)},
-            )
-            for rule in judged
-        ]
+from dsa110_assets.archive.product import FAILED_ERRORS, VERDICTS, Product
 
 
 @dataclass(frozen=True)
@@ -47,12 +18,15 @@ class FailedCheck:
     reason: str
 
 
-def failed(products: "Iterable[Product]") -> list[FailedCheck]:
-    """What checks of severity ERROR say against these products."""
+def failed(products: Iterable[Product]) -> list[FailedCheck]:
+    """What checks of severity ERROR say against these products.
+
+    Of what does not record which of its failed checks are of that severity, all are taken to be.
+    """
     return [
-        FailedCheck(product.id, product.asset, product.partition, verdict.check, verdict.reason)
+        FailedCheck(product.id, product.asset, product.partition, check, said[check])
         for product in products
         if product.metadata.get("n_failed_checks")
-        for verdict in rules.from_metadata(product.asset, product.metadata)
-        if not verdict.passed and verdict.severity == rules.ERROR
+        for said in [product.metadata[VERDICTS]]
+        for check in product.metadata.get(FAILED_ERRORS, [name for name, reason in said.items() if reason])
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from dsa110_assets.orchestration import checks, launchpad, policy, spec
+from dsa110_assets.orchestration import launchpad, policy, rules, spec
 from dsa110_assets.orchestration.partitions import HOURS, NIGHTS, OBSERVATIONS, THIS_NIGHT_AND_BEFORE
 from dsa110_assets.orchestration.resources import Platform
 
@@ -45,7 +45,7 @@ def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
             )
         ],
         partitions_def=grid,
-        check_specs=checks.specs(asset.name, asset.rules, grid),
+        check_specs=rules.check_specs(asset.name, asset.rules, grid),
         config_schema=launchpad.schema(asset),
         pool=asset.pool,
         can_subset=True,  # what makes a check optional as well as its asset

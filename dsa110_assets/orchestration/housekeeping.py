@@ -11,7 +11,7 @@ import dagster as dg
 
 from dsa110_assets.errors import SilentWrongnessError
 from dsa110_assets.orchestration import graph, inbox, policy, spec
-from dsa110_assets.orchestration.instance import POSTGRES_VARIABLE
+from dsa110_assets.orchestration.history import POSTGRES_VARIABLE
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from yaml import YAMLError
 
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration.history import EVENTS, POSTGRES_VARIABLE, RUNS
 
 log = logging.getLogger(__name__)
 LAUNCHER_TAG = "dsa110/launcher"
@@ -23,9 +24,6 @@ LANE_TAG = "dsa110/lane"
 BACKFILL = "backfill"
 BACKFILL_NICE = 10
 """Beside a live run, a backfill's gets a tenth of a processor; alone, all of it. Reading and writing follow."""
-POSTGRES_VARIABLE = "DAGSTER_PG_URL"
-RUNS, EVENTS = Path("history", "runs.db"), Path("history", "runs")
-"""Where Dagster's SQLite storage has the runs, and a database of the events of each."""
 DATABASES = (RUNS, EVENTS / "index.db", Path("schedules", "schedules.db"))
 
 

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dsa110_assets import errors
+from dsa110_assets.orchestration.history import ERROR_CLASS
 
 if TYPE_CHECKING:
     from dagster._core.execution.plan.objects import StepFailureData
-
-ERROR_CLASS = "error_class"
-"""Metadata key of a failure that carries the class of the error, for the alerts and for `process`."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import xxhash
 
 from dsa110_assets import heap
 from dsa110_assets.archive import files, lineage, naming, quarantine
-from dsa110_assets.archive.product import HELD
+from dsa110_assets.archive.product import HELD, VERDICTS
 from dsa110_assets.errors import ConfigurationError, OverrunError, SilentWrongnessError, WaitingError
 from dsa110_assets.orchestration import instance, plan, policy, recipes, room, rules, spec
 from dsa110_assets.orchestration.resources import Platform
@@ -240,7 +240,7 @@ def report(product: "Product", verdicts: list[rules.Verdict]) -> dg.MaterializeR
 
 def materialization_metadata(product: "Product") -> dict[str, Any]:
     """A product's figures as Dagster's metadata: numbers it plots, path, inputs and a small preview."""
-    told = _metadata({k: v for k, v in product.metadata.items() if k != rules.VERDICTS})
+    told = _metadata({k: v for k, v in product.metadata.items() if k != VERDICTS})
     inputs = "\n".join(f"- `{i}`" for i in product.inputs) or "- the inbox or a packaged catalogue"
     told |= {
         "product": product.id,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets.archive.product import HELD
+from dsa110_assets.archive.product import HELD, VERDICTS
 from dsa110_assets.orchestration import checks, measuring, publishing, recipes, rules, spec
 from dsa110_assets.orchestration.instance import events
 from dsa110_assets.telescope import timegrid
@@ -74,7 +74,7 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
     candidates, drawn = _candidates(products, recipes.nights_until(archive, night))
     judged = [
         (p, verdict) for found in products.values() for p in found for verdict in rules.from_metadata(p.asset, p.metadata)
-        if rules.VERDICTS in p.metadata
+        if VERDICTS in p.metadata
     ]  # fmt: skip
     failed = [(p, verdict) for p, verdict in judged if not verdict.passed]
     errors = checks.failed(p for found in products.values() for p in found)

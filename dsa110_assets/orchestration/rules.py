@@ -2,21 +2,25 @@
 
 A rule looks at a product's figures and the thresholds and says what is wrong; nothing means passed. A figure
 that should be there and is not is wrong too: silence never passes. A HARD rule stops what follows.
+
+As Dagster's asset checks: on 5-minute assets these are unpartitioned and never block, for their partitioned state would cost minutes
+at every tick after a year, and an unpartitioned blocking check is all or nothing. There the gate in `publishing` does the stopping.
+On hour and night assets they are partition-aware, and the HARD ones block.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dsa110_assets.archive.product import FAILED_ERRORS, VERDICTS
 from dsa110_assets.orchestration import judges, spec
 
 if TYPE_CHECKING:
     from dsa110_assets.thresholds import Thresholds
 
-VERDICTS = "checks"
-"""Metadata key under which a product keeps what its rules said when it was published."""
 FEWEST_REFERENCES = 3
 """An image is not withheld for what one or two sources say, which may have changed."""
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
@@ -56,6 +60,24 @@ SAME_SETTINGS = Rule(
 """Asked of whatever is made of several products: a mixture of settings is nobody's measurement."""
 
 
+def check_specs(asset: str, judged: Iterable[Rule], partitions_def: dg.TimeWindowPartitionsDefinition | None) -> list[dg.AssetCheckSpec]:
+    """The checks of an asset that is judged by these rules."""
+    coarse = partitions_def is not None and not partitions_def.cron_schedule.startswith("*/5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                rule.check,
+                asset=asset,
+                description=rule.description,
+                blocking=rule.hard and (coarse or partitions_def is None),
+                partitions_def=partitions_def if coarse else None,
+                metadata={"hard": rule.hard, "figures": list(rule.figures)},
+            )
+            for rule in judged
+        ]
+
+
 def judge(asset: str, figures: judges.Figures, thresholds: "Thresholds") -> list[Verdict]:
     """What every rule of an asset says about a product with these figures."""
     verdicts = []
@@ -67,12 +89,13 @@ def judge(asset: str, figures: judges.Figures, thresholds: "Thresholds") -> list
 
 
 def to_metadata(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The verdicts as a product keeps them: {check: reason}, '' when passed; and how many failed."""
+    """The verdicts as a product keeps them: {check: reason}, '' when passed; how many failed, and which of severity ERROR."""
     if not verdicts:
         return {}
     return {
         VERDICTS: {v.check: v.reason for v in verdicts},
         "n_failed_checks": sum(not v.passed for v in verdicts),
+        FAILED_ERRORS: [v.check for v in verdicts if not v.passed and v.severity == ERROR],
     }
 
 

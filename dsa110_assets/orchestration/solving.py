@@ -83,11 +83,11 @@ def _engine(settings: "Settings", directory: Path) -> dict[str, Any]:
     return {"engine": partial(casa_calibration.solve, work_dir=directory.parent)}
 
 
-def register(draft: "Draft", solved: Solved, others: Sequence[Solved] = ()) -> None:
-    """Register a solved set with its validity among the night's `others`; it becomes visible with the product."""
+def register(draft: "Draft", solved: Solved, validity_days: float, others: Sequence[Solved] = ()) -> None:
+    """Register a solved set with its validity [d] among the night's `others`; it becomes visible with the product."""
     from dsa110_assets.archive import caltable_registry
 
-    start, end = validity(solved, others)
+    start, end = validity(solved, others, validity_days)
     caltable_registry.register(
         draft,
         solved.name,
@@ -103,14 +103,14 @@ def register(draft: "Draft", solved: Solved, others: Sequence[Solved] = ()) -> N
     )
 
 
-def validity(solved: Solved, others: Sequence[Solved]) -> tuple[float, float]:
-    """When a set is valid [MJD]: half a day either way, but a standard of the strip goes before any other calibrator.
+def validity(solved: Solved, others: Sequence[Solved], validity_days: float) -> tuple[float, float]:
+    """When a set is valid [MJD]: so long either way, but a standard of the strip goes before any other calibrator.
 
     What is left of the others' validity is the part about their own transit that no standard covers, if only that moment:
     outside it they still serve if nothing else does, as when the standard's set is rejected.
     """
     middle = float(solved.figures["mid_mjd"])
-    start, end = middle - calibrators.VALIDITY_D, middle + calibrators.VALIDITY_D
+    start, end = middle - validity_days, middle + validity_days
     if solved.transit.calibrator.standard:
         return start, end
     dec_deg = float(solved.product.metadata["pointing_dec_deg"])
@@ -119,10 +119,10 @@ def validity(solved: Solved, others: Sequence[Solved]) -> tuple[float, float]:
         if other.transit.calibrator.standard and same_strip:
             theirs = float(other.figures["mid_mjd"])
             if theirs <= middle:
-                start = min(max(start, theirs + calibrators.VALIDITY_D), middle)
+                start = min(max(start, theirs + validity_days), middle)
             if theirs >= middle:
-                end = max(min(end, theirs - calibrators.VALIDITY_D), middle)
-            if abs(theirs - middle) <= calibrators.VALIDITY_D:
+                end = max(min(end, theirs - validity_days), middle)
+            if abs(theirs - middle) <= validity_days:
                 start = end = middle
     return start, end
 

@@ -31,6 +31,8 @@ _Part = TypeVar("_Part")
 
 FILL_WINDOW = timedelta(hours=24)
 SAME_TRANSIT_D = 0.01
+STEPS = ("subband_group", "measurement_set", "calibrated_ms", "tile_image")
+"""What becomes of an observation, as the graph has it: said here, for loading that takes longer than all else of a status."""
 LATELY = 288
 """A day's observations: where the pointing is looked up."""
 
@@ -169,10 +171,7 @@ def _part(troubles: list[str], what: str, find: Callable[[], _Part]) -> _Part | 
 
 def waiting(store: Archive) -> list[dict[str, str]]:
     """Observations that are known but not imaged yet, and the step each has come to; newest first."""
-    from dsa110_assets.orchestration.graph import specifications
-
-    steps = [asset.name for asset in specifications().values() if asset.grain == "observation"]
-    first, *steps, last = steps[: steps.index("tile_image") + 1]
+    first, *steps, last = STEPS
     keys = store.without(first, last)
     found = dict.fromkeys(keys, last)
     for asset in reversed(steps):  # the earliest step that is missing is said last
@@ -201,11 +200,9 @@ def failed_checks(store: Archive, night: str | None) -> list[dict[str, Any]]:
     if night is None:
         return []
     from dsa110_assets.orchestration import checks
-    from dsa110_assets.orchestration.graph import specifications
 
     before = (timegrid.parse_key(night) - timegrid.NIGHT).strftime("%Y-%m-%d")
-    suspect = [product for product in store.products(None, before, night) if product.asset in specifications()]
-    return [asdict(one) for one in checks.failed(suspect)]
+    return [asdict(one) for one in checks.failed(store.products(None, before, night))]
 
 
 def quarantined(archive: AnalystArchive) -> list[dict[str, Any]]:

@@ -1,21 +1,23 @@
-"""The calibrators an archive works with: the packaged list, and bright lone sources of imported catalogues.
+"""The calibrators an archive works with: observers' own, the packaged list, and bright lone sources of imported catalogues.
 
 Strips and hours without a listed calibrator are calibrated on a catalogue source whose flux near 20 cm is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import MISSING, asdict, fields
-from typing import Any
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.sky import calibrators
-from dsa110_assets.sky.calibrators import LIST_NAME, Calibrator
+from dsa110_assets.sky.calibrators import LIST_NAME, LIST_SPECTRAL_INDEX, OWN_NAME, Calibrator
 from dsa110_assets.sky.repeats import chord, flux_1400_jy, unit_vectors
 
 MIN_CATALOGUE_FLUX_JY = 2.0
@@ -54,25 +56,63 @@ def of_sources(sources: pd.DataFrame) -> tuple[Calibrator, ...]:
     return (*listed, *added)
 
 
+def read_own(path: Path) -> tuple[Calibrator, ...]:
+    """The observers' own calibrators, from CSV: name, ra_deg, dec_deg (ICRS), flux_jy (at 1.4 GHz), and spectral_index if it is known.
+
+    Raises ConfigurationError, naming line and column of the first thing that is wrong.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"DSA110_CALIBRATORS={path} cannot be read ({error}); name a CSV file") from None
+    return tuple(_own(path, number, row) for number, row in enumerate(rows, 2))
+
+
+_OWN_RANGES = {"ra_deg": (0.0, 360.0), "dec_deg": (-90.0, 90.0), "flux_jy": (1e-3, 1e5), "spectral_index": (-5.0, 5.0)}
+
+
+def _own(path: Path, line: int, row: dict[str, str | None]) -> Calibrator:
+    values = {}
+    given = {**row, "spectral_index": row.get("spectral_index") or str(LIST_SPECTRAL_INDEX)}
+    for column, (least, most) in _OWN_RANGES.items():
+        try:
+            values[column] = float(given.get(column) or "")
+        except ValueError:
+            values[column] = np.nan
+        if not least <= values[column] <= most:
+            raise ConfigurationError(
+                f"DSA110_CALIBRATORS={path}, line {line}: {column} is {given.get(column)!r}; write a number from {least:g} to {most:g}"
+            )
+    name = (row.get("name") or "").strip()
+    if not name:
+        raise ConfigurationError(
+            f"DSA110_CALIBRATORS={path}, line {line}: there is no name; the columns are name, {', '.join(_OWN_RANGES)}"
+        )
+    return Calibrator(
+        name=name, alias=None, ra_deg=values["ra_deg"] % 360, dec_deg=values["dec_deg"], flux_20cm_jy=values["flux_jy"],
+        position_code="T", quality="X", standard=None, variable=False, catalogue=OWN_NAME, index=values["spectral_index"],
+    )  # fmt: skip
+
+
+def with_own(own: Sequence[Calibrator], known: Sequence[Calibrator]) -> tuple[Calibrator, ...]:
+    """The own calibrators and those known at other places, more than an arcmin away: whoever lists one knows its flux better."""
+    if not own:
+        return tuple(known)
+    places = [
+        unit_vectors(pd.DataFrame({"ra_deg": [c.ra_deg for c in some], "dec_deg": [c.dec_deg for c in some]})) for some in (own, known)
+    ]
+    distance, nearest = cKDTree(places[0]).query(places[1])
+    same = distance < chord(SAME_SOURCE_ARCSEC)
+    names = {int(which): one.alias or one.name for one, is_same, which in zip(known, same, nearest, strict=True) if is_same}
+    told = tuple(replace(one, alias=names.get(k)) for k, one in enumerate(own))
+    return (*told, *(one for one, is_same in zip(known, same, strict=True) if not is_same))
+
+
 def to_frame(known: Iterable[Calibrator]) -> pd.DataFrame:
     """Calibrators as a table, with the `anchor` each would give the flux scale (None without a flux)."""
     rows = [{**asdict(c), "anchor": c.anchor if c.standard or c.flux_20cm_jy else None} for c in known]
     return pd.DataFrame(rows)
-
-
-def from_frame(frame: pd.DataFrame) -> tuple[Calibrator, ...]:
-    """The calibrators of a table made by `to_frame`. One published before a field was added has its default."""
-    columns = {field.name: frame[field.name] for field in fields(Calibrator) if field.name in frame or field.default is MISSING}
-    return tuple(
-        Calibrator(**{name: _plain(value) for name, value in zip(columns, row, strict=True)}) for row in zip(*columns.values(), strict=True)
-    )
-
-
-def _plain(value: Any) -> Any:
-    """A cell of a table: missing text and numbers are None, numpy's scalars Python's."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _company(one: int, places: NDArray[np.float64], flux: NDArray[np.float64]) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +21,8 @@ LIST_FREQUENCY_HZ = 1.4e9
 LIST_SPECTRAL_INDEX = -0.7
 LIST_NAME = "VLA"
 """The list's name as a catalogue."""
+OWN_NAME = "own"
+"""The observers' own list's name as a catalogue."""
 
 STANDARD_NAMES: dict[str, str] = {
     "0137+331": "3C48",
@@ -96,10 +99,25 @@ class Calibrator:
 
     @property
     def anchor(self) -> str:
-        """What the absolute scale rests on: 'PB17:3C138', 'VLA:2253+161' or 'catalogue:NVSS J051202+151648'."""
+        """What the absolute scale rests on: 'PB17:3C138', 'VLA:2253+161', 'catalogue:NVSS J051202+151648' or 'own:...'."""
         if self.standard:
             return f"PB17:{self.standard}"
-        return f"VLA:{self.name}" if self.catalogue == LIST_NAME else f"catalogue:{self.name}"
+        kind = {LIST_NAME: "VLA", OWN_NAME: "own"}.get(self.catalogue, "catalogue")
+        return f"{kind}:{self.name}"
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Calibrator, ...]:
+    """Calibrators from the rows of a published catalogue. One published before a field was added has its default; one without
+    a field that has none raises KeyError."""
+    needed = {field.name: field.default is MISSING for field in fields(Calibrator)}
+    return tuple(Calibrator(**{n: _plain(row[n]) for n, must in needed.items() if must or n in row}) for row in rows)
+
+
+def _plain(value: Any) -> Any:
+    """A cell of a table: missing text and numbers are None, numpy's scalars Python's."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @cache

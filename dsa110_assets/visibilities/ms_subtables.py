@@ -151,6 +151,12 @@ def _field(vis: Visibilities, path: Path, start_s: float) -> None:
             _icrs(table, column)
 
 
+def name_field(path: Path, index: int, name: str) -> None:
+    """Give one field of the measurement set at `path` another name."""
+    with tables.table(f"{path}::FIELD", ack=False, readonly=False) as table:
+        table.putcell("NAME", index, name)
+
+
 def _icrs(table: Any, column: str) -> None:
     table.putcolkeyword(column, "MEASINFO", {"type": "direction", "Ref": "ICRS"})
 

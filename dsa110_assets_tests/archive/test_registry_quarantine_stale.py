@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import pytest
 
-from dsa110_assets.archive import caltable_registry, quarantine
+from dsa110_assets.archive import caltable_registry, integrity, quarantine
 from dsa110_assets.archive.stale import stale
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError
 
@@ -75,6 +76,31 @@ def test_rejecting_restoring_and_superseding_sets(archive):
     assert caltable_registry.sets(archive, "active") == []
     with pytest.raises(NotFoundError, match="there is caltables-20260125-v1/3C138"):
         caltable_registry.reject(archive, "3C999", "x")
+
+
+def test_what_a_person_changes_of_a_set_holds_and_can_be_taken_back(archive, tmp_path):
+    """Validity and retirements: told at once, also by an index that was made anew, and none of the published bytes changes."""
+    product = publish_tables(archive, "3C138", "3C48")
+    one, other = (f"{product.id}/{name}" for name in ("3C138", "3C48"))
+    assert archive.verify(product) == []
+    extended = caltable_registry.extend(archive, one, None, 61070.0, "extended by me")
+    assert (extended.valid_start_mjd, extended.valid_end_mjd, extended.history) == (61065.0, 61070.0, ("extended by me",))
+    caltable_registry.retire(archive, one, 61066.0, 61067.0, "retired by me")
+    caltable_registry.retire(archive, one, 61068.0, None, "and again")
+    caltable_registry.reject(archive, one, "worse")
+    integrity.reindex(archive.root, archive.index.url.render_as_string(hide_password=False))
+    found = {s.set_id: s for s in caltable_registry.sets(archive)}
+    assert found[one].retired == ((61066.0, 61067.0), (61068.0, math.inf))
+    assert found[one].status == "rejected"
+    assert found[one].history == ("extended by me", "retired by me", "and again")
+    assert (found[other].retired, found[other].history, found[other].valid_end_mjd) == ((), (), 61066.0)
+    back = caltable_registry.restore(archive, one, "restored by me")
+    assert (back.status, back.retired, back.valid_end_mjd, back.history[-1]) == ("active", (), 61070.0, "restored by me")
+    assert archive.verify(product) == []
+    with pytest.raises(NotFoundError, match="must lie within its validity"):
+        caltable_registry.extend(archive, one, 61066.0, None, "x")
+    with pytest.raises(NotFoundError, match="no span of time"):
+        caltable_registry.retire(archive, one, 61067.0, 61066.0, "x")
 
 
 @pytest.mark.parametrize(

@@ -152,3 +152,12 @@ def test_neither_a_fallback_nor_the_transit_itself_is_interpolated():
     own, other = a_set("own", MJD + 150 / 86400), a_set("other", MJD - 0.2)
     assert between(own, other) == ["own"]
     assert between(own, other, mjd=MJD - 160 / 86400) == ["own", "other"]
+
+
+def test_a_set_is_not_used_where_it_is_retired():
+    """From the first moment of the span to just before its end; a farther set serves there, and without one it waits."""
+    near, far = a_set("near", MJD, retired=((MJD - 1.0, MJD + 0.1),)), a_set("far", MJD - 0.4)
+    for mjd, expected in ((MJD - 0.05, "far"), (MJD + 0.0999, "far"), (MJD + 0.1, "near")):
+        assert chosen(near, far, mjd=mjd).nearest.set_id == expected
+    with pytest.raises(WaitingError, match="1 retired for that time"):
+        chosen(near, mjd=MJD)

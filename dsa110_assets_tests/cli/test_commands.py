@@ -21,9 +21,12 @@ from dsa110_assets_tests.portal.small_archive import SmallArchive
 TILE = "tile_image-20260125T2205-v1"
 COMMANDS = (
     "simulate", "process", "up", "groups", "transits", "products", "lightcurve", "lineage", "status",
+    "sources", "variables", "checks", "runs", "queue", "watch",
+    "export sources", "export light-curves", "export images", "export moc", "export hips",
     "doctor", "settings", "backfill", "calibration list", "calibration show", "calibration reject",
     "calibration active",
-    "calibration restore", "archive verify", "archive reindex", "archive backup", "archive restore",
+    "calibration restore", "calibration retire", "calibration extend", "calibration compare", "calibration import",
+    "calibration scan", "calibration solve", "archive verify", "archive reindex", "archive backup", "archive restore",
     "archive retain", "archive pin", "archive unpin", "archive survey",
 )  # fmt: skip
 
@@ -188,6 +191,20 @@ def test_progress_without_a_terminal_goes_on_after_the_first_phase(capsys: pytes
     assert len(lines) == 2 + 11
 
 
+def test_progress_tells_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of 30 takes 10 min: after 3 there are 27 left, 4.5 h; the next phase counts from its own beginning."""
+    from dsa110_assets.cli import console
+
+    now_s = [0.0]
+    bar = console._TenthLines("making", lambda: now_s[0])
+    for moment_s, done, total in ((0, 0, 30), (1800, 3, 30), (18000, 30, 30), (18000, 0, 10), (19200, 2, 10)):
+        now_s[0] = moment_s
+        bar(done, total)
+    assert capsys.readouterr().err.splitlines() == [
+        "making: 0 of 30", "making: 3 of 30, about 4.5 h left", "making: 30 of 30", "making: 0 of 10", "making: 2 of 10, about 1.3 h left",
+    ]  # fmt: skip
+
+
 def test_a_reader_that_has_enough_is_no_fault(small: SmallArchive) -> None:
     """`dsa110 products | true`: no traceback."""
     code = 'from dsa110_assets.cli import main; raise SystemExit(main(["products"]))'
@@ -224,6 +241,10 @@ def test_lineage_reaches_the_files(dsa110: Run) -> None:
     for name in ("calibrated_ms-20260125T2205-v1", "caltables-20260125-v1", "2026-01-25T22:05:00_sb01.hdf5"):
         assert name in done.out
     assert done.out.count("2026-01-25T22:05:00_sb01.hdf5") == 1  # shared ancestors are shown once
+    lines = done.out.splitlines()
+    assert lines[:3] == [TILE, "└── calibrated_ms-20260125T2205-v1", "    ├── measurement_set-20260125T2205-v1"]
+    assert "    └── caltables-20260125-v1" in lines
+    assert lines[-1] == "        └── measurement_set-20260125T2205-v1 (as above)"
 
 
 def test_transits_agree_with_the_sidereal_clock(dsa110: Run) -> None:

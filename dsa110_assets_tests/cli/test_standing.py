@@ -141,7 +141,14 @@ def test_the_night_report_names_checks_and_what_failed(settings: Settings, monke
 
     hour, night, archive = "2026-01-25T22:00", "2026-01-25", Archive.create(settings.archive)
     publish(archive, "subband_group", OBSERVATIONS[0])
-    publish(archive, "tile_image", OBSERVATIONS[0], checks={"rms": "too noisy", "dynamic_range": "too low"}, n_failed_checks=2)
+    publish(
+        archive,
+        "tile_image",
+        OBSERVATIONS[0],
+        checks={"rms": "too noisy", "dynamic_range": "too low"},
+        n_failed_checks=2,
+        failed_errors=["rms"],
+    )
     with monkeypatch.context() as patch:
         for asset, key in (("hour_mosaic", hour), ("caltables", night)):
             patch.setitem(specifications(), asset, replace(specifications()[asset], finder=fails))

@@ -21,7 +21,7 @@ import pytest
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
-from dsa110_assets.archive.product import HELD, Product
+from dsa110_assets.archive.product import HELD, VERDICTS, Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.imaging import fits
 from dsa110_assets.orchestration import rules
@@ -162,7 +162,7 @@ class Outcome:
                 (p.asset, p.partition, verdict.check, verdict.hard, HELD in p.metadata, verdict.reason)
                 for asset in specifications()
                 for p in self.archive.products(asset)
-                if rules.VERDICTS in p.metadata
+                if VERDICTS in p.metadata
                 for verdict in rules.from_metadata(asset, p.metadata)
                 if not verdict.passed
             ],

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.definitions import defs
-from dsa110_assets.orchestration import checks, partitions
+from dsa110_assets.orchestration import partitions, rules
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import QUIET
 
@@ -34,7 +34,7 @@ class Scene:
 
     def make_mosaic(self, hour: str, passed: bool = True) -> None:
         """An hour mosaic made in a run of its own, whose blocking checks say this."""
-        known = checks.specs("hour_mosaic", specifications()["hour_mosaic"].rules, partitions.HOURS)
+        known = rules.check_specs("hour_mosaic", specifications()["hour_mosaic"].rules, partitions.HOURS)
 
         @dg.asset(name="hour_mosaic", partitions_def=partitions.HOURS, check_specs=known)
         def stand_in() -> dg.MaterializeResult:  # type: ignore[type-arg]

@@ -15,13 +15,12 @@ import sqlalchemy.exc
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.test_utils import create_run_for_test
 
-from dsa110_assets.archive import backup, claims, files, integrity, naming, quarantine, retention
+from dsa110_assets.archive import backup, claims, files, integrity, naming, quarantine, readonly, retention
 from dsa110_assets.archive import caltable_registry as registry
 from dsa110_assets.archive.index import quarantine as table
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.cli import runs
 from dsa110_assets.errors import SilentWrongnessError
-from dsa110_assets.orchestration import alerts, inbox, looking, plan, recipes, redo
+from dsa110_assets.orchestration import alerts, history, inbox, plan, recipes, redo
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.backfill import backfill
 from dsa110_assets.orchestration.graph import specifications
@@ -228,7 +227,7 @@ def orphan(instance: dg.DagsterInstance, **more: str) -> dg.DagsterRun:
 
 
 def tear(home: Path, run: dg.DagsterRun) -> None:
-    (home / instances.EVENTS / f"{run.run_id}.db").write_bytes(b"torn by a failing disk" * 1000)
+    (home / history.EVENTS / f"{run.run_id}.db").write_bytes(b"torn by a failing disk" * 1000)
 
 
 def test_a_run_whose_events_are_damaged_keeps_no_other_orphan(home: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -253,22 +252,22 @@ def test_a_failed_run_whose_events_are_damaged_hides_no_other(
         assert alerts.send_late(instance, None) == 2
         told = alerts.of_run(instance, both[0])
         assert "cannot be read" in told.text
-    found = {one.partition: one.reason for one in runs.failed(home, archive)}
+    found = {one.partition: one.reason for one in history.failed(home, archive)}
     assert "see the run in Dagster" in found[TIMES[0]]
     assert "its process was killed" in found[TIMES[1]]
-    monkeypatch.setattr(looking, "not_writable", lambda place: place if place == home else None)
-    assert {one.partition: one.reason for one in runs.failed(home, archive)} == found
+    monkeypatch.setattr(readonly, "may_write", lambda place: not place.is_relative_to(home))
+    assert {one.partition: one.reason for one in history.failed(home, archive)} == found
     made = backup.backup(archive, tmp_path / "backups", keep=1, dagster=backup.Dagster(home))
     assert backup.verify_backup(made.path) == []
     assert [str(both[0].run_id) in reason for reason in made.left_out] == [True]
-    assert (made.path / "dagster" / instances.EVENTS / f"{both[1].run_id}.db").exists()
+    assert (made.path / "dagster" / history.EVENTS / f"{both[1].run_id}.db").exists()
     assert backup.backups(tmp_path / "backups") == [made]
 
 
 def test_the_runs_themselves_damaged_are_no_single_bad_item(home: Path, archive: Archive, tmp_path: Path) -> None:
     with instances.open_instance(home) as instance:
         orphan(instance)
-    (home / instances.RUNS).write_bytes(b"torn by a failing disk" * 1000)
+    (home / history.RUNS).write_bytes(b"torn by a failing disk" * 1000)
     with pytest.raises(SilentWrongnessError, match=r"runs\.db is damaged \(file is not a database\)"):
         backup.backup(archive, tmp_path / "backups", keep=1, dagster=backup.Dagster(home))
     assert backup.backups(tmp_path / "backups") == []
@@ -279,7 +278,7 @@ def test_a_database_that_is_away_is_no_damaged_run(home: Path) -> None:
     with instances.open_instance(home) as instance:
         run = orphan(instance)
     with instances.open_instance(home) as instance:
-        path = home / instances.EVENTS / f"{run.run_id}.db"
+        path = home / history.EVENTS / f"{run.run_id}.db"
         path.unlink()
         path.mkdir()
         with pytest.raises(sqlalchemy.exc.OperationalError):

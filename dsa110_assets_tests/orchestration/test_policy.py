@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from dsa110_assets import errors
-from dsa110_assets.orchestration import policy
+from dsa110_assets.orchestration import history, policy
 
 RETRIED = {errors.TransientError, errors.OverrunError, errors.ResourceError}
 
@@ -34,7 +34,7 @@ def test_an_error_is_retried_or_failed_by_its_class(cls: type[errors.DsaError], 
     else:
         assert isinstance(caught.value, dg.Failure)
         assert caught.value.allow_retries is False
-        assert caught.value.metadata[policy.ERROR_CLASS].value == cls.__name__
+        assert caught.value.metadata[history.ERROR_CLASS].value == cls.__name__
         assert "the reason" in (caught.value.description or "")
 
 
@@ -45,7 +45,7 @@ def test_the_last_attempt_fails_with_its_class_reason_and_number(cls: type[error
     with pytest.raises(dg.Failure) as caught, policy.decided(last):
         raise cls("the reason")
     told = {key: value.value for key, value in caught.value.metadata.items()}
-    assert told == {policy.ERROR_CLASS: cls.__name__, "reason": "the reason", "attempts": last + 1}
+    assert told == {history.ERROR_CLASS: cls.__name__, "reason": "the reason", "attempts": last + 1}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from typing import Any, cast
 import pytest
 
 from dsa110_assets.archive.product import Product
+from dsa110_assets.calibration.options import TransitOptions
 from dsa110_assets.calibration.transits import Transit
-from dsa110_assets.orchestration import rules, solving
+from dsa110_assets.orchestration import calibrators as observing
+from dsa110_assets.orchestration import graph, rules, solving
 from dsa110_assets.orchestration.solving import Solved
 from dsa110_assets.sky import calibrators
 from dsa110_assets.thresholds import Thresholds
@@ -21,6 +23,14 @@ class Strip:
 
     def __init__(self, dec_deg: float) -> None:
         self.metadata = {"pointing_dec_deg": dec_deg}
+
+
+class Observation:
+    """Of an observation's measurement set, what choosing transits asks for."""
+
+    def __init__(self, start_mjd: float) -> None:
+        self.id = self.partition = f"{start_mjd:.6f}"
+        self.metadata = {"pointing_dec_deg": 16.3, "mjd_start": start_mjd, "mjd_end": start_mjd + 1 / 288}
 
 
 def solved(name: str, mid_mjd: float, amplitude: float = 0.068, dec_deg: float = 16.3, **figures: Any) -> Solved:
@@ -38,6 +48,7 @@ def solved(name: str, mid_mjd: float, amplitude: float = 0.068, dec_deg: float =
 
 def judged(*sets: Solved) -> dict[str, str]:
     figures = solving.night_figures(sets, ())
+    graph.specifications()  # which know the rules, also where this file is run alone
     return {v.check: v.reason for v in rules.judge("caltables", figures, Thresholds()) if not v.passed}
 
 
@@ -45,12 +56,36 @@ def test_a_standard_goes_before_others_of_its_strip_and_night() -> None:
     """Where both are valid, choosing takes the nearest: so the listed one is not valid there."""
     standard, listed = solved("3C138", 61066.2), solved("0318+164", 61066.1)
     both = [standard, listed]
-    assert solving.validity(standard, both) == pytest.approx((61065.7, 61066.7))
-    assert solving.validity(listed, both) == pytest.approx((61066.1, 61066.1))
-    assert solving.validity(listed, [listed]) == pytest.approx((61065.6, 61066.6))
-    assert solving.validity(listed, [replace(standard, product=cast(Product, Strip(33.0)))]) == pytest.approx((61065.6, 61066.6))
+    assert solving.validity(standard, both, 0.5) == pytest.approx((61065.7, 61066.7))
+    assert solving.validity(listed, both, 0.5) == pytest.approx((61066.1, 61066.1))
+    assert solving.validity(listed, [listed], 0.5) == pytest.approx((61065.6, 61066.6))
+    assert solving.validity(listed, [replace(standard, product=cast(Product, Strip(33.0)))], 0.5) == pytest.approx((61065.6, 61066.6))
     later = replace(standard, figures={**standard.figures, "mid_mjd": 61066.9})
-    assert solving.validity(listed, [later]) == pytest.approx((61065.6, 61066.4))
+    assert solving.validity(listed, [later], 0.5) == pytest.approx((61065.6, 61066.4))
+
+
+def test_tables_are_valid_as_long_as_is_set() -> None:
+    assert solving.validity(solved("3C138", 61066.2), [], 2.0) == pytest.approx((61064.2, 61068.2))
+
+
+def test_which_transits_are_solved_is_set() -> None:
+    """A strip at 16.3 deg and a day of sets: 3C138 (8.5 Jy), and fainter ones of the list."""
+    day = [Observation(61065.0 + k / 288) for k in range(288)]
+    known = calibrators.load()
+
+    def chosen(**options: Any) -> list[Transit]:
+        return [t for _, t in observing.observed_transits(cast(list[Product], day), known, TransitOptions(**options))]
+
+    every = chosen(min_share=0.0)
+    assert len(every) > 3
+    assert [t.calibrator.standard for t in chosen(most=1)] == ["3C138"]
+    assert len(chosen(min_share=0.0, most=3)) == 3
+    brightest = max(t.apparent_flux_jy for t in every)
+    assert chosen(min_share=0.5) == [t for t in every if t.apparent_flux_jy >= 0.5 * brightest]
+    assert {t.calibrator.name for t in chosen(min_share=0.0, max_dec_offset_deg=0.4)} == {
+        t.calibrator.name for t in every if abs(t.dec_offset_deg) <= 0.4
+    }
+    assert chosen(min_share=0.0, min_flux_jy=3.0) == [t for t in every if t.flux_jy >= 3.0]
 
 
 def test_sets_of_two_flux_scales_are_named() -> None:

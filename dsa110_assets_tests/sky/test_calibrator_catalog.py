@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from dsa110_assets.calibration import transits
+from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.sky import calibrator_catalog, calibrators, catalogues
 
 GOOD = {
@@ -77,7 +80,7 @@ def test_the_table_gives_the_same_calibrators_back(tmp_path):
     known = calibrator_catalog.of_sources(sources({}))
     frame = calibrator_catalog.to_frame(known)
     frame.to_parquet(tmp_path / "c.parquet")
-    assert calibrator_catalog.from_frame(pd.read_parquet(tmp_path / "c.parquet")) == known
+    assert calibrators.from_rows(pq.read_table(tmp_path / "c.parquet").to_pylist()) == known
     unknown = frame["flux_20cm_jy"].isna() & frame["standard"].isna()
     assert unknown.sum() > 500
     assert frame.loc[unknown, "anchor"].isna().all()
@@ -86,6 +89,48 @@ def test_the_table_gives_the_same_calibrators_back(tmp_path):
 def test_a_table_from_before_a_field_was_added_is_read_with_its_default():
     known = calibrators.load()
     older = calibrator_catalog.to_frame(known).drop(columns=["catalogue", "index"])
-    assert calibrator_catalog.from_frame(older) == known
+    assert calibrators.from_rows(older.to_dict("records")) == known
     with pytest.raises(KeyError, match="ra_deg"):
-        calibrator_catalog.from_frame(older.drop(columns="ra_deg"))
+        calibrators.from_rows(older.drop(columns="ra_deg").to_dict("records"))
+
+
+OWN = "name,ra_deg,dec_deg,flux_jy,spectral_index\nMINE,15.0,71.5,7.5,-0.4\nHERS,343.4906,16.1482,11.0,\n"
+
+
+def test_observers_own_calibrators_go_before_others_of_their_place(tmp_path):
+    """3C454.3 is known to vary: the observers, who measured it, say how bright it is now."""
+    path = tmp_path / "own.csv"
+    path.write_text(OWN)
+    own = calibrator_catalog.read_own(path)
+    listed = calibrators.load()
+    known = calibrator_catalog.with_own(own, listed)
+    assert [one.name for one in known[:2]] == ["MINE", "HERS"]
+    assert len(known) == len(listed) + 1
+    mine, hers = known[:2]
+    assert (mine.alias, hers.alias, hers.variable) == (None, calibrators.find("2253+161").alias, False)
+    assert float(mine.flux_jy(0.7e9)) == pytest.approx(7.5 * 2**0.4, rel=1e-12)
+    assert float(hers.flux_jy(1.4e9)) == 11.0
+    assert hers.index == calibrators.LIST_SPECTRAL_INDEX
+    assert (mine.anchor, hers.anchor) == ("own:MINE", "own:HERS")
+    assert calibrators.find("HERS", known) is hers
+    faint, bright = (transits.Transit(one, 61065.0, 0.0, 1.0) for one in (mine, calibrators.find("2202+422")))
+    assert transits.most_trusted([bright, faint]) == [faint]  # which is of another catalogue, and does not vary
+    assert calibrator_catalog.with_own((), listed) == listed
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (OWN.replace("7.5", "-7.5"), "line 2: flux_jy is '-7.5'; write a number from 0.001"),
+        (OWN.replace("16.1482", "far"), "line 3: dec_deg is 'far'"),
+        (OWN.replace("MINE", ""), "line 2: there is no name"),
+        (OWN.replace("flux_jy", "flux"), "line 2: flux_jy is None"),
+    ],
+)
+def test_a_wrong_line_of_the_own_list_is_named(tmp_path, text, words):
+    path = tmp_path / "own.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=words):
+        calibrator_catalog.read_own(path)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        calibrator_catalog.read_own(tmp_path / "away.csv")

@@ -46,7 +46,8 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
     sky, catalog = recipes.usable(archive, "sky_model", None), recipes.usable(archive, "calibrator_catalog", None)
     if sky is None or catalog is None:
         return None
-    observed = calibrators.observed_transits(recipes.all_usable(archive, "measurement_set", night, night), calibrators.known(archive))
+    sets = recipes.all_usable(archive, "measurement_set", night, night)
+    observed = calibrators.observed_transits(sets, calibrators.known(archive), settings.transits)
     if not observed:
         return None
     facts = {"transits": [f"{transit.calibrator.name}@{product.partition}" for product, transit in observed]}
@@ -57,7 +58,7 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
     "caltables", grain="night", kinds={"casacore", "numba"}, code_version="5",
     inputs=("measurement_set", "sky_model", "calibrator_catalog"), finder=_transit_sets,
     nothing_made="no calibrator transits in its measurement sets",
-    shaping=("solve", "solve_engine"), automation=WHEN_NEW_OBSERVATIONS,
+    shaping=("transits", "solve", "solve_engine"), automation=WHEN_NEW_OBSERVATIONS,
     freshness=FRESHNESS, pool="solving",
     figures=("calibrators", "anchor", "n_sets", "n_transits", "bandpass_snr", "gain_snr", "closure_phase_deg", "closure_amplitude_excess",
              "field_group_count", "field_flux_ratio", "calibrator_flux_factor", "scale_spread"),
@@ -94,7 +95,7 @@ def caltables(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mater
             (refused if outcome.problems else solved).append(outcome)
         solving.write_transits(draft.path, [*solved, *refused])
         for outcome in solved:
-            solving.register(draft, outcome, solved)
+            solving.register(draft, outcome, platform.settings.transits.validity_days, solved)
         return solving.night_figures(solved, refused)
 
     return publishing.produce(context, platform, make)
@@ -149,7 +150,7 @@ def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
     def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
         stages, settings, choice = publishing.Stages(), platform.settings, found.prepared
         product, near = found.only("measurement_set"), choice.nearest
-        (transits,) = [p for p in found.all("caltables") if near.set_id.startswith(f"{p.id}/")]
+        (transits,) = [p for p in found.products if near.set_id.startswith(f"{p.id}/")]
         with stages("calibrate"):
             ms_path = product.path / MEASUREMENT_SET
             tables, told = solving.tables_for(choice, ms_path)

@@ -83,8 +83,17 @@ def read_configured(settings: "Settings", path: Path) -> "pd.DataFrame":
     return catalogues.read_catalogue(path, frequency_hz=settings.catalogue_frequency_hz(path))
 
 
+def _sources_and_own_list(archive: "Archive", settings: "Settings", _: str) -> recipes.Ingredients | None:
+    """The source catalogue, and which own list of calibrators there is, by its bytes."""
+    product = recipes.usable(archive, "source_catalog", None)
+    if product is None:
+        return None
+    own = settings.calibrators
+    return recipes.Ingredients((product,), {} if own is None else {"own_calibrators": _content(own) if own.exists() else "missing"})
+
+
 @Asset(
-    "calibrator_catalog", grain="catalogue", kinds={"parquet"}, code_version="2", inputs=("source_catalog",),
+    "calibrator_catalog", grain="catalogue", kinds={"parquet"}, code_version="2", inputs=("source_catalog",), finder=_sources_and_own_list,
     automation=automation.CATALOGUE,
     rules=(
         Rule("no_unknown_flux", "no calibrator without a known flux sets a flux scale", ("n_unknown_flux_used", "n_with_flux"),
@@ -104,7 +113,9 @@ def calibrator_catalog(context: dg.AssetExecutionContext, platform: Platform) ->
         from dsa110_assets.sky import calibrator_catalog as catalog
         from dsa110_assets.sky.calibrators import LIST_NAME
 
+        own = platform.settings.calibrators
         known = catalog.of_sources(pd.read_parquet(found.only("source_catalog").path / "source_catalog.parquet"))
+        known = known if own is None else catalog.with_own(catalog.read_own(own), known)
         usable = [c for c in known if has_flux(c)]
         catalog.to_frame(known).to_parquet(draft.path / calibrators.CATALOG_FILE)
         return {

@@ -10,7 +10,7 @@ import dagster as dg
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.lineage import MANIFEST
 from dsa110_assets.errors import BadDataError, TransientError
-from dsa110_assets.orchestration import inbox, judges, publishing, recipes, room
+from dsa110_assets.orchestration import calibrators, inbox, judges, publishing, recipes, room
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.rules import WARN, Rule
 from dsa110_assets.orchestration.spec import Asset
@@ -84,8 +84,8 @@ def subband_group(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
 
 
 @Asset(
-    "measurement_set", grain="observation", kinds={"casacore", "numba"}, code_version="6", inputs=("subband_group",),
-    shaping=("flagging", "reader_engine"), reads_raw_files=True, keep_days=30, told=False,
+    "measurement_set", grain="observation", kinds={"casacore", "numba"}, code_version="7", inputs=("subband_group",),
+    shaping=("flagging", "reader_engine", "name_calibrator_field"), reads_raw_files=True, keep_days=30, told=False,
     columns={"flag_fraction": "Flagged"},
     disk_per_input=1.2,  # measured 0.91 at full scale
     memory_per_input=0.1,  # at full scale 0.5 GiB in all for 2.3 GB of files, and a tenth more
@@ -117,8 +117,10 @@ def measurement_set(context: dg.AssetExecutionContext, platform: Platform) -> dg
                 memory_bytes=room.available_bytes(settings.memory_limit_gib),
                 observer_note=product.id,
             )
+        named = calibrators.name_field(draft.path / MEASUREMENT_SET, frame, settings.transits) if settings.name_calibrator_field else ""
         problems = ms.problems(draft.path / MEASUREMENT_SET)
         return {
+            "calibrator_field": named,
             **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
             **{f"flagged_{cause}": float(part) for cause, part in flagged.causes.items()},
             **stages.seconds,

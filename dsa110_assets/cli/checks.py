@@ -1,0 +1,85 @@
+"""`dsa110 checks`: what the rules said against products, with figure and limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dsa110_assets.cli import console
+from dsa110_assets.cli.app import app
+from dsa110_assets.cli.times import parse_bound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dsa110_assets.archive.product import Product
+
+RECENT_NIGHTS = 2
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """What one rule said of one product: `severity` is ERROR or WARN, `stops` that nothing is made of what fails it; `reason`
+    tells figure and limit and is empty where it passed."""
+
+    product_id: str
+    asset: str
+    partition: str | None
+    check: str
+    passed: bool
+    severity: str
+    stops: bool
+    reason: str
+    figures: dict[str, Any]
+
+
+@app.command(epilog="Example: dsa110 checks --asset tile_image --since 2026-01-20")
+def checks(
+    asset: str | None = typer.Option(None, help="Only this asset, for example tile_image."),
+    since: str | None = typer.Option(None, help=f"From this UTC time on; default: the last {RECENT_NIGHTS} nights with data."),
+    until: str | None = typer.Option(None, help="Up to this UTC time; a date alone includes its whole day."),
+    every: bool = typer.Option(False, "--all", help="Also what passed."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
+) -> None:
+    """Checks that failed: of which product, by which figure and limit, how severe; ERROR first."""
+    from dsa110_assets.analyst import known_asset, open_archive
+
+    store = open_archive().store
+    start, named = parse_bound(since), known_asset(store, asset)
+    if start is None:
+        start = min(store.nights(RECENT_NIGHTS), default=None)
+    told = rows(store.products(named, start, parse_bound(until)))
+    shown = sorted((row for row in told if every or not row.passed), key=lambda row: (row.passed, row.severity != "ERROR"))
+    if as_json:
+        console.emit_json(shown)
+        return
+    console.table(
+        ("product", "check", "severity", "said"),
+        [(row.product_id, row.check, "passed" if row.passed else row.severity, _said(row)) for row in shown],
+    )
+    failed = [row for row in told if not row.passed]
+    errors = sum(row.severity == "ERROR" for row in failed)
+    console.warn(f"{len(failed)} of {len(told)} checks failed, {errors} of severity ERROR" + (f", since {start}" if start else ""))
+
+
+def _said(row: CheckRow) -> str:
+    return row.reason or ", ".join(f"{name} {console.cell(value)}" for name, value in row.figures.items() if not isinstance(value, list))
+
+
+def rows(products: Iterable[Product]) -> list[CheckRow]:
+    """What the rules said of these products when they were published."""
+    from dsa110_assets.archive.product import VERDICTS
+    from dsa110_assets.orchestration import rules
+    from dsa110_assets.orchestration.graph import specifications
+
+    return [
+        CheckRow(
+            product.id, product.asset, product.partition, verdict.check, verdict.passed, verdict.severity.name, verdict.hard,
+            verdict.reason, verdict.figures,
+        )
+        for product in products
+        if product.asset in specifications() and VERDICTS in product.metadata
+        for verdict in rules.from_metadata(product.asset, product.metadata)
+    ]  # fmt: skip

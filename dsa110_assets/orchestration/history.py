@@ -1,0 +1,176 @@
+"""Dagster's runs as its storage has them, read without Dagster: that takes a second to load, and opens what it reads for writing.
+
+So it can be looked at where its home may not be written, too.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from dsa110_assets.archive import databases
+from dsa110_assets.archive.index import normalise_url
+from dsa110_assets.errors import WaitingError
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
+
+log = logging.getLogger(__name__)
+POSTGRES_VARIABLE = "DAGSTER_PG_URL"
+RUNS, EVENTS = Path("history", "runs.db"), Path("history", "runs")
+"""Where Dagster's SQLite storage has the runs, and a database of the events of each."""
+PARTITION_TAG = "dagster/partition"
+ERROR_CLASS = "error_class"
+"""Metadata key of a failure that carries the class of the error, for the alerts and for `process`."""
+FAILED = "FAILURE"
+UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+"""Dagster's words for the states of a run."""
+NEWEST = 500
+_runs = sa.table(
+    "runs", *(sa.column(name) for name in ("id", "run_id", "status", "run_body", "start_time", "end_time")),
+    sa.column("create_timestamp", sa.DateTime),
+)  # fmt: skip
+_events = sa.table("event_logs", *(sa.column(name) for name in ("id", "run_id", "event", "dagster_event_type", "asset_key")))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its state in Dagster's words, what it was to make, its tags, and when it was asked for, began and ended."""
+
+    run_id: str
+    status: str
+    assets: tuple[str, ...]
+    partition: str | None
+    tags: Mapping[str, str]
+    asked_at: datetime
+    began_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A failed run: the assets it did not make, for which partition, when and why."""
+
+    run_id: str
+    assets: tuple[str, ...]
+    partition: str | None
+    ended_at: datetime
+    reason: str
+
+
+def runs(home: Path, statuses: Sequence[str] = (), newest: int = NEWEST) -> list[Run]:
+    """The newest runs of these states (none given: of all), newest first; [] while Dagster has no history."""
+    query = sa.select(_runs).order_by(_runs.c.id.desc()).limit(newest)
+    rows = _select(home, RUNS, query.where(_runs.c.status.in_(statuses)) if statuses else query)
+    return [_run(home, row) for row in rows]
+
+
+def failed(home: Path, store: "Archive") -> list[FailedRun]:
+    """Failed runs, newest first, one for each partition, that nothing has made good since; not those that merely wait."""
+    found: dict[tuple[tuple[str, ...], str | None], FailedRun | None] = {}
+    for run in runs(home, [FAILED]):
+        began_at = run.began_at or run.asked_at
+        lacking = tuple(asset for asset in run.assets if not _made_since(store, asset, run.partition, began_at))
+        if lacking and (lacking, run.partition) not in found:
+            told = reasons(home, run.run_id)
+            waits = bool(told) and {error_class for error_class, _ in told} == {WaitingError.__name__}
+            why = ": ".join(told[0]) if told else _ending(home, run.run_id)
+            ended = FailedRun(run.run_id, lacking, run.partition, run.ended_at or began_at, why)
+            found[lacking, run.partition] = None if waits else ended
+    return [one for one in found.values() if one is not None]
+
+
+def reasons(home: Path, run_id: str) -> list[tuple[str, str]]:
+    """Class and words of the error of each failed step of a run."""
+    return [_told(event["event_specific_data"]) for event in _of_run(home, run_id, "STEP_FAILURE")]
+
+
+def _run(home: Path, row: Any) -> Run:
+    body = json.loads(row.run_body)
+    tags = body.get("tags") or {}
+    chosen = (body.get("asset_selection") or {}).get("__frozenset__", ())
+    assets = {"/".join(key["path"]) for key in chosen} or _planned(home, row.run_id)
+    asked_at = row.create_timestamp.replace(tzinfo=UTC)
+    began_at, ended_at = (None if at is None else datetime.fromtimestamp(at, UTC) for at in (row.start_time, row.end_time))
+    return Run(row.run_id, row.status, tuple(sorted(assets)), tags.get(PARTITION_TAG), tags, asked_at, began_at, ended_at)
+
+
+def _planned(home: Path, run_id: str) -> set[str]:
+    """What a run that was launched without a selection makes: all of its job's, as it says when it is made."""
+    query = sa.select(_events.c.asset_key).where(_events.c.run_id == run_id)
+    rows = _select_events(home, run_id, query.where(_events.c.dagster_event_type == "ASSET_MATERIALIZATION_PLANNED"))
+    return {"/".join(json.loads(row.asset_key)) for row in rows if row.asset_key}
+
+
+def _made_since(store: "Archive", asset: str, partition: str | None, moment: datetime) -> bool:
+    product = store.current(asset, partition)
+    return product is not None and product.created_at >= moment
+
+
+def _told(data: dict[str, Any]) -> tuple[str, str]:
+    """The class of the error that failed a step, and its reason in the words of whoever raised it (see `policy.failure`)."""
+    ours = data.get("user_failure_data")
+    if ours is not None:
+        entries = {one["label"]: one["entry_data"].get("text") for one in ours["metadata_entries"]}
+        error_class = str(entries.get(ERROR_CLASS) or "Failure")
+        return error_class, (ours["description"] or "").removeprefix(f"{error_class}: ")
+    error = data.get("error") or {}
+    while error.get("cause"):
+        error = error["cause"]
+    error_class = error.get("cls_name") or "Error"
+    return error_class, " ".join((error.get("message") or "").split()).removeprefix(f"{error_class}: ")
+
+
+def _ending(home: Path, run_id: str) -> str:
+    """What Dagster says of a run in which no step failed: its process was killed, or never began."""
+    told = [" ".join((event["message"] or "").split()) for event in _of_run(home, run_id, "PIPELINE_FAILURE")]
+    return told[0] if told else "no reason recorded; see the run in Dagster's web UI"
+
+
+def _of_run(home: Path, run_id: str, kind: str) -> list[dict[str, Any]]:
+    """A run's events of this kind, oldest first."""
+    query = sa.select(_events.c.event).where(_events.c.run_id == run_id, _events.c.dagster_event_type == kind).order_by(_events.c.id)
+    events = [json.loads(row.event)["dagster_event"] for row in _select_events(home, run_id, query)]
+    return [event for event in events if event is not None]
+
+
+def _select_events(home: Path, run_id: str, query: sa.Select[Any]) -> list[Any]:
+    """Rows about one run. Of one whose database is damaged none, and the log says so: it hides no other run."""
+    try:
+        return _select(home, EVENTS / f"{run_id}.db", query)
+    except OperationalError:
+        raise
+    except DatabaseError as error:
+        log.error("run %s: its events cannot be read (%s)", run_id, error.orig)
+        return []
+
+
+def _select(home: Path, sqlite: Path, query: sa.Select[Any]) -> list[Any]:
+    """The rows of a query to Dagster's storage, which in SQLite is the file of this name; [] before Dagster has made it."""
+    url = os.environ.get(POSTGRES_VARIABLE, "").strip()
+    if not url and not (home / sqlite).exists():
+        return []
+    with _connected(url, home / sqlite) as connection:
+        ready = all(sa.inspect(connection).has_table(table.name) for table in query.get_final_froms() if isinstance(table, sa.TableClause))
+        return list(connection.execute(query)) if ready else []
+
+
+@contextmanager
+def _connected(url: str, path: Path) -> Iterator[sa.Connection]:
+    """A connection to the PostgreSQL database of that URL, or without one to the SQLite file."""
+    engine = (
+        sa.create_engine(normalise_url(url, POSTGRES_VARIABLE), poolclass=NullPool)
+        if url
+        else sa.create_engine("sqlite://", creator=lambda: databases.connect_to_read(path), poolclass=NullPool)
+    )
+    with engine.connect() as connection:
+        yield connection

@@ -1,0 +1,65 @@
+"""Dagster's runs read without Dagster are what Dagster itself reads, on SQLite and on PostgreSQL."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import BadDataError, WaitingError
+from dsa110_assets.orchestration import history, policy
+from dsa110_assets.orchestration import instance as instances
+
+KEYS = ("2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30", "2026-01-25T22:35")
+PARTITIONS = dg.StaticPartitionsDefinition(list(KEYS))
+
+
+@dg.asset(partitions_def=PARTITIONS)
+def tile_image(context: dg.AssetExecutionContext) -> None:
+    """Ends otherwise for each partition: with a reason of ours, with a fault, waiting, and well."""
+    with policy.decided(retry_number=99):
+        if context.partition_key == KEYS[0]:
+            raise BadDataError("Größe: 'no such' \"file\"")
+        if context.partition_key == KEYS[1]:
+            try:
+                raise ValueError("the cause")
+            except ValueError as cause:
+                raise LookupError("what came of it") from cause
+        if context.partition_key == KEYS[2]:
+            raise WaitingError("no calibration")
+
+
+@pytest.fixture
+def home(engine_url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    if engine_url is not None:
+        monkeypatch.setenv(history.POSTGRES_VARIABLE, engine_url)
+    return tmp_path / "home"
+
+
+def test_what_failed_is_told_as_dagster_itself_tells_it(home: Path, tmp_path: Path) -> None:
+    """A home that is not there, and storage that Dagster has not made yet, have no runs."""
+    archive = Archive.create(tmp_path / "archive")
+    assert history.runs(home) == history.failed(home, archive) == []
+    job = dg.Definitions([tile_image], jobs=[dg.define_asset_job("job", selection="*")], executor=dg.in_process_executor)
+    with instances.open_instance(home) as instance:
+        for key in KEYS:
+            job.resolve_job_def("job").execute_in_process(instance=instance, partition_key=key, raise_on_error=False)
+        runs = {run.run_id: run for run in history.runs(home)}
+        records = instance.get_run_records()
+        assert list(runs) == [record.dagster_run.run_id for record in records]
+        for record in records:
+            run = runs[record.dagster_run.run_id]
+            assert (run.status, run.partition) == (record.dagster_run.status.value, record.dagster_run.tags["dagster/partition"])
+            assert run.assets == ("tile_image",)
+            assert run.asked_at == record.create_timestamp
+            assert run.began_at is not None
+            assert run.began_at.timestamp() == record.start_time
+            failures = instances.events(instance, run.run_id, dg.DagsterEventType.STEP_FAILURE)
+            wanted = [policy.failure(one.dagster_event.step_failure_data) for one in failures if one.dagster_event is not None]
+            assert history.reasons(home, run.run_id) == wanted
+    told = {one.partition: one.reason for one in history.failed(home, archive)}
+    assert told == {KEYS[0]: "BadDataError: Größe: 'no such' \"file\"", KEYS[1]: "ValueError: the cause"}
+    assert [run.partition for run in history.runs(home, [history.FAILED], newest=1)] == [KEYS[2]]
+    with archive.publish("tile_image", KEYS[0], [], settings={}, code_version="1", run_id="r") as draft:
+        (draft.path / "x").write_text("x")
+    assert {one.partition for one in history.failed(home, archive)} == {KEYS[1]}
