@@ -40,9 +40,8 @@ def sources(
     if ra_deg is not None and dec_deg is not None and radius_deg is not None:
         from dsa110_assets.telescope import astrometry
 
-        frame["separation"] = ARCSEC_PER_DEG * astrometry.separation_deg(
-            np.deg2rad(ra_deg), np.deg2rad(dec_deg), np.deg2rad(frame["ra"].to_numpy()), np.deg2rad(frame["dec"].to_numpy())
-        )
+        ra, dec = (np.deg2rad(frame[name].to_numpy()) for name in ("ra", "dec"))
+        frame["separation"] = ARCSEC_PER_DEG * astrometry.separation_deg(ra, dec, np.deg2rad(ra_deg), np.deg2rad(dec_deg))
         frame = frame[frame["separation"] <= ARCSEC_PER_DEG * radius_deg].sort_values("separation")
     table = with_units(frame, product)
     table.meta["left_out"] = _left_out(nights)
