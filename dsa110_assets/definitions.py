@@ -6,17 +6,14 @@ specifications. Loading this touches no disk and needs no setting: a step that n
 
 import dagster as dg
 
-from dsa110_assets.orchestration import graph, housekeeping, jobs, redo, sensors
+from dsa110_assets.orchestration import graph, housekeeping, jobs, planner, sensors
 from dsa110_assets.orchestration.resources import Platform
 
 defs = dg.Definitions(
     assets=graph.ASSETS,
     sensors=[
         sensors.inbox_sensor,
-        sensors.automation_sensor,
-        redo.settle_sensor,
-        redo.accepted_sensor,
-        redo.backfill_sensor,
+        planner.planner_sensor,
         sensors.alert_sensor,
         sensors.failure_sensor,
         sensors.orphan_sensor,

@@ -346,11 +346,8 @@ def unlabelled(archive: Archive) -> Iterator[str]:
 
 def unfinished(soak: Soak, settings: Settings) -> Iterator[str]:
     """Runs that Dagster believes alive, and processes that are."""
-    import dagster as dg
-    from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-
     with instances.open_instance(settings.dagster_home) as dagster:
-        for run in dagster.get_runs(dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES))):
+        for run in instances.unfinished(dagster):
             yield f"run {run.run_id} is still {run.status.value}"
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):

@@ -90,8 +90,8 @@ def register(
     )
 
 
-def sets(archive: Archive, status: str | None = None) -> list[RegisteredSet]:
-    """All registered sets by time, or those of one status (active, rejected, superseded).
+def sets(archive: Archive, status: str | None = None, between: tuple[float, float] | None = None) -> list[RegisteredSet]:
+    """All registered sets by time, or those of one status (active, rejected, superseded), or between two times [MJD].
 
     Those of trials are among them only as the archive is seen by the same trial, whose nights replace those of science.
     """
@@ -101,12 +101,20 @@ def sets(archive: Archive, status: str | None = None) -> list[RegisteredSet]:
         columns = (caltable_sets, products.c.asset, products.c.partition_key, products.c.state, products.c.reason, products.c.removed)
         query = sa.select(*columns).join(products, products.c.id == caltable_sets.c.product_id)
         query = query.where(rows.of_science(products) | (products.c.asset == trial))
+        if between is not None:
+            query = query.where(caltable_sets.c.mid_mjd.between(*between))
         found = connection.execute(query.order_by(caltable_sets.c.mid_mjd, caltable_sets.c.set_id)).all()
         replaced = {row.partition_key for row in found if row.asset == trial} if archive.trial else set()
         kept = [row for row in found if row.asset == trial or row.partition_key not in replaced]
         return [one for row in kept if (one := _set(archive.root, row)) is not None]
 
     return [one for one in archive.index.read(work) if status is None or one.status == status]
+
+
+def around(archive: Archive, mjd: float, days: float) -> list[RegisteredSet]:
+    """The sets within so many days of a day [MJD], and of the days beside them: one question for all observations of a day."""
+    first, last = math.floor(mjd - days), math.floor(mjd) + math.ceil(days) + 1
+    return archive.once(("caltable sets", first, last), lambda: sets(archive, between=(first, last)))
 
 
 def get(archive: Archive, set_id: str) -> RegisteredSet:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
@@ -21,6 +21,7 @@ from dsa110_assets.archive.product import Json, LineageNode, Product, record
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 
 MARKER = "archive.json"
+T = TypeVar("T")
 
 
 class Archive:
@@ -109,6 +110,10 @@ class Archive:
         there = ", ".join(product.id for product in versions) or f"no version of {name.asset} {name.partition or ''}".strip()
         raise NotFoundError(f"There is no product {product_id}; there is {there}")
 
+    def once(self, question: Any, ask: Callable[[], T]) -> T:
+        """What `ask` answers to a question; a snapshot asks it no second time."""
+        return ask()
+
     def find(self, id_or_path: str | Path) -> Product:
         """The product of an id, or the one a path lies in. Raises NotFoundError."""
         if naming.is_id(str(id_or_path)):
@@ -169,6 +174,16 @@ class Archive:
         query = sa.select(products.c.partition_key, products.c.digest).where(*wanted)
         return self.index.read(lambda c: {row.partition_key: row.digest for row in c.execute(query)})
 
+    def positive(self, asset: str, figure: str) -> list[Product]:
+        """The current products of an asset whose figure of this name is more than 0, in order: the database looks at the figures."""
+
+        def work(connection: Connection) -> list[Product]:
+            typed = sa.cast if connection.dialect.name == "postgresql" else sa.type_coerce
+            wanted = typed(products.c.metadata, sa.JSON)[figure].as_float() > 0
+            return rows.select(connection, self.root, *_wanted(asset, None, None, "current"), wanted)
+
+        return self.index.read(work)
+
     def newest(self, asset: str, number: int = 1) -> list[Product]:
         """The current products of an asset's last partitions, last first; what came before is not read."""
         there = sa.select(products.c.id).where(*_wanted(asset, None, None, "current"))
@@ -222,6 +237,14 @@ class Archive:
             return {k for chunk in rows.chunks(partitions) for k in connection.scalars(query.where(products.c.partition_key.in_(chunk)))}
 
         return self.index.read(work)
+
+    def published(self, since: str | None) -> list[tuple[str, str, str | None, str]]:
+        """(created_at, asset, partition, run_id) of what was published after `since`, a `created_at` as this gives it; without it
+        the last only."""
+        query = sa.select(products.c.created_at, products.c.asset, products.c.partition_key, products.c.run_id)
+        query = query.where(rows.of_science(products))
+        query = query.where(products.c.created_at > since) if since else query.order_by(products.c.created_at.desc()).limit(1)
+        return self.index.read(lambda c: sorted((at, asset, key or None, run) for at, asset, key, run in c.execute(query)))
 
     def published_bytes(self, since: datetime) -> int:
         """The size of what was published since then and is still there, in any state."""

@@ -20,12 +20,21 @@ def conditions(column: sa.Column[str], since: datetime | str | None, until: date
     """
     found: list[sa.ColumnElement[bool]] = [] if since is None and until is None else [column != ""]
     if since is not None:
-        start = key(since)
-        found.append(column >= (start[:10] if start.endswith("T00:00") else start))
+        found.append(column >= first(since))
     if until is not None:
-        # 'U' sorts after 'T': a date alone includes every window of its day.
-        found.append(column <= (f"{until}U" if isinstance(until, str) and _DATE.fullmatch(until) else key(until)))
+        found.append(column <= last(until))
     return found
+
+
+def first(since: datetime | str) -> str:
+    """The least partition key of windows that start from a time on."""
+    start = key(since)
+    return start[:10] if start.endswith("T00:00") else start
+
+
+def last(until: datetime | str) -> str:
+    """The greatest partition key, or more, of windows that start until a time; a date alone includes every window of its day."""
+    return f"{until}U" if isinstance(until, str) and _DATE.fullmatch(until) else key(until)  # 'U' sorts after 'T'
 
 
 def key(moment: datetime | str) -> str:

@@ -22,18 +22,10 @@ import time
 from typing import Any
 
 from dagster import DagsterInstance
-from dagster._core.origin import get_python_environment_entry_point
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-from dagster._core.utils import FuturesAwareThreadPoolExecutor
-from dagster._grpc.__generated__ import dagster_api_pb2 as wire
-from dagster._grpc.server import DagsterApiServer, DagsterGrpcServer
-from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult, CancelExecutionRequest, CancelExecutionResult
-from dagster._serdes import deserialize_value, serialize_value
-from dagster._utils.interrupts import setup_interrupt_handlers
-from dagster._utils.log import configure_loggers
 
 from dsa110_assets.cli import sockets
 from dsa110_assets.cli.services import descendants
+from dsa110_assets.orchestration import internals
 
 MODULE = "dsa110_assets.definitions"
 LOCATION = "dsa110_assets"
@@ -47,7 +39,7 @@ garbage, which takes most of the first 0.2 s of a run. Long enough for a run to 
 _log = logging.getLogger("dagster.code_server")
 
 
-class WarmServer(DagsterApiServer):
+class WarmServer(internals.DagsterApiServer):
     """Dagster's code server with its runs forked from a warm process instead of spawned, and cancelled without waiting.
 
     `_termination_times` holds when each run was asked to end [unix s], `_last_signals` when it was last signalled; the
@@ -62,11 +54,11 @@ class WarmServer(DagsterApiServer):
 
     def CancelExecution(self, request: Any, _context: Any) -> Any:
         """Ask a run to end, once; False if there is none of this id here."""
-        run_id = deserialize_value(request.serialized_cancel_execution_request, CancelExecutionRequest).run_id
+        run_id = internals.deserialize_value(request.serialized_cancel_execution_request, internals.CancelExecutionRequest).run_id
         with self._execution_lock:
             found = self._ask_to_end(run_id)
-        result = CancelExecutionResult(success=found, message=None, serializable_error_info=None)
-        return wire.CancelExecutionReply(serialized_cancel_execution_result=serialize_value(result))
+        result = internals.CancelExecutionResult(success=found, message=None, serializable_error_info=None)
+        return internals.dagster_api_pb2.CancelExecutionReply(serialized_cancel_execution_result=internals.serialize_value(result))
 
     def _ask_to_end(self, run_id: str) -> bool:
         """Signal a run, the first time; False if it is not here. Assumes that the lock is held."""
@@ -89,10 +81,10 @@ class WarmServer(DagsterApiServer):
 
     def CanCancelExecution(self, request: Any, _context: Any) -> Any:
         """Whether a run is here and was not asked to end yet."""
-        run_id = deserialize_value(request.serialized_can_cancel_execution_request, CanCancelExecutionRequest).run_id
+        run_id = internals.deserialize_value(request.serialized_can_cancel_execution_request, internals.CanCancelExecutionRequest).run_id
         with self._execution_lock:
-            result = CanCancelExecutionResult(can_cancel=run_id in self._executions and run_id not in self._termination_times)
-        return wire.CanCancelExecutionReply(serialized_can_cancel_execution_result=serialize_value(result))
+            result = internals.CanCancelExecutionResult(can_cancel=run_id in self._executions and run_id not in self._termination_times)
+        return internals.dagster_api_pb2.CanCancelExecutionReply(serialized_can_cancel_execution_result=internals.serialize_value(result))
 
     def _check_for_orphaned_runs(self) -> None:
         """Dagster's look, twice a second, at runs that ended; before it, at those that were cancelled and did not end."""
@@ -151,22 +143,22 @@ def _signal(process: multiprocessing.Process, number: signal.Signals, *, with_ch
 
 def serve(host: str, port: int) -> None:
     """Serve the definitions on host:port until a signal ends it."""
-    setup_interrupt_handlers()
-    configure_loggers()
+    internals.setup_interrupt_handlers()
+    internals.configure_loggers()
     sockets.fit()
     multiprocessing.set_forkserver_preload([WARM])
     multiprocessing.forkserver.ensure_running()  # now, not at the first run: it warms up while this server loads
     logger = logging.getLogger("dagster.code_server")
-    ended, pool = threading.Event(), FuturesAwareThreadPoolExecutor(max_workers=None)
+    ended, pool = threading.Event(), internals.FuturesAwareThreadPoolExecutor(max_workers=None)
     servicer = WarmServer(
         server_termination_event=ended,
         logger=logger,
         server_threadpool_executor=pool,
-        loadable_target_origin=LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE),
-        entry_point=get_python_environment_entry_point(sys.executable),
+        loadable_target_origin=internals.LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE),
+        entry_point=internals.get_python_environment_entry_point(sys.executable),
         location_name=LOCATION,
     )
-    server = DagsterGrpcServer(
+    server = internals.DagsterGrpcServer(
         server_termination_event=ended,
         dagster_api_servicer=servicer,
         host=host,

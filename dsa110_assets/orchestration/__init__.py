@@ -1,1 +1,1 @@
-"""All of Dagster: partitions, assets, checks, automation, sensors, and the runs that go through them."""
+"""All of Dagster: partitions, assets, checks, sensors, and the runs that go through them."""

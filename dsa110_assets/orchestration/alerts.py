@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from dsa110_assets.archive.quarantine import quarantined
 from dsa110_assets.errors import TransientError, WaitingError
 from dsa110_assets.orchestration import graph, policy
 from dsa110_assets.orchestration.instance import events
+from dsa110_assets.orchestration.internals import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 
 if TYPE_CHECKING:
-    from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
-
     from dsa110_assets.archive.quarantine import Quarantined
     from dsa110_assets.archive.store import Archive
 
@@ -62,7 +60,7 @@ def failed_checks(
     return [alert for _, alert in sorted(found, key=lambda pair: pair[0])], seen
 
 
-def _failures_since(instance: dg.DagsterInstance, key: dg.AssetCheckKey, known: int | None) -> "list[AssetCheckExecutionRecord]":
+def _failures_since(instance: dg.DagsterInstance, key: dg.AssetCheckKey, known: int | None) -> list[AssetCheckExecutionRecord]:
     """A check's failures, the newest first, at least to the one that is known: after days without a webhook there are many."""
     failed = {AssetCheckExecutionRecordStatus.FAILED}
     found: list[AssetCheckExecutionRecord] = []

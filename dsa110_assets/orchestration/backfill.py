@@ -1,6 +1,7 @@
 """Historical nights: the windows that are present, launched as Dagster backfills, in the slow lane."""
 
 import time
+import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
 
-FOLLOW_TAG = "dsa110/follow"
-"""On a backfill: the nights that are to be finished after it. On a run: the backfill it follows."""
 TAGS = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "-10"}
 """Live observations overtake: see tag_concurrency_limits in dagster.yaml, and `instance.give_way`."""
 
@@ -74,9 +73,8 @@ def backfill(
 ) -> list[Launch]:
     """Launch a backfill of the present windows of these nights; the daemon of `dsa110 up` runs it.
 
-    With `asset` that asset alone. Without, the observations' ingest is launched, and the sensor
-    `follow_backfills` asks for what follows, a phase at a time, so that one failed image holds up nothing. A dry
-    run says what would be launched. Raises NotFoundError when these nights have no data.
+    With `asset` that asset is launched, else the observations' ingest; the sensor `planner` asks for what follows, as always,
+    so that one failed image holds up nothing. A dry run says what would be launched. Raises NotFoundError when these nights have no data.
     """
     from dsa110_assets.archive.store import Archive
 
@@ -96,24 +94,22 @@ def backfill(
     launch = Launch(None, assets, tuple(keys), left_out)
     if dry_run:
         return [launch]
-    tags = {} if asset else {FOLLOW_TAG: f"{first}..{last}"}
-    return [hand_over(instance or instances.open_instance(settings.dagster_home), launch, tags)]
+    return [hand_over(instance or instances.open_instance(settings.dagster_home), launch)]
 
 
-def hand_over(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, str]) -> Launch:
+def hand_over(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, str] = TAGS) -> Launch:
     """Hand a backfill to the daemon, as the UI's button does."""
-    from dagster._core.execution.backfill import PartitionBackfill
-    from dagster._core.utils import make_new_backfill_id
+    from dsa110_assets.orchestration.internals import PartitionBackfill
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Dagster's own, inside the call
         made = PartitionBackfill.from_asset_partitions(
-            backfill_id=make_new_backfill_id(),
+            backfill_id=uuid.uuid4().hex[:8],
             asset_graph=graph.over(Platform()).resolve_asset_graph(),
             partition_names=list(launch.partitions),
             asset_selection=[dg.AssetKey(name) for name in launch.assets],
             backfill_timestamp=time.time(),
-            tags={**TAGS, **tags},
+            tags=dict(tags),
             dynamic_partitions_store=instance,
             all_partitions=False,
             title=f"{', '.join(launch.assets)}: {launch.partitions[0]} to {launch.partitions[-1]}",

@@ -156,12 +156,16 @@ def _choose(archive: "Archive", settings: "Settings", mjd: float, dec_deg: float
         """What a set was solved from, in whichever version of its night's tables."""
         return naming.parse_id(one.product_id).partition, one.set_id.partition("/")[2]
 
-    everything = registry.sets(archive)
+    options = settings.choose
+    everything = registry.around(archive, mjd, options.max_age_days)
     refused = {solved(one) for one in everything if one.status == registry.REJECTED}
     active = [one for one in everything if one.status == registry.ACTIVE and (not one.removed or one.set_id in used)]
     offered = [one for one in active if solved(one) not in refused]
+    choice = select.choose(offered, mjd, dec_deg, antennas, options)
+    if not choice.fallback:  # predicting transits takes ten times as long as choosing
+        return choice
     due_mjd = _due_transit(mjd, dec_deg, known(archive), settings.transits)
-    return select.choose(offered, mjd, dec_deg, antennas, settings.choose, due_transit_mjd=due_mjd)
+    return select.choose(offered, mjd, dec_deg, antennas, options, due_transit_mjd=due_mjd)
 
 
 def _due_transit(mjd: float, dec_deg: float, listed: "Sequence[Calibrator]", options: "TransitOptions") -> float | None:

@@ -35,9 +35,9 @@ def main() -> int:
         if not home:
             raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
         with the_only_one(Path(home)):
-            from dagster._daemon.cli import run_command
+            from dsa110_assets.orchestration import internals
 
-            run_command.main(["--workspace", str(given.workspace)], standalone_mode=False)
+            internals.run_daemon(str(given.workspace))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1

@@ -40,7 +40,6 @@ def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
                 kinds=set(asset.kinds),
                 tags={GRAIN_TAG: asset.grain},
                 code_version=asset.code_version,
-                automation_condition=asset.automation,
                 freshness_policy=asset.freshness,
             )
         ],

@@ -130,4 +130,4 @@ SCHEDULES = [
     dg.ScheduleDefinition(job=job, cron_schedule=cron, execution_timezone="UTC", default_status=dg.DefaultScheduleStatus.RUNNING)
     for job, cron in ((sweep_job, "5 * * * *"), (backup_job, "40 10 * * *"), (verify_job, "10 11 * * *"), (retention_job, "40 11 * * *"))
 ]
-"""Daily work follows the night's last products (automation.NIGHT_SETTLED)."""
+"""Daily work comes hours after the night's last products."""

@@ -3,12 +3,11 @@
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
-from dagster._check import CheckError
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from sqlalchemy.exc import DatabaseError, OperationalError
 from yaml import YAMLError
 
@@ -21,7 +20,8 @@ LAUNCHER_TAG = "dsa110/launcher"
 """Names the process that runs a run: '<host>/<pid>/<its start>/<run>'; a retry inherits its parent's tags."""
 LANE_TAG = "dsa110/lane"
 """On a run: `live`, `backfill` or `process`, which share the machine as dagster.yaml says."""
-BACKFILL = "backfill"
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+BACKFILL, PROCESS = "backfill", "process"
 BACKFILL_NICE = 10
 """Beside a live run, a backfill's gets a tenth of a processor; alone, all of it. Reading and writing follow."""
 DATABASES = (RUNS, EVENTS / "index.db", Path("schedules", "schedules.db"))
@@ -58,6 +58,8 @@ def not_writable(home: Path) -> Path | None:
 
 def open_instance(home: Path | None) -> dg.DagsterInstance:
     """The instance of a home directory, which is made ready first. Raises ConfigurationError if its dagster.yaml is wrong."""
+    from dsa110_assets.orchestration.internals import CheckError
+
     prepared = prepare_home(home)
     try:
         return dg.DagsterInstance.from_config(str(prepared))
@@ -100,6 +102,11 @@ def _tell_damaged(run_id: str, error: DatabaseError) -> None:
     log.error("run %s: its events cannot be read (%s); move DAGSTER_HOME/%s away", run_id, error.orig, EVENTS / f"{run_id}.db")
 
 
+def unfinished(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
+    """The runs that are queued or running, whoever asked for them."""
+    return instance.get_runs(filters=dg.RunsFilter(statuses=[status for status in dg.DagsterRunStatus if status not in ENDED]))
+
+
 def close_orphans(instance: dg.DagsterInstance) -> list[str]:
     """Fail the runs whose process on this host was killed: nobody else would ever end them. Returns their ids.
 
@@ -107,7 +114,7 @@ def close_orphans(instance: dg.DagsterInstance) -> list[str]:
     that cannot be ended, for its database is damaged, is named in the log, and the others are ended.
     """
     closed = []
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES))):
+    for run in unfinished(instance):
         host, pid, started, run_id = (*run.tags.get(LAUNCHER_TAG, "").split("/"), "", "", "", "")[:4]
         claimed = host == socket.gethostname() and run_id == run.run_id
         if claimed and pid.isdecimal() and _started(int(pid)) != started:

@@ -1,17 +1,19 @@
-"""What there is to do: which partitions of which assets are missing or stale, and why.
+"""The planner: which partitions of which assets are missing or stale, and why, for any span, from the archive alone.
 
-The graph is worked off in phases, each after everything it needs: catalogues; what every observation's files
-give; calibration by night; calibrated observations; hours; nights. Within a phase an asset is asked about only
-once those before it are done, so the archive itself, not a guess, says what is next.
+Whoever makes anything asks here: the live platform (`planner`), `dsa110 process`, backfills and dry runs. The graph is worked off in
+phases, each after everything it needs: catalogues; what every observation's files give; calibration by night; calibrated
+observations; hours; nights. Within a phase an asset is asked about only once those before it are done, so the archive itself, not a
+guess, says what is next.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import quarantine
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NOTHING_KNOWN = inbox.Known()
+MISSING = "missing"
 LENGTHS: dict[spec.Grain, timedelta] = {
     "observation": timegrid.OBSERVATION_WINDOW, "hour": timegrid.HOUR, "night": timegrid.NIGHT,
 }  # fmt: skip
@@ -36,11 +39,24 @@ LENGTHS: dict[spec.Grain, timedelta] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One asset's partition that is to be made, and why."""
+    """One asset's partition that is to be made, and why; `follow` are those of its phase after it, made in the same run; `request`
+    names what is to be made and of what."""
 
     asset: str
     partition: str | None
     reason: str
+    follow: tuple[str, ...] = ()
+    request: str = ""
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """What its run makes."""
+        return (self.asset, *self.follow)
+
+    @property
+    def keys(self) -> tuple[tuple[str, str | None], ...]:
+        """(asset, partition) of what its run makes."""
+        return tuple((asset, self.partition) for asset in self.assets)
 
 
 @dataclass(frozen=True)
@@ -53,11 +69,10 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Span:
-    """Observation windows that start in [since, until); None is open. A night is over `night_rest` after its end."""
+    """Observation windows that start in [since, until); None is open."""
 
     since: datetime | None = None
     until: datetime | None = None
-    night_rest: timedelta = timedelta(0)
 
     def holds(self, key: str | None) -> bool:
         """Whether a partition's window overlaps the span."""
@@ -72,13 +87,6 @@ class Span:
     def windows(self, grain: spec.Grain) -> tuple[datetime | None, datetime | None]:
         """Between which starts all windows of a grain lie that overlap the span, for whoever asks an archive for no more."""
         return (None if self.since is None else self.since - LENGTHS[grain]), self.until
-
-    def over(self, grain: spec.Grain, key: str | None) -> bool:
-        """Whether the partition's window ends within the span."""
-        if key is None or self.until is None or grain not in ("night", "hour"):
-            return True
-        rest = self.night_rest if grain == "night" else timedelta(0)
-        return timegrid.parse_key(key) + LENGTHS[grain] + rest <= self.until
 
     def holds_partition(self, grain: spec.Grain, key: str | None) -> bool:
         """Whether a partition of this grain overlaps the span."""
@@ -113,10 +121,17 @@ def reason_to_make(archive: "Archive", settings: "Settings", asset: str, partiti
     product, ingredients, reason = _looked_at(archive, settings, asset, partition)
     if reason is None or ingredients is None:
         return None
+    return reason if _can_be_made(archive, asset, partition, product, ingredients) else None
+
+
+def _can_be_made(
+    archive: "Archive", asset: str, partition: str | None, product: "Product | None", ingredients: recipes.Ingredients
+) -> bool:
+    """Whether the data it would be made from are there. Raises WaitingError if not, and there is no product either."""
     gone = spec.without_data(archive, asset, ingredients)
     if gone and product is None:
         raise WaitingError(recipes.told_without(asset, partition, gone))
-    return None if gone else reason
+    return not gone
 
 
 def needed_again(archive: "Archive", settings: "Settings", product: "Product") -> str | None:
@@ -143,7 +158,7 @@ def _looked_at(
     if ingredients is None:
         return product, None, None  # nothing to make it from; what was made stays
     if product is None:
-        return None, ingredients, "missing"
+        return None, ingredients, MISSING
     reason = specified.stale(archive, product, settings, ingredients)
     if reason is None and product.removed:
         reason = needed_again(archive, settings, product)
@@ -188,21 +203,41 @@ def _made_from(archive: "Archive", product: "Product") -> set[tuple[str, str | N
     return own | {(p.asset, p.partition) for p in used if p.asset in readers}
 
 
-def first_to_make(archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None) -> tuple[str, str] | None:
-    """The first of these assets that is to be made, and why; None if all are up to date or cannot be made."""
-    if season.outside(spec.assets()[assets[0]].grain, partition, inbox.now_s()):
-        return None
-    for asset in assets:
-        try:
-            reason = reason_to_make(archive, settings, asset, partition)
-        except WaitingError:
-            return None
-        except (DsaError, OSError) as error:
-            log.warning("%s %s is left for now: %s", asset, partition or "", error)
-            return None
-        if reason:
-            return asset, reason
+def next_step(archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None) -> Step | None:
+    """The first of a phase's assets that is to be made, with those after it; None if all are up to date or have no inputs.
+
+    Raises as `reason_to_make`.
+    """
+    for number, asset in enumerate(assets):
+        product, ingredients, reason = _looked_at(archive, settings, asset, partition)
+        if reason and ingredients is not None and _can_be_made(archive, asset, partition, product, ingredients):
+            follow, request = tuple(assets[number + 1 :]), spec.assets()[asset].request(settings, partition, ingredients)
+            return Step(asset, partition, reason, follow, request)
     return None
+
+
+def missing(archive: "Archive", settings: "Settings", span: Span, trusted_s: float = 0.0) -> tuple[list[Step], list[Waiting]]:
+    """Every step that a span needs by what the archive holds now, in the graph's order; and what waits for something else.
+
+    What cannot be looked at is named in the log and hides no other. The span is read at once: a look costs what it costs. Whose files
+    were in place less than `trusted_s` ago is trusted to be.
+    """
+    aside, now_s, found, waiting = set_aside(archive), inbox.now_s(), list[Step](), list[Waiting]()
+    archive = read_at_once(archive, span, trusted_s=trusted_s)
+    for grain, assets in phases():
+        for key in partitions(archive, grain, assets[0], span):
+            if season.outside(grain, key, now_s) or (grain == "observation" and key in aside):
+                continue
+            try:
+                step = next_step(archive, settings, assets, key)
+            except WaitingError as error:
+                waiting.append(Waiting(f"{assets[0]} {key or ''}".strip(), str(error)))
+                continue
+            except (DsaError, OSError) as error:
+                log.warning("%s %s is left for now: %s", assets[0], key or "", error)
+                continue
+            found += [step] if step else []
+    return found, waiting
 
 
 def look_at_inbox(archive: "Archive", settings: "Settings", *, by_data: bool) -> inbox.Inbox:
@@ -295,11 +330,27 @@ def set_aside(archive: "Archive") -> dict[str, str]:
     return {observation: why for observation, why in told.items() if observation in accepted}
 
 
-def read_at_once(archive: "Archive", span: Span) -> "Archive":
-    """The archive as it is now, for whoever asks about every partition of a span and changes none; an open span is not read."""
+def read_at_once(archive: "Archive", span: Span, assets: Collection[str] | None = None, trusted_s: float = 0.0) -> "Archive":
+    """The archive as it is now (of these assets, all without), for whoever asks about every partition of a span and changes none; an
+    open span is not read."""
     if span.since is None or span.until is None:
         return archive
-    return Snapshot(archive, span.since - timegrid.NIGHT, span.until + timegrid.NIGHT)
+    return Snapshot(archive, span.since - timegrid.NIGHT, span.until + timegrid.NIGHT, assets, trusted_s)
+
+
+def read_in_portions(
+    archive: "Archive", assets: Sequence[str], keys: Sequence[str | None], changes: Callable[[], int]
+) -> "Iterator[tuple[str | None, Archive]]":
+    """The partitions of a phase, each with the archive to ask about it: as it was read for some nights at once, while `changes` of it
+    stay as many as then, or as it is now."""
+    read = {*assets, *(name for asset in assets for name in spec.assets()[asset].inputs)}
+    for _, portion in groupby(keys, key=lambda key: key and timegrid.parse_key(key).toordinal() // NIGHTS_AT_ONCE):
+        inside, before = list(portion), changes()
+        first, last = inside[0], inside[-1]
+        span = Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT) if first and last else Span()
+        then = read_at_once(archive, span, read)
+        for key in inside:
+            yield key, then if changes() == before else archive
 
 
 def partitions(archive: "Archive", grain: spec.Grain, asset: str, span: Span, ready: Sequence[str] = ()) -> list[str | None]:
@@ -321,6 +372,7 @@ def partitions(archive: "Archive", grain: spec.Grain, asset: str, span: Span, re
 
 def forecast(archive: "Archive", settings: "Settings", seen: inbox.Inbox, span: Span, through: str | None) -> Iterator[Step]:
     """What `process` would do, without doing it: what is missing or stale now, and what follows from making it."""
+    archive = read_at_once(archive, span)
     ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
     coming: set[tuple[str, str | None]] = set()
     for grain, assets in phases(through):
@@ -337,7 +389,7 @@ def from_nothing(observations: Sequence[str], through: str | None) -> Iterator[S
     """The forecast for an archive that is not there yet: everything, for these observations."""
     for grain, assets in phases(through):
         for partition in _of_grain(grain, observations):
-            yield from (Step(asset, partition, "missing") for asset in assets)
+            yield from (Step(asset, partition, MISSING) for asset in assets)
 
 
 def _of_grain(grain: spec.Grain, observations: Sequence[str]) -> list[str | None]:
@@ -359,7 +411,7 @@ def _foreseen(
     ready: Sequence[str],
 ) -> str | None:
     if asset == "subband_group" and partition in ready:
-        return "missing" if archive.current(asset, partition) is None else "its files changed"
+        return MISSING if archive.current(asset, partition) is None else "its files changed"
     specified = spec.assets()[asset]
     above = [key for name, key in coming if name in specified.inputs]
     earlier = specified.nights_before and any(key and partition and key[:10] < partition for key in above)
@@ -390,14 +442,9 @@ def span(since: datetime | None = None, until: datetime | None = None) -> Span:
     return Span(since, until)
 
 
+NIGHTS_AT_ONCE = 8
+"""Of which the products that a phase needs are in memory together: some 5,000."""
 STOCK_FILES = 1600
 """At 5 ms a header, and each is read once, a page waits 8 s for the first look at a backlog and no longer."""
 CLEARINGS = 4
 """A file put aside can leave its group too small; after these looks only a file that still grows could change anything."""
-SETTLED = timedelta(hours=2)
-"""What is younger belongs to the automation, which may be at it."""
-NIGHT_REST = timedelta(hours=2)
-"""So much longer nights are the automation's, which asks for them at 03:30 (automation.NIGHT_SETTLED): were both to ask
-in the same minute, everything would run twice, the second time to find it done."""
-RECENT = timedelta(days=3)
-"""How far back the live graph looks by itself; older nights belong to `dsa110 process` and backfills."""

@@ -14,30 +14,37 @@ from dsa110_assets import errors
 from dsa110_assets.orchestration.history import ERROR_CLASS
 
 if TYPE_CHECKING:
-    from dagster._core.execution.plan.objects import StepFailureData
+    from dsa110_assets.orchestration.internals import StepFailureData
+
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S, DAY_S = 60.0, 1800.0, 86400.0
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done about an error: how often it is retried, and the first wait [s] (doubled each time)."""
+    """What is done about an error: how often it is retried in its run, the first wait [s] (doubled each time), and after how long
+    [s] the live platform asks for another run (doubled each time, up to half an hour or what the first was)."""
 
     max_retries: int
     wait_s: float
+    again_s: float = FIRST_PAUSE_S
 
 
 TREATMENTS: dict[type[errors.DsaError], Treatment] = {
     errors.TransientError: Treatment(max_retries=4, wait_s=6.0),
-    errors.OverrunError: Treatment(max_retries=1, wait_s=2.0),
+    errors.OverrunError: Treatment(max_retries=1, wait_s=2.0, again_s=DAY_S),
     errors.ResourceError: Treatment(max_retries=3, wait_s=30.0),
     errors.WaitingError: Treatment(max_retries=0, wait_s=0.0),
-    errors.BadDataError: Treatment(max_retries=0, wait_s=0.0),
+    errors.BadDataError: Treatment(max_retries=0, wait_s=0.0, again_s=DAY_S),
     errors.ConfigurationError: Treatment(max_retries=0, wait_s=0.0),
-    errors.SilentWrongnessError: Treatment(max_retries=0, wait_s=0.0),
-    errors.NotFoundError: Treatment(max_retries=0, wait_s=0.0),
+    errors.SilentWrongnessError: Treatment(max_retries=0, wait_s=0.0, again_s=DAY_S),
+    errors.NotFoundError: Treatment(max_retries=0, wait_s=0.0, again_s=DAY_S),
 }
-"""What is away for a minute is back before the last retry: 6 + 12 + 24 + 48 s, at least 72 s with the jitter.
-Waiting is not retried inside a run, which would hold a slot for hours: automation asks again once new
-calibration tables exist, and so does the next `dsa110 process`."""
+"""What is away for a minute is back before the last retry: 6 + 12 + 24 + 48 s, at least 72 s with the jitter. What is away for longer
+is asked for again in other runs; what no waiting mends is for a person, and tried once a day: other inputs, settings or code are
+another request, which does not rest. Waiting is not retried inside a run, which would hold a slot for hours."""
+OTHERWISE = Treatment(max_retries=0, wait_s=0.0, again_s=DAY_S)
+"""Of an error that is none of these: a fault of the program."""
 
 _SHORT_OF = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
 _JITTER = random.Random()
@@ -55,12 +62,20 @@ def as_dsa_error(error: OSError | MemoryError | errors.DsaError) -> errors.DsaEr
 
 def treatment(error: errors.DsaError) -> Treatment:
     """The treatment of an error, by the nearest class of the tree."""
-    return next((TREATMENTS[cls] for cls in type(error).__mro__ if cls in TREATMENTS), Treatment(0, 0.0))
+    return next((TREATMENTS[cls] for cls in type(error).__mro__ if cls in TREATMENTS), OTHERWISE)
 
 
 def wait_s(rule: Treatment, retry_number: int) -> float:
     """Seconds until retry `retry_number` (0-based): doubling from the first wait, with +-20 % of jitter."""
     return float(rule.wait_s * 2**retry_number * _JITTER.uniform(0.8, 1.2))
+
+
+def pause_s(error_class: str | None, ended: int) -> float:
+    """Seconds until what `ended` runs have not made is asked for again; `error_class` is what ended the last of them, None if it was
+    killed, cancelled or made nothing: a quick end must not become a storm of runs."""
+    known = {cls.__name__: rule for cls, rule in TREATMENTS.items()}
+    first_s = FIRST_PAUSE_S if error_class is None else known.get(error_class, OTHERWISE).again_s
+    return min(first_s * 2.0 ** (ended - 1), max(first_s, LONGEST_PAUSE_S))
 
 
 def failure(data: "StepFailureData") -> tuple[str, str]:

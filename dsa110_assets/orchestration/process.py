@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets import heap
-from dsa110_assets.archive import files
+from dsa110_assets.archive import files, rows
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
 from dsa110_assets.orchestration import checks, graph, inbox, plan, policy, publishing, season, spec
@@ -30,6 +30,7 @@ from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
+    from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -137,14 +138,13 @@ def process(
         tally.waiting += [plan.Waiting(path.name, reason) for path, reason in seen.waiting if not path.stem.endswith("_incomplete")]
         runner = _Runner(platform, dagster, tally)
         for grain, assets in wanted:
+            fresh = arrived if assets[0] == "subband_group" else {}
             keys = plan.partitions(archive, grain, assets[0], span, list(arrived))
-            for number, key in enumerate(keys):
+            for number, (key, there) in enumerate(plan.read_in_portions(archive, assets, keys, lambda: runner.runs)):
                 if progress:
                     progress(Progress(assets[-1], number, len(keys), key or ""))
-                from_files = assets[0] == "subband_group"
-                if from_files:
-                    _read_ahead(arrived, keys[number + 1 :])
-                runner.bring_up_to_date(assets, key, fresh=from_files and key in arrived)
+                _read_ahead(fresh, keys[number + 1 :])
+                runner.bring_up_to_date(there, assets, key, fresh=key in fresh)
             if progress:
                 progress(Progress(assets[-1], len(keys), len(keys), ""))
         runner.tell_dagster(wanted, span)
@@ -205,20 +205,21 @@ class _Runner:
     def __init__(self, platform: Platform, instance: dg.DagsterInstance, tally: _Tally) -> None:
         self.platform, self.instance, self.tally = platform, instance, tally
         self.set_aside = plan.set_aside(platform.archive)
+        self.runs = 0
         self.job = graph.over(platform).resolve_implicit_global_asset_job_def()
 
-    def bring_up_to_date(self, assets: Sequence[str], partition: str | None, *, fresh: bool) -> None:
-        """Run, in one run, from the first of these assets that is missing or stale to the last of them.
+    def bring_up_to_date(self, archive: "Archive", assets: Sequence[str], partition: str | None, *, fresh: bool) -> None:
+        """Run, in one run, from the first of these assets that is missing or stale to the last of them, by what `archive` holds.
 
         `fresh` says that the inbox holds files for the partition that its manifest does not name.
         """
         if partition is not None and partition in self.set_aside and graph.specifications()[assets[0]].grain == "observation" and not fresh:
             self.tally.waiting.append(plan.Waiting(partition, self.set_aside[partition]))
             return
-        todo = self._todo(assets, partition, fresh)
+        todo = self._todo(archive, assets, partition, fresh)
         done = [asset for asset in assets if asset not in todo]
         for asset in done:
-            self._count(self.platform.archive.current(asset, partition, removed=True))
+            self._count(archive.current(asset, partition, removed=True))
         if not todo:
             return
         if reason := season.outside(graph.specifications()[todo[0]].grain, partition, inbox.now_s()):
@@ -239,10 +240,10 @@ class _Runner:
         else:
             self.tally.failed_checks += checks.failed([product])
 
-    def _todo(self, assets: Sequence[str], partition: str | None, fresh: bool) -> list[str]:
+    def _todo(self, archive: "Archive", assets: Sequence[str], partition: str | None, fresh: bool) -> list[str]:
         for number, asset in enumerate(assets):
             try:
-                reason = plan.reason_to_make(self.platform.archive, self.platform.settings, asset, partition)
+                reason = plan.reason_to_make(archive, self.platform.settings, asset, partition)
             except WaitingError as error:
                 self.tally.waiting.append(plan.Waiting(f"{asset} {partition or ''}".strip(), str(error)))
                 return []
@@ -255,6 +256,7 @@ class _Runner:
 
     def _run(self, assets: Sequence[str], partition: str | None) -> None:
         before = {a: self.platform.archive.current(a, partition) for a in assets}
+        self.runs += 1
         began, run_id = time.monotonic(), str(uuid.uuid4())
         try:
             with _sigterm_kept():
@@ -265,7 +267,7 @@ class _Runner:
                     asset_selection=[dg.AssetKey(asset) for asset in assets],
                     raise_on_error=False,
                     run_id=run_id,
-                    tags={instances.LANE_TAG: "process", instances.LAUNCHER_TAG: instances.launcher(run_id)},
+                    tags={instances.LANE_TAG: instances.PROCESS, instances.LAUNCHER_TAG: instances.launcher(run_id)},
                 )
         except dg.DagsterError as error:  # it did not take this run; the others are no worse for it
             log.exception("%s %s", assets[0], partition or "")
@@ -287,16 +289,21 @@ class _Runner:
         for grain, assets in wanted:
             for asset in assets:
                 key = dg.AssetKey(asset)
-                known = self.instance.get_materialized_partitions(key)
                 if grain == "catalogue":
                     untold: list[str | None] = [None] if self.instance.get_latest_materialization_event(key) is None else []
                 else:
                     there = self.platform.archive.partitions(asset, *span.windows(grain))
-                    untold = [one for one in there if one not in known and span.holds_partition(grain, one)]
+                    inside = [one for one in there if span.holds_partition(grain, one)]
+                    known = {one for chunk in rows.chunks(inside) for one in self._told(key, chunk)}
+                    untold = [one for one in inside if one not in known]
                 for partition in untold:
                     product = self.platform.archive.current(asset, partition)
                     if product is not None:
                         self._tell(product)
+
+    def _told(self, key: dg.AssetKey, partitions: Sequence[str]) -> Collection[str]:
+        """Those of these partitions that Dagster knows: what it knows of others is not read."""
+        return self.instance.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(partitions)).keys()
 
     def _tell(self, product: "Product") -> None:
         """Report a product; where that fails the next `process` does it, and the other products are told now."""
@@ -326,7 +333,8 @@ def _failed(asset: str, partition: str | None, raised: DsaError | OSError) -> Fa
 
 def _event(product: "Product") -> dg.AssetMaterialization:
     metadata: Mapping[str, Any] = publishing.materialization_metadata(product)
-    return dg.AssetMaterialization(dg.AssetKey(product.asset), partition=product.partition, metadata=metadata)
+    tags = {publishing.VERSION_TAG: product.digest}
+    return dg.AssetMaterialization(dg.AssetKey(product.asset), partition=product.partition, metadata=metadata, tags=tags)
 
 
 def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[Failed]:

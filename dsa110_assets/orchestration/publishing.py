@@ -20,7 +20,7 @@ from dsa110_assets import heap
 from dsa110_assets.archive import files, lineage, naming, quarantine
 from dsa110_assets.archive.product import HELD, VERDICTS
 from dsa110_assets.errors import ConfigurationError, OverrunError, SilentWrongnessError, WaitingError
-from dsa110_assets.orchestration import instance, plan, policy, recipes, room, rules, spec
+from dsa110_assets.orchestration import instance, plan, policy, recipes, requests, room, rules, spec
 from dsa110_assets.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ TRIAL_TAG = "dsa110/trial"
 """On a run that made products of a trial: its name."""
 NOTHING_TAG = "dsa110/nothing_made"
 """On a run of which an asset had nothing to be made from: why."""
+VERSION_TAG = "dagster/data_version"
+"""On a materialisation that no run reports; in a run Dagster writes it, with the versions of the inputs."""
 MOST_TOLD = 200
 PREVIEW_BYTES = 20_000
 LOCKS = 256
@@ -79,6 +81,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
     instance.claim(context.instance, context.run)
     instance.give_way(context.run)
     with (
+        requests.failure_noted(context.instance, context.run.run_id) as making,
         policy.decided(context.retry_number),
         _set_aside_if_hung(context, platform, partition),
         _alone(platform.archive, asset, partition),
@@ -91,6 +94,7 @@ def produce(context: dg.AssetExecutionContext, platform: Platform, make: Make) -
         if ingredients is None:
             _tell_nothing_made(context, plan.lacking(archive, settings, asset, partition))
             return None
+        making.request = specified.request(settings, partition, ingredients)
         current = archive.current(asset, partition, check=True, removed=True)
         if current and _is_done(context, platform, current, ingredients):
             context.log.info(f"{current.id} is up to date{'; retention has taken its data' if current.removed else ''}")
@@ -222,9 +226,13 @@ def _gate(context: dg.AssetExecutionContext, grain: spec.Grain, verdicts: list[r
 
 
 def report(product: "Product", verdicts: list[rules.Verdict]) -> dg.MaterializeResult[Any]:
-    """What Dagster is told about a published product: numbers, path, inputs, preview, and the checks."""
+    """What Dagster is told about a published product: numbers, path, inputs, preview, the checks, and its bytes' version.
+
+    By these versions Dagster itself says what has become stale, as the archive does: equal bytes are the same input.
+    """
     return dg.MaterializeResult(
         metadata=materialization_metadata(product),
+        data_version=dg.DataVersion(product.digest),
         check_results=[
             dg.AssetCheckResult(
                 check_name=verdict.check,

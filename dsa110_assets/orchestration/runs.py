@@ -35,4 +35,4 @@ def retry(settings: "Settings", run: history.Run) -> str:
         raise NotFoundError(f"run {run.run_id} made no partition of an asset there is; `dsa110 process` makes what is missing")
     launch = backfill.Launch(None, assets, (run.partition,))
     with instances.open_instance(settings.dagster_home) as instance:
-        return str(backfill.hand_over(instance, launch, {"dsa110/retry": run.run_id}).backfill_id)
+        return str(backfill.hand_over(instance, launch, {**backfill.TAGS, "dsa110/retry": run.run_id}).backfill_id)

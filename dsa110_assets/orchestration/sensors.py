@@ -1,16 +1,19 @@
-"""Sensors: the inbox, the automation of the graph, and the alerts."""
+"""Sensors: the inbox, the alerts, and runs that lost their process. What follows from observations is `planner`'s."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from dsa110_assets.orchestration import alerts, graph, inbox, plan, room
+from dsa110_assets.orchestration import alerts, graph, inbox, plan, recipes, requests, room
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.telescope import timegrid
+
+if TYPE_CHECKING:
+    from dsa110_assets.settings import Settings
 
 REQUESTS_PER_TICK = 10
 """Dagster takes a third of a second for each, and looks into the inbox again after the last: 48 kept what had just been
@@ -29,10 +32,8 @@ FOLLOWING = {**LIVE, "dagster/priority": "8"}
 OF_NOW_S = 3600.0
 """An older observation is of a backlog: it runs before what is filled in by order, in the same places; those for what
 is observed now stay free."""
-REQUEST_TAG = "dsa110/request"
-"""Names the observation and files a run was asked for."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 1800.0
 _INGEST = [dg.AssetKey(asset) for asset in graph.PHASES[1][1]]
+ASSET = _INGEST[0].to_user_string()
 
 
 @dg.sensor(
@@ -49,13 +50,17 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     whose run ended without a manifest of these files, for whatever reason, with the time [unix s] at which they are
     asked for again, later and later. Until then they stand in no other's way.
     """
-    settings, archive, instance = platform.settings, platform.archive, context.instance
+    settings, archive, runs = platform.settings, platform.archive, instances.unfinished(context.instance)
     room.require_disk(platform)
     names, now_s = inbox.listing(settings.inbox), inbox.now_s()
-    known, flying = inbox.known_of(archive, names), _in_flight(instance)
+    known, asked = inbox.known_of(archive, names), [run for run in runs if requests.REQUEST_TAG in run.tags]
+    flying = {run.tags[requests.REQUEST_TAG] for run in asked if _INGEST[0] in (run.asset_selection or (_INGEST[0],))}
+    by_hand = requests.in_hand([run for run in runs if requests.REQUEST_TAG not in run.tags])
     before = json.loads(context.cursor or "{}")
     opened: dict[str, list[str]] = {
-        key: files for key, files in before.get("open", {}).items() if not known.used.issuperset(files) and _request(key, files) in flying
+        key: files
+        for key, files in before.get("open", {}).items()
+        if not known.used.issuperset(files) and _request(settings, key, files) in flying
     }
     paused: dict[str, tuple[list[str], float]] = {
         key: (files, until_s)
@@ -67,33 +72,30 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     seen = inbox.look(settings.inbox, patience, replace(known, used=known.used | elsewhere), HEADERS_PER_TICK, names)
     for told in plan.put_aside(archive, seen, PUT_ASIDE_PER_TICK):
         context.log.warning("quarantined: %s", told)
+    ready = {_request(settings, one.observation, one.files): one for one in seen.ready() if (ASSET, one.observation) not in by_hand}
+    past, made = requests.past(context.instance, [name for name in ready if name not in flying], now_s), list[dg.RunRequest]()
     most = min(REQUESTS_PER_TICK, MOST_IN_FLIGHT - len(flying))
-    requests: list[dg.RunRequest] = []
-    for candidate in sorted(seen.ready(), key=lambda one: not _of_now(one, now_s)):
-        key, request = candidate.observation, _request(candidate.observation, candidate.files)
-        past = [] if request in flying else instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: request}))
-        if (pause_s := _pause_s(past, now_s)) > 0:
-            paused[key] = list(candidate.files), now_s + pause_s
-        elif request in flying or len(requests) < most or _of_now(candidate, now_s):
+    for request, candidate in sorted(ready.items(), key=lambda pair: not _of_now(pair[1], now_s)):
+        key, before_it = candidate.observation, past.get(request, requests.Past())
+        if before_it.rests_s:
+            paused[key] = list(candidate.files), now_s + before_it.rests_s
+        elif request in flying or len(made) < most or _of_now(candidate, now_s):
             paused.pop(key, None)
             opened[key] = list(candidate.files)
             if request not in flying:
-                requests.append(_run_request(candidate, request, len(past), _of_now(candidate, now_s)))
+                made.append(_run_request(candidate, request, before_it.ended, _of_now(candidate, now_s)))
     waiting = [f"{c.observation}: {c.reason}" for c in seen.candidates if c.state == "waiting"]
     waiting += [f"{key}: its run ended without a manifest; asked again in {until_s - now_s:.0f} s" for key, (_, until_s) in paused.items()]
-    reason = None if requests else dg.SkipReason("; ".join(waiting[:MOST_TOLD]) or "nothing new in the inbox")
-    return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=json.dumps({"open": opened, "paused": paused}))
+    reason = None if made else dg.SkipReason("; ".join(waiting[:MOST_TOLD]) or "nothing new in the inbox")
+    return dg.SensorResult(run_requests=made, skip_reason=reason, cursor=json.dumps({"open": opened, "paused": paused}))
 
 
 MOST_TOLD = 50
 
 
-def _request(observation: str, files: Sequence[str]) -> str:
+def _request(settings: "Settings", observation: str, files: Sequence[str]) -> str:
     """Names what is asked for: the same files always ask for the same, a late subband for something else."""
-    import xxhash
-
-    digest = xxhash.xxh3_64_hexdigest("\n".join(files).encode(errors="surrogateescape"))
-    return f"{observation}:{digest}"
+    return graph.specifications()[ASSET].request(settings, observation, recipes.Ingredients(facts={"files": list(files)}))
 
 
 def _of_now(candidate: inbox.Candidate, now_s: float) -> bool:
@@ -108,32 +110,8 @@ def _run_request(candidate: inbox.Candidate, request: str, attempt: int, of_now:
         run_key=f"{request}:{attempt}",
         partition_key=candidate.observation,
         asset_selection=_INGEST,
-        tags={**(LIVE if of_now else LATER), "dsa110/group": f"{candidate.group.mjd_start:.8f}", REQUEST_TAG: request},
+        tags={**(LIVE if of_now else LATER), "dsa110/group": f"{candidate.group.mjd_start:.8f}", requests.REQUEST_TAG: request},
     )
-
-
-def _in_flight(instance: dg.DagsterInstance) -> set[str]:
-    """Requests whose runs have not ended."""
-    return {run.tags.get(REQUEST_TAG, "") for run in instance.get_runs(dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES)))}
-
-
-def _pause_s(past: Sequence[dg.RunRecord], now_s: float) -> float:
-    """Seconds until a request whose runs ended is made again; 0 at once. A quick failure must not become a storm."""
-    if not past:
-        return 0.0
-    ended_s: float = max(record.end_time or record.update_timestamp.timestamp() for record in past)
-    pause_s = min(FIRST_PAUSE_S * 2.0 ** (len(past) - 1), LONGEST_PAUSE_S)
-    return max(0.0, ended_s + pause_s - now_s)
-
-
-automation_sensor = dg.AutomationConditionSensorDefinition(
-    "automation",
-    target=dg.AssetSelection.all(),
-    run_tags=FOLLOWING,
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Makes what follows from new observations: calibration, images, mosaics, measurements, nights.",
-)
 
 
 @dg.sensor(

@@ -4,11 +4,15 @@
 who has imported `graph`: dependencies, order, phases, jobs, checks, consumers and reports' lists all come from what is there.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import KW_ONLY, asdict, dataclass, field, is_dataclass, replace
+from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
+
+import xxhash
 
 from dsa110_assets.archive.product import jsonable
 from dsa110_assets.errors import ConfigurationError
@@ -54,8 +58,10 @@ class Asset:
     """The settings that shape it, by name."""
     rules: "tuple[Rule, ...]" = ()
     """What its products are judged by, in the order they are told."""
-    automation: "dg.AutomationCondition[Any] | None" = None
-    """When the live platform asks for it; None: something else does."""
+    reach: timedelta = timedelta(0)
+    """So long before and after its window its inputs lie, too."""
+    as_it_goes: bool = False
+    """Made while its window still runs, of what is there; others of hours and nights once the window is over."""
     freshness: "dg.FreshnessPolicy | None" = None
     pool: str | None = None
     """At most so many at a time as this pool allows: for what takes most of the machine."""
@@ -122,6 +128,12 @@ class Asset:
         now = jsonable(self.shaped_by(settings))
         differing = sorted(name for name in now if now[name] != product.settings.get(name))
         return f"made with other settings: {', '.join(differing)}" if differing else ""
+
+    def request(self, settings: "Settings", partition: str | None, ingredients: Ingredients) -> str:
+        """Names what would be made of a partition now: the same bytes, settings and code always have the same name."""
+        made_from = sorted(_bytes(p) for p in ingredients.products)
+        told = json.dumps([self.code_version, made_from, self.settings(settings, ingredients)], sort_keys=True)
+        return f"{self.name} {partition or ''}:{xxhash.xxh3_64_hexdigest(told.encode(errors='surrogateescape'))}"
 
     def stale(self, archive: "Archive", product: "Product", settings: "Settings", ingredients: Ingredients) -> str | None:
         """Why the product is not what would be made now; None if it is. Equal bytes are the same input."""

@@ -85,9 +85,9 @@ def main() -> int:
 def _serve(host: str, port: int, workspace: str, configured: Settings, *, local: bool) -> None:
     import dagster as dg
     import uvicorn
-    from dagster._core.workspace.context import WorkspaceProcessContext
-    from dagster._core.workspace.load_target import WorkspaceFileTarget
     from dagster_webserver.app import create_app_from_workspace_process_context
+
+    from dsa110_assets.orchestration.internals import WorkspaceFileTarget, WorkspaceProcessContext
 
     target = WorkspaceFileTarget([os.path.abspath(workspace)])
     with (

@@ -43,4 +43,4 @@ def test_the_answers_about_a_tile_are_right() -> None:
     """An impatient reader finds asset, trigger, rules and threshold in the first table, by names that exist."""
     named = pages.names(pages.section(PAGE, "Where is ...?"))
     assert {"orchestration.assets.imaging.tile_image", "orchestration.spec.Asset", "thresholds.Thresholds"} <= named
-    assert specifications()["tile_image"].automation is pages.resolve("orchestration.assets.imaging.WHEN_CALIBRATED")
+    assert {"orchestration.planner.planner_sensor", "orchestration.plan.missing"} <= named

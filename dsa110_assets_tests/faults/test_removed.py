@@ -12,7 +12,7 @@ import pytest
 from dsa110_assets.archive import retention
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import WaitingError
-from dsa110_assets.orchestration import graph, plan, redo
+from dsa110_assets.orchestration import graph, plan
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import ProcessReport, process
@@ -54,7 +54,7 @@ def test_nothing_that_was_removed_is_made_again(processed: Settings) -> None:
     assert again.up_to_date == len(archive.products(removed=True))
     assert archive.current("measurement_set", OBSERVATIONS[0]) is None
     assert process(processed, dry_run=True).planned == ()
-    assert redo.redo_requests(Platform(processed), EVERYTHING, {}) == []
+    assert plan.missing(archive, processed, EVERYTHING) == ([], [])
 
 
 @pytest.mark.row(32)
@@ -95,7 +95,9 @@ def test_a_night_mosaic_that_is_to_be_made_needs_the_tiles_of_its_hours(processe
         reason = plan.needed_again(archive, processed, product)
         assert reason is not None
         assert f"night_mosaic {NIGHT} is to be made: missing" in reason
-    assert plan.first_to_make(archive, processed, ["subband_group", "measurement_set"], OBSERVATIONS[0]) == (
+    step = plan.next_step(archive, processed, ["subband_group", "measurement_set"], OBSERVATIONS[0])
+    assert step is not None
+    assert (step.asset, step.reason) == (
         "measurement_set",
         f"its data were removed, and calibrated_ms {OBSERVATIONS[0]} is to be made: its data were removed, and tile_image "
         f"{OBSERVATIONS[0]} is to be made: its data were removed, and night_mosaic {NIGHT} is to be made: missing",

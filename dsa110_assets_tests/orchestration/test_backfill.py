@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 from dagster._core.execution.backfill import BulkActionStatus
 
-from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.orchestration import backfill as backfills
-from dsa110_assets.orchestration import graph, redo, sensors
+from dsa110_assets.orchestration import graph, planner, sensors
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.settings import Settings
-from dsa110_assets_tests.tiny import tiny_settings
 
 KEYS = ("2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30")
 
@@ -104,57 +100,32 @@ def test_what_cannot_be_is_said(
 
 
 @pytest.mark.slow
-def test_a_finished_backfill_is_followed_phase_by_phase_and_each_step_once(settings: Settings, instance: dg.DagsterInstance) -> None:
-    (launch,) = backfills.backfill(settings, "2026-01-25", "2026-01-25", instance=instance)
-    platform = Platform(settings)
+def test_a_backfill_is_followed_phase_by_phase_and_each_step_once(settings: Settings, instance: dg.DagsterInstance) -> None:
+    backfills.backfill(settings, "2026-01-25", "2026-01-25", instance=instance)
+    job = graph.over(Platform(settings)).resolve_implicit_global_asset_job_def()
+    process(settings, through="sky_model")
+    cursor: str | None = None
 
-    def tick(cursor: str | None) -> dg.SensorResult:
-        result = redo.backfill_sensor(dg.build_sensor_context(instance=instance, cursor=cursor), platform=platform)
+    def tick() -> list[dg.RunRequest]:
+        nonlocal cursor
+        result = planner.planner_sensor(dg.build_sensor_context(instance=instance, cursor=cursor), platform=Platform(settings))
         assert isinstance(result, dg.SensorResult)
-        return result
+        cursor = result.cursor
+        return list(result.run_requests or ())
 
-    assert tick(None).run_requests == []  # the backfill itself still runs
-    (queued,) = instance.get_backfills()
-    instance.update_backfill(queued.with_status(BulkActionStatus.COMPLETED_SUCCESS))
-    process(settings, through="measurement_set")  # what the daemon would have run
-    first = tick(None)
-    assert {(r.job_name, r.partition_key) for r in first.run_requests or ()} == {("nights", "2026-01-25")}
-    assert [k.to_user_string() for k in (first.run_requests or ())[0].asset_selection or ()] == ["caltables"]
-    assert (first.run_requests or ())[0].tags[backfills.FOLLOW_TAG] == launch.backfill_id
-    process(settings, through="caltables")
-    second = tick(first.cursor)
-    assert {r.partition_key for r in second.run_requests or ()} == set(KEYS)
-    assert {r.job_name for r in second.run_requests or ()} == {"observations"}
-    process(settings)
-    third = tick(second.cursor)
-    assert third.run_requests == []
-    assert json.loads(third.cursor or "") == [launch.backfill_id]
+    def run(assets: Sequence[dg.AssetKey], key: str | None, tags: Mapping[str, str]) -> None:
+        """As the daemon: one run of a backfill, or of a request."""
+        result = job.execute_in_process(instance=instance, asset_selection=assets, partition_key=key, tags=dict(tags))
+        assert result.success
 
-
-def test_what_failed_under_a_backfill_is_not_tried_for_ever(settings: Settings, instance: dg.DagsterInstance) -> None:
-    process(settings, through="measurement_set")
-    span = redo.plan.Span()
-    requests = redo.redo_requests(Platform(settings), span, {}, {("caltables", "2026-01-25")})
-    assert requests == []
-    assert Archive(settings.archive).products("caltables") == []
-
-
-@pytest.fixture(scope="module")
-def measured(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory, no_settings_of_this_machine: None) -> Settings:
-    """The tiny run, made up to the measurements of its sources: the night's own products are missing."""
-    settings = tiny_settings(tiny_run, tmp_path_factory.mktemp("measured"))
-    process(settings, through="source_measurements")
-    return settings
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("time", "asked"), [("03:31", set()), ("04:01", {("nights", "2026-01-25")})])
-def test_a_night_just_over_is_the_automations(
-    measured: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, time: str, asked: set[tuple[str, str]]
-) -> None:
-    """At 03:30 automation asks for the night; what is still missing later is asked for by the sensor `settle`."""
-    moment = datetime.fromisoformat(f"2026-01-26T{time}:00+00:00").timestamp()
-    monkeypatch.setattr(redo.inbox, "now_s", lambda: moment)
-    result = redo.settle_sensor(dg.build_sensor_context(instance=instance), platform=Platform(measured))
-    assert isinstance(result, dg.SensorResult)
-    assert {(request.job_name, request.partition_key) for request in result.run_requests or ()} == asked
+    assert tick() == [], "nothing was made yet"
+    for key in KEYS:
+        run([dg.AssetKey("subband_group"), dg.AssetKey("measurement_set")], key, backfills.TAGS)
+    (tables,) = tick()
+    assert (tables.partition_key, tables.asset_selection) == ("2026-01-25", [dg.AssetKey("caltables")])
+    assert int(tables.tags["dagster/priority"]) < 0
+    run(tables.asset_selection or (), tables.partition_key, tables.tags)
+    third = tick()
+    assert [request.partition_key for request in third] == list(KEYS)
+    assert {key.to_user_string() for request in third for key in request.asset_selection or ()} == set(graph.PHASES[3][1])
+    assert json.loads(str(cursor))["nights"] == ["2026-01-25"], "it is looked at until nothing is left to do"

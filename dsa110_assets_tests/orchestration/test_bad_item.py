@@ -18,10 +18,9 @@ from dsa110_assets.definitions import defs
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.orchestration import backfill as backfills
 from dsa110_assets.orchestration import inbox as looking
-from dsa110_assets.orchestration import plan, room, season, sensors
+from dsa110_assets.orchestration import plan, planner, room, season, sensors
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import process
-from dsa110_assets.orchestration.redo import redo_requests
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.spec import consumers
 from dsa110_assets.settings import Settings
@@ -146,7 +145,7 @@ def test_last_seasons_data_are_no_reason_to_fail_a_backfill(last_season: Setting
         backfills.backfill(last_season, "2024-12-31", "2024-12-31", instance=instance)
 
 
-def test_an_hour_that_is_not_over_waits(processed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_hour_that_is_not_over_waits(processed: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
     """`process` in the middle of an hour: its mosaic comes when the hour is over, and nothing fails for it."""
     archive = Archive(processed.archive)
     archive.reject(archive.products("hour_mosaic")[0].id, "to be made again")
@@ -155,8 +154,10 @@ def test_an_hour_that_is_not_over_waits(processed: Settings, monkeypatch: pytest
     assert report.failed == ()
     assert {one.what for one in report.waiting} == {"hour_mosaic 2026-01-25T22:00"}
     assert not any(step.asset == "hour_mosaic" for step in process(processed, dry_run=True).planned)
-    backfill = plan.Span(datetime(2026, 1, 25, tzinfo=UTC), datetime(2026, 1, 26, tzinfo=UTC))
-    assert redo_requests(Platform(processed), backfill, {}, {("night_report", "2026-01-25")}) == []
+    now = datetime.fromtimestamp(looking.now_s(), UTC)
+    found = planner.look(Platform(processed), instance, planner.one_night("2026-01-25"), set(), now)
+    assert {step.asset for step in found.steps} <= {"night_report"}
+    assert found.ready == (), "the night is not over either"
     at(monkeypatch, "2026-01-25T23:00:00")
     assert process(processed).failed == ()
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy.exc
-from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.test_utils import create_run_for_test
 
 from dsa110_assets.archive import backup, claims, files, integrity, naming, quarantine, readonly, retention
@@ -20,12 +19,10 @@ from dsa110_assets.archive import caltable_registry as registry
 from dsa110_assets.archive.index import quarantine as table
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import SilentWrongnessError
-from dsa110_assets.orchestration import alerts, history, inbox, plan, recipes, redo
+from dsa110_assets.orchestration import alerts, history, inbox, plan, recipes
 from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration.backfill import backfill
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.process import process
-from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.spec import consumers
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
@@ -243,12 +240,11 @@ def test_a_run_whose_events_are_damaged_keeps_no_other_orphan(home: Path, caplog
 def test_a_failed_run_whose_events_are_damaged_hides_no_other(
     home: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In `dsa110 status`, to the settling sensor, in the alerts, in the backup, and where the home may not be written."""
+    """In `dsa110 status`, in the alerts, in the backup, and where the home may not be written."""
     with instances.open_instance(home) as instance:
         both = [orphan(instance, **{"dagster/partition": key, alerts.SENT_TAG: "not yet"}) for key in TIMES[:2]]
         assert len(instances.close_orphans(instance)) == 2
         tear(home, both[0])
-        assert redo.failed_lately(instance, datetime.now(UTC)) == set()
         assert alerts.send_late(instance, None) == 2
         told = alerts.of_run(instance, both[0])
         assert "cannot be read" in told.text
@@ -295,23 +291,6 @@ def test_a_foreign_backup_stops_neither_the_next_one_nor_its_rotation(archive: A
     assert backup.backups(place) == made[1:]
     assert len(list(place.iterdir())) == 4
     assert "unreadable" in backup.verify_backup(place / "backup-20250102T000000")[0]
-
-
-def test_backfills_of_no_nights_keep_no_other_from_being_followed(settings: Settings) -> None:
-    platform = Platform(settings)
-    process(settings, through="subband_group")
-    tags = ["soon..later", "2026-01-25", "2026-01-25..9999-12-31", "", "2026-01-25..2026-01-25"]
-    with dg.DagsterInstance.ephemeral() as instance:
-        (launch,) = backfill(settings, "2026-01-25", "2026-01-25", instance=instance)
-        ended = instance.get_backfills()[0].with_status(BulkActionStatus.COMPLETED)
-        for number, tag in enumerate(tags):
-            instance.add_backfill(ended._replace(backfill_id=f"b{number}", tags={**ended.tags, redo.FOLLOW_TAG: tag}))
-        instance.update_backfill(ended._replace(tags={}))
-        result = redo.backfill_sensor(dg.build_sensor_context(instance=instance), platform=platform)
-    assert isinstance(result, dg.SensorResult)
-    asked = result.run_requests or ()
-    assert {(request.tags[redo.FOLLOW_TAG], request.partition_key) for request in asked} == {("b4", key) for key in launch.partitions}
-    assert sorted(json.loads(str(result.cursor))) == ["b0", "b1", "b2", "b3"]
 
 
 def test_a_product_dagster_cannot_be_told_of_keeps_none_of_the_others(

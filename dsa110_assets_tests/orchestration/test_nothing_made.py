@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import graph, publishing, redo
+from dsa110_assets.orchestration import graph, planner, publishing, requests
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import QUIET, process
 from dsa110_assets.orchestration.resources import Platform
@@ -65,24 +65,31 @@ def test_a_held_input_is_named_with_its_reason(processed: Settings) -> None:
 
 def test_an_observation_accepted_by_hand_is_taken_up_however_old_it_is(settings: Settings) -> None:
     """The inbox holds it for done, for a manifest names its files."""
-    process(settings, through="source_catalog")
+    process(settings, through="sky_model")
     platform, key = Platform(settings), OBSERVATIONS[0]
     job = graph.over(platform).resolve_implicit_global_asset_job_def()
     with instances.open_instance(settings.dagster_home) as dagster:
+
+        def tick(cursor: str | None) -> dg.SensorResult:
+            result = planner.planner_sensor(dg.build_sensor_context(instance=dagster, cursor=cursor), platform=platform)
+            assert isinstance(result, dg.SensorResult)
+            return result
+
+        first = tick(None)
+        assert first.run_requests == []
         assert job.execute_in_process(
             run_config=QUIET, instance=dagster, partition_key=key, asset_selection=[dg.AssetKey("subband_group")]
         ).success
-        (request,) = redo.left_behind(platform, dagster)
+        second = tick(first.cursor)
+        (request,) = second.run_requests or ()
         assert (request.partition_key, request.job_name) == (key, "observations")
         assert request.asset_selection == [dg.AssetKey("measurement_set")]
-        tags = {redo.PARTITION_TAG: key}
-        for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE):
-            asked = dg.DagsterRun(
-                job_name="observations", run_id=str(uuid.uuid4()), status=status, tags=tags,
-                asset_selection=frozenset(request.asset_selection),
-            )  # fmt: skip
-            dagster.add_run(asked)
-            assert redo.left_behind(platform, dagster) == []
-            dagster.delete_run(asked.run_id)
-        context = dg.build_sensor_context(instance=dagster, resources={"platform": platform})
-        assert redo.accepted_sensor(context).run_requests == [request]
+        asked = dg.DagsterRun(
+            job_name="observations", run_id=str(uuid.uuid4()), status=dg.DagsterRunStatus.STARTED,
+            tags={**request.tags, requests.PARTITION_TAG: key}, asset_selection=frozenset(request.asset_selection),
+        )  # fmt: skip
+        dagster.add_run(asked)
+        third = tick(second.cursor)
+        assert third.run_requests == []
+        dagster.report_run_failed(asked, "for good")
+        assert tick(third.cursor).run_requests == [], "what failed rests"

@@ -16,7 +16,7 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ResourceError
 from dsa110_assets.orchestration import backfill as backfills
 from dsa110_assets.orchestration import inbox as looking
-from dsa110_assets.orchestration import room, sensors
+from dsa110_assets.orchestration import policy, room, sensors
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.settings import Settings
@@ -112,7 +112,7 @@ def test_a_run_that_ended_without_its_manifest_is_asked_for_again_later_and_late
             launched(instance, request, status)
         keys |= {request.run_key for request in result.run_requests or ()}
         cursor = result.cursor if attempt else None
-        pause_s = sensors.FIRST_PAUSE_S * 2**attempt
+        pause_s = policy.FIRST_PAUSE_S * 2**attempt
         monkeypatch.setattr(looking, "now_s", lambda now_s=began_s + pause_s * 0.8: now_s)
         early = tick(settings, instance, cursor)
         assert asked(early) == []

@@ -90,6 +90,7 @@ GOALS = (
     Goal("light curves and metrics", "wall time", "s", 10, wall("light curves and metrics")),
     Goal("last subband to first step", "wall time", "s", 20, wall("last subband to first step")),
     Goal("overhead of a run", "wall time", "s", 4, wall("overhead of a run")),
+    Goal("tick of the planner", "CPU with 1,000 nights in the index", "s", 5, accuracy("tick of the planner", "s at 1000")),
 )
 
 

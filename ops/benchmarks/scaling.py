@@ -184,14 +184,14 @@ def by_epochs(sizes: list[int]) -> list[float]:
     return [best_of(lambda n=n: dense_metrics(flux[:, :n], error[:, :n])) for n in sizes]  # type: ignore[misc]
 
 
-def plot(found: list[Row], path: Path) -> None:
+def plot(found: list[Row], path: Path, size: str = "", cost: str = "s") -> None:
     """One panel per curve: points measured, line of the theoretical exponent through the last."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(2, 3, figsize=(12, 7), layout="constrained")
+    figure, panels = plt.subplots(-(-len(found) // 3), 3, figsize=(12, 3.5 * -(-len(found) // 3)), layout="constrained")
     for axes, row in zip(panels.flat, found, strict=False):
         points = [(int(name[5:]), value) for name, value in row.accuracy.items() if name.startswith("s at ")]
         axes.set_title(f"{row.stage}" if points else f"{row.stage}: failed", fontsize=9)
@@ -201,7 +201,8 @@ def plot(found: list[Row], path: Path) -> None:
         theory = row.accuracy["theory"]
         axes.loglog(sizes, seconds, "o", label=f"measured, exponent {row.accuracy['exponent']:.2f}")
         axes.loglog(sizes, [seconds[-1] * (size / sizes[-1]) ** theory for size in sizes], "--", label=f"theory, {theory:g}")
-        axes.set_ylabel("s")
+        axes.set_xlabel(size)
+        axes.set_ylabel(cost)
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3, which="both")
     figure.savefig(path, dpi=100)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.archive import caltable_registry
-from dsa110_assets.orchestration import automation, calibrators, judges, publishing, recipes, solving
+from dsa110_assets.orchestration import calibrators, judges, publishing, recipes, solving
 from dsa110_assets.orchestration.assets.catalogues import read_sky_model
 from dsa110_assets.orchestration.assets.ingest import MEASUREMENT_SET
 from dsa110_assets.orchestration.resources import Platform
@@ -22,23 +22,6 @@ if TYPE_CHECKING:
 CALIBRATED = "calibrated.ms"
 FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26))
 """A sign of life: no night's tables at all for a day. How old the tables of an observation are is its own check."""
-
-_Condition = dg.AutomationCondition
-WHEN_NEW_OBSERVATIONS = (
-    _Condition.in_latest_time_window(automation.RECENT)
-    & _Condition.cron_tick_passed(automation.CALIBRATION_TICK)
-    & _Condition.any_deps_match(_Condition.newly_updated()).allow(automation.only("measurement_set")).since_last_handled()
-    & ~_Condition.any_deps_missing().allow(automation.only("sky_model", "calibrator_catalog"))
-    & ~_Condition.in_progress()
-).with_label("caltables_when_new_observations")
-"""A run without a transit in its observations ends at once and makes nothing."""
-
-WHEN_FLAGGED = (
-    (automation.todo(automation.RECENT) | automation.held_up("caltables", _Condition.newly_updated()))
-    & ~_Condition.any_deps_missing().ignore(automation.only("caltables"))
-    & ~_Condition.any_deps_in_progress()
-).with_label("observation_when_flagged")
-"""Which tables it gets, and whether they are too old, is for the calibration code to decide and to record."""
 
 
 def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
@@ -58,7 +41,7 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
     "caltables", grain="night", kinds={"casacore", "numba"}, code_version="5",
     inputs=("measurement_set", "sky_model", "calibrator_catalog"), finder=_transit_sets,
     nothing_made="no calibrator transits in its measurement sets",
-    shaping=("transits", "solve", "solve_engine"), automation=WHEN_NEW_OBSERVATIONS,
+    shaping=("transits", "solve", "solve_engine"), as_it_goes=True,
     freshness=FRESHNESS, pool="solving",
     figures=("calibrators", "anchor", "n_sets", "n_transits", "bandpass_snr", "gain_snr", "closure_phase_deg", "closure_amplitude_excess",
              "field_group_count", "field_flux_ratio", "calibrator_flux_factor", "scale_spread"),
@@ -119,7 +102,7 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
     "calibrated_ms", grain="observation", kinds={"casacore", "numba"}, code_version="6",
     inputs=("measurement_set", "caltables", "sky_model"), finder=_chosen_tables,
     shaping=("solve_engine", "epoch", "average_channels", "average_times"),
-    automation=WHEN_FLAGGED, keep_days=30, uses_up=("measurement_set",), told=False, columns={"caltable_age_h": "Table age [h]"},
+    keep_days=30, uses_up=("measurement_set",), told=False, columns={"caltable_age_h": "Table age [h]"},
     disk_per_input=1.2,  # measured 0.91 at full scale
     memory_per_input=0.6,  # 1.2 GiB in all for a set of 1.4 GB, and a tenth more
     rules=(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.archive import files
-from dsa110_assets.orchestration import automation, calibrators, judges, publishing, recipes
+from dsa110_assets.orchestration import calibrators, judges, publishing, recipes
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.rules import Rule
 from dsa110_assets.orchestration.spec import Asset
@@ -43,7 +43,7 @@ def _digest(path: "Path", *stamp: int) -> str:
 
 @Asset(
     "source_catalog", grain="catalogue", kinds={"parquet"}, code_version="3", finder=_catalogue_files,
-    shaping=("catalogue_frequencies_mhz",), automation=automation.CATALOGUE,
+    shaping=("catalogue_frequencies_mhz",),
     rules=(
         Rule("coverage", "there are sources, and every position lies on the sky", ("n_sources", "n_invalid_positions"),
              judges.every(judges.at_least("n_sources", lambda _: 1), judges.none_of("n_invalid_positions")), hard=True),
@@ -94,7 +94,6 @@ def _sources_and_own_list(archive: "Archive", settings: "Settings", _: str) -> r
 
 @Asset(
     "calibrator_catalog", grain="catalogue", kinds={"parquet"}, code_version="2", inputs=("source_catalog",), finder=_sources_and_own_list,
-    automation=automation.CATALOGUE,
     rules=(
         Rule("no_unknown_flux", "no calibrator without a known flux sets a flux scale", ("n_unknown_flux_used", "n_with_flux"),
              judges.every(judges.none_of("n_unknown_flux_used"), judges.at_least("n_with_flux", lambda _: 1)), hard=True),
@@ -131,7 +130,6 @@ def calibrator_catalog(context: dg.AssetExecutionContext, platform: Platform) ->
 
 @Asset(
     "sky_model", grain="catalogue", kinds={"parquet"}, code_version="2", inputs=("source_catalog",),
-    automation=automation.CATALOGUE,
     rules=(
         Rule("coverage", "the model holds sources", ("n_sources", "n_left_out"), judges.at_least("n_sources", lambda _: 1), hard=True),
     ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets.orchestration import automation, coadding, judges, measuring, publishing, recipes
+from dsa110_assets.orchestration import coadding, judges, measuring, publishing, recipes
 from dsa110_assets.orchestration.assets.calibration import CALIBRATED
 from dsa110_assets.orchestration.assets.catalogues import read_sky_model
 from dsa110_assets.orchestration.resources import Platform
@@ -26,31 +26,10 @@ NEIGHBOUR_TILES = 2
 STRIP_TOLERANCE_DEG = 1.0
 """Tiles further than this from the hour's median declination belong to another strip."""
 
-_Condition = dg.AutomationCondition
-_HELD_UP = automation.held_up("calibrated_ms", _Condition.newly_updated() | _Condition.will_be_requested())
-WHEN_CALIBRATED = (
-    (automation.todo(automation.RECENT) | automation.changed(automation.RECENT) | _HELD_UP)
-    & ~_Condition.any_deps_missing()
-    & ~_Condition.any_deps_in_progress()
-).with_label("image_when_calibrated")
-
-_seen = _Condition.any_deps_match(~_Condition.missing()).allow(automation.only("subband_group", "measurement_set", "calibrated_ms"))
-_settled_without = _Condition.any_deps_match(_Condition.execution_failed())
-_PENDING = _Condition.missing() & _seen & ~_Condition.execution_failed() & ~_settled_without
-"""A tile that will come: its observation was taken, and neither it nor anything before it has failed."""
-
-WHEN_SETTLED = (
-    (automation.todo(automation.RECENT) | automation.changed(automation.RECENT))
-    & automation.latched(_Condition.cron_tick_passed(automation.HOUR_SETTLED))
-    & _Condition.any_deps_match(~_Condition.missing())
-    & ~_Condition.any_deps_match(_PENDING)
-    & ~_Condition.any_deps_in_progress()
-).with_label("hour_when_settled")
-
 
 @Asset(
     "tile_image", grain="observation", kinds={"fits", "ducc"}, code_version="6", inputs=("calibrated_ms", "sky_model"),
-    shaping=("imaging", "imaging_engine"), automation=WHEN_CALIBRATED, pool="imaging",
+    shaping=("imaging", "imaging_engine"), pool="imaging",
     keep_days=365, uses_up=("calibrated_ms",), image=True,
     columns={"rms_jy": "Rms [Jy]", "dynamic_range": "Dynamic range", "flux_ratio": "Flux ratio"},
     memory_per_input=2.8,  # 1.7 GiB in all for a calibrated set of 0.5 GB, and a tenth more
@@ -140,7 +119,7 @@ def _dec(product: "Product") -> float:
 
 @Asset(
     "hour_mosaic", grain="hour", kinds={"fits"}, code_version="4", inputs=("tile_image",), finder=_tiles_of_hour,
-    shaping=("coadd",), automation=WHEN_SETTLED, uses_up=("tile_image",), image=True,
+    shaping=("coadd",), reach=NEIGHBOUR_TILES * timegrid.OBSERVATION_WINDOW, uses_up=("tile_image",), image=True,
     figures=("n_tiles", "n_left_out", "rms_jy", "measured_over_noise", "overlap_flux_ratio", "overlap_flux_worst", "windows_completed"),
     rules=(
         *_of_mosaic("tiles"),
@@ -171,7 +150,7 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> r
 
 @Asset(
     "night_mosaic", grain="night", kinds={"fits", "hips"}, code_version="4", inputs=("hour_mosaic",), finder=_mosaics_of_night,
-    reads_through="hour_mosaic", shaping=("coadd",), automation=automation.NIGHT, image=True,
+    reads_through="hour_mosaic", shaping=("coadd",), image=True,
     figures=("n_tiles", "area_deg2", "rms_jy", "windows_completed"),
     rules=(
         *_of_mosaic("hours"),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets.orchestration import automation, publishing, recipes, report, spec
+from dsa110_assets.orchestration import publishing, recipes, report, spec
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.spec import Asset
 
@@ -23,7 +23,6 @@ def _night(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingr
 
 @Asset(
     "night_report", grain="night", kinds={"html"}, code_version="2", inputs=spec.ALL_TOLD, finder=_night, of_what_is_kept=True,
-    automation=automation.NIGHT,
 )  # fmt: skip
 def night_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """One self-contained HTML page: what was seen, what failed and why, images, checks, candidates."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import xxhash
 
-from dsa110_assets.orchestration import automation, coadding, judges, measuring, publishing, recipes
+from dsa110_assets.archive.product import HELD
+from dsa110_assets.orchestration import coadding, judges, measuring, publishing, recipes
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.rules import FEWEST_REFERENCES, SAME_SETTINGS, WARN, Rule
 from dsa110_assets.orchestration.spec import Asset
@@ -25,14 +26,15 @@ def _mosaic_and_known(archive: "Archive", settings: "Settings", hour: str) -> re
     mosaic, catalogue = recipes.usable(archive, "hour_mosaic", hour), recipes.usable(archive, "source_catalog", None)
     if mosaic is None or catalogue is None:
         return None
-    before = recipes.all_usable(archive, "source_measurements", None, timegrid.key(timegrid.parse_key(hour) - timegrid.HOUR), removed=False)
-    return recipes.Ingredients((mosaic, catalogue, *(p for p in before if p.metadata.get("n_new"))))
+    discovering = archive.once("hours with new sources", lambda: archive.positive("source_measurements", "n_new"))
+    before = [product for product in discovering if (product.partition or "") < hour and not product.metadata.get(HELD)]
+    return recipes.Ingredients((mosaic, catalogue, *before))
 
 
 @Asset(
     "source_measurements", grain="hour", kinds={"parquet"}, code_version="4", inputs=("hour_mosaic", "source_catalog"),
     finder=_mosaic_and_known, reads_through="hour_mosaic", has_a_past=True, shaping=("photometry",),
-    automation=automation.FOLLOWING, uses_up=("hour_mosaic",),
+    uses_up=("hour_mosaic",),
     figures=("n_sources", "n_detected", "n_new", "flux_ratio", "history_flux_ratio", "completeness",
              "false_detection_rate", "n_suspect_tiles"),
     rules=(
@@ -121,7 +123,7 @@ def _night_before(archive: "Archive", night: str) -> "list[Product]":
 @Asset(
     "light_curves", grain="night", kinds={"parquet"}, code_version="4", inputs=("source_measurements",), finder=_night_and_past,
     nights_before=True, has_a_past=True, of_what_is_kept=True, shaping=("ensemble",),
-    automation=automation.NIGHT, uses_up=("source_measurements",),
+    uses_up=("source_measurements",),
     figures=("n_sources", "n_epochs", "n_references_min", "residual_rms", "correction_max_percent"),
     rules=(
         SAME_SETTINGS,
@@ -178,7 +180,7 @@ def _nights_before(archive: "Archive", found: recipes.Ingredients) -> "list[Prod
 
 @Asset(
     "variability", grain="night", kinds={"parquet"}, code_version="4", inputs=("light_curves",), finder=_curves_until,
-    also_reads=_nights_before, has_a_past=True, shaping=("variability",), automation=automation.FOLLOWING, uses_up=("light_curves",),
+    also_reads=_nights_before, has_a_past=True, shaping=("variability",), uses_up=("light_curves",),
     figures=("n_tested", "n_candidates", "n_flare", "n_ese", "n_transient", "false_alarm_rate"),
     rules=(
         SAME_SETTINGS,

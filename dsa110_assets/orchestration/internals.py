@@ -1,0 +1,53 @@
+"""What is used of Dagster beyond its public names, each with its reason: no other module of the package names `dagster._...`.
+
+A release of Dagster that moves one of them fails here, at import, and in a test that names it.
+"""
+
+from dagster._check import CheckError as CheckError
+from dagster._core.execution.backfill import PartitionBackfill as PartitionBackfill
+from dagster._core.execution.plan.objects import StepFailureData as StepFailureData
+from dagster._core.origin import get_python_environment_entry_point as get_python_environment_entry_point
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord as AssetCheckExecutionRecord
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as AssetCheckExecutionRecordStatus
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin as LoadableTargetOrigin
+from dagster._core.utils import FuturesAwareThreadPoolExecutor as FuturesAwareThreadPoolExecutor
+from dagster._core.workspace.context import WorkspaceProcessContext as WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget as WorkspaceFileTarget
+from dagster._grpc.__generated__ import dagster_api_pb2 as dagster_api_pb2
+from dagster._grpc.server import DagsterApiServer as DagsterApiServer
+from dagster._grpc.server import DagsterGrpcServer as DagsterGrpcServer
+from dagster._grpc.types import CanCancelExecutionRequest as CanCancelExecutionRequest
+from dagster._grpc.types import CanCancelExecutionResult as CanCancelExecutionResult
+from dagster._grpc.types import CancelExecutionRequest as CancelExecutionRequest
+from dagster._grpc.types import CancelExecutionResult as CancelExecutionResult
+from dagster._serdes import deserialize_value as deserialize_value
+from dagster._serdes import serialize_value as serialize_value
+from dagster._utils.interrupts import setup_interrupt_handlers as setup_interrupt_handlers
+from dagster._utils.log import configure_loggers as configure_loggers
+
+_SERVER = "runs are forked from a warm process and cancelled without waiting: `cli.code_server` is Dagster's server with this changed"
+REASONS = {
+    "CheckError": "what a dagster.yaml of a wrong shape raises, for a sentence in its place",
+    "PartitionBackfill": "Dagster has no public call that launches a backfill; the web page's button does this",
+    "StepFailureData": "the type of `DagsterEvent.step_failure_data`, which is public",
+    "AssetCheckExecutionRecord": "the history of a check has no public reader that both storages have",
+    "AssetCheckExecutionRecordStatus": "the history of a check has no public reader that both storages have",
+    "WorkspaceProcessContext": "the web server's pages are served behind a door of our own, in one process",
+    "WorkspaceFileTarget": "the web server's pages are served behind a door of our own, in one process",
+    **dict.fromkeys(
+        (
+            "get_python_environment_entry_point", "LoadableTargetOrigin", "FuturesAwareThreadPoolExecutor", "dagster_api_pb2",
+            "DagsterApiServer", "DagsterGrpcServer", "CanCancelExecutionRequest", "CanCancelExecutionResult", "CancelExecutionRequest",
+            "CancelExecutionResult", "deserialize_value", "serialize_value", "setup_interrupt_handlers", "configure_loggers",
+        ),
+        _SERVER,
+    ),
+    "run_daemon": "its lock has to be held by the process that is the daemon",
+}  # fmt: skip
+
+
+def run_daemon(workspace: str) -> None:
+    """Run Dagster's daemon until a signal ends it. Imported when it is run: it takes seconds, and only the daemon needs it."""
+    from dagster._daemon.cli import run_command
+
+    run_command.main(["--workspace", workspace], standalone_mode=False)

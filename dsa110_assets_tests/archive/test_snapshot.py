@@ -1,0 +1,70 @@
+"""A span read at once answers as the archive does, and as it was."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+import pytest
+
+from dsa110_assets.archive import retention
+from dsa110_assets.archive.snapshot import Snapshot
+from dsa110_assets.archive.store import Archive
+from dsa110_assets_tests.archive.conftest import Publisher
+
+FIRST, LAST = datetime(2026, 1, 25, tzinfo=UTC), datetime(2026, 1, 26, 12, tzinfo=UTC)
+KEYS = ["2026-01-24T23:55", "2026-01-25T00:00", "2026-01-25T22:25", "2026-01-26T11:55", "2026-01-26T12:05"]
+
+
+@pytest.fixture
+def filled(archive: Archive, publish: Publisher) -> Archive:
+    for number, key in enumerate(KEYS):
+        publish("tile_image", key, metadata={"n_new": number % 2})
+    publish("night_mosaic", "2026-01-25")
+    publish("sky_model", None)
+    gone = archive.current("tile_image", KEYS[2])
+    assert gone is not None
+    assert retention.remove(archive, gone)
+    return archive
+
+
+def test_products_are_those_of_the_archive(filled: Archive) -> None:
+    then = Snapshot(filled, FIRST, LAST)
+    begins = ["2026-01-25", "2026-01-25T00:00", "2026-01-24", FIRST, FIRST + timedelta(hours=1)]
+    ends = ["2026-01-25", "2026-01-25T22:25", "2026-01-26", LAST - timedelta(hours=1)]
+    for asset, since, until, removed in product(("tile_image", "night_mosaic"), begins, ends, (False, True)):
+        assert then.products(asset, since, until, removed=removed) == filled.products(asset, since, until, removed=removed)
+
+
+def test_it_stays_as_it_was_and_asks_once(filled: Archive, publish: Publisher) -> None:
+    then = Snapshot(filled, FIRST, LAST, ["tile_image"])
+    before, outside = then.current("tile_image", KEYS[1]), publish("tile_image", KEYS[0])
+    later = publish("tile_image", KEYS[1])
+    assert then.current("tile_image", KEYS[1]) == before != later
+    assert then.current("tile_image", KEYS[0]) == outside, "what lies outside is as it is now"
+    assert then.current("night_mosaic", "2026-01-25") == filled.current("night_mosaic", "2026-01-25"), "and so are other assets"
+    answers = iter("ab")
+    assert [then.once("question", lambda: next(answers)) for _ in range(2)] == ["a", "a"]
+    assert [filled.once("question", lambda: next(answers))] == ["b"]
+
+
+def test_what_was_in_place_is_trusted_no_longer_than_asked(filled: Archive) -> None:
+    made = filled.current("tile_image", KEYS[3])
+    assert made is not None
+    trusting = Snapshot(filled, FIRST, LAST, trusted_s=60.0)
+    assert trusting.current("tile_image", KEYS[3], check=True) == made
+    (made.path / "data.txt").unlink()
+    assert trusting.current("tile_image", KEYS[3], check=True) == made
+    assert Snapshot(filled, FIRST, LAST).current("tile_image", KEYS[3], check=True) is None
+
+
+def test_positive_figures_are_found_by_the_database(filled: Archive) -> None:
+    assert [one.partition for one in filled.positive("tile_image", "n_new")] == [KEYS[1], KEYS[3]]
+    assert filled.positive("night_mosaic", "n_new") == []
+
+
+def test_what_was_published_since(filled: Archive, publish: Publisher) -> None:
+    ((stamp, *_),) = filled.published(None)
+    assert filled.published(stamp) == []
+    made = publish("tile_image", KEYS[0])
+    assert filled.published(stamp) == [(made.created_at.isoformat(timespec="microseconds"), "tile_image", KEYS[0], made.run_id)]

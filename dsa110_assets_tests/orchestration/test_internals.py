@@ -1,0 +1,38 @@
+"""What is used of Dagster beyond its public names stands in one module, and is where that module says."""
+
+from __future__ import annotations
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+import dsa110_assets
+from dsa110_assets.orchestration import internals
+
+PACKAGE = Path(dsa110_assets.__file__).parent
+MODULE = Path(internals.__file__)
+
+
+def private(path: Path) -> list[tuple[str, str]]:
+    """(module, name) of what a file imports from Dagster's private modules."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dagster._"):
+            found += [(str(node.module), one.name) for one in node.names]
+        elif isinstance(node, ast.Import):
+            found += [(one.name, "") for one in node.names if one.name.startswith("dagster._")]
+    return found
+
+
+def test_no_other_module_imports_what_is_private() -> None:
+    modules = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "ops").rglob("*.py")]
+    assert {path for path in modules if private(path)} == {MODULE}
+
+
+def test_each_is_where_it_was_and_is_used_for_the_reason_told() -> None:
+    here = private(MODULE)
+    for module, name in here:
+        assert hasattr(import_module(module), name), f"Dagster has moved {name} out of {module}"
+    assert {name for _, name in here if name != "run_command"} | {"run_daemon"} == set(internals.REASONS)
+    elsewhere = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path != MODULE)
+    assert [name for name in internals.REASONS if name not in elsewhere] == []
