@@ -23,7 +23,7 @@ ROOT = Path(dsa110_assets.__file__).parent
 TESTS = Path(__file__).parent
 
 STOREYS = (
-    ("errors", "surroundings"),
+    ("errors", "plain_json", "surroundings"),
     ("children", "heap", "spill"),
     ("casa", "casa_child"),
     ("telescope",),
@@ -34,6 +34,7 @@ STOREYS = (
     ("mosaics",),
     ("photometry",),
     ("variability",),
+    ("tools",),
     ("thresholds", "settings"),
     ("archive",),
     ("orchestration",),
@@ -51,6 +52,7 @@ SCIENCE = (
     "photometry",
     "variability",
     "simulator",
+    "tools",
 )
 DAGSTER_MAY = ("orchestration", "cli", "portal", "definitions")
 BOUNDARIES = ("orchestration", "cli", "portal", "casa_child")

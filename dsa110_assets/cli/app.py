@@ -38,6 +38,7 @@ COMMAND_MODULES = (
     "doctor",
     "calibration",
     "archive",
+    "tools.convert",
 )
 # Typer gives no public name to the base of its usage errors; BadParameter → UsageError → this.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
