@@ -57,8 +57,11 @@ class ImagingOptions:
     auto_threshold_sigma: Annotated[float, Field(ge=0, description="final clean depth in rms of the residual")] = 1.0
     threshold_jy: Annotated[float, Field(ge=0, description="never clean deeper than this [Jy/beam]")] = 0.0
     deconvolver: Annotated[
-        Literal["clark", "radler", "radler-multiscale"],
-        Field(description="own Clark CLEAN, radler's CLEAN, or radler's multi-scale CLEAN for extended sources"),
+        Literal["clark", "quick", "radler", "radler-multiscale"],
+        Field(
+            description="own Clark CLEAN; the same within the image alone, quick and good to a few per cent; radler's CLEAN, or radler's "
+            "multi-scale CLEAN for extended sources"
+        ),
     ] = "clark"
     drift_terms: Annotated[int, Field(ge=0, le=8, description="terms that follow sources through the beam; 0 = a static beam")] = 4
     spectral_index: Annotated[

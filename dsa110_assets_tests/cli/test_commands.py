@@ -25,7 +25,7 @@ COMMANDS = (
     "calibration active",
     "calibration restore", "archive verify", "archive reindex", "archive backup", "archive restore",
     "archive retain", "archive pin", "archive unpin", "archive survey",
-    "convert",
+    "convert", "image", "calibrate", "apply", "photometry", "mosaic",
 )  # fmt: skip
 
 
