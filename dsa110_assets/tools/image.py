@@ -36,6 +36,8 @@ QUICK: dict[str, Any] = {
     "max_major_cycles": 3, "auto_threshold_sigma": 3.0,
 }  # fmt: skip
 """What a quick look does without: a beam that follows the sky, residuals from the visibilities, narrow cells, fine pixels."""
+_UNMASKED_SIGMA = 3.0
+"""Without an automatic mask CLEAN goes no deeper than so many times the rms: at 1 it took noise for components, and 2 % off fluxes."""
 _MASK_BEAMS = 1.5
 """Radius of a catalogue mask, unless given, in major axes of the beam."""
 
@@ -81,9 +83,10 @@ def image(
     primary-beam.fits, preview.png, and points.csv (bright points with spectral indices), as the asset `tile_image` has them.
 
     `mask`: "auto", "none", "catalogue" (circles of `mask_radius_arcsec`, 0: 1.5 beams, about catalogue sources), or a FITS image
-    that is not 0 where sources are, on any grid. `catalogues` add to the packaged calibrators: bright sources beyond the image are
-    taken out, and fluxes compared; None: nothing is. `cube`: every subband apart on one grid, in out/sb03 and so on, and all at
-    one beam in cube.fits. Raises BadDataError for a raw set or an empty part, ConfigurationError for an output that exists.
+    that is not 0 where sources are, on any grid; all but "auto" are cleaned to 3 times the rms at most. `catalogues` add to the
+    packaged calibrators: bright sources beyond the image are taken out, and fluxes compared; None: nothing is. `cube`: every
+    subband apart on one grid, in out/sb03 and so on, and all at one beam in cube.fits. Raises BadDataError for a raw set or an
+    empty part, ConfigurationError for an output that exists.
     """
     options, part = options or ImagingOptions(), part or Part()
     outputs.require_new(out, force)
@@ -91,7 +94,7 @@ def image(
         raise ConfigurationError(f"--mask {mask}: CASA's imager knows no masks here; leave it out, or take --engine own")
     vis = data.read_calibrated(ms, part)
     if mask != "auto":
-        options = replace(options, auto_mask_sigma=0.0)
+        options = replace(options, auto_mask_sigma=0.0, auto_threshold_sigma=max(options.auto_threshold_sigma, _UNMASKED_SIGMA))
     sky = sky_model.from_frame(data.read_sources(catalogues)) if catalogues is not None else None
     masking = _masking(mask, mask_radius_arcsec, sky)
     if part.stokes != "I" or options.deconvolver == "quick":

@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -52,10 +52,10 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def _solved(gains: Gains) -> list[int]:
@@ -74,7 +74,9 @@ def _antennas(gains: Gains, title: str, *, phases: bool) -> Figure:
     """A panel for each antenna, X blue and Y orange; flagged solutions left out."""
     solved, (along, unit) = _solved(gains), _along(gains)
     rows = max(1, math.ceil(len(solved) / _ACROSS))
-    figure = _figure(2.0 * _ACROSS, 1.4 * rows + 0.6)
+    height = 1.4 * rows + 1.0
+    figure = _figure(2.0 * _ACROSS, height, None)  # laid out by hand: a hundred panels would take matplotlib seconds
+    figure.subplots_adjust(0.04, 0.4 / height, 0.99, 1 - 0.7 / height, 0.08, 0.3)
     figure.suptitle(f"{title} over {unit}")
     axes = figure.subplots(rows, _ACROSS, sharex=True, sharey=True, squeeze=False).reshape(-1)
     values = np.where(gains.flags, np.nan, np.rad2deg(np.angle(gains.values)) if phases else np.abs(gains.values))
