@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from dsa110_assets.calibration.options import SolveOptions
-from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.tools.calibrate import Solved, calibrate
 from dsa110_assets.tools.convert import Wanted, convert
 from dsa110_assets_tests.tiny import SUBBANDS, simulate_tiny
@@ -37,13 +35,3 @@ def transit(tmp_path_factory: pytest.TempPathFactory) -> Transit:
     catalogue = inbox / "catalogue.csv"
     solved = calibrate(made.path, place / "tables", CALIBRATOR, FAST, catalogue_files=[catalogue])
     return Transit(inbox, made.path, catalogue, solved)
-
-
-def sky_of(truth: dict) -> SkyModel:
-    """The simulator's constant sky as a model."""
-    sources = truth["sources"]
-    return SkyModel(
-        tuple(s["name"] for s in sources), np.deg2rad([s["ra_deg"] for s in sources]),
-        np.deg2rad([s["dec_deg"] for s in sources]), np.array([s["flux_jy"] for s in sources]),
-        np.array([s["spectral_index"] for s in sources]),
-    )  # fmt: skip

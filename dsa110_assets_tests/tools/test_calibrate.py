@@ -21,7 +21,8 @@ from dsa110_assets.tools.data import read_sources
 from dsa110_assets.visibilities import measurement_set, phasing
 from dsa110_assets.visibilities.averaging import average_model
 from dsa110_assets.visibilities.predict import predict
-from dsa110_assets_tests.tools.conftest import CALIBRATOR, FAST, Transit, sky_of
+from dsa110_assets_tests.calibration.test_night import sky_of
+from dsa110_assets_tests.tools.conftest import CALIBRATOR, FAST, Transit
 
 
 def test_tables_are_the_graphs(transit: Transit) -> None:
