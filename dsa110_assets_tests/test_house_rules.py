@@ -23,7 +23,7 @@ ROOT = Path(dsa110_assets.__file__).parent
 TESTS = Path(__file__).parent
 
 STOREYS = (
-    ("errors", "surroundings"),
+    ("errors", "plain_json", "surroundings"),
     ("children", "heap"),
     ("engines", "engines.casa", "engines.casa_child", "engines.aoflagger"),
     ("telescope",),
@@ -36,6 +36,7 @@ STOREYS = (
     ("mosaics",),
     ("photometry",),
     ("variability",),
+    ("tools",),
     ("thresholds", "settings"),
     ("archive",),
     ("orchestration",),
@@ -53,6 +54,7 @@ SCIENCE = (
     "photometry",
     "variability",
     "simulator",
+    "tools",
 )
 DAGSTER_MAY = ("orchestration", "cli", "portal", "definitions")
 BOUNDARIES = ("orchestration", "cli", "portal", "engines.casa_child")

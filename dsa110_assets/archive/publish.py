@@ -25,8 +25,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.archive import claims, files, naming, rows
-from dsa110_assets.archive.product import Json, Product, jsonable
+from dsa110_assets.archive.product import Json, Product
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError, TransientError
+from dsa110_assets.plain_json import jsonable
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dsa110_assets.archive import claims, files, naming, retention
-from dsa110_assets.archive.product import Json, Product, jsonable
+from dsa110_assets.archive.product import Json, Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.plain_json import jsonable
 
 FILE = "trial.json"
 

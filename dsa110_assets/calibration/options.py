@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dsa110_assets.telescope.stations import REFANT_CHAIN
+REFANT_CHAIN = (103, *range(104, 117), *range(68, 103), *range(1, 52))
+"""Stations in the order in which they are tried as reference antenna."""
 
 
 @dataclass(frozen=True)

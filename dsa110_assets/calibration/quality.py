@@ -67,8 +67,8 @@ def assess(solution: Solution, vis: Visibilities, sums: Sums) -> dict[str, float
     """
     present = vis.active_antennas
     dead = solution.bandpass.dead_receptors
-    top, bottom = _corrected(solution, vis, sums)
-    phase_deg, log_amplitude = _closure(sums, top, bottom, dead)
+    top, bottom = corrected(solution, vis, sums)
+    phases, amplitudes = closures(sums, top, bottom, dead)
     power = float(bottom.sum())
     return {
         **table_figures("bandpass", solution.bandpass),
@@ -79,8 +79,8 @@ def assess(solution: Solution, vis: Visibilities, sums: Sums) -> dict[str, float
         "dead_antennas": float(dead[present].all(axis=1).sum()),
         "n_antennas": float(present.size),
         "receptor_flux_ratio_min": _worst_receptor(sums, top.real, bottom, ~dead),
-        "closure_phase_deg": phase_deg,
-        "closure_amplitude": log_amplitude,
+        "closure_phase_deg": math.degrees(_rms(phases)),
+        "closure_amplitude": _rms(amplitudes),
         "flux_ratio": float(top.sum().real) / power if power > 0 else math.nan,
         "reduced_chi2": float(solution.report.get("reduced_chi2", math.nan)),
     }
@@ -123,7 +123,7 @@ def _phase_scatter_deg(gains: Gains) -> float:
     return float(np.rad2deg(np.sqrt(np.mean(about**2)))) if about.size else math.nan
 
 
-def _corrected(solution: Solution, vis: Visibilities, sums: Sums) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+def corrected(solution: Solution, vis: Visibilities, sums: Sums) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
     """sum w V conj(M) and sum w |M|^2 (pol, baseline) of corrected data, w being the corrected weights.
 
     V / z with weight w |z|^2, z = g_i conj(g_j), turns r into r conj(z) and d into d |z|^2.
@@ -167,8 +167,10 @@ def _worst_receptor(sums: Sums, top: NDArray[np.float64], bottom: NDArray[np.flo
     return float(np.min(ratios)) if ratios else math.nan
 
 
-def _closure(sums: Sums, top: NDArray[np.complex128], bottom: NDArray[np.float64], dead: NDArray[np.bool_]) -> tuple[float, float]:
-    """(rms closure phase [deg], rms log closure amplitude) of data over model, on up to 12 antennas."""
+def closures(
+    sums: Sums, top: NDArray[np.complex128], bottom: NDArray[np.float64], dead: NDArray[np.bool_]
+) -> tuple[list[float], list[float]]:
+    """(closure phases [rad], logarithms of closure amplitudes) of data over model, of `corrected`, on up to 12 antennas."""
     phases: list[float] = []
     amplitudes: list[float] = []
     ratios = np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0)
@@ -187,7 +189,7 @@ def _closure(sums: Sums, top: NDArray[np.complex128], bottom: NDArray[np.float64
         for a, b, c, d in combinations(chosen, 4):
             if {(a, b), (c, d), (a, c), (b, d)} <= edge.keys():
                 amplitudes.append(math.log(abs(edge[a, b] * edge[c, d]) / abs(edge[a, c] * edge[b, d])))
-    return math.degrees(_rms(phases)), _rms(amplitudes)
+    return phases, amplitudes
 
 
 def _rms(values: list[float]) -> float:

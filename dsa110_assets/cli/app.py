@@ -43,6 +43,10 @@ COMMAND_MODULES = (
     "calibration",
     "archive",
     "trial",
+    "tools.convert",
+    "tools.image",
+    "tools.calibrate",
+    "tools.measure",
 )
 # Typer gives no public name to the base of its usage errors; BadParameter → UsageError → this.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]

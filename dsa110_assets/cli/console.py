@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dsa110_assets.archive.product import jsonable
+from dsa110_assets.plain_json import jsonable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,16 +7,14 @@ import inspect
 import types
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import typer
-from pydantic import TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 
 from dsa110_assets.cli import console
 from dsa110_assets.cli.app import app
+from dsa110_assets.cli.options import described, validated
 from dsa110_assets.cli.times import parse_time
-from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.simulator import fault_kinds
 from dsa110_assets.simulator.options import FaultKind, SimulationOptions, parse_fault
 
@@ -36,7 +34,7 @@ def simulate(out: Path, **values: Any) -> None:
     as_json = values.pop("json")
     values["start"] = parse_time(values["start"]).strftime("%Y-%m-%dT%H:%M:%S")
     values["faults"] = tuple(parse_fault(text) for text in values["faults"] or ())
-    options = _validated(values)
+    options = validated(SimulationOptions, values, FLAGS)
     from dsa110_assets.simulator.simulate import simulate as write
 
     with console.progress_bar(f"simulating into {out}") as progress:
@@ -50,25 +48,13 @@ def simulate(out: Path, **values: Any) -> None:
     console.say(f"{len(truth['sources'])} sources; the truth is in {out / 'truth.json'}")
 
 
-def _validated(values: dict[str, Any]) -> SimulationOptions:
-    try:
-        return TypeAdapter(SimulationOptions).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][-1]) if first["loc"] else ""
-        flag = _flag(field) if field else "simulate"
-        raise ConfigurationError(f"{flag} {first.get('input')!r}: {first['msg']}") from error
-
-
 def _flag(field: str) -> str:
     return FLAGS.get(field, f"--{field.replace('_', '-')}")
 
 
 def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parameter:
     """A typer option for one field of SimulationOptions: its flag, type, default, range and line of help."""
-    kind, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-    info = next((note for note in notes if isinstance(note, FieldInfo)), FieldInfo())
-    limits = {name: getattr(note, name) for note in info.metadata for name in ("ge", "le") if hasattr(note, name)}
+    kind, info, limits = described(annotation)
     default: Any = field.default
     if kind is bool:
         declared = f"{_flag(field.name)}/{_flag(field.name).replace('--', '--no-', 1)}"
@@ -82,7 +68,7 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parame
     else:
         if isinstance(kind, types.UnionType):
             kind = next(part for part in get_args(kind) if part is not type(None))
-        option = typer.Option(default, _flag(field.name), help=info.description, min=limits.get("ge"), max=limits.get("le"))
+        option = typer.Option(default, _flag(field.name), help=info.description, **limits)
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
 
 

@@ -14,11 +14,11 @@ from dsa110_assets.errors import BadDataError
 
 _OF_AN_AXIS = ("NAXIS", "CTYPE", "CRVAL", "CDELT", "CRPIX", "CUNIT", "CROTA", "CNAME", "CRDER", "CSYER")
 _OF_TWO_AXES = re.compile(r"(PC|CD)(\d+)_(\d+)|P[VS](\d+)_\d+")
-_STOKES_I = 1.0
+_STOKES = {"I": 1.0, "Q": 2.0}
 
 
 def with_axes(header: Header) -> Header:
-    """A copy of a 2-axis header with axes 3 (FREQ, at RESTFRQ, as wide as BANDWID) and 4 (STOKES, I).
+    """A copy of a 2-axis header with axes 3 (FREQ, at RESTFRQ, as wide as BANDWID) and 4 (STOKES, of its STOKES).
 
     A header without RESTFRQ comes back as it is: of such an image no frequency is known. RESTFREQ is what PyBDSF looks
     for in an image whose further axes were cut off.
@@ -27,7 +27,8 @@ def with_axes(header: Header) -> Header:
     if "RESTFRQ" not in header:
         return complete
     frequency_hz, width_hz = float(header["RESTFRQ"]), float(header.get("BANDWID", 1.0))
-    for axis, kind, value, step, unit in ((3, "FREQ", frequency_hz, width_hz, "Hz"), (4, "STOKES", _STOKES_I, 1.0, "")):
+    stokes = _STOKES[str(header.get("STOKES", "I"))]
+    for axis, kind, value, step, unit in ((3, "FREQ", frequency_hz, width_hz, "Hz"), (4, "STOKES", stokes, 1.0, "")):
         complete[f"CTYPE{axis}"] = kind
         complete[f"CRVAL{axis}"] = value
         complete[f"CDELT{axis}"] = step

@@ -68,17 +68,18 @@ def clean(
     depth: Depth,
     threads: int,
     known: tuple[NDArray[np.intp], NDArray[np.intp]],
+    within: NDArray[np.bool_] | None = None,
 ) -> Cleaned:
     """CLEAN `dirty` (n, n) with `wide_psf` (2n, 2n), unit peak at pixel (n, n).
 
     `residual_of(model)` is the exact residual of a model. Down to `auto_mask_sigma` anywhere, from there to
     `auto_threshold_sigma` only on and next to components, pixels above that level and those (rows, columns) `known` to
-    have had sources; the rms is measured afresh at every major cycle.
+    have had sources; the rms is measured afresh at every major cycle. Nothing is cleaned outside `within` (n, n), if given.
     """
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
     model, residual = np.zeros_like(dirty), dirty.copy()
     best = Cleaned(model, residual, 0, 0)
-    everywhere = np.ones(dirty.shape, dtype=np.bool_)
+    everywhere = np.ones(dirty.shape, dtype=np.bool_) if within is None else within
     masked, masked_cycles, used = depth.auto_mask_sigma == 0, 0, 0
     rms, highest = robust_rms(residual), _peak(residual, everywhere)
     for cycle in range(1, depth.max_major_cycles + 1):
@@ -88,7 +89,7 @@ def clean(
         if limited:
             sources = (model != 0) | (np.abs(residual) > level)
             sources[known] = True
-            mask = binary_dilation(sources)
+            mask = binary_dilation(sources) & everywhere
         final = max(depth.auto_threshold_sigma * rms if masked else level, depth.floor_jy)
         peak = _peak(residual, mask)
         if peak <= final:
@@ -141,7 +142,7 @@ def _minor_cycle(
         if new.size <= _FEW:
             _subtract(left, rows[new], columns[new], fresh[new], wide_psf)
         else:
-            left = residual - _convolved(model, spectrum, threads)
+            left = residual - convolved(model, spectrum, threads)
     return model, used
 
 
@@ -192,7 +193,7 @@ def _loop(values, rows, columns, psf, gain, limit, iterations, model):  # type: 
     return done
 
 
-def _convolved(model: Image, spectrum: NDArray[np.complex64], threads: int) -> Image:
+def convolved(model: Image, spectrum: NDArray[np.complex64], threads: int) -> Image:
     side = model.shape[0]
     wide = scipy.fft.rfft2(model, s=(2 * side, 2 * side), workers=threads)
     wide *= spectrum

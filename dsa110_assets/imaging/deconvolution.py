@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging import resolved
-from dsa110_assets.imaging.clark import Cleaned, Depth, clean
+from dsa110_assets.imaging.clark import Cleaned, Depth, clean, convolved
 from dsa110_assets.imaging.measurement import ROUGH, Measurement
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.points import NO_POINTS, Points, spectral_indices, take_out
@@ -53,12 +54,14 @@ def deconvolve(
     pixel_rad: float,
     beam: Beam,
     threads: int,
+    within: NDArray[np.bool_] | None = None,
 ) -> Deconvolved:
     """Take bright points out of what was measured and CLEAN the rest, with the dirty beam (2n, 2n), unit peak at its centre.
 
-    The returned residual is always exact for the returned model and points. Never deeper than accuracy allows: that of sums in
-    single precision, as each cycle grids only what it found and sums the brightest of that directly, so that the gridder's
-    error is a share of what was left before it.
+    Sources are looked for `within` (n, n). The quick cycles stay in the image, as if every source had the dirty beam of a steady
+    one: no residual is exact then, and points are not taken out. Else the returned residual is always exact for the returned
+    model and points. Never deeper than accuracy allows: that of sums in single precision, as each cycle grids only what it found
+    and sums the brightest of that directly, so that the gridder's error is a share of what was left before it.
     """
     dirty = measurement.image(ROUGH if options.clean_iterations else 0.0)
     if options.clean_iterations == 0:
@@ -72,11 +75,21 @@ def deconvolve(
         auto_threshold_sigma=options.auto_threshold_sigma,
         floor_jy=max(options.threshold_jy, _ROUNDING * float(np.abs(dirty).max())),
     )
-    made, dropped = _without_ripples(dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads)
+    if options.deconvolver == "quick":
+        return _in_the_image(dirty, wide_psf, depth, threads, within)
+    made, dropped = _without_ripples(dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads, within)
     points, cleaned, rounds = made.points, made.cleaned, made.rounds
     cycles, iterations = rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
     index, index_err = spectral_indices(points, measurement, robust_rms(cleaned.residual))
     return Deconvolved(cleaned.model, points, cleaned.residual, cycles, iterations, index, index_err, dropped)
+
+
+def _in_the_image(dirty: Image, wide_psf: Image, depth: Depth, threads: int, within: NDArray[np.bool_] | None) -> Deconvolved:
+    """Our own minor cycles whose residuals come from the dirty image and beam, not from the visibilities."""
+    spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
+    cleaned = clean(dirty, wide_psf, lambda model: dirty - convolved(model, spectrum, threads), depth, threads, NO_POINTS.nearest(), within)
+    nothing = np.empty(0)
+    return Deconvolved(cleaned.model, NO_POINTS, cleaned.residual, cleaned.major_cycles, cleaned.minor_iterations, nothing, nothing)
 
 
 @dataclass(frozen=True)
@@ -89,8 +102,9 @@ class _Sources:
 
 
 def _without_ripples(
-    dirty: Image, wide_psf: Image, measurement: Measurement, depth: Depth, beam: Beam, pixel_deg: float, threads: int
-) -> tuple[_Sources, int]:
+    dirty: Image, wide_psf: Image, measurement: Measurement, depth: Depth, beam: Beam, pixel_deg: float, threads: int,
+    within: NDArray[np.bool_] | None,
+) -> tuple[_Sources, int]:  # fmt: skip
     """Points and what CLEAN makes of the rest, made again without what turns out to be resolved (`resolved`), which is with the
     points then; and how many Gaussians were tried and dropped, as they explain nothing or made the residual noisier.
 
@@ -98,9 +112,9 @@ def _without_ripples(
     """
 
     def without(resolved_ones: Points, left: Image) -> _Sources:
-        points, left, rounds = take_out(left, wide_psf, measurement, depth.floor_jy)
+        points, left, rounds = take_out(left, wide_psf, measurement, depth.floor_jy, within)
         points = points.and_also(resolved_ones)
-        return _Sources(points, clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest()), rounds)
+        return _Sources(points, clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest(), within), rounds)
 
     first = now = without(NO_POINTS, dirty)
     taken, tried, rounds, form = NO_POINTS, 0, first.rounds, flipped(beam.covariance) / pixel_deg**2
@@ -109,6 +123,7 @@ def _without_ripples(
         image = restore(model, residual, beam, pixel_deg, threads)
         add_points(image, now.points, beam, pixel_deg)
         found = resolved.find(image, residual, model, now.points, wide_psf, form, enough)
+        found = found if within is None else found.select(within[found.nearest()])
         if not (found.flux_jy.size or taken.flux_jy.size):
             break
         change = np.zeros_like(dirty)

@@ -56,6 +56,10 @@ class ImagingOptions:
     ] = 5.0
     auto_threshold_sigma: Annotated[float, Field(ge=0, description="final clean depth in rms of the residual")] = 1.0
     threshold_jy: Annotated[float, Field(ge=0, description="never clean deeper than this [Jy/beam]")] = 0.0
+    deconvolver: Annotated[
+        Literal["clark", "quick"],
+        Field(description="CLEAN with exact residuals, or the same within the image alone, quick and good to a few per cent"),
+    ] = "clark"
     drift_terms: Annotated[int, Field(ge=0, le=8, description="terms that follow sources through the beam; 0 = a static beam")] = 4
     spectral_index: Annotated[
         float, Field(ge=-3, le=3, description="of a typical source: without it a wide band leaves sidelobes of 1 %")

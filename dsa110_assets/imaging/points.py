@@ -128,10 +128,12 @@ def take_out(
     wide_psf: Image,
     data: Data,
     floor_jy: float,
+    within: NDArray[np.bool_] | None = None,
 ) -> tuple[Points, Image, int]:
     """Points found in `residual` (n, n) with its dirty beam (2n, 2n), the exact residual without them, rounds taken.
 
-    Peaks count from 30 times the rms and `floor_jy` on, if the dirty beam fits them; the rest is CLEAN's.
+    Peaks count from 30 times the rms and `floor_jy` on, if the dirty beam fits them; the rest is CLEAN's. None is looked for
+    outside `within` (n, n), if given.
     """
     known, corrections = NO_POINTS, np.empty(0, dtype=np.intp)
     rounds = 0
@@ -144,7 +146,7 @@ def take_out(
         moved, changed = turned, changed | (steps_jy > 0)
         # what wrong indices left is still in this residual: by Cauchy and Schwarz no more than steps_jy anywhere
         level = max(_SIGMA * rms, floor_jy, float(residual.max()) / _DYNAMIC_RANGE, steps_jy.max(initial=0))
-        fresh = _found(residual, wide_psf, moved, level) if len(moved.rows) < _MOST_POINTS else []
+        fresh = _found(residual, wide_psf, moved, level, within) if len(moved.rows) < _MOST_POINTS else []
         if not fresh and not changed.any():
             break
         rows, columns, flux = np.array(fresh).reshape(-1, 3).T
@@ -212,12 +214,12 @@ def _corrected(known: Points, which: NDArray[np.bool_], residual: Image, psf: Im
     return replace(known, rows=rows, columns=columns, flux_jy=flux), changed
 
 
-def _found(residual: Image, psf: Image, known: Points, level: float) -> list[tuple[float, float, float]]:
+def _found(residual: Image, psf: Image, known: Points, level: float, within: NDArray[np.bool_] | None) -> list[tuple[float, float, float]]:
     """(row, column, flux) of the peaks above `level`, brightest first, each taken out before the next is looked for."""
     left = residual.copy()
     edge = _REACH + _TAPS
     free = np.zeros(left.shape, dtype=np.bool_)
-    free[edge:-edge, edge:-edge] = True
+    free[edge:-edge, edge:-edge] = True if within is None else within[edge:-edge, edge:-edge]
     for row, column in zip(*known.nearest(), strict=True):
         _close(free, row, column)
     found: list[tuple[float, float, float]] = []

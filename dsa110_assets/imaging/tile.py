@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dsa110_assets.sky.model import SkyModel
 
 Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 _BEAM_EPSILON = 1e-3
 """Accuracy of the dirty beam: major cycles put right what minor cycles do with it (and where the array is flat, that
 it leaves out the little w there is)."""
@@ -84,8 +85,12 @@ def pb_corrected(image: Image, primary_beam: Image, pblimit: float) -> Image:
     return np.divide(image, primary_beam, out=np.full_like(image, np.nan), where=usable)
 
 
-def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None = None) -> TileImage:
+def make_tile(
+    vis: Visibilities, options: ImagingOptions, sky: SkyModel | None = None, mask: Callable[[Header, Beam], Mask] | None = None
+) -> TileImage:
     """Image calibrated visibilities with one common phase centre.
+
+    `mask` makes of an image's header and beam where (ny, nx) sources may be cleaned; None: anywhere.
 
     With a sky model, its sources beyond CLEAN's reach are taken out first (`outliers`), and the figures compare the
     others with the image; where the image then shows bright points that the model lacks, both are done again with them.
@@ -115,6 +120,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
     means = stokes.cell_means(*(pattern for pattern, _ in dimming.terms), np.broadcast_to(log_frequency, by_time_channel.shape))
     patterns = means[:-1]
     observed, taken_out = stokes, dict[str, float]()
+    within = mask(header, beam) if mask is not None else None
     spectral = means[-1], options.spectral_index
     if sky is not None:
         stokes, taken_out = outliers.subtract(vis, observed, sky, header, dimming, patterns, spectral, weighted.noise_jy)
@@ -123,7 +129,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
         return Measurement(samples, weighted, gridder, dimming, patterns, means[-1])
 
     def cleaned_of(samples: StokesI) -> Deconvolved:
-        return deconvolve(measured(samples), wide_psf, options, pixel_rad=pixel_rad, beam=beam, threads=threads)
+        return deconvolve(measured(samples), wide_psf, options, pixel_rad=pixel_rad, beam=beam, threads=threads, within=within)
 
     cleaned = cleaned_of(stokes)
     if sky is not None and taken_out["outliers"] and outliers.missed(sky, header, dimming.mean, cleaned.points).any():
@@ -132,7 +138,7 @@ def make_tile(vis: Visibilities, options: ImagingOptions, sky: SkyModel | None =
             vis, observed, sky, header, dimming, patterns, spectral, weighted.noise_jy, cleaned.points, left
         )
         cleaned = cleaned_of(stokes)
-    if options.clean_iterations:
+    if options.clean_iterations and options.deconvolver != "quick":
 
         def beyond(samples: StokesI, inside: Deconvolved, sources: Image) -> unlisted.Unlisted:
             measurement = measured(samples)

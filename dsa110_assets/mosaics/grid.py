@@ -52,6 +52,16 @@ def common_header(headers: Sequence[Header], pixel_deg: float | None = None, max
     return header
 
 
+def around(ra_deg: float, dec_deg: float, radius_deg: float, pixel_deg: float) -> Header:
+    """FITS header (NAXIS1, NAXIS2, ICRS WCS, ZEA) of a square grid that holds a circle about a direction."""
+    half = math.ceil(radius_deg / pixel_deg)
+    header = _header("ZEA", ra_deg, dec_deg, pixel_deg, float(half + 1))
+    header["NAXIS"] = 2
+    for axis in (1, 2):
+        header[f"NAXIS{axis}"] = 2 * half + 1
+    return header
+
+
 def _outline_rad(header: Header) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points along an image's edge, ICRS [rad]."""
     width, height = int(header["NAXIS1"]), int(header["NAXIS2"])

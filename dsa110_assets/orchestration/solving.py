@@ -142,7 +142,7 @@ _WORST: dict[str, Callable[[list[float]], float]] = {
 def write_transits(directory: Path, outcomes: Sequence[Solved]) -> None:
     """transits.json: what every transit of the night gave, the refused ones with their reasons."""
     from dsa110_assets.archive.files import write_json
-    from dsa110_assets.archive.product import jsonable
+    from dsa110_assets.plain_json import jsonable
 
     told = [
         {

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import xxhash
 
-from dsa110_assets.archive.product import jsonable
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.orchestration.recipes import Ingredients, usable
+from dsa110_assets.plain_json import jsonable
 
 if TYPE_CHECKING:
     import dagster as dg

@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from dsa110_assets.analyst import AnalystArchive
-from dsa110_assets.archive.product import LineageNode, Product, jsonable
+from dsa110_assets.archive.product import LineageNode, Product
+from dsa110_assets.plain_json import jsonable
 from dsa110_assets.portal import overview, parameters
 
 MOST_ROWS = 10_000

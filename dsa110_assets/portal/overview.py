@@ -208,7 +208,7 @@ def failed_checks(store: Archive, night: str | None) -> list[dict[str, Any]]:
 def quarantined(archive: AnalystArchive) -> list[dict[str, Any]]:
     """What was put aside because it cannot be used, with the reasons."""
     from dsa110_assets.archive import quarantine
-    from dsa110_assets.archive.product import jsonable
+    from dsa110_assets.plain_json import jsonable
 
     return [jsonable(entry) for entry in quarantine.quarantined(archive.store)]
 

@@ -21,6 +21,8 @@ COLUMNS = (
     "source_id", "name", "ra_deg", "dec_deg", "flux_jy", "frequency_hz", "spectral_index", "catalogue",
 )  # fmt: skip
 
+MERGE_RADIUS_ARCSEC = 15.0
+"""Entries of two catalogues closer than this are one source: their positions are good to some arcsec, those of extended sources less."""
 STEEPEST = 4.0
 """No source has a steeper spectrum: -99 and the like mean that none is known."""
 SIGN_COUNT, SIGN_INDEX = 10, 0.3
@@ -76,6 +78,20 @@ def read_catalogue(path: Path, name: str | None = None, frequency_hz: float | No
     return frame
 
 
+def read_positions(path: Path) -> pd.DataFrame:
+    """Directions in a table of any form that `read_catalogue` takes, with a flux or without: source_id, ra_deg, dec_deg (ICRS).
+
+    Raises ConfigurationError as `read_catalogue`.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"positions {path} are not there: correct the path")
+    table = table_files.read(path)
+    known = [columns.column(column) for column in table.colnames]
+    ra, dec = positions.degrees(table, known, False, path)
+    names = [text or position_name(path.stem, a, d) for text, a, d in zip(_given_names(table, known), ra, dec, strict=True)]
+    return pd.DataFrame({"source_id": unique(names), "ra_deg": ra, "dec_deg": dec})
+
+
 def merge(frames: Sequence[pd.DataFrame], precedence: Sequence[str], radius_arcsec: float) -> pd.DataFrame:
     """One catalogue of several: a source is left out if a preferred catalogue has it, within the radius or in parts.
 
@@ -93,6 +109,12 @@ def merge(frames: Sequence[pd.DataFrame], precedence: Sequence[str], radius_arcs
         return pd.DataFrame(columns=list(COLUMNS))
     merged = known.reset_index(drop=True)[list(COLUMNS)]
     return merged.assign(source_id=unique(list(merged["source_id"])))
+
+
+def with_builtin(imported: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Imported catalogues, in their order of precedence, and the packaged calibrators, as one."""
+    frames = [*imported, builtin()]
+    return merge(frames, [str(frame["catalogue"].iloc[0]) for frame in frames if len(frame)], MERGE_RADIUS_ARCSEC)
 
 
 def builtin() -> pd.DataFrame:

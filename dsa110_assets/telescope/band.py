@@ -42,3 +42,11 @@ def band_frequencies_hz(n_subbands: int = N_SUBBANDS, n_channels: int = N_CHANNE
     """Channel centres [Hz] of subbands 0..n_subbands-1 in measurement-set order (ascending), float64."""
     descending = [subband_frequencies_hz(s, n_channels) for s in range(n_subbands)]
     return np.concatenate(descending)[::-1].copy()
+
+
+def subband_of(frequency_hz: float) -> int:
+    """The subband that contains `frequency_hz`. Raises ValueError outside the band."""
+    subband = int(np.floor((BAND_TOP_HZ - frequency_hz) / FINE_CHANNEL_HZ + 0.5 - FIRST_FINE_CHANNEL) // FINE_PER_SUBBAND)
+    if not 0 <= subband < N_SUBBANDS:
+        raise ValueError(f"{frequency_hz / 1e6:.6f} MHz lies outside the band")
+    return subband

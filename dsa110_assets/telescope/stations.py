@@ -1,4 +1,4 @@
-"""Stations: where the 117 antennas stand, which of them are active, and the reference-antenna order."""
+"""Stations: where the 117 antennas stand, and which of them are active."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ DEFAULT_ELEVATION_M = 1182.6
 """Station 117's elevation is blank in the survey."""
 INACTIVE_STATIONS = frozenset({10, 21, 22, 23, *range(52, 68), 117})
 """Not connected on 2026-01-25; the file, not this set, says which antennas an observation has."""
-REFANT_CHAIN = (103, *range(104, 117), *range(68, 103), *range(1, 52))
-"""Stations in the order in which they are tried as reference antenna."""
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,12 @@ def read(path: Path, column: str = "DATA") -> Visibilities:
         return replace(stored.frame, data=data, flags=flags, weights=weights)
 
 
+def unit(path: Path, column: str = "DATA") -> str:
+    """What a column of a set says its unit is: "Jy" once calibrated; "" where it says nothing. Raises what `read` raises."""
+    with opened(path, column) as stored:
+        return str(stored._main.getcolkeywords(column).get("QuantumUnits", [""])[0])
+
+
 def mapped(path: Path) -> Visibilities:
     """The visibilities of `read`, data and weights left on disk until they are used: a set's own page cache, no copy of it.
 

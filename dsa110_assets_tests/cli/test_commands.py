@@ -28,6 +28,7 @@ COMMANDS = (
     "calibration restore", "calibration retire", "calibration extend", "calibration compare", "calibration import",
     "calibration scan", "calibration solve", "archive verify", "archive reindex", "archive backup", "archive restore",
     "archive retain", "archive pin", "archive unpin", "archive survey",
+    "convert", "image", "calibrate", "apply", "photometry", "mosaic",
 )  # fmt: skip
 
 

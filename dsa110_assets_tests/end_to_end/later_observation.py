@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from astropy.wcs import WCS
 
-from dsa110_assets.archive.product import jsonable
 from dsa110_assets.calibration import calibrated, night, verdicts
 from dsa110_assets.calibration.epoch_options import EpochOptions
 from dsa110_assets.calibration.gains import Gains
@@ -28,6 +27,7 @@ from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.reference import reference_figures
 from dsa110_assets.imaging.search import bright_sources
 from dsa110_assets.orchestration import rules, solving
+from dsa110_assets.plain_json import jsonable
 from dsa110_assets.simulator.options import SimulationOptions, parse_fault
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.sky import calibrators, model

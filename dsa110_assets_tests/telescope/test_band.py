@@ -37,3 +37,14 @@ def test_coarser_channels_are_means_of_the_fine_ones(n_channels: int) -> None:
 def test_wrong_arguments_are_refused(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="must"):
         call()
+
+
+def test_subband_of_every_channel() -> None:
+    for subband in range(16):
+        assert {band.subband_of(f) for f in band.subband_frequencies_hz(subband, 384)} == {subband}
+
+
+@pytest.mark.parametrize("frequency_hz", [1.28e9, 1.4990e9])
+def test_outside_the_band_is_refused(frequency_hz: float) -> None:
+    with pytest.raises(ValueError, match="outside"):
+        band.subband_of(frequency_hz)

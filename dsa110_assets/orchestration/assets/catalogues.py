@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
 
-MERGE_RADIUS_ARCSEC = 15.0
-"""Entries of two catalogues closer than this are one source: their positions are good to some arcsec, those of extended sources less."""
-
 
 def _catalogue_files(archive: "Archive", settings: "Settings", partition: str) -> recipes.Ingredients:
     """The imported catalogues are files outside the archive; other bytes are another catalogue, another time of change is not."""
@@ -57,18 +54,13 @@ def source_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 
         settings = platform.settings
         imported = [read_configured(settings, path) for path in settings.catalogues]
-        frames = [*imported, catalogues.builtin()]
-        merged = catalogues.merge(
-            frames,
-            precedence=[str(frame["catalogue"].iloc[0]) for frame in frames if len(frame)],
-            radius_arcsec=MERGE_RADIUS_ARCSEC,
-        )
+        merged = catalogues.with_builtin(imported)
         merged.to_parquet(draft.path / "source_catalog.parquet")
         return {
             "n_sources": len(merged),
-            "n_catalogues": len(frames),
+            "n_catalogues": len(imported) + 1,
             "n_repeats": sum(frame.attrs["n_repeats"] for frame in imported),
-            "n_known_twice": sum(map(len, frames)) - len(merged),
+            "n_known_twice": sum(map(len, imported)) + len(catalogues.builtin()) - len(merged),
             "n_without_flux": int(merged["flux_jy"].isna().sum()),
             "n_invalid_positions": int((~merged["dec_deg"].between(-90, 90) | ~merged["ra_deg"].between(0, 360)).sum()),
         }

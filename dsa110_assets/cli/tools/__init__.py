@@ -1,0 +1,1 @@
+"""Commands on files, outside any archive: thin layers over `dsa110_assets.tools`."""

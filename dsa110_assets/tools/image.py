@@ -1,0 +1,216 @@
+"""`image`: a calibrated measurement set to an image, with everything that was made on the way."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from astropy.io import fits as astropy_fits
+from astropy.io.fits import Header
+from astropy.wcs import WCS
+
+from dsa110_assets.errors import BadDataError, ConfigurationError
+from dsa110_assets.imaging import fits, spectra, tile
+from dsa110_assets.imaging.options import ImagingOptions
+from dsa110_assets.imaging.restoring import Beam, set_beam
+from dsa110_assets.imaging.tile import Mask, TileImage
+from dsa110_assets.mosaics.beams import common_beam, to_beam
+from dsa110_assets.sky import model as sky_model
+from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.telescope import astrometry, band
+from dsa110_assets.tools import data, outputs
+from dsa110_assets.tools.data import Part
+from dsa110_assets.tools.outputs import Progress
+from dsa110_assets.visibilities import measurement_set
+from dsa110_assets.visibilities.types import Visibilities
+
+Engine = Literal["own", "casa"]
+CUBE = "cube.fits"
+MASKS = ("auto", "none", "catalogue")
+QUICK: dict[str, Any] = {
+    "deconvolver": "quick", "drift_terms": 0, "smearing": 0.1, "pixels_per_beam": 3.0, "epsilon": 1e-3, "clean_iterations": 3000,
+    "max_major_cycles": 3, "auto_threshold_sigma": 3.0,
+}  # fmt: skip
+"""What a quick look does without: a beam that follows the sky, residuals from the visibilities, narrow cells, fine pixels."""
+_UNMASKED_SIGMA = 3.0
+"""Without an automatic mask CLEAN goes no deeper than so many times the rms: at 1 it took noise for components, and 2 % off fluxes."""
+_MASK_BEAMS = 1.5
+"""Radius of a catalogue mask, unless given, in major axes of the beam."""
+
+
+@dataclass(frozen=True)
+class Imaged:
+    """`path`: the directory made; of a cube that of all subbands, `tiles` by subband, else one under -1."""
+
+    path: Path
+    tiles: dict[int, TileImage]
+
+    @property
+    def tile(self) -> TileImage:
+        """The one image. Raises KeyError of a cube."""
+        return self.tiles[-1]
+
+
+def quick(options: ImagingOptions) -> ImagingOptions:
+    """The options of a quick look: under 10 s for the whole array on two cores.
+
+    Fluxes of sources above 30 times the noise are good to 5 %, positions to a tenth of the beam; the residual has up to 1.5 times
+    the noise of a full image (against the truth in a test; the whole array is in the documentation).
+    """
+    return replace(options, **QUICK)
+
+
+def image(
+    ms: Path,
+    out: Path,
+    options: ImagingOptions | None = None,
+    part: Part | None = None,
+    *,
+    mask: str | Path = "auto",
+    mask_radius_arcsec: float = 0.0,
+    catalogues: Sequence[Path] | None = (),
+    engine: Engine = "own",
+    cube: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    progress: Progress = outputs.nothing,
+) -> Imaged:
+    """Make the directory `out` with image.fits, image-pb.fits (corrected for the primary beam), residual.fits, model.fits, psf.fits,
+    primary-beam.fits, preview.png, and points.csv (bright points with spectral indices), as the asset `tile_image` has them.
+
+    `mask`: "auto", "none", "catalogue" (circles of `mask_radius_arcsec`, 0: 1.5 beams, about catalogue sources), or a FITS image
+    that is not 0 where sources are, on any grid; all but "auto" are cleaned to 3 times the rms at most. `catalogues` add to the
+    packaged calibrators: bright sources beyond the image are taken out, and fluxes compared; None: nothing is. `cube`: every
+    subband apart on one grid, in out/sb03 and so on, and all at one beam in cube.fits. Raises BadDataError for a raw set or an
+    empty part, ConfigurationError for an output that exists.
+    """
+    options, part = options or ImagingOptions(), part or Part()
+    outputs.require_new(out, force)
+    if engine == "casa" and mask not in MASKS[:2]:
+        raise ConfigurationError(f"--mask {mask}: CASA's imager knows no masks here; leave it out, or take --engine own")
+    vis = data.read_calibrated(ms, part)
+    if mask != "auto":
+        options = replace(options, auto_mask_sigma=0.0, auto_threshold_sigma=max(options.auto_threshold_sigma, _UNMASKED_SIGMA))
+    sky = sky_model.from_frame(data.read_sources(catalogues)) if catalogues is not None else None
+    masking = _masking(mask, mask_radius_arcsec, sky)
+    if part.stokes != "I" or options.deconvolver == "quick":
+        sky = None
+    parts = {number: replace(part, subbands=(number, number)) for number in data.subbands_in(vis)} if cube else {-1: part}
+    told = {"imaging": asdict(options), "part": asdict(part), "mask": str(mask), "catalogues": catalogues, "engine": engine}
+    if dry_run:
+        return Imaged(out, {})
+    tiles: dict[int, TileImage] = {}
+    with outputs.making(out, "image", [ms, *(catalogues or ())], told, force=force, within=True) as draft:
+        for done, (number, own) in enumerate(parts.items()):
+            progress(done, len(parts), f"imaging {ms.name}" + (f", sb{number:02d}" if cube else ""))
+            seen = data.read_calibrated(ms, own) if cube else vis
+            made = _made(ms, seen, own, options, sky, masking, engine, draft.path)
+            made.header["STOKES"] = part.stokes
+            tiles[number] = made
+            options = _on_grid_of(made, options) if cube else options
+            _write(made, draft.path / f"sb{number:02d}" if cube else draft.path)
+            if not cube:
+                draft.figures = dict(made.figures)
+        if cube:
+            draft.figures = {f"sb{number:02d}": dict(made.figures) for number, made in tiles.items()}
+            _write_cube(tiles, draft.path / CUBE)
+        progress(len(parts), len(parts), "")
+    return Imaged(out, tiles)
+
+
+def _made(
+    ms: Path, vis: Visibilities, part: Part, options: ImagingOptions, sky: SkyModel | None,
+    masking: Callable[[Header, Beam], Mask] | None, engine: Engine, work: Path,
+) -> TileImage:  # fmt: skip
+    if engine == "own":
+        return tile.make_tile(vis, options, sky, masking)
+    from dsa110_assets.engines import casa_imaging
+
+    with tempfile.TemporaryDirectory(prefix=".casa-", dir=work) as scratch:
+        if not part.whole:
+            ms = Path(scratch) / "part.ms"
+            measurement_set.write(vis, ms, unit="Jy")
+        return casa_imaging.make_tile(ms, options, sky, work_dir=Path(scratch))
+
+
+def _on_grid_of(made: TileImage, options: ImagingOptions) -> ImagingOptions:
+    """Options whose images have this one's pixels: the field a little smaller, so that rounding adds none."""
+    pixel_deg = float(made.header["CDELT2"])
+    return replace(options, pixel_arcsec=3600 * pixel_deg, field_deg=made.image.shape[0] * pixel_deg * (1 - 1e-9))
+
+
+def _write(made: TileImage, directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
+    fits.write_tile(made, directory)
+    spectra.point_table(made).to_csv(directory / "points.csv", index=False)
+
+
+def _masking(mask: str | Path, radius_arcsec: float, sky: SkyModel | None) -> Callable[[Header, Beam], Mask] | None:
+    """What makes the mask once the image's grid and beam are known."""
+    if mask in MASKS[:2]:
+        return None
+    if mask == "catalogue":
+        if sky is None:
+            raise ConfigurationError("--mask catalogue needs a catalogue; leave --no-catalogue out")
+        return lambda header, beam: catalogue_mask(header, sky, radius_arcsec or _MASK_BEAMS * 3600 * beam.bmaj_deg)
+    values, theirs = fits.read_plane(Path(mask))
+    if not np.any(np.nan_to_num(values)):
+        raise BadDataError(f"{mask}: the mask is 0 everywhere; nothing would be cleaned")
+    return lambda header, _: _regridded(values != 0, theirs, header)
+
+
+def catalogue_mask(header: Header, sky: SkyModel, radius_arcsec: float) -> Mask:
+    """(ny, nx): within `radius_arcsec` of a source. `header` is a tile's, square about its phase centre."""
+    side = 2 * (round(float(header["CRPIX1"])) - 1)
+    pixel_deg = float(header["CDELT2"])
+    centre = np.deg2rad([float(header["CRVAL1"]), float(header["CRVAL2"])])
+    near = sky.select(astrometry.separation_deg(sky.ra_rad, sky.dec_rad, *centre) < side * pixel_deg)
+    x, y = WCS(header).celestial.wcs_world2pix(np.rad2deg(near.ra_rad), np.rad2deg(near.dec_rad), 0)
+    reach = radius_arcsec / 3600 / pixel_deg
+    mask = np.zeros((side, side), dtype=np.bool_)
+    for column, row in zip(x, y, strict=True):
+        top, left = max(int(row - reach), 0), max(int(column - reach), 0)
+        part = np.s_[top : max(int(row + reach) + 2, 0), left : max(int(column + reach) + 2, 0)]
+        rows, columns = np.indices(mask[part].shape)
+        mask[part] |= np.hypot(rows + top - row, columns + left - column) <= reach
+    return mask
+
+
+def _regridded(mask: Mask, theirs: Header, header: Header) -> Mask:
+    """The mask's nearest pixel at each of the image's; nothing beyond its edge."""
+    side = 2 * (round(float(header["CRPIX1"])) - 1)
+    columns, rows = np.meshgrid(np.arange(side), np.arange(side))
+    x, y = WCS(theirs).celestial.wcs_world2pix(*WCS(header).celestial.wcs_pix2world(columns, rows, 0), 0)
+    inside = (x > -0.5) & (y > -0.5) & (x < mask.shape[1] - 0.5) & (y < mask.shape[0] - 0.5)
+    out = np.zeros((side, side), dtype=np.bool_)
+    out[inside] = mask[np.rint(y[inside]).astype(int), np.rint(x[inside]).astype(int)]
+    return out
+
+
+def _write_cube(tiles: dict[int, TileImage], path: Path) -> None:
+    """All subbands at one beam, frequency ascending; a subband that is missing is NaN."""
+    beam = common_beam([one.beam for one in tiles.values()])
+    numbers = range(max(tiles), min(tiles) - 1, -1)
+    first = next(iter(tiles.values()))
+    cube = np.full((len(numbers), *first.image.shape), np.nan, np.float32)
+    for place, number in enumerate(numbers):
+        if number in tiles:
+            one = tiles[number]
+            cube[place] = to_beam(one.image, one.beam, beam, float(one.header["CDELT2"]), 1)
+    header = first.header.copy()
+    set_beam(header, beam)
+    lowest, step = _frequency_axis(tiles)
+    for key, value in (("CTYPE3", "FREQ"), ("CRVAL3", lowest), ("CDELT3", step), ("CRPIX3", 1.0), ("CUNIT3", "Hz")):
+        header[key] = value
+    header["IMTYPE"] = "restored by subband, not corrected for the primary beam"
+    astropy_fits.PrimaryHDU(cube, header).writeto(path, checksum=True)
+
+
+def _frequency_axis(tiles: dict[int, TileImage]) -> tuple[float, float]:
+    """(frequency of the lowest, step) [Hz] of subbands' middles."""
+    middle = float(np.mean(band.subband_frequencies_hz(max(tiles))))
+    return middle, band.SUBBAND_WIDTH_HZ

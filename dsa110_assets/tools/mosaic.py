@@ -1,0 +1,107 @@
+"""`mosaic`: tiles to one image, all of them, around a direction, or around a calibrator's transit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from astropy.io.fits import Header
+from astropy.wcs import WCS
+
+from dsa110_assets.calibration.transits import transit_mjd
+from dsa110_assets.errors import BadDataError, NotFoundError
+from dsa110_assets.imaging.fits import read_header
+from dsa110_assets.mosaics import coadd, grid, window, write
+from dsa110_assets.mosaics.coadd import Mosaic, TileInput
+from dsa110_assets.mosaics.options import CoaddOptions
+from dsa110_assets.sky import calibrators
+from dsa110_assets.telescope import timegrid
+from dsa110_assets.tools import outputs
+from dsa110_assets.tools.outputs import Progress
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which tiles, and onto what: those that reach a circle of `radius_deg` about `centre_deg` (ICRS), which is the grid; or those
+    whose middle is within `timespan_min` / 2 of `calibrator`'s transit nearest to it. By default all, on a grid that holds them."""
+
+    centre_deg: tuple[float, float] | None = None
+    radius_deg: float = 1.0
+    calibrator: str | None = None
+    timespan_min: float = 60.0
+
+
+@dataclass(frozen=True)
+class Coadded:
+    """`path`: the directory; `tiles` that are in it; `mosaic`, None of a dry run."""
+
+    path: Path
+    tiles: tuple[Path, ...]
+    mosaic: Mosaic | None
+
+
+def mosaic(
+    tiles: Sequence[Path],
+    out: Path,
+    chosen: Chosen | None = None,
+    options: CoaddOptions | None = None,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    progress: Progress = outputs.nothing,
+) -> Coadded:
+    """Coadd tiles, directories with image.fits and primary-beam.fits as `image` and the asset `tile_image` make them, into the
+    directory `out`: mosaic.fits (corrected for the primary beam), noise.fits, weights.fits, preview.png.
+
+    Unlike the asset `hour_mosaic`, flux scales of different calibrators are left as they are. Raises NotFoundError for an unknown
+    calibrator, and if no tile is as chosen; BadDataError for what is no tile; ConfigurationError for an output that exists.
+    """
+    chosen, options = chosen or Chosen(), options or CoaddOptions()
+    outputs.require_new(out, force)
+    read = {path: read_header(path / "image.fits")[0] for path in tiles}
+    inputs = {path: _tile(path, header) for path, header in read.items()}
+    target: Header | None = None
+    if chosen.centre_deg is not None:
+        pixel_deg = options.pixel_arcsec / 3600 or min(_pixel_deg(header) for header in read.values())
+        target = grid.around(*chosen.centre_deg, chosen.radius_deg, pixel_deg)
+        inputs = {path: one for path, one in inputs.items() if window.covered(read[path], target) is not None}
+    if chosen.calibrator is not None:
+        inputs = _around_transit(inputs, chosen)
+    if not inputs:
+        raise NotFoundError(f"none of the {len(tiles)} tiles reaches {chosen.centre_deg}; choose another --centre or --radius")
+    if dry_run:
+        return Coadded(out, tuple(inputs), None)
+    progress(0, 1, f"coadding {len(inputs)} tiles")
+    told = {"coadd": asdict(options), "chosen": asdict(chosen)}
+    with outputs.making(out, "mosaic", list(inputs), told, force=force, within=True) as draft:
+        made = coadd.coadd(list(inputs.values()), target, options)
+        write.write_mosaic(made, draft.path)
+        draft.figures = dict(made.figures)
+    progress(1, 1, "")
+    used = {tile.image_path.parent for tile in made.tiles}
+    return Coadded(out, tuple(path for path in inputs if path in used), made)
+
+
+def _tile(path: Path, header: Header) -> TileInput:
+    missing = [key for key in ("RMS", "MJD-AVG") if key not in header]
+    if missing:
+        raise BadDataError(f"{path / 'image.fits'}: the header has no {missing[0]}, which a tile of dsa110 image has; image it again")
+    return TileInput(path / "image.fits", path / "primary-beam.fits", float(header["RMS"]), str(path), float(header["MJD-AVG"]))
+
+
+def _pixel_deg(header: Header) -> float:
+    return float(WCS(header).celestial.proj_plane_pixel_scales()[0].to_value("deg"))
+
+
+def _around_transit(inputs: dict[Path, TileInput], chosen: Chosen) -> dict[Path, TileInput]:
+    found = calibrators.find(chosen.calibrator or "")
+    away_min = {path: abs(transit_mjd(found.ra_deg, found.dec_deg, one.mjd) - one.mjd) * 1440 for path, one in inputs.items()}
+    near = {path: one for path, one in inputs.items() if away_min[path] <= chosen.timespan_min / 2}
+    if inputs and not near:
+        path = min(away_min, key=lambda one: away_min[one])
+        raise NotFoundError(
+            f"no tile within {chosen.timespan_min / 2:g} min of a transit of {found.alias or found.name}; the nearest, {path} of "
+            f"{timegrid.mjd_to_datetime(inputs[path].mjd):%Y-%m-%dT%H:%M} UTC, is {away_min[path]:.1f} min from it (--timespan)"
+        )
+    return near
