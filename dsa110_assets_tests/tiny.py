@@ -30,7 +30,7 @@ OPTIONS: dict[str, Any] = {
     "noise_scale": 0.2, "rfi_tones": 0, "rfi_bursts": 0.0, "dead_antennas": 0, "dead_receptors": 0,
     "restart_every": 0, "source_density": 0.3, "flux_min_jy": 0.2,
 }  # fmt: skip
-"""3C454.3 transits at 22:26:05, in the second group of 22:20, 22:25 and 22:30."""
+"""3C454.3 transits at 22:27:24, in the second group of 22:20, 22:25 and 22:30."""
 
 
 def tiny_settings(inbox: Path, place: Path, **more: Any) -> Settings:
