@@ -155,7 +155,7 @@ def test_missing_settings_name_the_variable(bare: Run, tmp_path: Path) -> None:
 def test_faults_leave_their_traceback_in_the_log(bare: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dsa110_assets import analyst
 
-    def broken() -> None:
+    def broken(**_: object) -> None:
         raise ZeroDivisionError("a fault\nof ours")
 
     monkeypatch.setattr(analyst, "open_archive", broken)

@@ -160,7 +160,7 @@ def test_a_run_is_cancelled_and_a_failed_one_queued_again(night: Settings, told:
 
 
 def test_a_status_with_failures_and_a_backlog_is_quick(night: Settings) -> None:
-    """It loads none of what takes long: Dagster (1.3 s with the assets), pandas. Measured 0.8 s of CPU in all; the best of three, for other
+    """It loads none of what takes long: Dagster (1.3 s with the assets), pandas. Measured 0.8 s of CPU in all; the best of five, for other
     programs slow this one down."""
     code = (
         "import resource, sys; from dsa110_assets.cli import main; status = main(['status', '--json'])\n"
@@ -169,7 +169,7 @@ def test_a_status_with_failures_and_a_backlog_is_quick(night: Settings) -> None:
     )
     given = {**os.environ, **{name: str(value) for name, value in environment(night).items()}}
     seconds = []
-    for _ in range(3):
+    for _ in range(5):
         done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         seconds.append(float(done.stderr))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import casacore.tables as ct
 import numpy as np
 import pandas as pd
 import pytest
+from astropy import units as u
+from astropy.coordinates import TETE, EarthLocation, SkyCoord
+from astropy.time import Time
 
 from dsa110_assets.archive import caltable_registry
+from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration import calibrators
 from dsa110_assets.orchestration.process import ProcessReport, process
@@ -54,30 +57,33 @@ def test_a_catalogue_source_calibrates_where_the_list_has_none(tmp_path: Path) -
     assert table.loc[table["name"] == made["name"], "anchor"].tolist() == [only.anchor]
 
 
-def fields(settings: Settings) -> list[list[str]]:
-    """The names of the fields of every measurement set, in order of time."""
+def fields(settings: Settings) -> list[tuple[Product, list[str], Time]]:
+    """Every measurement set, and the names and times of its fields, in order of time."""
     found = []
     for product in Archive(settings.archive).products("measurement_set"):
         with ct.table(f"{product.path / 'measurement_set.ms'}::FIELD", ack=False) as table:
-            found.append(list(table.getcol("NAME")))
-            if f"{NAMED}_t" in " ".join(found[-1]):
-                assert product.metadata["calibrator_field"] in found[-1]
-                times_s = table.getcol("TIME")
-                assert found[-1].index(product.metadata["calibrator_field"]) == int(np.abs(times_s - TRANSIT_S).argmin())
+            times = Time(table.getcol("TIME") / 86400, format="mjd", scale="utc", location=SITE)
+            found.append((product, list(table.getcol("NAME")), times))
     return found
 
 
-NAMED, TRANSIT_S = "3C454.3", datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC).timestamp() + 40587 * 86400
-"""To a second."""
+SITE = EarthLocation.from_geodetic(-118.2830 * u.deg, 37.2334051 * u.deg, 1188.05 * u.m)
+BLAZAR = SkyCoord("22h53m57.748s", "16d08m53.56s")
+"""3C454.3."""
 
 
 def test_the_field_in_which_a_calibrator_transits_bears_its_name(finished_run: tuple[Settings, ProcessReport]) -> None:
-    before, holding, after = fields(finished_run[0])
-    assert [[name for name in names if not name.startswith("meridian_icrs_t")] for names in (before, after)] == [[], []]
-    (named,) = (name for name in holding if not name.startswith("meridian_icrs_t"))
-    assert named == f"{NAMED}_t{holding.index(named)}"
+    """That of the integration with the smallest apparent hour angle, by astropy."""
+    found = fields(finished_run[0])
+    named = [[name for name in names if not name.startswith("meridian_icrs_t")] for _, names, _ in found]
+    assert [len(names) for names in named] == [0, 1, 0]
+    product, names, times = found[1]
+    angle = times.sidereal_time("apparent") - BLAZAR.transform_to(TETE(obstime=times, location=SITE)).ra
+    index = int(np.abs(angle.wrap_at(12 * u.hourangle).hour).argmin())
+    assert names[index] == product.metadata["calibrator_field"] == f"3C454.3_t{index}"
+    assert 0 < index < len(names) - 1
 
 
 def test_which_a_setting_turns_off(settings: Settings) -> None:
     process(settings.model_copy(update={"name_calibrator_field": False}), through="measurement_set")
-    assert {name.rpartition("_t")[0] for names in fields(settings) for name in names} == {"meridian_icrs"}
+    assert {name.rpartition("_t")[0] for _, names, _ in fields(settings) for name in names} == {"meridian_icrs"}
