@@ -86,6 +86,8 @@ def deconvolve(
         )
         made, dropped = _without_ripples(dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads)
         points, cleaned, rounds = made.points, made.cleaned, made.rounds
+        if depth.auto_mask_sigma:
+            cleaned = _where_sources_are(made, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads)
     else:
         floor_jy, points, rounds, dropped = max(options.threshold_jy, options.epsilon * peak_jy), NO_POINTS, 0, 0
         settings = _settings(options, dirty.shape, pixel_rad, floor_jy, threads)
@@ -116,7 +118,7 @@ def _without_ripples(
     def without(resolved_ones: Points, left: Image) -> _Sources:
         points, left, rounds = take_out(left, wide_psf, measurement, depth.floor_jy)
         points = points.and_also(resolved_ones)
-        return _Sources(points, clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest()), rounds)
+        return _Sources(points, clean(left, wide_psf, measurement.residual_of, depth, threads, _places(points, left)), rounds)
 
     first = now = without(NO_POINTS, dirty)
     taken, tried, rounds, form = NO_POINTS, 0, first.rounds, flipped(beam.covariance) / pixel_deg**2
@@ -141,6 +143,31 @@ def _without_ripples(
         measurement.without(now.points.negative().and_also(first.points))
         measurement.residual_of(first.cleaned.model)
     return first, tried
+
+
+def _places(points: Points, image: Image) -> NDArray[np.bool_]:
+    """(ny, nx) pixels of an image that points lie in."""
+    places = np.zeros(image.shape, dtype=np.bool_)
+    places[points.nearest()] = True
+    return places
+
+
+def _where_sources_are(
+    made: _Sources, wide_psf: Image, measurement: Measurement, depth: Depth, beam: Beam, pixel_deg: float, threads: int
+) -> Cleaned:
+    """CLEAN once more from the dirty image on, kept to where it found sources above the mask's level.
+
+    What it took out of sidelobes it took from sources, of faint ones the larger share, and the more the fewer baselines there
+    are. So it only tells where sources are.
+    """
+    first = made.cleaned
+    seen = restore(first.model, first.residual, beam, pixel_deg, threads)
+    sources = (first.model > 0) & (seen > depth.auto_mask_sigma * robust_rms(first.residual))
+    dirty = measurement.residual_of(np.zeros_like(first.model))
+    known = sources | _places(made.points, dirty)
+    second = clean(dirty, wide_psf, measurement.residual_of, depth, threads, known, told=True)
+    counts = first.major_cycles + second.major_cycles, first.minor_iterations + second.minor_iterations
+    return Cleaned(second.model, second.residual, *counts)
 
 
 def _radler(
