@@ -87,18 +87,21 @@ def deconvolve(
 def _in_the_image(dirty: Image, wide_psf: Image, depth: Depth, threads: int, within: NDArray[np.bool_] | None) -> Deconvolved:
     """Our own minor cycles whose residuals come from the dirty image and beam, not from the visibilities."""
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
-    cleaned = clean(dirty, wide_psf, lambda model: dirty - convolved(model, spectrum, threads), depth, threads, NO_POINTS.nearest(), within)
+    cleaned = clean(
+        dirty, wide_psf, lambda model: dirty - convolved(model, spectrum, threads), depth, threads, _places(NO_POINTS, dirty), within=within
+    )
     nothing = np.empty(0)
     return Deconvolved(cleaned.model, NO_POINTS, cleaned.residual, cleaned.major_cycles, cleaned.minor_iterations, nothing, nothing)
 
 
 @dataclass(frozen=True)
 class _Sources:
-    """`points`, what CLEAN made of the rest, and how many `rounds` the points took."""
+    """`points`, what CLEAN made of the rest, how many `rounds` the points took, and the first CLEAN that `found` where all is."""
 
     points: Points
     cleaned: Cleaned
     rounds: int
+    found: Cleaned
 
 
 def _without_ripples(
@@ -114,12 +117,16 @@ def _without_ripples(
     def without(resolved_ones: Points, left: Image) -> _Sources:
         points, left, rounds = take_out(left, wide_psf, measurement, depth.floor_jy, within)
         points = points.and_also(resolved_ones)
-        return _Sources(points, clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest(), within), rounds)
+        found = clean(left, wide_psf, measurement.residual_of, depth, threads, _places(points, left), within=within)
+        if not depth.auto_mask_sigma:
+            return _Sources(points, found, rounds, found)
+        cleaned = _where_sources_are(found, points, wide_psf, measurement, depth, beam, pixel_deg, threads, within)
+        return _Sources(points, cleaned, rounds, found)
 
     first = now = without(NO_POINTS, dirty)
     taken, tried, rounds, form = NO_POINTS, 0, first.rounds, flipped(beam.covariance) / pixel_deg**2
     for enough in _ENOUGH:
-        model, residual = now.cleaned.model, now.cleaned.residual
+        model, residual = now.found.model, now.found.residual
         image = restore(model, residual, beam, pixel_deg, threads)
         add_points(image, now.points, beam, pixel_deg)
         found = resolved.find(image, residual, model, now.points, wide_psf, form, enough)
@@ -134,9 +141,41 @@ def _without_ripples(
         taken, now = found, without(found, measurement.residual_of(np.zeros_like(dirty)))
         rounds += now.rounds
         tried = max(tried, int(np.count_nonzero(taken.resolved)))
-    if taken.flux_jy.size and robust_rms(now.cleaned.residual) <= _NOISIER * robust_rms(first.cleaned.residual):
+    if taken.flux_jy.size and robust_rms(now.found.residual) <= _NOISIER * robust_rms(first.found.residual):
         return replace(now, rounds=rounds), 0
     if tried:
         measurement.without(now.points.negative().and_also(first.points))
         measurement.residual_of(first.cleaned.model)
     return first, tried
+
+
+def _places(points: Points, image: Image) -> NDArray[np.bool_]:
+    """(ny, nx) pixels of an image that points lie in."""
+    places = np.zeros(image.shape, dtype=np.bool_)
+    places[points.nearest()] = True
+    return places
+
+
+def _where_sources_are(
+    first: Cleaned,
+    points: Points,
+    wide_psf: Image,
+    measurement: Measurement,
+    depth: Depth,
+    beam: Beam,
+    pixel_deg: float,
+    threads: int,
+    within: NDArray[np.bool_] | None,
+) -> Cleaned:
+    """CLEAN once more from the dirty image on, kept to where the `first` found sources above the mask's level.
+
+    What it took out of sidelobes it took from sources, of faint ones the larger share, and the more the fewer baselines there
+    are. So it only tells where sources are.
+    """
+    seen = restore(first.model, first.residual, beam, pixel_deg, threads)
+    sources = (first.model > 0) & (seen > depth.auto_mask_sigma * robust_rms(first.residual))
+    dirty = measurement.residual_of(np.zeros_like(first.model))
+    known = sources | _places(points, dirty)
+    second = clean(dirty, wide_psf, measurement.residual_of, depth, threads, known, told=True, within=within)
+    counts = first.major_cycles + second.major_cycles, first.minor_iterations + second.minor_iterations
+    return Cleaned(second.model, second.residual, *counts)

@@ -1,9 +1,9 @@
-"""The restoring beam: fitted to the dirty beam's main lobe, and convolution with it."""
+"""The restoring beam: fitted to the dirty beam's main lobe, and convolution with it, the same everywhere on the sky."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +57,39 @@ class Beam:
         return Beam(float(widths[1]), float(widths[0]), (angle + 90) % 180 - 90)
 
 
+@dataclass(frozen=True)
+class Slope:
+    """How a beam's covariance [deg^2] of (east, north) in an image's plane changes with the place: what is added to it per pixel
+    of row and of column from the middle, (2, 2) each. None of it unless given."""
+
+    by_row: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
+    by_column: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
+
+
+FLAT = Slope()
+
+
+def slope_on_sky(beam: Beam, header: Header, n_pixels: int) -> Slope:
+    """The slope in a square image of a beam that is the same everywhere on the sky, about the local north.
+
+    A slanted projection stretches the sky on one side of the middle and shrinks it on the other, by tan(zenith angle) times the
+    distance: 1 % at 1.5 degrees and a zenith angle of 21. Linear, from one edge to the other.
+    """
+    from astropy.wcs import WCS
+
+    wcs, last, middle = WCS(header).celestial, n_pixels - 1.0, n_pixels / 2
+    ra, dec = wcs.wcs_pix2world([middle, middle, 0.0, last], [0.0, last, middle, middle], 0)
+    step = 1e-3
+    east = step / np.cos(np.deg2rad(dec))
+    moved = [
+        np.subtract(wcs.wcs_world2pix(ra + dra, dec + ddec, 0), wcs.wcs_world2pix(ra - dra, dec - ddec, 0)) * [[-1], [1]]
+        for dra, ddec in ((east, 0.0), (0.0, step))
+    ]
+    stretch = np.stack(moved, axis=-1).transpose(1, 0, 2) * float(header["CDELT2"]) / (2 * step)
+    bottom, top, left, right = stretch @ beam.covariance @ stretch.transpose(0, 2, 1)
+    return Slope((top - bottom) / last, (right - left) / last)
+
+
 def flipped(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     """A (2, 2) covariance of (east, north) as one of (row, column), rows north and columns west; and back."""
     return np.asarray(covariance[::-1, ::-1] * np.array([[1, -1], [-1, 1]]))
@@ -98,10 +131,13 @@ def fit_beam(psf: NDArray[np.floating], pixel_deg: float, floor: float = HALF_MA
     return Beam.from_covariance(np.linalg.inv(inverse) * pixel_deg**2)
 
 
-def convolve(image: NDArray[np.floating], covariance_deg2: NDArray[np.float64], pixel_deg: float, threads: int = 1) -> NDArray[np.float32]:
+def convolve(
+    image: NDArray[np.floating], covariance_deg2: NDArray[np.float64], pixel_deg: float, threads: int = 1, slope: Slope = FLAT
+) -> NDArray[np.float32]:
     """Convolution of (ny, nx) with a Gaussian of unit integral and covariance [deg^2] of (east, north).
 
-    Zero beyond the edges; the Gaussian is applied in the Fourier domain, where it is exact. float32 out.
+    Zero beyond the edges; the Gaussian is applied in the Fourier domain, where it is exact. With a slope it changes from
+    pixel to pixel of `image`, to first order, and keeps its peak: what 4 % do to its width is right to 0.2 %. float32 out.
     """
     import scipy.fft  # a tenth of a second that a mosaic of one beam need not wait for
 
@@ -110,30 +146,42 @@ def convolve(image: NDArray[np.floating], covariance_deg2: NDArray[np.float64], 
     spectrum = scipy.fft.rfft2(image.astype(np.float32, copy=False), s=shape, workers=threads)
     north = (scipy.fft.fftfreq(shape[0]) / pixel_deg).astype(np.float32)[:, None]
     east = (-scipy.fft.rfftfreq(shape[1]) / pixel_deg).astype(np.float32)[None, :]
-    (a, b), (_, c) = covariance_deg2.astype(np.float32)
-    spectrum *= np.exp(np.float32(-2 * np.pi**2) * (a * east**2 + 2 * b * east * north + c * north**2))
+
+    def squared(form: NDArray[np.float64]) -> NDArray[np.float32]:
+        (a, b), (_, c) = form.astype(np.float32)
+        return np.asarray(a * east**2 + 2 * b * east * north + c * north**2)
+
+    for axis, change in enumerate((slope.by_row, slope.by_column)):
+        if change.any():
+            offset = np.expand_dims(np.arange(image.shape[axis], dtype=np.float32) - image.shape[axis] // 2, 1 - axis)
+            growth = np.float32(np.trace(np.linalg.solve(covariance_deg2, change)) / 2)
+            more = scipy.fft.rfft2(image.astype(np.float32, copy=False) * offset, s=shape, workers=threads)
+            spectrum += (growth - np.float32(2 * np.pi**2) * squared(change)) * more
+    spectrum *= np.exp(np.float32(-2 * np.pi**2) * squared(covariance_deg2))
     smooth = scipy.fft.irfft2(spectrum, s=shape, workers=threads)
     return np.asarray(smooth[: image.shape[0], : image.shape[1]], dtype=np.float32)
 
 
 def restore(
-    model: NDArray[np.floating], residual: NDArray[np.float32], beam: Beam, pixel_deg: float, threads: int = 1
+    model: NDArray[np.floating], residual: NDArray[np.float32], beam: Beam, pixel_deg: float, threads: int = 1, slope: Slope = FLAT
 ) -> NDArray[np.float32]:
-    """Model [Jy/pixel] seen by `beam` plus residual, (ny, nx) float32 [Jy/beam]."""
+    """Model [Jy/pixel] seen by `beam`, with that slope, plus residual, (ny, nx) float32 [Jy/beam]."""
     per_beam = beam.area_sr / math.radians(pixel_deg) ** 2
     if not np.any(model):
         return residual.astype(np.float32, copy=True)
-    return residual + np.float32(per_beam) * convolve(model, beam.covariance, pixel_deg, threads)
+    return residual + np.float32(per_beam) * convolve(model, beam.covariance, pixel_deg, threads, slope)
 
 
-def add_points(image: NDArray[np.float32], points: Points, beam: Beam, pixel_deg: float) -> None:
-    """Add points seen by `beam` to an image [Jy/beam], in place: Gaussians, those of resolved sources wider than
-    the beam, out to where they are 1e-9 of their peak."""
+def add_points(image: NDArray[np.float32], points: Points, beam: Beam, pixel_deg: float, slope: Slope = FLAT) -> None:
+    """Add points seen by `beam`, with that slope, to an image [Jy/beam], in place: Gaussians, those of resolved sources wider
+    than the beam, out to where they are 1e-9 of their peak."""
+    middle = image.shape[0] // 2
     for row, column, flux, spread in zip(points.rows, points.columns, points.flux_jy, points.spread, strict=True):
-        seen = Beam.from_covariance(beam.covariance + flipped(spread) * pixel_deg**2) if spread.any() else beam
+        covariance = beam.covariance + (row - middle) * slope.by_row + (column - middle) * slope.by_column
+        seen = Beam.from_covariance(covariance + flipped(spread) * pixel_deg**2)
         inverse = np.linalg.inv(seen.covariance) * pixel_deg**2
         reach = math.ceil(6.5 * seen.bmaj_deg / FWHM_PER_SIGMA / pixel_deg)
-        flux *= beam.area_sr / seen.area_sr
+        flux *= Beam.from_covariance(covariance).area_sr / seen.area_sr
         top, left = max(int(row) - reach, 0), max(int(column) - reach, 0)
         stamp = image[top : int(row) + reach + 1, left : int(column) + reach + 1]
         north = (top + np.arange(stamp.shape[0]) - row)[:, None]

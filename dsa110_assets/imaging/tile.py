@@ -23,7 +23,7 @@ from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.points import NO_POINTS, Points
 from dsa110_assets.imaging.polarisation import polarisation_figures
 from dsa110_assets.imaging.reference import reference_figures
-from dsa110_assets.imaging.restoring import Beam, add_points, fit_beam, restore
+from dsa110_assets.imaging.restoring import Beam, add_points, fit_beam, restore, slope_on_sky
 from dsa110_assets.imaging.slant import flattened
 from dsa110_assets.imaging.smearing import smearing
 from dsa110_assets.imaging.statistics import robust_rms
@@ -148,8 +148,9 @@ def make_tile(
 
         cleaned, found = _without_unlisted(stokes, cleaned, cleaned_of, beyond, weighted.noise_jy, beam, pixel_deg)
         taken_out |= found
-    image = restore(cleaned.model, cleaned.residual, beam, pixel_deg, threads)
-    add_points(image, cleaned.points, beam, pixel_deg)
+    slope = slope_on_sky(beam, header, n_pixels)
+    image = restore(cleaned.model, cleaned.residual, beam, pixel_deg, threads, slope)
+    add_points(image, cleaned.points, beam, pixel_deg, slope)
     rms_jy = robust_rms(cleaned.residual)
     header["PBLIMIT"] = (options.pblimit, "PB response below which pbcor is blank")
     header["RMS"] = (rms_jy, "[Jy/beam] robust, before PB correction")
