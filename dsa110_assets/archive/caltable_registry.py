@@ -197,7 +197,7 @@ def _set(root: Path, row: Any) -> RegisteredSet | None:
     """The set of a row; None, and a word in the log, if the row tells none: it must not hide the others."""
     try:
         return _told(root, row, json.loads(row.contents))
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         files.tell_once(
             f"caltable set {row.set_id} is left out: its row in the index cannot be read ({error!r}); run: dsa110 archive reindex"
         )

@@ -88,7 +88,7 @@ def test_a_wrong_configuration_is_one_sentence_with_the_remedy(tmp_path: Path, w
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("command", ["status", "up", "doctor"])
+@pytest.mark.parametrize("command", ["up", "doctor"])
 def test_no_command_takes_a_wrong_configuration_for_a_fault(small: SmallArchive, tmp_path: Path, command: str) -> None:
     (tmp_path / "dagster.yaml").write_text(WRONG["cut short"])
     ports = {"DSA110_PORT": str(free_port()), "DSA110_PORTAL_PORT": str(free_port())}

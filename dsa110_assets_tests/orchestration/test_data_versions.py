@@ -84,9 +84,7 @@ def test_equal_bytes_made_again_make_nothing_stale_for_either(processed: Setting
     with Archive(processed.archive) as archive, instances.open_instance(processed.dagster_home) as instance:
         keys = every_partition(archive)
         job = graph.over(Platform(processed)).resolve_implicit_global_asset_job_def()
-        again = job.execute_in_process(
-            run_config=QUIET, instance=instance, asset_selection=[dg.AssetKey("source_catalog")], tags={publishing.FORCE_TAG: "yes"}
-        )
+        again = job.execute_in_process(run_config=QUIET, instance=instance, asset_selection=[dg.AssetKey("source_catalog")])
         assert again.success
         current = archive.current("source_catalog")
         assert current is not None
