@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,13 +56,15 @@ def deconvolve(
     beam: Beam,
     threads: int,
     within: NDArray[np.bool_] | None = None,
+    made_again: Callable[[Points], bool] = lambda points: False,
 ) -> Deconvolved:
     """Take bright points out of what was measured and CLEAN the rest, with the dirty beam (2n, 2n), unit peak at its centre.
 
     Sources are looked for `within` (n, n). The quick cycles stay in the image, as if every source had the dirty beam of a steady
     one: no residual is exact then, and points are not taken out. Else the returned residual is always exact for the returned
     model and points. Never deeper than accuracy allows: that of sums in single precision, as each cycle grids only what it found
-    and sums the brightest of that directly, so that the gridder's error is a share of what was left before it.
+    and sums the brightest of that directly, so that the gridder's error is a share of what was left before it. Where the image
+    will be `made_again` for the points that were found, resolved sources are left to that.
     """
     dirty = measurement.image(ROUGH if options.clean_iterations else 0.0)
     if options.clean_iterations == 0:
@@ -77,7 +80,7 @@ def deconvolve(
     )
     if options.deconvolver == "quick":
         return _in_the_image(dirty, wide_psf, depth, threads, within)
-    made, dropped = _without_ripples(dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads, within)
+    made, dropped = _without_ripples(dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads, within, made_again)
     points, cleaned, rounds = made.points, made.cleaned, made.rounds
     cycles, iterations = rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
     index, index_err = spectral_indices(points, measurement, robust_rms(cleaned.residual))
@@ -106,7 +109,7 @@ class _Sources:
 
 def _without_ripples(
     dirty: Image, wide_psf: Image, measurement: Measurement, depth: Depth, beam: Beam, pixel_deg: float, threads: int,
-    within: NDArray[np.bool_] | None,
+    within: NDArray[np.bool_] | None, made_again: Callable[[Points], bool],
 ) -> tuple[_Sources, int]:  # fmt: skip
     """Points and what CLEAN makes of the rest, made again without what turns out to be resolved (`resolved`), which is with the
     points then; and how many Gaussians were tried and dropped, as they explain nothing or made the residual noisier.
@@ -118,12 +121,18 @@ def _without_ripples(
         points, left, rounds = take_out(left, wide_psf, measurement, depth.floor_jy, within)
         points = points.and_also(resolved_ones)
         found = clean(left, wide_psf, measurement.residual_of, depth, threads, _places(points, left), within=within)
-        if not depth.auto_mask_sigma:
-            return _Sources(points, found, rounds, found)
-        cleaned = _where_sources_are(found, points, wide_psf, measurement, depth, beam, pixel_deg, threads, within)
-        return _Sources(points, cleaned, rounds, found)
+        return _Sources(points, found, rounds, found)
 
-    first = now = without(NO_POINTS, dirty)
+    def again(made: _Sources) -> _Sources:
+        if not depth.auto_mask_sigma:
+            return made
+        cleaned = _where_sources_are(made.found, made.points, wide_psf, measurement, depth, beam, pixel_deg, threads, within)
+        return replace(made, cleaned=cleaned)
+
+    first = without(NO_POINTS, dirty)
+    if made_again(first.points):
+        return first, 0
+    first = now = again(first)
     taken, tried, rounds, form = NO_POINTS, 0, first.rounds, flipped(beam.covariance) / pixel_deg**2
     for enough in _ENOUGH:
         model, residual = now.found.model, now.found.residual
@@ -142,7 +151,7 @@ def _without_ripples(
         rounds += now.rounds
         tried = max(tried, int(np.count_nonzero(taken.resolved)))
     if taken.flux_jy.size and robust_rms(now.found.residual) <= _NOISIER * robust_rms(first.found.residual):
-        return replace(now, rounds=rounds), 0
+        return replace(again(now), rounds=rounds), 0
     if tried:
         measurement.without(now.points.negative().and_also(first.points))
         measurement.residual_of(first.cleaned.model)
