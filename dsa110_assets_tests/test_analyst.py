@@ -157,6 +157,7 @@ def test_measurement_sets_are_named(archive: AnalystArchive, small: SmallArchive
     assert archive.calibrated_ms(WINDOW).path.name == "calibrated.ms"
 
 
+@pytest.mark.row(54, cases="definitions that agree")
 def test_caltables_in_force_are_those_the_observation_used(archive: AnalystArchive) -> None:
     found = archive.caltables(at=WINDOW)
     assert found.set_id == "caltables-20260125-v1/3C138"
@@ -176,6 +177,7 @@ def test_caltables_of_a_time_without_observation_are_the_nearest_active(tmp_path
         archive.caltables(at="2026-01-26T10:00")
 
 
+@pytest.mark.row(54, cases="definitions that agree")
 def test_what_the_pipeline_would_refuse_is_not_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too old, of another strip, without an antenna, rejected since: one definition for pipeline, command, page and metrics."""
     small = made.build(tmp_path)

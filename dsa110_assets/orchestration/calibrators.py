@@ -157,7 +157,8 @@ def _choose(archive: "Archive", settings: "Settings", mjd: float, dec_deg: float
         return naming.parse_id(one.product_id).partition, one.set_id.partition("/")[2]
 
     options = settings.choose
-    everything = registry.around(archive, mjd, options.max_age_days)
+    near = registry.around(archive, mjd, options.max_age_days)
+    everything = near or archive.once("caltable sets", lambda: registry.sets(archive))  # told of, with why they are refused
     refused = {solved(one) for one in everything if one.status == registry.REJECTED}
     active = [one for one in everything if one.status == registry.ACTIVE and (not one.removed or one.set_id in used)]
     offered = [one for one in active if solved(one) not in refused]

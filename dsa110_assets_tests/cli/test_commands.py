@@ -286,6 +286,7 @@ def test_rejecting_a_table_names_exactly_what_was_made_with_it(bare: Run, own: S
     assert {row["status"] for row in bare("calibration", "list", "--json", on=own).json} == {"active"}
 
 
+@pytest.mark.row(54, cases="definitions that agree")
 def test_both_sets_in_force_are_named(bare: Run, own: SmallArchive) -> None:
     """The nearest first, and only where gains are interpolated."""
     later, command = made.later_transit(own), ("calibration", "active", "--at", "2026-01-26T22:10")

@@ -46,7 +46,7 @@ def test_cancelling_a_stopped_run_ends_it_and_the_next_one_runs(tmp_path: Path) 
     (tmp_path / "inbox").mkdir()
     with (
         Archive.create(tmp_path / "archive") as archive,
-        publishing._alone(archive.root, "source_catalog None"),  # whoever makes it waits, and hangs
+        publishing._alone(archive, "source_catalog", None),  # whoever makes it waits, and hangs
         served(tmp_path, tmp_path / "inbox") as server,
     ):
         mild = launch(server, "source_catalog")

@@ -79,6 +79,7 @@ def test_what_inherits_is_told_too(processed: Settings) -> None:
     assert made.metadata["inputs_made_otherwise"] == {draft.product.id: "made of what was made otherwise"}
 
 
+@pytest.mark.row(54, cases="definitions that agree")
 def test_one_name_for_one_flagged_fraction(finished_run: tuple[Settings, ProcessReport]) -> None:
     """Of the visibilities of living receptors, and of all that was calibrated: neither under the other's name."""
     with Archive(finished_run[0].archive) as archive:

@@ -33,6 +33,7 @@ NIGHT, HOUR = "2026-01-25", "2026-01-25T22:00"
         ("sky_model", None, "there is no source_catalog"),
     ],
 )
+@pytest.mark.row(53, cases="told or taken up")
 def test_why_nothing_was_made_is_on_the_assets_page_and_in_the_list_of_runs(
     settings: Settings, asset: str, key: str | None, reason: str
 ) -> None:
@@ -50,6 +51,7 @@ def test_why_nothing_was_made_is_on_the_assets_page_and_in_the_list_of_runs(
         assert dagster.get_latest_materialization_event(dg.AssetKey(asset)) is None
 
 
+@pytest.mark.row(53, cases="told or taken up")
 def test_a_held_input_is_named_with_its_reason(processed: Settings) -> None:
     from dsa110_assets.orchestration import plan
 
@@ -63,6 +65,7 @@ def test_a_held_input_is_named_with_its_reason(processed: Settings) -> None:
     assert told == "hour_mosaic-20260125T2200-v2 is held (noise_map: off by 2)"
 
 
+@pytest.mark.row(53, cases="told or taken up")
 def test_an_observation_accepted_by_hand_is_taken_up_however_old_it_is(settings: Settings) -> None:
     """The inbox holds it for done, for a manifest names its files."""
     process(settings, through="sky_model")

@@ -33,7 +33,7 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
     observed = calibrators.observed_transits(sets, calibrators.known(archive), settings.transits)
     if not observed:
         return None
-    facts = {"transits": [f"{transit.calibrator.name}@{product.partition}" for product, transit in observed]}
+    facts = {"solved_transits": [f"{transit.calibrator.name}@{product.partition}" for product, transit in observed]}
     return recipes.Ingredients((*(product for product, _ in observed), sky, catalog), facts, prepared=observed)
 
 
