@@ -2,9 +2,9 @@
 
 A catalogue's fluxes are years old. A source of the field that has flared since pulls the gains: antennas cannot
 tell it from the calibrator, and 2 Jy too much beside 8.5 Jy move amplitudes by several per cent. So the transit is
-solved in rounds: solve with the model there is, fit the field's fluxes, and new sources' places and spectra, to the corrected
-data by linear least squares, look for sources the model lacks, and solve again with the corrected model. An error shrinks to
-a fifth per round.
+solved in rounds: solve with the model there is, fit the field's fluxes to the corrected data by linear least
+squares, look for sources the model lacks, and solve again with the corrected model. An error shrinks to a fifth per
+round.
 
 The field's sources together are a second standard: where all of them are wrong by one factor, or displaced alike, the
 calibrator is, and not they. A standard's flux stays; a listed or catalogued calibrator is given the field's. What antennas
@@ -32,7 +32,6 @@ from dsa110_assets.sky import model as sky_model
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry, beam
 from dsa110_assets.visibilities import ms_columns
-from dsa110_assets.visibilities.predict import predict
 from dsa110_assets.visibilities.types import Visibilities
 
 Float = NDArray[np.float64]
@@ -41,7 +40,7 @@ Search = Callable[[Visibilities, float], SkyModel]
 
 MOST_SAMPLES = 1_500_000
 """Samples that fits are made on; more would know the fluxes no better than the gains need them."""
-LEAST_NEW = 4e-3
+LEAST_NEW = 1e-2
 """Sources the model lacks are looked for down to this part of the calibrator's apparent flux."""
 SAME_SOURCE_DEG = 60 / 3600
 LEAST_LOSS = 1e-2
@@ -107,10 +106,10 @@ def refine(vis: Visibilities, sky: SkyModel, known: SkyModel, options: SolveOpti
 
 
 def _searched(corrected: Visibilities, field: Field, parts: Parts, search: Search, known: SkyModel) -> Field:
-    """The field and the brightest sources found in what it leaves of corrected data."""
+    """The field and the brightest source found in what it leaves of corrected data."""
     residual = replace(corrected, data=corrected.data - parts.model(field)[..., None])
     anchor_jy = float((field.sky.flux_jy * _mean_beam(corrected, field.sky))[0])
-    return _with_new(field, new_sources(residual, LEAST_NEW * anchor_jy, field.sky, search), known)
+    return _with_brightest(corrected, field, search(residual, LEAST_NEW * anchor_jy), known)
 
 
 def _resized(field: Field, shape: Shape) -> Field | None:
@@ -156,45 +155,27 @@ def _calibrator_changed(vis: Visibilities, field: Field, found: Equations, look:
     return field.scaled(factor) if abs(factor - 1) > field_fit.departures(found, group)[1] else None
 
 
-def new_sources(residual: Visibilities, least_jy: float, sky: SkyModel, search: Search) -> SkyModel:
-    """Sources in a residual that `sky` lacks, brightest first, down to an apparent flux: of `search`'s indices, at their own fluxes.
+def _with_brightest(vis: Visibilities, field: Field, found: SkyModel, known: SkyModel) -> Field:
+    """The field and the brightest source found in its residual: from the catalogue where that has it, else as new.
 
-    Each is taken out before the next is looked for, so that its sidelobes are not taken for sources. What cannot be taken out is
-    what the gains made of it: those of n antennas, fitted to a model without it, take up (2 n - 1) of the n (n - 1) numbers of
-    a sample of all baselines, 2 / (n - 1) of what is fitted. By Cauchy and Schwarz no peak of that is higher than the
-    root of this part of the highest source, where the search ends; and at a source of `sky`, which is for the fit to put right first.
+    Only the brightest: the others may be its sidelobes. At a source of the field it is for the fit to put right.
     """
-    found = sky.select(np.empty(0, np.intp))
-    seen = ~residual.is_auto & ~residual.flags.all(axis=(0, 2, 3))
-    antennas = np.unique([residual.ant1[seen], residual.ant2[seen]]).size
-    while len(peaks := search(residual, least_jy)):
-        one = peaks.select([0])
-        if _nearest(one, sky_model.concat(sky, found))[1] < SAME_SOURCE_DEG:
-            break
-        least_jy = max(least_jy, float(one.flux_jy[0]) * (0 if len(found) else math.sqrt(2 / max(antennas - 1, 2))))
-        one = replace(one, flux_jy=one.flux_jy / _mean_beam(residual, one))
-        found = sky_model.concat(found, one)
-        residual = replace(residual, data=residual.data - predict(residual, one)[..., None])
-    return found
-
-
-def _with_new(field: Field, found: SkyModel, known: SkyModel) -> Field:
-    """The field and sources found in its residual: from the catalogue where that has them, else as new."""
-    for k in range(len(found)):
-        one = found.select([k])
-        index, away_deg = _nearest(one, known)
-        listed = away_deg < SAME_SOURCE_DEG / 2
-        added = known.select([index]) if listed else one
-        before = float(added.flux_jy[0]) if listed else 0.0
-        added = replace(added, flux_jy=one.flux_jy, log_coefficients=0 * added.log_coefficients)
-        field = Field(
-            sky_model.concat(field.sky, added),
-            np.append(field.fitted, True),
-            np.append(field.moves, not listed),
-            np.append(field.before_jy, before),
-            np.append(field.sigma_jy, 0.0),
-        )
-    return field
+    one = found.select([0]) if len(found) else found
+    if not len(one) or _nearest(one, field.sky)[1] < SAME_SOURCE_DEG:
+        return field
+    index, away_deg = _nearest(one, known)
+    listed = away_deg < SAME_SOURCE_DEG / 2
+    added = known.select([index]) if listed else one
+    response = float(_mean_beam(vis, added)[0])
+    before = float(added.flux_jy[0]) if listed else 0.0
+    added = replace(added, flux_jy=one.flux_jy / response, log_coefficients=0 * added.log_coefficients)
+    return Field(
+        sky_model.concat(field.sky, added),
+        np.append(field.fitted, True),
+        np.append(field.moves, not listed),
+        np.append(field.before_jy, before),
+        np.append(field.sigma_jy, 0.0),
+    )
 
 
 def _nearest(one: SkyModel, others: SkyModel) -> tuple[int, float]:
