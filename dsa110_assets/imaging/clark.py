@@ -29,8 +29,7 @@ _NEARLY = 1.25
 """Times the auto-mask level at which the free clean ends: the rms falls with every cycle, so that the level itself is
 only crept up to. What still exceeds it joins the mask."""
 _MASKED_CYCLES = 2
-"""Major cycles below the auto-mask level, and one more from the dirty image on; what they leave lies under the noise, unless a
-peak has come out."""
+"""Major cycles below the auto-mask level; what they leave lies under the noise, unless a peak has come out."""
 _MARGIN = 0.8
 """Of a round's limit: pixels above this share are in its loop, as what is cleaned next to them may lift them over it."""
 _FEW = 60
@@ -68,30 +67,28 @@ def clean(
     residual_of: Callable[[Image], Image],
     depth: Depth,
     threads: int,
-    known: NDArray[np.bool_],
-    told: bool = False,
+    known: tuple[NDArray[np.intp], NDArray[np.intp]],
     within: NDArray[np.bool_] | None = None,
 ) -> Cleaned:
     """CLEAN `dirty` (n, n) with `wide_psf` (2n, 2n), unit peak at pixel (n, n).
 
     `residual_of(model)` is the exact residual of a model. Down to `auto_mask_sigma` anywhere, from there to
-    `auto_threshold_sigma` only on and next to components, pixels above that level and those (n, n) `known` to have
-    sources; the rms is measured afresh at every major cycle. `told` where sources are, it begins with these alone. Nothing is
-    cleaned outside `within` (n, n), if given.
+    `auto_threshold_sigma` only on and next to components, pixels above that level and those (rows, columns) `known` to
+    have had sources; the rms is measured afresh at every major cycle. Nothing is cleaned outside `within` (n, n), if given.
     """
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
     model, residual = np.zeros_like(dirty), dirty.copy()
     best = Cleaned(model, residual, 0, 0)
     everywhere = np.ones(dirty.shape, dtype=np.bool_) if within is None else within
-    masked, masked_cycles, used = told or depth.auto_mask_sigma == 0, 0, 0
+    masked, masked_cycles, used = depth.auto_mask_sigma == 0, 0, 0
     rms, highest = robust_rms(residual), _peak(residual, everywhere)
     for cycle in range(1, depth.max_major_cycles + 1):
         level = depth.auto_mask_sigma * rms
         masked = masked or highest <= max(_NEARLY * level, depth.floor_jy)
         limited, mask = masked and depth.auto_mask_sigma > 0, everywhere
         if limited:
-            # sidelobes of a dirty image are as high as that
-            sources = known if told and cycle == 1 else known | (model != 0) | (np.abs(residual) > level)
+            sources = (model != 0) | (np.abs(residual) > level)
+            sources[known] = True
             mask = binary_dilation(sources) & everywhere
         final = max(depth.auto_threshold_sigma * rms if masked else level, depth.floor_jy)
         peak = _peak(residual, mask)
@@ -109,7 +106,7 @@ def clean(
         best = now
         masked_cycles += limited
         out = highest > _NEARLY * depth.auto_mask_sigma * rms
-        settled = masked_cycles >= _MASKED_CYCLES + told and not out
+        settled = masked_cycles >= _MASKED_CYCLES and not out
         if used >= depth.iterations or settled:
             break
     return best

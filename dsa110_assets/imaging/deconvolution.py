@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,15 +55,13 @@ def deconvolve(
     beam: Beam,
     threads: int,
     within: NDArray[np.bool_] | None = None,
-    made_again: Callable[[Points], bool] = lambda points: False,
 ) -> Deconvolved:
     """Take bright points out of what was measured and CLEAN the rest, with the dirty beam (2n, 2n), unit peak at its centre.
 
     Sources are looked for `within` (n, n). The quick cycles stay in the image, as if every source had the dirty beam of a steady
     one: no residual is exact then, and points are not taken out. Else the returned residual is always exact for the returned
     model and points. Never deeper than accuracy allows: that of sums in single precision, as each cycle grids only what it found
-    and sums the brightest of that directly, so that the gridder's error is a share of what was left before it. Where the image
-    will be `made_again` for the points that were found, resolved sources are left to that.
+    and sums the brightest of that directly, so that the gridder's error is a share of what was left before it.
     """
     dirty = measurement.image(ROUGH if options.clean_iterations else 0.0)
     if options.clean_iterations == 0:
@@ -80,7 +77,7 @@ def deconvolve(
     )
     if options.deconvolver == "quick":
         return _in_the_image(dirty, wide_psf, depth, threads, within)
-    made, dropped = _without_ripples(dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads, within, made_again)
+    made, dropped = _without_ripples(dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads, within)
     points, cleaned, rounds = made.points, made.cleaned, made.rounds
     cycles, iterations = rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
     index, index_err = spectral_indices(points, measurement, robust_rms(cleaned.residual))
@@ -90,26 +87,23 @@ def deconvolve(
 def _in_the_image(dirty: Image, wide_psf: Image, depth: Depth, threads: int, within: NDArray[np.bool_] | None) -> Deconvolved:
     """Our own minor cycles whose residuals come from the dirty image and beam, not from the visibilities."""
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
-    cleaned = clean(
-        dirty, wide_psf, lambda model: dirty - convolved(model, spectrum, threads), depth, threads, _places(NO_POINTS, dirty), within=within
-    )
+    cleaned = clean(dirty, wide_psf, lambda model: dirty - convolved(model, spectrum, threads), depth, threads, NO_POINTS.nearest(), within)
     nothing = np.empty(0)
     return Deconvolved(cleaned.model, NO_POINTS, cleaned.residual, cleaned.major_cycles, cleaned.minor_iterations, nothing, nothing)
 
 
 @dataclass(frozen=True)
 class _Sources:
-    """`points`, what CLEAN made of the rest, how many `rounds` the points took, and the first CLEAN that `found` where all is."""
+    """`points`, what CLEAN made of the rest, and how many `rounds` the points took."""
 
     points: Points
     cleaned: Cleaned
     rounds: int
-    found: Cleaned
 
 
 def _without_ripples(
     dirty: Image, wide_psf: Image, measurement: Measurement, depth: Depth, beam: Beam, pixel_deg: float, threads: int,
-    within: NDArray[np.bool_] | None, made_again: Callable[[Points], bool],
+    within: NDArray[np.bool_] | None,
 ) -> tuple[_Sources, int]:  # fmt: skip
     """Points and what CLEAN makes of the rest, made again without what turns out to be resolved (`resolved`), which is with the
     points then; and how many Gaussians were tried and dropped, as they explain nothing or made the residual noisier.
@@ -120,22 +114,12 @@ def _without_ripples(
     def without(resolved_ones: Points, left: Image) -> _Sources:
         points, left, rounds = take_out(left, wide_psf, measurement, depth.floor_jy, within)
         points = points.and_also(resolved_ones)
-        found = clean(left, wide_psf, measurement.residual_of, depth, threads, _places(points, left), within=within)
-        return _Sources(points, found, rounds, found)
+        return _Sources(points, clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest(), within), rounds)
 
-    def again(made: _Sources) -> _Sources:
-        if not depth.auto_mask_sigma:
-            return made
-        cleaned = _where_sources_are(made.found, made.points, wide_psf, measurement, depth, beam, pixel_deg, threads, within)
-        return replace(made, cleaned=cleaned)
-
-    first = without(NO_POINTS, dirty)
-    if made_again(first.points):
-        return first, 0
-    first = now = again(first)
+    first = now = without(NO_POINTS, dirty)
     taken, tried, rounds, form = NO_POINTS, 0, first.rounds, flipped(beam.covariance) / pixel_deg**2
     for enough in _ENOUGH:
-        model, residual = now.found.model, now.found.residual
+        model, residual = now.cleaned.model, now.cleaned.residual
         image = restore(model, residual, beam, pixel_deg, threads)
         add_points(image, now.points, beam, pixel_deg)
         found = resolved.find(image, residual, model, now.points, wide_psf, form, enough)
@@ -150,41 +134,9 @@ def _without_ripples(
         taken, now = found, without(found, measurement.residual_of(np.zeros_like(dirty)))
         rounds += now.rounds
         tried = max(tried, int(np.count_nonzero(taken.resolved)))
-    if taken.flux_jy.size and robust_rms(now.found.residual) <= _NOISIER * robust_rms(first.found.residual):
-        return replace(again(now), rounds=rounds), 0
+    if taken.flux_jy.size and robust_rms(now.cleaned.residual) <= _NOISIER * robust_rms(first.cleaned.residual):
+        return replace(now, rounds=rounds), 0
     if tried:
         measurement.without(now.points.negative().and_also(first.points))
         measurement.residual_of(first.cleaned.model)
     return first, tried
-
-
-def _places(points: Points, image: Image) -> NDArray[np.bool_]:
-    """(ny, nx) pixels of an image that points lie in."""
-    places = np.zeros(image.shape, dtype=np.bool_)
-    places[points.nearest()] = True
-    return places
-
-
-def _where_sources_are(
-    first: Cleaned,
-    points: Points,
-    wide_psf: Image,
-    measurement: Measurement,
-    depth: Depth,
-    beam: Beam,
-    pixel_deg: float,
-    threads: int,
-    within: NDArray[np.bool_] | None,
-) -> Cleaned:
-    """CLEAN once more from the dirty image on, kept to where the `first` found sources above the mask's level.
-
-    What it took out of sidelobes it took from sources, of faint ones the larger share, and the more the fewer baselines there
-    are. So it only tells where sources are.
-    """
-    seen = restore(first.model, first.residual, beam, pixel_deg, threads)
-    sources = (first.model > 0) & (seen > depth.auto_mask_sigma * robust_rms(first.residual))
-    dirty = measurement.residual_of(np.zeros_like(first.model))
-    known = sources | _places(points, dirty)
-    second = clean(dirty, wide_psf, measurement.residual_of, depth, threads, known, told=True, within=within)
-    counts = first.major_cycles + second.major_cycles, first.minor_iterations + second.minor_iterations
-    return Cleaned(second.model, second.residual, *counts)

@@ -128,16 +128,11 @@ def make_tile(
     def measured(samples: StokesI) -> Measurement:
         return Measurement(samples, weighted, gridder, dimming, patterns, means[-1])
 
-    def cleaned_of(samples: StokesI, made_again: Callable[[Points], bool] = lambda points: False) -> Deconvolved:
-        return deconvolve(
-            measured(samples), wide_psf, options, pixel_rad=pixel_rad, beam=beam, threads=threads, within=within, made_again=made_again
-        )
+    def cleaned_of(samples: StokesI) -> Deconvolved:
+        return deconvolve(measured(samples), wide_psf, options, pixel_rad=pixel_rad, beam=beam, threads=threads, within=within)
 
-    def missed(points: Points) -> bool:
-        return sky is not None and bool(taken_out["outliers"]) and bool(outliers.missed(sky, header, dimming.mean, points).any())
-
-    cleaned = cleaned_of(stokes, missed)
-    if sky is not None and missed(cleaned.points):
+    cleaned = cleaned_of(stokes)
+    if sky is not None and taken_out["outliers"] and outliers.missed(sky, header, dimming.mean, cleaned.points).any():
         left = measured(observed).without(cleaned.points)
         stokes, taken_out = outliers.subtract(
             vis, observed, sky, header, dimming, patterns, spectral, weighted.noise_jy, cleaned.points, left
