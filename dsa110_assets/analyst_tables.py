@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsa110_assets.errors import SilentWrongnessError
+from dsa110_assets.variability.options import VARIABILITY_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.light_curves import Nights
     from dsa110_assets.archive.product import Product
 
-FILE = "variability.parquet"
 ARCSEC_PER_DEG = 3600.0
 UNITS = {"ra": "deg", "dec": "deg", "separation": "arcsec"}
 JANSKY = ("flux", "error", "limit", "rms", "raw_flux", "raw_error", "absolute_error", "flux_rms", "mean_flux")
@@ -103,13 +103,13 @@ def variables(product: Product, max_false_discovery_rate: float) -> Table:
     """Candidates with q at most this, by q, then by eta."""
     import pandas as pd
 
-    path = Path(product.path) / FILE
+    path = Path(product.path) / VARIABILITY_FILE
     if not path.is_file():
-        raise SilentWrongnessError(f"{product.id} has no {FILE}; run: dsa110 archive verify")
+        raise SilentWrongnessError(f"{product.id} has no {VARIABILITY_FILE}; run: dsa110 archive verify")
     try:
         frame = pd.read_parquet(path, filters=[("q_value", "<=", max_false_discovery_rate)])
     except (OSError, ValueError) as error:
-        raise SilentWrongnessError(f"{product.id}: {FILE} cannot be read ({error}); run: dsa110 archive verify") from error
+        raise SilentWrongnessError(f"{product.id}: {VARIABILITY_FILE} cannot be read ({error}); run: dsa110 archive verify") from error
     frame = frame.sort_values(["q_value", "eta"], ascending=[True, False], kind="stable", ignore_index=True)
     return with_units(frame.rename(columns=_without_units(frame.columns)), product)
 

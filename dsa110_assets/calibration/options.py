@@ -10,6 +10,9 @@ from pydantic import Field
 REFANT_CHAIN = (103, *range(104, 117), *range(68, 103), *range(1, 52))
 """Stations in the order in which they are tried as reference antenna."""
 
+SAME_STRIP_DEG = 0.05
+"""Pointing is stable to 0.001 deg within a campaign."""
+
 
 @dataclass(frozen=True)
 class TransitOptions:

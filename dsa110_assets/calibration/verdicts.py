@@ -13,8 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from dsa110_assets.calibration import caltables
 from dsa110_assets.calibration.antennas import Observed, channel_gains
+from dsa110_assets.calibration.calibrated import Calibrated
 from dsa110_assets.calibration.gains import Gains
+from dsa110_assets.calibration.receptors import read_receptors
 from dsa110_assets.visibilities.types import Visibilities
 
 RECEPTORS = "XY"
@@ -170,3 +173,16 @@ def draw(receptors: pd.DataFrame, path: Path) -> None:
 
 def _row(level: float) -> float:
     return _HEIGHT - _MARGIN - level / 2 * (_HEIGHT - 2 * _MARGIN)
+
+
+def write(made: Calibrated, tables: Path, directory: Path, ms_path: Path) -> dict[str, Any]:
+    """Write what the antennas were found to be into `directory`: antennas.parquet, a picture, and what was applied as a CASA table
+    (of the measurement set at `ms_path`); returns the figures. `tables` is the directory of the set it was corrected by.
+    """
+    if made.observed is None:
+        return dict(UNJUDGED)
+    found = table(made.observed, made.frame, made.system_jy, read_receptors(tables))
+    found.to_parquet(directory / "antennas.parquet")
+    draw(found, directory / "preview.png")
+    caltables.write(gains(made.observed, made.frame), directory / "epoch.cal", ms_path)
+    return figures(made.observed, found)

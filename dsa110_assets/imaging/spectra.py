@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from dsa110_assets.imaging.tile import TileImage
 
 
+FILE = "points.parquet"
+
+
 def point_table(tile: TileImage) -> pd.DataFrame:
     """One row per point of `tile.points` that is not resolved: ra_deg, dec_deg (ICRS), apparent_jy at the image's frequency,
     spectral_index and spectral_index_err.

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.archive import caltable_registry as registry
+from dsa110_assets.calibration.options import SAME_STRIP_DEG
 from dsa110_assets.errors import BadDataError, ConfigurationError, NotFoundError
-from dsa110_assets.orchestration import calibrators, graph, recipes, rules, solving
+from dsa110_assets.orchestration import calibrators, graph, recipes, rules
+from dsa110_assets.orchestration.assets.calibration import calibrate, register, solve_transit, write_transits
 from dsa110_assets.orchestration.assets.catalogues import read_sky_model
 from dsa110_assets.orchestration.assets.ingest import MEASUREMENT_SET
-from dsa110_assets.orchestration.publishing import engines
+from dsa110_assets.orchestration.running.publishing import engines
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -150,7 +152,7 @@ def _nearest(archive: "Archive", mjd: float, dec_deg: float | None) -> "Product 
     moment = timegrid.mjd_to_datetime(mjd)
     found = archive.products("measurement_set", moment - timegrid.NIGHT, moment + timegrid.NIGHT) or archive.newest("measurement_set")
     usable = [p for p in found if "pointing_dec_deg" in p.metadata
-              and (dec_deg is None or abs(float(p.metadata["pointing_dec_deg"]) - dec_deg) <= calibrators.SAME_STRIP_DEG)]  # fmt: skip
+              and (dec_deg is None or abs(float(p.metadata["pointing_dec_deg"]) - dec_deg) <= SAME_STRIP_DEG)]  # fmt: skip
     return min(usable, key=lambda p: abs(float(p.metadata["mjd_start"]) - mjd), default=None)
 
 
@@ -188,7 +190,7 @@ def _checked(
         return names, dec_deg, {}, problems
     graph.specifications()  # the rules that judge are known from here on
     with tempfile.TemporaryDirectory(prefix="dsa110-check-") as place:
-        made = solving.calibrate(ms_path, tables.gains, settings, _sky(archive), Path(place) / "calibrated.ms", "check of imported tables")
+        made = calibrate(ms_path, tables.gains, settings, _sky(archive), Path(place) / "calibrated.ms", "check of imported tables")
     figures: dict[str, Any] = dict(verdicts.UNJUDGED)
     if made.observed is not None:
         figures = verdicts.figures(made.observed, verdicts.table(made.observed, made.frame, made.system_jy, {}))
@@ -227,13 +229,11 @@ def solve_set(
     origin = {"solved_by": by, "calibrator": transit.calibrator.name}
     set_name = f"solved-{transit.calibrator.name}"
     with archive.hold(product.id), _draft(archive, set_name, transit.mjd, [product.id], origin) as draft:
-        solved = solving.solve_transit(
-            product, transit, product.path / MEASUREMENT_SET, _sky(archive), settings, thresholds, draft.path
-        )  # fmt: skip
+        solved = solve_transit(product, transit, _sky(archive), settings, thresholds, draft.path)
         if solved.problems:
             raise BadDataError(f"{transit.calibrator.name} in {product.id} gives no sound tables: {'; '.join(solved.problems)}")
-        solving.write_transits(draft.path, [solved])
-        solving.register(draft, solved, settings.transits.validity_days)
+        write_transits(draft.path, [solved])
+        register(draft, solved, settings.transits.validity_days)
     return registry.get(archive, f"{draft.product.id}/{solved.name}")
 
 

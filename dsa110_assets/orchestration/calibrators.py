@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsa110_assets.calibration.options import SAME_STRIP_DEG
 from dsa110_assets.orchestration import inbox
 from dsa110_assets.telescope import timegrid
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from dsa110_assets.visibilities.types import Visibilities
 
 CATALOG_FILE = "calibrator_catalog.parquet"
-SAME_STRIP_DEG = 0.05
-"""Pointing is stable to 0.001 deg within a campaign."""
 
 
 def known(archive: "Archive") -> "tuple[Calibrator, ...]":

@@ -9,6 +9,7 @@ import dagster as dg
 from dsa110_assets.orchestration import launchpad, policy, rules, spec
 from dsa110_assets.orchestration.partitions import HOURS, NIGHTS, OBSERVATIONS, THIS_NIGHT_AND_BEFORE
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running.execute import execute
 
 OWNER = "team:dsa110"
 GRAIN_TAG = "dsa110/grain"
@@ -22,7 +23,7 @@ def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
 
     It has no backfill policy: then Dagster makes a range as one run for each partition, named in the run's tags. They share the
     machine as the lanes say, one window without data or with bad data is nobody else's, and each is tried again by itself.
-    The body returns what it made, or None where there was nothing to make it from: the partition then stays
+    Where there is nothing to make a partition from, nothing is yielded: it stays
     unmaterialised and what hangs on it is skipped, without failing the run or a backfill over empty windows.
     """
     grid, mapping = _GRIDS[asset.grain], THIS_NIGHT_AND_BEFORE if asset.nights_before else None
@@ -52,7 +53,7 @@ def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
     def step(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         with policy.decided(context.retry_number):
             seen = launchpad.platform_for(platform, context.op_execution_context.op_config)
-        made = body(context, seen)
+        made = execute(context, seen, asset.name, body)
         if made is not None:
             yield made
 

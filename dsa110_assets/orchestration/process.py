@@ -24,9 +24,10 @@ from dsa110_assets import heap
 from dsa110_assets.archive import files, rows
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
-from dsa110_assets.orchestration import checks, graph, inbox, plan, policy, publishing, season, spec
+from dsa110_assets.orchestration import checks, graph, inbox, plan, policy, season, spec
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import reporting
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
@@ -332,8 +333,8 @@ def _failed(asset: str, partition: str | None, raised: DsaError | OSError) -> Fa
 
 
 def _event(product: "Product") -> dg.AssetMaterialization:
-    metadata: Mapping[str, Any] = publishing.materialization_metadata(product)
-    tags = {publishing.VERSION_TAG: product.digest}
+    metadata: Mapping[str, Any] = reporting.materialization_metadata(product)
+    tags = {reporting.VERSION_TAG: product.digest}
     return dg.AssetMaterialization(dg.AssetKey(product.asset), partition=product.partition, metadata=metadata, tags=tags)
 
 

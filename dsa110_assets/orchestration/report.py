@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.archive.product import HELD, VERDICTS
-from dsa110_assets.orchestration import checks, measuring, publishing, recipes, rules, spec
+from dsa110_assets.orchestration import checks, recipes, rules, spec
 from dsa110_assets.orchestration.instance import events
+from dsa110_assets.orchestration.running import reporting
 from dsa110_assets.telescope import timegrid
+from dsa110_assets.variability.options import VARIABILITY_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +153,7 @@ def _shown(value: Any) -> str:
 
 def _pictures(products: "Sequence[Product]") -> list[dict[str, str]]:
     return [
-        {"id": p.id, "partition": p.partition or "", "uri": publishing.data_uri(p.path / "preview.png")}
+        {"id": p.id, "partition": p.partition or "", "uri": reporting.data_uri(p.path / "preview.png")}
         for p in products
         if (p.path / "preview.png").is_file()
     ]
@@ -165,7 +167,7 @@ def _candidates(products: "Mapping[str, list[Product]]", nights: "Sequence[Produ
 
     from dsa110_assets.archive.light_curves import Nights
 
-    table = pd.read_parquet(products["variability"][0].path / measuring.VARIABILITY)
+    table = pd.read_parquet(products["variability"][0].path / VARIABILITY_FILE)
     chosen = table[table["kind"] != ""].sort_values("q_value")
     if chosen.empty:
         return [], []

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration.resources import Platform
     from dsa110_assets.orchestration.rules import Rule
+    from dsa110_assets.orchestration.running.step import Step
     from dsa110_assets.settings import Settings
 
 Grain = Literal["catalogue", "observation", "hour", "night"]
 Find = Callable[["Archive", "Settings", str], Ingredients | None]
-Body = Callable[["dg.AssetExecutionContext", "Platform"], "dg.MaterializeResult[Any] | None"]
+Body = Callable[["Step"], Mapping[str, Any]]
+"""Writes the files of a product and returns its figures."""
 Phases = tuple[tuple[Grain, tuple[str, ...]], ...]
 
 GRAINS: tuple[Grain, ...] = ("catalogue", "observation", "hour", "night")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from dsa110_assets.variability.options import VariabilityOptions
 
 FloatArray = NDArray[np.float64]
 KINDS = ("flare", "ese")
+TRIALS = 5
 
 
 def _constant(light_curves: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -94,7 +97,7 @@ def injection_figures(
     light_curves: pd.DataFrame,
     options: VariabilityOptions,
     *,
-    trials: int = 5,
+    trials: int = TRIALS,
     seed: int = 0,
     amplitude: float = 0.5,
 ) -> dict[str, float]:
@@ -108,3 +111,15 @@ def injection_figures(
     for kind in KINDS:
         figures[f"completeness_{kind}"] = completeness(light_curves, options, kind, amplitude, trials, seed, 20.0)
     return figures
+
+
+def false_alarm_figures(rate: float, n_tested: int, max_false_discovery_rate: float, trials: int = TRIALS) -> dict[str, Any]:
+    """The measured false-alarm rate against what the false-discovery rate allows.
+
+    With no true variable, Benjamini-Hochberg lets a night have any false candidate at most that often, which is
+    that rate over the sources tested; one false alarm in all trials is always allowed, or no small sky could pass.
+    """
+    if not n_tested or rate != rate:
+        return {"n_injected": 0, "false_alarm_ratio": float("nan")}
+    allowed = max(max_false_discovery_rate / n_tested, 1 / (trials * n_tested))
+    return {"n_injected": trials * n_tested, "false_alarm_ratio": rate / allowed}

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from dsa110_assets.photometry.quality import Quality
 
+VARIABILITY_FILE = "variability.parquet"
+
 
 @dataclass(frozen=True)
 class VariabilityOptions:

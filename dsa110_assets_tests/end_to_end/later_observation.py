@@ -6,10 +6,8 @@ compared with the sky, and imaged. All of it with the platform's own functions a
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,12 +19,13 @@ from dsa110_assets.calibration.gains import Gains
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.quality import calibrator_problems
 from dsa110_assets.calibration.solve import Solution
+from dsa110_assets.calibration.transit_sets import sky_as_found
 from dsa110_assets.calibration.transits import transits
 from dsa110_assets.imaging import tile
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.reference import reference_figures
 from dsa110_assets.imaging.search import bright_sources
-from dsa110_assets.orchestration import rules, solving
+from dsa110_assets.orchestration import rules
 from dsa110_assets.plain_json import jsonable
 from dsa110_assets.simulator.options import SimulationOptions, parse_fault
 from dsa110_assets.simulator.simulate import simulate
@@ -157,9 +156,7 @@ def judged(place: Path, fault: str, scale: dict[str, Any] = SMALL) -> tuple[list
     problems = calibrator_problems("0521+166", figures, Thresholds())
     if problems:
         return problems, None
-    told = {"transits": [{"problems": [], "figures": jsonable(figures)}]}
-    (place / "transits.json").write_text(json.dumps(told))
-    as_seen = solving.as_seen(sky, SimpleNamespace(path=place))  # type: ignore[arg-type]
+    as_seen = sky_as_found(sky, [{"problems": [], "figures": jsonable(figures)}])
     return [], seen(place / "later", (solution.tables, as_seen), (fault,), scale)
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from dsa110_assets.calibration import calibrated, caltables, night
+from dsa110_assets.calibration.chosen import tables_for
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.select import CaltableSet, ChooseOptions, choose
 from dsa110_assets.calibration.transits import Transit
-from dsa110_assets.orchestration import solving
 from dsa110_assets.simulator.options import FixedSource, SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.sky import model
@@ -99,7 +99,7 @@ def test_between_two_transits_a_drift_is_followed(fields: list[Field], tmp_path:
     for interpolated in (False, True):
         choice = choose(sets, float(MIDDLES_MJD[2]), DEC_DEG, antennas, ChooseOptions(interpolate=interpolated))
         assert len(choice.sets) == 1 + interpolated
-        tables, told = solving.tables_for(choice, between.ms)
+        tables, told = tables_for(choice, between.ms)
         assert told.get("receptors_not_interpolated", []) == told.get("receptors_of_one_set", []) == []
         path = tmp_path / f"{interpolated}.ms"
         calibrated.calibrate_set(between.ms, tables, path)

@@ -13,7 +13,7 @@ from dsa110_assets.archive import caltable_registry, lineage
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.calibration import solve
 from dsa110_assets.calibration.gains import Gains
-from dsa110_assets.orchestration import solving
+from dsa110_assets.orchestration.assets import calibration
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
@@ -49,7 +49,7 @@ def test_a_solver_that_goes_wrong_is_held(processed: Settings, monkeypatch: pyte
         solution = solve.solve(used, model, options, field_name=field_name)
         return replace(solution, bandpass=spoil(solution.bandpass))
 
-    monkeypatch.setattr(solving, "_engine", lambda settings, directory: {"engine": engine})
+    monkeypatch.setattr(calibration, "_other_engine", lambda settings, directory: engine)
     with Archive(processed.archive) as archive:
         good = archive.products("caltables")[0]
         archive.reject(good.id, "to be solved again")

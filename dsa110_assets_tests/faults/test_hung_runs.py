@@ -13,7 +13,7 @@ import pytest
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli import code_server
 from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration import publishing
+from dsa110_assets.orchestration.running.execute import partition_lock
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.serving import CodeServer, served, until
 
@@ -46,7 +46,7 @@ def test_cancelling_a_stopped_run_ends_it_and_the_next_one_runs(tmp_path: Path) 
     (tmp_path / "inbox").mkdir()
     with (
         Archive.create(tmp_path / "archive") as archive,
-        publishing._alone(archive, "source_catalog", None),  # whoever makes it waits, and hangs
+        partition_lock(archive, "source_catalog", None),  # whoever makes it waits, and hangs
         served(tmp_path, tmp_path / "inbox") as server,
     ):
         mild = launch(server, "source_catalog")

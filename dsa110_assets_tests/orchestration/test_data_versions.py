@@ -12,10 +12,11 @@ from dagster._core.loader import LoadingContextForTest
 
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.definitions import defs
-from dsa110_assets.orchestration import graph, plan, publishing
+from dsa110_assets.orchestration import graph, plan
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import QUIET, _event
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import reporting
 from dsa110_assets.orchestration.spec import Asset
 from dsa110_assets_tests.tiny import OBSERVATIONS
 
@@ -48,7 +49,7 @@ def test_a_version_is_the_digest_of_what_was_published(processed: Settings) -> N
             record = instance.get_latest_data_version_record(dg.AssetKey(product.asset), partition_key=product.partition)
             assert record is not None
             told = record.event_log_entry.tags or {}
-            assert told[publishing.VERSION_TAG] == product.digest
+            assert told[reporting.VERSION_TAG] == product.digest
             inputs = set(graph.specifications()[product.asset].inputs)
             assert inputs == {tag.rpartition("/")[2] for tag in told if tag.startswith("dagster/input_data_version/")}
 

@@ -9,10 +9,11 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import graph, planner, publishing, requests
+from dsa110_assets.orchestration import graph, planner, requests
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.process import QUIET, process
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import reporting
 from dsa110_assets_tests.tiny import OBSERVATIONS
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def test_why_nothing_was_made_is_on_the_assets_page_and_in_the_list_of_runs(
         assert reason in told.description
         run = dagster.get_run_by_id(done.run_id)
         assert run is not None
-        assert reason[:60] in run.tags[publishing.NOTHING_TAG]
+        assert reason[:60] in run.tags[reporting.NOTHING_TAG]
         assert dagster.get_latest_materialization_event(dg.AssetKey(asset)) is None
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import coadding, rules
+from dsa110_assets.orchestration import rules
+from dsa110_assets.orchestration.assets import imaging
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
@@ -38,7 +39,7 @@ def test_tiles_that_point_elsewhere_are_named_also_when_they_come_later(settings
     assert found is not None
     assert found.ids == tuple(first)
     assert recipe.stale(archive, draft.product, settings, found) == "settings changed: left_out"
-    figures = coadding.left_out(archive, found.facts["left_out"])
+    figures = imaging.left_out(archive, found.facts["left_out"])
     assert figures["n_left_out"] == 5
     (said,) = [
         v for v in rules.judge("hour_mosaic", {**figures, "pointing_dec_deg": 16.27}, Thresholds()) if v.check == "one_strip"
@@ -51,5 +52,5 @@ def test_tiles_that_point_elsewhere_are_named_also_when_they_come_later(settings
 
 def test_an_hour_of_one_strip_says_so(settings: Settings) -> None:
     archive = Archive.create(settings.archive)
-    figures = {**coadding.left_out(archive, ()), "pointing_dec_deg": 16.27}
+    figures = {**imaging.left_out(archive, ()), "pointing_dec_deg": 16.27}
     assert [v.passed for v in rules.judge("hour_mosaic", figures, Thresholds()) if v.check == "one_strip"] == [True]

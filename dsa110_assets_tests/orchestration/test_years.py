@@ -13,13 +13,15 @@ from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive import retention
 from dsa110_assets.archive.light_curves import Nights
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import graph, measuring, plan, recipes, spec
+from dsa110_assets.orchestration import graph, plan, recipes, spec
 from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration.assets.sources import past_of
 from dsa110_assets.orchestration.process import QUIET
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.photometry import ensemble, nightrows
+from dsa110_assets.photometry import ensemble, hourrows, nightrows
 from dsa110_assets.telescope import timegrid
 from dsa110_assets.thresholds import Thresholds
+from dsa110_assets.variability.options import VARIABILITY_FILE
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
@@ -46,7 +48,7 @@ def measure(archive: Archive, settings: Settings, night: str, scale: float = 1.0
         "source_measurements", f"{night}T22:00", (), settings=recipe.settings(settings, recipes.Ingredients()),
         code_version=recipe.code_version, run_id="r",
     ) as draft:  # fmt: skip
-        rows.to_parquet(draft.path / measuring.MEASUREMENTS)
+        rows.to_parquet(draft.path / hourrows.FILE)
         draft.metadata["frequency_hz"] = 1.4e9
     return draft.product
 
@@ -56,8 +58,8 @@ def make(archive: Archive, settings: Settings, night: str) -> Product:
     recipe, options = graph.specifications()["light_curves"], settings.ensemble
     found = recipe.find(archive, settings, night)
     assert found is not None
-    past, given = measuring.past_of(found.all("light_curves"), options)
-    files = [product.path / measuring.MEASUREMENTS for product in found.all("source_measurements")]
+    past, given = past_of(found.all("light_curves"), options)
+    files = [product.path / hourrows.FILE for product in found.all("source_measurements")]
     rows, names = nightrows.measured(files, night, past.names, given, options.merge_arcsec)
     assert names.empty
     made = ensemble.normalise(rows, past, options)
@@ -77,7 +79,7 @@ def search(archive: Archive, settings: Settings, night: str) -> Product:
     with archive.publish(
         "variability", night, found.ids, settings=recipe.settings(settings, found), code_version=recipe.code_version, run_id="r"
     ) as draft:
-        (draft.path / measuring.VARIABILITY).write_bytes(b"found nothing")
+        (draft.path / VARIABILITY_FILE).write_bytes(b"found nothing")
     return draft.product
 
 
@@ -187,7 +189,7 @@ def test_the_assets_themselves_follow_a_flare_over_the_nights(settings: Settings
         for night in NIGHTS:
             product = archive.current("variability", night)
             assert product is not None
-            table = pd.read_parquet(product.path / measuring.VARIABILITY)
+            table = pd.read_parquet(product.path / VARIABILITY_FILE)
             found[night] = dict(zip(table["source_id"], table["kind"], strict=True))
             assert table["n_epochs"].max() == product.metadata["n_nights"] == NIGHTS.index(night) + 1
         named = {night: [name for name, kind in kinds.items() if kind] for night, kinds in found.items()}

@@ -1,25 +1,37 @@
 """Solving the night's calibrator transits, and calibrating every observation with the nearest solution or between two."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets.archive import caltable_registry
-from dsa110_assets.orchestration import calibrators, judges, publishing, recipes, solving
+from dsa110_assets.archive import caltable_registry, files
+from dsa110_assets.orchestration import calibrators, judges, recipes, spec
 from dsa110_assets.orchestration.assets.catalogues import read_sky_model
 from dsa110_assets.orchestration.assets.ingest import MEASUREMENT_SET
-from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.rules import WARN, Rule
+from dsa110_assets.orchestration.running.step import Step
 from dsa110_assets.orchestration.spec import Asset
 
 if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.publish import Draft
     from dsa110_assets.archive.store import Archive
+    from dsa110_assets.calibration.calibrated import Calibrated
+    from dsa110_assets.calibration.gains import Gains
+    from dsa110_assets.calibration.night import Engine
+    from dsa110_assets.calibration.transit_sets import TransitSet
+    from dsa110_assets.calibration.transits import Transit
     from dsa110_assets.settings import Settings
+    from dsa110_assets.sky.model import SkyModel
+    from dsa110_assets.thresholds import Thresholds
 
-CALIBRATED = "calibrated.ms"
+CALIBRATED, TRANSITS = "calibrated.ms", "transits.json"
 FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26))
 """A sign of life: no night's tables at all for a day. How old the tables of an observation are is its own check."""
 
@@ -58,30 +70,72 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
         Rule("flux_anchor", "what the flux scale rests on is recorded", ("anchor",), judges.anchored, hard=True),
     ),
 )  # fmt: skip
-def caltables(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def caltables(step: Step) -> Mapping[str, Any]:
     """The night's calibration: bandpass and gains of every calibrator transit, as CASA tables, with validity."""
+    from dsa110_assets.calibration import transit_sets
 
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        sky = read_sky_model(found.only("sky_model").path)
-        solved: list[solving.Solved] = []
-        refused: list[solving.Solved] = []
-        for product, transit in found.prepared:
-            outcome = solving.solve_transit(
-                product,
-                transit,
-                product.path / MEASUREMENT_SET,
-                sky,
-                platform.settings,
-                platform.thresholds,
-                draft.path,
-            )
-            (refused if outcome.problems else solved).append(outcome)
-        solving.write_transits(draft.path, [*solved, *refused])
-        for outcome in solved:
-            solving.register(draft, outcome, platform.settings.transits.validity_days, solved)
-        return solving.night_figures(solved, refused)
+    sky = read_sky_model(step.input("sky_model").path)
+    sets = [solve_transit(product, transit, sky, step.settings, step.thresholds, step.directory) for product, transit in step.prepared]
+    solved, refused = [one for one in sets if not one.problems], [one for one in sets if one.problems]
+    write_transits(step.directory, [*solved, *refused])
+    for one in solved:
+        register(step.draft, one, step.settings.transits.validity_days, solved)
+    return transit_sets.night_figures(solved, refused)
 
-    return publishing.produce(context, platform, make)
+
+def solve_transit(
+    product: "Product", transit: "Transit", sky: "SkyModel", settings: "Settings", thresholds: "Thresholds", directory: Path
+) -> "TransitSet":
+    """Solve a transit in a measurement set with the configured engine, and write its tables below `directory`."""
+    from dsa110_assets.calibration import transit_sets
+    from dsa110_assets.imaging.search import bright_sources
+
+    code_version = spec.assets()["caltables"].code_version
+    fingerprint = f"{code_version}|{settings.solve_engine}|{json.dumps(asdict(settings.solve), sort_keys=True)}"
+    observed = transit_sets.Observed(
+        product.path / MEASUREMENT_SET, product.id, float(product.metadata["pointing_dec_deg"]), tuple(product.metadata["antennas"])
+    )
+    return transit_sets.solve_set(
+        calibrators.set_name(transit, product, fingerprint), observed, transit, sky, settings.solve, thresholds, directory,
+        search=bright_sources, engine=_other_engine(settings, directory),
+    )  # fmt: skip
+
+
+def _other_engine(settings: "Settings", directory: Path) -> "Engine | None":
+    """CASA, where it is chosen to solve; None for our own."""
+    if settings.solve_engine == "own":
+        return None
+    from dsa110_assets.engines import casa_calibration
+
+    return partial(casa_calibration.solve, work_dir=directory.parent)
+
+
+def write_transits(directory: Path, sets: "Sequence[TransitSet]") -> None:
+    """transits.json: what every transit of the night gave, the refused ones with their reasons."""
+    from dsa110_assets.calibration import transit_sets
+
+    files.write_json(directory / TRANSITS, {"transits": transit_sets.records(sets)})
+
+
+def register(draft: "Draft", solved: "TransitSet", validity_days: float, others: "Sequence[TransitSet]" = ()) -> None:
+    """Register a solved set with its validity [d] among the night's `others`; it becomes visible with the product."""
+    from dsa110_assets.calibration import transit_sets
+
+    start, end = transit_sets.validity(solved, others, validity_days)
+    figures = {name: float(v) for name, v in solved.figures.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    caltable_registry.register(
+        draft,
+        solved.name,
+        solved.paths,
+        mid_mjd=float(solved.figures["mid_mjd"]),
+        valid_start_mjd=start,
+        valid_end_mjd=end,
+        dec_deg=solved.observed.dec_deg,
+        antennas=solved.observed.antennas,
+        calibrator=solved.transit.calibrator.name,
+        anchor=solved.figures["anchor"],
+        figures=figures | {"measurement_set": solved.observed.name, "refant": solved.figures["refant"]},
+    )
 
 
 def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> recipes.Ingredients | None:
@@ -127,30 +181,48 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
              judges.if_known("antennas_judged", judges.gain_drift), severity=WARN),
     ),
 )  # fmt: skip
-def calibrated_ms(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def calibrated_ms(step: Step) -> Mapping[str, Any]:
     """The observation calibrated with the tables nearest in time, compared with the sky, averaged, with one phase centre."""
+    from dsa110_assets.calibration import chosen, transit_sets, verdicts
 
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        stages, settings, choice = publishing.Stages(), platform.settings, found.prepared
-        product, near = found.only("measurement_set"), choice.nearest
-        (transits,) = [p for p in found.products if near.set_id.startswith(f"{p.id}/")]
-        with stages("calibrate"):
-            ms_path = product.path / MEASUREMENT_SET
-            tables, told = solving.tables_for(choice, ms_path)
-            note = " ".join((product.id, *(one.set_id for one in choice.sets)))
-            sky = solving.as_seen(read_sky_model(found.only("sky_model").path), transits)
-            made = solving.calibrate(ms_path, tables, settings, sky, draft.path / CALIBRATED, note)
-        antennas, dec_deg = frozenset(product.metadata["antennas"]), float(product.metadata["pointing_dec_deg"])
-        return {
-            **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
-            **stages.seconds,
-            **told,
-            "caltable_dec_offset_deg": max(abs(one.dec_deg - dec_deg) for one in choice.sets),
-            "n_antennas_without_tables": len(antennas - frozenset.intersection(*(one.antennas for one in choice.sets))),
-            "flag_fraction_calibrated": made.flag_fraction,
-            "n_channels": int(made.frame.frequencies_hz.size),
-            "n_times": int(made.frame.times_mjd.size),
-            **solving.write_verdicts(made, near, draft.path, draft.path / CALIBRATED),
-        }
+    choice, product = step.prepared, step.input("measurement_set")
+    (night_tables,) = [p for p in step.ingredients.products if choice.nearest.set_id.startswith(f"{p.id}/")]
+    ms_path, path = product.path / MEASUREMENT_SET, step.directory / CALIBRATED
+    with step.timed("calibrate"):
+        tables, figures_of_tables = chosen.tables_for(choice, ms_path)
+        transits = files.read_json(night_tables.path / TRANSITS) or {"transits": []}
+        sky = transit_sets.sky_as_found(read_sky_model(step.input("sky_model").path), transits["transits"])
+        note = " ".join((product.id, *(one.set_id for one in choice.sets)))
+        made = calibrate(ms_path, tables, step.settings, sky, path, note)
+    antennas, dec_deg = frozenset(product.metadata["antennas"]), float(product.metadata["pointing_dec_deg"])
+    return {
+        **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
+        **figures_of_tables,
+        "caltable_dec_offset_deg": max(abs(one.dec_deg - dec_deg) for one in choice.sets),
+        "n_antennas_without_tables": len(antennas - frozenset.intersection(*(one.antennas for one in choice.sets))),
+        "flag_fraction_calibrated": made.flag_fraction,
+        "n_channels": int(made.frame.frequencies_hz.size),
+        "n_times": int(made.frame.times_mjd.size),
+        **verdicts.write(made, choice.nearest.paths[0].parent, step.directory, path),
+    }
 
-    return publishing.produce(context, platform, make)
+
+def calibrate(ms_path: Path, tables: "Sequence[Gains]", settings: "Settings", sky: "SkyModel", path: Path, note: str) -> "Calibrated":
+    """Write the measurement set at `ms_path`, corrected by `tables` and against `sky`, averaged as set, to `path`."""
+    from dsa110_assets.calibration import calibrated
+    from dsa110_assets.imaging.search import bright_sources
+    from dsa110_assets.visibilities import averaging, measurement_set
+
+    with measurement_set.opened(ms_path) as stored:
+        n_channels, width_hz = stored.frame.frequencies_hz.size, stored.frame.channel_width_hz
+    channels = settings.average_channels or averaging.channels_up_to(averaging.WIDEST_HZ, n_channels, width_hz)
+    how: dict[str, Any] = {
+        "channels": channels, "times": settings.average_times, "observer_note": note,
+        "against": calibrated.Against(sky, settings.epoch, bright_sources),
+    }  # fmt: skip
+    if settings.solve_engine == "own":
+        return calibrated.calibrate_set(ms_path, tables, path, **how)
+    from dsa110_assets.engines import casa_calibration
+
+    vis = casa_calibration.apply(measurement_set.read(ms_path), tables, work_dir=path.parent.parent)
+    return calibrated.write_averaged(vis, path, **how)

@@ -5,18 +5,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
 from dsa110_assets.archive import files
-from dsa110_assets.orchestration import calibrators, judges, publishing, recipes
-from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration import calibrators, judges, recipes
 from dsa110_assets.orchestration.rules import Rule
+from dsa110_assets.orchestration.running.step import Step
 from dsa110_assets.orchestration.spec import Asset
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dsa110_assets.archive.publish import Draft
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
 
@@ -46,26 +43,22 @@ def _digest(path: "Path", *stamp: int) -> str:
              judges.every(judges.at_least("n_sources", lambda _: 1), judges.none_of("n_invalid_positions")), hard=True),
     ),
 )  # fmt: skip
-def source_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def source_catalog(step: Step) -> Mapping[str, Any]:
     """Known sources: the configured catalogues, in their order of precedence, and the packaged VLA calibrators."""
+    from dsa110_assets.sky import catalogues
 
-    def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.sky import catalogues
-
-        settings = platform.settings
-        imported = [read_configured(settings, path) for path in settings.catalogues]
-        merged = catalogues.with_builtin(imported)
-        merged.to_parquet(draft.path / "source_catalog.parquet")
-        return {
-            "n_sources": len(merged),
-            "n_catalogues": len(imported) + 1,
-            "n_repeats": sum(frame.attrs["n_repeats"] for frame in imported),
-            "n_known_twice": sum(map(len, imported)) + len(catalogues.builtin()) - len(merged),
-            "n_without_flux": int(merged["flux_jy"].isna().sum()),
-            "n_invalid_positions": int((~merged["dec_deg"].between(-90, 90) | ~merged["ra_deg"].between(0, 360)).sum()),
-        }
-
-    return publishing.produce(context, platform, make)
+    settings = step.settings
+    imported = [read_configured(settings, path) for path in settings.catalogues]
+    merged = catalogues.with_builtin(imported)
+    merged.to_parquet(step.directory / "source_catalog.parquet")
+    return {
+        "n_sources": len(merged),
+        "n_catalogues": len(imported) + 1,
+        "n_repeats": sum(frame.attrs["n_repeats"] for frame in imported),
+        "n_known_twice": sum(map(len, imported)) + len(catalogues.builtin()) - len(merged),
+        "n_without_flux": int(merged["flux_jy"].isna().sum()),
+        "n_invalid_positions": int((~merged["dec_deg"].between(-90, 90) | ~merged["ra_deg"].between(0, 360)).sum()),
+    }
 
 
 def read_configured(settings: "Settings", path: Path) -> "pd.DataFrame":
@@ -91,33 +84,29 @@ def _sources_and_own_list(archive: "Archive", settings: "Settings", _: str) -> r
              judges.every(judges.none_of("n_unknown_flux_used"), judges.at_least("n_with_flux", lambda _: 1)), hard=True),
     ),
 )  # fmt: skip
-def calibrator_catalog(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def calibrator_catalog(step: Step) -> Mapping[str, Any]:
     """The VLA calibrator list and bright lone sources of the imported catalogues, with their flux anchors.
 
     One without a flux near 20 cm never sets a flux scale.
     """
+    import pandas as pd
 
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        import pandas as pd
+    from dsa110_assets.calibration.transits import has_flux
+    from dsa110_assets.sky import calibrator_catalog as catalog
+    from dsa110_assets.sky.calibrators import LIST_NAME
 
-        from dsa110_assets.calibration.transits import has_flux
-        from dsa110_assets.sky import calibrator_catalog as catalog
-        from dsa110_assets.sky.calibrators import LIST_NAME
-
-        own = platform.settings.calibrators
-        known = catalog.of_sources(pd.read_parquet(found.only("source_catalog").path / "source_catalog.parquet"))
-        known = known if own is None else catalog.with_own(catalog.read_own(own), known)
-        usable = [c for c in known if has_flux(c)]
-        catalog.to_frame(known).to_parquet(draft.path / calibrators.CATALOG_FILE)
-        return {
-            "n_calibrators": len(known),
-            "n_with_flux": len(usable),
-            "n_standards": sum(c.standard is not None for c in known),
-            "n_of_catalogues": sum(c.catalogue != LIST_NAME for c in known),
-            "n_unknown_flux_used": sum(not float(c.flux_jy(1.4e9)) > 0 for c in usable),
-        }
-
-    return publishing.produce(context, platform, make)
+    own = step.settings.calibrators
+    known = catalog.of_sources(pd.read_parquet(step.input("source_catalog").path / "source_catalog.parquet"))
+    known = known if own is None else catalog.with_own(catalog.read_own(own), known)
+    usable = [c for c in known if has_flux(c)]
+    catalog.to_frame(known).to_parquet(step.directory / calibrators.CATALOG_FILE)
+    return {
+        "n_calibrators": len(known),
+        "n_with_flux": len(usable),
+        "n_standards": sum(c.standard is not None for c in known),
+        "n_of_catalogues": sum(c.catalogue != LIST_NAME for c in known),
+        "n_unknown_flux_used": sum(not float(c.flux_jy(1.4e9)) > 0 for c in usable),
+    }
 
 
 @Asset(
@@ -126,25 +115,21 @@ def calibrator_catalog(context: dg.AssetExecutionContext, platform: Platform) ->
         Rule("coverage", "the model holds sources", ("n_sources", "n_left_out"), judges.at_least("n_sources", lambda _: 1), hard=True),
     ),
 )  # fmt: skip
-def sky_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def sky_model(step: Step) -> Mapping[str, Any]:
     """Point sources with spectra, for calibration and for judging images: every known source with a flux."""
+    import pandas as pd
 
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        import pandas as pd
+    from dsa110_assets.sky import model
 
-        from dsa110_assets.sky import model
-
-        table = pd.read_parquet(found.only("source_catalog").path / "source_catalog.parquet")
-        sky = model.from_frame(table[table["flux_jy"] > 0])
-        sky.to_frame().to_parquet(draft.path / SKY_MODEL_FILE)
-        return {
-            "n_sources": len(sky),
-            "n_left_out": len(table) - len(sky),
-            "total_flux_jy": float(sky.flux_jy.sum()),
-            "brightest_jy": float(sky.flux_jy.max(initial=0.0)),
-        }
-
-    return publishing.produce(context, platform, make)
+    table = pd.read_parquet(step.input("source_catalog").path / "source_catalog.parquet")
+    sky = model.from_frame(table[table["flux_jy"] > 0])
+    sky.to_frame().to_parquet(step.directory / SKY_MODEL_FILE)
+    return {
+        "n_sources": len(sky),
+        "n_left_out": len(table) - len(sky),
+        "total_flux_jy": float(sky.flux_jy.sum()),
+        "brightest_jy": float(sky.flux_jy.max(initial=0.0)),
+    }
 
 
 SKY_MODEL_FILE = "sky_model.parquet"

@@ -1,27 +1,34 @@
 """Images: a tile per observation, a mosaic per hour and per night."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
-from dsa110_assets.orchestration import coadding, judges, measuring, publishing, recipes
+from dsa110_assets.orchestration import checks, judges, recipes
 from dsa110_assets.orchestration.assets.calibration import CALIBRATED
 from dsa110_assets.orchestration.assets.catalogues import read_sky_model
-from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.rules import FEWEST_REFERENCES, SAME_SETTINGS, WARN, Rule
+from dsa110_assets.orchestration.running.step import Step
 from dsa110_assets.orchestration.spec import Asset
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
-    from dsa110_assets.archive.publish import Draft
     from dsa110_assets.archive.store import Archive
+    from dsa110_assets.imaging.tile import TileImage
+    from dsa110_assets.mosaics.coadd import TileInput
     from dsa110_assets.settings import Settings
+    from dsa110_assets.sky.model import SkyModel
 
 
 _OFFSETS = ("astrometry_ra_arcsec", "astrometry_dec_arcsec", "astrometry_ra_error_arcsec", "astrometry_dec_error_arcsec")
+_OBSERVATION = ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands", "caltable_set", "caltable_age_h", "anchor")
+_GAINS = (
+    "receptors_lost", "antennas_lost", "n_antennas_lost", "n_antennas_kept", "flux_scale", "flux_scale_error", "flux_scale_applied",
+    "drift_amplitude", "drift_phase_deg", "epoch_gains", "caltable_sets", "caltable_weights",
+)  # fmt: skip
+"""What calibrating found of antennas and gains, where it looked; and between which sets it interpolated, where it did."""
 NEIGHBOUR_TILES = 2
 STRIP_TOLERANCE_DEG = 1.0
 """Tiles further than this from the hour's median declination belong to another strip."""
@@ -51,22 +58,31 @@ STRIP_TOLERANCE_DEG = 1.0
         Rule("astrometry", "positions agree with the catalogue", _OFFSETS, judges.if_known("reference_count", judges.astrometry)),
     ),
 )  # fmt: skip
-def tile_image(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def tile_image(step: Step) -> Mapping[str, Any]:
     """The observation's image: cleaned, with its residual, primary beam, PSF and primary-beam corrected twin."""
+    from dsa110_assets.imaging import fits, spectra
 
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.imaging import fits, spectra
+    calibrated, sky = step.input("calibrated_ms"), read_sky_model(step.input("sky_model").path)
+    with step.timed("image"):
+        tile = image(calibrated.path / CALIBRATED, step.settings, sky, step.directory)
+    with step.timed("write"):
+        fits.write_tile(tile, step.directory, step.fits_cards(calibrated.metadata["anchor"]))
+        spectra.point_table(tile).to_parquet(step.directory / spectra.FILE)
+    passed_on = {name: calibrated.metadata[name] for name in (*_OBSERVATION, *_GAINS) if name in calibrated.metadata}
+    return {**passed_on, **tile.figures}
 
-        stages, settings, product = publishing.Stages(), platform.settings, found.only("calibrated_ms")
-        sky = read_sky_model(found.only("sky_model").path)
-        with stages("image"):
-            tile = coadding.image(product.path / CALIBRATED, settings, sky, draft.path)
-        with stages("write"):
-            fits.write_tile(tile, draft.path, publishing.fits_cards(context, platform, found, product.metadata["anchor"]))
-            spectra.point_table(tile).to_parquet(draft.path / measuring.POINTS)
-        return {**coadding.of_observation(product), **tile.figures, **stages.seconds}
 
-    return publishing.produce(context, platform, make)
+def image(ms_path: Path, settings: "Settings", sky: "SkyModel", work_dir: Path) -> "TileImage":
+    """Image a calibrated measurement set with the configured engine."""
+    from dsa110_assets.visibilities import measurement_set
+
+    if settings.imaging_engine == "casa":
+        from dsa110_assets.engines import casa_imaging
+
+        return casa_imaging.make_tile(ms_path, settings.imaging, sky, work_dir=work_dir)
+    from dsa110_assets.imaging import tile
+
+    return tile.make_tile(measurement_set.mapped(ms_path), settings.imaging, sky)
 
 
 def _of_mosaic(parts: str) -> tuple[Rule, ...]:
@@ -84,12 +100,71 @@ def _of_mosaic(parts: str) -> tuple[Rule, ...]:
     )  # fmt: skip
 
 
-def _coadded(
-    context: dg.AssetExecutionContext, platform: Platform, found: recipes.Ingredients, tiles: "list[Product]", draft: "Draft"
-) -> dict[str, Any]:
-    """The tiles as one mosaic in the draft; its figures."""
-    cards = publishing.fits_cards(context, platform, found, coadding.anchor(tiles))
-    return coadding.mosaic(tiles, platform.settings, platform.thresholds.max_neighbour_difference, draft.path, cards)
+def _write_mosaic(step: Step, tiles: "Sequence[Product]") -> dict[str, Any]:
+    """The tiles as one mosaic in the step's directory; its figures. `suspects` names the tiles a soft rule spoke against, too."""
+    from dsa110_assets.mosaics.assemble import assemble
+
+    anchors = {tile.id: str(tile.metadata["anchor"]) for tile in tiles}
+    suspicions = {tile.id: "; ".join(f"{one.check}: {one.reason}" for one in checks.failed([tile])) for tile in tiles}
+    anchor = ", ".join(sorted(set(anchors.values())))
+    figures = assemble(
+        tile_inputs(tiles), anchors, suspicions, step.settings.coadd, step.thresholds.max_neighbour_difference, step.directory,
+        step.fits_cards(anchor),
+    )  # fmt: skip
+    times = [_middle_mjd(tile) for tile in tiles]
+    return {
+        **figures,
+        "antennas_lost": sorted({name for tile in tiles for name in tile.metadata.get("antennas_lost", ())}),
+        "mid_mjd": sum(times) / len(times),
+        "mjd_start": min(float(tile.metadata["mjd_start"]) for tile in tiles),
+        "mjd_end": max(float(tile.metadata["mjd_end"]) for tile in tiles),
+        "pointing_dec_deg": _dec(tiles[len(tiles) // 2]),
+        "anchor": anchor,
+    }
+
+
+def tile_inputs(tiles: "Sequence[Product]", scales: "Mapping[str, float] | None" = None) -> "list[TileInput]":
+    """Tile products as `coadd` takes them; `scales` by product id are what fluxes are divided by (1 if not named)."""
+    from dsa110_assets.mosaics.coadd import TileInput
+
+    return [
+        TileInput(
+            image_path=p.path / "image.fits",
+            primary_beam_path=p.path / "primary-beam.fits",
+            rms_jy=float(p.metadata["rms_jy"]),
+            product_id=p.id,
+            mjd=_middle_mjd(p),
+            scale=(scales or {}).get(p.id, 1.0),
+        )
+        for p in tiles
+    ]
+
+
+def _middle_mjd(product: "Product") -> float:
+    return (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2
+
+
+def windows_completed(archive: "Archive", asset: str, window: str) -> dict[str, float]:
+    """Share of the observations taken in an hour or night (its key, or the key's beginning) that got this far."""
+    taken = [p for p in archive.products("subband_group", window[:10], window[:10]) if (p.partition or "").startswith(window)]
+    done = {p.partition for p in archive.products(asset, window[:10], window[:10])}
+    return {
+        "n_observations": len(taken),
+        "windows_completed": sum(p.partition in done for p in taken) / max(len(taken), 1),
+    }
+
+
+def left_out(archive: "Archive", elsewhere: "Sequence[str]") -> dict[str, Any]:
+    """What is told of the hour's tiles (ids) that point elsewhere than its mosaic and are not in it."""
+    named = [f"{i} at {float(archive.get(i).metadata['pointing_dec_deg']):.2f} deg" for i in elsewhere]
+    return {"n_left_out": len(named), "left_out": named}
+
+
+def tiles_of(archive: "Archive", mosaics: "Sequence[Product]") -> "list[Product]":
+    """The tiles hour mosaics were made of, each once: neighbouring hours share tiles, a night counts them once."""
+    ids = sorted({i for m in mosaics for i in m.inputs})
+    tiles = [archive.get(i) for i in ids]
+    return sorted((t for t in tiles if t.asset == "tile_image"), key=lambda t: t.partition or "")
 
 
 def _tiles_of_hour(archive: "Archive", settings: "Settings", hour: str) -> recipes.Ingredients | None:
@@ -128,19 +203,14 @@ def _dec(product: "Product") -> float:
              judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN),
     ),
 )  # fmt: skip
-def hour_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def hour_mosaic(step: Step) -> Mapping[str, Any]:
     """The hour's tiles, and the two before and after it, as one image corrected for the primary beam."""
-
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        stages = publishing.Stages()
-        tiles = found.all("tile_image")
-        with stages("coadd"):
-            figures = _coadded(context, platform, found, tiles, draft)
-        hour = coadding.windows_completed(platform.archive, "tile_image", context.partition_key[:13])
-        hour |= coadding.left_out(platform.archive, found.facts.get("left_out", ()))
-        return {**figures, **hour, **stages.seconds}
-
-    return publishing.produce(context, platform, make)
+    tiles = step.inputs("tile_image")
+    with step.timed("coadd"):
+        figures = _write_mosaic(step, tiles)
+    hour = windows_completed(step.archive, "tile_image", step.partition[:13])
+    hour |= left_out(step.archive, step.facts.get("left_out", ()))
+    return {**figures, **hour}
 
 
 def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
@@ -158,19 +228,14 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> r
              judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN),
     ),
 )  # fmt: skip
-def night_mosaic(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def night_mosaic(step: Step) -> Mapping[str, Any]:
     """The night as one image, with its coverage (MOC) and HiPS tiles: every tile of its hours counts once."""
+    from dsa110_assets.mosaics import sky_tiles
 
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.mosaics import sky_tiles
-
-        stages = publishing.Stages()
-        tiles = coadding.tiles_of(platform.archive, found.all("hour_mosaic"))
-        with stages("coadd"):
-            figures = _coadded(context, platform, found, tiles, draft)
-        with stages("hips"):
-            figures |= sky_tiles.write_sky_tiles(draft.path / "mosaic.fits", draft.path, f"continuum/{context.partition_key}")
-        night = coadding.windows_completed(platform.archive, "tile_image", context.partition_key)
-        return {**figures, **night, "n_hours": len(found.products), **stages.seconds}
-
-    return publishing.produce(context, platform, make)
+    tiles = tiles_of(step.archive, step.inputs("hour_mosaic"))
+    with step.timed("coadd"):
+        figures = _write_mosaic(step, tiles)
+    with step.timed("hips"):
+        figures |= sky_tiles.write_sky_tiles(step.directory / "mosaic.fits", step.directory, f"continuum/{step.partition}")
+    night = windows_completed(step.archive, "tile_image", step.partition)
+    return {**figures, **night, "n_hours": len(step.ingredients.products)}

@@ -5,21 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.lineage import MANIFEST
 from dsa110_assets.errors import BadDataError, TransientError
-from dsa110_assets.orchestration import calibrators, inbox, judges, publishing, recipes, room
-from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration import calibrators, inbox, judges, recipes, room
 from dsa110_assets.orchestration.rules import WARN, Rule
+from dsa110_assets.orchestration.running.step import Step
 from dsa110_assets.orchestration.spec import Asset
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dsa110_assets.archive.publish import Draft
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
 
@@ -51,36 +48,32 @@ def _inbox_files(archive: "Archive", settings: "Settings", partition: str) -> re
              severity=WARN),
     ),
 )  # fmt: skip
-def subband_group(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def subband_group(step: Step) -> Mapping[str, Any]:
     """An observation's subband files: which there are, which are missing, their digests and header facts."""
+    from dsa110_assets.archive import files
 
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.archive import files
-
-        group, settings = found.prepared, platform.settings
-        needed = min(settings.min_subbands, settings.subbands)
-        paths = [header.path for header in group.files.values()]
-        with ThreadPoolExecutor(_READERS) as pool:
-            digests = dict(zip(paths, pool.map(files.digest, paths), strict=True))
-        files.write_json(
-            draft.path / MANIFEST,
-            inbox.manifest(group, found.facts["files"], settings.subbands, digests),
-        )
-        first = next(iter(group.files.values()))
-        return {
-            "mjd_start": float(group.times_mjd[0]),
-            "mjd_end": float(group.times_mjd[-1]) + first.interval_s / 86400,
-            "pointing_dec_deg": group.pointing_dec_deg,
-            "n_subbands": len(group.files),
-            "n_subbands_needed": needed,
-            "n_subbands_missing": len(group.missing(settings.subbands)),
-            "n_rejected_files": len(group.rejected),
-            "n_antennas": first.n_antennas,
-            "n_channels": first.n_channels,
-            "size_gb": sum(header.size_bytes for header in group.files.values()) / 1e9,
-        }
-
-    return publishing.produce(context, platform, make)
+    group, settings = step.prepared, step.settings
+    needed = min(settings.min_subbands, settings.subbands)
+    paths = [header.path for header in group.files.values()]
+    with ThreadPoolExecutor(_READERS) as pool:
+        digests = dict(zip(paths, pool.map(files.digest, paths), strict=True))
+    files.write_json(
+        step.directory / MANIFEST,
+        inbox.manifest(group, step.facts["files"], settings.subbands, digests),
+    )
+    first = next(iter(group.files.values()))
+    return {
+        "mjd_start": float(group.times_mjd[0]),
+        "mjd_end": float(group.times_mjd[-1]) + first.interval_s / 86400,
+        "pointing_dec_deg": group.pointing_dec_deg,
+        "n_subbands": len(group.files),
+        "n_subbands_needed": needed,
+        "n_subbands_missing": len(group.missing(settings.subbands)),
+        "n_rejected_files": len(group.rejected),
+        "n_antennas": first.n_antennas,
+        "n_channels": first.n_channels,
+        "size_gb": sum(header.size_bytes for header in group.files.values()) / 1e9,
+    }
 
 
 @Asset(
@@ -99,51 +92,46 @@ def subband_group(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
              ("flag_judged_wide",), judges.at_least("flag_judged_wide", lambda t: t.min_judged_wide), severity=WARN),
     ),
 )  # fmt: skip
-def measurement_set(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def measurement_set(step: Step) -> Mapping[str, Any]:
     """The observation as one flagged measurement set: all subbands in one ascending band."""
+    from dsa110_assets.visibilities import measurement_set as ms
+    from dsa110_assets.visibilities.ingest import ingest
 
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.visibilities import measurement_set as ms
-        from dsa110_assets.visibilities.ingest import ingest
-
-        stages, settings, product = publishing.Stages(), platform.settings, found.only("subband_group")
-        with stages("ingest"), _quarantining(platform):
-            frame, flagged = ingest(
-                _unchanged_files(product.path / MANIFEST),
-                draft.path / MEASUREMENT_SET,
-                n_subbands=settings.subbands,
-                options=settings.flagging,
-                engine=settings.reader_engine,
-                memory_bytes=room.available_bytes(settings.memory_limit_gib),
-                observer_note=product.id,
-            )
-        named = calibrators.name_field(draft.path / MEASUREMENT_SET, frame, settings.transits) if settings.name_calibrator_field else ""
-        problems = ms.problems(draft.path / MEASUREMENT_SET)
-        return {
-            "calibrator_field": named,
-            **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
-            **{f"flagged_{cause}": float(part) for cause, part in flagged.causes.items()},
-            **stages.seconds,
-            "flag_fraction": float(flagged.fraction),
-            "flag_fraction_raw": float(flagged.fraction_raw),
-            "flag_judged_wide": float(flagged.judged_wide),
-            "n_dead_receptors": len(flagged.dead_receptors),
-            "antennas": [frame.antennas.names[i] for i in frame.active_antennas],
-            "problems": problems,
-            "n_problems": len(problems),
-        }
-
-    return publishing.produce(context, platform, make)
+    settings, product = step.settings, step.input("subband_group")
+    with step.timed("ingest"), _quarantine_bad_data(step.archive):
+        frame, flagged = ingest(
+            _unchanged_files(product.path / MANIFEST),
+            step.directory / MEASUREMENT_SET,
+            n_subbands=settings.subbands,
+            options=settings.flagging,
+            engine=settings.reader_engine,
+            memory_bytes=room.available_bytes(settings.memory_limit_gib),
+            observer_note=product.id,
+        )
+    named = calibrators.name_field(step.directory / MEASUREMENT_SET, frame, settings.transits) if settings.name_calibrator_field else ""
+    problems = ms.problems(step.directory / MEASUREMENT_SET)
+    return {
+        "calibrator_field": named,
+        **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
+        **{f"flagged_{cause}": float(part) for cause, part in flagged.causes.items()},
+        "flag_fraction": float(flagged.fraction),
+        "flag_fraction_raw": float(flagged.fraction_raw),
+        "flag_judged_wide": float(flagged.judged_wide),
+        "n_dead_receptors": len(flagged.dead_receptors),
+        "antennas": [frame.antennas.names[i] for i in frame.active_antennas],
+        "problems": problems,
+        "n_problems": len(problems),
+    }
 
 
 @contextmanager
-def _quarantining(platform: Platform) -> Iterator[None]:
+def _quarantine_bad_data(archive: "Archive") -> Iterator[None]:
     """A file whose header was good and whose data are not is put aside; its group is then made of the others."""
     try:
         yield
     except BadDataError as error:
         if error.path is not None:
-            quarantine.quarantine(platform.archive, error.path, str(error))
+            quarantine.quarantine(archive, error.path, str(error))
         raise
 
 
@@ -155,14 +143,14 @@ def _unchanged_files(manifest: "Path") -> "dict[int, Path]":
     from dsa110_assets.archive.files import digest
 
     files: dict[int, Path] = {}
-    told = json.loads(manifest.read_text())
-    for entry in told["files"]:
+    known = json.loads(manifest.read_text())
+    for entry in known["files"]:
         path = Path(entry["path"])
         try:
             facts = path.lstat()
         except OSError as error:
             raise TransientError(f"{path}: gone since its observation was accepted ({error}); put it back, then run again") from error
-        unchanged = f"{path.name}:{facts.st_size}:{facts.st_mtime_ns}" in told["identities"]
+        unchanged = f"{path.name}:{facts.st_size}:{facts.st_mtime_ns}" in known["identities"]
         if not unchanged and (facts.st_size != entry["size_bytes"] or digest(path) != entry["digest"]):
             raise BadDataError(f"{path}: changed since its observation was accepted; the look at the inbox takes it up as it is now")
         files[int(entry["subband"])] = path

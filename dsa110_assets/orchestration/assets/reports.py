@@ -3,14 +3,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
-from dsa110_assets.orchestration import publishing, recipes, report, spec
-from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration import recipes, report, spec
+from dsa110_assets.orchestration.running.step import Step
 from dsa110_assets.orchestration.spec import Asset
 
 if TYPE_CHECKING:
-    from dsa110_assets.archive.publish import Draft
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
 
@@ -24,12 +21,7 @@ def _night(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingr
 @Asset(
     "night_report", grain="night", kinds={"html"}, code_version="2", inputs=spec.ALL_TOLD, finder=_night, of_what_is_kept=True,
 )  # fmt: skip
-def night_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def night_report(step: Step) -> Mapping[str, Any]:
     """One self-contained HTML page: what was seen, what failed and why, images, checks, candidates."""
-
-    def make(_: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        night, archive = context.partition_key, platform.archive
-        failures = report.failures_of(context.instance, archive, night)
-        return report.write(draft.path, night, archive, failures)
-
-    return publishing.produce(context, platform, make)
+    failures = report.failures_of(step.context.instance, step.archive, step.partition)
+    return report.write(step.directory, step.partition, step.archive, failures)

@@ -1,23 +1,27 @@
 """Sources: measured on every hour's mosaic, followed over the nights, searched for change."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 import xxhash
 
 from dsa110_assets.archive.product import HELD
-from dsa110_assets.orchestration import coadding, judges, measuring, publishing, recipes
-from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration import judges, recipes
+from dsa110_assets.orchestration.assets.imaging import tile_inputs, tiles_of
 from dsa110_assets.orchestration.rules import FEWEST_REFERENCES, SAME_SETTINGS, WARN, Rule
+from dsa110_assets.orchestration.running.step import Step
 from dsa110_assets.orchestration.spec import Asset
 from dsa110_assets.telescope import timegrid
+from dsa110_assets.variability.options import VARIABILITY_FILE
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dsa110_assets.archive.product import Product
-    from dsa110_assets.archive.publish import Draft
     from dsa110_assets.archive.store import Archive
+    from dsa110_assets.photometry.options import EnsembleOptions
+    from dsa110_assets.photometry.past import Past
     from dsa110_assets.settings import Settings
 
 
@@ -54,49 +58,65 @@ def _mosaic_and_known(archive: "Archive", settings: "Settings", hour: str) -> re
              judges.at_most("false_detection_rate", lambda t: t.max_false_detections), severity=WARN),
     ),
 )  # fmt: skip
-def source_measurements(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def source_measurements(step: Step) -> Mapping[str, Any]:
     """Every known source in the hour's mosaic, detected or with its limit, and every new one."""
+    from dsa110_assets.imaging import spectra
+    from dsa110_assets.photometry import hourfigures, hourrows, measure, transits
 
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.photometry import measure, transits
+    options, mosaic = step.settings.photometry, step.input("hour_mosaic")
+    tiles = tiles_of(step.archive, [mosaic])
+    image, noise = mosaic.path / "mosaic.fits", mosaic.path / "noise.fits"
+    earlier = [product.path / hourrows.FILE for product in step.inputs("source_measurements")]
+    known = hourrows.known_sources(step.input("source_catalog").path / "source_catalog.parquet", earlier)
+    with step.timed("measure"):
+        rows = measure.measure_mosaic(
+            image,
+            noise,
+            known,
+            options,
+            step.partition,
+            float(mosaic.metadata["mid_mjd"]),
+            mosaic.id,
+        )
+    with step.timed("negative"):
+        negative = hourrows.negative_detections(image, noise, options)
+    with step.timed("tiles"):
+        span = (f([float(tile.metadata[name]) for tile in tiles]) for f, name in ((min, "mjd_start"), (max, "mjd_end")))
+        rows = rows.assign(mjd=transits.transit_mjd(rows["ra_deg"], rows["dec_deg"], *span))
+        table = _tile_table(tiles, mosaic)
+        inputs = tile_inputs(tiles, mosaic.metadata.get("tile_scales"))
+        rows = hourrows.with_spectra(rows, [tile.path / spectra.FILE for tile in tiles], image)
+        rows = hourrows.with_tiles(rows, inputs, table, step.settings.coadd.pb_cutoff)
+        rows = hourrows.with_doubts(rows, negative, step.thresholds.max_false_detections)
+    table.to_parquet(step.directory / hourrows.TILES)
+    rows.to_parquet(step.directory / hourrows.FILE)
+    return {
+        **hourfigures.measurement_figures(rows, negative.size),
+        "negative_snr_max": float(negative.max(initial=0.0)),
+        **hourfigures.history_figures(rows, earlier),
+        **hourfigures.suspect_figures(rows, table),
+        "mid_mjd": mosaic.metadata["mid_mjd"],
+        "frequency_hz": float(rows["frequency_hz"].iloc[0]) if len(rows) else float("nan"),
+    }
 
-        stages, options, mosaic = publishing.Stages(), platform.settings.photometry, found.only("hour_mosaic")
-        tiles = coadding.tiles_of(platform.archive, [mosaic])
-        image, noise = mosaic.path / "mosaic.fits", mosaic.path / "noise.fits"
-        known = measuring.known_sources(found.only("source_catalog"), found.all("source_measurements"))
-        with stages("measure"):
-            rows = measure.measure_mosaic(
-                image,
-                noise,
-                known,
-                options,
-                context.partition_key,
-                float(mosaic.metadata["mid_mjd"]),
-                mosaic.id,
-            )
-        with stages("negative"):
-            negative = measuring.negative_detections(image, noise, options)
-        with stages("tiles"):
-            span = (f([float(tile.metadata[name]) for tile in tiles]) for f, name in ((min, "mjd_start"), (max, "mjd_end")))
-            rows = rows.assign(mjd=transits.transit_mjd(rows["ra_deg"], rows["dec_deg"], *span))
-            table = measuring.tile_table(tiles, mosaic)
-            inputs = coadding.tile_inputs(tiles, mosaic.metadata.get("tile_scales"))
-            rows = measuring.with_spectra(rows, tiles, mosaic)
-            rows = measuring.with_tiles(rows, inputs, table, platform.settings.coadd.pb_cutoff)
-            rows = measuring.with_doubts(rows, negative, platform.thresholds.max_false_detections)
-        table.to_parquet(draft.path / measuring.TILES)
-        rows.to_parquet(draft.path / measuring.MEASUREMENTS)
-        return {
-            **measuring.measurement_figures(rows, negative.size),
-            "negative_snr_max": float(negative.max(initial=0.0)),
-            **measuring.history_figures(rows, found.all("source_measurements")),
-            **measuring.suspect_figures(rows, table),
-            **stages.seconds,
-            "mid_mjd": mosaic.metadata["mid_mjd"],
-            "frequency_hz": float(rows["frequency_hz"].iloc[0]) if len(rows) else float("nan"),
+
+def _tile_table(tiles: "Sequence[Product]", mosaic: "Product") -> "pd.DataFrame":
+    """What is known of each tile of a mosaic, in the order of `tiles`; `suspicion` is '' if nothing speaks against it."""
+    import pandas as pd
+
+    columns = ("partition", "mjd_start", "mjd_end", "caltable_set", "anchor", "rms_over_radiometer", "flux_ratio", "flux_ratio_error")
+    scales, suspects = mosaic.metadata.get("tile_scales", {}), mosaic.metadata.get("suspects", {})
+    rows = [
+        {
+            "product_id": tile.id,
+            **{name: {"partition": tile.partition, **tile.metadata}.get(name) for name in columns},
+            "divided_by": scales.get(tile.id, 1.0),
+            "antennas_lost": ", ".join(tile.metadata.get("antennas_lost", ())),
+            "suspicion": suspects.get(tile.id, ""),
         }
-
-    return publishing.produce(context, platform, make)
+        for tile in tiles
+    ]
+    return pd.DataFrame(rows)
 
 
 def _night_and_past(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
@@ -134,28 +154,44 @@ def _night_before(archive: "Archive", night: str) -> "list[Product]":
              severity=WARN),
     ),
 )  # fmt: skip
-def light_curves(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def light_curves(step: Step) -> Mapping[str, Any]:
     """Every source's fluxes of this night, on the scale that steady sources keep from night to night."""
+    from dsa110_assets.photometry import ensemble, hourrows, nightrows
 
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.photometry import ensemble, nightrows
+    options, hours = step.settings.ensemble, step.inputs("source_measurements")
+    past, given = past_of(step.inputs("light_curves"), options)
+    with step.timed("sort"):
+        files = [product.path / hourrows.FILE for product in hours]
+        rows, names = nightrows.measured(files, step.partition, past.names, given, options.merge_arcsec)
+    with step.timed("normalise"):
+        night = ensemble.normalise(rows, replace(past, names=names), options)
+    nightrows.write(night.curves, step.directory)
+    night.past.write(step.directory)
+    figures = dict(night.figures)
+    note = "" if figures["n_comparable_epochs"] else "first epoch: nothing to normalise against"
+    figures["frequency_hz"] = _common_frequency_hz(hours)
+    return {"n_hours": len(files), **figures, "n_rows": int(figures["n_rows"]), "ensemble_note": note}
 
-        stages, options = publishing.Stages(), platform.settings.ensemble
-        hours = found.all("source_measurements")
-        past, given = measuring.past_of(found.all("light_curves"), options)
-        with stages("sort"):
-            files = [product.path / measuring.MEASUREMENTS for product in hours]
-            rows, names = nightrows.measured(files, context.partition_key, past.names, given, options.merge_arcsec)
-        with stages("normalise"):
-            night = ensemble.normalise(rows, replace(past, names=names), options)
-        nightrows.write(night.curves, draft.path)
-        night.past.write(draft.path)
-        figures = dict(night.figures)
-        note = "" if figures["n_comparable_epochs"] else "first epoch: nothing to normalise against"
-        figures["frequency_hz"] = measuring.common_frequency_hz(hours)
-        return {"n_hours": len(files), **figures, "n_rows": int(figures["n_rows"]), "ensemble_note": note, **stages.seconds}
 
-    return publishing.produce(context, platform, make)
+def past_of(earlier: "Sequence[Product]", options: "EnsembleOptions") -> "tuple[Past, pd.DataFrame | None]":
+    """What the night before left for the next, and the source_id and mjd of its rows; without such a night nothing."""
+    import pandas as pd
+
+    from dsa110_assets.photometry import nightrows
+    from dsa110_assets.photometry.past import Past
+
+    if not earlier:
+        return Past.nothing(options), None
+    folder = earlier[-1].path
+    return Past.read(folder), pd.read_parquet(folder / nightrows.FILE, columns=["source_id", "mjd"])
+
+
+def _common_frequency_hz(measurements: "Sequence[Product]") -> float:
+    """The median frequency the hours' fluxes are at; NaN if none says."""
+    import numpy as np
+
+    known = [float(p.metadata["frequency_hz"]) for p in measurements if p.metadata.get("frequency_hz")]
+    return float(np.median(known)) if known else float("nan")
 
 
 def _curves_until(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
@@ -178,6 +214,10 @@ def _nights_before(archive: "Archive", found: recipes.Ingredients) -> "list[Prod
     return [product for product in recipes.nights_until(archive, night.partition or "") if product.id != night.id]
 
 
+INJECTED_ROWS = 200_000
+"""Light-curve points the false-alarm rate is measured on: enough sources for it, and no more however long the history."""
+
+
 @Asset(
     "variability", grain="night", kinds={"parquet"}, code_version="4", inputs=("light_curves",), finder=_curves_until,
     also_reads=_nights_before, has_a_past=True, shaping=("variability",), uses_up=("light_curves",),
@@ -189,34 +229,29 @@ def _nights_before(archive: "Archive", found: recipes.Ingredients) -> "list[Prod
              judges.if_known("n_injected", judges.at_most("false_alarm_ratio", lambda t: t.max_false_alarm_ratio)), severity=WARN),
     ),
 )  # fmt: skip
-def variability(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
+def variability(step: Step) -> Mapping[str, Any]:
     """Metrics of every light curve until this night, and candidates with their false-discovery rate at that number of epochs."""
+    from dsa110_assets.archive.light_curves import Nights
+    from dsa110_assets.variability import candidates, curves, injection
 
-    def make(found: recipes.Ingredients, draft: "Draft") -> Mapping[str, Any]:
-        from dsa110_assets.archive.light_curves import Nights
-        from dsa110_assets.variability import candidates, curves, injection
-
-        stages, options = publishing.Stages(), platform.settings.variability
-        nights = recipes.nights_until(platform.archive, context.partition_key)
-        light_curves = curves.OnDisk(Nights.of([product.path for product in nights]))
-        with stages("search"):
-            table = candidates.search(light_curves, options)
-        table.to_parquet(draft.path / measuring.VARIABILITY)
-        with stages("inject"):
-            trial = curves.sample(light_curves, measuring.INJECTED_ROWS)
-            figures = injection.injection_figures(trial, options)
-        tested = int((table["n_epochs"] >= 2).sum())
-        injected = min(tested, int((trial["source_id"].value_counts() >= 2).sum()))
-        kinds = table.loc[table["kind"] != "", "kind"]
-        return {
-            "n_nights": len(nights),
-            "n_sources": len(table),
-            "n_tested": tested,
-            "n_candidates": len(kinds),
-            **{f"n_{kind}": int((kinds == kind).sum()) for kind in ("flare", "ese", "transient", "variable")},
-            **figures,
-            **measuring.false_alarm_figures(figures["false_alarm_rate"], injected, options.max_false_discovery_rate),
-            **stages.seconds,
-        }
-
-    return publishing.produce(context, platform, make)
+    options = step.settings.variability
+    nights = recipes.nights_until(step.archive, step.partition)
+    light_curves = curves.OnDisk(Nights.of([product.path for product in nights]))
+    with step.timed("search"):
+        table = candidates.search(light_curves, options)
+    table.to_parquet(step.directory / VARIABILITY_FILE)
+    with step.timed("inject"):
+        trial = curves.sample(light_curves, INJECTED_ROWS)
+        figures = injection.injection_figures(trial, options)
+    tested = int((table["n_epochs"] >= 2).sum())
+    injected = min(tested, int((trial["source_id"].value_counts() >= 2).sum()))
+    kinds = table.loc[table["kind"] != "", "kind"]
+    return {
+        "n_nights": len(nights),
+        "n_sources": len(table),
+        "n_tested": tested,
+        "n_candidates": len(kinds),
+        **{f"n_{kind}": int((kinds == kind).sum()) for kind in ("flare", "ese", "transient", "variable")},
+        **figures,
+        **injection.false_alarm_figures(figures["false_alarm_rate"], injected, options.max_false_discovery_rate),
+    }

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from dsa110_assets.archive.product import Product
+from dsa110_assets.calibration import transit_sets
 from dsa110_assets.calibration.options import TransitOptions
+from dsa110_assets.calibration.transit_sets import Observed, TransitSet
 from dsa110_assets.calibration.transits import Transit
 from dsa110_assets.orchestration import calibrators as observing
-from dsa110_assets.orchestration import graph, rules, solving
-from dsa110_assets.orchestration.solving import Solved
+from dsa110_assets.orchestration import graph, rules
 from dsa110_assets.sky import calibrators
 from dsa110_assets.thresholds import Thresholds
 
 
-class Strip:
-    """Of a product, what its metadata say."""
-
-    def __init__(self, dec_deg: float) -> None:
-        self.metadata = {"pointing_dec_deg": dec_deg}
-
-
-class Observation:
+class Stored:
     """Of an observation's measurement set, what choosing transits asks for."""
 
     def __init__(self, start_mjd: float) -> None:
@@ -33,7 +28,7 @@ class Observation:
         self.metadata = {"pointing_dec_deg": 16.3, "mjd_start": start_mjd, "mjd_end": start_mjd + 1 / 288}
 
 
-def solved(name: str, mid_mjd: float, amplitude: float = 0.068, dec_deg: float = 16.3, **figures: Any) -> Solved:
+def solved(name: str, mid_mjd: float, amplitude: float = 0.068, dec_deg: float = 16.3, **figures: Any) -> TransitSet:
     calibrator = calibrators.find(name)
     told = {
         "mid_mjd": mid_mjd, "anchor": calibrator.anchor, "anchor_provisional": calibrator.variable, "field_group_count": 20,
@@ -43,11 +38,11 @@ def solved(name: str, mid_mjd: float, amplitude: float = 0.068, dec_deg: float =
     } | figures  # fmt: skip
     transit = Transit(calibrator, mid_mjd, 0.0, 1.0)
     amplitudes = {str(n): (amplitude * (1 + 0.1 * n), amplitude) for n in range(5)}
-    return Solved(name, cast(Product, Strip(dec_deg)), transit, (), told, (), amplitudes)
+    return TransitSet(name, Observed(Path(), name, dec_deg, ()), transit, (), told, (), amplitudes)
 
 
-def judged(*sets: Solved) -> dict[str, str]:
-    figures = solving.night_figures(sets, ())
+def judged(*sets: TransitSet) -> dict[str, str]:
+    figures = transit_sets.night_figures(sets, ())
     graph.specifications()  # which know the rules, also where this file is run alone
     return {v.check: v.reason for v in rules.judge("caltables", figures, Thresholds()) if not v.passed}
 
@@ -56,21 +51,21 @@ def test_a_standard_goes_before_others_of_its_strip_and_night() -> None:
     """Where both are valid, choosing takes the nearest: so the listed one is not valid there."""
     standard, listed = solved("3C138", 61066.2), solved("0318+164", 61066.1)
     both = [standard, listed]
-    assert solving.validity(standard, both, 0.5) == pytest.approx((61065.7, 61066.7))
-    assert solving.validity(listed, both, 0.5) == pytest.approx((61066.1, 61066.1))
-    assert solving.validity(listed, [listed], 0.5) == pytest.approx((61065.6, 61066.6))
-    assert solving.validity(listed, [replace(standard, product=cast(Product, Strip(33.0)))], 0.5) == pytest.approx((61065.6, 61066.6))
+    assert transit_sets.validity(standard, both, 0.5) == pytest.approx((61065.7, 61066.7))
+    assert transit_sets.validity(listed, both, 0.5) == pytest.approx((61066.1, 61066.1))
+    assert transit_sets.validity(listed, [listed], 0.5) == pytest.approx((61065.6, 61066.6))
+    assert transit_sets.validity(listed, [solved("3C138", 61066.2, dec_deg=33.0)], 0.5) == pytest.approx((61065.6, 61066.6))
     later = replace(standard, figures={**standard.figures, "mid_mjd": 61066.9})
-    assert solving.validity(listed, [later], 0.5) == pytest.approx((61065.6, 61066.4))
+    assert transit_sets.validity(listed, [later], 0.5) == pytest.approx((61065.6, 61066.4))
 
 
 def test_tables_are_valid_as_long_as_is_set() -> None:
-    assert solving.validity(solved("3C138", 61066.2), [], 2.0) == pytest.approx((61064.2, 61068.2))
+    assert transit_sets.validity(solved("3C138", 61066.2), [], 2.0) == pytest.approx((61064.2, 61068.2))
 
 
 def test_which_transits_are_solved_is_set() -> None:
     """A strip at 16.3 deg and a day of sets: 3C138 (8.5 Jy), and fainter ones of the list."""
-    day = [Observation(61065.0 + k / 288) for k in range(288)]
+    day = [Stored(61065.0 + k / 288) for k in range(288)]
     known = calibrators.load()
 
     def chosen(**options: Any) -> list[Transit]:
@@ -105,7 +100,7 @@ def test_corrected_and_unjudged_calibrators_are_told() -> None:
         calibrator_flux_set=True, calibrator_flux_factor=1.15, calibrator_offset_ra_arcsec=8.0, calibrator_major_arcsec=20.0,
     )  # fmt: skip
     alone = solved("3C138", 61066.2, field_group_count=2, field_flux_ratio=math.nan, calibrator_flux_factor=math.nan)
-    figures = solving.night_figures([bright, alone], [])
+    figures = transit_sets.night_figures([bright, alone], [])
     assert figures["calibrator_flux_factor"] == 1.15
     assert figures["field_group_count"] == 2
     assert figures["anchor"].startswith("PB17:3C138, field of 20")

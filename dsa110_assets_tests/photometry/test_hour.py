@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dsa110_assets.orchestration import measuring
+from dsa110_assets.photometry import hourfigures, hourrows
 from dsa110_assets.photometry.quality import Quality
 from dsa110_assets.photometry.transits import one_per_transit, transit_mjd
 from dsa110_assets.telescope import astrometry
 from dsa110_assets_tests.mosaics.tiles import make_tiles
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A product as these functions see one."""
-
-    path: Path
-    id: str = "source_measurements-1"
 
 
 def measured(n: int = 30, **columns: Any) -> pd.DataFrame:
@@ -39,13 +30,13 @@ def test_the_hours_flux_ratio_has_an_error_and_is_asked_of_expected_sources() ->
     """All fluxes 12 % low, and half of them lost below 20 sigma by that: those are compared too, for the catalogue has them."""
     rows = measured()
     rows = rows.assign(flux_jy=0.88 * rows["flux_jy"], rms_jy=0.05)
-    figures = measuring.measurement_figures(rows, 0)
+    figures = hourfigures.measurement_figures(rows, 0)
     assert figures["n_compared"] == (rows["catalogue_flux_jy"] > 20 * 0.05).sum()
     assert figures["flux_ratio"] == pytest.approx(0.88, abs=1e-9)
     assert 0 < figures["flux_ratio_error"] < 0.01
     suspect = rows.assign(quality=int(Quality.TILE_SUSPECT))
-    assert measuring.measurement_figures(suspect, 0)["n_compared"] == figures["n_compared"]
-    assert measuring.measurement_figures(rows.assign(quality=int(Quality.BLENDED)), 0)["n_compared"] == 0
+    assert hourfigures.measurement_figures(suspect, 0)["n_compared"] == figures["n_compared"]
+    assert hourfigures.measurement_figures(rows.assign(quality=int(Quality.BLENDED)), 0)["n_compared"] == 0
 
 
 def test_an_hour_is_compared_with_its_history(tmp_path: Path) -> None:
@@ -53,19 +44,18 @@ def test_an_hour_is_compared_with_its_history(tmp_path: Path) -> None:
     frequencies say nothing."""
     hours = []
     for k, factor in enumerate((1.0, 1.2, 1.001)):
-        hours.append(Stored(tmp_path / str(k)))
-        hours[-1].path.mkdir()
+        hours.append(tmp_path / f"{k}.parquet")
         rows = measured()
-        rows.assign(flux_jy=factor * rows["flux_jy"]).to_parquet(hours[-1].path / measuring.MEASUREMENTS)
+        rows.assign(flux_jy=factor * rows["flux_jy"]).to_parquet(hours[-1])
     now = measured()
     now = now.assign(flux_jy=1.06 * now["flux_jy"])
-    figures = measuring.history_figures(now, hours)
+    figures = hourfigures.history_figures(now, hours)
     assert figures["history_count"] == 30
     assert figures["history_flux_ratio"] == pytest.approx(1.06 / 1.001, abs=3 * figures["history_flux_ratio_error"])
     assert figures["history_flux_ratio_error"] < 0.01
-    assert measuring.history_figures(now.assign(frequency_hz=1.3e9), hours)["history_count"] == 0
-    assert measuring.history_figures(now.assign(quality=int(Quality.EDGE)), hours)["history_count"] == 0
-    alone = measuring.history_figures(now, [])
+    assert hourfigures.history_figures(now.assign(frequency_hz=1.3e9), hours)["history_count"] == 0
+    assert hourfigures.history_figures(now.assign(quality=int(Quality.EDGE)), hours)["history_count"] == 0
+    alone = hourfigures.history_figures(now, [])
     assert alone["history_count"] == 0
     assert math.isnan(alone["history_flux_ratio"])
     assert math.isnan(alone["history_flux_ratio_error"])
@@ -77,16 +67,16 @@ def test_rows_know_their_tiles_and_which_are_suspect(tmp_path: Path) -> None:
     tiles = make_tiles(tmp_path, [(150.0, 16.0), (150.4, 16.0), (150.8, 16.0)], [], noise_jy=[0.002] * 3, n_pixels=384)
     table = pd.DataFrame({"product_id": [t.product_id for t in tiles], "suspicion": ["", "", "rms: 1.9"]})
     rows = measured(3, ra_deg=[149.8, 150.4, 151.0], flux_jy=1.0)
-    out = measuring.with_tiles(rows, tiles, table, 0.2)
+    out = hourrows.with_tiles(rows, tiles, table, 0.2)
     assert out["tiles"].tolist() == [0b001, 0b111, 0b100]
     assert (out["quality"] == int(Quality.TILE_SUSPECT)).tolist() == [False, True, True]
-    figures = measuring.suspect_figures(out, table)
+    figures = hourfigures.suspect_figures(out, table)
     assert figures["suspect_tiles"] == ["tile-2: rms: 1.9"]
     assert (figures["n_suspect_tiles"], figures["n_suspect_rows"], figures["n_doubtful_new"]) == (1, 2, 0)
     tiles[2].primary_beam_path.unlink()
-    gone = measuring.with_tiles(rows, tiles, table, 0.2)
+    gone = hourrows.with_tiles(rows, tiles, table, 0.2)
     assert (gone["quality"] == int(Quality.TILE_SUSPECT)).all()
-    assert measuring.with_tiles(rows, tiles, table.assign(suspicion=""), 0.2)["quality"].tolist() == [0, 0, 0]
+    assert hourrows.with_tiles(rows, tiles, table.assign(suspicion=""), 0.2)["quality"].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -96,10 +86,10 @@ def test_discoveries_like_the_negatives_are_doubtful(negative: list[float], doub
     """Three new sources at 7, 9 and 30 sigma; one negative alone noise gives too, and up to 1.5 times the brightest of more
     reach doubts. Known sources are not touched."""
     rows = measured(kind=["blind"] * 3 + ["forced"] * 27, snr=[7.0, 9.0, 30.0] + [5.5] * 27)
-    out = measuring.with_doubts(rows, np.array(negative), 0.05)
+    out = hourrows.with_doubts(rows, np.array(negative), 0.05)
     assert np.flatnonzero(out["quality"] & int(Quality.DOUBTFUL_NEW)).tolist() == doubtful
     many = measured(100, kind="blind", snr=5.5)
-    assert (measuring.with_doubts(many, np.array(negative), 0.05)["quality"] == 0).all()
+    assert (hourrows.with_doubts(many, np.array(negative), 0.05)["quality"] == 0).all()
 
 
 def test_a_points_time_is_its_sources_transit() -> None:

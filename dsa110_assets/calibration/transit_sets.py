@@ -1,0 +1,206 @@
+"""A night's calibrator transits as sets of tables: each solved and judged, and what they are together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsa110_assets.calibration import caltables, night, quality, receptors
+from dsa110_assets.calibration.field import SAME_SOURCE_DEG, Search
+from dsa110_assets.calibration.night import Engine
+from dsa110_assets.calibration.options import SAME_STRIP_DEG, SolveOptions
+from dsa110_assets.calibration.transits import Transit
+from dsa110_assets.errors import BadDataError
+from dsa110_assets.plain_json import jsonable
+from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.telescope import astrometry
+from dsa110_assets.visibilities import measurement_set
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The measurement set that holds a transit: where it is, its name, its pointing, and the antennas that have data."""
+
+    path: Path
+    name: str
+    dec_deg: float
+    antennas: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TransitSet:
+    """A transit that was solved: its set's name, tables and figures, and the `problems` its limits found with it (then it has no
+    tables).
+
+    `amplitudes`: every receptor's median gain amplitude, by antenna name.
+    """
+
+    name: str
+    observed: Observed
+    transit: Transit
+    paths: tuple[Path, ...]
+    figures: Mapping[str, Any]
+    problems: tuple[str, ...]
+    amplitudes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def solve_set(
+    name: str,
+    observed: Observed,
+    transit: Transit,
+    sky: SkyModel,
+    options: SolveOptions,
+    limits: quality.Thresholds,
+    directory: Path,
+    search: Search | None = None,
+    engine: Engine | None = None,
+) -> TransitSet:
+    """Solve one transit and write its tables into `directory`/`name`, unless they are beyond the limits: then none are kept.
+
+    `search` and `engine` as in `night.calibrate_transit`, whose BadDataError becomes the set's problem.
+    """
+    read = measurement_set.read if engine else measurement_set.mapped  # other engines want it whole in memory
+    try:
+        solution = night.calibrate_transit(read(observed.path), sky, transit, options, engine=engine, search=search)
+    except BadDataError as error:
+        return TransitSet(name, observed, transit, (), {}, (str(error),))
+    system_jy, figures = solution.report["system_jy"], {k: v for k, v in solution.report.items() if k != "system_jy"}
+    problems = (*quality.problems(figures, limits), *quality.calibrator_problems(transit.calibrator.name, figures, limits))
+    paths: list[Path] = []
+    if not problems:
+        (directory / name).mkdir()
+        for gains in solution.tables:
+            path = directory / name / f"{gains.kind}.cal"
+            caltables.write(gains, path, observed.path)
+            paths.append(path)
+        receptors.write(directory / name, system_jy)
+    amplitudes = receptors.amplitudes(solution.bandpass)
+    return TransitSet(name, observed, transit, tuple(paths), figures, problems, amplitudes)
+
+
+def validity(solved: TransitSet, others: Sequence[TransitSet], validity_days: float) -> tuple[float, float]:
+    """When a set is valid [MJD]: so long either way, but a standard of the strip goes before any other calibrator.
+
+    What is left of the others' validity is the part about their own transit that no standard covers, if only that moment:
+    outside it they still serve if nothing else does, as when the standard's set is rejected.
+    """
+    middle = float(solved.figures["mid_mjd"])
+    start, end = middle - validity_days, middle + validity_days
+    if solved.transit.calibrator.standard:
+        return start, end
+    for other in others:
+        same_strip = abs(other.observed.dec_deg - solved.observed.dec_deg) <= SAME_STRIP_DEG
+        if other.transit.calibrator.standard and same_strip:
+            theirs = float(other.figures["mid_mjd"])
+            if theirs <= middle:
+                start = min(max(start, theirs + validity_days), middle)
+            if theirs >= middle:
+                end = max(min(end, theirs - validity_days), middle)
+            if abs(theirs - middle) <= validity_days:
+                start = end = middle
+    return start, end
+
+
+_WORST: dict[str, Callable[[list[float]], float]] = {
+    "bandpass_snr": min, "gain_snr": min, "bandpass_flag_fraction": max, "gain_flag_fraction": max,
+    "gain_amplitude_min": min, "gain_amplitude_max": max, "closure_phase_deg": max, "closure_amplitude": max,
+    "gain_phase_scatter_deg": max, "dead_receptors": max, "reduced_chi2": max, "field_changed": max, "field_new": max,
+    "closure_amplitude_excess": max, "closure_phase_excess_deg": max, "closure_reduced_chi2": max, "radiometer_chi2": max,
+    "field_group_count": min, "field_offset_arcsec": max, "calibrator_major_arcsec": max,
+    "field_flux_ratio": lambda values: max(values, key=lambda ratio: abs(ratio - 1)),
+    "calibrator_flux_factor": lambda values: max(values, key=lambda factor: abs(factor - 1)),
+}  # fmt: skip
+"""Of several sets the night shows the worst."""
+
+
+def records(sets: Sequence[TransitSet]) -> list[dict[str, Any]]:
+    """What every transit of the night gave, as JSON: name, measurement_set, calibrator, transit_mjd, problems, figures."""
+    found: list[dict[str, Any]] = jsonable(
+        [
+            {
+                "name": one.name,
+                "measurement_set": one.observed.name,
+                "calibrator": one.transit.calibrator.name,
+                "transit_mjd": one.transit.mjd,
+                "problems": list(one.problems),
+                "figures": dict(one.figures),
+            }
+            for one in sets
+        ]
+    )
+    return found
+
+
+def night_figures(solved: Sequence[TransitSet], refused: Sequence[TransitSet]) -> dict[str, Any]:
+    """The night's figures: how many sets, the worst of each of their numbers, what they rest on, what was refused, which
+    calibrators were not as listed or could not be judged by their field, and whether all give one flux scale."""
+    figures: dict[str, Any] = {
+        "n_transits": len(solved) + len(refused),
+        "n_sets": len(solved),
+        "sets": [one.name for one in solved],
+        "calibrators": sorted({one.transit.calibrator.name for one in solved}),
+        "anchor": ", ".join(sorted({one.figures["anchor"] for one in solved})),
+        "anchor_provisional": all(one.figures["anchor_provisional"] for one in solved),
+        "refused": [f"{one.name}: {'; '.join(one.problems)}" for one in refused],
+        "calibrators_corrected": [f"{one.name}: {difference}" for one in solved if (difference := _unlike_listed(one.figures))],
+        "calibrators_unjudged": [
+            f"{one.name}: {one.figures['field_group_count']} clear catalogue sources in the field"
+            for one in solved
+            if not math.isfinite(one.figures["field_flux_ratio"])
+        ],
+        **_scale_figures(solved),
+    }
+    for name, worst in _WORST.items():
+        values = [float(one.figures[name]) for one in solved if name in one.figures]
+        if values := [value for value in values if math.isfinite(value)]:
+            figures[name] = worst(values)
+    return figures
+
+
+def _unlike_listed(figures: Mapping[str, Any]) -> str:
+    """What of a calibrator is not as listed, '' if nothing."""
+    differences = []
+    if figures["calibrator_flux_set"]:
+        differences.append(f"{figures['calibrator_flux_factor']:.3f} of its listed flux")
+    away_arcsec = math.hypot(figures["calibrator_offset_ra_arcsec"], figures["calibrator_offset_dec_arcsec"])
+    if away_arcsec > 0:
+        differences.append(f"{away_arcsec:.1f} arcsec from its listed place")
+    if figures["calibrator_major_arcsec"] > 0:
+        differences.append(f"resolved, {figures['calibrator_major_arcsec']:.1f} by {figures['calibrator_minor_arcsec']:.1f} arcsec")
+    return ", ".join(differences)
+
+
+def _scale_figures(solved: Sequence[TransitSet]) -> dict[str, Any]:
+    """How far the sets' flux scales are apart by their gains, and how far each is from the standards', or from the middle."""
+    if len(solved) < 2:
+        return {"scale_spread": float("nan"), "scales": []}
+    scales = receptors.scales([one.amplitudes for one in solved])
+    standards = np.array([one.transit.calibrator.standard is not None for one in solved])
+    off = scales / np.median(scales[standards] if standards.any() else scales) - 1
+    named = [f"{one.name}: {value:+.1%}" for one, value in zip(solved, off, strict=True)]
+    return {"scale_spread": float(scales.max() / scales.min() - 1), "scales": named}
+
+
+def sky_as_found(sky: SkyModel, transits: Sequence[Mapping[str, Any]]) -> SkyModel:
+    """The sky with the calibrators of a night's transits (`records`) as bright and where the transits found them, not as listed."""
+    flux, log, ra, dec = sky.flux_jy.copy(), sky.log_coefficients.copy(), sky.ra_rad.copy(), sky.dec_rad.copy()
+    for one in transits:
+        figures = one["figures"]
+        if one["problems"]:
+            continue
+        factor = float(figures["calibrator_flux_factor"]) if figures["calibrator_flux_set"] else 1.0
+        east, north = (float(figures[f"calibrator_offset_{axis}_arcsec"] or 0.0) for axis in ("ra", "dec"))  # null: unknown
+        place = np.deg2rad([figures["calibrator_ra_deg"], figures["calibrator_dec_deg"]])
+        away_deg = astrometry.separation_deg(place[0], place[1], sky.ra_rad, sky.dec_rad)
+        k = int(np.argmin(away_deg))
+        if away_deg[k] < SAME_SOURCE_DEG:
+            flux[k] *= factor
+            log[k, 0] += np.log10(factor) * bool(log[k].any())
+            ra[k] += np.deg2rad(east / 3600) / np.cos(dec[k])
+            dec[k] += np.deg2rad(north / 3600)
+    return replace(sky, flux_jy=flux, log_coefficients=log, ra_rad=ra, dec_rad=dec)

@@ -1,0 +1,48 @@
+"""Tiles brought to one flux scale, coadded and compared with their neighbours: a mosaic on disk and what it says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dsa110_assets.imaging.fits import Cards
+from dsa110_assets.mosaics import anchors, coadd, overlap, write
+from dsa110_assets.mosaics.coadd import TileInput
+from dsa110_assets.mosaics.options import CoaddOptions
+
+
+def assemble(
+    tiles: Sequence[TileInput],
+    anchor_of: Mapping[str, str],
+    suspicions: Mapping[str, str],
+    options: CoaddOptions,
+    most_different: float,
+    directory: Path,
+    cards: Cards,
+) -> dict[str, Any]:
+    """Coadd tiles into `directory`, with `cards` in the headers; returns the figures, with how well neighbours agree.
+
+    Tiles of several anchors (`anchor_of`, by product id) are brought to one scale first (`anchors`); what they were divided by is
+    kept by product id as `tile_scales`. `suspects` are the tiles something is known against (`suspicions`, by product id), or whose
+    fluxes differ from all their neighbours' by more than `most_different` beyond errors, each with its reason.
+    """
+    pairs = overlap.compared_pairs(tiles)
+    scales = anchors.anchor_scales(anchor_of, pairs)
+    applied = anchors.corrections(scales)
+    divided = {i: applied[name] for i, name in anchor_of.items() if applied[name] != 1}
+    scaled = [replace(tile, scale=divided.get(tile.product_id, 1.0)) for tile in tiles]
+    made = coadd.coadd(scaled, None, options)
+    write.write_mosaic(made, directory, cards)
+    pairs = overlap.compared_pairs(scaled) if divided else pairs
+    odd = overlap.odd_ones_out(pairs, most_different)
+    reasons = {t.product_id: "; ".join(filter(None, [suspicions.get(t.product_id), odd.get(t.product_id)])) for t in tiles}
+    return {
+        **made.figures,
+        **overlap.agreement(pairs),
+        **anchors.anchor_figures(scales, applied),
+        "tile_scales": divided,
+        "suspects": {i: reason for i, reason in reasons.items() if reason},
+        "n_tiles": len(made.tiles),
+    }

@@ -1,0 +1,100 @@
+"""An hour's measurements as rows of a table: which sources are known, and what is put beside each row's flux."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dsa110_assets.imaging import fits
+from dsa110_assets.mosaics import shares
+from dsa110_assets.mosaics.coadd import TileInput
+from dsa110_assets.photometry import blind
+from dsa110_assets.photometry.forced import OFFSETS, SIZE
+from dsa110_assets.photometry.indices import source_indices
+from dsa110_assets.photometry.options import PhotometryOptions
+from dsa110_assets.photometry.quality import Quality
+
+FILE = "source_measurements.parquet"
+TILES = "tiles.parquet"
+"""An hour's tiles and what was said of them; bit k of a measurement's `tiles` is its row k."""
+LEAST_SHARE = 0.01
+"""A tile with less of a place's weight is not named there."""
+SUSPECT_SHARE = 0.1
+"""A suspect tile that was published is off by some 10 % at most: a tenth of the weight makes that 1 %."""
+MOST_CHANCE_DETECTIONS = 1
+"""Noise alone gives one negative detection at 5 sigma in ten hours (3e-7 of some 3e5 beams), two in 200."""
+ARTEFACT_MARGIN = 1.5
+"""New sources so much brighter than the brightest negative are none of their kind."""
+
+
+def known_sources(catalogue: Path, earlier: Sequence[Path]) -> pd.DataFrame:
+    """The catalogue and everything earlier hours discovered (their files), under the name it was first given, with the first
+    size found."""
+    known = pd.read_parquet(catalogue)
+    found = [pd.read_parquet(path, filters=[("kind", "==", "blind")]) for path in earlier]
+    if not found:
+        return known
+    columns = ["source_id", "ra_deg", "dec_deg", "ra_err_arcsec", "dec_err_arcsec"]
+    new = pd.concat([table[[*columns, "mjd"]] for table in found]).sort_values("mjd", kind="stable").drop_duplicates("source_id")
+    return _with_sizes(pd.concat([known, new[columns]], ignore_index=True), earlier)
+
+
+def _with_sizes(known: pd.DataFrame, earlier: Sequence[Path]) -> pd.DataFrame:
+    """Known sources with the deconvolved size, and its offset from their position, that an earlier hour first gave them.
+
+    Every later hour measures with the same size: a light curve then has no step where a source is called resolved or not.
+    """
+    columns = ["source_id", *blind.SIZE_COLUMNS, *OFFSETS]
+    sized = [
+        pd.read_parquet(path, columns=[*columns, "mjd"], filters=[(SIZE, ">", 0)]) for path in earlier if SIZE in pq.read_schema(path).names
+    ]
+    if not sized:
+        return known
+    first = pd.concat(sized).sort_values("mjd", kind="stable").drop_duplicates("source_id")
+    return known.drop(columns=[name for name in columns[1:] if name in known]).merge(first[columns], on="source_id", how="left")
+
+
+def with_tiles(rows: pd.DataFrame, inputs: Sequence[TileInput], table: pd.DataFrame, pb_cutoff: float) -> pd.DataFrame:
+    """The rows with `tiles`, in whose bit k stands whether row k of `table` was used, and TILE_SUSPECT where suspect ones
+    have a tenth of the weight. Of a tile whose files are gone nobody knows the share: if it is suspect, every row is.
+    """
+    ra, dec = (rows[name].to_numpy(float) for name in ("ra_deg", "dec_deg"))
+    share = shares.tile_shares(inputs, ra, dec, pb_cutoff)
+    suspect = (table["suspicion"] != "").to_numpy()
+    doubtful = ~(np.where(np.isnan(share), 1.0, share)[suspect].sum(axis=0) <= SUSPECT_SHARE)
+    bits = (1 << np.arange(len(inputs), dtype=np.int64))[:, None]
+    quality = rows["quality"].to_numpy(np.int64) | np.where(doubtful, int(Quality.TILE_SUSPECT), 0)
+    return rows.assign(tiles=np.where(share >= LEAST_SHARE, bits, 0).sum(axis=0), quality=quality)
+
+
+def with_spectra(rows: pd.DataFrame, points: Iterable[Path], mosaic: Path) -> pd.DataFrame:
+    """The rows with spectral_index and spectral_index_err, from the bright points of the mosaic's tiles (tables of
+    `imaging.spectra`) within half its beam; NaN where none tells. Tables that are gone tell nothing.
+    """
+    _, beam = fits.read_header(mosaic)
+    tables = (pd.read_parquet(path) for path in points if path.exists())
+    ra, dec = (rows[name].to_numpy(float) for name in ("ra_deg", "dec_deg"))
+    index, error = source_indices(tables, ra, dec, beam.bmin_deg / 2)
+    return rows.assign(spectral_index=index, spectral_index_err=error)
+
+
+def with_doubts(rows: pd.DataFrame, negative_snr: NDArray[np.float64], most_false: float) -> pd.DataFrame:
+    """The rows with DOUBTFUL_NEW where new sources are no brighter than what the hour's negative image shows, if it shows
+    more than chance does: as many are expected among the new ones, and more than `most_false` of those are too many.
+    """
+    new, n_false = (rows["kind"] == "blind").to_numpy(), negative_snr.size
+    high = n_false > MOST_CHANCE_DETECTIONS and n_false > most_false * int(new.sum())
+    like_them = rows["snr"].to_numpy(float) <= ARTEFACT_MARGIN * negative_snr.max(initial=0.0)
+    return rows.assign(quality=rows["quality"].to_numpy(np.int64) | np.where(high & new & like_them, int(Quality.DOUBTFUL_NEW), 0))
+
+
+def negative_detections(mosaic: Path, noise: Path, options: PhotometryOptions) -> NDArray[np.float64]:
+    """Signal-to-noise (n,) of the sources found on the mosaic's negative, where there are none: each is a false detection."""
+    image, header = fits.read_plane(mosaic)
+    sigma, _ = fits.read_plane(noise)
+    return np.asarray(blind.find_sources(-image, sigma, header, options)["snr"], np.float64)
