@@ -196,7 +196,7 @@ def _deliver(inbox: Path, path: Path) -> None:
 def operator_settles_disputes(settings: Settings) -> None:
     """What a person does about copies that differ: keep the right one, and release it."""
     with Archive.create(settings.archive, settings.database_url) as archive:
-        plan.clear_inbox(archive, settings)
+        plan.scan_and_quarantine(archive, settings)
         for one in quarantine.quarantined(archive):
             if "other bytes" not in one.reason:
                 continue
@@ -311,7 +311,7 @@ def lost_files(archive: Archive, settings: Settings) -> Iterator[str]:
     """Files of the inbox that are in no manifest, not waiting and not quarantined with a reason."""
     from dsa110_assets.orchestration import inbox
 
-    known, seen = inbox.known(archive), plan.look_at_inbox(archive, settings, by_data=True)
+    known, seen = inbox.known(archive), plan.scan_inbox(archive, settings, by_data=True)
     waiting = {path for path, _ in seen.waiting}
     refused = {path for one in quarantine.quarantined(archive) if one.reason for path in one.paths if one.holds_for(path)}
     for path in settings.inbox.glob("*.hdf5"):

@@ -100,7 +100,7 @@ def sets(archive: Archive, status: str | None = None, between: tuple[float, floa
     def work(connection: Connection) -> list[RegisteredSet]:
         columns = (caltable_sets, products.c.asset, products.c.partition_key, products.c.state, products.c.reason, products.c.removed)
         query = sa.select(*columns).join(products, products.c.id == caltable_sets.c.product_id)
-        query = query.where(rows.of_science(products) | (products.c.asset == trial))
+        query = query.where(rows.is_science(products) | (products.c.asset == trial))
         if between is not None:
             query = query.where(caltable_sets.c.mid_mjd.between(*between))
         found = connection.execute(query.order_by(caltable_sets.c.mid_mjd, caltable_sets.c.set_id)).all()
@@ -198,7 +198,7 @@ def _set(root: Path, row: Any) -> RegisteredSet | None:
     try:
         return _told(root, row, json.loads(row.contents))
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        files.tell_once(
+        files.log_once(
             f"caltable set {row.set_id} is left out: its row in the index cannot be read ({error!r}); run: dsa110 archive reindex"
         )
         return None

@@ -101,7 +101,7 @@ def alive(root: Path, name: str) -> bool:
 
 
 @contextmanager
-def inherited(root: Path, name: str) -> Iterator[bool]:
+def taken_over(root: Path, name: str) -> Iterator[bool]:
     """Take over a dead claim for the block, and withdraw it at its end; False when its process is alive."""
     path = root / DIRECTORY / name
     descriptor = files.take_lock(path, create=False)

@@ -180,7 +180,7 @@ def read_json(path: Path) -> Any:
 
 
 @cache
-def tell_once(message: str) -> None:
+def log_once(message: str) -> None:
     """Log an error once in a process: the same rows are looked at every few seconds."""
     log.error(message)
 
@@ -235,7 +235,7 @@ def lock(fd: int, path: Path, *, wait: bool) -> bool:
 
 
 @contextmanager
-def held_alone(path: Path, me: str, refusal: Callable[[str], str]) -> Iterator[None]:
+def exclusive_lock(path: Path, me: str, refusal: Callable[[str], str]) -> Iterator[None]:
     """Hold a lock file that says `me` for the block; it dies with the process.
 
     Raises ConfigurationError with what `refusal` makes of the holder's name if another process has it, OSError if the
@@ -276,7 +276,7 @@ class FullDisk:
         return
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, Exception) and not isinstance(error, DsaError) and free_bytes(self._place) < ALL_BUT_FULL_BYTES:
+        if isinstance(error, Exception) and not isinstance(error, DsaError) and free_bytes(self._place) < NEARLY_FULL_BYTES:
             raise ResourceError(f"{self._what}: no space left on the disk ({error}); free some, work resumes by itself") from error
 
 
@@ -288,7 +288,7 @@ def free_bytes(place: Path) -> float:
         return float("inf")
 
 
-ALL_BUT_FULL_BYTES = 1 << 20
+NEARLY_FULL_BYTES = 1 << 20
 """A writer that fails with less than this left failed for want of space: it writes blocks of up to so much."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (

@@ -144,17 +144,19 @@ def make_engine(url: URL) -> Engine:
     path = Path(url.database).absolute()
     uri = f"file:{quote(str(path))}?mode=rw"
     if os.path.exists(path) and not readonly.may_write(path):
-        return _begun_by_hand(sa.create_engine("sqlite://", creator=lambda: readonly.connect(path, BUSY_S), poolclass=sa.pool.NullPool))
+        return _explicit_transactions(
+            sa.create_engine("sqlite://", creator=lambda: readonly.connect(path, BUSY_S), poolclass=sa.pool.NullPool)
+        )
 
     def connect() -> sqlite3.Connection:
         # Transactions are begun by `begin` below: the driver's own would take a write lock too late.
         return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
     engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=2, max_overflow=8)
-    return _begun_by_hand(engine)
+    return _explicit_transactions(engine)
 
 
-def _begun_by_hand(engine: Engine) -> Engine:
+def _explicit_transactions(engine: Engine) -> Engine:
     """An SQLite engine with its transactions begun here, as the work in them needs."""
 
     @event.listens_for(engine, "connect")
@@ -180,11 +182,11 @@ class Index:
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a read transaction (one consistent view)."""
-        return self._patiently(work, writes=False)
+        return self._retry_while_away(work, writes=False)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one write transaction: all of it or nothing. It may run again after a failure."""
-        return self._patiently(work, writes=True)
+        return self._retry_while_away(work, writes=True)
 
     def exclusively(self, work: Callable[[Connection], T]) -> T:
         """As `write`, and no other transaction changes a product meanwhile: what `work` reads stays true."""
@@ -206,7 +208,7 @@ class Index:
             work(connection)
 
         self.create()
-        self._patiently(anew, writes=True, any_format=True)
+        self._retry_while_away(anew, writes=True, any_format=True)
 
     def create(self) -> None:
         """Make the tables where they are missing, and note whose index this is."""
@@ -249,7 +251,7 @@ class Index:
             self._engine.dispose()
             self._engine, self._proven = None, False
 
-    def _patiently(self, work: Callable[[Connection], T], *, writes: bool, any_format: bool = False) -> T:
+    def _retry_while_away(self, work: Callable[[Connection], T], *, writes: bool, any_format: bool = False) -> T:
         """Run `work`; while the database is away, back off with jitter, for at most `patience_s`."""
         deadline, pause_s, clashes = time.monotonic() + self.patience_s, 0.1, 0
         while True:
@@ -272,7 +274,7 @@ class Index:
         if self._engine is None:
             self._engine = make_engine(self.url)
         if isinstance(self._engine.pool, sa.pool.NullPool) and self._file is not None:
-            return readonly.steadily(self._file, lambda: self._transact(work, writes=writes, any_format=any_format))
+            return readonly.retry_if_changed(self._file, lambda: self._transact(work, writes=writes, any_format=any_format))
         return self._transact(work, writes=writes, any_format=any_format)
 
     def _transact(self, work: Callable[[Connection], T], *, writes: bool, any_format: bool) -> T:
@@ -330,4 +332,4 @@ class Index:
 
     def _disk_is_full(self) -> bool:
         """SQLite says "disk I/O error" or "unable to open" when it cannot make room for what lies beside its file."""
-        return self._file is not None and files.free_bytes(self._file.parent) < files.ALL_BUT_FULL_BYTES
+        return self._file is not None and files.free_bytes(self._file.parent) < files.NEARLY_FULL_BYTES

@@ -172,7 +172,7 @@ def _sidecars(root: Path, done: Reindexed) -> Iterator[tuple[Json, Json]]:
                     if state.get("record") and not path.with_name(path.name.removesuffix(".state.json")).exists():
                         yield state["record"], state
                 elif _is_version(root, path):
-                    sidecar, why = _believe(root, path)
+                    sidecar, why = _read_sidecar(root, path)
                     if why:
                         raise SilentWrongnessError(why)
                     yield sidecar, _state(path.with_name(f"{path.name}.state.json"))
@@ -194,7 +194,7 @@ def _state(path: Path) -> Json:
     return state
 
 
-def _believe(root: Path, path: Path) -> tuple[Json, str]:
+def _read_sidecar(root: Path, path: Path) -> tuple[Json, str]:
     """A product directory's sidecar, and why it cannot be believed ('' if it can)."""
     sidecar = files.read_json(path / naming.SIDECAR)
     name = naming.parse_directory(path.relative_to(root))
@@ -233,7 +233,7 @@ def _sweep_claim(archive: Archive, name: str, min_age_s: float, done: Swept) -> 
     if name.startswith("."):  # killed before it had its name, or about to get it
         _remove_old_file(path, max(min_age_s, 1.0), done)
         return
-    with claims.inherited(archive.root, name) as mine:
+    with claims.taken_over(archive.root, name) as mine:
         if not mine:
             done.left[path] = "is being worked on"
             return
@@ -304,7 +304,7 @@ def _sweep_version(archive: Archive, path: Path, known: Mapping[str, bool], done
         elif beside.exists():
             archive.index.write(lambda c: rows.apply_state(c, name.id, state))
         return
-    sidecar, why = _believe(archive.root, path)
+    sidecar, why = _read_sidecar(archive.root, path)
     if not sidecar and not (path / naming.SIDECAR).exists():
         done.left[path] = why
         return

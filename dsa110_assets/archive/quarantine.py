@@ -160,7 +160,7 @@ def _of_row(root: Path, key: str, text: str) -> Quarantined | None:
     try:
         return _from_json(json.loads(text))
     except ValueError as error:
-        files.tell_once(f"the index's quarantine record {key} cannot be read ({error}); remove {root / DIRECTORY / key}.json, "
+        files.log_once(f"the index's quarantine record {key} cannot be read ({error}); remove {root / DIRECTORY / key}.json, "
                         "then run: dsa110 archive reindex")  # fmt: skip
         return None
 

@@ -44,7 +44,7 @@ def connect(index: Path, busy_s: float) -> sqlite3.Connection:
     return connection
 
 
-def steadily(index: Path, work: Callable[[], T]) -> T:
+def retry_if_changed(index: Path, work: Callable[[], T]) -> T:
     """What `work` reads of an index by a connection of `connect`, read again if somebody changed the file meanwhile."""
     for _ in range(MOST_TRIES):
         before = _stamp(index)

@@ -95,7 +95,7 @@ def _with_changes(contents: Json, state: Json) -> str:
     return json.dumps({**contents, "changes": state.get("changed_sets", {}).get(contents["name"], {})}, sort_keys=True)
 
 
-def of_science(table: Any) -> sa.ColumnElement[bool]:
+def is_science(table: Any) -> sa.ColumnElement[bool]:
     """Whether no trial made the product, for `products` or an alias of it."""
     found: sa.ColumnElement[bool] = ~table.c.asset.contains(naming.TRIAL_MARK)
     return found
@@ -196,7 +196,7 @@ def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product | No
     """
     try:
         name = naming.ProductName(row.asset, row.partition_key or None, row.version)
-        return _of_told(root, name, row, inputs, {part: decode(getattr(row, part)) for part in ("settings", "engines", "metadata")})
+        return _from_record(root, name, row, inputs, {part: decode(getattr(row, part)) for part in ("settings", "engines", "metadata")})
     except (ValueError, TypeError, NotFoundError) as error:
         remedy = "run: dsa110 archive reindex"
         try:
@@ -204,15 +204,15 @@ def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product | No
             record = files.read_json(root / name.directory / naming.SIDECAR)
             if why := flaw(record):
                 raise ValueError(f"its own record {why}")
-            found = _of_told(root, name, row, inputs, record)
+            found = _from_record(root, name, row, inputs, record)
         except (ValueError, TypeError, NotFoundError, OSError) as also:
-            files.tell_once(f"{root}: {row.id} is left out: its row in the index cannot be read ({error}), nor {also}; {remedy}")
+            files.log_once(f"{root}: {row.id} is left out: its row in the index cannot be read ({error}), nor {also}; {remedy}")
             return None
-        files.tell_once(f"{root}: {row.id}: its row in the index cannot be read ({error}), its own record is used; {remedy}")
+        files.log_once(f"{root}: {row.id}: its row in the index cannot be read ({error}), its own record is used; {remedy}")
         return found
 
 
-def _of_told(root: Path, name: naming.ProductName, row: Row[Any], inputs: tuple[str, ...], told: Json) -> Product:
+def _from_record(root: Path, name: naming.ProductName, row: Row[Any], inputs: tuple[str, ...], told: Json) -> Product:
     """A product by its row, and by what was told of its making: the row's own columns, or a record."""
     asset, trial = naming.of_trial(name.asset)
     return Product(

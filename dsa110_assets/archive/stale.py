@@ -67,7 +67,7 @@ def _replaced(connection: Connection) -> list[tuple[str, str]]:
         .join(product_inputs, product_inputs.c.input_id == products.c.id)
         .join(dependent, dependent.c.id == product_inputs.c.product_id)
         .join(latest, (latest.c.asset == products.c.asset) & (latest.c.partition_key == products.c.partition_key))
-        .where(products.c.state != "current", dependent.c.state == "current", latest.c.version == newest, rows.of_science(dependent))
+        .where(products.c.state != "current", dependent.c.state == "current", latest.c.version == newest, rows.is_science(dependent))
         .where((products.c.state == "rejected") | (latest.c.digest != products.c.digest))
         .order_by(dependent.c.id, product_inputs.c.position)
     )
@@ -83,7 +83,7 @@ def _rejected_sets(connection: Connection) -> list[tuple[str, str]]:
         sa.select(products.c.id, products.c.metadata, caltable_sets.c.set_id, caltable_sets.c.rejected)
         .join(product_inputs, product_inputs.c.product_id == products.c.id)
         .join(caltable_sets, caltable_sets.c.product_id == product_inputs.c.input_id)
-        .where(caltable_sets.c.rejected.is_not(None), products.c.state == "current", rows.of_science(products))
+        .where(caltable_sets.c.rejected.is_not(None), products.c.state == "current", rows.is_science(products))
         .order_by(products.c.id, caltable_sets.c.set_id)
     )
     return [
@@ -100,7 +100,7 @@ def _current_dependents(connection: Connection, ids: Iterable[str]) -> list[tupl
         query = (
             sa.select(products.c.id, product_inputs.c.input_id)
             .join(product_inputs, product_inputs.c.product_id == products.c.id)
-            .where(product_inputs.c.input_id.in_(chunk), products.c.state == "current", rows.of_science(products))
+            .where(product_inputs.c.input_id.in_(chunk), products.c.state == "current", rows.is_science(products))
         )
         found += [(row.id, row.input_id) for row in connection.execute(query)]
     return sorted(found)

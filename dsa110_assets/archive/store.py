@@ -242,7 +242,7 @@ class Archive:
         """(created_at, asset, partition, run_id) of what was published after `since`, a `created_at` as this gives it; without it
         the last only."""
         query = sa.select(products.c.created_at, products.c.asset, products.c.partition_key, products.c.run_id)
-        query = query.where(rows.of_science(products))
+        query = query.where(rows.is_science(products))
         query = query.where(products.c.created_at > since) if since else query.order_by(products.c.created_at.desc()).limit(1)
         return self.index.read(lambda c: sorted((at, asset, key or None, run) for at, asset, key, run in c.execute(query)))
 
@@ -366,7 +366,7 @@ def _wanted(
     trials: bool = False,
 ) -> list[sa.ColumnElement[bool]]:
     """The conditions of `Archive.products`."""
-    found = [products.c.asset == naming.check_asset(asset)] if asset is not None else [] if trials else [rows.of_science(products)]
+    found = [products.c.asset == naming.check_asset(asset)] if asset is not None else [] if trials else [rows.is_science(products)]
     if state is not None:
         found += [products.c.state == state, *([] if removed else [~products.c.removed])]
         if state != "current":  # said in words: SQLite does not conclude from it that the index of these few will do

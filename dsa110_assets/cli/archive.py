@@ -88,7 +88,7 @@ def backup(
 
     configured, store = _open()
     kept = keep or load_thresholds(configured.thresholds_path, store.root / IN_FORCE).keep_backups
-    made = backups.backup(store, destination or configured.backups_path, keep=kept, dagster=housekeeping.dagster_of(configured))
+    made = backups.backup(store, destination or configured.backups_path, keep=kept, dagster=housekeeping.dagster_to_back_up(configured))
     console.say(f"{made.path}: {console.size_text(made.size_bytes)}, {made.caltables} caltable products")
     for reason in made.left_out:
         console.say(f"left out: {reason}")
@@ -114,7 +114,7 @@ def restore(
     chosen = there[-1].path if there else place
     if source is None and not there:
         raise NotFoundError(f"there is no backup in {place}; name one: dsa110 archive restore PATH")
-    backups.restore(chosen.absolute(), configured.archive, configured.database_url, housekeeping.dagster_of(configured))
+    backups.restore(chosen.absolute(), configured.archive, configured.database_url, housekeeping.dagster_to_back_up(configured))
     with Archive(configured.archive, configured.database_url) as store:
         swept = integrity.sweep(store, everywhere=True)
         count = len(store.products(state=None))
@@ -136,7 +136,7 @@ def retain(
 
     configured, store = _open()
     limits = (load_thresholds if dry_run else chosen_thresholds)(configured.thresholds_path, store.root / IN_FORCE)
-    decisions = housekeeping.take(store, limits, dry_run=dry_run)
+    decisions = housekeeping.apply_retention(store, limits, dry_run=dry_run)
     if as_json:
         rows = [{"product_id": d.product.id, "remove": d.remove, "reason": d.reason,
                  "size_bytes": d.product.size_bytes} for d in decisions]  # fmt: skip
@@ -183,7 +183,7 @@ def survey(
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
     """One HiPS of all nights, beside each night's own: the mean of the current night mosaics, by weight."""
-    from dsa110_assets.archive.files import held_alone
+    from dsa110_assets.archive.files import exclusive_lock
     from dsa110_assets.mosaics.survey import Night, write_survey
     from dsa110_assets.orchestration.recipes import all_usable
 
@@ -193,7 +193,7 @@ def survey(
         raise NotFoundError("there is no night_mosaic that may be used yet: run `dsa110 process`, and see `dsa110 status`")
     out.mkdir(parents=True, exist_ok=True)
     me = f"process {os.getpid()}"
-    with held_alone(out / ".lock", me, lambda who: f"{out} is being written by {who}; wait for its end, or name another directory"):
+    with exclusive_lock(out / ".lock", me, lambda who: f"{out} is being written by {who}; wait for its end, or name another directory"):
         figures = write_survey(nights, out)
     if as_json:
         console.emit_json(figures)

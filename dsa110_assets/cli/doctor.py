@@ -92,7 +92,7 @@ def _inbox(inbox: Path) -> Finding:
         names = looking.listing(inbox)
     except DsaError as error:
         return Finding("inbox", False, str(error), "let this user read it, or wait until its file server is back")
-    strange = [path for path, _ in names.foreign if looking.like_data(path)]
+    strange = [path for path, _ in names.foreign if looking.looks_like_data(path)]
     others = f", {len(names.foreign)} others that are not read" if names.foreign else ""
     found = f"{inbox}, {len(names.finished)} subband files{others}"
     if strange:

@@ -83,7 +83,7 @@ def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow
     from dsa110_assets.orchestration import plan
 
     refused = looking.refused(archive) if archive else frozenset()
-    seen = plan.look_afresh(configured, looking.Known(refused=refused))
+    seen = plan.scan_without_archive(configured, looking.Known(refused=refused))
     records = quarantined(archive) if archive else []
     rows = [_row(c, configured.subbands, archive.current("subband_group", c.observation) if archive else None) for c in seen.candidates]
     files = [FileRow(_shown(path), "quarantined", reason) for path, reason in seen.unusable]

@@ -149,7 +149,7 @@ def _observations(configured: Settings, archive: AnalystArchive, home: Path, sin
     from dsa110_assets.portal import queue
 
     night = since or next(iter(archive.store.nights(1, "subband_group")), None)
-    return queue.observations(archive.store, home, plan.take_stock(archive.store, configured), night)
+    return queue.observations(archive.store, home, plan.scan_for_display(archive.store, configured), night)
 
 
 def _counted(told: list[Observation]) -> str:
@@ -192,7 +192,7 @@ def frame(configured: Settings, archive: AnalystArchive, home: Path) -> Renderab
     from dsa110_assets.orchestration import plan
     from dsa110_assets.portal import overview
 
-    told = overview.status(archive, configured.inbox, look=partial(plan.take_stock, settings=configured))
+    told = overview.status(archive, configured.inbox, look=partial(plan.scan_for_display, settings=configured))
     runs_now, observed = run_rows(home, archive), _observations(configured, archive, home, None)
     open_ones = [one for one in observed if one.state != "completed"]
     parts: list[RenderableType] = [Text(f"{told.now}  {told.archive}"), console.grid(("", ""), short(told)), Text("")]

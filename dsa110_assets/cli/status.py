@@ -31,7 +31,7 @@ def status(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> Non
 
     configured = settings.load()
     archive = AnalystArchive(Archive(configured.archive, configured.database_url))
-    now = overview.status(archive, configured.inbox, look=partial(plan.take_stock, settings=configured))
+    now = overview.status(archive, configured.inbox, look=partial(plan.scan_for_display, settings=configured))
     failed = history.failed(home_of(configured), archive.store)
     if as_json:
         console.emit_json({**now.as_json(), "failed_runs": failed})

@@ -82,7 +82,7 @@ def _alert(name: str, event: dg.EventLogEntry) -> Alert:
     return Alert(f"check {name} failed {where}".strip(), text, evaluation.severity.value)
 
 
-def put_aside(archive: "Archive", since: str | None) -> tuple[list[Alert], str]:
+def new_quarantines(archive: "Archive", since: str | None) -> tuple[list[Alert], str]:
     """Quarantines newer than `since` (an ISO time), oldest first, and the newest's time; None starts from now."""
     records = quarantined(archive)
     newest = max([record.at.isoformat() for record in records], default=since or "")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
 TAGS = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "-10"}
-"""Live observations overtake: see tag_concurrency_limits in dagster.yaml, and `instance.give_way`."""
+"""Live observations overtake: see tag_concurrency_limits in dagster.yaml, and `instance.lower_priority_of_backfill`."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def present(archive: "Archive", settings: "Settings", wanted: Sequence[str], gra
     """
     held = set(wanted)
     accepted = [p.partition for p in archive.products("subband_group", wanted[0], wanted[-1]) if p.partition]
-    seen = plan.look_at_inbox(archive, settings, by_data=True)
+    seen = plan.scan_inbox(archive, settings, by_data=True)
     waiting = (c.observation for c in seen.candidates if season.outside("observation", c.observation, inbox.now_s()))
     keys = sorted({*accepted, *(c.observation for c in seen.ready()), *waiting})
     inside = [key for key in keys if timegrid.night_of(key) in held]

@@ -18,10 +18,10 @@ LOCK = "daemon.lock"
 
 
 @contextmanager
-def the_only_one(home: Path) -> Iterator[None]:
+def daemon_lock(home: Path) -> Iterator[None]:
     """Hold the daemon's lock of a Dagster home. Raises ConfigurationError, naming the holder, if it is taken."""
     me = f"pid {os.getpid()} on {os.uname().nodename}"
-    with files.held_alone(home / LOCK, me, lambda holder: f"DAGSTER_HOME={home}: its daemon runs already ({holder}); stop that first"):
+    with files.exclusive_lock(home / LOCK, me, lambda holder: f"DAGSTER_HOME={home}: its daemon runs already ({holder}); stop that first"):
         yield
 
 
@@ -34,7 +34,7 @@ def main() -> int:
         home = os.environ.get("DAGSTER_HOME", "").strip()
         if not home:
             raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
-        with the_only_one(Path(home)):
+        with daemon_lock(Path(home)):
             from dsa110_assets.orchestration import internals
 
             internals.run_daemon(str(given.workspace))

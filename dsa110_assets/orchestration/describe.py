@@ -51,7 +51,7 @@ def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
         can_subset=True,  # what makes a check optional as well as its asset
     )
     def step(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
-        with policy.decided(context.retry_number):
+        with policy.as_dagster_errors(context.retry_number):
             seen = launchpad.platform_for(platform, context.op_execution_context.op_config)
         made = execute(context, seen, asset.name, body)
         if made is not None:

@@ -31,33 +31,33 @@ def sweep_after_crashes(context: dg.OpExecutionContext, platform: dg.ResourcePar
     """Where dead claims point; in the first hour of the day everywhere, for a power cut may take a claim too."""
     from dsa110_assets.archive import integrity
 
-    with policy.decided(context.retry_number):
+    with policy.as_dagster_errors(context.retry_number):
         swept = integrity.sweep(platform.archive, everywhere=_now().hour == 0)
     context.add_output_metadata({"adopted": len(swept.adopted), "removed": len(swept.removed), "left": len(swept.left)})
 
 
 @dg.op(description="Saves the index, caltables, states, quarantine and Dagster's history, verifies and rotates.")
-def save(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
+def back_up(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
     """One backup into DSA110_BACKUPS."""
     from dsa110_assets.archive import backup
 
     settings = platform.settings
-    with policy.decided(context.retry_number):
+    with policy.as_dagster_errors(context.retry_number):
         keep = platform.thresholds.keep_backups
-        made = backup.backup(platform.archive, settings.backups_path, keep=keep, dagster=dagster_of(settings))
+        made = backup.backup(platform.archive, settings.backups_path, keep=keep, dagster=dagster_to_back_up(settings))
     context.add_output_metadata(
         {"path": dg.MetadataValue.path(str(made.path)), "size_bytes": made.size_bytes, "left_out": list(made.left_out)}
     )
 
 
 @dg.op(description="Reads a part of the products' bytes, each product once in four weeks, and compares with their digests.")
-def scan(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
+def verify_part(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
     """Today's part. A damaged product fails the run, which names it and how it is made again."""
     from dsa110_assets.archive import integrity
 
-    with policy.decided(context.retry_number):
+    with policy.as_dagster_errors(context.retry_number):
         today = _now().toordinal() % SCAN_DAYS
-        chosen = [product for product in platform.archive.products(state=None) if part(product) == today]
+        chosen = [product for product in platform.archive.products(state=None) if scan_day(product) == today]
         found = list(integrity.verify(platform.archive, chosen))
         if found:
             told = "; ".join(f"{one.product.id}: {', '.join(one.problems)}" for one in found)
@@ -68,13 +68,13 @@ def scan(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -
 @dg.op(description="Removes data that are no longer needed; what is pinned, read or needed by something unfinished stays.")
 def retain(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
     """Retention by the thresholds in force."""
-    with policy.decided(context.retry_number):
-        decisions = take(platform.archive, platform.chosen_thresholds, dry_run=False)
+    with policy.as_dagster_errors(context.retry_number):
+        decisions = apply_retention(platform.archive, platform.chosen_thresholds, dry_run=False)
     gone = [decision.product for decision in decisions if decision.remove]
     context.add_output_metadata({"removed": len(gone), "freed_bytes": sum(product.size_bytes for product in gone)})
 
 
-def take(archive: "Archive", thresholds: "Thresholds", *, dry_run: bool) -> "list[Decision]":
+def apply_retention(archive: "Archive", thresholds: "Thresholds", *, dry_run: bool) -> "list[Decision]":
     """What retention decides by these thresholds; assets they do not name are kept as long as their specifications say."""
     from dsa110_assets.archive import retention
 
@@ -84,12 +84,12 @@ def take(archive: "Archive", thresholds: "Thresholds", *, dry_run: bool) -> "lis
     return retention.retain(archive, limits, spec.consumers(known), dry_run=dry_run)
 
 
-def part(product: "Product") -> int:
+def scan_day(product: "Product") -> int:
     """The day of the scan's round on which a product is read."""
     return int(product.digest[-8:], 16) % SCAN_DAYS
 
 
-def dagster_of(settings: "Settings") -> "Dagster | None":
+def dagster_to_back_up(settings: "Settings") -> "Dagster | None":
     """Where Dagster's history is to be saved from, if the settings name a home."""
     from dsa110_assets.archive.backup import Dagster
 
@@ -110,13 +110,13 @@ def sweep_job() -> None:
 @dg.job(name="backup")
 def backup_job() -> None:
     """All that cannot be computed again."""
-    save()
+    back_up()
 
 
 @dg.job(name="verify")
 def verify_job() -> None:
     """A part of the archive, by digest."""
-    scan()
+    verify_part()
 
 
 @dg.job(name="retention")

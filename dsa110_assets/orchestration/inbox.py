@@ -209,7 +209,7 @@ def listing(inbox: Path) -> Listing:
     for entry in _entries(inbox):
         path = inbox / entry.name
         if not entry.name.endswith(".hdf5"):
-            if not entry.name.startswith(".") or like_data(path):
+            if not entry.name.startswith(".") or looks_like_data(path):
                 foreign.append((path, f"is no subband file and is not read; those are named {SUBBAND_NAME}"))
             continue
         try:
@@ -252,12 +252,12 @@ def _misnamed(path: Path) -> str:
     return "" if YEARS[0] <= stamp[:4] < YEARS[1] else f"the name {path.name} is of no year this telescope observes in"
 
 
-def like_data(path: Path) -> bool:
+def looks_like_data(path: Path) -> bool:
     """Whether somebody meant a file to be observed data, by its name."""
     return _LIKE_DATA.search(path.name) is not None
 
 
-def look(inbox: Path, patience: Patience, known: Known = Known(), max_files: int | None = None, names: Listing | None = None) -> Inbox:
+def scan(inbox: Path, patience: Patience, known: Known = Known(), max_files: int | None = None, names: Listing | None = None) -> Inbox:
     """Group what is open in the inbox: what is not `known`, and what is known and near it.
 
     With `max_files` only so many open files are opened (`more` says that there are others): one half the oldest, one
@@ -285,7 +285,7 @@ def look(inbox: Path, patience: Patience, known: Known = Known(), max_files: int
     written = [file for file in names.written if file.identity not in known.refused]
     left = [file for file in written if not patience.being_written(file)]
     waiting = [(file.path, "is still being written") for file in written if file not in left]
-    waiting += [*names.away, *((path, reason) for path, reason in names.foreign if like_data(path))]
+    waiting += [*names.away, *((path, reason) for path, reason in names.foreign if looks_like_data(path))]
     groups, incomparable = _groups(headers, taken)
     for group in groups:
         members = [by_path[path] for path in _paths(group)]
@@ -311,7 +311,7 @@ def look(inbox: Path, patience: Patience, known: Known = Known(), max_files: int
         changing=len(changing),
         settled=len(names.finished) - len(open_files) + len(same),
         more=len(chosen) < len(still),
-        foreign=tuple((path, reason) for path, reason in names.foreign if not like_data(path)),
+        foreign=tuple((path, reason) for path, reason in names.foreign if not looks_like_data(path)),
     )
 
 
@@ -414,7 +414,7 @@ def known(archive: "Archive", since: str | None = None, until: str | None = None
     return _known(archive, [(since, until)])
 
 
-def known_of(archive: "Archive", names: Listing) -> Known:
+def known_files(archive: "Archive", names: Listing) -> Known:
     """What was judged before of these files: their observations are of the days they are named for or came, or of the
     days beside. Files that are gone cost nothing, however long the archive's history.
     """
@@ -456,11 +456,11 @@ def _known(archive: "Archive", spans: "Sequence[tuple[str | None, str | None]]")
 def _digests(archive: "Archive", spans: "Sequence[tuple[str | None, str | None]]") -> dict[str, str]:
     """{identity: digest} of the files that the manifests of these spans name."""
     products = [product for since, until in spans for product in archive.products("subband_group", since, until)]
-    return {identity: digest for product in products for identity, digest in _told_by(product.path / MANIFEST)}
+    return {identity: digest for product in products for identity, digest in _manifest_digests(product.path / MANIFEST)}
 
 
 @lru_cache(maxsize=4096)
-def _told_by(manifest: Path) -> tuple[tuple[str, str], ...]:
+def _manifest_digests(manifest: Path) -> tuple[tuple[str, str], ...]:
     """(identity, digest) of a manifest's files; none of one that is gone or damaged."""
     from dsa110_assets.archive.files import read_json
 

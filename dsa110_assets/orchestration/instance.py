@@ -80,7 +80,7 @@ def claim(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
         instance.add_run_tags(run.run_id, {LAUNCHER_TAG: launcher(run.run_id)})
 
 
-def give_way(run: dg.DagsterRun) -> None:
+def lower_priority_of_backfill(run: dg.DagsterRun) -> None:
     """If a run is of a backfill, lower the priority of this process, which runs it and nothing else, and of its children."""
     if run.tags.get(LANE_TAG) == BACKFILL:
         os.setpriority(os.PRIO_PROCESS, 0, max(BACKFILL_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
@@ -91,11 +91,11 @@ def events(instance: dg.DagsterInstance, run_id: str, *kinds: dg.DagsterEventTyp
     try:
         return list(instance.all_logs(run_id, of_type=set(kinds)))
     except DatabaseError as error:
-        _tell_damaged(run_id, error)
+        _log_damaged(run_id, error)
         return []
 
 
-def _tell_damaged(run_id: str, error: DatabaseError) -> None:
+def _log_damaged(run_id: str, error: DatabaseError) -> None:
     """Tell of a run whose own database is damaged. Raises the error again if the database is merely away."""
     if isinstance(error, OperationalError):
         raise error
@@ -121,7 +121,7 @@ def close_orphans(instance: dg.DagsterInstance) -> list[str]:
             try:
                 instance.report_run_failed(run, "its process was killed")
             except DatabaseError as error:
-                _tell_damaged(run.run_id, error)
+                _log_damaged(run.run_id, error)
             else:
                 closed.append(run.run_id)
     return closed

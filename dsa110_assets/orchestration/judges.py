@@ -33,7 +33,7 @@ class Recorded(Mapping[str, Any]):
         return len(self._figures)
 
 
-def said_of(judge: Judge, named: Sequence[str], figures: Figures, thresholds: "Thresholds") -> list[str]:
+def reasons_against(judge: Judge, named: Sequence[str], figures: Figures, thresholds: "Thresholds") -> list[str]:
     """What `judge` says of the figures, and that those it asked for or that are `named` are unknown where they are absent."""
     recorded = Recorded(figures)
     try:
@@ -60,7 +60,7 @@ def at_least(name: str, limit: Callable[["Thresholds"], float], unit: str = "") 
     return judge
 
 
-MOST_INPUTS_TOLD = 5
+MOST_INPUTS_LISTED = 5
 
 
 def none_of(name: str) -> Judge:
@@ -132,7 +132,7 @@ def listed(name: str) -> Judge:
 def inputs_as_now(figures: Figures, _: "Thresholds") -> list[str]:
     """Every input was made with the settings and the code in force."""
     told = [f"{product_id}: {why}" for product_id, why in figures["inputs_made_otherwise"].items()]
-    return told[:MOST_INPUTS_TOLD] + ([f"and {len(told) - MOST_INPUTS_TOLD} more"] if len(told) > MOST_INPUTS_TOLD else [])
+    return told[:MOST_INPUTS_LISTED] + ([f"and {len(told) - MOST_INPUTS_LISTED} more"] if len(told) > MOST_INPUTS_LISTED else [])
 
 
 def one_strip(figures: Figures, _: "Thresholds") -> list[str]:

@@ -118,7 +118,7 @@ def reason_to_make(archive: "Archive", settings: "Settings", asset: str, partiti
     would be made from are gone for good, stays as it is. Raises WaitingError when its inputs are there but something
     it must wait for is not.
     """
-    product, ingredients, reason = _looked_at(archive, settings, asset, partition)
+    product, ingredients, reason = _assess(archive, settings, asset, partition)
     if reason is None or ingredients is None:
         return None
     return reason if _can_be_made(archive, asset, partition, product, ingredients) else None
@@ -130,7 +130,7 @@ def _can_be_made(
     """Whether the data it would be made from are there. Raises WaitingError if not, and there is no product either."""
     gone = spec.without_data(archive, asset, ingredients)
     if gone and product is None:
-        raise WaitingError(recipes.told_without(asset, partition, gone))
+        raise WaitingError(recipes.waiting_for_removed_data(asset, partition, gone))
     return not gone
 
 
@@ -138,7 +138,7 @@ def needed_again(archive: "Archive", settings: "Settings", product: "Product") -
     """Why the data retention took are to be made again: for what is to be made from them; None if nothing is."""
     for asset, partition in sorted(_made_from(archive, product), key=str):
         try:
-            reason = _looked_at(archive, settings, asset, partition)[2]
+            reason = _assess(archive, settings, asset, partition)[2]
         except DsaError:
             continue  # it waits for something else
         if reason:
@@ -146,7 +146,7 @@ def needed_again(archive: "Archive", settings: "Settings", product: "Product") -
     return None
 
 
-def _looked_at(
+def _assess(
     archive: "Archive", settings: "Settings", asset: str, partition: str | None
 ) -> "tuple[Product | None, recipes.Ingredients | None, str | None]":
     """The product there is, what it would be made from, and why it is to be made, whether or not its inputs have their data."""
@@ -196,7 +196,7 @@ def _made_from(archive: "Archive", product: "Product") -> set[tuple[str, str | N
     keys = {"observation": key, "hour": timegrid.hour_of(key), "night": timegrid.night_of(key)} if len(key) > 10 else {"night": key}
     known = spec.assets()
     through = {n: a.reads_through for n, a in known.items() if a.reads_through and product.asset in known[a.reads_through].inputs}
-    readers = {n for n, a in known.items() if n in through or (product.asset in a.inputs and not a.of_what_is_kept)}
+    readers = {n for n, a in known.items() if n in through or (product.asset in a.inputs and not a.of_kept_data_only)}
     used = [p for p in archive.dependents(product.id) if p.state == "current"]
     used += [p for one in used if one.asset in through.values() for p in archive.dependents(one.id) if p.state == "current"]
     own = {(name, keys[known[name].grain]) for name in readers if known[name].grain in keys}
@@ -209,7 +209,7 @@ def next_step(archive: "Archive", settings: "Settings", assets: Sequence[str], p
     Raises as `reason_to_make`.
     """
     for number, asset in enumerate(assets):
-        product, ingredients, reason = _looked_at(archive, settings, asset, partition)
+        product, ingredients, reason = _assess(archive, settings, asset, partition)
         if reason and ingredients is not None and _can_be_made(archive, asset, partition, product, ingredients):
             follow, request = tuple(assets[number + 1 :]), spec.assets()[asset].request(settings, partition, ingredients)
             return Step(asset, partition, reason, follow, request)
@@ -222,8 +222,8 @@ def missing(archive: "Archive", settings: "Settings", span: Span, trusted_s: flo
     What cannot be looked at is named in the log and hides no other. The span is read at once: a look costs what it costs. Whose files
     were in place less than `trusted_s` ago is trusted to be.
     """
-    aside, now_s, found, waiting = set_aside(archive), inbox.now_s(), list[Step](), list[Waiting]()
-    archive = read_at_once(archive, span, trusted_s=trusted_s)
+    aside, now_s, found, waiting = quarantined_observations(archive), inbox.now_s(), list[Step](), list[Waiting]()
+    archive = snapshot_of_span(archive, span, trusted_s=trusted_s)
     for grain, assets in phases():
         for key in partitions(archive, grain, assets[0], span):
             if season.outside(grain, key, now_s) or (grain == "observation" and key in aside):
@@ -240,19 +240,19 @@ def missing(archive: "Archive", settings: "Settings", span: Span, trusted_s: flo
     return found, waiting
 
 
-def look_at_inbox(archive: "Archive", settings: "Settings", *, by_data: bool) -> inbox.Inbox:
+def scan_inbox(archive: "Archive", settings: "Settings", *, by_data: bool) -> inbox.Inbox:
     """The inbox, without what is settled: named by a current manifest or quarantined, and unchanged since."""
     names = inbox.listing(settings.inbox)
-    return inbox.look(settings.inbox, patience(settings, by_data=by_data), inbox.known_of(archive, names), names=names)
+    return inbox.scan(settings.inbox, patience(settings, by_data=by_data), inbox.known_files(archive, names), names=names)
 
 
-def take_stock(archive: "Archive", settings: "Settings") -> inbox.Inbox:
+def scan_for_display(archive: "Archive", settings: "Settings") -> inbox.Inbox:
     """What lies in the inbox and nobody took up, for whoever only tells of it: of very many files the oldest and the newest."""
     names, live = inbox.listing(settings.inbox), replace(patience(settings, by_data=False), still_s=0.0)
-    return inbox.look(settings.inbox, live, inbox.known_of(archive, names), STOCK_FILES, names)
+    return inbox.scan(settings.inbox, live, inbox.known_files(archive, names), DISPLAY_FILES, names)
 
 
-def look_at_rest(look: Callable[[], inbox.Inbox], still_s: float) -> inbox.Inbox:
+def scan_when_still(look: Callable[[], inbox.Inbox], still_s: float) -> inbox.Inbox:
     """What `look` sees once files that changed a moment ago were given the time to come to rest."""
     seen = look()
     if seen.changing:
@@ -261,27 +261,27 @@ def look_at_rest(look: Callable[[], inbox.Inbox], still_s: float) -> inbox.Inbox
     return seen
 
 
-def look_afresh(settings: "Settings", known: inbox.Known = NOTHING_KNOWN) -> inbox.Inbox:
+def scan_without_archive(settings: "Settings", known: inbox.Known = NOTHING_KNOWN) -> inbox.Inbox:
     """The inbox at rest, as it is without an archive that would know more than `known`."""
-    return look_at_rest(lambda: inbox.look(settings.inbox, patience(settings, by_data=True), known), settings.still_s)
+    return scan_when_still(lambda: inbox.scan(settings.inbox, patience(settings, by_data=True), known), settings.still_s)
 
 
-def look_again(archive: "Archive", settings: "Settings") -> inbox.Inbox:
+def scan_inbox_when_still(archive: "Archive", settings: "Settings") -> inbox.Inbox:
     """The inbox at rest, without what is settled."""
-    return look_at_rest(lambda: look_at_inbox(archive, settings, by_data=True), settings.still_s)
+    return scan_when_still(lambda: scan_inbox(archive, settings, by_data=True), settings.still_s)
 
 
-def clear_inbox(archive: "Archive", settings: "Settings") -> tuple[inbox.Inbox, list[str]]:
+def scan_and_quarantine(archive: "Archive", settings: "Settings") -> tuple[inbox.Inbox, list[str]]:
     """The inbox for a batch run, once what changed a moment ago has come to rest and what cannot be used is put aside;
     and what was said about each of these."""
     told: list[str] = []
-    seen = look_again(archive, settings)
-    for _ in range(CLEARINGS):
-        now = put_aside(archive, seen)
+    seen = scan_inbox_when_still(archive, settings)
+    for _ in range(MOST_SCANS):
+        now = quarantine_unusable(archive, seen)
         if not now:
             break
         told += now
-        seen = look_at_inbox(archive, settings, by_data=True)
+        seen = scan_inbox(archive, settings, by_data=True)
     return seen, told
 
 
@@ -294,7 +294,7 @@ def patience(settings: "Settings", *, by_data: bool) -> inbox.Patience:
     )  # fmt: skip
 
 
-def put_aside(archive: "Archive", seen: inbox.Inbox, most: int | None = None) -> list[str]:
+def quarantine_unusable(archive: "Archive", seen: inbox.Inbox, most: int | None = None) -> list[str]:
     """Quarantine what cannot be used, each once, with its reason; returns what was said about each.
 
     A group that was too small and is another one now leaves its old record. With `most` only so many single files are
@@ -319,7 +319,7 @@ def put_aside(archive: "Archive", seen: inbox.Inbox, most: int | None = None) ->
     return told
 
 
-def set_aside(archive: "Archive") -> dict[str, str]:
+def quarantined_observations(archive: "Archive") -> dict[str, str]:
     """Observations that were accepted and quarantined since as a whole, with the reason and the way back."""
     told = {
         one.observation: f"quarantined: {one.reason}; `dsa110 groups --release {one.key}` tries again"
@@ -330,7 +330,7 @@ def set_aside(archive: "Archive") -> dict[str, str]:
     return {observation: why for observation, why in told.items() if observation in accepted}
 
 
-def read_at_once(archive: "Archive", span: Span, assets: Collection[str] | None = None, trusted_s: float = 0.0) -> "Archive":
+def snapshot_of_span(archive: "Archive", span: Span, assets: Collection[str] | None = None, trusted_s: float = 0.0) -> "Archive":
     """The archive as it is now (of these assets, all without), for whoever asks about every partition of a span and changes none; an
     open span is not read."""
     if span.since is None or span.until is None:
@@ -338,7 +338,7 @@ def read_at_once(archive: "Archive", span: Span, assets: Collection[str] | None 
     return Snapshot(archive, span.since - timegrid.NIGHT, span.until + timegrid.NIGHT, assets, trusted_s)
 
 
-def read_in_portions(
+def snapshots_in_portions(
     archive: "Archive", assets: Sequence[str], keys: Sequence[str | None], changes: Callable[[], int]
 ) -> "Iterator[tuple[str | None, Archive]]":
     """The partitions of a phase, each with the archive to ask about it: as it was read for some nights at once, while `changes` of it
@@ -348,7 +348,7 @@ def read_in_portions(
         inside, before = list(portion), changes()
         first, last = inside[0], inside[-1]
         span = Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT) if first and last else Span()
-        then = read_at_once(archive, span, read)
+        then = snapshot_of_span(archive, span, read)
         for key in inside:
             yield key, then if changes() == before else archive
 
@@ -372,20 +372,20 @@ def partitions(archive: "Archive", grain: spec.Grain, asset: str, span: Span, re
 
 def forecast(archive: "Archive", settings: "Settings", seen: inbox.Inbox, span: Span, through: str | None) -> Iterator[Step]:
     """What `process` would do, without doing it: what is missing or stale now, and what follows from making it."""
-    archive = read_at_once(archive, span)
+    archive = snapshot_of_span(archive, span)
     ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
     coming: set[tuple[str, str | None]] = set()
     for grain, assets in phases(through):
         observations = sorted({*ready, *(k for k in partitions(archive, "observation", "subband_group", span) if k)})
         for partition in _of_grain(grain, observations):
             for asset in assets:
-                reason = _foreseen(archive, settings, asset, partition, coming, ready)
+                reason = _forecast_reason(archive, settings, asset, partition, coming, ready)
                 if reason is not None:
                     coming.add((asset, partition))
                     yield Step(asset, partition, reason)
 
 
-def from_nothing(observations: Sequence[str], through: str | None) -> Iterator[Step]:
+def forecast_without_archive(observations: Sequence[str], through: str | None) -> Iterator[Step]:
     """The forecast for an archive that is not there yet: everything, for these observations."""
     for grain, assets in phases(through):
         for partition in _of_grain(grain, observations):
@@ -402,7 +402,7 @@ def _of_grain(grain: spec.Grain, observations: Sequence[str]) -> list[str | None
     return [key for key in observations if season.outside(grain, key, inbox.now_s()) is None]
 
 
-def _foreseen(
+def _forecast_reason(
     archive: "Archive",
     settings: "Settings",
     asset: str,
@@ -444,7 +444,7 @@ def span(since: datetime | None = None, until: datetime | None = None) -> Span:
 
 NIGHTS_AT_ONCE = 8
 """Of which the products that a phase needs are in memory together: some 5,000."""
-STOCK_FILES = 1600
+DISPLAY_FILES = 1600
 """At 5 ms a header, and each is read once, a page waits 8 s for the first look at a backlog and no longer."""
-CLEARINGS = 4
+MOST_SCANS = 4
 """A file put aside can leave its group too small; after these looks only a file that still grows could change anything."""

@@ -18,7 +18,7 @@ from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.backfill import TAGS as OLD
 from dsa110_assets.orchestration.requests import Key, Past
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.sensors import FOLLOWING, LATER, MOST_IN_FLIGHT, MOST_TOLD, REQUESTS_PER_TICK
+from dsa110_assets.orchestration.sensors import FOLLOWING, LATER, MOST_IN_FLIGHT, MOST_LISTED, REQUESTS_PER_TICK
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 LIVE = timedelta(days=3)
 """How far back everything is looked at; in older nights only where something happens."""
-LOOK_S = 60.0
+EXAMINE_S = 60.0
 """Without anything that happened: for what changes by itself, as hours end, and by hand, as tables are rejected."""
 LATE = timedelta(minutes=20)
 """After its end the first tiles of what follows an hour are in, and late subbands: the wait for these is ten minutes."""
-OF_NOW = timedelta(hours=3)
+RECENT = timedelta(hours=3)
 """What became due longer ago, or is made again, runs in the places of what is filled in: those for the present stay free."""
 NIGHTS_PER_TICK = 3
 """Older nights in which something happened, looked at in turn: each takes as long as one of the last ones."""
@@ -53,7 +53,7 @@ class Cursor:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Examined:
     """A look at some nights: every step they need, which may be asked for now, and what waits for something else."""
 
     steps: tuple[plan.Step, ...] = ()
@@ -73,32 +73,32 @@ def planner_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePar
     """Request the steps that are ready and neither in hand nor resting: what is observed now first, then the oldest."""
     archive, instance, now = platform.archive, context.instance, datetime.fromtimestamp(inbox.now_s(), UTC)
     before, runs = Cursor(**json.loads(context.cursor or "{}")), instances.unfinished(instance)
-    busy = requests.in_hand(runs)
-    fresh, stamps = happened(archive, before)
+    busy = requests.in_progress(runs)
+    fresh, stamps = published_since(archive, before)
     after = replace(before, stamps=stamps, busy=tuple(sorted(run.run_id for run in runs)))
-    if not fresh and set(before.busy) <= set(after.busy) and 0 <= now.timestamp() - before.looked_s < LOOK_S:
+    if not fresh and set(before.busy) <= set(after.busy) and 0 <= now.timestamp() - before.looked_s < EXAMINE_S:
         return dg.SensorResult(skip_reason=dg.SkipReason("nothing happened"), cursor=json.dumps(asdict(after)))
-    nights = list(dict.fromkeys([*before.nights, *touched(instance, fresh, now)]))
+    nights = list(dict.fromkeys([*before.nights, *older_nights_touched(instance, fresh, now)]))
     looked_at, later = nights[:NIGHTS_PER_TICK], nights[NIGHTS_PER_TICK:]
-    seen = [look(platform, instance, span, busy, now) for span in (live(now), *map(one_night, looked_at))]
+    seen = [examine(platform, instance, span, busy, now) for span in (last_nights(now), *map(night_span, looked_at))]
     ready = sorted((step for one in seen for step in one.ready), key=lambda step: _order(step, now))
     asked = [_run_request(step, now) for step in ready[: max(0, min(REQUESTS_PER_TICK, MOST_IN_FLIGHT - len(runs)))]]
     left = [night for night, one in zip(looked_at, seen[1:], strict=True) if still_open(night, one, busy)]
-    told = _told(seen, len(asked))
-    context.log.info(told)
+    summary = _summary(seen, len(asked))
+    context.log.info(summary)
     looked_s = now.timestamp() if len(asked) == len(ready) else 0.0  # what was not asked for is looked at in the next tick
     cursor = json.dumps(asdict(replace(after, looked_s=looked_s, nights=(*later, *left))))
-    return dg.SensorResult(run_requests=asked, skip_reason=None if asked else dg.SkipReason(told), cursor=cursor)
+    return dg.SensorResult(run_requests=asked, skip_reason=None if asked else dg.SkipReason(summary), cursor=cursor)
 
 
-def _told(seen: Sequence[Seen], asked: int) -> str:
+def _summary(seen: Sequence[Examined], asked: int) -> str:
     """What a tick saw, for the sensor's page."""
     waiting = [f"{one.what}: {one.reason}" for look in seen for one in look.waiting]
     steps = f"{sum(len(look.steps) for look in seen)} steps to be made, {asked} asked for; the others are in hand, rest, or are not due"
-    return "; ".join([steps, *([f"{len(waiting)} wait"] if waiting else []), *waiting[:MOST_TOLD]])
+    return "; ".join([steps, *([f"{len(waiting)} wait"] if waiting else []), *waiting[:MOST_LISTED]])
 
 
-def happened(archive: "Archive", before: Cursor) -> tuple[list[tuple[str, str | None, str]], tuple[str, ...]]:
+def published_since(archive: "Archive", before: Cursor) -> tuple[list[tuple[str, str | None, str]], tuple[str, ...]]:
     """(asset, partition, run) of what was published since the last tick, and the stamps to remember; at first nothing."""
     newest = max(before.stamps, default=None)
     since = (datetime.fromisoformat(newest) - OVERLAP).isoformat(timespec="microseconds") if newest else None
@@ -109,7 +109,7 @@ def happened(archive: "Archive", before: Cursor) -> tuple[list[tuple[str, str | 
     return fresh, tuple(kept or before.stamps)
 
 
-def touched(instance: dg.DagsterInstance, fresh: Sequence[tuple[str, str | None, str]], now: datetime) -> list[str]:
+def older_nights_touched(instance: dg.DagsterInstance, fresh: Sequence[tuple[str, str | None, str]], now: datetime) -> list[str]:
     """Nights before the last ones in which a run of the platform has made something; `dsa110 process` goes on by itself."""
     first = f"{now - LIVE:%Y-%m-%d}"
     old = [(timegrid.night_of(partition), run) for _, partition, run in fresh if partition and partition < first]
@@ -118,21 +118,21 @@ def touched(instance: dg.DagsterInstance, fresh: Sequence[tuple[str, str | None,
     return sorted({night for night, run in old if run in ours})
 
 
-def live(now: datetime) -> plan.Span:
+def last_nights(now: datetime) -> plan.Span:
     """The last nights."""
     return plan.Span(timegrid.parse_key(f"{now - LIVE:%Y-%m-%d}"), now)
 
 
-def one_night(night: str) -> plan.Span:
+def night_span(night: str) -> plan.Span:
     """A night's span."""
     return plan.Span(timegrid.parse_key(night), timegrid.parse_key(night) + timegrid.NIGHT)
 
 
-def look(platform: Platform, instance: dg.DagsterInstance, span: plan.Span, busy: Set[Key], now: datetime) -> Seen:
+def examine(platform: Platform, instance: dg.DagsterInstance, span: plan.Span, busy: Set[Key], now: datetime) -> Examined:
     """What a span needs by the planner, and which of it may be asked for now."""
     steps, waiting = plan.missing(platform.archive, platform.settings, span, TRUSTED_S)
     past = requests.past(instance, [step.request for step in steps], now.timestamp())
-    return Seen(tuple(steps), tuple(ready(steps, past, busy, now)), tuple(waiting), past)
+    return Examined(tuple(steps), tuple(ready(steps, past, busy, now)), tuple(waiting), past)
 
 
 def ready(steps: Iterable[plan.Step], past: Mapping[str, Past], busy: Set[Key], now: datetime) -> list[plan.Step]:
@@ -145,12 +145,12 @@ def ready(steps: Iterable[plan.Step], past: Mapping[str, Past], busy: Set[Key], 
     anew = {key for step in active if step.reason != plan.MISSING for key in step.keys}
     every = _by_asset({*busy, *(key for step in active for key in step.keys)})
     first = _by_asset({*busy, *(key for step in active for key in step.keys)} - anew)
-    coming, coming_first = to_come(every), to_come(first)
+    coming, coming_first = upcoming(every), upcoming(first)
     idle = [step for step in active if not busy & set(step.keys) and _due(step, now)]
-    return [step for step in idle if not _held_up(step, every, coming_first if _never_made_hour(step) else coming)]
+    return [step for step in idle if not _waits_for_inputs(step, every, coming_first if _is_new_hour(step) else coming)]
 
 
-def _never_made_hour(step: plan.Step) -> bool:
+def _is_new_hour(step: plan.Step) -> bool:
     return step.reason == plan.MISSING and spec.assets()[step.asset].grain == "hour"
 
 
@@ -165,7 +165,7 @@ def _rests(step: plan.Step, past: Mapping[str, Past]) -> bool:
     return past.get(step.request, Past()).rests_s > 0
 
 
-def to_come(direct: Mapping[str, Set[str]]) -> dict[str, set[str]]:
+def upcoming(direct: Mapping[str, Set[str]]) -> dict[str, set[str]]:
     """The partitions of each asset that are to be made, or will be for what is made before them: from observations to hours and nights.
 
     Not through what serves many, as a night's tables do all of its observations: these wait for tables that are to be made, but not
@@ -194,7 +194,7 @@ def _windows(asset: spec.Asset, key: str) -> set[str]:
     return {key}
 
 
-def _held_up(step: plan.Step, direct: Mapping[str, Set[str]], coming: Mapping[str, Set[str]]) -> bool:
+def _waits_for_inputs(step: plan.Step, direct: Mapping[str, Set[str]], coming: Mapping[str, Set[str]]) -> bool:
     """Whether anything it is made from is still to be made."""
     known, partition = spec.assets(), step.partition or ""
     inputs = ((known[source], known[name]) for name in step.assets for source in known[name].inputs if source not in step.assets)
@@ -215,7 +215,7 @@ def _feeds(source: spec.Asset, asset: spec.Asset, partition: str, direct: Mappin
 def _due(step: plan.Step, now: datetime) -> bool:
     """Whether an hour or night is over, and what comes late to it is in."""
     asset = spec.assets()[step.asset]
-    whole = asset.grain in ("hour", "night") and not asset.as_it_goes
+    whole = asset.grain in ("hour", "night") and not asset.before_window_ends
     return not whole or now >= _end(step) + LATE
 
 
@@ -226,8 +226,8 @@ def _end(step: plan.Step) -> datetime:
 
 def _tags(step: plan.Step, now: datetime) -> Mapping[str, str]:
     """The lane and priority of a step: live is what is made for the first time just after it could be, and tonight's calibration."""
-    first = step.reason == plan.MISSING or spec.assets()[step.asset].as_it_goes
-    if step.partition is None or (first and now <= _end(step) + OF_NOW):
+    first = step.reason == plan.MISSING or spec.assets()[step.asset].before_window_ends
+    if step.partition is None or (first and now <= _end(step) + RECENT):
         return FOLLOWING
     return LATER if _end(step) > now - LIVE else OLD
 
@@ -245,7 +245,7 @@ def _run_request(step: plan.Step, now: datetime) -> dg.RunRequest:
     )
 
 
-def still_open(night: str, seen: Seen, busy: Set[Key]) -> bool:
+def still_open(night: str, seen: Examined, busy: Set[Key]) -> bool:
     """Whether an older night is to be looked at again: something of it is in hand, or will be asked for before long."""
     at_work = any(partition and timegrid.night_of(partition) == night for _, partition in busy)
     return at_work or any(seen.past.get(step.request, Past()).rests_s < RESTS_LONG_S for step in seen.steps)

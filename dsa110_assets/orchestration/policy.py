@@ -92,7 +92,7 @@ def failure(data: "StepFailureData") -> tuple[str, str]:
 
 
 @contextmanager
-def decided(retry_number: int = 0) -> Iterator[None]:
+def as_dagster_errors(retry_number: int = 0) -> Iterator[None]:
     """Turn the errors of our tree, and operating-system errors, into Dagster's RetryRequested, or Failure at the last.
 
     The failure's metadata carry the class of the error, its reason and the number of attempts.

@@ -128,7 +128,7 @@ def process(
         instances.close_orphans(dagster)
         archive = platform.archive
         integrity.sweep(archive)
-        seen, quarantined = plan.clear_inbox(archive, settings)
+        seen, quarantined = plan.scan_and_quarantine(archive, settings)
         arrived = {c.observation: [header.path for header in c.group.files.values()] for c in seen.ready() if span.holds(c.observation)}
         if any(assets[0] == "subband_group" for _, assets in wanted):
             _read_ahead(arrived, list(arrived))
@@ -141,14 +141,14 @@ def process(
         for grain, assets in wanted:
             fresh = arrived if assets[0] == "subband_group" else {}
             keys = plan.partitions(archive, grain, assets[0], span, list(arrived))
-            for number, (key, there) in enumerate(plan.read_in_portions(archive, assets, keys, lambda: runner.runs)):
+            for number, (key, there) in enumerate(plan.snapshots_in_portions(archive, assets, keys, lambda: runner.runs)):
                 if progress:
                     progress(Progress(assets[-1], number, len(keys), key or ""))
                 _read_ahead(fresh, keys[number + 1 :])
                 runner.bring_up_to_date(there, assets, key, fresh=key in fresh)
             if progress:
                 progress(Progress(assets[-1], len(keys), len(keys), ""))
-        runner.tell_dagster(wanted, span)
+        runner.report_to_dagster(wanted, span)
     return ProcessReport(
         made=tuple(tally.made),
         failed=tuple(tally.failed),
@@ -170,11 +170,11 @@ def _dry_run(settings: "Settings", span: plan.Span, through: str | None) -> Proc
     from dsa110_assets.archive.store import MARKER, Archive
 
     if not (settings.archive / MARKER).exists():
-        seen = plan.look_afresh(settings)
+        seen = plan.scan_without_archive(settings)
         keys = [c.observation for c in seen.ready() if span.holds(c.observation)]
-        return ProcessReport(planned=tuple(plan.from_nothing(keys, through)), waiting=_waiting(seen))
+        return ProcessReport(planned=tuple(plan.forecast_without_archive(keys, through)), waiting=_waiting(seen))
     archive = Archive(settings.archive, settings.database_url)
-    seen = plan.look_again(archive, settings)
+    seen = plan.scan_inbox_when_still(archive, settings)
     return ProcessReport(planned=tuple(plan.forecast(archive, settings, seen, span, through)), waiting=_waiting(seen))
 
 
@@ -189,7 +189,7 @@ def _alone(platform: Platform) -> Iterator[None]:
     with ExitStack() as held:
         try:
             held.enter_context(
-                files.held_alone(
+                files.exclusive_lock(
                     root / ".process.lock",
                     f"pid {os.getpid()}",
                     lambda other: f"`dsa110 process` already runs on {root} ({other}); wait for it",
@@ -205,7 +205,7 @@ class _Runner:
 
     def __init__(self, platform: Platform, instance: dg.DagsterInstance, tally: _Tally) -> None:
         self.platform, self.instance, self.tally = platform, instance, tally
-        self.set_aside = plan.set_aside(platform.archive)
+        self.quarantined = plan.quarantined_observations(platform.archive)
         self.runs = 0
         self.job = graph.over(platform).resolve_implicit_global_asset_job_def()
 
@@ -214,8 +214,13 @@ class _Runner:
 
         `fresh` says that the inbox holds files for the partition that its manifest does not name.
         """
-        if partition is not None and partition in self.set_aside and graph.specifications()[assets[0]].grain == "observation" and not fresh:
-            self.tally.waiting.append(plan.Waiting(partition, self.set_aside[partition]))
+        if (
+            partition is not None
+            and partition in self.quarantined
+            and graph.specifications()[assets[0]].grain == "observation"
+            and not fresh
+        ):
+            self.tally.waiting.append(plan.Waiting(partition, self.quarantined[partition]))
             return
         todo = self._todo(archive, assets, partition, fresh)
         done = [asset for asset in assets if asset not in todo]
@@ -260,7 +265,7 @@ class _Runner:
         self.runs += 1
         began, run_id = time.monotonic(), str(uuid.uuid4())
         try:
-            with _sigterm_kept():
+            with _sigterm_restored():
                 result = self.job.execute_in_process(
                     run_config=QUIET,
                     instance=self.instance,
@@ -285,7 +290,7 @@ class _Runner:
             raise KeyboardInterrupt  # Dagster catches the signal to end its run; the work as a whole ends too
         self.tally.failed += failures
 
-    def tell_dagster(self, wanted: Sequence[tuple[spec.Grain, Sequence[str]]], span: plan.Span) -> None:
+    def report_to_dagster(self, wanted: Sequence[tuple[spec.Grain, Sequence[str]]], span: plan.Span) -> None:
         """Report products Dagster does not know of: a kill between index row and event, or a new DAGSTER_HOME."""
         for grain, assets in wanted:
             for asset in assets:
@@ -315,7 +320,7 @@ class _Runner:
 
 
 @contextmanager
-def _sigterm_kept() -> Iterator[None]:
+def _sigterm_restored() -> Iterator[None]:
     """Dagster leaves SIGTERM as SIGINT is, and that is ignored in what a shell starts in the background."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -58,7 +58,7 @@ def nights_until(archive: "Archive", night: str) -> "list[Product]":
     return all_usable(archive, "light_curves", None, night, removed=False)
 
 
-def told_without(asset: str, partition: str | None, gone: "Sequence[Product]") -> str:
+def waiting_for_removed_data(asset: str, partition: str | None, gone: "Sequence[Product]") -> str:
     """The sentence about what cannot be made for want of these products' data."""
     named = ", ".join(p.id for p in gone[:3]) + (" …" if len(gone) > 3 else "")
     return (

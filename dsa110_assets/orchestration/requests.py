@@ -23,7 +23,7 @@ FAILED_TAG, ERROR_TAG = "dsa110/failed", "dsa110/error"
 """On a run that failed: the name of what it failed at, and the class of the error."""
 
 
-def in_hand(runs: Sequence[dg.DagsterRun]) -> set[Key]:
+def in_progress(runs: Sequence[dg.DagsterRun]) -> set[Key]:
     """(asset, partition) of what these runs make."""
     return {(key.to_user_string(), run.tags.get(PARTITION_TAG)) for run in runs for key in run.asset_selection or ()}
 
@@ -57,24 +57,24 @@ def _ended_s(record: dg.RunRecord) -> float:
 
 
 @dataclass
-class Making:
+class Attempt:
     """What a step is at: the name of its request, once it is known."""
 
     request: str = ""
 
 
 @contextmanager
-def failure_noted(instance: dg.DagsterInstance, run_id: str) -> Iterator[Making]:
+def failure_recorded(instance: dg.DagsterInstance, run_id: str) -> Iterator[Attempt]:
     """If the block fails for good, write on its run at what and with which class of error."""
-    making = Making()
+    attempt = Attempt()
     try:
-        yield making
+        yield attempt
     except dg.RetryRequested:
         raise
     except Exception as error:
         told = error.metadata.get(history.ERROR_CLASS) if isinstance(error, dg.Failure) else None
         try:
-            instance.add_run_tags(run_id, {FAILED_TAG: making.request, ERROR_TAG: str(told.value) if told else type(error).__name__})
+            instance.add_run_tags(run_id, {FAILED_TAG: attempt.request, ERROR_TAG: str(told.value) if told else type(error).__name__})
         except Exception:
             log.exception("run %s: what it failed at could not be noted; it may be asked for again early", run_id)
         raise

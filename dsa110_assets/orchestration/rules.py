@@ -82,7 +82,7 @@ def judge(asset: str, figures: judges.Figures, thresholds: "Thresholds") -> list
     """What every rule of an asset says about a product with these figures."""
     verdicts = []
     for rule in spec.assets()[asset].rules:
-        reasons = judges.said_of(rule.judge, rule.figures, figures, thresholds)
+        reasons = judges.reasons_against(rule.judge, rule.figures, figures, thresholds)
         shown = {name: figures[name] for name in rule.figures if name in figures}
         verdicts.append(Verdict(rule.check, not reasons, "; ".join(reasons), shown, rule.hard, rule.severity))
     return verdicts

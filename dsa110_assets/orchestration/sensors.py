@@ -22,14 +22,14 @@ MOST_IN_FLIGHT = 200
 """Observations asked for and not done: a backlog of months must not become as many queued runs."""
 HEADERS_PER_TICK = 1600
 """At 5 ms a header a tick stays far from the 60 s a sensor may take; the rest follows in the next one."""
-PUT_ASIDE_PER_TICK = 200
+QUARANTINED_PER_TICK = 200
 """At 10 ms a record."""
 LIVE = {instances.LANE_TAG: "live", "dagster/priority": "10"}
 """Live observations overtake backfills wherever runs queue."""
 LATER = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "5"}
 FOLLOWING = {**LIVE, "dagster/priority": "8"}
 """What follows from observations leaves the next free place to one that has just ended."""
-OF_NOW_S = 3600.0
+RECENT_S = 3600.0
 """An older observation is of a backlog: it runs before what is filled in by order, in the same places; those for what
 is observed now stay free."""
 _INGEST = [dg.AssetKey(asset) for asset in graph.PHASES[1][1]]
@@ -53,9 +53,9 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     settings, archive, runs = platform.settings, platform.archive, instances.unfinished(context.instance)
     room.require_disk(platform)
     names, now_s = inbox.listing(settings.inbox), inbox.now_s()
-    known, asked = inbox.known_of(archive, names), [run for run in runs if requests.REQUEST_TAG in run.tags]
+    known, asked = inbox.known_files(archive, names), [run for run in runs if requests.REQUEST_TAG in run.tags]
     flying = {run.tags[requests.REQUEST_TAG] for run in asked if _INGEST[0] in (run.asset_selection or (_INGEST[0],))}
-    by_hand = requests.in_hand([run for run in runs if requests.REQUEST_TAG not in run.tags])
+    by_hand = requests.in_progress([run for run in runs if requests.REQUEST_TAG not in run.tags])
     before = json.loads(context.cursor or "{}")
     opened: dict[str, list[str]] = {
         key: files
@@ -69,28 +69,28 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     }
     elsewhere = {name for files in (*opened.values(), *(files for files, _ in paused.values())) for name in files}
     patience = plan.patience(settings, by_data=False)
-    seen = inbox.look(settings.inbox, patience, replace(known, used=known.used | elsewhere), HEADERS_PER_TICK, names)
-    for told in plan.put_aside(archive, seen, PUT_ASIDE_PER_TICK):
+    seen = inbox.scan(settings.inbox, patience, replace(known, used=known.used | elsewhere), HEADERS_PER_TICK, names)
+    for told in plan.quarantine_unusable(archive, seen, QUARANTINED_PER_TICK):
         context.log.warning("quarantined: %s", told)
     ready = {_request(settings, one.observation, one.files): one for one in seen.ready() if (ASSET, one.observation) not in by_hand}
     past, made = requests.past(context.instance, [name for name in ready if name not in flying], now_s), list[dg.RunRequest]()
     most = min(REQUESTS_PER_TICK, MOST_IN_FLIGHT - len(flying))
-    for request, candidate in sorted(ready.items(), key=lambda pair: not _of_now(pair[1], now_s)):
+    for request, candidate in sorted(ready.items(), key=lambda pair: not _is_recent(pair[1], now_s)):
         key, before_it = candidate.observation, past.get(request, requests.Past())
         if before_it.rests_s:
             paused[key] = list(candidate.files), now_s + before_it.rests_s
-        elif request in flying or len(made) < most or _of_now(candidate, now_s):
+        elif request in flying or len(made) < most or _is_recent(candidate, now_s):
             paused.pop(key, None)
             opened[key] = list(candidate.files)
             if request not in flying:
-                made.append(_run_request(candidate, request, before_it.ended, _of_now(candidate, now_s)))
+                made.append(_run_request(candidate, request, before_it.ended, _is_recent(candidate, now_s)))
     waiting = [f"{c.observation}: {c.reason}" for c in seen.candidates if c.state == "waiting"]
     waiting += [f"{key}: its run ended without a manifest; asked again in {until_s - now_s:.0f} s" for key, (_, until_s) in paused.items()]
-    reason = None if made else dg.SkipReason("; ".join(waiting[:MOST_TOLD]) or "nothing new in the inbox")
+    reason = None if made else dg.SkipReason("; ".join(waiting[:MOST_LISTED]) or "nothing new in the inbox")
     return dg.SensorResult(run_requests=made, skip_reason=reason, cursor=json.dumps({"open": opened, "paused": paused}))
 
 
-MOST_TOLD = 50
+MOST_LISTED = 50
 
 
 def _request(settings: "Settings", observation: str, files: Sequence[str]) -> str:
@@ -98,9 +98,9 @@ def _request(settings: "Settings", observation: str, files: Sequence[str]) -> st
     return graph.specifications()[ASSET].request(settings, observation, recipes.Ingredients(facts={"files": list(files)}))
 
 
-def _of_now(candidate: inbox.Candidate, now_s: float) -> bool:
+def _is_recent(candidate: inbox.Candidate, now_s: float) -> bool:
     """Whether an observation was taken within the last hour: it goes before a backlog."""
-    return timegrid.mjd_to_datetime(candidate.group.mjd_start).timestamp() > now_s - OF_NOW_S
+    return timegrid.mjd_to_datetime(candidate.group.mjd_start).timestamp() > now_s - RECENT_S
 
 
 def _run_request(candidate: inbox.Candidate, request: str, attempt: int, of_now: bool) -> dg.RunRequest:
@@ -126,7 +126,7 @@ def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     keys = sorted(context.repository_def.asset_graph.asset_check_keys, key=str)
     before = json.loads(context.cursor or "{}")
     found, cursor = alerts.failed_checks(context.instance, keys, before)
-    aside, cursor["quarantine"] = alerts.put_aside(platform.archive, before.get("quarantine"))
+    aside, cursor["quarantine"] = alerts.new_quarantines(platform.archive, before.get("quarantine"))
     refused, cursor["thresholds"] = alerts.thresholds_changes(platform.refused_thresholds, before.get("thresholds"))
     disk, cursor["disk"] = alerts.disk_changes(room.disk_shortage(platform), before.get("disk"))
     late = alerts.send_late(context.instance, platform.settings.webhook_url)

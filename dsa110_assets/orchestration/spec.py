@@ -34,8 +34,8 @@ Body = Callable[["Step"], Mapping[str, Any]]
 Phases = tuple[tuple[Grain, tuple[str, ...]], ...]
 
 GRAINS: tuple[Grain, ...] = ("catalogue", "observation", "hour", "night")
-ALL_TOLD = ("*",)
-"""As inputs: every asset that the night is `told` of, whichever these are."""
+ALL_REPORTED = ("*",)
+"""As inputs: every asset that the night reports, whichever these are."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Asset:
     """What its products are judged by, in the order they are told."""
     reach: timedelta = timedelta(0)
     """So long before and after its window its inputs lie, too."""
-    as_it_goes: bool = False
+    before_window_ends: bool = False
     """Made while its window still runs, of what is there; others of hours and nights once the window is over."""
     freshness: "dg.FreshnessPolicy | None" = None
     pool: str | None = None
@@ -80,15 +80,15 @@ class Asset:
     """What it reads beside its inputs, if it is not found through one of them."""
     reads_raw_files: bool = False
     """It reads the raw files that its manifest names."""
-    has_a_past: bool = False
+    reaches_back: bool = False
     """It leads back through all nights before it: whoever followed it would read the whole archive."""
     nights_before: bool = False
     """Its inputs' earlier nights are its inputs, too."""
-    of_what_is_kept: bool = False
+    of_kept_data_only: bool = False
     """Nothing that retention took is made again for it: what cannot be made anew without it stays as it is."""
     nothing_made: str = "what there is cannot be used"
     """Why nothing is made although all inputs are there."""
-    told: bool = True
+    reported: bool = True
     """The night's report is made from it, and made again when it changes."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Figures in the night report's line of each observation, with their headings."""
@@ -122,7 +122,7 @@ class Asset:
         given = {name: getattr(settings, name) for name in self.shaping}
         return {name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for name, v in given.items()}
 
-    def otherwise(self, product: "Product", settings: "Settings") -> str:
+    def outdated(self, product: "Product", settings: "Settings") -> str:
         """In what way the product was made as it would not be made now, whatever it was made from; '' if it was not."""
         if product.code_version != self.code_version:
             return f"made by code version {product.code_version}, now {self.code_version}"
@@ -167,8 +167,10 @@ def complete() -> list[tuple[Asset, Body]]:
     An asset comes a phase after its inputs of another grain, and in the same phase as those of its own. Raises
     ConfigurationError for an input that is no asset, and for assets that are made from each other.
     """
-    night = {name for name, (asset, _) in _registered.items() if asset.told and asset.grain != "catalogue" and asset.inputs != ALL_TOLD}
-    inputs = {name: tuple(night) if asset.inputs == ALL_TOLD else asset.inputs for name, (asset, _) in _registered.items()}
+    night = {
+        name for name, (asset, _) in _registered.items() if asset.reported and asset.grain != "catalogue" and asset.inputs != ALL_REPORTED
+    }
+    inputs = {name: tuple(night) if asset.inputs == ALL_REPORTED else asset.inputs for name, (asset, _) in _registered.items()}
     phase: dict[str, tuple[int, int]] = {}
     depth: dict[str, int] = {}
     for name in _each_after_its_inputs(inputs):
@@ -179,7 +181,7 @@ def complete() -> list[tuple[Asset, Body]]:
     order = sorted(_registered, key=lambda name: (phase[name], depth[name]))
     for name in order:
         asset = _registered[name][0]
-        _known[name] = replace(asset, inputs=tuple(i for i in order if i in night)) if asset.inputs == ALL_TOLD else asset
+        _known[name] = replace(asset, inputs=tuple(i for i in order if i in night)) if asset.inputs == ALL_REPORTED else asset
     _phases.extend((GRAINS[rank], tuple(names)) for (_, rank), names in groupby(order, key=phase.__getitem__))
     return [(_known[name], _registered[name][1]) for name in order]
 
@@ -240,7 +242,7 @@ def without_data(archive: "Archive", asset: str, ingredients: Ingredients) -> "l
     return [p for p in (*ingredients.products, *read_through(archive, asset, ingredients)) if p.removed]
 
 
-def made_otherwise(archive: "Archive", settings: "Settings", inputs: "Sequence[Product]") -> dict[str, Any]:
+def outdated_inputs(archive: "Archive", settings: "Settings", inputs: "Sequence[Product]") -> dict[str, Any]:
     """Figures of a product to be: which of its inputs, or of what those were made from, are not as they would be made now.
 
     Of what reaches back over the nights only the inputs themselves are asked, and what they were told of theirs.
@@ -248,9 +250,9 @@ def made_otherwise(archive: "Archive", settings: "Settings", inputs: "Sequence[P
     from dsa110_assets.archive import rows
 
     known = assets()
-    near = [p.id for p in inputs if p.asset not in known or not known[p.asset].has_a_past]
+    near = [p.id for p in inputs if p.asset not in known or not known[p.asset].reaches_back]
     below = archive.index.read(lambda c: rows.by_ids(c, archive.root, rows.ancestors(c, near)))
-    told = {p.id: known[p.asset].otherwise(p, settings) for p in {**below, **{p.id: p for p in inputs}}.values() if p.asset in known}
+    told = {p.id: known[p.asset].outdated(p, settings) for p in {**below, **{p.id: p for p in inputs}}.values() if p.asset in known}
     inherited = {p.id: "made of what was made otherwise" for p in inputs if p.metadata.get("inputs_made_otherwise")}
     found = {**inherited, **{i: why for i, why in told.items() if why}}
     return {"n_inputs": len(inputs), "inputs_made_otherwise": dict(sorted(found.items()))}

@@ -28,7 +28,7 @@ def main() -> int:
     try:
         configured = settings.load()
         host = arguments.host or configured.host
-        look = overview.at_most_every(LOOK_S, partial(plan.take_stock, settings=configured))
+        look = overview.at_most_every(LOOK_S, partial(plan.scan_for_display, settings=configured))
         app = create_app(configured.archive, inbox=configured.inbox, hosts=(host, *configured.hosts), look=look)
     except DsaError as error:
         print(f"portal: {error}", file=sys.stderr)

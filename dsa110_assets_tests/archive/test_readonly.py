@@ -135,7 +135,7 @@ def test_what_changed_while_it_was_read_is_read_again(locked_up: Path) -> None:
             os.utime(path, ns=(len(seen), len(seen)))
         return len(seen)
 
-    assert readonly.steadily(path, work) == 3
+    assert readonly.retry_if_changed(path, work) == 3
 
 
 def test_nothing_is_written_through_it(locked_up: Path) -> None:

@@ -59,7 +59,7 @@ def test_every_flip_in_every_product_is_found(processed: Settings) -> None:
                 found += [one.product.id for one in integrity.verify(archive, [product])] == [product.id]
                 restore(path, place, old)
         assert list(integrity.verify(archive)) == []
-        assert all(0 <= housekeeping.part(product) < housekeeping.SCAN_DAYS for product in everything)
+        assert all(0 <= housekeeping.scan_day(product) < housekeeping.SCAN_DAYS for product in everything)
     record_figure(21, "bits flipped", flipped)
     record_figure(21, "detection %", 100.0 * found / flipped)
     assert found == flipped

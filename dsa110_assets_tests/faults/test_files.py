@@ -50,8 +50,8 @@ def test_truncated_anywhere_is_waited_for_then_quarantined_with_the_reason(inbox
             early = looking.Patience(SUBBANDS, SUBBANDS - 1, 600.0, 0.0, looking.now_s(), by_data=False)
             late = looking.Patience(SUBBANDS, SUBBANDS - 1, 600.0, 0.0, looking.now_s() + 1000.0, by_data=False)
             try:
-                first, then = (looking.look(inbox, patience, looking.known(archive)) for patience in (early, late))
-                plan.put_aside(archive, then)
+                first, then = (looking.scan(inbox, patience, looking.known(archive)) for patience in (early, late))
+                plan.quarantine_unusable(archive, then)
             except Exception:  # noqa: BLE001  counted: whatever it is, it would have ended the sensor's tick
                 crashes += 1
                 continue
@@ -130,7 +130,7 @@ def test_a_growing_file_is_not_used_before_it_is_whole(inbox: Path, tmp_path: Pa
     command = [sys.executable, "-c", WRITER, str(source), str(files[1]), manner]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         while ready_at is None:
-            seen = looking.look(inbox, looking.Patience(SUBBANDS, SUBBANDS, 600.0, STILL_S, looking.now_s(), by_data=False))
+            seen = looking.scan(inbox, looking.Patience(SUBBANDS, SUBBANDS, 600.0, STILL_S, looking.now_s(), by_data=False))
             if seen.ready():
                 ready_at = time.time()
                 premature += files[1].read_bytes() != source.read_bytes()
@@ -158,11 +158,11 @@ def test_a_writer_that_holds_its_file_open_is_waited_for_not_judged(inbox: Path)
     with subprocess.Popen([sys.executable, "-c", holding, str(files[1])], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline()
-        seen = looking.look(inbox, late)
+        seen = looking.scan(inbox, late)
         assert [path for path, _ in seen.waiting] == [files[1]]
         assert seen.unusable == ()
         writer.communicate()
-    assert [c.observation for c in looking.look(inbox, late).ready()] == [GROUP]
+    assert [c.observation for c in looking.scan(inbox, late).ready()] == [GROUP]
 
 
 IN_OPEN = 0x20

@@ -88,7 +88,7 @@ def test_other_bytes_quarantine_both_and_an_alert_says_so(settings: Settings, in
         records = quarantine.quarantined(archive)
         assert sorted(record.paths[0] for record in records) == sorted([first, second])
         assert all("other bytes" in record.reason for record in records)
-        told, _ = alerts.put_aside(archive, "")
+        told, _ = alerts.new_quarantines(archive, "")
         assert sorted(alert.title for alert in told) == sorted(f"quarantined {path.name}" for path in (first, second))
         if published:
             old, new = archive.versions("subband_group", GROUP)
@@ -152,7 +152,7 @@ def test_files_taken_up_as_they_come_in_random_order_give_the_same_groups(settin
             while order:
                 for path in [order.pop() for _ in range(min(len(order), rng.randint(1, 5)))]:
                     os.link(path, place / "inbox" / path.name)
-                seen = looking.look(mine.inbox, looking.Patience(SUBBANDS, SUBBANDS, 600.0, 0.0, looking.now_s(), False))
+                seen = looking.scan(mine.inbox, looking.Patience(SUBBANDS, SUBBANDS, 600.0, 0.0, looking.now_s(), False))
                 assert seen.unusable == ()
             process(mine, through="subband_group")
             found = archive.products("subband_group")
@@ -249,7 +249,7 @@ def test_the_sixtieth_second_of_a_leap_minute_is_a_time(tmp_path: Path) -> None:
     leap = good.with_name("2016-12-31T23:59:60_sb00.hdf5")
     good.rename(leap)
     assert uvh5.read_header(leap).subband == 0
-    seen = looking.look(tmp_path, looking.Patience(1, 1, 0.0, 0.0, looking.now_s(), by_data=True))
+    seen = looking.scan(tmp_path, looking.Patience(1, 1, 0.0, 0.0, looking.now_s(), by_data=True))
     assert [len(candidate.group.files) for candidate in seen.ready()] == [1]
 
 
@@ -280,7 +280,7 @@ def test_a_file_servers_clock_an_hour_off_does_not_hold_up_a_live_inbox(inbox: P
         os.utime(path, (wrong_s, wrong_s))
 
     def look() -> Any:
-        return looking.look(inbox, looking.Patience(SUBBANDS, SUBBANDS, 600.0, 0.01, looking.now_s(), by_data=False))
+        return looking.scan(inbox, looking.Patience(SUBBANDS, SUBBANDS, 600.0, 0.01, looking.now_s(), by_data=False))
 
     assert look().ready() == []
     ready: list[Any] = []

@@ -110,7 +110,7 @@ def test_an_inbox_of_very_many_files(settings: Settings) -> None:
     took = told["took"]
     assert isinstance(took, list)
     assert told["asked"] == KEYS, "the present waited for files that never get better, or was asked for twice"
-    assert told["aside"] == 2 * 200  # PUT_ASIDE_PER_TICK, once they can no longer be growing
+    assert told["aside"] == 2 * 200  # QUARANTINED_PER_TICK, once they can no longer be growing
     record_figure(12, "files in the inbox", N_FILES)
     record_figure(12, "tick p95, inbox [s]", p95_s([wall for wall, _ in took]))
     record_figure(12, "tick p95, inbox [s of CPU]", p95_s([cpu for _, cpu in took]))
@@ -169,7 +169,7 @@ def test_an_archive_of_years(settings: Settings, engine_url: str | None, tmp_pat
         count = fill(archive, datetime(2026, 1, 25, 22, tzinfo=UTC), DAYS)
         names = looking.listing(settings.inbox)
         began = time.process_time()
-        known = looking.known_of(archive, names)
+        known = looking.known_files(archive, names)
         known_s = time.process_time() - began
         day = 16 * 288
         assert day < len(known.used) <= 5 * day, "the history's files were read, or not those of the inbox's own days"

@@ -121,10 +121,10 @@ def test_every_lock_of_ours_ends_in_a_sentence(tmp_path: Path, monkeypatch: pyte
     for attempt in (
         lambda: files.take_lock(tmp_path / "a"),
         lambda: files.locked(tmp_path / "b").__enter__(),
-        lambda: files.held_alone(tmp_path / "c", "me", str).__enter__(),
+        lambda: files.exclusive_lock(tmp_path / "c", "me", str).__enter__(),
         lambda: claims.claim(tmp_path).__enter__(),
         lambda: claims.alive(tmp_path, "dead"),
-        lambda: claims.inherited(tmp_path, "dead").__enter__(),
+        lambda: claims.taken_over(tmp_path, "dead").__enter__(),
     ):
         with pytest.raises(kind, match="its file system gives no lock"):
             attempt()

@@ -51,14 +51,14 @@ def test_strange_names_links_and_pipes_in_the_inbox_are_put_aside_unopened(setti
     circle.symlink_to(circle)
     late = looking.Patience(SUBBANDS, SUBBANDS, 0.0, 0.0, looking.now_s() + 10_000, by_data=False)
     with Archive.create(settings.archive) as archive:
-        seen = looking.look(inbox, late, looking.known(archive))
+        seen = looking.scan(inbox, late, looking.known(archive))
         assert len(seen.ready()) == 3, "the good groups go on"
-        told = plan.put_aside(archive, seen)
+        told = plan.quarantine_unusable(archive, seen)
         assert all(line.isprintable() for line in told)
         records = quarantine.quarantined(archive)
         assert len(records) == len(STRANGE) + 4
         assert {link, pipe, folder, circle} < {record.paths[0] for record in records}
-        assert looking.look(inbox, late, looking.known(archive)).unusable == ()
+        assert looking.scan(inbox, late, looking.known(archive)).unusable == ()
         _, files = command.survey(settings, archive)
         assert all(row.path.isprintable() and row.reason.isprintable() for row in files)
     record_figure(18, "strange names refused", f"{len(records)} of {len(STRANGE) + 4}")

@@ -52,7 +52,9 @@ def seen(inbox: Path, place: Path) -> dict[str, Any]:
     archive, short = Archive(settings.archive), Thresholds(retention_free_gb=1e9)
 
     def retention(asset: str) -> list[tuple[bool, str]]:
-        return [(one.remove, one.reason) for one in housekeeping.take(archive, short, dry_run=True) if one.product.asset == asset]
+        return [
+            (one.remove, one.reason) for one in housekeeping.apply_retention(archive, short, dry_run=True) if one.product.asset == asset
+        ]
 
     told: dict[str, Any] = {"tiles_before": retention("tile_image")}
     node = defs.resolve_asset_graph().get(dg.AssetKey(NAME))

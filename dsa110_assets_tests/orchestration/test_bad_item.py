@@ -155,7 +155,7 @@ def test_an_hour_that_is_not_over_waits(processed: Settings, instance: dg.Dagste
     assert {one.what for one in report.waiting} == {"hour_mosaic 2026-01-25T22:00"}
     assert not any(step.asset == "hour_mosaic" for step in process(processed, dry_run=True).planned)
     now = datetime.fromtimestamp(looking.now_s(), UTC)
-    found = planner.look(Platform(processed), instance, planner.one_night("2026-01-25"), set(), now)
+    found = planner.examine(Platform(processed), instance, planner.night_span("2026-01-25"), set(), now)
     assert {step.asset for step in found.steps} <= {"night_report"}
     assert found.ready == (), "the night is not over either"
     at(monkeypatch, "2026-01-25T23:00:00")
@@ -216,7 +216,7 @@ def test_a_file_that_cannot_be_looked_at_is_told_and_the_others_are_taken(
     entries = looking._entries
     monkeypatch.setattr(looking, "_entries", lambda inbox: [*entries(inbox), Stale()])
     assert asked(settings, instance)[0] == KEYS
-    seen = plan.look_afresh(settings)
+    seen = plan.scan_without_archive(settings)
     assert [(path.name, reason) for path, reason in seen.waiting] == [(Stale.name, "cannot be looked at now (Stale file handle)")]
 
 

@@ -84,7 +84,10 @@ def test_wrong_rows_of_the_quarantine_are_named_and_hide_no_other(
     archive.index.write(lambda c: c.execute(table.insert(), rows))
     assert quarantine.quarantined(archive) == [good]
     assert inbox.refused(archive) == {f"bad_sb00.hdf5:1:{(tmp_path / 'bad_sb00.hdf5').stat().st_mtime_ns}"}
-    assert alerts.put_aside(archive, "") == ([alerts.Alert("quarantined bad_sb00.hdf5", "it is cut short", "WARN")], good.at.isoformat())
+    assert alerts.new_quarantines(archive, "") == (
+        [alerts.Alert("quarantined bad_sb00.hdf5", "it is cut short", "WARN")],
+        good.at.isoformat(),
+    )
     for row in rows:
         assert f"quarantine record {row['key']} cannot be read" in caplog.text
     assert len(caplog.records) == len(rows)  # once, not at every look
@@ -205,7 +208,7 @@ def test_a_manifest_of_other_contents_does_not_stop_the_look_at_the_inbox(settin
     for path in settings.inbox.glob("*.hdf5"):
         (path.with_suffix(".copy")).write_bytes(path.read_bytes())
         path.with_suffix(".copy").replace(path)  # another time of change: the manifests are asked for the digests
-    assert [one.observation for one in plan.look_again(archive, settings).ready()] == list(TIMES)
+    assert [one.observation for one in plan.scan_inbox_when_still(archive, settings).ready()] == list(TIMES)
     assert [recipes.raw_files_there(product) for product in archive.products("subband_group")] == [False] * 3
     assert [archive.lineage(product.id).files() for product in archive.products("subband_group")] == [()] * 3
 

@@ -16,9 +16,9 @@ from dsa110_assets.orchestration import instance as instances
 
 def test_a_second_daemon_is_refused_and_the_next_one_is_not(tmp_path: Path) -> None:
     refused = pytest.raises(ConfigurationError, match=r"runs already \(pid \d+ on")
-    with daemon.the_only_one(tmp_path), refused, daemon.the_only_one(tmp_path):
+    with daemon.daemon_lock(tmp_path), refused, daemon.daemon_lock(tmp_path):
         pass
-    with daemon.the_only_one(tmp_path):
+    with daemon.daemon_lock(tmp_path):
         pass
 
 
@@ -30,7 +30,7 @@ def test_what_is_queued_or_running_is_in_hand(status: str, left_alone: bool) -> 
     )  # fmt: skip
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_run(run)
-        assert (("caltables", "2026-01-25") in requests.in_hand(instances.unfinished(instance))) is left_alone
+        assert (("caltables", "2026-01-25") in requests.in_progress(instances.unfinished(instance))) is left_alone
 
 
 def test_no_service_logs_where_dagsters_telemetry_collects(tmp_path: Path) -> None:

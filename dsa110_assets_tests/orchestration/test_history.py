@@ -17,7 +17,7 @@ PARTITIONS = dg.StaticPartitionsDefinition(list(KEYS))
 @dg.asset(partitions_def=PARTITIONS)
 def tile_image(context: dg.AssetExecutionContext) -> None:
     """Ends otherwise for each partition: with a reason of ours, with a fault, waiting, and well."""
-    with policy.decided(retry_number=99):
+    with policy.as_dagster_errors(retry_number=99):
         if context.partition_key == KEYS[0]:
             raise BadDataError("Größe: 'no such' \"file\"")
         if context.partition_key == KEYS[1]:

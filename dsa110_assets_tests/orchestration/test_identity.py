@@ -63,7 +63,7 @@ def test_a_live_look_compares_for_so_long_and_no_longer(copied: Settings, monkey
 
         def look() -> looking.Inbox:
             names = looking.listing(copied.inbox)
-            return looking.look(copied.inbox, plan.patience(copied, by_data=False), looking.known_of(archive, names), 1000, names)
+            return looking.scan(copied.inbox, plan.patience(copied, by_data=False), looking.known_files(archive, names), 1000, names)
 
         looking._contents.clear()
         monkeypatch.setattr(looking, "COMPARE_S", -1.0)

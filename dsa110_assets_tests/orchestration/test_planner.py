@@ -231,7 +231,10 @@ def test_a_failed_observation_holds_up_nothing_and_rests_by_its_error(calibrated
     """Doubled each time it fails again, up to half an hour or what the first pause was."""
     scene = calibrated
     assert scene.tick() == {"measurement_set": {PRESENT[-1]}}
-    name, steps = scene.requests[0].tags[requests.REQUEST_TAG], plan.missing(scene.archive, scene.settings, planner.live(scene.now))[0]
+    name, steps = (
+        scene.requests[0].tags[requests.REQUEST_TAG],
+        plan.missing(scene.archive, scene.settings, planner.last_nights(scene.now))[0],
+    )
     for pause_s in (again_s, max(again_s, 120.0)):
         scene.run(
             "measurement_set",
@@ -247,7 +250,7 @@ def test_a_failed_observation_holds_up_nothing_and_rests_by_its_error(calibrated
 
 def test_what_failed_is_asked_for_at_once_when_it_would_be_made_of_something_else(calibrated: Scene) -> None:
     def at(moment: datetime) -> list[str]:
-        found = planner.look(Platform(calibrated.settings), calibrated.instance, planner.one_night(NIGHT), set(), moment)
+        found = planner.examine(Platform(calibrated.settings), calibrated.instance, planner.night_span(NIGHT), set(), moment)
         return [step.asset for step in found.ready]
 
     calibrated.tick()
@@ -310,7 +313,7 @@ def test_an_hour_never_made_does_not_wait_for_tiles_that_are_improved(calibrated
 def test_a_tick_in_which_nothing_happened_looks_at_nothing(calibrated: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     calibrated.tick()
     looked: list[object] = []
-    monkeypatch.setattr(planner, "look", lambda *given: looked.append(given) or planner.Seen())
+    monkeypatch.setattr(planner, "look", lambda *given: looked.append(given) or planner.Examined())
     calibrated.tick(0.5)
     assert looked == []
     calibrated.tick(0.6)
@@ -328,10 +331,10 @@ def test_a_product_stamped_before_and_indexed_after_the_last_tick_is_seen(calibr
     before = planner.Cursor(stamps=(newest[0],))
     earlier = (datetime.fromisoformat(newest[0]) - timedelta(seconds=5)).isoformat(timespec="microseconds")
     monkeypatch.setattr(Archive, "published", lambda self, since: [(earlier, "tile_image", PRESENT[0], "r"), newest])
-    fresh, stamps = planner.happened(calibrated.archive, before)
+    fresh, stamps = planner.published_since(calibrated.archive, before)
     assert [one[:2] for one in fresh] == [("tile_image", PRESENT[0])]
     assert set(stamps) == {earlier, newest[0]}
-    assert planner.happened(calibrated.archive, planner.Cursor(stamps=stamps))[0] == []
+    assert planner.published_since(calibrated.archive, planner.Cursor(stamps=stamps))[0] == []
 
 
 def test_a_run_says_at_what_it_failed_and_with_which_error(settings: Settings) -> None:

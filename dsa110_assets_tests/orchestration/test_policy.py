@@ -24,7 +24,7 @@ def test_every_class_of_the_tree_has_a_treatment() -> None:
 
 @pytest.mark.parametrize("cls", classes())
 def test_an_error_is_retried_or_failed_by_its_class(cls: type[errors.DsaError], caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises((dg.RetryRequested, dg.Failure)) as caught, policy.decided():
+    with pytest.raises((dg.RetryRequested, dg.Failure)) as caught, policy.as_dagster_errors():
         raise cls("the reason")
     if cls in RETRIED:
         assert isinstance(caught.value, dg.RetryRequested)
@@ -42,7 +42,7 @@ def test_an_error_is_retried_or_failed_by_its_class(cls: type[errors.DsaError], 
 def test_the_last_attempt_fails_with_its_class_reason_and_number(cls: type[errors.DsaError]) -> None:
     last = policy.TREATMENTS[cls].max_retries
     assert [policy.last_attempt(cls("x"), number) for number in (last - 1, last)] == [False, True]
-    with pytest.raises(dg.Failure) as caught, policy.decided(last):
+    with pytest.raises(dg.Failure) as caught, policy.as_dagster_errors(last):
         raise cls("the reason")
     told = {key: value.value for key, value in caught.value.metadata.items()}
     assert told == {history.ERROR_CLASS: cls.__name__, "reason": "the reason", "attempts": last + 1}
@@ -78,5 +78,5 @@ def test_an_outage_of_a_minute_is_outlasted() -> None:
 
 
 def test_a_fault_of_the_program_is_not_dressed_up() -> None:
-    with pytest.raises(ZeroDivisionError), policy.decided():
+    with pytest.raises(ZeroDivisionError), policy.as_dagster_errors():
         raise ZeroDivisionError

@@ -28,7 +28,7 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def register(name: str, grain: spec.Grain, *inputs: str, told: bool = True) -> None:
-    Asset(name, grain=grain, kinds=set(), code_version="1", inputs=inputs, told=told)(lambda context, platform: None)
+    Asset(name, grain=grain, kinds=set(), code_version="1", inputs=inputs, reported=told)(lambda step: {})
 
 
 def completed() -> list[str]:
@@ -41,7 +41,7 @@ def test_a_phase_ends_where_the_grain_changes_and_what_was_registered_first_come
     register("late", "hour", "image")
     register("image", "observation", "set", "tables")
     register("tables", "night", "set")
-    register("set", "observation", told=False)
+    register("set", "observation", reported=False)
     register("list", "catalogue")
     assert completed() == ["list", "set", "tables", "image", "late", "night"]
     assert spec.phases() == (
@@ -114,7 +114,7 @@ def test_data_are_kept_as_long_as_the_specification_says_unless_a_threshold_does
             (draft.path / "data").write_text(asset)
 
     def reasons(**days: float) -> dict[str, str]:
-        decisions = housekeeping.take(archive, Thresholds(retention_days=days), dry_run=True)
+        decisions = housekeeping.apply_retention(archive, Thresholds(retention_days=days), dry_run=True)
         return {one.product.asset: one.reason for one in decisions}
 
     assert reasons() == {

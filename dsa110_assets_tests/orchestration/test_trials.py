@@ -100,11 +100,11 @@ def test_a_trial_goes_on_from_its_own_products_alone(processed: Settings, capsys
     assert [product.asset for product in made] == ["tile_image", "hour_mosaic", "source_measurements"]
     tile, hour, _ = made
     with Archive(processed.archive) as archive:
-        of_science = archive.current("hour_mosaic", hour.partition)
-        assert of_science is not None
+        is_science = archive.current("hour_mosaic", hour.partition)
+        assert is_science is not None
         own = [i for i in hour.inputs if "~" in i]
         assert own == [tile.id]
-        assert {i.replace("~natural", "") for i in hour.inputs} == set(of_science.inputs)
+        assert {i.replace("~natural", "") for i in hour.inputs} == set(is_science.inputs)
     assert science(processed) == before
     again = trial_runs.make(processed, "natural", {}, "tile_image", "source_measurements", start, start + timegrid.OBSERVATION_WINDOW)
     assert again == []  # up to date, with the settings the trial is known by

@@ -151,7 +151,7 @@ def status(settings: Settings) -> Callable[[], object]:
     from dsa110_assets.portal import overview
 
     archive = AnalystArchive(Archive(settings.archive))
-    return lambda: overview.status(archive, settings.inbox, NOW, partial(plan.take_stock, settings=settings))
+    return lambda: overview.status(archive, settings.inbox, NOW, partial(plan.scan_for_display, settings=settings))
 
 
 def front_page(settings: Settings) -> Callable[[], object]:
@@ -184,7 +184,7 @@ def retain(settings: Settings) -> Callable[[], object]:
     from dsa110_assets.thresholds import Thresholds
 
     archive = Archive(settings.archive)
-    return lambda: housekeeping.take(archive, Thresholds(), dry_run=True)
+    return lambda: housekeeping.apply_retention(archive, Thresholds(), dry_run=True)
 
 
 def make(nights: int, out: str) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def of_night(archive: Archive, settings: Settings, asset: str, grain: str, night
 
     start, find = timegrid.parse_key(night), graph.specifications()[asset].find
     observed = [timegrid.key(start + timedelta(minutes=5 * n)) for n in range(288)]
-    there = plan.read_at_once(archive, plan.Span(start, start + timegrid.NIGHT))
+    there = plan.snapshot_of_span(archive, plan.Span(start, start + timegrid.NIGHT))
     for key in {"observation": observed, "hour": observed[::12], "night": [night]}[grain]:
         files = [f"{key}:10_sb{s:02d}.hdf5:146000000:1" for s in range(16)]
         found = recipes.Ingredients(facts={"files": files}) if asset == "subband_group" else find(there, settings, key)

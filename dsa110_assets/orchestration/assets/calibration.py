@@ -53,7 +53,7 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
     "caltables", grain="night", kinds={"casacore", "numba"}, code_version="5",
     inputs=("measurement_set", "sky_model", "calibrator_catalog"), finder=_transit_sets,
     nothing_made="no calibrator transits in its measurement sets",
-    shaping=("transits", "solve", "solve_engine"), as_it_goes=True,
+    shaping=("transits", "solve", "solve_engine"), before_window_ends=True,
     freshness=FRESHNESS, pool="solving",
     figures=("calibrators", "anchor", "n_sets", "n_transits", "bandpass_snr", "gain_snr", "closure_phase_deg", "closure_amplitude_excess",
              "field_group_count", "field_flux_ratio", "calibrator_flux_factor", "scale_spread"),
@@ -156,7 +156,7 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
     "calibrated_ms", grain="observation", kinds={"casacore", "numba"}, code_version="6",
     inputs=("measurement_set", "caltables", "sky_model"), finder=_chosen_tables,
     shaping=("solve_engine", "epoch", "average_channels", "average_times"),
-    keep_days=30, uses_up=("measurement_set",), told=False, columns={"caltable_age_h": "Table age [h]"},
+    keep_days=30, uses_up=("measurement_set",), reported=False, columns={"caltable_age_h": "Table age [h]"},
     disk_per_input=1.2,  # measured 0.91 at full scale
     memory_per_input=0.6,  # 1.2 GiB in all for a set of 1.4 GB, and a tenth more
     rules=(

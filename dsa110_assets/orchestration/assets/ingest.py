@@ -39,7 +39,7 @@ def _inbox_files(archive: "Archive", settings: "Settings", partition: str) -> re
 
 @Asset(
     "subband_group", grain="observation", kinds={"hdf5"}, code_version="1", finder=_inbox_files,
-    shaping=("subbands",), told=False, columns={"n_subbands": "Subbands"},
+    shaping=("subbands",), reported=False, columns={"n_subbands": "Subbands"},
     rules=(
         Rule("subbands_known", "enough subbands of the known set are there", ("n_subbands", "n_subbands_needed"),
              judges.subbands_known, hard=True),
@@ -78,7 +78,7 @@ def subband_group(step: Step) -> Mapping[str, Any]:
 
 @Asset(
     "measurement_set", grain="observation", kinds={"casacore", "numba"}, code_version="7", inputs=("subband_group",),
-    shaping=("flagging", "reader_engine", "name_calibrator_field"), reads_raw_files=True, keep_days=30, told=False,
+    shaping=("flagging", "reader_engine", "name_calibrator_field"), reads_raw_files=True, keep_days=30, reported=False,
     columns={"flag_fraction": "Flagged"},
     disk_per_input=1.2,  # measured 0.91 at full scale
     memory_per_input=0.1,  # at full scale 0.5 GiB in all for 2.3 GB of files, and a tenth more

@@ -37,7 +37,7 @@ def _mosaic_and_known(archive: "Archive", settings: "Settings", hour: str) -> re
 
 @Asset(
     "source_measurements", grain="hour", kinds={"parquet"}, code_version="4", inputs=("hour_mosaic", "source_catalog"),
-    finder=_mosaic_and_known, reads_through="hour_mosaic", has_a_past=True, shaping=("photometry",),
+    finder=_mosaic_and_known, reads_through="hour_mosaic", reaches_back=True, shaping=("photometry",),
     uses_up=("hour_mosaic",),
     figures=("n_sources", "n_detected", "n_new", "flux_ratio", "history_flux_ratio", "completeness",
              "false_detection_rate", "n_suspect_tiles"),
@@ -142,7 +142,7 @@ def _night_before(archive: "Archive", night: str) -> "list[Product]":
 
 @Asset(
     "light_curves", grain="night", kinds={"parquet"}, code_version="4", inputs=("source_measurements",), finder=_night_and_past,
-    nights_before=True, has_a_past=True, of_what_is_kept=True, shaping=("ensemble",),
+    nights_before=True, reaches_back=True, of_kept_data_only=True, shaping=("ensemble",),
     uses_up=("source_measurements",),
     figures=("n_sources", "n_epochs", "n_references_min", "residual_rms", "correction_max_percent"),
     rules=(
@@ -220,7 +220,7 @@ INJECTED_ROWS = 200_000
 
 @Asset(
     "variability", grain="night", kinds={"parquet"}, code_version="4", inputs=("light_curves",), finder=_curves_until,
-    also_reads=_nights_before, has_a_past=True, shaping=("variability",), uses_up=("light_curves",),
+    also_reads=_nights_before, reaches_back=True, shaping=("variability",), uses_up=("light_curves",),
     figures=("n_tested", "n_candidates", "n_flare", "n_ese", "n_transient", "false_alarm_rate"),
     rules=(
         SAME_SETTINGS,

@@ -47,7 +47,7 @@ def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, 
             context.log.info(f"{current.id} is up to date{'; retention has taken its data' if current.removed else ''}")
             return reporting.report(context, current)
         if gone := spec.without_data(archive, name, ingredients):
-            raise WaitingError(recipes.told_without(name, partition, gone))
+            raise WaitingError(recipes.waiting_for_removed_data(name, partition, gone))
         room.require(platform, name, ingredients)
         with publishing.judged_draft(context, platform, asset, ingredients) as draft:
             step = Step(context, platform, asset, ingredients, draft)
@@ -59,13 +59,13 @@ def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, 
 @contextmanager
 def _limits_and_errors(
     context: dg.AssetExecutionContext, platform: "Platform", name: str, partition: str | None
-) -> Iterator[requests.Making]:
+) -> Iterator[requests.Attempt]:
     """Around a step: its run names this process, errors become Dagster's, the partition is nobody else's, and memory is kept."""
     instance.claim(context.instance, context.run)
-    instance.give_way(context.run)
+    instance.lower_priority_of_backfill(context.run)
     with (
-        requests.failure_noted(context.instance, context.run.run_id) as attempt,
-        policy.decided(context.retry_number),
+        requests.failure_recorded(context.instance, context.run.run_id) as attempt,
+        policy.as_dagster_errors(context.retry_number),
         _quarantine_if_hung(context, platform, partition),
         partition_lock(platform.archive, name, partition),
         heap.kept(),

@@ -62,7 +62,7 @@ def judged_draft(
         ) as draft,
     ):
         yield draft
-        draft.metadata.update(spec.made_otherwise(archive, settings, ingredients.products))
+        draft.metadata.update(spec.outdated_inputs(archive, settings, ingredients.products))
         draft.metadata["seconds"] = round(time.perf_counter() - began, 3)
         if refused := platform.refused_thresholds:
             draft.metadata["thresholds_refused"] = refused
