@@ -138,15 +138,15 @@ def reject(archive: Archive, set_id: str, reason: str) -> RegisteredSet:
     return _mark(archive, set_id, reason.strip())
 
 
-def restore(archive: Archive, set_id: str, told: str = "restored") -> RegisteredSet:
+def restore(archive: Archive, set_id: str, note: str = "restored") -> RegisteredSet:
     """Take a rejection and all retirements back."""
     one = _mark(archive, set_id, None)
     if not one.retired:
         return one
-    return _change(archive, set_id, told, lambda changes: {key: value for key, value in changes.items() if key != "retired"})
+    return _change(archive, set_id, note, lambda changes: {key: value for key, value in changes.items() if key != "retired"})
 
 
-def retire(archive: Archive, set_id: str, from_mjd: float | None, until_mjd: float | None, told: str) -> RegisteredSet:
+def retire(archive: Archive, set_id: str, from_mjd: float | None, until_mjd: float | None, note: str) -> RegisteredSet:
     """Have a set not be used for observations in [from, until) (MJD; None: open). Raises NotFoundError for an empty span.
 
     Exactly the products made with it of that time are stale.
@@ -154,27 +154,27 @@ def retire(archive: Archive, set_id: str, from_mjd: float | None, until_mjd: flo
     if from_mjd is not None and until_mjd is not None and from_mjd >= until_mjd:
         raise NotFoundError(f"{set_id}: MJD {from_mjd:.4f} to {until_mjd:.4f} is no span of time; exchange --from and --until")
     span = [from_mjd, until_mjd]
-    return _change(archive, set_id, told, lambda changes: {**changes, "retired": [*changes.get("retired", []), span]})
+    return _change(archive, set_id, note, lambda changes: {**changes, "retired": [*changes.get("retired", []), span]})
 
 
-def extend(archive: Archive, set_id: str, from_mjd: float | None, until_mjd: float | None, told: str) -> RegisteredSet:
+def extend(archive: Archive, set_id: str, from_mjd: float | None, until_mjd: float | None, note: str) -> RegisteredSet:
     """Have a set be valid from and until other times (MJD; None: as it is). Raises NotFoundError if its transit would lie outside."""
     one = get(archive, set_id)
     start = one.valid_start_mjd if from_mjd is None else from_mjd
     end = one.valid_end_mjd if until_mjd is None else until_mjd
     if not start <= one.mid_mjd <= end:
         raise NotFoundError(f"{set_id}: its transit at MJD {one.mid_mjd:.4f} must lie within its validity; `retire` keeps it from a time")
-    return _change(archive, set_id, told, lambda changes: {**changes, "valid": [start, end]})
+    return _change(archive, set_id, note, lambda changes: {**changes, "valid": [start, end]})
 
 
-def _change(archive: Archive, set_id: str, told: str, change: Callable[[Changes], Changes]) -> RegisteredSet:
+def _change(archive: Archive, set_id: str, note: str, change: Callable[[Changes], Changes]) -> RegisteredSet:
     """Put `change(changes)` of a set into its product's state, with a line that says who did what."""
     one = get(archive, set_id)
     name = set_id.partition("/")[2]
 
     def work(state: dict[str, Any]) -> dict[str, Any]:
         before: Changes = state.get("changed_sets", {}).get(name, {})
-        changed = {**change(before), "history": [*before.get("history", []), told]}
+        changed = {**change(before), "history": [*before.get("history", []), note]}
         return {**state, "changed_sets": {**state.get("changed_sets", {}), name: changed}}
 
     archive.change_state(one.product_id, work)

@@ -77,11 +77,11 @@ def claims(root: Path) -> list[Claim]:
 
 def read(root: Path, name: str) -> Claim:
     """The claim of this name. What is none of ours, or is gone meanwhile, claims nothing."""
-    told = files.read_json(root / DIRECTORY / name)
+    contents = files.read_json(root / DIRECTORY / name)
     try:
-        return Claim(name, tuple(PurePosixPath(place) for place in told["places"]), tuple(map(str, told["reads"])))
+        return Claim(name, tuple(PurePosixPath(place) for place in contents["places"]), tuple(map(str, contents["reads"])))
     except (KeyError, TypeError) as error:
-        if told is not None:
+        if contents is not None:
             log.error("%s is no claim of this archive (%s) and claims nothing", root / DIRECTORY / name, error)
         return Claim(name, (), ())
 

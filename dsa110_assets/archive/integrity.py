@@ -90,8 +90,8 @@ def sweep(archive: Archive, *, everywhere: bool = False, min_age_s: float = TEMP
         for place in _places(archive.root):
             with _left(place, done):
                 _sweep_place(archive, place, known, min_age_s, done)
-        for told in quarantine.sidecars(archive.root, done.left):
-            archive.index.write(partial(quarantine.store, contents=told))
+        for sidecar in quarantine.sidecars(archive.root, done.left):
+            archive.index.write(partial(quarantine.store, contents=sidecar))
     return done
 
 
@@ -182,15 +182,15 @@ def _sidecars(root: Path, done: Reindexed) -> Iterator[tuple[Json, Json]]:
 
 def _state(path: Path) -> Json:
     """A state file's contents, {} where there is none. SilentWrongnessError for a torn or foreign one: what it said is not known."""
-    told = files.read_json(path)
-    if told is None and not path.exists():
+    contents = files.read_json(path)
+    if contents is None and not path.exists():
         return {}
-    why = "" if isinstance(told, dict) and isinstance(told.get("rejected_sets", {}), dict) else "is no state of a product"
-    if not why and told.get("record"):
-        why = flaw(told["record"])
+    why = "" if isinstance(contents, dict) and isinstance(contents.get("rejected_sets", {}), dict) else "is no state of a product"
+    if not why and contents.get("record"):
+        why = flaw(contents["record"])
     if why:
         raise SilentWrongnessError(f"{path} {why}; bring it back from a backup, or remove it")
-    state: Json = told
+    state: Json = contents
     return state
 
 

@@ -148,8 +148,8 @@ class Nights:
             connection.execute("SET threads = 2; SET memory_limit = '2GB'")
             connection.execute("CREATE TABLE noisy (epoch VARCHAR, scale DOUBLE, fraction DOUBLE)")
             if len(noisy):
-                told = [list(row) for row in noisy[["epoch", "scale", "fraction"]].itertuples(index=False)]
-                connection.executemany("INSERT INTO noisy VALUES (?, ?, ?)", told)
+                values = [list(row) for row in noisy[["epoch", "scale", "fraction"]].itertuples(index=False)]
+                connection.executemany("INSERT INTO noisy VALUES (?, ?, ?)", values)
             try:
                 connection.read_parquet([str(file) for file in self.files], hive_partitioning=False).create_view("rows")
                 yield connection

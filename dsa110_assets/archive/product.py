@@ -131,18 +131,18 @@ _FORMS: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def flaw(told: Any) -> str:
+def flaw(contents: Any) -> str:
     """Why this JSON is no product's record, '' if it is one: what stands in the index is read with every other product."""
-    if not isinstance(told, dict):
+    if not isinstance(contents, dict):
         return "is missing or unreadable"
-    wrong = [name for name, form in _FORMS.items() if not isinstance(told.get(name, ...), form)]
+    wrong = [name for name, form in _FORMS.items() if not isinstance(contents.get(name, ...), form)]
     if wrong:
         return f"is no product's record: {', '.join(wrong)} missing or of another type"
     try:
-        datetime.fromisoformat(told["created_at"]).astimezone(UTC)
+        datetime.fromisoformat(contents["created_at"]).astimezone(UTC)
     except ValueError:
-        return f"is no product's record: created_at={told['created_at']!r} is no time"
-    sets = told.get("caltable_sets", [])
+        return f"is no product's record: created_at={contents['created_at']!r} is no time"
+    sets = contents.get("caltable_sets", [])
     if not isinstance(sets, list) or not all(isinstance(one, dict) and {"name", "mid_mjd"} <= one.keys() for one in sets):
         return "is no product's record: caltable_sets have no name or time"
     return ""

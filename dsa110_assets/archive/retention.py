@@ -247,9 +247,9 @@ def _by_age(product: Product, rules: _Rules) -> Decision:
         return Decision(product, False, f"{product.asset} is kept for ever")
     else:
         limit, why = thresholds.retention_days[product.asset], "everything was made from it"
-    told = f"{age_days:.1f} days old, kept for {limit:g}"
+    age = f"{age_days:.1f} days old, kept for {limit:g}"
     if age_days >= limit:
-        return Decision(product, True, f"{told}; {why}")
+        return Decision(product, True, f"{age}; {why}")
     if product.id in rules.early:
-        return Decision(product, True, f"{told}, but less than {thresholds.retention_free_gb:g} GB are free; {why}")
-    return Decision(product, False, told)
+        return Decision(product, True, f"{age}, but less than {thresholds.retention_free_gb:g} GB are free; {why}")
+    return Decision(product, False, age)

@@ -86,8 +86,8 @@ def apply_state(connection: Connection, product_id: str, state: Json) -> None:
     query = sa.select(caltable_sets.c.set_id, caltable_sets.c.contents).where(caltable_sets.c.product_id == product_id)
     for row in connection.execute(query).all():
         contents = json.loads(row.contents)
-        told = {"rejected": rejected.get(contents["name"]), "contents": _with_changes(contents, state)}
-        connection.execute(caltable_sets.update().where(caltable_sets.c.set_id == row.set_id).values(told))
+        columns = {"rejected": rejected.get(contents["name"]), "contents": _with_changes(contents, state)}
+        connection.execute(caltable_sets.update().where(caltable_sets.c.set_id == row.set_id).values(columns))
 
 
 def _with_changes(contents: Json, state: Json) -> str:
@@ -212,8 +212,8 @@ def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product | No
         return found
 
 
-def _from_record(root: Path, name: naming.ProductName, row: Row[Any], inputs: tuple[str, ...], told: Json) -> Product:
-    """A product by its row, and by what was told of its making: the row's own columns, or a record."""
+def _from_record(root: Path, name: naming.ProductName, row: Row[Any], inputs: tuple[str, ...], recorded: Json) -> Product:
+    """A product by its row, and by what was recorded of its making: the row's own columns, or a record."""
     asset, trial = naming.of_trial(name.asset)
     return Product(
         id=row.id,
@@ -222,14 +222,14 @@ def _from_record(root: Path, name: naming.ProductName, row: Row[Any], inputs: tu
         version=name.version,
         path=root / name.directory,
         inputs=inputs,
-        settings=told["settings"],
+        settings=recorded["settings"],
         code_version=row.code_version,
-        engines=told["engines"],
+        engines=recorded["engines"],
         run_id=row.run_id,
-        size_bytes=int(told.get("size_bytes", row.size_bytes)),
+        size_bytes=int(recorded.get("size_bytes", row.size_bytes)),
         digest=row.digest,
-        created_at=datetime.fromisoformat(told.get("created_at", row.created_at)),
-        metadata=told["metadata"],
+        created_at=datetime.fromisoformat(recorded.get("created_at", row.created_at)),
+        metadata=recorded["metadata"],
         state=row.state,
         reason=row.reason,
         pinned=row.pinned,

@@ -134,8 +134,8 @@ def extend(
     if start is None and end is None:
         raise typer.BadParameter("name --from, --until or both")
     store = _store()
-    told = _who(f"validity set {_span_text(start, end)}", reason)
-    now = caltable_registry.extend(store, find(store, table).set_id, _mjd(start), _mjd(end), told)
+    note = _who(f"validity set {_span_text(start, end)}", reason)
+    now = caltable_registry.extend(store, find(store, table).set_id, _mjd(start), _mjd(end), note)
     console.say(f"{now.set_id} is valid {_valid(now)} UTC")
 
 
@@ -212,12 +212,12 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Register tables of CASA or of a colleague, once a measurement set calibrated with them is found sound."""
-    from dsa110_assets.orchestration.by_hand import Told, import_set
+    from dsa110_assets.orchestration.by_hand import Stated, import_set
 
     names = tuple(part.strip() for part in (order or "").split(",") if part.strip())
-    told = Told(name, calibrator, anchor, dec, _mjd(start), _mjd(end), names)
+    stated = Stated(name, calibrator, anchor, dec, _mjd(start), _mjd(end), names)
     configured, store, limits = _platform()
-    made = import_set(store, configured, limits, directory, told, by or getpass.getuser(), check)
+    made = import_set(store, configured, limits, directory, stated, by or getpass.getuser(), check)
     if as_json:
         console.emit_json(made)
         return
@@ -245,7 +245,7 @@ def scan(
             row["reason"] = "registered before"
         else:
             try:
-                made = by_hand.import_set(store, configured, limits, place, by_hand.Told(), by or getpass.getuser(), check)
+                made = by_hand.import_set(store, configured, limits, place, by_hand.Stated(), by or getpass.getuser(), check)
                 row["set_id"] = made.set_id
             except BadDataError as error:
                 row["reason"] = f"refused: {error}"
@@ -292,7 +292,7 @@ def active(
     from dsa110_assets.analyst import open_archive
 
     found = open_archive().caltables(at=parse_time(at))
-    told: list[dict[str, Any]] = [
+    described: list[dict[str, Any]] = [
         {
             "set_id": one.set_id, "product_id": one.product_id, "calibrator": one.calibrator,
             "anchor": one.anchor, "mid_mjd": one.mid_mjd, "age_h": float(one.age.to_value("hour")),
@@ -301,11 +301,11 @@ def active(
         for one in found.sets
     ]  # fmt: skip
     if as_json:
-        console.emit_json({**told[0], "interpolated_with": told[1:]})
+        console.emit_json({**described[0], "interpolated_with": described[1:]})
         return
-    for one in told:
+    for one in described:
         side = "before" if one["age_h"] >= 0 else "after"
-        share = f", weight {one['weight']:.2f}" if len(told) > 1 else ""
+        share = f", weight {one['weight']:.2f}" if len(described) > 1 else ""
         console.say(
             f"{one['set_id']}  {one['calibrator']}, flux scale {one['anchor']}, {console.age_text(abs(one['age_h']))} {side}{share}"
         )
@@ -320,8 +320,8 @@ def _reference(found: RegisteredSet) -> str:
     refant = found.figures.get("refant")
     if refant is None or found.removed:
         return str(refant or "unknown")
-    told = read_json(found.paths[0].parents[1] / "transits.json") or {"transits": []}
-    own = [one["figures"] for one in told["transits"] if one["name"] == found.set_id.partition("/")[2]]
+    transits = read_json(found.paths[0].parents[1] / "transits.json") or {"transits": []}
+    own = [one["figures"] for one in transits["transits"] if one["name"] == found.set_id.partition("/")[2]]
     passed = own[0].get("refants_passed_over", {}) if own else {}
     if not own:
         return f"{refant}, as the tables say"

@@ -50,8 +50,8 @@ def checks(
     start, named = parse_bound(since), known_asset(store, asset)
     if start is None:
         start = min(store.nights(RECENT_NIGHTS), default=None)
-    told = rows(store.products(named, start, parse_bound(until)))
-    shown = sorted((row for row in told if every or not row.passed), key=lambda row: (row.passed, row.severity != "ERROR"))
+    judged = rows(store.products(named, start, parse_bound(until)))
+    shown = sorted((row for row in judged if every or not row.passed), key=lambda row: (row.passed, row.severity != "ERROR"))
     if as_json:
         console.emit_json(shown)
         return
@@ -59,9 +59,9 @@ def checks(
         ("product", "check", "severity", "said"),
         [(row.product_id, row.check, "passed" if row.passed else row.severity, _said(row)) for row in shown],
     )
-    failed = [row for row in told if not row.passed]
+    failed = [row for row in judged if not row.passed]
     errors = sum(row.severity == "ERROR" for row in failed)
-    console.warn(f"{len(failed)} of {len(told)} checks failed, {errors} of severity ERROR" + (f", since {start}" if start else ""))
+    console.warn(f"{len(failed)} of {len(judged)} checks failed, {errors} of severity ERROR" + (f", since {start}" if start else ""))
 
 
 def _said(row: CheckRow) -> str:

@@ -66,8 +66,8 @@ def current_directory() -> list[Finding]:
 
 def home() -> Finding:
     """The home directory that libraries want to be told of."""
-    told = os.environ[surroundings.HOME]
-    found = f"HOME is not set; {told} is taken for it" if surroundings.HOME in surroundings.completed else told
+    assumed = os.environ[surroundings.HOME]
+    found = f"HOME is not set; {assumed} is taken for it" if surroundings.HOME in surroundings.completed else assumed
     return Finding("HOME", True, found)
 
 
@@ -92,9 +92,9 @@ def temporary() -> Finding:
     if len(os.fsencode(place)) > sockets.LONGEST_PLACE_BYTES:
         found = f"{place} has {len(os.fsencode(place))} bytes, and a path with sockets in it no more than {sockets.LONGEST_PLACE_BYTES}"
         return Finding("temporary files", False, found, "set TMPDIR to a shorter path, /tmp say")
-    told = os.environ.get("TMPDIR", "").strip()
-    if told and Path(told).absolute() != Path(place).absolute():
-        return Finding("temporary files", False, f"TMPDIR={told} cannot be written; {place} is taken", "make it, or unset TMPDIR")
+    configured = os.environ.get("TMPDIR", "").strip()
+    if configured and Path(configured).absolute() != Path(place).absolute():
+        return Finding("temporary files", False, f"TMPDIR={configured} cannot be written; {place} is taken", "make it, or unset TMPDIR")
     return Finding("temporary files", True, place)
 
 

@@ -115,14 +115,14 @@ def _image(product: Product) -> dict[str, Any]:
     from dsa110_assets.analyst_views import Image
 
     path = Image.of(product).path
-    header, told = fits.getheader(path), product.metadata
+    header, metadata = fits.getheader(path), product.metadata
     numbers = {"beam_major": "beam_major_arcsec", "beam_minor": "beam_minor_arcsec", "rms": "rms_jy"}
-    figures = {name: _number(told.get(key)) for name, key in numbers.items()}
-    times = {name: _number(told.get(name)) for name in ("mjd_start", "mjd_end")}
+    figures = {name: _number(metadata.get(key)) for name, key in numbers.items()}
+    times = {name: _number(metadata.get(name)) for name in ("mjd_start", "mjd_end")}
     return {
         "image_id": product.id, "partition": product.partition or "", "path": str(path),
         "ra": float(header["CRVAL1"]), "dec": float(header["CRVAL2"]), "frequency": _number(header.get("CRVAL3")),
-        **figures, **times, "anchor": str(told.get("anchor", "")), "failed_checks": int(told.get("n_failed_checks", 0)),
+        **figures, **times, "anchor": str(metadata.get("anchor", "")), "failed_checks": int(metadata.get("n_failed_checks", 0)),
     }  # fmt: skip
 
 

@@ -59,12 +59,12 @@ def runs(
         if retry is not None:
             _retry(configured, home, retry)
         return
-    told = run_rows(home, archive)
+    listed = run_rows(home, archive)
     if as_json:
-        console.emit_json(told)
+        console.emit_json(listed)
         return
-    console.out().print(_runs_grid(told))
-    counts = Counter(row.state for row in told)
+    console.out().print(_runs_grid(listed))
+    counts = Counter(row.state for row in listed)
     console.warn(", ".join(f"{number} {state}" for state, number in counts.items()) or "nothing runs, waits or failed")
 
 
@@ -87,8 +87,8 @@ def _hours(span: Any) -> float:
 
 
 def _runs_grid(rows: list[RunRow]) -> RenderableType:
-    told = [(r.run_id[:8], r.state, ", ".join(r.assets), r.partition, console.age_text(r.age_h), r.reason or r.lane) for r in rows]
-    return console.grid(("run", "state", "assets", "partition", "for", ""), told)
+    cells = [(r.run_id[:8], r.state, ", ".join(r.assets), r.partition, console.age_text(r.age_h), r.reason or r.lane) for r in rows]
+    return console.grid(("run", "state", "assets", "partition", "for", ""), cells)
 
 
 def _find(home: Path, name: str) -> Any:
@@ -98,8 +98,8 @@ def _find(home: Path, name: str) -> Any:
     known = history.runs(home)
     found = [run for run in known if run.run_id.startswith(name)]
     if len(found) != 1:
-        told = ", ".join(run.run_id[:13] for run in (found or known)[:5]) or "none"
-        raise NotFoundError(f"{name} names {len(found) or 'no'} runs; the newest are {told} (dsa110 runs)")
+        newest = ", ".join(run.run_id[:13] for run in (found or known)[:5]) or "none"
+        raise NotFoundError(f"{name} names {len(found) or 'no'} runs; the newest are {newest} (dsa110 runs)")
     return found[0]
 
 
@@ -132,16 +132,16 @@ def queue(
     if wanted is not None and wanted not in KNOWN:
         raise typer.BadParameter(f"--state {state!r}: use {', '.join(known.replace(' ', '-') for known in KNOWN)}")
     configured, archive, home = _open()
-    told = _observations(configured, archive, home, parse_date(since).isoformat() if since else None)
-    shown = [one for one in told if wanted in (None, one.state)]
+    listed = _observations(configured, archive, home, parse_date(since).isoformat() if since else None)
+    shown = [one for one in listed if wanted in (None, one.state)]
     if as_json:
         now = datetime.now(UTC)
-        counts = Counter(one.state for one in told)
+        counts = Counter(one.state for one in listed)
         rows = [{"observation": o.observation, "state": o.state, "step": o.step, "age_h": o.age_h(now), "reason": o.reason} for o in shown]
         console.emit_json({"counts": {known: counts[known] for known in KNOWN}, "observations": rows})
         return
     console.out().print(_queue_grid(shown))
-    console.warn(_counted(told))
+    console.warn(_counted(listed))
 
 
 def _observations(configured: Settings, archive: AnalystArchive, home: Path, since: str | None) -> list[Observation]:
@@ -152,10 +152,10 @@ def _observations(configured: Settings, archive: AnalystArchive, home: Path, sin
     return queue.observations(archive.store, home, plan.scan_for_display(archive.store, configured), night)
 
 
-def _counted(told: list[Observation]) -> str:
+def _counted(listed: list[Observation]) -> str:
     from dsa110_assets.portal.queue import STATES as KNOWN
 
-    counts = Counter(one.state for one in told)
+    counts = Counter(one.state for one in listed)
     return ", ".join(f"{counts[known]} {known}" for known in KNOWN)
 
 
@@ -192,15 +192,15 @@ def frame(configured: Settings, archive: AnalystArchive, home: Path) -> Renderab
     from dsa110_assets.orchestration import plan
     from dsa110_assets.portal import overview
 
-    told = overview.status(archive, configured.inbox, look=partial(plan.scan_for_display, settings=configured))
+    now = overview.status(archive, configured.inbox, look=partial(plan.scan_for_display, settings=configured))
     runs_now, observed = run_rows(home, archive), _observations(configured, archive, home, None)
     open_ones = [one for one in observed if one.state != "completed"]
-    parts: list[RenderableType] = [Text(f"{told.now}  {told.archive}"), console.grid(("", ""), short(told)), Text("")]
+    parts: list[RenderableType] = [Text(f"{now.now}  {now.archive}"), console.grid(("", ""), short(now)), Text("")]
     parts += [Text(f"observations: {_counted(observed)}", style="bold"), _queue_grid(open_ones[:SHOWN])]
     if len(open_ones) > SHOWN:
         parts.append(Text(f"… and {len(open_ones) - SHOWN} more: dsa110 queue"))
     parts += [Text(""), Text(f"runs: {len(runs_now)}", style="bold"), _runs_grid(runs_now[:SHOWN]), Text("")]
-    parts.append(Text(console.failed_checks_text([(row["product_id"], row["check"]) for row in told.failed_checks])))
+    parts.append(Text(console.failed_checks_text([(row["product_id"], row["check"]) for row in now.failed_checks])))
     return Group(*parts)
 
 

@@ -86,9 +86,9 @@ def _in_short(now: Status, failed: list[FailedRun]) -> str:
     """The last line: what needs a person, in numbers."""
     ready = (now.inbox_groups or {}).get("ready", 0)
     counts = (("runs failed", len(failed)), ("observations in the inbox not taken up", ready), ("held", len(now.held)))
-    told = [f"{count} {what}" for what, count in counts if count]
+    parts = [f"{count} {what}" for what, count in counts if count]
     checks = console.failed_checks_text([(row["product_id"], row["check"]) for row in now.failed_checks])
-    return ", ".join([*told, f"{checks} in the last two nights"])
+    return ", ".join([*parts, f"{checks} in the last two nights"])
 
 
 def _some(title: str, lines: list[str]) -> None:

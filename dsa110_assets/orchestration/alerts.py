@@ -128,8 +128,8 @@ def of_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Alert:
         waiting &= error_class == WaitingError.__name__
     what, severity = ("run waits", "WARN") if reasons and waiting else ("run failed", "ERROR")
     partition = run.tags.get("dagster/partition", "")
-    told = "; ".join(reasons) or ending or "its events tell no reason, or cannot be read; see the run in Dagster's web UI"
-    return Alert(f"{what} {partition}".strip(), told, severity, run.run_id)
+    text = "; ".join(reasons) or ending or "its events tell no reason, or cannot be read; see the run in Dagster's web UI"
+    return Alert(f"{what} {partition}".strip(), text, severity, run.run_id)
 
 
 def send_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, webhook_url: str | None) -> None:

@@ -42,7 +42,7 @@ MOST_APART_D = 0.5
 
 
 @dataclass(frozen=True)
-class Told:
+class Stated:
     """What a person says of tables that these do not, or otherwise. None: it is read from them (times MJD UTC)."""
 
     name: str | None = None
@@ -76,20 +76,22 @@ def folders(directory: Path) -> list[Path]:
     return sorted({table.parent for table in tables})
 
 
-def read(directory: Path, told: Told, validity_days: float) -> Tables:
+def read(directory: Path, stated: Stated, validity_days: float) -> Tables:
     """The tables that lie in a directory. Raises BadDataError if they are none, or not of one time, array or order."""
     from dsa110_assets.calibration import caltables
 
     there = [path.parent for path in sorted(directory.glob("*/table.dat"))]
     if not there:
         raise BadDataError(f"{directory} holds no caltable (a folder with a table.dat); name the folder that the tables lie in")
-    if told.order:
-        absent = [name for name in told.order if directory / name not in there]
-        if absent or len(told.order) != len(there):
-            raise ConfigurationError(f"--order names {', '.join(told.order)}; there is {', '.join(path.name for path in there)}: name all")
-        there = [directory / name for name in told.order]
+    if stated.order:
+        absent = [name for name in stated.order if directory / name not in there]
+        if absent or len(stated.order) != len(there):
+            raise ConfigurationError(
+                f"--order names {', '.join(stated.order)}; there is {', '.join(path.name for path in there)}: name all"
+            )
+        there = [directory / name for name in stated.order]
     found = [(path, caltables.read(path)) for path in there]
-    if not told.order:  # delays, bandpass, gains; of gains the coarser before the finer
+    if not stated.order:  # delays, bandpass, gains; of gains the coarser before the finer
         found.sort(key=lambda one: (_ORDER.index(one[1].kind), -one[1].interval_s))
     if len({gains.antenna_names for _, gains in found}) > 1:
         raise BadDataError(f"{directory}: its tables are of different antennas; put each array's in a folder of its own")
@@ -99,34 +101,34 @@ def read(directory: Path, told: Told, validity_days: float) -> Tables:
         raise BadDataError(
             f"{directory}: its tables are {max(times) - min(times):.1f} days apart; put each transit's in a folder of its own"
         )
-    calibrator = told.calibrator or next((gains.field_name for _, gains in found if gains.field_name), "unknown")
+    calibrator = stated.calibrator or next((gains.field_name for _, gains in found if gains.field_name), "unknown")
     start, end = (
         middle + offset_d if bound is None else bound
-        for bound, offset_d in ((told.valid_start_mjd, -validity_days), (told.valid_end_mjd, validity_days))
+        for bound, offset_d in ((stated.valid_start_mjd, -validity_days), (stated.valid_end_mjd, validity_days))
     )
     if not start <= middle <= end:
         raise ConfigurationError(
             f"the tables are of MJD {middle:.4f}, outside the validity {start:.4f} to {end:.4f}; it must hold their time"
         )
-    name = re.sub(r"[^A-Za-z0-9_.+-]+", "_", told.name or f"{calibrator}-{directory.name}").lstrip("_.+-")[:60]
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "_", stated.name or f"{calibrator}-{directory.name}").lstrip("_.+-")[:60]
     return Tables(
-        tuple(path for path, _ in found), tuple(gains for _, gains in found), name, calibrator, told.anchor or "", middle, start, end
+        tuple(path for path, _ in found), tuple(gains for _, gains in found), name, calibrator, stated.anchor or "", middle, start, end
     )  # fmt: skip
 
 
 def import_set(
-    archive: "Archive", settings: "Settings", thresholds: "Thresholds", directory: Path, told: Told, by: str, check: Path | None = None
+    archive: "Archive", settings: "Settings", thresholds: "Thresholds", directory: Path, stated: Stated, by: str, check: Path | None = None
 ) -> registry.RegisteredSet:
     """Register the tables that lie in `directory`, copied as they are, once a measurement set calibrated with them is sound.
 
-    That set is at `check`, or else the archive's nearest in time (of the strip `told`). Raises BadDataError, saying all that is
+    That set is at `check`, or else the archive's nearest in time (of the strip `stated`). Raises BadDataError, saying all that is
     wrong, if it is not: then nothing is registered.
     """
-    tables = read(directory, told, settings.transits.validity_days)
-    near = None if check else _nearest(archive, tables.mid_mjd, told.dec_deg)
+    tables = read(directory, stated, settings.transits.validity_days)
+    near = None if check else _nearest(archive, tables.mid_mjd, stated.dec_deg)
     ms_path = check or (near.path / MEASUREMENT_SET if near else None)
     if ms_path is None:
-        strip = "" if told.dec_deg is None else f" at {told.dec_deg:g} deg"
+        strip = "" if stated.dec_deg is None else f" at {stated.dec_deg:g} deg"
         raise NotFoundError(f"the archive has no measurement set{strip} to check the tables against; name one: --check MS")
     anchor = tables.anchor or _anchor(archive, tables.calibrator)
     with archive.hold(*([near.id] if near else [])):
@@ -140,7 +142,7 @@ def import_set(
         copies = [Path(shutil.copytree(path, draft.path / tables.name / path.name)) for path in tables.paths]
         registry.register(
             draft, tables.name, copies, mid_mjd=tables.mid_mjd, valid_start_mjd=tables.valid_start_mjd,
-            valid_end_mjd=tables.valid_end_mjd, dec_deg=dec_deg if told.dec_deg is None else told.dec_deg,
+            valid_end_mjd=tables.valid_end_mjd, dec_deg=dec_deg if stated.dec_deg is None else stated.dec_deg,
             antennas=antennas, calibrator=tables.calibrator, anchor=anchor,
             figures={**figures, **origin, "refant": tables.gains[0].antenna_names[tables.gains[0].refant]},
         )  # fmt: skip
@@ -197,8 +199,8 @@ def _checked(
     figures |= {"caltable_dec_offset_deg": 0.0, "n_antennas_without_tables": 0, "caltable_age_h": 0.0,
                 "n_receptors_interpolated": 0, "receptors_not_interpolated": [], "receptors_of_one_set": []}  # fmt: skip
     judged = [v for v in rules.judge("calibrated_ms", figures, thresholds) if (v.hard or v.check in ALSO_STOPPING) and not v.passed]
-    told = {name: float(figures[name]) for name in ("flux_scale", "kept_antenna_fraction", "drift_amplitude", "drift_phase_deg")}
-    return names, dec_deg, told, [f"{v.check}: {v.reason}" for v in judged]
+    chosen = {name: float(figures[name]) for name in ("flux_scale", "kept_antenna_fraction", "drift_amplitude", "drift_phase_deg")}
+    return names, dec_deg, chosen, [f"{v.check}: {v.reason}" for v in judged]
 
 
 def _apparent_dec_deg(centre_rad: Any, mjd: float) -> float:

@@ -125,11 +125,11 @@ def in_force(archive: "Archive", settings: "Settings", mjd: float) -> "Choice":
     """
     key = timegrid.observation_key(mjd + timegrid.ROUNDING_D)
     group, flagged = archive.current("subband_group", key), archive.current("measurement_set", key, removed=True)
-    told = {**(group.metadata if group else {}), **(flagged.metadata if flagged else {})}
-    middle = (float(told["mjd_start"]) + float(told["mjd_end"])) / 2 if {"mjd_start", "mjd_end"} <= told.keys() else mjd
-    dec_deg = told.get("pointing_dec_deg")
+    metadata = {**(group.metadata if group else {}), **(flagged.metadata if flagged else {})}
+    middle = (float(metadata["mjd_start"]) + float(metadata["mjd_end"])) / 2 if {"mjd_start", "mjd_end"} <= metadata.keys() else mjd
+    dec_deg = metadata.get("pointing_dec_deg")
     pointing = _pointing_near(archive, key, mjd) if dec_deg is None else float(dec_deg)
-    return _choose(archive, settings, middle, pointing, frozenset(told.get("antennas", ())), frozenset())
+    return _choose(archive, settings, middle, pointing, frozenset(metadata.get("antennas", ())), frozenset())
 
 
 def _pointing_near(archive: "Archive", key: str, mjd: float) -> float:

@@ -81,9 +81,9 @@ def failed(home: Path, store: "Archive") -> list[FailedRun]:
         began_at = run.began_at or run.asked_at
         lacking = tuple(asset for asset in run.assets if not _made_since(store, asset, run.partition, began_at))
         if lacking and (lacking, run.partition) not in found:
-            told = reasons(home, run.run_id)
-            waits = bool(told) and {error_class for error_class, _ in told} == {WaitingError.__name__}
-            why = ": ".join(told[0]) if told else _ending(home, run.run_id)
+            errors = reasons(home, run.run_id)
+            waits = bool(errors) and {error_class for error_class, _ in errors} == {WaitingError.__name__}
+            why = ": ".join(errors[0]) if errors else _ending(home, run.run_id)
             ended = FailedRun(run.run_id, lacking, run.partition, run.ended_at or began_at, why)
             found[lacking, run.partition] = None if waits else ended
     return [one for one in found.values() if one is not None]
@@ -132,8 +132,8 @@ def _told(data: dict[str, Any]) -> tuple[str, str]:
 
 def _ending(home: Path, run_id: str) -> str:
     """What Dagster says of a run in which no step failed: its process was killed, or never began."""
-    told = [" ".join((event["message"] or "").split()) for event in _of_run(home, run_id, "PIPELINE_FAILURE")]
-    return told[0] if told else "no reason recorded; see the run in Dagster's web UI"
+    messages = [" ".join((event["message"] or "").split()) for event in _of_run(home, run_id, "PIPELINE_FAILURE")]
+    return messages[0] if messages else "no reason recorded; see the run in Dagster's web UI"
 
 
 def _of_run(home: Path, run_id: str, kind: str) -> list[dict[str, Any]]:

@@ -60,8 +60,8 @@ def verify_part(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platf
         chosen = [product for product in platform.archive.products(state=None) if scan_day(product) == today]
         found = list(integrity.verify(platform.archive, chosen))
         if found:
-            told = "; ".join(f"{one.product.id}: {', '.join(one.problems)}" for one in found)
-            raise SilentWrongnessError(f"{told}. Make them again with: dsa110 archive verify --rebuild, then: dsa110 process")
+            damaged = "; ".join(f"{one.product.id}: {', '.join(one.problems)}" for one in found)
+            raise SilentWrongnessError(f"{damaged}. Make them again with: dsa110 archive verify --rebuild, then: dsa110 process")
     context.add_output_metadata({"products": len(chosen), "bytes": sum(product.size_bytes for product in chosen)})
 
 

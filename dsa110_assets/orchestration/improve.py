@@ -89,7 +89,7 @@ def _spans(observations: Sequence[str]) -> Iterator[tuple[datetime, datetime]]:
 
 def _together(reports: Sequence[ProcessReport]) -> ProcessReport:
     """One report of several runs."""
-    told: dict[str, Any] = {field.name: field.default for field in fields(ProcessReport)}
+    summed: dict[str, Any] = {field.name: field.default for field in fields(ProcessReport)}
     for one in reports:
-        told = {name: value + getattr(one, name) for name, value in told.items()}
-    return ProcessReport(**told)
+        summed = {name: value + getattr(one, name) for name, value in summed.items()}
+    return ProcessReport(**summed)

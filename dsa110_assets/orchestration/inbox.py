@@ -152,14 +152,14 @@ class Patience:
         missing = group.missing(self.subbands)
         if not missing:
             return "ready", f"all {self.subbands} subbands"
-        told = f"{len(group.files)} of {self.subbands} subbands (missing {', '.join(f'sb{s:02d}' for s in missing)})"
+        present = f"{len(group.files)} of {self.subbands} subbands (missing {', '.join(f'sb{s:02d}' for s in missing)})"
         settled_s = self._end_s(group) if self.by_data else max(arrived_s, self._end_s(group))
         if self.now_s < settled_s + self.wait_s:
             until = datetime.fromtimestamp(settled_s + self.wait_s, UTC)
-            return "waiting", f"{told}; waits for the rest until {until:%Y-%m-%dT%H:%M:%S}"
+            return "waiting", f"{present}; waits for the rest until {until:%Y-%m-%dT%H:%M:%S}"
         if len(group.files) >= min(self.min_subbands, self.subbands):
-            return "ready", f"{told}; the rest did not come in {self.wait_s:.0f} s"
-        return "unusable", f"{told}; at least {min(self.min_subbands, self.subbands)} are needed"
+            return "ready", f"{present}; the rest did not come in {self.wait_s:.0f} s"
+        return "unusable", f"{present}; at least {min(self.min_subbands, self.subbands)} are needed"
 
     def growing(self, file: InboxFile) -> bool:
         """Whether an unreadable file may still be on its way. A name ahead of the file's arrival says nothing."""
@@ -465,9 +465,9 @@ def _manifest_digests(manifest: Path) -> tuple[tuple[str, str], ...]:
     from dsa110_assets.archive.files import read_json
 
     try:
-        told = read_json(manifest)
-        digests = {Path(entry["path"]).name: entry["digest"] for entry in told["files"]}
-        return tuple((identity, digests[identity.rsplit(":", 2)[0]]) for identity in told["identities"])
+        contents = read_json(manifest)
+        digests = {Path(entry["path"]).name: entry["digest"] for entry in contents["files"]}
+        return tuple((identity, digests[identity.rsplit(":", 2)[0]]) for identity in contents["identities"])
     except (OSError, LookupError, TypeError) as error:
         log.warning("%s tells of no files (%s); the scan of the archive says what is wrong with its product", manifest, error)
         return ()

@@ -65,8 +65,8 @@ def open_instance(home: Path | None) -> dg.DagsterInstance:
         return dg.DagsterInstance.from_config(str(prepared))
     except (YAMLError, dg.DagsterInvalidConfigError, CheckError, UnicodeDecodeError) as error:
         why = " ".join(str(error).split())[:300]
-        told = f"{prepared / 'dagster.yaml'} is wrong ({why}): correct it, or remove it, and the packaged one is written"
-        raise ConfigurationError(told) from error
+        message = f"{prepared / 'dagster.yaml'} is wrong ({why}): correct it, or remove it, and the packaged one is written"
+        raise ConfigurationError(message) from error
 
 
 def launcher(run_id: str) -> str:

@@ -131,15 +131,15 @@ def listed(name: str) -> Judge:
 
 def inputs_as_now(figures: Figures, _: "Thresholds") -> list[str]:
     """Every input was made with the settings and the code in force."""
-    told = [f"{product_id}: {why}" for product_id, why in figures["inputs_made_otherwise"].items()]
-    return told[:MOST_INPUTS_LISTED] + ([f"and {len(told) - MOST_INPUTS_LISTED} more"] if len(told) > MOST_INPUTS_LISTED else [])
+    named = [f"{product_id}: {why}" for product_id, why in figures["inputs_made_otherwise"].items()]
+    return named[:MOST_INPUTS_LISTED] + ([f"and {len(named) - MOST_INPUTS_LISTED} more"] if len(named) > MOST_INPUTS_LISTED else [])
 
 
 def one_strip(figures: Figures, _: "Thresholds") -> list[str]:
     """An hour in which the pointing changed has tiles that are in no mosaic, and their sources in no light curve."""
     left, dec_deg = figures["left_out"], _number(figures, "pointing_dec_deg")
-    told = f"{len(left)} of the hour's tiles point elsewhere than its mosaic at {dec_deg:.2f} deg and are not in it: {', '.join(left)}"
-    return [told] if left else []
+    message = f"{len(left)} of the hour's tiles point elsewhere than its mosaic at {dec_deg:.2f} deg and are not in it: {', '.join(left)}"
+    return [message] if left else []
 
 
 def anchored(figures: Figures, _: "Thresholds") -> list[str]:
@@ -157,8 +157,8 @@ def aging(figures: Figures, thresholds: "Thresholds") -> list[str]:
 def interpolated(figures: Figures, _: "Thresholds") -> list[str]:
     """Where gains are interpolated between two table sets, these agree well enough for it."""
     left = figures["receptors_not_interpolated"]
-    told = f"the two table sets turn too far to interpolate for {', '.join(left)}: the nearest one holds there"
-    return [told] if left else []
+    message = f"the two table sets turn too far to interpolate for {', '.join(left)}: the nearest one holds there"
+    return [message] if left else []
 
 
 def same_strip(figures: Figures, _: "Thresholds") -> list[str]:

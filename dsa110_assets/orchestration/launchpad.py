@@ -51,8 +51,8 @@ def _group(options: settings.Option | dict[str, settings.Option]) -> dg.Field:
 
 
 def _field(option: settings.Option) -> dg.Field:
-    told = ". ".join(part for part in (option.help, option.limits, f"default {option.default!r}") if part)
-    return dg.Field(_type(option.kind), is_required=False, description=told)
+    description = ". ".join(part for part in (option.help, option.limits, f"default {option.default!r}") if part)
+    return dg.Field(_type(option.kind), is_required=False, description=description)
 
 
 def _type(kind: Any) -> Any:

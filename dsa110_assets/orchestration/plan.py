@@ -274,15 +274,15 @@ def scan_inbox_when_still(archive: "Archive", settings: "Settings") -> inbox.Inb
 def scan_and_quarantine(archive: "Archive", settings: "Settings") -> tuple[inbox.Inbox, list[str]]:
     """The inbox for a batch run, once what changed a moment ago has come to rest and what cannot be used is put aside;
     and what was said about each of these."""
-    told: list[str] = []
+    messages: list[str] = []
     seen = scan_inbox_when_still(archive, settings)
     for _ in range(MOST_SCANS):
         now = quarantine_unusable(archive, seen)
         if not now:
             break
-        told += now
+        messages += now
         seen = scan_inbox(archive, settings, by_data=True)
-    return seen, told
+    return seen, messages
 
 
 def patience(settings: "Settings", *, by_data: bool) -> inbox.Patience:
@@ -300,10 +300,10 @@ def quarantine_unusable(archive: "Archive", seen: inbox.Inbox, most: int | None 
     A group that was too small and is another one now leaves its old record. With `most` only so many single files are
     put aside; the next look finds the others.
     """
-    told = []
+    messages = []
     for path, reason in seen.unusable[:most]:
         quarantine.quarantine(archive, path, reason)
-        told.append(f"{ascii(path.name)[1:-1]}: {reason}")
+        messages.append(f"{ascii(path.name)[1:-1]}: {reason}")
     judged = [candidate for candidate in seen.candidates if candidate.state != "waiting"]
     before = [one for one in quarantine.quarantined(archive) if one.observation is not None] if judged else []
     for candidate in judged:
@@ -311,23 +311,23 @@ def quarantine_unusable(archive: "Archive", seen: inbox.Inbox, most: int | None 
         if candidate.state == "unusable":
             paths = [header.path for header in candidate.group.files.values()]
             aside = quarantine.quarantine(archive, paths, candidate.reason, candidate.observation)
-            told.append(f"{candidate.observation}: {candidate.reason}")
+            messages.append(f"{candidate.observation}: {candidate.reason}")
         for old in before:
             if old.observation == candidate.observation and (aside is None or old.key != aside.key):
                 with suppress(NotFoundError):  # another process has released it meanwhile
                     quarantine.release(archive, old.key)
-    return told
+    return messages
 
 
 def quarantined_observations(archive: "Archive") -> dict[str, str]:
     """Observations that were accepted and quarantined since as a whole, with the reason and the way back."""
-    told = {
+    reasons = {
         one.observation: f"quarantined: {one.reason}; `dsa110 groups --release {one.key}` tries again"
         for one in quarantine.quarantined(archive)
         if one.observation is not None
     }
-    accepted = archive.among("subband_group", list(told))
-    return {observation: why for observation, why in told.items() if observation in accepted}
+    accepted = archive.among("subband_group", list(reasons))
+    return {observation: why for observation, why in reasons.items() if observation in accepted}
 
 
 def snapshot_of_span(archive: "Archive", span: Span, assets: Collection[str] | None = None, trusted_s: float = 0.0) -> "Archive":

@@ -80,10 +80,10 @@ def pause_s(error_class: str | None, ended: int) -> float:
 
 def failure(data: "StepFailureData") -> tuple[str, str]:
     """The class of the error that failed a step, and its reason in the words of whoever raised it."""
-    told = data.user_failure_data
-    if told is not None:
-        error_class = str(told.metadata[ERROR_CLASS].value) if ERROR_CLASS in told.metadata else "Failure"
-        return error_class, (told.description or "").removeprefix(f"{error_class}: ")
+    failure_data = data.user_failure_data
+    if failure_data is not None:
+        error_class = str(failure_data.metadata[ERROR_CLASS].value) if ERROR_CLASS in failure_data.metadata else "Failure"
+        return error_class, (failure_data.description or "").removeprefix(f"{error_class}: ")
     error = data.error
     while error is not None and error.cause is not None:
         error = error.cause

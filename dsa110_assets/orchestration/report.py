@@ -46,8 +46,8 @@ def failures_of(instance: dg.DagsterInstance, archive: "Archive", night: str) ->
             for entry in events(instance, run.run_id, dg.DagsterEventType.STEP_FAILURE):
                 event = entry.dagster_event
                 if event is not None and archive.current(str(event.step_key), partition) is None:
-                    told = event.step_failure_data.user_failure_data
-                    reason = (told.description if told else None) or (event.message or "")
+                    failure_data = event.step_failure_data.user_failure_data
+                    reason = (failure_data.description if failure_data else None) or (event.message or "")
                     found.setdefault((str(event.step_key), partition), Failure(str(event.step_key), partition, reason))
     return list(found.values())
 
@@ -81,7 +81,7 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
     failed = [(p, verdict) for p, verdict in judged if not verdict.passed]
     errors = checks.failed(p for found in products.values() for p in found)
     images = [asset for asset in spec.assets().values() if asset.image]
-    told = {
+    values = {
         "night": night,
         "columns": [heading for asset in spec.of_grain("observation") for heading in spec.assets()[asset].columns.values()],
         "observations": [_observation(p, products) for p in products["subband_group"]],
@@ -98,7 +98,7 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
         "curves": drawn,
     }
     template = files("dsa110_assets.orchestration").joinpath("templates/night_report.html").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template).render(told)
+    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template).render(values)
     (directory / "night_report.html").write_text(page, encoding="utf-8")
     return {
         "n_observations": len(products["subband_group"]),

@@ -72,9 +72,9 @@ def failure_recorded(instance: dg.DagsterInstance, run_id: str) -> Iterator[Atte
     except dg.RetryRequested:
         raise
     except Exception as error:
-        told = error.metadata.get(history.ERROR_CLASS) if isinstance(error, dg.Failure) else None
+        kind = error.metadata.get(history.ERROR_CLASS) if isinstance(error, dg.Failure) else None
         try:
-            instance.add_run_tags(run_id, {FAILED_TAG: attempt.request, ERROR_TAG: str(told.value) if told else type(error).__name__})
+            instance.add_run_tags(run_id, {FAILED_TAG: attempt.request, ERROR_TAG: str(kind.value) if kind else type(error).__name__})
         except Exception:
             log.exception("run %s: what it failed at could not be noted; it may be asked for again early", run_id)
         raise

@@ -60,9 +60,9 @@ def input_bytes(ingredients: "Ingredients") -> list[float]:
 def available_bytes(limit_gib: float) -> float:
     """The least of what the machine, each control group with a limit, and the setting have left, swap included."""
     lines = (line.partition(":") for line in MEMINFO.read_text().splitlines())
-    told = {name: float(value.split()[0]) * 1024 for name, _, value in lines}
-    swap = told.get("SwapFree", 0.0)
-    return min(told["MemAvailable"] + swap, limit_gib * 2**30, *(left + swap for left in _of_groups()))
+    free_bytes = {name: float(value.split()[0]) * 1024 for name, _, value in lines}
+    swap = free_bytes.get("SwapFree", 0.0)
+    return min(free_bytes["MemAvailable"] + swap, limit_gib * 2**30, *(left + swap for left in _of_groups()))
 
 
 def _of_groups() -> Iterator[float]:
@@ -73,9 +73,9 @@ def _of_groups() -> Iterator[float]:
     own = PurePosixPath(next((line[4:] for line in MEMBERSHIP.read_text().splitlines() if line.startswith("0::/")), ""))
     for group in (GROUPS / inner for inner in (own, *own.parents)):
         if (group / "memory.max").is_file() and (limit := (group / "memory.max").read_text().strip()).isdigit():
-            told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             yield (
                 float(limit)
                 - float((group / "memory.current").read_text())
-                + sum(float(told.get(name, 0)) for name in ("active_file", "inactive_file"))
+                + sum(float(statistics.get(name, 0)) for name in ("active_file", "inactive_file"))
             )

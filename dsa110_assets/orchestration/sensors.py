@@ -70,8 +70,8 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     elsewhere = {name for files in (*opened.values(), *(files for files, _ in paused.values())) for name in files}
     patience = plan.patience(settings, by_data=False)
     seen = inbox.scan(settings.inbox, patience, replace(known, used=known.used | elsewhere), HEADERS_PER_TICK, names)
-    for told in plan.quarantine_unusable(archive, seen, QUARANTINED_PER_TICK):
-        context.log.warning("quarantined: %s", told)
+    for message in plan.quarantine_unusable(archive, seen, QUARANTINED_PER_TICK):
+        context.log.warning("quarantined: %s", message)
     ready = {_request(settings, one.observation, one.files): one for one in seen.ready() if (ASSET, one.observation) not in by_hand}
     past, made = requests.past(context.instance, [name for name in ready if name not in flying], now_s), list[dg.RunRequest]()
     most = min(REQUESTS_PER_TICK, MOST_IN_FLIGHT - len(flying))

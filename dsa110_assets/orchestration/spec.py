@@ -133,8 +133,8 @@ class Asset:
     def request(self, settings: "Settings", partition: str | None, ingredients: Ingredients) -> str:
         """Names what would be made of a partition now: the same bytes, settings and code always have the same name."""
         made_from = sorted(_bytes(p) for p in ingredients.products)
-        told = json.dumps([self.code_version, made_from, self.settings(settings, ingredients)], sort_keys=True)
-        return f"{self.name} {partition or ''}:{xxhash.xxh3_64_hexdigest(told.encode(errors='surrogateescape'))}"
+        content = json.dumps([self.code_version, made_from, self.settings(settings, ingredients)], sort_keys=True)
+        return f"{self.name} {partition or ''}:{xxhash.xxh3_64_hexdigest(content.encode(errors='surrogateescape'))}"
 
     def stale(self, archive: "Archive", product: "Product", settings: "Settings", ingredients: Ingredients) -> str | None:
         """Why the product is not what would be made now; None if it is. Equal bytes are the same input."""
@@ -252,7 +252,7 @@ def outdated_inputs(archive: "Archive", settings: "Settings", inputs: "Sequence[
     known = assets()
     near = [p.id for p in inputs if p.asset not in known or not known[p.asset].reaches_back]
     below = archive.index.read(lambda c: rows.by_ids(c, archive.root, rows.ancestors(c, near)))
-    told = {p.id: known[p.asset].outdated(p, settings) for p in {**below, **{p.id: p for p in inputs}}.values() if p.asset in known}
+    reasons = {p.id: known[p.asset].outdated(p, settings) for p in {**below, **{p.id: p for p in inputs}}.values() if p.asset in known}
     inherited = {p.id: "made of what was made otherwise" for p in inputs if p.metadata.get("inputs_made_otherwise")}
-    found = {**inherited, **{i: why for i, why in told.items() if why}}
+    found = {**inherited, **{i: why for i, why in reasons.items() if why}}
     return {"n_inputs": len(inputs), "inputs_made_otherwise": dict(sorted(found.items()))}

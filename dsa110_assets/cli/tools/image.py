@@ -88,11 +88,11 @@ def image(
 
 
 def _tell(made: Imaged, as_json: bool) -> None:
-    told = {("image" if number < 0 else f"sb{number:02d}"): dict(tile.figures) for number, tile in made.tiles.items()}
+    figures_of = {("image" if number < 0 else f"sb{number:02d}"): dict(tile.figures) for number, tile in made.tiles.items()}
     if as_json:
-        console.emit_json({"path": made.path, "figures": told})
+        console.emit_json({"path": made.path, "figures": figures_of})
         return
-    if not told:
+    if not figures_of:
         console.say(f"would make {made.path}; nothing was written")
         return
-    console.table(("", *SHOWN), [(name, *(figures[key] for key in SHOWN)) for name, figures in told.items()], title=str(made.path))
+    console.table(("", *SHOWN), [(name, *(figures[key] for key in SHOWN)) for name, figures in figures_of.items()], title=str(made.path))

@@ -204,8 +204,8 @@ def _curves_until(archive: "Archive", settings: "Settings", night: str) -> recip
     if product is None:
         return None
     digests = archive.digests("light_curves", night)
-    told = xxhash.xxh3_128_hexdigest("\n".join(f"{key} {digest}" for key, digest in sorted(digests.items())).encode())
-    return recipes.Ingredients((product,), {"nights_searched": {"number": len(digests), "digest": told}})
+    digest = xxhash.xxh3_128_hexdigest("\n".join(f"{key} {digest}" for key, digest in sorted(digests.items())).encode())
+    return recipes.Ingredients((product,), {"nights_searched": {"number": len(digests), "digest": digest}})
 
 
 def _nights_before(archive: "Archive", found: recipes.Ingredients) -> "list[Product]":
