@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.light_curves import Nights
     from dsa110_assets.archive.product import LineageNode, Product
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration.spec import Grain
+    from dsa110_assets.orchestration.specification.spec import Grain
 
 ARCHIVE_VARIABLE, DATABASE_VARIABLE = "DSA110_ARCHIVE", "DSA110_DATABASE_URL"
 

@@ -192,7 +192,7 @@ def calibration_at(store: Archive, mjd: float) -> Calibration:
     """
     from dsa110_assets import settings
     from dsa110_assets.archive import caltable_registry
-    from dsa110_assets.orchestration import calibrators
+    from dsa110_assets.orchestration.calibrating import calibrators
 
     # an analyst names no inbox, and none is looked into
     configured = settings.load(archive=store.root, inbox=store.root.with_name(f"{store.root.name}-without-inbox"))

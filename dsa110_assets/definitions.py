@@ -6,8 +6,12 @@ specifications. Loading this touches no disk and needs no setting: a step that n
 
 import dagster as dg
 
-from dsa110_assets.orchestration import graph, housekeeping, jobs, planner, sensors
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.ingest import sensors
+from dsa110_assets.orchestration.planning import planner
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.specification import jobs
+from dsa110_assets.orchestration.watching import housekeeping
 
 defs = dg.Definitions(
     assets=graph.ASSETS,

@@ -1,7 +1,7 @@
 """The error tree. The class of an error decides what happens next: retry, wait, quarantine or stop.
 
 Every message says what is wrong, with which value or file, and what to do about it. The mapping to
-Dagster's retries and failures is made in one place, `orchestration/policy.py`.
+Dagster's retries and failures is made in one place, `orchestration/running/policy.py`.
 """
 
 from __future__ import annotations

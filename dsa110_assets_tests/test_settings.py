@@ -159,7 +159,7 @@ def test_a_blank_place_is_no_place(monkeypatch, name):
 
 
 def test_the_season_starts_as_ever_with_a_blank_variable(monkeypatch):
-    from dsa110_assets.orchestration import season
+    from dsa110_assets.orchestration.specification import season
 
     monkeypatch.setenv("DSA110_START", "")
     assert season.season_start() == str(settings.load().start)

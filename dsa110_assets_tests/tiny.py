@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from dsa110_assets.orchestration.process import ProcessReport
+    from dsa110_assets.orchestration.running.process import ProcessReport
     from dsa110_assets.settings import Settings
 
 SUBBANDS = 4
@@ -104,7 +104,7 @@ def finished_run(
 
 def finish(settings: Settings) -> tuple[Settings, ProcessReport]:
     """The settings, and what processing everything reported."""
-    from dsa110_assets.orchestration.process import process
+    from dsa110_assets.orchestration.running.process import process
 
     return settings, process(settings)
 

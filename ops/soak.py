@@ -28,9 +28,9 @@ from dsa110_assets import settings as settings_module
 from dsa110_assets.archive import files, integrity, quarantine, stale
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.app import EXIT_CHECKS
-from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration import plan
 from dsa110_assets.orchestration.graph import specifications
+from dsa110_assets.orchestration.planning import plan
+from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.settings import Settings
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
@@ -309,7 +309,7 @@ def check(soak: Soak, number: int) -> None:
 
 def lost_files(archive: Archive, settings: Settings) -> Iterator[str]:
     """Files of the inbox that are in no manifest, not waiting and not quarantined with a reason."""
-    from dsa110_assets.orchestration import inbox
+    from dsa110_assets.orchestration.ingest import inbox
 
     known, seen = inbox.known(archive), plan.scan_inbox(archive, settings, by_data=True)
     waiting = {path for path, _ in seen.waiting}

@@ -82,8 +82,8 @@ def backup(
 ) -> None:
     """Save the index, caltables, states, quarantine and Dagster's history: all that cannot be computed again."""
     from dsa110_assets.archive import backup as backups
-    from dsa110_assets.orchestration import housekeeping
     from dsa110_assets.orchestration.resources import IN_FORCE
+    from dsa110_assets.orchestration.watching import housekeeping
     from dsa110_assets.thresholds import load_thresholds
 
     configured, store = _open()
@@ -106,7 +106,7 @@ def restore(
     from dsa110_assets.archive import backup as backups
     from dsa110_assets.archive import integrity
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration import housekeeping
+    from dsa110_assets.orchestration.watching import housekeeping
 
     configured = settings.load()
     place = source or configured.backups_path
@@ -130,8 +130,8 @@ def retain(
 
     Where the archive has a folder `cold`, or a link to one, the data are put there.
     """
-    from dsa110_assets.orchestration import housekeeping
     from dsa110_assets.orchestration.resources import IN_FORCE
+    from dsa110_assets.orchestration.watching import housekeeping
     from dsa110_assets.thresholds import chosen_thresholds, load_thresholds
 
     configured, store = _open()
@@ -185,7 +185,7 @@ def survey(
     """One HiPS of all nights, beside each night's own: the mean of the current night mosaics, by weight."""
     from dsa110_assets.archive.files import exclusive_lock
     from dsa110_assets.mosaics.survey import Night, write_survey
-    from dsa110_assets.orchestration.recipes import all_usable
+    from dsa110_assets.orchestration.specification.recipes import all_usable
 
     _, store = _open()
     nights = [Night(p.id, p.path / "mosaic.fits", p.path / "noise.fits") for p in all_usable(store, "night_mosaic")]

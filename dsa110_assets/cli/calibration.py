@@ -212,7 +212,7 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Register tables of CASA or of a colleague, once a measurement set calibrated with them is found sound."""
-    from dsa110_assets.orchestration.by_hand import Stated, import_set
+    from dsa110_assets.orchestration.calibrating.tables_by_hand import Stated, import_set
 
     names = tuple(part.strip() for part in (order or "").split(",") if part.strip())
     stated = Stated(name, calibrator, anchor, dec, _mjd(start), _mjd(end), names)
@@ -233,10 +233,10 @@ def scan(
 ) -> None:
     """Register the sets of tables in a folder, each as `calibration import` does; exit status 1 if one is refused."""
     from dsa110_assets.errors import BadDataError
-    from dsa110_assets.orchestration import by_hand
+    from dsa110_assets.orchestration.calibrating import tables_by_hand
 
     configured, store, limits = _platform()
-    there = by_hand.folders(directory)
+    there = tables_by_hand.folders(directory)
     known = {one.figures.get("imported_from") for one in _sets(store)}
     rows: list[dict[str, Any]] = []
     for place in there:
@@ -245,7 +245,7 @@ def scan(
             row["reason"] = "registered before"
         else:
             try:
-                made = by_hand.import_set(store, configured, limits, place, by_hand.Stated(), by or getpass.getuser(), check)
+                made = tables_by_hand.import_set(store, configured, limits, place, tables_by_hand.Stated(), by or getpass.getuser(), check)
                 row["set_id"] = made.set_id
             except BadDataError as error:
                 row["reason"] = f"refused: {error}"
@@ -267,7 +267,7 @@ def solve(
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
     """Solve the transit of a calibrator of your choice, also one that the platform would not take, and register its tables."""
-    from dsa110_assets.orchestration.by_hand import solve_set
+    from dsa110_assets.orchestration.calibrating.tables_by_hand import solve_set
 
     configured, store, limits = _platform()
     when = parse_date(night).isoformat() if night else None

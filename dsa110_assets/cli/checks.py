@@ -71,8 +71,8 @@ def _said(row: CheckRow) -> str:
 def rows(products: Iterable[Product]) -> list[CheckRow]:
     """What the rules said of these products when they were published."""
     from dsa110_assets.archive.product import VERDICTS
-    from dsa110_assets.orchestration import rules
     from dsa110_assets.orchestration.graph import specifications
+    from dsa110_assets.orchestration.judging import rules
 
     return [
         CheckRow(

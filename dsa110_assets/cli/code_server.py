@@ -25,7 +25,7 @@ from dagster import DagsterInstance
 
 from dsa110_assets.cli import sockets
 from dsa110_assets.cli.services import descendants
-from dsa110_assets.orchestration import internals
+from dsa110_assets.orchestration.running import internals
 
 MODULE = "dsa110_assets.definitions"
 LOCATION = "dsa110_assets"

@@ -48,7 +48,7 @@ def doctor(
 
 def examine(*, casa: bool) -> list[Finding]:
     """Every check in turn; what depends on a setting that cannot be read is left out."""
-    from dsa110_assets.orchestration.history import POSTGRES_VARIABLE
+    from dsa110_assets.orchestration.watching.history import POSTGRES_VARIABLE
     from dsa110_assets.settings import is_given
 
     configured, first = _settings()
@@ -86,7 +86,7 @@ def _inbox(inbox: Path) -> Finding:
         return Finding("inbox", False, f"{inbox} is no directory", "make it, or set DSA110_INBOX to where files arrive")
     if not os.access(inbox, os.R_OK | os.X_OK):
         return Finding("inbox", False, f"{inbox} cannot be read", "let this user read it (chmod, group membership)")
-    from dsa110_assets.orchestration import inbox as looking
+    from dsa110_assets.orchestration.ingest import inbox as looking
 
     try:
         names = looking.listing(inbox)
@@ -155,7 +155,7 @@ def _disk(archive: Path) -> Finding:
 
 def _dagster_home(configured: Settings) -> Finding:
     from dsa110_assets.cli.home import with_dagster_home
-    from dsa110_assets.orchestration.instance import open_instance
+    from dsa110_assets.orchestration.running.instance import open_instance
 
     home = configured.dagster_home or configured.archive / "dagster"
     remedy = "make it writable for this user, or set DAGSTER_HOME to a place that is"

@@ -20,7 +20,7 @@ def with_dagster_home(configured: Settings) -> Settings:
 
     Raises ConfigurationError when it cannot be written.
     """
-    from dsa110_assets.orchestration.instance import prepare_home
+    from dsa110_assets.orchestration.running.instance import prepare_home
 
     home = prepare_home(home_of(configured))
     os.environ["DAGSTER_HOME"] = str(home)  # for the children, and for what Dagster opens by itself

@@ -15,7 +15,7 @@ from dsa110_assets.errors import ConfigurationError
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration.inbox import Candidate
+    from dsa110_assets.orchestration.ingest.inbox import Candidate
     from dsa110_assets.settings import Settings
 
 
@@ -79,8 +79,8 @@ def groups(
 def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow], list[FileRow]]:
     """Every group and every other file of the inbox, opened and judged as `dsa110 process` would."""
     from dsa110_assets.archive.quarantine import quarantined
-    from dsa110_assets.orchestration import inbox as looking
-    from dsa110_assets.orchestration import plan
+    from dsa110_assets.orchestration.ingest import inbox as looking
+    from dsa110_assets.orchestration.planning import plan
 
     refused = looking.refused(archive) if archive else frozenset()
     seen = plan.scan_without_archive(configured, looking.Known(refused=refused))

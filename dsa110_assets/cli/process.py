@@ -12,7 +12,7 @@ from dsa110_assets.cli.app import EXIT_CHECKS, EXIT_UNDONE, app
 from dsa110_assets.cli.times import parse_nights, parse_time
 
 if TYPE_CHECKING:
-    from dsa110_assets.orchestration.process import ProcessReport, Progress
+    from dsa110_assets.orchestration.running.process import ProcessReport, Progress
 
 SHOWN = 40
 
@@ -43,9 +43,9 @@ def process(
         Archive.create(configured.archive, configured.database_url).close()
         configured = with_dagster_home(configured)
     if improve:
-        from dsa110_assets.orchestration.improve import improve as work_off
+        from dsa110_assets.orchestration.planning.improve import improve as work_off
     else:
-        from dsa110_assets.orchestration.process import process as work_off
+        from dsa110_assets.orchestration.running.process import process as work_off
 
     with console.progress_bar("looking at the inbox") as bar:
 
@@ -106,7 +106,7 @@ def backfill(
     configured = settings.load()
     if not dry_run:
         configured = with_dagster_home(configured)
-    from dsa110_assets.orchestration.backfill import backfill as queue
+    from dsa110_assets.orchestration.running.backfill import backfill as queue
 
     launches = queue(configured, wanted[0], wanted[-1], asset, dry_run=dry_run)
     if as_json:

@@ -70,8 +70,8 @@ def runs(
 
 def run_rows(home: Path, archive: AnalystArchive) -> list[RunRow]:
     """The runs that are not done, and those that failed and were not made good, newest first."""
-    from dsa110_assets.orchestration import history
-    from dsa110_assets.orchestration.instance import LANE_TAG
+    from dsa110_assets.orchestration.running.instance import LANE_TAG
+    from dsa110_assets.orchestration.watching import history
 
     now, rows = datetime.now(UTC), []
     for run in history.runs(home, history.UNFINISHED):
@@ -93,7 +93,7 @@ def _runs_grid(rows: list[RunRow]) -> RenderableType:
 
 def _find(home: Path, name: str) -> Any:
     """The run of this id or beginning of one. Raises NotFoundError."""
-    from dsa110_assets.orchestration import history
+    from dsa110_assets.orchestration.watching import history
 
     known = history.runs(home)
     found = [run for run in known if run.run_id.startswith(name)]
@@ -104,7 +104,7 @@ def _find(home: Path, name: str) -> Any:
 
 
 def _cancel(home: Path, name: str) -> None:
-    from dsa110_assets.orchestration.runs import cancel
+    from dsa110_assets.orchestration.running.runs import cancel
 
     run = _find(home, name)
     cancel(home, run)
@@ -112,7 +112,7 @@ def _cancel(home: Path, name: str) -> None:
 
 
 def _retry(configured: Settings, home: Path, name: str) -> None:
-    from dsa110_assets.orchestration.runs import retry
+    from dsa110_assets.orchestration.running.runs import retry
 
     run = _find(home, name)
     backfill_id = retry(configured.model_copy(update={"dagster_home": home}), run)
@@ -145,7 +145,7 @@ def queue(
 
 
 def _observations(configured: Settings, archive: AnalystArchive, home: Path, since: str | None) -> list[Observation]:
-    from dsa110_assets.orchestration import plan
+    from dsa110_assets.orchestration.planning import plan
     from dsa110_assets.portal import queue
 
     night = since or next(iter(archive.store.nights(1, "subband_group")), None)
@@ -189,7 +189,7 @@ def frame(configured: Settings, archive: AnalystArchive, home: Path) -> Renderab
     from rich.text import Text
 
     from dsa110_assets.cli.status import short
-    from dsa110_assets.orchestration import plan
+    from dsa110_assets.orchestration.planning import plan
     from dsa110_assets.portal import overview
 
     now = overview.status(archive, configured.inbox, look=partial(plan.scan_for_display, settings=configured))

@@ -11,7 +11,7 @@ from dsa110_assets.cli import console
 from dsa110_assets.cli.app import app
 
 if TYPE_CHECKING:
-    from dsa110_assets.orchestration.history import FailedRun
+    from dsa110_assets.orchestration.watching.history import FailedRun
     from dsa110_assets.portal.overview import Status
 
 JSON_HELP = "Print JSON, and nothing else, on standard output."
@@ -26,7 +26,8 @@ def status(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> Non
     from dsa110_assets.analyst import AnalystArchive
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.cli.home import home_of
-    from dsa110_assets.orchestration import history, plan
+    from dsa110_assets.orchestration.planning import plan
+    from dsa110_assets.orchestration.watching import history
     from dsa110_assets.portal import overview
 
     configured = settings.load()

@@ -11,7 +11,7 @@ from dsa110_assets.cli.app import app
 from dsa110_assets.cli.times import parse_time
 
 if TYPE_CHECKING:
-    from dsa110_assets.orchestration.process import Progress
+    from dsa110_assets.orchestration.running.process import Progress
 
 commands = typer.Typer(
     help="Trials: products made with other settings, which are no input of science: make, list, show, delete.", no_args_is_help=True
@@ -43,7 +43,7 @@ def make(
             raise typer.BadParameter(f"--set {key}: write NAME=VALUE, as imaging.robust=0")
     start, end = (parse_time(text) if text else None for text in (since, until))
     configured = with_dagster_home(settings.load())
-    from dsa110_assets.orchestration import trial_runs
+    from dsa110_assets.orchestration.running import trial_runs
 
     with console.progress_bar(f"trial {name}") as bar:
 

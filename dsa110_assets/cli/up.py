@@ -29,7 +29,7 @@ def up(
     """Start web server, daemon and portal together; Ctrl-C stops all of them."""
     from dsa110_assets import settings
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration.instance import open_instance
+    from dsa110_assets.orchestration.running.instance import open_instance
 
     configured = settings.load()
     bind = host or configured.host
@@ -79,7 +79,7 @@ def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[se
             environment=environment,
         ),
         services.Service(
-            "daemon", (python, "-m", "dsa110_assets.orchestration.daemon", "--workspace", str(workspace)),
+            "daemon", (python, "-m", "dsa110_assets.orchestration.running.daemon", "--workspace", str(workspace)),
             logs / "daemon.log", environment=environment,
         ),
         services.Service(

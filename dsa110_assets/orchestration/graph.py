@@ -8,12 +8,13 @@ from pkgutil import iter_modules
 
 import dagster as dg
 
-from dsa110_assets.orchestration import assets, describe, spec
+from dsa110_assets.orchestration import assets
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.specification import dagster_assets, spec
 
 for _module in iter_modules(assets.__path__, f"{assets.__name__}."):
     import_module(_module.name)
-ASSETS = tuple(describe.definition(asset, body) for asset, body in spec.complete())
+ASSETS = tuple(dagster_assets.definition(asset, body) for asset, body in spec.complete())
 PHASES = spec.phases()
 
 

@@ -21,7 +21,7 @@ def main() -> int:
     import uvicorn
 
     from dsa110_assets import settings
-    from dsa110_assets.orchestration import plan
+    from dsa110_assets.orchestration.planning import plan
     from dsa110_assets.portal import overview
     from dsa110_assets.portal.app import create_app
 

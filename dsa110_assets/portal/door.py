@@ -87,7 +87,7 @@ def _serve(host: str, port: int, workspace: str, configured: Settings, *, local:
     import uvicorn
     from dagster_webserver.app import create_app_from_workspace_process_context
 
-    from dsa110_assets.orchestration.internals import WorkspaceFileTarget, WorkspaceProcessContext
+    from dsa110_assets.orchestration.running.internals import WorkspaceFileTarget, WorkspaceProcessContext
 
     target = WorkspaceFileTarget([os.path.abspath(workspace)])
     with (

@@ -22,7 +22,7 @@ from dsa110_assets.telescope import timegrid
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from dsa110_assets.orchestration.inbox import Inbox
+    from dsa110_assets.orchestration.ingest.inbox import Inbox
     from dsa110_assets.sky.calibrators import Calibrator
 
 Look = Callable[[Archive], "Inbox"]
@@ -199,7 +199,7 @@ def failed_checks(store: Archive, night: str | None) -> list[dict[str, Any]]:
     """Checks of severity ERROR that speak against what was made of this night (a date) and the one before."""
     if night is None:
         return []
-    from dsa110_assets.orchestration import checks
+    from dsa110_assets.orchestration.judging import checks
 
     before = (timegrid.parse_key(night) - timegrid.NIGHT).strftime("%Y-%m-%d")
     return [asdict(one) for one in checks.failed(store.products(None, before, night))]
@@ -245,7 +245,7 @@ def pointing_dec_deg(archive: AnalystArchive) -> float | None:
 
 def known_calibrators(archive: AnalystArchive | None) -> Sequence[Calibrator]:
     """The archive's own calibrators; the packaged list where there is no archive, or none published yet."""
-    from dsa110_assets.orchestration import calibrators
+    from dsa110_assets.orchestration.calibrating import calibrators
     from dsa110_assets.sky.calibrators import load
 
     return (calibrators.known(archive.store) if archive is not None else ()) or load()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import naming, quarantine
 from dsa110_assets.archive.product import HELD
-from dsa110_assets.orchestration import history
+from dsa110_assets.orchestration.watching import history
 from dsa110_assets.portal import overview
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration.inbox import Inbox
+    from dsa110_assets.orchestration.ingest.inbox import Inbox
 
 COLLECTING, PENDING, IN_PROGRESS, COMPLETED, FAILED = "collecting", "pending", "in progress", "completed", "failed"
 STATES = (COLLECTING, PENDING, IN_PROGRESS, COMPLETED, FAILED)

@@ -15,7 +15,7 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.calibration import apply, caltables
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.engines import casa_calibration
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets.sky import model
 from dsa110_assets.telescope import timegrid

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.orchestration.instance import open_instance
+from dsa110_assets.orchestration.running.instance import open_instance
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 from dsa110_assets_tests.postgres import free_port
 

@@ -10,7 +10,7 @@ import pytest
 from dsa110_assets.archive.index import Index, normalise_url
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.orchestration.instance import prepare_home
+from dsa110_assets.orchestration.running.instance import prepare_home
 from dsa110_assets_tests.cli.conftest import Run
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets.sky import catalogues
 from dsa110_assets_tests.cli.conftest import Run

@@ -19,9 +19,9 @@ from dagster._core.test_utils import create_run_for_test
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import checks, rules
-from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.graph import specifications
+from dsa110_assets.orchestration.judging import checks, rules
+from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.portal import overview
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.cli.conftest import Run

@@ -42,5 +42,5 @@ def test_every_step_names_what_does_it() -> None:
 def test_the_answers_about_a_tile_are_right() -> None:
     """An impatient reader finds asset, trigger, rules and threshold in the first table, by names that exist."""
     named = pages.names(pages.section(PAGE, "Where is ...?"))
-    assert {"orchestration.assets.imaging.tile_image", "orchestration.spec.Asset", "thresholds.Thresholds"} <= named
-    assert {"orchestration.planner.planner_sensor", "orchestration.plan.missing"} <= named
+    assert {"orchestration.assets.imaging.tile_image", "orchestration.specification.spec.Asset", "thresholds.Thresholds"} <= named
+    assert {"orchestration.planning.planner.planner_sensor", "orchestration.planning.plan.missing"} <= named

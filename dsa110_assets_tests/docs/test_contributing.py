@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_assets.orchestration import spec
+from dsa110_assets.orchestration.specification import spec
 from dsa110_assets_tests.docs import pages
 
 PAGE = pages.ROOT / "CONTRIBUTING.md"
@@ -135,7 +135,7 @@ def test_an_alert_channel(patch: pytest.MonkeyPatch) -> None:
 def test_an_alert_channel_that_cannot_take_an_alert_is_asked_again(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from dsa110_assets.errors import TransientError
 
-    alerts = carried_out(patch, "How to add an alert channel")["dsa110_assets/orchestration/alerts.py"]
+    alerts = carried_out(patch, "How to add an alert channel")["dsa110_assets/orchestration/watching/alerts.py"]
     with pytest.raises(TransientError, match="will be sent again"):
         alerts.send([alerts.Alert("title", "text", "WARN")], f"file://{tmp_path}/no/such/folder")
 

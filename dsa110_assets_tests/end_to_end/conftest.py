@@ -19,7 +19,7 @@ import pytest
 
 from dsa110_assets.archive.light_curves import Nights
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration.process import ProcessReport, process
+from dsa110_assets.orchestration.running.process import ProcessReport, process
 from dsa110_assets.settings import Settings
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate

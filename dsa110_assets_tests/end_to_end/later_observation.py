@@ -25,7 +25,7 @@ from dsa110_assets.imaging import tile
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.reference import reference_figures
 from dsa110_assets.imaging.search import bright_sources
-from dsa110_assets.orchestration import rules
+from dsa110_assets.orchestration.judging import rules
 from dsa110_assets.plain_json import jsonable
 from dsa110_assets.simulator.options import SimulationOptions, parse_fault
 from dsa110_assets.simulator.simulate import simulate

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from dsa110_assets.archive.product import HELD, VERDICTS, Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.imaging import fits
-from dsa110_assets.orchestration import rules
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import ProcessReport, process
+from dsa110_assets.orchestration.judging import rules
+from dsa110_assets.orchestration.running.process import ProcessReport, process
 from dsa110_assets.photometry.measure import frequency_hz
 from dsa110_assets.photometry.quality import decode
 from dsa110_assets.settings import Settings

@@ -19,8 +19,8 @@ import pytest
 
 from dsa110_assets import settings
 from dsa110_assets.archive.product import Product
-from dsa110_assets.orchestration import checks
-from dsa110_assets.orchestration.process import ProcessReport
+from dsa110_assets.orchestration.judging import checks
+from dsa110_assets.orchestration.running.process import ProcessReport
 from dsa110_assets.simulator.options import FixedSource, SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.telescope import astrometry

@@ -14,7 +14,7 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.calibration import solve
 from dsa110_assets.calibration.gains import Gains
 from dsa110_assets.orchestration.assets import calibration
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
 

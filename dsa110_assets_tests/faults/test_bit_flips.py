@@ -11,9 +11,9 @@ import pytest
 from dsa110_assets.archive import files, integrity
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import housekeeping
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.running.process import process
+from dsa110_assets.orchestration.watching import housekeeping
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
 

@@ -18,8 +18,8 @@ from dsa110_assets import children
 from dsa110_assets.archive import integrity, quarantine
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import OverrunError
-from dsa110_assets.orchestration import policy
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.running import policy
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.visibilities import ingest, measurement_set, reader
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.test_files import GROUP, one_group

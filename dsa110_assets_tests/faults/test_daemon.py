@@ -23,7 +23,7 @@ from dsa110_assets_tests.live.test_night import TINY
 from dsa110_assets_tests.tiny import OPTIONS
 
 KEYS = ("2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30")
-DAEMON = "dsa110_assets.orchestration.daemon"
+DAEMON = "dsa110_assets.orchestration.running.daemon"
 
 
 def daemon_pid(platform: LivePlatform) -> int:

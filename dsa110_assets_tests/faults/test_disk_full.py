@@ -17,7 +17,7 @@ from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ResourceError
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import ProcessReport
+from dsa110_assets.orchestration.running.process import ProcessReport
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.test_kills import leftovers

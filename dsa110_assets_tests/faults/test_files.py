@@ -17,8 +17,8 @@ import pytest
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import BadDataError
-from dsa110_assets.orchestration import inbox as looking
-from dsa110_assets.orchestration import plan
+from dsa110_assets.orchestration.ingest import inbox as looking
+from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.visibilities import uvh5
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.tiny import SUBBANDS, spoil_data, tiny_settings
@@ -308,7 +308,7 @@ def test_malicious_files_are_refused_before_anything_is_allocated_or_followed(in
 @pytest.mark.row(20)
 def test_a_file_of_good_header_and_spoiled_data_is_quarantined_and_its_group_made_without_it(inbox: Path, tmp_path: Path) -> None:
     """Packed data that do not unpack are found out when they are read; the observation goes on with the others."""
-    from dsa110_assets.orchestration.process import process
+    from dsa110_assets.orchestration.running.process import process
 
     files = one_group(inbox)
     spoil_data(files[1])

@@ -17,9 +17,9 @@ from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.stale import stale
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import alerts
-from dsa110_assets.orchestration import inbox as looking
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.ingest import inbox as looking
+from dsa110_assets.orchestration.running.process import process
+from dsa110_assets.orchestration.watching import alerts
 from dsa110_assets.settings import Settings
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate

@@ -12,7 +12,7 @@ import pytest
 
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli import code_server
-from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running.execute import partition_lock
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.serving import CodeServer, served, until

@@ -11,7 +11,7 @@ from astropy.wcs import WCS
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.peaks import refine_peak
 from dsa110_assets.imaging.tile import make_tile
-from dsa110_assets.orchestration import inbox as looking
+from dsa110_assets.orchestration.ingest import inbox as looking
 from dsa110_assets.simulator.options import FixedSource, perfect
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.telescope import astrometry, band

@@ -11,7 +11,7 @@ from dsa110_assets.archive import claims, files, integrity, naming
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.app import EXIT_CHECKS
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import ProcessReport
+from dsa110_assets.orchestration.running.process import ProcessReport
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults import killing
 from dsa110_assets_tests.faults.figures import record_figure

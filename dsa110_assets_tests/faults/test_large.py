@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive import index
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import inbox as looking
+from dsa110_assets.orchestration.ingest import inbox as looking
 from dsa110_assets.portal.app import create_app
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
@@ -46,7 +46,7 @@ _TICKS = """
 import json, resource, sys, time
 import dagster as dg
 from dsa110_assets import settings
-from dsa110_assets.orchestration import inbox, sensors
+from dsa110_assets.orchestration.ingest import inbox, sensors
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.archive import quarantine
 

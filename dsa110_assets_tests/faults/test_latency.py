@@ -13,7 +13,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets_tests.faults.figures import record_figure

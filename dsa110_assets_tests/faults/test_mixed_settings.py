@@ -8,16 +8,17 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import graph, rules
-from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration.process import QUIET
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.judging import rules
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.process import QUIET
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.tiny import OBSERVATIONS, tiny_settings
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
-    from dsa110_assets.orchestration.process import ProcessReport
+    from dsa110_assets.orchestration.running.process import ProcessReport
     from dsa110_assets.settings import Settings
 
 HOUR, NIGHT = "2026-01-25T22:00", "2026-01-25"

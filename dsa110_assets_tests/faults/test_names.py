@@ -11,8 +11,8 @@ from dsa110_assets.archive import naming, quarantine
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli import inbox as command
 from dsa110_assets.errors import BadDataError, DsaError, NotFoundError
-from dsa110_assets.orchestration import inbox as looking
-from dsa110_assets.orchestration import plan
+from dsa110_assets.orchestration.ingest import inbox as looking
+from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.portal.app import create_app
 from dsa110_assets.settings import Settings
 from dsa110_assets.visibilities import uvh5
@@ -120,7 +120,7 @@ def test_names_that_lead_elsewhere_are_refused_by_the_portal(settings: Settings,
 @pytest.mark.row(18)
 def test_a_link_put_in_place_of_an_accepted_file_is_not_followed(inbox: Path, tmp_path: Path, settings: Settings) -> None:
     """Between the manifest and the reading: the reader looks at the file itself again."""
-    from dsa110_assets.orchestration.process import process
+    from dsa110_assets.orchestration.running.process import process
 
     process(settings, through="subband_group")
     secret = outside(tmp_path, inbox)

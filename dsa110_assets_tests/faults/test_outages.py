@@ -18,7 +18,7 @@ from dsa110_assets.archive import index, integrity
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, DsaError, TransientError
-from dsa110_assets.orchestration.policy import as_dsa_error
+from dsa110_assets.orchestration.running.policy import as_dsa_error
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.test_kills import leftovers
 from dsa110_assets_tests.postgres import private_server
@@ -171,7 +171,7 @@ import sys
 from pathlib import Path
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import DsaError
-from dsa110_assets.orchestration.policy import as_dsa_error
+from dsa110_assets.orchestration.running.policy import as_dsa_error
 
 archive = Archive(Path(sys.argv[1]), sys.argv[2] or None)
 for line in sys.stdin:

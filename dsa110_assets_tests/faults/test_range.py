@@ -14,8 +14,8 @@ from dagster._daemon.backfill import execute_backfill_iteration
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli import code_server
 from dsa110_assets.definitions import defs
-from dsa110_assets.orchestration import alerts
-from dsa110_assets.orchestration.requests import PARTITION_TAG
+from dsa110_assets.orchestration.planning.requests import PARTITION_TAG
+from dsa110_assets.orchestration.watching import alerts
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.serving import CodeServer, served, until
 from dsa110_assets_tests.tiny import OBSERVATIONS, SMALL_DISK, SUBBANDS, spoil_data

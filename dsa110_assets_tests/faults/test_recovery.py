@@ -18,8 +18,8 @@ from dsa110_assets.archive.index import metadata
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli import main
-from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults import killing
 from dsa110_assets_tests.faults.figures import record_figure

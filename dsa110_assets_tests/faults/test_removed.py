@@ -12,12 +12,13 @@ import pytest
 from dsa110_assets.archive import retention
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import WaitingError
-from dsa110_assets.orchestration import graph, plan
-from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import ProcessReport, process
+from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.spec import consumers
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.process import ProcessReport, process
+from dsa110_assets.orchestration.specification.spec import consumers
 from dsa110_assets.thresholds import Thresholds
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.tiny import OBSERVATIONS, tiny_settings

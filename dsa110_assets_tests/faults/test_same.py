@@ -14,7 +14,7 @@ import pytest
 
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import ProcessReport, process
+from dsa110_assets.orchestration.running.process import ProcessReport, process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.same import difference, greatest_difference

@@ -39,9 +39,10 @@ def seen(inbox: Path, place: Path) -> dict[str, Any]:
 
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.definitions import defs
-    from dsa110_assets.orchestration import alerts, backfill, housekeeping
-    from dsa110_assets.orchestration import instance as instances
-    from dsa110_assets.orchestration.process import process
+    from dsa110_assets.orchestration.running import backfill
+    from dsa110_assets.orchestration.running import instance as instances
+    from dsa110_assets.orchestration.running.process import process
+    from dsa110_assets.orchestration.watching import alerts, housekeeping
     from dsa110_assets.portal import overview
     from dsa110_assets.portal.app import create_app
     from dsa110_assets.thresholds import Thresholds

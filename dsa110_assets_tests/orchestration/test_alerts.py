@@ -14,9 +14,12 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.errors import TransientError
-from dsa110_assets.orchestration import alerts, graph, room, sensors
-from dsa110_assets.orchestration.process import QUIET
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.ingest import sensors
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import capacity
+from dsa110_assets.orchestration.running.process import QUIET
+from dsa110_assets.orchestration.watching import alerts
 from dsa110_assets_tests.tiny import tiny_settings
 
 pytestmark = pytest.mark.row(44, cases="cases in which every alert is sent once")
@@ -261,7 +264,7 @@ def test_refused_thresholds_are_told_and_hide_nothing(
     instance: dg.DagsterInstance, hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where no limits are known that were ever right."""
-    monkeypatch.setattr(room, "SMALL_DISK_PART", 0.0)  # a developer's nearly full disk is no emergency
+    monkeypatch.setattr(capacity, "SMALL_DISK_PART", 0.0)  # a developer's nearly full disk is no emergency
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("max_flag_fraction = 7\n")
     platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url, thresholds=wrong))

@@ -13,11 +13,13 @@ import yaml
 from dagster._core.execution.backfill import BulkActionStatus
 
 from dsa110_assets.errors import ConfigurationError, NotFoundError
-from dsa110_assets.orchestration import backfill as backfills
-from dsa110_assets.orchestration import graph, planner, sensors
-from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.ingest import sensors
+from dsa110_assets.orchestration.planning import planner
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import backfill as backfills
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.settings import Settings
 
 KEYS = ("2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30")

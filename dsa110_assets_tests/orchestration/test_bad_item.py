@@ -16,13 +16,16 @@ from dsa110_assets.archive import files, integrity, quarantine, retention
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.definitions import defs
 from dsa110_assets.errors import ConfigurationError, NotFoundError
-from dsa110_assets.orchestration import backfill as backfills
-from dsa110_assets.orchestration import inbox as looking
-from dsa110_assets.orchestration import plan, planner, room, season, sensors
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.ingest import inbox as looking
+from dsa110_assets.orchestration.ingest import sensors
+from dsa110_assets.orchestration.planning import plan, planner
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.spec import consumers
+from dsa110_assets.orchestration.running import backfill as backfills
+from dsa110_assets.orchestration.running import capacity
+from dsa110_assets.orchestration.running.process import process
+from dsa110_assets.orchestration.specification import season
+from dsa110_assets.orchestration.specification.spec import consumers
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
 from dsa110_assets.visibilities import grouping
@@ -42,7 +45,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 @pytest.fixture(autouse=True)
 def _roomy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small test disk is not an emergency."""
-    monkeypatch.setattr(room, "require_disk", lambda platform: None)
+    monkeypatch.setattr(capacity, "require_disk", lambda platform: None)
 
 
 def at(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -77,7 +80,7 @@ def asked(settings: Settings, instance: dg.DagsterInstance) -> tuple[list[str], 
     ],
 )
 def test_which_windows_have_a_partition_is_what_dagster_says(grain: Any, key: str | None, words: str | None) -> None:
-    from dsa110_assets.orchestration.describe import _GRIDS
+    from dsa110_assets.orchestration.specification.dagster_assets import _GRIDS
 
     now = datetime(2026, 1, 25, 22, 31, 7, tzinfo=UTC)
     reason = season.outside(grain, key, now.timestamp())
@@ -200,7 +203,7 @@ def test_two_copies_that_cannot_be_compared_stop_only_their_own_window(
     assert [one.partition for one in report.made if one.asset == "subband_group"] == [KEYS[0], KEYS[2]]
     assert any("cannot be compared" in one.reason for one in report.waiting)
     monkeypatch.undo()
-    monkeypatch.setattr(room, "require_disk", lambda platform: None)
+    monkeypatch.setattr(capacity, "require_disk", lambda platform: None)
     assert asked(settings, instance)[0] == [KEYS[1]]
 
 

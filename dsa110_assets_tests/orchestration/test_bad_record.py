@@ -19,11 +19,14 @@ from dsa110_assets.archive import caltable_registry as registry
 from dsa110_assets.archive.index import quarantine as table
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import SilentWrongnessError
-from dsa110_assets.orchestration import alerts, history, inbox, plan, recipes
-from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import process
-from dsa110_assets.orchestration.spec import consumers
+from dsa110_assets.orchestration.ingest import inbox
+from dsa110_assets.orchestration.planning import plan
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.process import process
+from dsa110_assets.orchestration.specification import recipes
+from dsa110_assets.orchestration.specification.spec import consumers
+from dsa110_assets.orchestration.watching import alerts, history
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
 

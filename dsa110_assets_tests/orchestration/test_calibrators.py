@@ -16,8 +16,8 @@ from astropy.time import Time
 from dsa110_assets.archive import caltable_registry
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import calibrators
-from dsa110_assets.orchestration.process import ProcessReport, process
+from dsa110_assets.orchestration.calibrating import calibrators
+from dsa110_assets.orchestration.running.process import ProcessReport, process
 from dsa110_assets.portal import overview
 from dsa110_assets.settings import Settings
 from dsa110_assets.simulator.options import SimulationOptions

@@ -10,8 +10,9 @@ import pytest
 
 from dsa110_assets.cli import up
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.orchestration import daemon, requests
-from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration.planning import requests
+from dsa110_assets.orchestration.running import daemon
+from dsa110_assets.orchestration.running import instance as instances
 
 
 def test_a_second_daemon_is_refused_and_the_next_one_is_not(tmp_path: Path) -> None:

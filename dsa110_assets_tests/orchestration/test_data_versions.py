@@ -12,12 +12,13 @@ from dagster._core.loader import LoadingContextForTest
 
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.definitions import defs
-from dsa110_assets.orchestration import graph, plan
-from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration.process import QUIET, _event
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running import reporting
-from dsa110_assets.orchestration.spec import Asset
+from dsa110_assets.orchestration.running.process import QUIET, _event
+from dsa110_assets.orchestration.specification.spec import Asset
 from dsa110_assets_tests.tiny import OBSERVATIONS
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.definitions import defs
-from dsa110_assets.orchestration import graph, partitions, season
+from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.graph import specifications
+from dsa110_assets.orchestration.specification import partitions, season
 from dsa110_assets.settings import Settings
 
 TABLE = {

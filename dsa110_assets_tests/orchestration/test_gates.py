@@ -9,9 +9,9 @@ import pytest
 
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration import recipes
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.process import process
+from dsa110_assets.orchestration.specification import recipes
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.tiny import SMALL_DISK
 
@@ -83,8 +83,8 @@ def test_an_hour_that_breaks_a_blocking_rule_is_held_and_nothing_is_made_from_it
 
 def test_only_a_run_asked_for_by_hand_makes_anew_what_is_up_to_date(processed: Settings) -> None:
     from dsa110_assets.orchestration import graph
-    from dsa110_assets.orchestration.process import QUIET
     from dsa110_assets.orchestration.resources import Platform
+    from dsa110_assets.orchestration.running.process import QUIET
 
     archive = Archive(processed.archive)
     job = graph.over(Platform(processed)).resolve_implicit_global_asset_job_def()
@@ -106,8 +106,8 @@ def test_only_a_run_asked_for_by_hand_makes_anew_what_is_up_to_date(processed: S
 
 def test_windows_without_data_end_well_and_make_nothing(processed: Settings) -> None:
     from dsa110_assets.orchestration import graph
-    from dsa110_assets.orchestration.process import QUIET
     from dsa110_assets.orchestration.resources import Platform
+    from dsa110_assets.orchestration.running.process import QUIET
 
     job = graph.over(Platform(processed)).resolve_implicit_global_asset_job_def()
     for key, assets in (

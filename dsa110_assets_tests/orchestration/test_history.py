@@ -7,8 +7,9 @@ import pytest
 
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import BadDataError, WaitingError
-from dsa110_assets.orchestration import history, policy
-from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running import policy
+from dsa110_assets.orchestration.watching import history
 
 KEYS = ("2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30", "2026-01-25T22:35")
 PARTITIONS = dg.StaticPartitionsDefinition(list(KEYS))

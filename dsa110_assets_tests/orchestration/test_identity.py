@@ -10,10 +10,10 @@ import h5py
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import inbox as looking
-from dsa110_assets.orchestration import plan
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.ingest import inbox as looking
+from dsa110_assets.orchestration.planning import plan
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.tiny import tiny_settings
 

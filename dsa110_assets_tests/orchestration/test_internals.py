@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import dsa110_assets
-from dsa110_assets.orchestration import internals
+from dsa110_assets.orchestration.running import internals
 
 PACKAGE = Path(dsa110_assets.__file__).parent
 MODULE = Path(internals.__file__)

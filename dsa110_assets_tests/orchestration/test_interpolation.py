@@ -16,7 +16,7 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.calibration import caltables
 from dsa110_assets.calibration.select import ChooseOptions
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets.telescope import timegrid
 from dsa110_assets.visibilities import measurement_set

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_assets.orchestration import room
+from dsa110_assets.orchestration.running import capacity
 
 GB = 10**9
 
@@ -19,7 +19,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path,
     membership.write_text("0::/\n")
     meminfo.write_text("MemTotal: 16000000 kB\nMemFree: 100 kB\nMemAvailable: 8000000 kB\nHugePages_Total: 0\nSwapFree: 0 kB\n")
     for name, path in (("GROUPS", groups), ("MEMBERSHIP", membership), ("MEMINFO", meminfo)):
-        monkeypatch.setattr(room, name, path)
+        monkeypatch.setattr(capacity, name, path)
     return groups, membership, meminfo
 
 
@@ -32,36 +32,36 @@ def write(group: Path, **figures: object) -> None:
 
 def test_without_groups_it_is_the_machines(system: tuple[Path, Path, Path]) -> None:
     system[1].write_text("4:memory:/jobs/7\n")  # version 1
-    assert room.available_bytes(1e5) == 8.192e9
+    assert capacity.available_bytes(1e5) == 8.192e9
 
 
 def test_swap_is_memory_that_is_slow(system: tuple[Path, Path, Path]) -> None:
     system[2].write_text("MemTotal: 4000000 kB\nMemAvailable: 3000000 kB\nSwapFree: 2000000 kB\n")
-    assert room.available_bytes(1e5) == 5e6 * 1024
+    assert capacity.available_bytes(1e5) == 5e6 * 1024
     write(system[0], memory__max=1 * GB, memory__current=GB // 2, memory__stat="anon 1")
-    assert room.available_bytes(1e5) == 2e6 * 1024 + 0.5e9
+    assert capacity.available_bytes(1e5) == 2e6 * 1024 + 0.5e9
 
 
 def test_the_setting_counts(system: tuple[Path, Path, Path]) -> None:
-    assert room.available_bytes(0.5) == 0.5 * 2**30
-    assert room.available_bytes(100.0) == 8.192e9
+    assert capacity.available_bytes(0.5) == 0.5 * 2**30
+    assert capacity.available_bytes(100.0) == 8.192e9
 
 
 def test_a_group_of_version_2_and_its_page_cache(system: tuple[Path, Path, Path]) -> None:
     groups, membership, _ = system
     membership.write_text("0::/system.slice/dsa110.service\n")
     write(groups / "system.slice/dsa110.service", memory__max="max", memory__current=GB, memory__stat="active_file 7\ninactive_file 7")
-    assert room.available_bytes(1e5) == 8.192e9
+    assert capacity.available_bytes(1e5) == 8.192e9
     write(groups / "system.slice", memory__max=4 * GB, memory__current=3 * GB, memory__stat=f"anon 5\nactive_file {GB}\ninactive_file {GB}")
-    assert room.available_bytes(1e5) == 3e9
+    assert capacity.available_bytes(1e5) == 3e9
 
 
 def test_a_container_sees_its_own_group_at_the_top(system: tuple[Path, Path, Path]) -> None:
     groups, membership, _ = system
     membership.write_text("0::/docker/0123\n")  # as the host names it
     write(groups, memory__max=2 * GB, memory__current=GB, memory__stat="active_file 0\ninactive_file 0")
-    assert room.available_bytes(1e5) == 1e9
+    assert capacity.available_bytes(1e5) == 1e9
 
 
 def test_this_machine_has_some() -> None:
-    assert room.available_bytes(1e5) > 2**28
+    assert capacity.available_bytes(1e5) > 2**28

@@ -9,11 +9,12 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import graph, planner, requests
-from dsa110_assets.orchestration import instance as instances
-from dsa110_assets.orchestration.process import QUIET, process
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.planning import planner, requests
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running import reporting
+from dsa110_assets.orchestration.running.process import QUIET, process
 from dsa110_assets_tests.tiny import OBSERVATIONS
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def test_why_nothing_was_made_is_on_the_assets_page_and_in_the_list_of_runs(
 
 @pytest.mark.row(53, cases="told or taken up")
 def test_a_held_input_is_named_with_its_reason(processed: Settings) -> None:
-    from dsa110_assets.orchestration import plan
+    from dsa110_assets.orchestration.planning import plan
 
     with Archive(processed.archive) as archive:
         made = archive.current("hour_mosaic", HOUR)

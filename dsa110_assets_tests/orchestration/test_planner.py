@@ -18,11 +18,16 @@ from dsa110_assets.archive import caltable_registry
 from dsa110_assets.archive.product import HELD, Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import BadDataError, TransientError
-from dsa110_assets.orchestration import backfill, calibrators, graph, inbox, plan, planner, policy, recipes, requests, sensors
-from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.calibrating import calibrators
 from dsa110_assets.orchestration.graph import PHASES, specifications
-from dsa110_assets.orchestration.process import QUIET
+from dsa110_assets.orchestration.ingest import inbox, sensors
+from dsa110_assets.orchestration.planning import plan, planner, requests
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import backfill, policy
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.process import QUIET
+from dsa110_assets.orchestration.specification import recipes
 from dsa110_assets.settings import Settings
 from dsa110_assets.telescope import timegrid
 

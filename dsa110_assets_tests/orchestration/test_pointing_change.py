@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import rules
 from dsa110_assets.orchestration.assets import imaging
 from dsa110_assets.orchestration.graph import specifications
+from dsa110_assets.orchestration.judging import rules
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
 

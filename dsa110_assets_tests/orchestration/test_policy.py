@@ -8,7 +8,8 @@ import dagster as dg
 import pytest
 
 from dsa110_assets import errors
-from dsa110_assets.orchestration import history, policy
+from dsa110_assets.orchestration.running import policy
+from dsa110_assets.orchestration.watching import history
 
 RETRIED = {errors.TransientError, errors.OverrunError, errors.ResourceError}
 

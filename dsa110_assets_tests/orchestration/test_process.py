@@ -15,9 +15,9 @@ from astropy.io import fits
 from dsa110_assets.archive import caltable_registry, quarantine, stale
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import ProcessReport, process
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.process import ProcessReport, process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.tiny import SUBBANDS, cut_short, tiny_settings
 
@@ -184,7 +184,7 @@ def test_killed_anywhere_a_second_run_ends_with_the_same_products(
     script = (
         "import sys; from pathlib import Path; "
         "from dsa110_assets_tests.tiny import tiny_settings; "
-        "from dsa110_assets.orchestration.process import process; "
+        "from dsa110_assets.orchestration.running.process import process; "
         "process(tiny_settings(Path(sys.argv[1]), Path(sys.argv[2])), through=sys.argv[3])"
     )
     command = [sys.executable, "-W", "ignore", "-c", script, str(settings.inbox), str(settings.archive.parent), through]

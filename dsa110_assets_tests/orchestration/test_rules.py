@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import judges, rules
 from dsa110_assets.orchestration.graph import specifications
+from dsa110_assets.orchestration.judging import judges, rules
 from dsa110_assets.thresholds import Thresholds
 
 NEIGHBOURS: dict[str, Any] = {

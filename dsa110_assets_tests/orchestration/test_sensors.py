@@ -14,11 +14,12 @@ import pytest
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ResourceError
-from dsa110_assets.orchestration import backfill as backfills
-from dsa110_assets.orchestration import inbox as looking
-from dsa110_assets.orchestration import policy, room, sensors
-from dsa110_assets.orchestration.process import process
+from dsa110_assets.orchestration.ingest import inbox as looking
+from dsa110_assets.orchestration.ingest import sensors
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import backfill as backfills
+from dsa110_assets.orchestration.running import capacity, policy
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.tiny import SUBBANDS, cut_short, tiny_settings
 
@@ -34,7 +35,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 @pytest.fixture(autouse=True)
 def _roomy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small test disk is not an emergency."""
-    monkeypatch.setattr(room, "require_disk", lambda platform: None)
+    monkeypatch.setattr(capacity, "require_disk", lambda platform: None)
 
 
 def tick(settings: Settings, instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
@@ -250,8 +251,8 @@ def test_ingest_pauses_while_the_disk_is_full_and_resumes(
 ) -> None:
     monkeypatch.undo()
     with monkeypatch.context() as full:
-        full.setattr(room.shutil, "disk_usage", lambda path: Usage)
+        full.setattr(capacity.shutil, "disk_usage", lambda path: Usage)
         with pytest.raises(ResourceError, match="ingest waits"):
             tick(settings, instance)
-    monkeypatch.setattr(room, "disk_shortage", lambda platform: None)
+    monkeypatch.setattr(capacity, "disk_shortage", lambda platform: None)
     assert asked(tick(settings, instance)) == KEYS

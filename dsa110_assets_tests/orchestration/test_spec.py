@@ -10,8 +10,10 @@ import pytest
 
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.orchestration import graph, housekeeping, spec
-from dsa110_assets.orchestration.spec import Asset
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.specification import spec
+from dsa110_assets.orchestration.specification.spec import Asset
+from dsa110_assets.orchestration.watching import housekeeping
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
 

@@ -14,8 +14,9 @@ from dsa110_assets.calibration import transit_sets
 from dsa110_assets.calibration.options import TransitOptions
 from dsa110_assets.calibration.transit_sets import Observed, TransitSet
 from dsa110_assets.calibration.transits import Transit
-from dsa110_assets.orchestration import calibrators as observing
-from dsa110_assets.orchestration import graph, rules
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.calibrating import calibrators as observing
+from dsa110_assets.orchestration.judging import rules
 from dsa110_assets.sky import calibrators
 from dsa110_assets.thresholds import Thresholds
 

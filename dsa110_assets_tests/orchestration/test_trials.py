@@ -16,9 +16,11 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.archive.trials import Trial
 from dsa110_assets.cli import main
 from dsa110_assets.errors import ConfigurationError, NotFoundError
-from dsa110_assets.orchestration import graph, instance, launchpad, spec, trial_runs
-from dsa110_assets.orchestration.process import QUIET, process
+from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import instance, trial_runs
+from dsa110_assets.orchestration.running.process import QUIET, process
+from dsa110_assets.orchestration.specification import launchpad, spec
 from dsa110_assets.settings import Settings, changed
 from dsa110_assets.telescope import timegrid
 from dsa110_assets.thresholds import Thresholds

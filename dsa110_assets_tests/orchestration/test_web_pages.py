@@ -18,7 +18,7 @@ import pytest
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.services import free_port
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.orchestration.process import ProcessReport
+from dsa110_assets.orchestration.running.process import ProcessReport
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.browser import answers, chromium
 

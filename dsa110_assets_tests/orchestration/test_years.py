@@ -13,11 +13,13 @@ from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive import retention
 from dsa110_assets.archive.light_curves import Nights
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration import graph, plan, recipes, spec
-from dsa110_assets.orchestration import instance as instances
+from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.assets.sources import past_of
-from dsa110_assets.orchestration.process import QUIET
+from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.process import QUIET
+from dsa110_assets.orchestration.specification import recipes, spec
 from dsa110_assets.photometry import ensemble, hourrows, nightrows
 from dsa110_assets.telescope import timegrid
 from dsa110_assets.thresholds import Thresholds

@@ -11,7 +11,8 @@ import pytest
 from dsa110_assets import settings
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import TransientError
-from dsa110_assets.orchestration import inbox, plan
+from dsa110_assets.orchestration.ingest import inbox
+from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.portal import overview
 from dsa110_assets.portal.app import create_app
 from dsa110_assets_tests.portal import small_archive as made

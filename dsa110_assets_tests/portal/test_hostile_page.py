@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from dsa110_assets.cli.services import free_port
-from dsa110_assets.orchestration.instance import open_instance
+from dsa110_assets.orchestration.running.instance import open_instance
 from dsa110_assets_tests.browser import answers, chromium
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 

@@ -21,7 +21,7 @@ from common import Contender, Data, Row, compare
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration.recipes import Ingredients
+    from dsa110_assets.orchestration.specification.recipes import Ingredients
     from dsa110_assets.settings import Settings
 
 NIGHTS = (10, 100, 300, 1000)
@@ -80,7 +80,8 @@ def settings_of(place: Path) -> Settings:
     """The settings of one archive, and the clock at the end of its last night."""
     os.environ["DSA110_START"] = "2023-01-01"
     from dsa110_assets import settings
-    from dsa110_assets.orchestration import graph, inbox
+    from dsa110_assets.orchestration import graph
+    from dsa110_assets.orchestration.ingest import inbox
 
     assert graph.PHASES  # every asset is known from here on
     inbox.now_s = NOW.timestamp
@@ -94,8 +95,8 @@ def tick(settings: Settings, *names: str) -> Callable[[], object]:
     import dagster as dg
 
     from dsa110_assets.definitions import defs
-    from dsa110_assets.orchestration import instance as instances
     from dsa110_assets.orchestration.resources import Platform
+    from dsa110_assets.orchestration.running import instance as instances
 
     repository, platform, dagster = defs.get_repository_def(), Platform(settings), instances.open_instance(settings.dagster_home)
 
@@ -122,7 +123,7 @@ def others(settings: Settings) -> Callable[[], object]:
 
 def plan_of_days(settings: Settings) -> Callable[[], object]:
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration import plan
+    from dsa110_assets.orchestration.planning import plan
 
     archive, span = Archive(settings.archive), plan.Span(NOW - timedelta(days=3), NOW)
 
@@ -133,7 +134,7 @@ def plan_of_days(settings: Settings) -> Callable[[], object]:
 
 
 def nothing_to_do(settings: Settings) -> Callable[[], object]:
-    from dsa110_assets.orchestration.process import process
+    from dsa110_assets.orchestration.running.process import process
 
     def work() -> None:
         report = process(settings, since=LAST)
@@ -147,7 +148,7 @@ def status(settings: Settings) -> Callable[[], object]:
 
     from dsa110_assets.analyst import AnalystArchive
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration import plan
+    from dsa110_assets.orchestration.planning import plan
     from dsa110_assets.portal import overview
 
     archive = AnalystArchive(Archive(settings.archive))
@@ -180,7 +181,7 @@ def light_curve(settings: Settings) -> Callable[[], object]:
 
 def retain(settings: Settings) -> Callable[[], object]:
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration import housekeeping
+    from dsa110_assets.orchestration.watching import housekeeping
     from dsa110_assets.thresholds import Thresholds
 
     archive = Archive(settings.archive)
@@ -191,7 +192,7 @@ def make(nights: int, out: str) -> dict[str, Any]:
     """An archive of so many nights in `out`, with the real catalogues and everything else synthetic."""
     settings = settings_of(Path(out))
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration.process import process
+    from dsa110_assets.orchestration.running.process import process
 
     process(settings, through="sky_model")
     keys = [f"{LAST - timedelta(days=n):%Y-%m-%d}" for n in range(nights)][::-1]
@@ -239,7 +240,9 @@ def whole(archive: Archive, settings: Settings, nights: Sequence[str]) -> None:
 
 def of_night(archive: Archive, settings: Settings, asset: str, grain: str, night: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
     """Rows of an asset's partitions of a night, each with its inputs; the tables are published as they are."""
-    from dsa110_assets.orchestration import graph, plan, recipes
+    from dsa110_assets.orchestration import graph
+    from dsa110_assets.orchestration.planning import plan
+    from dsa110_assets.orchestration.specification import recipes
     from dsa110_assets.telescope import timegrid
 
     start, find = timegrid.parse_key(night), graph.specifications()[asset].find

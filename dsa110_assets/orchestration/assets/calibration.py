@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.archive import caltable_registry, files
-from dsa110_assets.orchestration import calibrators, judges, recipes, spec
 from dsa110_assets.orchestration.assets.catalogues import read_sky_model
 from dsa110_assets.orchestration.assets.ingest import MEASUREMENT_SET
-from dsa110_assets.orchestration.rules import WARN, Rule
+from dsa110_assets.orchestration.calibrating import calibrators
+from dsa110_assets.orchestration.judging import judges
+from dsa110_assets.orchestration.judging.rules import WARN, Rule
 from dsa110_assets.orchestration.running.step import Step
-from dsa110_assets.orchestration.spec import Asset
+from dsa110_assets.orchestration.specification import recipes, spec
+from dsa110_assets.orchestration.specification.spec import Asset
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product

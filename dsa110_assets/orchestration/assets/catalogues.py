@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.archive import files
-from dsa110_assets.orchestration import calibrators, judges, recipes
-from dsa110_assets.orchestration.rules import Rule
+from dsa110_assets.orchestration.calibrating import calibrators
+from dsa110_assets.orchestration.judging import judges
+from dsa110_assets.orchestration.judging.rules import Rule
 from dsa110_assets.orchestration.running.step import Step
-from dsa110_assets.orchestration.spec import Asset
+from dsa110_assets.orchestration.specification import recipes
+from dsa110_assets.orchestration.specification.spec import Asset
 
 if TYPE_CHECKING:
     import pandas as pd

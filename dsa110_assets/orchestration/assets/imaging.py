@@ -5,12 +5,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsa110_assets.orchestration import checks, judges, recipes
 from dsa110_assets.orchestration.assets.calibration import CALIBRATED
 from dsa110_assets.orchestration.assets.catalogues import read_sky_model
-from dsa110_assets.orchestration.rules import FEWEST_REFERENCES, SAME_SETTINGS, WARN, Rule
+from dsa110_assets.orchestration.judging import checks, judges
+from dsa110_assets.orchestration.judging.rules import FEWEST_REFERENCES, SAME_SETTINGS, WARN, Rule
 from dsa110_assets.orchestration.running.step import Step
-from dsa110_assets.orchestration.spec import Asset
+from dsa110_assets.orchestration.specification import recipes
+from dsa110_assets.orchestration.specification.spec import Asset
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:

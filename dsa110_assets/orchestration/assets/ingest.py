@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.lineage import MANIFEST
 from dsa110_assets.errors import BadDataError, TransientError
-from dsa110_assets.orchestration import calibrators, inbox, judges, recipes, room
-from dsa110_assets.orchestration.rules import WARN, Rule
+from dsa110_assets.orchestration.calibrating import calibrators
+from dsa110_assets.orchestration.ingest import inbox
+from dsa110_assets.orchestration.judging import judges
+from dsa110_assets.orchestration.judging.rules import WARN, Rule
+from dsa110_assets.orchestration.running import capacity
 from dsa110_assets.orchestration.running.step import Step
-from dsa110_assets.orchestration.spec import Asset
+from dsa110_assets.orchestration.specification import recipes
+from dsa110_assets.orchestration.specification.spec import Asset
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -105,7 +109,7 @@ def measurement_set(step: Step) -> Mapping[str, Any]:
             n_subbands=settings.subbands,
             options=settings.flagging,
             engine=settings.reader_engine,
-            memory_bytes=room.available_bytes(settings.memory_limit_gib),
+            memory_bytes=capacity.available_bytes(settings.memory_limit_gib),
             observer_note=product.id,
         )
     named = calibrators.name_field(step.directory / MEASUREMENT_SET, frame, settings.transits) if settings.name_calibrator_field else ""

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dsa110_assets.orchestration import recipes, report, spec
 from dsa110_assets.orchestration.running.step import Step
-from dsa110_assets.orchestration.spec import Asset
+from dsa110_assets.orchestration.specification import recipes, spec
+from dsa110_assets.orchestration.specification.spec import Asset
+from dsa110_assets.orchestration.watching import report
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive

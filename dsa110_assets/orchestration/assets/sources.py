@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from dsa110_assets.archive.product import HELD
-from dsa110_assets.orchestration import judges, recipes
 from dsa110_assets.orchestration.assets.imaging import tile_inputs, tiles_of
-from dsa110_assets.orchestration.rules import FEWEST_REFERENCES, SAME_SETTINGS, WARN, Rule
+from dsa110_assets.orchestration.judging import judges
+from dsa110_assets.orchestration.judging.rules import FEWEST_REFERENCES, SAME_SETTINGS, WARN, Rule
 from dsa110_assets.orchestration.running.step import Step
-from dsa110_assets.orchestration.spec import Asset
+from dsa110_assets.orchestration.specification import recipes
+from dsa110_assets.orchestration.specification.spec import Asset
 from dsa110_assets.telescope import timegrid
 from dsa110_assets.variability.options import VARIABILITY_FILE
 

@@ -1,1 +1,1 @@
-"""A step's life: its inputs, its draft, judging, publishing, and what Dagster is told."""
+"""A step's life and how steps are run: inputs, draft, judging, publishing, retries, limits, Dagster's instance and runs."""

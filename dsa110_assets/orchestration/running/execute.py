@@ -11,9 +11,10 @@ import xxhash
 from dsa110_assets import heap
 from dsa110_assets.archive import files, lineage, naming, quarantine
 from dsa110_assets.errors import ConfigurationError, OverrunError, WaitingError
-from dsa110_assets.orchestration import instance, plan, policy, recipes, requests, room, spec
-from dsa110_assets.orchestration.running import publishing, reporting
+from dsa110_assets.orchestration.planning import plan, requests
+from dsa110_assets.orchestration.running import capacity, instance, policy, publishing, reporting
 from dsa110_assets.orchestration.running.step import Step
+from dsa110_assets.orchestration.specification import recipes, spec
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
@@ -48,7 +49,7 @@ def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, 
             return reporting.report(context, current)
         if gone := spec.without_data(archive, name, ingredients):
             raise WaitingError(recipes.waiting_for_removed_data(name, partition, gone))
-        room.require(platform, name, ingredients)
+        capacity.require(platform, name, ingredients)
         with publishing.judged_draft(context, platform, asset, ingredients) as draft:
             step = Step(context, platform, asset, ingredients, draft)
             draft.metadata.update(body(step))

@@ -16,13 +16,14 @@ import dagster as dg
 
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import SilentWrongnessError
-from dsa110_assets.orchestration import rules, spec
+from dsa110_assets.orchestration.judging import rules
 from dsa110_assets.orchestration.running import reporting
+from dsa110_assets.orchestration.specification import spec
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.publish import Draft
-    from dsa110_assets.orchestration.recipes import Ingredients
     from dsa110_assets.orchestration.resources import Platform
+    from dsa110_assets.orchestration.specification.recipes import Ingredients
 
 _LIBRARIES = (
     "aoflagger",

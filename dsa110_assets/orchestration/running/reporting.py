@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dsa110_assets.archive.product import VERDICTS
-from dsa110_assets.orchestration import rules
+from dsa110_assets.orchestration.judging import rules
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product

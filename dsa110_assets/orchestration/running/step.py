@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.publish import Draft
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.orchestration.recipes import Ingredients
     from dsa110_assets.orchestration.resources import Platform
-    from dsa110_assets.orchestration.spec import Asset
+    from dsa110_assets.orchestration.specification.recipes import Ingredients
+    from dsa110_assets.orchestration.specification.spec import Asset
     from dsa110_assets.settings import Settings
     from dsa110_assets.thresholds import Thresholds
 

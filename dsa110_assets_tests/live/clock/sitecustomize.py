@@ -14,7 +14,7 @@ CLOCK = os.environ.get("LIVE_TEST_CLOCK")
 if CLOCK:
     import dagster._time
 
-    from dsa110_assets.orchestration import inbox
+    from dsa110_assets.orchestration.ingest import inbox
 
     def shifted_s() -> float:
         with open(CLOCK) as handle:

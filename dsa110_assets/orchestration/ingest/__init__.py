@@ -1,0 +1,1 @@
+"""The inbox: listing, grouping, patience, quarantine, and the sensor that looks at it."""

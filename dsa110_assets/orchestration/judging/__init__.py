@@ -1,0 +1,1 @@
+"""What products are judged by: rules, how they judge, and what failed."""

@@ -1,0 +1,451 @@
+"""The planner: which partitions of which assets are missing or stale, and why, for any span, from the archive alone.
+
+Whoever makes anything asks here: the live platform (`planner`), `dsa110 process`, backfills and dry runs. The graph is worked off in
+phases, each after everything it needs: catalogues; what every observation's files give; calibration by night; calibrated
+observations; hours; nights. Within a phase an asset is asked about only once those before it are done, so the archive itself, not a
+guess, says what is next.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from dsa110_assets.archive import quarantine
+from dsa110_assets.archive.product import HELD
+from dsa110_assets.archive.snapshot import Snapshot
+from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError, WaitingError
+from dsa110_assets.orchestration.ingest import inbox
+from dsa110_assets.orchestration.specification import recipes, season, spec
+from dsa110_assets.telescope import timegrid
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.settings import Settings
+
+log = logging.getLogger(__name__)
+NOTHING_KNOWN = inbox.Known()
+MISSING = "missing"
+LENGTHS: dict[spec.Grain, timedelta] = {
+    "observation": timegrid.OBSERVATION_WINDOW, "hour": timegrid.HOUR, "night": timegrid.NIGHT,
+}  # fmt: skip
+"""Of a partition's window. Hour keys look like observation keys: the grain has to be told."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One asset's partition that is to be made, and why; `follow` are those of its phase after it, made in the same run; `request`
+    names what is to be made and of what."""
+
+    asset: str
+    partition: str | None
+    reason: str
+    follow: tuple[str, ...] = ()
+    request: str = ""
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """What its run makes."""
+        return (self.asset, *self.follow)
+
+    @property
+    def keys(self) -> tuple[tuple[str, str | None], ...]:
+        """(asset, partition) of what its run makes."""
+        return tuple((asset, self.partition) for asset in self.assets)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Something that cannot be done yet, and for what it waits."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """Observation windows that start in [since, until); None is open."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def holds(self, key: str | None) -> bool:
+        """Whether a partition's window overlaps the span."""
+        if key is None:
+            return True
+        return self._overlaps(key, "night" if len(key) == 10 else "observation")
+
+    def _overlaps(self, key: str, grain: spec.Grain) -> bool:
+        start = timegrid.parse_key(key)
+        return (self.since is None or start + LENGTHS[grain] > self.since) and (self.until is None or start < self.until)
+
+    def windows(self, grain: spec.Grain) -> tuple[datetime | None, datetime | None]:
+        """Between which starts all windows of a grain lie that overlap the span, for whoever asks an archive for no more."""
+        return (None if self.since is None else self.since - LENGTHS[grain]), self.until
+
+    def holds_partition(self, grain: spec.Grain, key: str | None) -> bool:
+        """Whether a partition of this grain overlaps the span."""
+        return key is None or (self._overlaps(key, "hour") if grain == "hour" else self.holds(key))
+
+
+def phases(through: str | None = None) -> spec.Phases:
+    """The phases up to the asset `through`, and of its own phase only what comes before it.
+
+    Raises ConfigurationError, saying which assets there are, for an unknown one.
+    """
+    if through is None:
+        return spec.phases()
+    if through not in spec.assets():
+        raise ConfigurationError(f"--through {through}: no such asset; there are {', '.join(spec.assets())}")
+    kept = []
+    for grain, assets in spec.phases():
+        if through in assets:
+            kept.append((grain, assets[: assets.index(through) + 1]))
+            break
+        kept.append((grain, assets))
+    return tuple(kept)
+
+
+def reason_to_make(archive: "Archive", settings: "Settings", asset: str, partition: str | None) -> str | None:
+    """Why this asset's partition is to be made now: missing or stale; None if it is up to date or has no inputs.
+
+    What retention took is done, unless something is to be made from it. What cannot be made again, for the data it
+    would be made from are gone for good, stays as it is. Raises WaitingError when its inputs are there but something
+    it must wait for is not.
+    """
+    product, ingredients, reason = _assess(archive, settings, asset, partition)
+    if reason is None or ingredients is None:
+        return None
+    return reason if _can_be_made(archive, asset, partition, product, ingredients) else None
+
+
+def _can_be_made(
+    archive: "Archive", asset: str, partition: str | None, product: "Product | None", ingredients: recipes.Ingredients
+) -> bool:
+    """Whether the data it would be made from are there. Raises WaitingError if not, and there is no product either."""
+    gone = spec.without_data(archive, asset, ingredients)
+    if gone and product is None:
+        raise WaitingError(recipes.waiting_for_removed_data(asset, partition, gone))
+    return not gone
+
+
+def needed_again(archive: "Archive", settings: "Settings", product: "Product") -> str | None:
+    """Why the data retention took are to be made again: for what is to be made from them; None if nothing is."""
+    for asset, partition in sorted(_made_from(archive, product), key=str):
+        try:
+            reason = _assess(archive, settings, asset, partition)[2]
+        except DsaError:
+            continue  # it waits for something else
+        if reason:
+            return f"its data were removed, and {asset} {partition or ''} is to be made: {reason}".replace("  ", " ")
+    return None
+
+
+def _assess(
+    archive: "Archive", settings: "Settings", asset: str, partition: str | None
+) -> "tuple[Product | None, recipes.Ingredients | None, str | None]":
+    """The product there is, what it would be made from, and why it is to be made, whether or not its inputs have their data."""
+    specified = spec.assets()[asset]
+    product = archive.current(asset, partition, check=True, removed=True)
+    if asset == "subband_group" and product is not None and product.code_version == specified.code_version:
+        return product, None, None  # whether its files changed is for the look at the inbox to say, which opens only new ones
+    ingredients = specified.find(archive, settings, partition or "")
+    if ingredients is None:
+        return product, None, None  # nothing to make it from; what was made stays
+    if product is None:
+        return None, ingredients, MISSING
+    reason = specified.stale(archive, product, settings, ingredients)
+    if reason is None and product.removed:
+        reason = needed_again(archive, settings, product)
+    if reason and specified.reads_raw_files and not recipes.raw_files_there(ingredients.only("subband_group")):
+        reason = None
+    return product, ingredients, reason
+
+
+def lacking(archive: "Archive", settings: "Settings", asset: str, partition: str | None) -> str:
+    """What is not there that this asset's partition would be made from, for people."""
+    if asset == "subband_group":
+        return f"no group of its subband files is in DSA110_INBOX={settings.inbox}"
+    known, absent = spec.assets(), []
+    grain = known[asset].grain
+    for name in known[asset].inputs:
+        same = known[name].grain in (grain, "catalogue")
+        key = None if known[name].grain == "catalogue" else partition
+        held = archive.current(name, key, removed=True) if same else None
+        if held is not None and held.metadata.get(HELD):
+            absent.append(f"{held.id} is held ({held.metadata[HELD]})")
+        elif held is None and not (not same and partition and _any_within(archive, name, partition, grain)):
+            absent.append(f"there is no {name}{f' {key}' if same and key else ''}")
+    return "; ".join(absent) or known[asset].nothing_made
+
+
+def _any_within(archive: "Archive", asset: str, window: str, grain: spec.Grain) -> bool:
+    """Whether an hour or night has a usable product of a finer asset."""
+    last = timegrid.parse_key(window) + timegrid.HOUR - timegrid.OBSERVATION_WINDOW
+    return bool(recipes.all_usable(archive, asset, window, timegrid.key(last) if grain == "hour" else window))
+
+
+def _made_from(archive: "Archive", product: "Product") -> set[tuple[str, str | None]]:
+    """The (asset, partition) that read this product's data, or would: of its own window, and those that did."""
+    key = product.partition or ""
+    keys = {"observation": key, "hour": timegrid.hour_of(key), "night": timegrid.night_of(key)} if len(key) > 10 else {"night": key}
+    known = spec.assets()
+    through = {n: a.reads_through for n, a in known.items() if a.reads_through and product.asset in known[a.reads_through].inputs}
+    readers = {n for n, a in known.items() if n in through or (product.asset in a.inputs and not a.of_kept_data_only)}
+    used = [p for p in archive.dependents(product.id) if p.state == "current"]
+    used += [p for one in used if one.asset in through.values() for p in archive.dependents(one.id) if p.state == "current"]
+    own = {(name, keys[known[name].grain]) for name in readers if known[name].grain in keys}
+    return own | {(p.asset, p.partition) for p in used if p.asset in readers}
+
+
+def next_step(archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None) -> Step | None:
+    """The first of a phase's assets that is to be made, with those after it; None if all are up to date or have no inputs.
+
+    Raises as `reason_to_make`.
+    """
+    for number, asset in enumerate(assets):
+        product, ingredients, reason = _assess(archive, settings, asset, partition)
+        if reason and ingredients is not None and _can_be_made(archive, asset, partition, product, ingredients):
+            follow, request = tuple(assets[number + 1 :]), spec.assets()[asset].request(settings, partition, ingredients)
+            return Step(asset, partition, reason, follow, request)
+    return None
+
+
+def missing(archive: "Archive", settings: "Settings", span: Span, trusted_s: float = 0.0) -> tuple[list[Step], list[Waiting]]:
+    """Every step that a span needs by what the archive holds now, in the graph's order; and what waits for something else.
+
+    What cannot be looked at is named in the log and hides no other. The span is read at once: a look costs what it costs. Whose files
+    were in place less than `trusted_s` ago is trusted to be.
+    """
+    aside, now_s, found, waiting = quarantined_observations(archive), inbox.now_s(), list[Step](), list[Waiting]()
+    archive = snapshot_of_span(archive, span, trusted_s=trusted_s)
+    for grain, assets in phases():
+        for key in partitions(archive, grain, assets[0], span):
+            if season.outside(grain, key, now_s) or (grain == "observation" and key in aside):
+                continue
+            try:
+                step = next_step(archive, settings, assets, key)
+            except WaitingError as error:
+                waiting.append(Waiting(f"{assets[0]} {key or ''}".strip(), str(error)))
+                continue
+            except (DsaError, OSError) as error:
+                log.warning("%s %s is left for now: %s", assets[0], key or "", error)
+                continue
+            found += [step] if step else []
+    return found, waiting
+
+
+def scan_inbox(archive: "Archive", settings: "Settings", *, by_data: bool) -> inbox.Inbox:
+    """The inbox, without what is settled: named by a current manifest or quarantined, and unchanged since."""
+    names = inbox.listing(settings.inbox)
+    return inbox.scan(settings.inbox, patience(settings, by_data=by_data), inbox.known_files(archive, names), names=names)
+
+
+def scan_for_display(archive: "Archive", settings: "Settings") -> inbox.Inbox:
+    """What lies in the inbox and nobody took up, for whoever only tells of it: of very many files the oldest and the newest."""
+    names, live = inbox.listing(settings.inbox), replace(patience(settings, by_data=False), still_s=0.0)
+    return inbox.scan(settings.inbox, live, inbox.known_files(archive, names), DISPLAY_FILES, names)
+
+
+def scan_when_still(look: Callable[[], inbox.Inbox], still_s: float) -> inbox.Inbox:
+    """What `look` sees once files that changed a moment ago were given the time to come to rest."""
+    seen = look()
+    if seen.changing:
+        time.sleep(still_s)
+        seen = look()
+    return seen
+
+
+def scan_without_archive(settings: "Settings", known: inbox.Known = NOTHING_KNOWN) -> inbox.Inbox:
+    """The inbox at rest, as it is without an archive that would know more than `known`."""
+    return scan_when_still(lambda: inbox.scan(settings.inbox, patience(settings, by_data=True), known), settings.still_s)
+
+
+def scan_inbox_when_still(archive: "Archive", settings: "Settings") -> inbox.Inbox:
+    """The inbox at rest, without what is settled."""
+    return scan_when_still(lambda: scan_inbox(archive, settings, by_data=True), settings.still_s)
+
+
+def scan_and_quarantine(archive: "Archive", settings: "Settings") -> tuple[inbox.Inbox, list[str]]:
+    """The inbox for a batch run, once what changed a moment ago has come to rest and what cannot be used is put aside;
+    and what was said about each of these."""
+    messages: list[str] = []
+    seen = scan_inbox_when_still(archive, settings)
+    for _ in range(MOST_SCANS):
+        now = quarantine_unusable(archive, seen)
+        if not now:
+            break
+        messages += now
+        seen = scan_inbox(archive, settings, by_data=True)
+    return seen, messages
+
+
+def patience(settings: "Settings", *, by_data: bool) -> inbox.Patience:
+    """How long groups wait, from the settings, and that none is asked for which has no partition."""
+    now_s = inbox.now_s()
+    outside = partial(season.outside, "observation", now_s=now_s)
+    return inbox.Patience(
+        settings.subbands, settings.min_subbands, settings.group_wait_s, settings.still_s, now_s, by_data, outside
+    )  # fmt: skip
+
+
+def quarantine_unusable(archive: "Archive", seen: inbox.Inbox, most: int | None = None) -> list[str]:
+    """Quarantine what cannot be used, each once, with its reason; returns what was said about each.
+
+    A group that was too small and is another one now leaves its old record. With `most` only so many single files are
+    put aside; the next look finds the others.
+    """
+    messages = []
+    for path, reason in seen.unusable[:most]:
+        quarantine.quarantine(archive, path, reason)
+        messages.append(f"{ascii(path.name)[1:-1]}: {reason}")
+    judged = [candidate for candidate in seen.candidates if candidate.state != "waiting"]
+    before = [one for one in quarantine.quarantined(archive) if one.observation is not None] if judged else []
+    for candidate in judged:
+        aside = None
+        if candidate.state == "unusable":
+            paths = [header.path for header in candidate.group.files.values()]
+            aside = quarantine.quarantine(archive, paths, candidate.reason, candidate.observation)
+            messages.append(f"{candidate.observation}: {candidate.reason}")
+        for old in before:
+            if old.observation == candidate.observation and (aside is None or old.key != aside.key):
+                with suppress(NotFoundError):  # another process has released it meanwhile
+                    quarantine.release(archive, old.key)
+    return messages
+
+
+def quarantined_observations(archive: "Archive") -> dict[str, str]:
+    """Observations that were accepted and quarantined since as a whole, with the reason and the way back."""
+    reasons = {
+        one.observation: f"quarantined: {one.reason}; `dsa110 groups --release {one.key}` tries again"
+        for one in quarantine.quarantined(archive)
+        if one.observation is not None
+    }
+    accepted = archive.among("subband_group", list(reasons))
+    return {observation: why for observation, why in reasons.items() if observation in accepted}
+
+
+def snapshot_of_span(archive: "Archive", span: Span, assets: Collection[str] | None = None, trusted_s: float = 0.0) -> "Archive":
+    """The archive as it is now (of these assets, all without), for whoever asks about every partition of a span and changes none; an
+    open span is not read."""
+    if span.since is None or span.until is None:
+        return archive
+    return Snapshot(archive, span.since - timegrid.NIGHT, span.until + timegrid.NIGHT, assets, trusted_s)
+
+
+def snapshots_in_portions(
+    archive: "Archive", assets: Sequence[str], keys: Sequence[str | None], changes: Callable[[], int]
+) -> "Iterator[tuple[str | None, Archive]]":
+    """The partitions of a phase, each with the archive to ask about it: as it was read for some nights at once, while `changes` of it
+    stay as many as then, or as it is now."""
+    read = {*assets, *(name for asset in assets for name in spec.assets()[asset].inputs)}
+    for _, portion in groupby(keys, key=lambda key: key and timegrid.parse_key(key).toordinal() // NIGHTS_AT_ONCE):
+        inside, before = list(portion), changes()
+        first, last = inside[0], inside[-1]
+        span = Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT) if first and last else Span()
+        then = snapshot_of_span(archive, span, read)
+        for key in inside:
+            yield key, then if changes() == before else archive
+
+
+def partitions(archive: "Archive", grain: spec.Grain, asset: str, span: Span, ready: Sequence[str] = ()) -> list[str | None]:
+    """The partitions of this grain that have anything to be made from, oldest first.
+
+    `ready` are observations that the look at the inbox found ready.
+    """
+    if grain == "catalogue":
+        return [None]
+    taken = archive.partitions("subband_group", *span.windows("observation"))
+    observations = sorted({*taken, *(ready if asset == "subband_group" else ())})
+    inside = [key for key in observations if span.holds(key)]
+    if grain == "hour":
+        return list(dict.fromkeys(timegrid.hour_of(key) for key in inside))
+    if grain == "night":
+        return list(dict.fromkeys(timegrid.night_of(key) for key in inside))
+    return list(inside)
+
+
+def forecast(archive: "Archive", settings: "Settings", seen: inbox.Inbox, span: Span, through: str | None) -> Iterator[Step]:
+    """What `process` would do, without doing it: what is missing or stale now, and what follows from making it."""
+    archive = snapshot_of_span(archive, span)
+    ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
+    coming: set[tuple[str, str | None]] = set()
+    for grain, assets in phases(through):
+        observations = sorted({*ready, *(k for k in partitions(archive, "observation", "subband_group", span) if k)})
+        for partition in _of_grain(grain, observations):
+            for asset in assets:
+                reason = _forecast_reason(archive, settings, asset, partition, coming, ready)
+                if reason is not None:
+                    coming.add((asset, partition))
+                    yield Step(asset, partition, reason)
+
+
+def forecast_without_archive(observations: Sequence[str], through: str | None) -> Iterator[Step]:
+    """The forecast for an archive that is not there yet: everything, for these observations."""
+    for grain, assets in phases(through):
+        for partition in _of_grain(grain, observations):
+            yield from (Step(asset, partition, MISSING) for asset in assets)
+
+
+def _of_grain(grain: spec.Grain, observations: Sequence[str]) -> list[str | None]:
+    """What of this grain these observations lie in and has a partition."""
+    if grain == "catalogue":
+        return [None]
+    if grain != "observation":
+        window = timegrid.hour_of if grain == "hour" else timegrid.night_of
+        observations = list(dict.fromkeys(window(key) for key in observations))
+    return [key for key in observations if season.outside(grain, key, inbox.now_s()) is None]
+
+
+def _forecast_reason(
+    archive: "Archive",
+    settings: "Settings",
+    asset: str,
+    partition: str | None,
+    coming: set[tuple[str, str | None]],
+    ready: Sequence[str],
+) -> str | None:
+    if asset == "subband_group" and partition in ready:
+        return MISSING if archive.current(asset, partition) is None else "its files changed"
+    specified = spec.assets()[asset]
+    above = [key for name, key in coming if name in specified.inputs]
+    earlier = specified.nights_before and any(key and partition and key[:10] < partition for key in above)
+    if earlier or any(_feeds(key, partition) for key in above):
+        return "what it is made from will be made"
+    try:
+        return reason_to_make(archive, settings, asset, partition)
+    except (DsaError, OSError):
+        return None
+
+
+def _feeds(key: str | None, partition: str | None) -> bool:
+    """Whether a partition of an input is (also) for this partition: the same window, or one inside the other.
+
+    A night's calibration may serve its neighbours too; a forecast lists the night's own.
+    """
+    if key is None or partition is None:
+        return True
+    if len(partition) == 10:
+        return key[:10] == partition
+    return key == partition or partition.startswith(key) or timegrid.hour_of(key) == partition
+
+
+def span(since: datetime | None = None, until: datetime | None = None) -> Span:
+    """The span of a request; `until` before `since` is refused with ConfigurationError."""
+    if since is not None and until is not None and until <= since:
+        raise ConfigurationError(f"--until {until:%Y-%m-%dT%H:%M} is not after --since {since:%Y-%m-%dT%H:%M}")
+    return Span(since, until)
+
+
+NIGHTS_AT_ONCE = 8
+"""Of which the products that a phase needs are in memory together: some 5,000."""
+DISPLAY_FILES = 1600
+"""At 5 ms a header, and each is read once, a page waits 8 s for the first look at a backlog and no longer."""
+MOST_SCANS = 4
+"""A file put aside can leave its group too small; after these looks only a file that still grows could change anything."""

@@ -1,0 +1,123 @@
+"""Historical nights: the windows that are present, launched as Dagster backfills, in the slow lane."""
+
+import time
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.ingest import inbox
+from dsa110_assets.orchestration.planning import plan
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.specification import season, spec
+from dsa110_assets.telescope import timegrid
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.settings import Settings
+
+TAGS = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "-10"}
+"""Live observations overtake: see tag_concurrency_limits in dagster.yaml, and `instance.lower_priority_of_backfill`."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A backfill: its id, its assets and the partitions it makes. `backfill_id` is None for a rehearsal; `left_out` are
+    windows with data that have no partition, each with the reason."""
+
+    backfill_id: str | None
+    assets: tuple[str, ...]
+    partitions: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def nights(first: str, last: str) -> list[str]:
+    """Night keys from `first` to `last`, both included. ConfigurationError if they are no dates or out of order."""
+    try:
+        start, end = date.fromisoformat(first), date.fromisoformat(last)
+    except ValueError as error:
+        raise ConfigurationError(f"--nights {first}..{last}: {error}; write 2026-01-25..2026-01-27") from None
+    if end < start:
+        raise ConfigurationError(f"--nights {first}..{last}: the last night is before the first")
+    return [(start + timedelta(days=n)).isoformat() for n in range((end - start).days + 1)]
+
+
+def present(archive: "Archive", settings: "Settings", wanted: Sequence[str], grain: spec.Grain) -> list[str]:
+    """The partitions of these nights that have data: in the inbox, or accepted before.
+
+    A range that contained an empty window would end as failed, and what hangs on it would never run.
+    """
+    held = set(wanted)
+    accepted = [p.partition for p in archive.products("subband_group", wanted[0], wanted[-1]) if p.partition]
+    seen = plan.scan_inbox(archive, settings, by_data=True)
+    waiting = (c.observation for c in seen.candidates if season.outside("observation", c.observation, inbox.now_s()))
+    keys = sorted({*accepted, *(c.observation for c in seen.ready()), *waiting})
+    inside = [key for key in keys if timegrid.night_of(key) in held]
+    if grain == "night":
+        return list(dict.fromkeys(timegrid.night_of(key) for key in inside))
+    return list(dict.fromkeys(timegrid.hour_of(key) for key in inside)) if grain == "hour" else inside
+
+
+def backfill(
+    settings: "Settings",
+    first: str,
+    last: str,
+    asset: str | None = None,
+    *,
+    dry_run: bool = False,
+    instance: dg.DagsterInstance | None = None,
+) -> list[Launch]:
+    """Launch a backfill of the present windows of these nights; the daemon of `dsa110 up` runs it.
+
+    With `asset` that asset is launched, else the observations' ingest; the sensor `planner` asks for what follows, as always,
+    so that one failed image holds up nothing. A dry run says what would be launched. Raises NotFoundError when these nights have no data.
+    """
+    from dsa110_assets.archive.store import Archive
+
+    partitioned = {name: one.grain for name, one in graph.specifications().items() if one.grain != "catalogue"}
+    if asset is not None and asset not in partitioned:
+        raise ConfigurationError(f"--asset {asset}: has no nights; choose of {', '.join(partitioned)}")
+    wanted, archive = nights(first, last), Archive.create(settings.archive, settings.database_url)
+    assets = (asset,) if asset else graph.PHASES[1][1]
+    grain = partitioned[assets[0]]
+    reasons = {key: season.outside(grain, key, inbox.now_s()) for key in present(archive, settings, wanted, grain)}
+    left_out = tuple(f"{key}: {reason}" for key, reason in reasons.items() if reason)
+    keys = [key for key, reason in reasons.items() if reason is None]
+    if left_out and not keys:
+        raise NotFoundError(f"no window of {first}..{last} has a partition: {left_out[0]}")
+    if not keys:
+        raise NotFoundError(f"no observation of {first}..{last} in {settings.inbox} or the archive; `dsa110 groups` says what is there")
+    launch = Launch(None, assets, tuple(keys), left_out)
+    if dry_run:
+        return [launch]
+    return [hand_over(instance or instances.open_instance(settings.dagster_home), launch)]
+
+
+def hand_over(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, str] = TAGS) -> Launch:
+    """Hand a backfill to the daemon, as the UI's button does."""
+    from dsa110_assets.orchestration.running.internals import PartitionBackfill
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Dagster's own, inside the call
+        made = PartitionBackfill.from_asset_partitions(
+            backfill_id=uuid.uuid4().hex[:8],
+            asset_graph=graph.over(Platform()).resolve_asset_graph(),
+            partition_names=list(launch.partitions),
+            asset_selection=[dg.AssetKey(name) for name in launch.assets],
+            backfill_timestamp=time.time(),
+            tags=dict(tags),
+            dynamic_partitions_store=instance,
+            all_partitions=False,
+            title=f"{', '.join(launch.assets)}: {launch.partitions[0]} to {launch.partitions[-1]}",
+            description=None,
+            run_config=None,
+        )
+    instance.add_backfill(made)
+    return replace(launch, backfill_id=made.backfill_id)

@@ -1,0 +1,140 @@
+"""The Dagster instance: opened from DAGSTER_HOME, made ready on first use, its orphaned runs closed."""
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import dagster as dg
+from sqlalchemy.exc import DatabaseError, OperationalError
+from yaml import YAMLError
+
+from dsa110_assets.archive.index import normalise_url
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration.watching.history import EVENTS, POSTGRES_VARIABLE, RUNS
+
+log = logging.getLogger(__name__)
+LAUNCHER_TAG = "dsa110/launcher"
+"""Names the process that runs a run: '<host>/<pid>/<its start>/<run>'; a retry inherits its parent's tags."""
+LANE_TAG = "dsa110/lane"
+"""On a run: `live`, `backfill` or `process`, which share the machine as dagster.yaml says."""
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+BACKFILL, PROCESS = "backfill", "process"
+BACKFILL_NICE = 10
+"""Beside a live run, a backfill's gets a tenth of a processor; alone, all of it. Reading and writing follow."""
+DATABASES = (RUNS, EVENTS / "index.db", Path("schedules", "schedules.db"))
+
+
+def prepare_home(home: Path | None) -> Path:
+    """DAGSTER_HOME, made on first use with the packaged configuration (PostgreSQL when DAGSTER_PG_URL is set).
+
+    Raises ConfigurationError when it is not set or cannot be written, or DAGSTER_PG_URL cannot be read.
+    """
+    if home is None:
+        raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
+    url = os.environ.get(POSTGRES_VARIABLE, "").strip()
+    if url:
+        normalise_url(url, POSTGRES_VARIABLE)  # Dagster's own word on a wrong one is a traceback
+    name = "dagster.postgres.yaml" if url else "dagster.yaml"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "dagster.yaml").exists():
+            (home / "dagster.yaml").write_bytes(files("dsa110_assets.orchestration").joinpath(name).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"DAGSTER_HOME={home} cannot be written ({error.strerror}); name another directory") from error
+    if (refused := not_writable(home)) is not None:
+        raise ConfigurationError(f"DAGSTER_HOME={home}: {refused} cannot be written by this user; let it, or name another directory")
+    return home
+
+
+def not_writable(home: Path) -> Path | None:
+    """The first of a home directory and its SQLite databases that this user may not write; None if there is none."""
+    files_there = [home / part for part in DATABASES if os.path.exists(home / part)]
+    places = [home, *(path.parent for path in files_there), *files_there]
+    return next((path for path in places if not os.access(path, os.W_OK)), None)
+
+
+def open_instance(home: Path | None) -> dg.DagsterInstance:
+    """The instance of a home directory, which is made ready first. Raises ConfigurationError if its dagster.yaml is wrong."""
+    from dsa110_assets.orchestration.running.internals import CheckError
+
+    prepared = prepare_home(home)
+    try:
+        return dg.DagsterInstance.from_config(str(prepared))
+    except (YAMLError, dg.DagsterInvalidConfigError, CheckError, UnicodeDecodeError) as error:
+        why = " ".join(str(error).split())[:300]
+        message = f"{prepared / 'dagster.yaml'} is wrong ({why}): correct it, or remove it, and the packaged one is written"
+        raise ConfigurationError(message) from error
+
+
+def launcher(run_id: str) -> str:
+    """This process as the one that runs a run, as LAUNCHER_TAG has it."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}/{run_id}"
+
+
+def claim(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Write into a run's tags that this process runs it."""
+    if run.tags.get(LAUNCHER_TAG) != launcher(run.run_id):
+        instance.add_run_tags(run.run_id, {LAUNCHER_TAG: launcher(run.run_id)})
+
+
+def lower_priority_of_backfill(run: dg.DagsterRun) -> None:
+    """If a run is of a backfill, lower the priority of this process, which runs it and nothing else, and of its children."""
+    if run.tags.get(LANE_TAG) == BACKFILL:
+        os.setpriority(os.PRIO_PROCESS, 0, max(BACKFILL_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+
+
+def events(instance: dg.DagsterInstance, run_id: str, *kinds: dg.DagsterEventType) -> list[dg.EventLogEntry]:
+    """A run's events of these kinds. Of one whose database is damaged none, and the log says so: it hides no other run."""
+    try:
+        return list(instance.all_logs(run_id, of_type=set(kinds)))
+    except DatabaseError as error:
+        _log_damaged(run_id, error)
+        return []
+
+
+def _log_damaged(run_id: str, error: DatabaseError) -> None:
+    """Tell of a run whose own database is damaged. Raises the error again if the database is merely away."""
+    if isinstance(error, OperationalError):
+        raise error
+    log.error("run %s: its events cannot be read (%s); move DAGSTER_HOME/%s away", run_id, error.orig, EVENTS / f"{run_id}.db")
+
+
+def unfinished(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
+    """The runs that are queued or running, whoever asked for them."""
+    return instance.get_runs(filters=dg.RunsFilter(statuses=[status for status in dg.DagsterRunStatus if status not in ENDED]))
+
+
+def close_orphans(instance: dg.DagsterInstance) -> list[str]:
+    """Fail the runs whose process on this host was killed: nobody else would ever end them. Returns their ids.
+
+    Dagster's retries start such a run again, where the platform is up; `dsa110 process` makes what is missing. One
+    that cannot be ended, for its database is damaged, is named in the log, and the others are ended.
+    """
+    closed = []
+    for run in unfinished(instance):
+        host, pid, started, run_id = (*run.tags.get(LAUNCHER_TAG, "").split("/"), "", "", "", "")[:4]
+        claimed = host == socket.gethostname() and run_id == run.run_id
+        if claimed and pid.isdecimal() and _started(int(pid)) != started:
+            try:
+                instance.report_run_failed(run, "its process was killed")
+            except DatabaseError as error:
+                _log_damaged(run.run_id, error)
+            else:
+                closed.append(run.run_id)
+    return closed
+
+
+def _started(pid: int) -> str:
+    """When a process started, as '<boot>.<ticks since>': process numbers are used again, also after a reboot.
+
+    '' if there is none, or none but a zombie.
+    """
+    try:
+        fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else f"{boot}.{fields[19]}"

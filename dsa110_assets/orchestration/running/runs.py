@@ -1,0 +1,40 @@
+"""Ending a run, and asking again for what one was to make."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.running import backfill
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.watching import history
+
+if TYPE_CHECKING:
+    from dsa110_assets.settings import Settings
+
+
+def cancel(home: Path, run: history.Run) -> None:
+    """End a queued or running run. Raises NotFoundError if it has ended, ConfigurationError if nobody here can reach its process."""
+    if run.status not in history.UNFINISHED:
+        raise NotFoundError(f"run {run.run_id} is not queued or running: it ended as {run.status}")
+    with instances.open_instance(home) as instance:
+        if run.began_at is not None and run.tags.get(instances.LANE_TAG) == "process":
+            host, pid, *_ = (*run.tags.get(instances.LAUNCHER_TAG, "").split("/"), "", "")
+            raise ConfigurationError(f"run {run.run_id} belongs to `dsa110 process` (process {pid} on {host}): end that with Ctrl-C")
+        if not instance.run_coordinator.cancel_run(run.run_id):
+            raise ConfigurationError(f"run {run.run_id}: its process does not answer; `dsa110 up` ends runs whose process is gone")
+
+
+def retry(settings: "Settings", run: history.Run) -> str:
+    """Queue what a failed or cancelled run was to make, as a backfill with that id.
+
+    Raises NotFoundError if it did not fail, or made nothing that the graph has.
+    """
+    if run.status not in (history.FAILED, "CANCELED"):
+        raise NotFoundError(f"run {run.run_id} did not fail: it is {run.status}")
+    assets = tuple(name for name in graph.specifications() if name in run.assets)
+    if not assets or run.partition is None:
+        raise NotFoundError(f"run {run.run_id} made no partition of an asset there is; `dsa110 process` makes what is missing")
+    launch = backfill.Launch(None, assets, (run.partition,))
+    with instances.open_instance(settings.dagster_home) as instance:
+        return str(backfill.hand_over(instance, launch, {**backfill.TAGS, "dsa110/retry": run.run_id}).backfill_id)

@@ -1,0 +1,62 @@
+"""How an asset presents itself to Dagster: partitions, dependencies, group, owner, kinds, tags, checks."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from dsa110_assets.orchestration.judging import rules
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import policy
+from dsa110_assets.orchestration.running.execute import execute
+from dsa110_assets.orchestration.specification import launchpad, spec
+from dsa110_assets.orchestration.specification.partitions import HOURS, NIGHTS, OBSERVATIONS, THIS_NIGHT_AND_BEFORE
+
+OWNER = "team:dsa110"
+GRAIN_TAG = "dsa110/grain"
+_GRIDS: dict[spec.Grain, dg.TimeWindowPartitionsDefinition | None] = {
+    "catalogue": None, "observation": OBSERVATIONS, "hour": HOURS, "night": NIGHTS,
+}  # fmt: skip
+
+
+def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
+    """The asset as Dagster has it; its body's docstring is the description.
+
+    It has no backfill policy: then Dagster makes a range as one run for each partition, named in the run's tags. They share the
+    machine as the lanes say, one window without data or with bad data is nobody else's, and each is tried again by itself.
+    Where there is nothing to make a partition from, nothing is yielded: it stays
+    unmaterialised and what hangs on it is skipped, without failing the run or a backfill over empty windows.
+    """
+    grid, mapping = _GRIDS[asset.grain], THIS_NIGHT_AND_BEFORE if asset.nights_before else None
+
+    @dg.multi_asset(
+        name=asset.name,
+        specs=[
+            dg.AssetSpec(
+                asset.name,
+                deps=[dg.AssetDep(name, partition_mapping=mapping) for name in asset.inputs],
+                description=inspect.getdoc(body),
+                skippable=True,
+                group_name=body.__module__.rpartition(".")[2],
+                owners=[OWNER],
+                kinds=set(asset.kinds),
+                tags={GRAIN_TAG: asset.grain},
+                code_version=asset.code_version,
+                freshness_policy=asset.freshness,
+            )
+        ],
+        partitions_def=grid,
+        check_specs=rules.check_specs(asset.name, asset.rules, grid),
+        config_schema=launchpad.schema(asset),
+        pool=asset.pool,
+        can_subset=True,  # what makes a check optional as well as its asset
+    )
+    def step(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
+        with policy.as_dagster_errors(context.retry_number):
+            seen = launchpad.platform_for(platform, context.op_execution_context.op_config)
+        made = execute(context, seen, asset.name, body)
+        if made is not None:
+            yield made
+
+    return step
