@@ -174,15 +174,17 @@ class Archive:
         query = sa.select(products.c.partition_key, products.c.digest).where(*wanted)
         return self.index.read(lambda c: {row.partition_key: row.digest for row in c.execute(query)})
 
-    def positive(self, asset: str, figure: str) -> list[Product]:
-        """The current products of an asset whose figure of this name is more than 0, in order: the database looks at the figures."""
+    def newest_with(self, asset: str, path: Sequence[str], before: str) -> Product | None:
+        """The last current product of an asset, of a partition before this one and not held, that has metadata at this path."""
 
         def work(connection: Connection) -> list[Product]:
             typed = sa.cast if connection.dialect.name == "postgresql" else sa.type_coerce
-            wanted = typed(products.c.metadata, sa.JSON)[figure].as_float() > 0
-            return rows.select(connection, self.root, *_wanted(asset, None, None, "current"), wanted)
+            there = typed(products.c.metadata, sa.JSON)[tuple(path)].as_string().is_not(None)
+            wanted = (*_wanted(asset, None, None, "current"), products.c.partition_key < before, products.c.held.is_(None), there)
+            last = sa.select(products.c.id).where(*wanted).order_by(products.c.partition_key.desc()).limit(1)
+            return rows.select(connection, self.root, products.c.id.in_(last.subquery().select()))
 
-        return self.index.read(work)
+        return next(iter(self.index.read(work)), None)
 
     def newest(self, asset: str, number: int = 1) -> list[Product]:
         """The current products of an asset's last partitions, last first; what came before is not read."""

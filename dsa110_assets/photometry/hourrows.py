@@ -1,4 +1,4 @@
-"""An hour's measurements as rows of a table: which sources are known, and what is put beside each row's flux."""
+"""An hour's measurements as rows of a table: what is put beside each row's flux."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging import fits
 from dsa110_assets.mosaics import shares
 from dsa110_assets.mosaics.coadd import TileInput
 from dsa110_assets.photometry import blind
-from dsa110_assets.photometry.forced import OFFSETS, SIZE
 from dsa110_assets.photometry.indices import source_indices
 from dsa110_assets.photometry.options import PhotometryOptions
 from dsa110_assets.photometry.quality import Quality
@@ -30,33 +28,6 @@ MOST_CHANCE_DETECTIONS = 1
 """Noise alone gives one negative detection at 5 sigma in ten hours (3e-7 of some 3e5 beams), two in 200."""
 ARTEFACT_MARGIN = 1.5
 """New sources so much brighter than the brightest negative are none of their kind."""
-
-
-def known_sources(catalogue: Path, earlier: Sequence[Path]) -> pd.DataFrame:
-    """The catalogue and everything earlier hours discovered (their files), under the name it was first given, with the first
-    size found."""
-    known = pd.read_parquet(catalogue)
-    found = [pd.read_parquet(path, filters=[("kind", "==", "blind")]) for path in earlier]
-    if not found:
-        return known
-    columns = ["source_id", "ra_deg", "dec_deg", "ra_err_arcsec", "dec_err_arcsec"]
-    new = pd.concat([table[[*columns, "mjd"]] for table in found]).sort_values("mjd", kind="stable").drop_duplicates("source_id")
-    return _with_sizes(pd.concat([known, new[columns]], ignore_index=True), earlier)
-
-
-def _with_sizes(known: pd.DataFrame, earlier: Sequence[Path]) -> pd.DataFrame:
-    """Known sources with the deconvolved size, and its offset from their position, that an earlier hour first gave them.
-
-    Every later hour measures with the same size: a light curve then has no step where a source is called resolved or not.
-    """
-    columns = ["source_id", *blind.SIZE_COLUMNS, *OFFSETS]
-    sized = [
-        pd.read_parquet(path, columns=[*columns, "mjd"], filters=[(SIZE, ">", 0)]) for path in earlier if SIZE in pq.read_schema(path).names
-    ]
-    if not sized:
-        return known
-    first = pd.concat(sized).sort_values("mjd", kind="stable").drop_duplicates("source_id")
-    return known.drop(columns=[name for name in columns[1:] if name in known]).merge(first[columns], on="source_id", how="left")
 
 
 def with_tiles(rows: pd.DataFrame, inputs: Sequence[TileInput], table: pd.DataFrame, pb_cutoff: float) -> pd.DataFrame:

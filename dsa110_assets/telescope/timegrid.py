@@ -47,6 +47,14 @@ def datetime_to_mjd(moment: datetime) -> float:
     return (aware - datetime.fromtimestamp(0, UTC)) / timedelta(days=1) + MJD_UNIX_EPOCH
 
 
+def mean_sidereal_deg(mjd: float, longitude_deg: float) -> float:
+    """Mean sidereal time [deg, 0 to 360) at an east longitude, to 0.01 deg: for choosing what may be seen, not for positions.
+
+    IAU 1982's linear terms about J2000 (MJD 51544.5), with UTC for UT1 (0.004 deg) and without nutation (0.005 deg).
+    """
+    return (280.46061837 + 360.98564736629 * (mjd - 51544.5) + longitude_deg) % 360
+
+
 def observation_key(mjd: float) -> str:
     """Partition key of the 5-minute window that holds `mjd` (a group's: its first integration's centre)."""
     moment = mjd_to_datetime(mjd)

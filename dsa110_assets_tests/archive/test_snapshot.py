@@ -19,7 +19,7 @@ KEYS = ["2026-01-24T23:55", "2026-01-25T00:00", "2026-01-25T22:25", "2026-01-26T
 @pytest.fixture
 def filled(archive: Archive, publish: Publisher) -> Archive:
     for number, key in enumerate(KEYS):
-        publish("tile_image", key, metadata={"n_new": number % 2})
+        publish("tile_image", key, text=str(number))
     publish("night_mosaic", "2026-01-25")
     publish("sky_model", None)
     gone = archive.current("tile_image", KEYS[2])
@@ -58,9 +58,22 @@ def test_what_was_in_place_is_trusted_no_longer_than_asked(filled: Archive) -> N
     assert Snapshot(filled, FIRST, LAST).current("tile_image", KEYS[3], check=True) is None
 
 
-def test_positive_figures_are_found_by_the_database(filled: Archive) -> None:
-    assert [one.partition for one in filled.positive("tile_image", "n_new")] == [KEYS[1], KEYS[3]]
-    assert filled.positive("night_mosaic", "n_new") == []
+def test_the_last_product_with_metadata_at_a_path_is_found_by_the_database(archive: Archive, publish: Publisher) -> None:
+    """Before a partition, whatever the value, and none that is held or was replaced by one without."""
+    for key, seen in zip(KEYS, ({"05": "a"}, {"05": ""}, {"06": "b"}, {"05": "c"}, {}), strict=True):
+        publish("tile_image", key, metadata={"seen": seen, **({"held": "rms"} if seen == {"05": "c"} else {})})
+
+    def found(path: tuple[str, ...], before: str) -> str | None:
+        product = archive.newest_with("tile_image", path, before)
+        return product and product.partition
+
+    assert found(("seen", "05"), "2026-02") == KEYS[1]
+    assert found(("seen", "05"), KEYS[1]) == KEYS[0]
+    assert found(("seen", "06"), "2026-02") == KEYS[2]
+    assert found(("seen", "07"), "2026-02") is None
+    assert found(("other", "05"), "2026-02") is None
+    publish("tile_image", KEYS[1], metadata={"seen": {}})
+    assert found(("seen", "05"), "2026-02") == KEYS[0]
 
 
 def test_what_was_published_since(filled: Archive, publish: Publisher) -> None:

@@ -12,9 +12,10 @@ import pandas as pd
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive import retention
 from dsa110_assets.archive.light_curves import Nights
+from dsa110_assets.archive.product import HELD
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration import graph
-from dsa110_assets.orchestration.assets.sources import past_of
+from dsa110_assets.orchestration.assets.sources import CARRIED, HISTORY_NIGHTS, _sky_bins, past_of
 from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
@@ -203,3 +204,79 @@ def test_the_assets_themselves_follow_a_flare_over_the_nights(settings: Settings
         np.testing.assert_allclose(ratio, [1, 1, 1, 1.5, 1, 1], rtol=0.057)
         assert stale(archive, settings, "light_curves", NIGHTS) == {}
         assert stale(archive, settings, "variability", NIGHTS) == {}
+
+
+HOURS = ("20", "21", "22", "23")
+
+
+def measure_hour(archive: Archive, settings: Settings, hour: str, **found_in: str) -> Product:
+    """An hour's measurements as the asset would publish them: it passes on what was passed on to it, and what it finds by bin.
+
+    What is passed on stands in the digest itself, so that it can be read here.
+    """
+    recipe = graph.specifications()["source_measurements"]
+    if archive.current("hour_mosaic", hour) is None:
+        with archive.publish("hour_mosaic", hour, (), settings={}, code_version="1", run_id="r") as draft:
+            (draft.path / "mosaic.fits").write_bytes(b"x")
+            draft.metadata["pointing_dec_deg"] = 16.0
+    found = recipe.find(archive, settings, hour)
+    assert found is not None
+    known = {one: found.facts.get(CARRIED, {}).get(one, "") for one in found.prepared}
+    for one, name in found_in.items():
+        known[one.removeprefix("h")] = " ".join(sorted({*known[one.removeprefix("h")].split(), name}))
+    with archive.publish(
+        "source_measurements", hour, found.ids, settings=recipe.settings(settings, found), code_version=recipe.code_version, run_id="r"
+    ) as draft:
+        (draft.path / hourrows.FILE).write_text(f"{hour} {known}")
+        draft.metadata[CARRIED] = known
+    return draft.product
+
+
+def test_an_hour_names_as_few_inputs_in_any_night_and_is_stale_for_its_own_sky_alone(settings: Settings) -> None:
+    """Hours 20 to 23 UTC of six nights at 21.7 to 2 h of sidereal time: each sees four or five bins of 24, and so does its
+    neighbour. A name that turns up late in the first night's last hour, at 3 h, goes through the later nights' hours that see it.
+    """
+    archive = Archive.create(settings.archive)
+    with archive.publish("source_catalog", None, (), settings={}, code_version="1", run_id="r") as draft:
+        (draft.path / "source_catalog.parquet").write_bytes(b"x")
+    hours = [f"{night}T{hour}:00" for night in NIGHTS for hour in HOURS]
+    for hour in hours:
+        measure_hour(archive, settings, hour, **({"h00": "early"} if hour == f"{NIGHTS[0]}T22:00" else {}))
+    recipe = graph.specifications()["source_measurements"]
+    for hour in hours:
+        found = recipe.find(archive, settings, hour)
+        assert found is not None
+        assert [product.asset for product in found.products] == ["hour_mosaic", "source_catalog"]
+        assert len(found.prepared) <= 5
+        assert len(recipe.also_reads(archive, found)) <= 5 + 2 * HISTORY_NIGHTS  # type: ignore[misc]
+        assert found.facts == ({CARRIED: {"00": "early"}} if hour > f"{NIGHTS[0]}T22:00" and "00" in found.prepared else {})
+    assert stale(archive, settings, "source_measurements", hours) == {}
+    seeing = {hour for hour in hours if "03" in _sky_bins(hour, 16.0)}
+    assert 0 < len(seeing) < len(hours)
+    first = f"{NIGHTS[0]}T23:00"
+    assert first in seeing
+    measure_hour(archive, settings, first, h03="late")
+    made = []
+    while todo := stale(archive, settings, "source_measurements", hours):
+        assert set(todo.values()) == {"settings changed: known_sources"}
+        made.append(min(todo))
+        measure_hour(archive, settings, made[-1])
+    assert made == sorted(hour for hour in seeing if hour > first)
+    again = measure_hour(archive, settings, first, h03="late")
+    assert again.version == 3
+    assert stale(archive, settings, "source_measurements", hours) == {}, "measured again with the same names"
+
+
+def test_what_was_last_seen_long_ago_is_found(settings: Settings) -> None:
+    """Nothing is observed for half a year of nights: the names of that sky are those of then; a held hour's are nobody's."""
+    archive = Archive.create(settings.archive)
+    with archive.publish("source_catalog", None, (), settings={}, code_version="1", run_id="r") as draft:
+        (draft.path / "source_catalog.parquet").write_bytes(b"x")
+    (one, *_) = _sky_bins("2026-03-01T22:00", 16.0)
+    measure_hour(archive, settings, "2026-03-01T22:00", **{f"h{one}": "old"})
+    later = next(f"2026-09-01T{h:02d}:00" for h in range(24) if one in _sky_bins(f"2026-09-01T{h:02d}:00", 16.0))
+    assert measure_hour(archive, settings, later).metadata[CARRIED][one] == "old"
+    with archive.publish("source_measurements", "2026-08-31T23:00", (), settings={}, code_version="1", run_id="r") as draft:
+        (draft.path / hourrows.FILE).write_bytes(b"x")
+        draft.metadata.update({CARRIED: {one: "wrong"}, HELD: "flux_scale: 2"})
+    assert stale(archive, settings, "source_measurements", [later]) == {}

@@ -8,11 +8,11 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from dsa110_assets.photometry import carried
 from dsa110_assets.photometry.association import associate
 from dsa110_assets.photometry.blind import find_sources
 from dsa110_assets.photometry.completeness import completeness
 from dsa110_assets.photometry.forced import SIZES, measure_forced
-from dsa110_assets.photometry.hourrows import known_sources
 from dsa110_assets.photometry.measure import measure_mosaic
 from dsa110_assets.photometry.options import PhotometryOptions
 from dsa110_assets.photometry.quality import Quality
@@ -234,13 +234,10 @@ def hour(make_sky, tmp_path):
     return write, catalogue
 
 
-def test_resolved_sources_keep_flux_and_size_from_hour_to_hour(hour, tmp_path) -> None:
+def test_resolved_sources_keep_flux_and_size_from_hour_to_hour(hour) -> None:
     """The first hour finds the sizes; later ones use them: same flux within errors, at 500 sigma and at 15 sigma."""
     write, catalogue = hour
-    listed, measured = tmp_path / "source_catalog.parquet", tmp_path / "source_measurements.parquet"
-    catalogue.to_parquet(listed)
     first = write(1, catalogue)
-    first.to_parquet(measured)
     assert len(first) == 4
     wide = first[first["quality"] & int(Quality.RESOLVED) > 0]
     assert set(wide["kind"]) == {"forced", "blind"}
@@ -252,7 +249,7 @@ def test_resolved_sources_keep_flux_and_size_from_hour_to_hour(hour, tmp_path) -
     assert points["deconvolved_major_arcsec"].isna().all()
     np.testing.assert_array_equal(points["peak_jy"], points["flux_jy"])
 
-    known = known_sources(listed, [measured])
+    known = carried.known_sources(catalogue, carried.carry(carried.nothing(), first))
     assert known["deconvolved_major_arcsec"].notna().sum() == 2
     for seed, flux in ((2, 0.5), (3, 0.02)):
         later = write(seed, known, flux).set_index("source_id").loc[first["source_id"]]

@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
-from dsa110_assets.telescope import timegrid
+from dsa110_assets.telescope import astrometry, site, timegrid
 
 
 def test_cadence() -> None:
@@ -42,3 +43,11 @@ def test_mjd_epoch() -> None:
 def test_what_is_no_key_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="no partition key"):
         timegrid.parse_key(key)
+
+
+def test_mean_sidereal_time_is_that_of_the_stars_to_what_it_leaves_out() -> None:
+    """Against the apparent one: UT1 - UTC is below 0.9 s (0.0038 deg), nutation in right ascension below 1.2 s (0.005 deg)."""
+    times_mjd = np.linspace(58849.0, 61400.0, 50)
+    apparent_deg = np.rad2deg(astrometry.apparent_lst_rad(times_mjd))
+    mean_deg = np.array([timegrid.mean_sidereal_deg(float(mjd), site.LONGITUDE_DEG) for mjd in times_mjd])
+    assert np.abs((mean_deg - apparent_deg + 180) % 360 - 180).max() < 0.009

@@ -1,13 +1,14 @@
 """Sources: measured on every hour's mosaic, followed over the nights, searched for change."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from dsa110_assets.archive.product import HELD
-from dsa110_assets.orchestration.assets.imaging import tile_inputs, tiles_of
+from dsa110_assets.orchestration.assets.imaging import NEIGHBOUR_TILES, tile_inputs, tiles_of
 from dsa110_assets.orchestration.judging import judges
 from dsa110_assets.orchestration.judging.rules import FEWEST_REFERENCES, SAME_SETTINGS, WARN, Rule
 from dsa110_assets.orchestration.running.step import Step
@@ -26,19 +27,75 @@ if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
 
-def _mosaic_and_known(archive: "Archive", settings: "Settings", hour: str) -> recipes.Ingredients | None:
-    """The hour's mosaic, the catalogue, and earlier hours that discovered something: their names are kept."""
+CARRIED = "known_sources"
+"""Figure of an hour: a digest of what it passes on, by hour of right ascension."""
+FARTHEST_DEG = 7.5
+"""No tile shows anything farther from its meridian."""
+HISTORY_NIGHTS = 7
+"""An hour's fluxes are compared with those of so many nights before it."""
+
+
+def _mosaic_and_carried(archive: "Archive", settings: "Settings", hour: str) -> recipes.Ingredients | None:
+    """The hour's mosaic, the catalogue, and what earlier hours pass on of the sky the hour sees: names and sizes, by their digests.
+
+    For each hour of right ascension the last hour that saw it is asked (`photometry.carried`), and is no input: only what it
+    passes on makes later hours stale, and their inputs stay as few however many nights there were.
+    """
     mosaic, catalogue = recipes.usable(archive, "hour_mosaic", hour), recipes.usable(archive, "source_catalog", None)
     if mosaic is None or catalogue is None:
         return None
-    discovering = archive.once("hours with new sources", lambda: archive.positive("source_measurements", "n_new"))
-    before = [product for product in discovering if (product.partition or "") < hour and not product.metadata.get(HELD)]
-    return recipes.Ingredients((mosaic, catalogue, *before))
+    last = _last_of_bins(archive, hour, _sky_bins(hour, float(mosaic.metadata.get("pointing_dec_deg", 0.0))))
+    digests = {one: product.metadata[CARRIED][one] for one, product in last.items() if product is not None}
+    known = {one: digest for one, digest in digests.items() if digest}
+    return recipes.Ingredients((mosaic, catalogue), {"known_sources": known} if known else {}, prepared=last)
+
+
+def _sky_bins(hour: str, dec_deg: float) -> list[str]:
+    """The hours of right ascension that an hour's tiles and their neighbours may show, as '05'."""
+    from dsa110_assets.telescope import site
+
+    start, reach = timegrid.parse_key(hour), NEIGHBOUR_TILES * timegrid.OBSERVATION_WINDOW
+    margin_deg = FARTHEST_DEG / max(math.cos(math.radians(dec_deg)), 0.1)
+    first_deg = timegrid.mean_sidereal_deg(timegrid.datetime_to_mjd(start - reach), site.LONGITUDE_DEG) - margin_deg
+    wide_deg = (timegrid.HOUR + 2 * reach) / timegrid.NIGHT * 360 * timegrid.SIDEREAL_RATIO + 2 * margin_deg
+    return [f"{number % 24:02d}" for number in range(math.floor(first_deg / 15), math.floor((first_deg + wide_deg) / 15) + 1)][:24]
+
+
+def _last_of_bins(archive: "Archive", hour: str, bins: "Sequence[str]") -> "dict[str, Product | None]":
+    """For each of these hours of right ascension the last usable product before this hour that saw it; None if none did.
+
+    Nearly always it is one of the day before; of what was not seen then the index is asked.
+    """
+    start = timegrid.parse_key(hour)
+    first, last = (timegrid.key(start - timedelta(hours=number)) for number in (26, 1))
+    recent = recipes.all_usable(archive, "source_measurements", first, last)
+    found = {one: next((p for p in reversed(recent) if one in p.metadata.get(CARRIED, ())), None) for one in bins}
+
+    def older(one: str) -> "Product | None":
+        return archive.once((CARRIED, one, hour[:10]), lambda: archive.newest_with("source_measurements", (CARRIED, one), hour[:10]))
+
+    return {one: product or older(one) for one, product in found.items()}
+
+
+def _history(archive: "Archive", hour: str) -> "list[Product]":
+    """The hours of the nights before that saw the same sky and whose data are there."""
+    start = timegrid.parse_key(hour)
+    then = [start - number * timegrid.NIGHT / timegrid.SIDEREAL_RATIO for number in range(1, HISTORY_NIGHTS + 1)]
+    keys = {timegrid.hour_key(timegrid.datetime_to_mjd(moment + part * timegrid.HOUR)) for moment in then for part in (0, 0.99)}
+    found = [recipes.usable(archive, "source_measurements", key) for key in sorted(keys)]
+    return [product for product in found if product is not None and not product.removed]
+
+
+def _earlier_hours(archive: "Archive", found: recipes.Ingredients) -> "list[Product]":
+    """What measuring an hour reads of earlier ones."""
+    carrying = [product for product in found.prepared.values() if product is not None]
+    every = [*carrying, *_history(archive, found.only("hour_mosaic").partition or "")]
+    return list({product.id: product for product in every}.values())
 
 
 @Asset(
-    "source_measurements", grain="hour", kinds={"parquet"}, code_version="4", inputs=("hour_mosaic", "source_catalog"),
-    finder=_mosaic_and_known, reads_through="hour_mosaic", reaches_back=True, shaping=("photometry",),
+    "source_measurements", grain="hour", kinds={"parquet"}, code_version="5", inputs=("hour_mosaic", "source_catalog"),
+    finder=_mosaic_and_carried, reads_through="hour_mosaic", also_reads=_earlier_hours, reaches_back=True, shaping=("photometry",),
     uses_up=("hour_mosaic",),
     figures=("n_sources", "n_detected", "n_new", "flux_ratio", "history_flux_ratio", "completeness",
              "false_detection_rate", "n_suspect_tiles"),
@@ -61,14 +118,17 @@ def _mosaic_and_known(archive: "Archive", settings: "Settings", hour: str) -> re
 )  # fmt: skip
 def source_measurements(step: Step) -> Mapping[str, Any]:
     """Every known source in the hour's mosaic, detected or with its limit, and every new one."""
+    import pandas as pd
+
     from dsa110_assets.imaging import spectra
-    from dsa110_assets.photometry import hourfigures, hourrows, measure, transits
+    from dsa110_assets.photometry import carried, hourfigures, hourrows, measure, transits
 
     options, mosaic = step.settings.photometry, step.input("hour_mosaic")
     tiles = tiles_of(step.archive, [mosaic])
     image, noise = mosaic.path / "mosaic.fits", mosaic.path / "noise.fits"
-    earlier = [product.path / hourrows.FILE for product in step.inputs("source_measurements")]
-    known = hourrows.known_sources(step.input("source_catalog").path / "source_catalog.parquet", earlier)
+    passed_on = carried.read({int(one): product.path for one, product in step.prepared.items() if product is not None})
+    known = carried.known_sources(pd.read_parquet(step.input("source_catalog").path / "source_catalog.parquet"), passed_on)
+    history = _history(step.archive, step.partition)
     with step.timed("measure"):
         rows = measure.measure_mosaic(
             image,
@@ -91,11 +151,15 @@ def source_measurements(step: Step) -> Mapping[str, Any]:
         rows = hourrows.with_doubts(rows, negative, step.thresholds.max_false_detections)
     table.to_parquet(step.directory / hourrows.TILES)
     rows.to_parquet(step.directory / hourrows.FILE)
+    passed_on = carried.carry(passed_on, rows)
+    passed_on.to_parquet(step.directory / carried.FILE)
     return {
         **hourfigures.measurement_figures(rows, negative.size),
         "negative_snr_max": float(negative.max(initial=0.0)),
-        **hourfigures.history_figures(rows, earlier),
+        **hourfigures.history_figures(rows, [product.path / hourrows.FILE for product in history]),
+        "history_of": [product.id for product in history],
         **hourfigures.suspect_figures(rows, table),
+        CARRIED: carried.digests(passed_on, [int(one) for one in step.prepared]),
         "mid_mjd": mosaic.metadata["mid_mjd"],
         "frequency_hz": float(rows["frequency_hz"].iloc[0]) if len(rows) else float("nan"),
     }
