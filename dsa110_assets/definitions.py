@@ -7,16 +7,16 @@ specifications. Loading this touches no disk and needs no setting: a step that n
 import dagster as dg
 
 from dsa110_assets.orchestration import graph
-from dsa110_assets.orchestration.ingest import sensors
+from dsa110_assets.orchestration.ingest.sensor import inbox_sensor
 from dsa110_assets.orchestration.planning import planner
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.specification import jobs
-from dsa110_assets.orchestration.watching import housekeeping
+from dsa110_assets.orchestration.watching import housekeeping, sensors
 
 defs = dg.Definitions(
     assets=graph.ASSETS,
     sensors=[
-        sensors.inbox_sensor,
+        inbox_sensor,
         planner.planner_sensor,
         sensors.alert_sensor,
         sensors.failure_sensor,

@@ -46,7 +46,8 @@ _TICKS = """
 import json, resource, sys, time
 import dagster as dg
 from dsa110_assets import settings
-from dsa110_assets.orchestration.ingest import inbox, sensors
+from dsa110_assets.orchestration.ingest import inbox
+from dsa110_assets.orchestration.ingest.sensor import inbox_sensor
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.archive import quarantine
 
@@ -55,7 +56,7 @@ def memory_mb():
 
 def tick(cursor):
     began, cpu = time.monotonic(), time.process_time()
-    result = sensors.inbox_sensor(dg.build_sensor_context(instance=instance, cursor=cursor), platform=platform)
+    result = inbox_sensor(dg.build_sensor_context(instance=instance, cursor=cursor), platform=platform)
     took.append((time.monotonic() - began, time.process_time() - cpu))
     for request in result.run_requests or ():
         asked.append(request.partition_key)

@@ -15,11 +15,10 @@ import pytest
 
 from dsa110_assets.errors import TransientError
 from dsa110_assets.orchestration import graph
-from dsa110_assets.orchestration.ingest import sensors
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import capacity
 from dsa110_assets.orchestration.running.process import QUIET
-from dsa110_assets.orchestration.watching import alerts
+from dsa110_assets.orchestration.watching import alerts, sensors
 from dsa110_assets_tests.tiny import tiny_settings
 
 pytestmark = pytest.mark.row(44, cases="cases in which every alert is sent once")

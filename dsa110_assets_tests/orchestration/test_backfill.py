@@ -14,7 +14,7 @@ from dagster._core.execution.backfill import BulkActionStatus
 
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.orchestration import graph
-from dsa110_assets.orchestration.ingest import sensors
+from dsa110_assets.orchestration.ingest import sensor
 from dsa110_assets.orchestration.planning import planner
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import backfill as backfills
@@ -51,11 +51,11 @@ def test_lanes_have_places_of_their_own(name: str) -> None:
     """However much is filled in, as many live runs are started as without it."""
     runs = yaml.safe_load(files("dsa110_assets.orchestration").joinpath(name).read_text())["concurrency"]["runs"]
     limits = {limit["value"]: limit["limit"] for limit in runs["tag_concurrency_limits"] if limit["key"] == instances.LANE_TAG}
-    assert limits.keys() == {sensors.LIVE[instances.LANE_TAG], backfills.TAGS[instances.LANE_TAG]}
+    assert limits.keys() == {sensor.LIVE[instances.LANE_TAG], backfills.TAGS[instances.LANE_TAG]}
     assert sum(limits.values()) <= runs["max_concurrent_runs"]
 
 
-@pytest.mark.parametrize(("tags", "lowered"), [(sensors.LIVE, []), (backfills.TAGS, [(os.PRIO_PROCESS, 0, 10)])])
+@pytest.mark.parametrize(("tags", "lowered"), [(sensor.LIVE, []), (backfills.TAGS, [(os.PRIO_PROCESS, 0, 10)])])
 def test_a_backfills_run_lowers_its_priority(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], lowered: list[tuple[int, ...]]
 ) -> None:

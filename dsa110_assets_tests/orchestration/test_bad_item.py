@@ -18,7 +18,7 @@ from dsa110_assets.definitions import defs
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.ingest import inbox as looking
-from dsa110_assets.orchestration.ingest import sensors
+from dsa110_assets.orchestration.ingest import sensor
 from dsa110_assets.orchestration.planning import plan, planner
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import backfill as backfills
@@ -230,7 +230,7 @@ def test_many_files_without_a_partition_do_not_crowd_out_the_present(
     for number in range(40):
         for year in ("2019", "2031"):
             (settings.inbox / f"{year}-06-01T00:{number:02d}:00_sb00.hdf5").write_bytes(b"")
-    monkeypatch.setattr(sensors, "HEADERS_PER_TICK", 12)
+    monkeypatch.setattr(sensor, "HEADERS_PER_TICK", 12)
     assert asked(settings, instance)[0] == KEYS
 
 

@@ -21,7 +21,7 @@ from dsa110_assets.errors import BadDataError, TransientError
 from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.calibrating import calibrators
 from dsa110_assets.orchestration.graph import PHASES, specifications
-from dsa110_assets.orchestration.ingest import inbox, sensors
+from dsa110_assets.orchestration.ingest import inbox, sensor
 from dsa110_assets.orchestration.planning import plan, planner, requests
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import backfill, policy
@@ -284,7 +284,7 @@ def test_a_late_tile_makes_the_hour_again_and_the_night_waits_for_it(calibrated:
     for asset in ("measurement_set", "calibrated_ms", "tile_image"):
         scene.make(asset, PRESENT[-1])
     assert scene.tick() == {"hour_mosaic": {HOUR}}
-    assert scene.requests[0].tags[instances.LANE_TAG] == sensors.LATER[instances.LANE_TAG], "it is made anew, beside the present"
+    assert scene.requests[0].tags[instances.LANE_TAG] == sensor.LATER[instances.LANE_TAG], "it is made anew, beside the present"
     for asset in ("hour_mosaic", "source_measurements"):
         scene.make(asset, HOUR)
     assert scene.tick() == {"night_mosaic": {NIGHT}}

@@ -15,7 +15,7 @@ from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ResourceError
 from dsa110_assets.orchestration.ingest import inbox as looking
-from dsa110_assets.orchestration.ingest import sensors
+from dsa110_assets.orchestration.ingest import sensor
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import backfill as backfills
 from dsa110_assets.orchestration.running import capacity, policy
@@ -40,7 +40,7 @@ def _roomy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tick(settings: Settings, instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
     context = dg.build_sensor_context(instance=instance, cursor=cursor)
-    result = sensors.inbox_sensor(context, platform=Platform(settings))
+    result = sensor.inbox_sensor(context, platform=Platform(settings))
     assert isinstance(result, dg.SensorResult)
     return result
 
@@ -92,7 +92,7 @@ def test_a_backlog_leaves_the_live_places_to_what_is_observed_now(
         assert {request.tags["dsa110/lane"] for request in requests} == {lane}
         priorities = {int(request.tags["dagster/priority"]) for request in requests}
         assert min(priorities) > int(backfills.TAGS["dagster/priority"])
-        assert lane == "backfill" or min(priorities) > int(sensors.FOLLOWING["dagster/priority"])
+        assert lane == "backfill" or min(priorities) > int(sensor.FOLLOWING["dagster/priority"])
 
 
 def test_a_lost_cursor_asks_again_under_the_same_run_keys(settings: Settings, instance: dg.DagsterInstance) -> None:
@@ -202,7 +202,7 @@ def test_names_an_hour_off_do_not_matter_header_time_does(settings: Settings, in
 def test_a_tick_asks_for_a_bounded_number_and_the_next_for_the_rest(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensors, "REQUESTS_PER_TICK", 2)
+    monkeypatch.setattr(sensor, "REQUESTS_PER_TICK", 2)
     first = tick(settings, instance)
     assert asked(first) == KEYS[:2]
     launch(instance, first)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dsa110_assets.orchestration.ingest import inbox
-from dsa110_assets.orchestration.ingest.sensors import FOLLOWING, LATER, MOST_IN_FLIGHT, MOST_LISTED, REQUESTS_PER_TICK
+from dsa110_assets.orchestration.ingest.sensor import FOLLOWING, LATER, MOST_IN_FLIGHT, MOST_LISTED, REQUESTS_PER_TICK
 from dsa110_assets.orchestration.planning import plan, requests
 from dsa110_assets.orchestration.planning.requests import Key, Past
 from dsa110_assets.orchestration.resources import Platform
