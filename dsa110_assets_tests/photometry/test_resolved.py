@@ -11,11 +11,11 @@ from astropy.wcs import WCS
 from dsa110_assets.photometry import carried
 from dsa110_assets.photometry.association import associate
 from dsa110_assets.photometry.blind import find_sources
-from dsa110_assets.photometry.completeness import completeness
 from dsa110_assets.photometry.forced import SIZES, measure_forced
 from dsa110_assets.photometry.measure import measure_mosaic
 from dsa110_assets.photometry.options import PhotometryOptions
 from dsa110_assets.photometry.quality import Quality
+from dsa110_assets_tests.photometry.injected import completeness
 
 OPTIONS, FLAT = PhotometryOptions(), PhotometryOptions(subtract_background=False)
 BEAM = {"beam_arcsec": (35.0, 21.0), "pa_deg": 100.0}
