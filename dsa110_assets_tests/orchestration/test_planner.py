@@ -318,7 +318,7 @@ def test_an_hour_never_made_does_not_wait_for_tiles_that_are_improved(calibrated
 def test_a_tick_in_which_nothing_happened_looks_at_nothing(calibrated: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     calibrated.tick()
     looked: list[object] = []
-    monkeypatch.setattr(planner, "look", lambda *given: looked.append(given) or planner.Examined())
+    monkeypatch.setattr(planner, "examine", lambda *given: looked.append(given) or planner.Examined())
     calibrated.tick(0.5)
     assert looked == []
     calibrated.tick(0.6)

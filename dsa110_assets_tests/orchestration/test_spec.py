@@ -29,8 +29,8 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spec, "_phases", [])
 
 
-def register(name: str, grain: spec.Grain, *inputs: str, told: bool = True) -> None:
-    Asset(name, grain=grain, kinds=set(), code_version="1", inputs=inputs, reported=told)(lambda step: {})
+def register(name: str, grain: spec.Grain, *inputs: str, reported: bool = True) -> None:
+    Asset(name, grain=grain, kinds=set(), code_version="1", inputs=inputs, reported=reported)(lambda step: {})
 
 
 def completed() -> list[str]:
@@ -76,14 +76,14 @@ def test_a_name_is_given_once() -> None:
 
 
 def test_who_asks_before_the_graph_is_loaded_is_told_what_to_import() -> None:
-    ask = "from dsa110_assets.orchestration import plan, spec; spec.assets()"
+    ask = "from dsa110_assets.orchestration.planning import plan; from dsa110_assets.orchestration.specification import spec; spec.assets()"
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=120)
     assert "RuntimeError: no asset is known yet: import dsa110_assets.orchestration.graph first" in done.stderr
 
 
 def test_looking_at_the_inbox_does_not_load_the_assets() -> None:
     """The planner is light: neither Dagster nor science comes with it."""
-    ask = "import sys; from dsa110_assets.orchestration import plan, spec; print(*sys.modules)"
+    ask = "import sys; from dsa110_assets.orchestration.planning import plan; from dsa110_assets.orchestration.specification import spec; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=120, check=True)
     assert not {"dagster", "pandas", "casacore", "numba"} & set(done.stdout.split())
 
