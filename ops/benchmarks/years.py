@@ -307,9 +307,11 @@ def row(asset: str, key: str, *, removed: bool = False) -> dict[str, Any]:
 
     start = middle(key)
     figures = {
-        "mjd_start": start, "mjd_end": start + 0.0035, "pointing_dec_deg": 16.27, "antennas": ["1"], "caltable_set": "C-1", "n_new": 0,
+        "mjd_start": start, "mjd_end": start + 0.0035, "pointing_dec_deg": 16.27, "antennas": ["1"], "caltable_set": "C-1",
         "rms_jy": 0.002, "n_subbands": 16, "frequency_hz": 1.4e9,
     }  # fmt: skip
+    if asset == "source_measurements":
+        figures["known_sources"] = {f"{number:02d}": "" for number in range(24)}
     return {
         "id": identity(asset, key), "asset": asset, "partition_key": key, "version": 1, "settings": "{}", "engines": "{}",
         "metadata": json.dumps(figures), "code_version": "1", "run_id": "r", "size_bytes": 1,
