@@ -6,6 +6,7 @@ import os
 import signal
 import uuid
 from collections.abc import Generator, Iterator
+from importlib.util import find_spec
 
 import pytest
 from astropy.utils import iers
@@ -40,8 +41,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave only the tests of the rows that `ops/reliability --rows` asks for.
 
+    Those that start CASA are skipped where it is not installed.
+
     Worker processes take whole files in this order. Those with slow tests come first: none is left to one of them alone.
     """
+    if find_spec("casatasks") is None:  # not imported: it may not lie in one process with python-casacore
+        for item in items:
+            if item.get_closest_marker("casa"):
+                item.add_marker(pytest.mark.skip(reason="CASA is not installed: it has no wheel for Python 3.13"))
     rows = chosen_rows()
     if rows is not None:
         left_out = [item for item in items if rows.isdisjoint(row for mark in item.iter_markers("row") for row in mark.args)]
