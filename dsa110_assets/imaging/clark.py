@@ -9,7 +9,7 @@ diverge that way.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -30,6 +30,13 @@ _NEARLY = 1.25
 only crept up to. What still exceeds it joins the mask."""
 _MASKED_CYCLES = 2
 """Major cycles below the auto-mask level; what they leave lies under the noise, unless a peak has come out."""
+_KEPT_CYCLES = 4
+"""Major cycles of what is kept to sources, which begins with nearly all of them taken out."""
+_KEPT_DEPTH = 0.5
+"""Of the usual threshold: what is left at all sources adds up in its sidelobes. With 1, fluxes of 24 antennas were
+0.5 % and 0.15 sigma lower; with 0.2 the noise's rms was 3 % lower."""
+_KEPT_PIXELS = 2
+"""About a source's: what is between two pixels needs them."""
 _MARGIN = 0.8
 """Of a round's limit: pixels above this share are in its loop, as what is cleaned next to them may lift them over it."""
 _FEW = 60
@@ -53,16 +60,21 @@ class Depth:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """`model` [Jy/pixel] and its exact `residual` [Jy/beam], (ny, nx) float32; the counts of both loops."""
+    """`model` [Jy/pixel] and its exact `residual` [Jy/beam], (ny, nx) float32; the counts of both loops.
+
+    `settled` if nothing is left to clean: neither the iterations nor the cycles ran out.
+    """
 
     model: Image
     residual: Image
     major_cycles: int
     minor_iterations: int
+    settled: bool = False
 
 
 def clean(
-    dirty: Image,
+    model: Image,
+    residual: Image,
     wide_psf: Image,
     residual_of: Callable[[Image], Image],
     depth: Depth,
@@ -70,16 +82,15 @@ def clean(
     known: tuple[NDArray[np.intp], NDArray[np.intp]],
     within: NDArray[np.bool_] | None = None,
 ) -> Cleaned:
-    """CLEAN `dirty` (n, n) with `wide_psf` (2n, 2n), unit peak at pixel (n, n).
+    """CLEAN on from a `model` (n, n) and its `residual`, with `wide_psf` (2n, 2n), unit peak at pixel (n, n).
 
     `residual_of(model)` is the exact residual of a model. Down to `auto_mask_sigma` anywhere, from there to
     `auto_threshold_sigma` only on and next to components, pixels above that level and those (rows, columns) `known` to
     have had sources; the rms is measured afresh at every major cycle. Nothing is cleaned outside `within` (n, n), if given.
     """
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
-    model, residual = np.zeros_like(dirty), dirty.copy()
     best = Cleaned(model, residual, 0, 0)
-    everywhere = np.ones(dirty.shape, dtype=np.bool_) if within is None else within
+    everywhere = np.ones(model.shape, dtype=np.bool_) if within is None else within
     masked, masked_cycles, used = depth.auto_mask_sigma == 0, 0, 0
     rms, highest = robust_rms(residual), _peak(residual, everywhere)
     for cycle in range(1, depth.max_major_cycles + 1):
@@ -93,7 +104,7 @@ def clean(
         final = max(depth.auto_threshold_sigma * rms if masked else level, depth.floor_jy)
         peak = _peak(residual, mask)
         if peak <= final:
-            break
+            return replace(best, settled=True)
         stop = max(final, (1 - depth.major_gain) * peak)
         fresh, iterations = _minor_cycle(residual, mask, wide_psf, spectrum, depth, stop, depth.iterations - used, threads)
         used += iterations
@@ -106,10 +117,40 @@ def clean(
         best = now
         masked_cycles += limited
         out = highest > _NEARLY * depth.auto_mask_sigma * rms
-        settled = masked_cycles >= _MASKED_CYCLES and not out
-        if used >= depth.iterations or settled:
+        if used >= depth.iterations:
             break
+        if masked_cycles >= _MASKED_CYCLES and not out:
+            return replace(best, settled=True)
     return best
+
+
+def kept_to(
+    sources: NDArray[np.bool_],
+    first: Cleaned,
+    wide_psf: Image,
+    residual_of: Callable[[Image], Image],
+    depth: Depth,
+    threads: int,
+    within: NDArray[np.bool_] | None = None,
+) -> Cleaned:
+    """What `first` found beside `sources` (n, n) put back, and what that gives these cleaned as well.
+
+    What CLEAN took out of sidelobes it took from sources, of faint ones the larger share, and the more the fewer baselines there
+    are.
+    """
+    spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
+    mask = binary_dilation(sources, iterations=_KEPT_PIXELS, mask=within)
+    model = np.where(mask, first.model, np.float32(0))
+    now = Cleaned(model, residual_of(model), first.major_cycles, first.minor_iterations, settled=True)
+    for _ in range(_KEPT_CYCLES):
+        stop = max(_KEPT_DEPTH * depth.auto_threshold_sigma * robust_rms(now.residual), depth.floor_jy)
+        if _peak(now.residual, mask) <= stop:
+            break
+        left = depth.iterations - now.minor_iterations
+        fresh, iterations = _minor_cycle(now.residual, mask, wide_psf, spectrum, depth, stop, left, threads)
+        model = now.model + fresh
+        now = Cleaned(model, residual_of(model), now.major_cycles + 1, now.minor_iterations + iterations, settled=True)
+    return now
 
 
 def _peak(image: Image, mask: NDArray[np.bool_]) -> float:

@@ -10,7 +10,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging import resolved
-from dsa110_assets.imaging.clark import Cleaned, Depth, clean, convolved
+from dsa110_assets.imaging.clark import Cleaned, Depth, clean, convolved, kept_to
 from dsa110_assets.imaging.measurement import ROUGH, Measurement
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.points import NO_POINTS, Points, spectral_indices, take_out
@@ -26,6 +26,8 @@ _SETTLED = 1.0
 """Change of resolved sources in rms of the image below which CLEAN is not made again."""
 _NOISIER = 1.01
 """More than chance changes a residual's rms by."""
+_NOISIER_KEPT = 1.05
+"""The same where fewer components are left, which fitted noise."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,15 @@ def deconvolve(
     beam: Beam,
     threads: int,
     within: NDArray[np.bool_] | None = None,
+    resolved_ones: Points = NO_POINTS,
 ) -> Deconvolved:
     """Take bright points out of what was measured and CLEAN the rest, with the dirty beam (2n, 2n), unit peak at its centre.
 
-    Sources are looked for `within` (n, n). The quick cycles stay in the image, as if every source had the dirty beam of a steady
-    one: no residual is exact then, and points are not taken out. Else the returned residual is always exact for the returned
-    model and points. Never deeper than accuracy allows: that of sums in single precision, as each cycle grids only what it found
-    and sums the brightest of that directly, so that the gridder's error is a share of what was left before it.
+    The `resolved_ones` that nearly the same data had are taken out to begin with. Sources are looked for `within` (n, n). The quick cycles
+    stay in the image, as if every source had the dirty beam of a steady one: no residual is exact then, and points are not taken out.
+    Else the returned residual is always exact for the returned model and points. Never deeper than accuracy allows: that of sums in
+    single precision, as each cycle grids only what it found and sums the brightest of that directly, so that the gridder's error is a
+    share of what was left before it.
     """
     dirty = measurement.image(ROUGH if options.clean_iterations else 0.0)
     if options.clean_iterations == 0:
@@ -77,7 +81,10 @@ def deconvolve(
     )
     if options.deconvolver == "quick":
         return _in_the_image(dirty, wide_psf, depth, threads, within)
-    made, dropped = _without_ripples(dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads, within)
+    if resolved_ones.flux_jy.size:
+        measurement.without(resolved_ones)
+        dirty = measurement.image(ROUGH)
+    made, dropped = _without_ripples(resolved_ones, dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads, within)
     points, cleaned, rounds = made.points, made.cleaned, made.rounds
     cycles, iterations = rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
     index, index_err = spectral_indices(points, measurement, robust_rms(cleaned.residual))
@@ -87,7 +94,11 @@ def deconvolve(
 def _in_the_image(dirty: Image, wide_psf: Image, depth: Depth, threads: int, within: NDArray[np.bool_] | None) -> Deconvolved:
     """Our own minor cycles whose residuals come from the dirty image and beam, not from the visibilities."""
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
-    cleaned = clean(dirty, wide_psf, lambda model: dirty - convolved(model, spectrum, threads), depth, threads, NO_POINTS.nearest(), within)
+
+    def residual_of(model: Image) -> Image:
+        return dirty - convolved(model, spectrum, threads)
+
+    cleaned = clean(np.zeros_like(dirty), dirty, wide_psf, residual_of, depth, threads, NO_POINTS.nearest(), within)
     nothing = np.empty(0)
     return Deconvolved(cleaned.model, NO_POINTS, cleaned.residual, cleaned.major_cycles, cleaned.minor_iterations, nothing, nothing)
 
@@ -102,11 +113,12 @@ class _Sources:
 
 
 def _without_ripples(
-    dirty: Image, wide_psf: Image, measurement: Measurement, depth: Depth, beam: Beam, pixel_deg: float, threads: int,
+    taken: Points, residual: Image, wide_psf: Image, measurement: Measurement, depth: Depth, beam: Beam, pixel_deg: float, threads: int,
     within: NDArray[np.bool_] | None,
 ) -> tuple[_Sources, int]:  # fmt: skip
     """Points and what CLEAN makes of the rest, made again without what turns out to be resolved (`resolved`), which is with the
-    points then; and how many Gaussians were tried and dropped, as they explain nothing or made the residual noisier.
+    points then; and how many Gaussians were tried and dropped, as they explain nothing or made the residual noisier. Those `taken`
+    are out of the `residual` already.
 
     Of what CLEAN made of resolved sources, and of points found in them, nothing is kept: it may lie far away.
     """
@@ -114,10 +126,17 @@ def _without_ripples(
     def without(resolved_ones: Points, left: Image) -> _Sources:
         points, left, rounds = take_out(left, wide_psf, measurement, depth.floor_jy, within)
         points = points.and_also(resolved_ones)
-        return _Sources(points, clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest(), within), rounds)
+        model = np.zeros_like(left)
+        return _Sources(points, clean(model, left, wide_psf, measurement.residual_of, depth, threads, points.nearest(), within), rounds)
 
-    first = now = without(NO_POINTS, dirty)
-    taken, tried, rounds, form = NO_POINTS, 0, first.rounds, flipped(beam.covariance) / pixel_deg**2
+    def kept(made: _Sources) -> _Sources:
+        cleaned = _without_sidelobes(made.cleaned, wide_psf, measurement, depth, beam, pixel_deg, threads, within)
+        return replace(made, cleaned=cleaned)
+
+    first = without(taken, residual)
+    rms, rounds, form = robust_rms(first.cleaned.residual), first.rounds, flipped(beam.covariance) / pixel_deg**2
+    first = now = kept(first)
+    tried = 0
     for enough in _ENOUGH:
         model, residual = now.cleaned.model, now.cleaned.residual
         image = restore(model, residual, beam, pixel_deg, threads)
@@ -126,17 +145,37 @@ def _without_ripples(
         found = found if within is None else found.select(within[found.nearest()])
         if not (found.flux_jy.size or taken.flux_jy.size):
             break
-        change = np.zeros_like(dirty)
+        change = np.zeros_like(model)
         add_points(change, found.and_also(taken.negative()), beam, pixel_deg)
         if np.abs(change).max() < _SETTLED * robust_rms(residual):
+            if enough == _ENOUGH[-1]:
+                break
             continue
         measurement.without(now.points.negative().and_also(found))
-        taken, now = found, without(found, measurement.residual_of(np.zeros_like(dirty)))
+        taken, now = found, without(found, measurement.residual_of(np.zeros_like(model)))
         rounds += now.rounds
         tried = max(tried, int(np.count_nonzero(taken.resolved)))
-    if taken.flux_jy.size and robust_rms(now.cleaned.residual) <= _NOISIER * robust_rms(first.cleaned.residual):
-        return replace(now, rounds=rounds), 0
-    if tried:
-        measurement.without(now.points.negative().and_also(first.points))
-        measurement.residual_of(first.cleaned.model)
+    if now is first:
+        return first, 0
+    if taken.flux_jy.size and robust_rms(now.cleaned.residual) <= _NOISIER * rms:
+        return replace(kept(now), rounds=rounds), 0
+    measurement.without(now.points.negative().and_also(first.points))
+    measurement.residual_of(first.cleaned.model)
     return first, tried
+
+
+def _without_sidelobes(
+    first: Cleaned, wide_psf: Image, measurement: Measurement, depth: Depth, beam: Beam, pixel_deg: float, threads: int,
+    within: NDArray[np.bool_] | None,
+) -> Cleaned:  # fmt: skip
+    """`first` kept to its sources, where it settled and what then is left is no noisier."""
+    if not (first.settled and depth.auto_mask_sigma):
+        return first
+    seen = restore(first.model, first.residual, beam, pixel_deg, threads)
+    rms = robust_rms(first.residual)
+    sources = (first.model > 0) & (seen > depth.auto_mask_sigma * rms)
+    kept = kept_to(sources, first, wide_psf, measurement.residual_of, depth, threads, within)
+    if robust_rms(kept.residual) <= _NOISIER_KEPT * rms:
+        return kept
+    measurement.residual_of(first.model)
+    return first

@@ -128,8 +128,17 @@ def make_tile(
     def measured(samples: StokesI) -> Measurement:
         return Measurement(samples, weighted, gridder, dimming, patterns, means[-1])
 
-    def cleaned_of(samples: StokesI) -> Deconvolved:
-        return deconvolve(measured(samples), wide_psf, options, pixel_rad=pixel_rad, beam=beam, threads=threads, within=within)
+    def cleaned_of(samples: StokesI, resolved_ones: Points = NO_POINTS) -> Deconvolved:
+        return deconvolve(
+            measured(samples),
+            wide_psf,
+            options,
+            pixel_rad=pixel_rad,
+            beam=beam,
+            threads=threads,
+            within=within,
+            resolved_ones=resolved_ones,
+        )
 
     cleaned = cleaned_of(stokes)
     if sky is not None and taken_out["outliers"] and outliers.missed(sky, header, dimming.mean, cleaned.points).any():
@@ -137,7 +146,7 @@ def make_tile(
         stokes, taken_out = outliers.subtract(
             vis, observed, sky, header, dimming, patterns, spectral, weighted.noise_jy, cleaned.points, left
         )
-        cleaned = cleaned_of(stokes)
+        cleaned = cleaned_of(stokes, cleaned.points.select(cleaned.points.resolved))
     if options.clean_iterations and options.deconvolver != "quick":
 
         def beyond(samples: StokesI, inside: Deconvolved, sources: Image) -> unlisted.Unlisted:

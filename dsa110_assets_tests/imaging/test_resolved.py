@@ -81,8 +81,8 @@ def without(vis: Visibilities, monkeypatch: pytest.MonkeyPatch) -> TileImage:
         ("core", [(2.0, 1.5, 1.0, 30, 0)], [*AROUND, (EAST, NORTH + 3 * 77 / 3600, 4.0)], 9),
         ("core", [(1.0, 1.0, 1.0, 0, 0), (0.7, 1.3, 1.0, 70, 2.0)], AROUND, 8),
         ("outriggers", [(2.0, 1.0, 0.7, 30, 0)], AROUND, 4),
-        ("outriggers", [(2.0, 2.0, 1.4, 30, 0)], AROUND, 20),
-        ("outriggers", [(2.0, 3.0, 2.0, 30, 0)], [*AROUND, (EAST, NORTH, 0.5)], 9),
+        ("outriggers", [(2.0, 2.0, 1.4, 30, 0)], AROUND, 12),
+        ("outriggers", [(2.0, 3.0, 2.0, 30, 0)], [*AROUND, (EAST, NORTH, 0.5)], 5),
     ],
     ids=["half a beam", "one", "two", "three", "beside a point", "blended", "one, outriggers", "two, outriggers", "core and halo"],
 )
