@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 from dsa110_assets.orchestration import checks
 
 if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.imaging.fits import Cards
     from dsa110_assets.imaging.tile import TileImage
     from dsa110_assets.mosaics.coadd import TileInput
+    from dsa110_assets.mosaics.options import CoaddOptions
     from dsa110_assets.settings import Settings
     from dsa110_assets.sky.model import SkyModel
 
@@ -65,8 +68,16 @@ def anchor(tiles: "Sequence[Product]") -> str:
     return ", ".join(sorted({str(p.metadata["anchor"]) for p in tiles}))
 
 
-def mosaic(tiles: "Sequence[Product]", settings: "Settings", most_different: float, directory: Path, cards: "Cards") -> dict[str, Any]:
-    """Coadd tiles into `directory`, with `cards` in the headers; returns the figures, with how well neighbours agree.
+def mosaic(
+    tiles: "Sequence[Product]",
+    options: "CoaddOptions",
+    most_different: float,
+    directory: Path,
+    cards: "Cards",
+    target: "Header | None" = None,
+) -> dict[str, Any]:
+    """Coadd tiles into `directory` on the grid `target` (None: one that holds them all), with `cards` in the headers; returns the
+    figures, with how well neighbours agree.
 
     Tiles of several anchors are brought to one scale first (`mosaics.anchors`); what they were divided by is kept by product
     id as `tile_scales`. `suspects` are the tiles a soft rule spoke against, with what it said, or whose fluxes differ from all
@@ -80,7 +91,7 @@ def mosaic(tiles: "Sequence[Product]", settings: "Settings", most_different: flo
     applied = anchors.corrections(scales)
     divided = {i: applied[name] for i, name in named.items() if applied[name] != 1}
     inputs = tile_inputs(tiles, divided)
-    made = coadd.coadd(inputs, None, settings.coadd)
+    made = coadd.coadd(inputs, target, options)
     write.write_mosaic(made, directory, cards)
     times = [_middle(p) for p in tiles]
     pairs = overlap.compared_pairs(inputs) if divided else pairs

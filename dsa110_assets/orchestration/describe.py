@@ -7,13 +7,13 @@ from typing import Any
 import dagster as dg
 
 from dsa110_assets.orchestration import launchpad, policy, rules, spec
-from dsa110_assets.orchestration.partitions import HOURS, NIGHTS, OBSERVATIONS, THIS_NIGHT_AND_BEFORE
+from dsa110_assets.orchestration.partitions import HOURS, NIGHTS, NOT_BY_WINDOW, OBSERVATIONS, REQUESTS, THIS_NIGHT_AND_BEFORE
 from dsa110_assets.orchestration.resources import Platform
 
 OWNER = "team:dsa110"
 GRAIN_TAG = "dsa110/grain"
-_GRIDS: dict[spec.Grain, dg.TimeWindowPartitionsDefinition | None] = {
-    "catalogue": None, "observation": OBSERVATIONS, "hour": HOURS, "night": NIGHTS,
+_GRIDS: dict[spec.Grain, dg.TimeWindowPartitionsDefinition | dg.DynamicPartitionsDefinition | None] = {
+    "catalogue": None, "observation": OBSERVATIONS, "hour": HOURS, "night": NIGHTS, "request": REQUESTS,
 }  # fmt: skip
 
 
@@ -25,7 +25,8 @@ def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
     The body returns what it made, or None where there was nothing to make it from: the partition then stays
     unmaterialised and what hangs on it is skipped, without failing the run or a backfill over empty windows.
     """
-    grid, mapping = _GRIDS[asset.grain], THIS_NIGHT_AND_BEFORE if asset.nights_before else None
+    grid = _GRIDS[asset.grain]
+    mapping = THIS_NIGHT_AND_BEFORE if asset.nights_before else NOT_BY_WINDOW if asset.grain == "request" else None
 
     @dg.multi_asset(
         name=asset.name,
@@ -51,7 +52,8 @@ def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
     )
     def step(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         with policy.decided(context.retry_number):
-            seen = launchpad.platform_for(platform, context.op_execution_context.op_config)
+            config = context.op_execution_context.op_config
+            seen = launchpad.platform_for(platform, {name: value for name, value in config.items() if name not in asset.asks})
         made = body(context, seen)
         if made is not None:
             yield made

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dsa110_assets.orchestration import inbox, jobs, plan, requests, spec
+from dsa110_assets.archive import naming
+from dsa110_assets.orchestration import inbox, jobs, partitions, plan, requests, spec
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.backfill import TAGS as OLD
 from dsa110_assets.orchestration.requests import Key, Past
@@ -83,6 +84,7 @@ def planner_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePar
     seen = [look(platform, instance, span, busy, now) for span in (live(now), *map(one_night, looked_at))]
     ready = sorted((step for one in seen for step in one.ready), key=lambda step: _order(step, now))
     asked = [_run_request(step, now) for step in ready[: max(0, min(REQUESTS_PER_TICK, MOST_IN_FLIGHT - len(runs)))]]
+    partitions.tell(instance, *(one.partition_key for one in asked))
     left = [night for night, one in zip(looked_at, seen[1:], strict=True) if still_open(night, one, busy)]
     told = _told(seen, len(asked))
     context.log.info(told)
@@ -198,6 +200,8 @@ def _held_up(step: plan.Step, direct: Mapping[str, Set[str]], coming: Mapping[st
     """Whether anything it is made from is still to be made."""
     known, partition = spec.assets(), step.partition or ""
     inputs = ((known[source], known[name]) for name in step.assets for source in known[name].inputs if source not in step.assets)
+    if step.of is not None:
+        return any(step.of.holds(key) for source, _ in inputs for key in coming[source.name])
     if any(_feeds(source, asset, partition, direct, coming) for source, asset in inputs):
         return True
     return any(key < partition for name in step.assets if known[name].nights_before for key in coming[name])
@@ -213,14 +217,16 @@ def _feeds(source: spec.Asset, asset: spec.Asset, partition: str, direct: Mappin
 
 
 def _due(step: plan.Step, now: datetime) -> bool:
-    """Whether an hour or night is over, and what comes late to it is in."""
+    """Whether an hour, a night or the time of a request is over, and what comes late to it is in."""
     asset = spec.assets()[step.asset]
-    whole = asset.grain in ("hour", "night") and not asset.as_it_goes
+    whole = asset.grain in ("hour", "night", "request") and not asset.as_it_goes
     return not whole or now >= _end(step) + LATE
 
 
 def _end(step: plan.Step) -> datetime:
     assert step.partition is not None
+    if step.of is not None and step.of.until is not None:
+        return step.of.until
     return timegrid.parse_key(step.partition) + plan.LENGTHS[spec.assets()[step.asset].grain]
 
 
@@ -247,5 +253,6 @@ def _run_request(step: plan.Step, now: datetime) -> dg.RunRequest:
 
 def still_open(night: str, seen: Seen, busy: Set[Key]) -> bool:
     """Whether an older night is to be looked at again: something of it is in hand, or will be asked for before long."""
-    at_work = any(partition and timegrid.night_of(partition) == night for _, partition in busy)
+    keys = [partition for _, partition in busy if partition and not naming.is_named(partition)]
+    at_work = any(timegrid.night_of(key) == night for key in keys)
     return at_work or any(seen.past.get(step.request, Past()).rests_s < RESTS_LONG_S for step in seen.steps)

@@ -24,7 +24,7 @@ from dsa110_assets import heap
 from dsa110_assets.archive import files, rows
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
-from dsa110_assets.orchestration import checks, graph, inbox, plan, policy, publishing, season, spec
+from dsa110_assets.orchestration import checks, graph, inbox, partitions, plan, policy, publishing, season, spec
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 
@@ -257,6 +257,7 @@ class _Runner:
     def _run(self, assets: Sequence[str], partition: str | None) -> None:
         before = {a: self.platform.archive.current(a, partition) for a in assets}
         self.runs += 1
+        partitions.tell(self.instance, partition)
         began, run_id = time.monotonic(), str(uuid.uuid4())
         try:
             with _sigterm_kept():
@@ -293,6 +294,7 @@ class _Runner:
                     untold: list[str | None] = [None] if self.instance.get_latest_materialization_event(key) is None else []
                 else:
                     there = self.platform.archive.partitions(asset, *span.windows(grain))
+                    partitions.tell(self.instance, *there)
                     inside = [one for one in there if span.holds_partition(grain, one)]
                     known = {one for chunk in rows.chunks(inside) for one in self._told(key, chunk)}
                     untold = [one for one in inside if one not in known]

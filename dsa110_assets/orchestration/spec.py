@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from dsa110_assets.orchestration.rules import Rule
     from dsa110_assets.settings import Settings
 
-Grain = Literal["catalogue", "observation", "hour", "night"]
+Grain = Literal["catalogue", "observation", "hour", "night", "request"]
 Find = Callable[["Archive", "Settings", str], Ingredients | None]
 Body = Callable[["dg.AssetExecutionContext", "Platform"], "dg.MaterializeResult[Any] | None"]
 Phases = tuple[tuple[Grain, tuple[str, ...]], ...]
 
-GRAINS: tuple[Grain, ...] = ("catalogue", "observation", "hour", "night")
+GRAINS: tuple[Grain, ...] = ("catalogue", "observation", "hour", "night", "request")
 ALL_TOLD = ("*",)
 """As inputs: every asset that the night is `told` of, whichever these are."""
 
@@ -77,6 +77,8 @@ class Asset:
     """The input whose own inputs it reads, too."""
     also_reads: "Callable[[Archive, Ingredients], list[Product]] | None" = None
     """What it reads beside its inputs, if it is not found through one of them."""
+    asks: "Mapping[str, dg.Field]" = field(default_factory=dict)
+    """Fields of its run config beside those of every asset: what can be asked of it by hand."""
     reads_raw_files: bool = False
     """It reads the raw files that its manifest names."""
     has_a_past: bool = False

@@ -69,7 +69,7 @@ def tile_image(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
     return publishing.produce(context, platform, make)
 
 
-def _of_mosaic(parts: str) -> tuple[Rule, ...]:
+def rules_of_mosaic(parts: str) -> tuple[Rule, ...]:
     """What every mosaic is asked first, in this order; `parts` are what it is made of."""
     return (
         SAME_SETTINGS,
@@ -89,7 +89,7 @@ def _coadded(
 ) -> dict[str, Any]:
     """The tiles as one mosaic in the draft; its figures."""
     cards = publishing.fits_cards(context, platform, found, coadding.anchor(tiles))
-    return coadding.mosaic(tiles, platform.settings, platform.thresholds.max_neighbour_difference, draft.path, cards)
+    return coadding.mosaic(tiles, platform.settings.coadd, platform.thresholds.max_neighbour_difference, draft.path, cards)
 
 
 def _tiles_of_hour(archive: "Archive", settings: "Settings", hour: str) -> recipes.Ingredients | None:
@@ -122,7 +122,7 @@ def _dec(product: "Product") -> float:
     shaping=("coadd",), reach=NEIGHBOUR_TILES * timegrid.OBSERVATION_WINDOW, uses_up=("tile_image",), image=True,
     figures=("n_tiles", "n_left_out", "rms_jy", "measured_over_noise", "overlap_flux_ratio", "overlap_flux_worst", "windows_completed"),
     rules=(
-        *_of_mosaic("tiles"),
+        *rules_of_mosaic("tiles"),
         Rule("one_strip", "all tiles of the hour are in its mosaic", ("n_left_out", "pointing_dec_deg"), judges.one_strip),
         Rule("completeness", "the hour's observations were imaged", ("windows_completed",),
              judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN),
@@ -153,7 +153,7 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> r
     reads_through="hour_mosaic", shaping=("coadd",), image=True,
     figures=("n_tiles", "area_deg2", "rms_jy", "windows_completed"),
     rules=(
-        *_of_mosaic("hours"),
+        *rules_of_mosaic("hours"),
         Rule("completeness", "the night's hours are in", ("windows_completed",),
              judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN),
     ),
