@@ -32,10 +32,10 @@ Engine = Literal["own", "casa"]
 CUBE = "cube.fits"
 MASKS = ("auto", "none", "catalogue")
 QUICK: dict[str, Any] = {
-    "deconvolver": "quick", "drift_terms": 0, "smearing": 0.1, "pixels_per_beam": 3.0, "epsilon": 1e-3, "clean_iterations": 3000,
+    "deconvolver": "quick", "smearing": 0.1, "pixels_per_beam": 3.0, "epsilon": 1e-3, "clean_iterations": 3000,
     "max_major_cycles": 3, "auto_threshold_sigma": 3.0,
 }  # fmt: skip
-"""What a quick look does without: a beam that follows the sky, residuals from the visibilities, narrow cells, fine pixels."""
+"""What a quick look does without: residuals from the visibilities of all but the brightest, narrow cells, fine pixels, polarisation."""
 _UNMASKED_SIGMA = 3.0
 """Without an automatic mask CLEAN goes no deeper than so many times the rms: at 1 it took noise for components, and 2 % off fluxes."""
 _MASK_BEAMS = 1.5
