@@ -66,6 +66,8 @@ def _chain(asset: str, through: str) -> list[str]:
         after |= {name} if after & set(one.inputs) else set()
     for name in reversed(known):
         before |= set(known[name].inputs) if name in before else set()
+    if through != asset and known[through].grain == "request":
+        raise ConfigurationError(f"{through} has no windows that {asset} tells; its trial is made by itself: --asset {through}")
     if through not in after:
         raise ConfigurationError(f"{through} is not made from {asset}; a trial goes on to what is")
     return [name for name in known if name in after & before]

@@ -19,7 +19,7 @@ from dsa110_assets.archive import backup, integrity, naming, requested
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli import main
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
-from dsa110_assets.orchestration import graph, instance, partitions, plan, requested_mosaics, requesting, spec
+from dsa110_assets.orchestration import backfill, graph, instance, partitions, plan, requested_mosaics, requesting, spec, trial_runs
 from dsa110_assets.orchestration.process import process
 from dsa110_assets.orchestration.requesting import Asked
 from dsa110_assets.settings import Settings
@@ -116,6 +116,7 @@ def test_the_quick_tier_has_coarser_pixels_and_the_same_sky(processed: Settings)
     assert 0.85 < second.metadata["peak_jy"] / first.metadata["peak_jy"] < 1.02
 
 
+@pytest.mark.slow
 def test_a_request_survives_the_loss_of_index_and_dagster_and_is_renewed_with_its_tiles(processed: Settings, tmp_path: Path) -> None:
     before = science(processed)
     requested_mosaics.request(processed, "week", ALL, "ann")
@@ -313,7 +314,14 @@ def _just_after(day: Any) -> str:
     return found[0].calibrator.name
 
 
-def test_every_path_and_id_leads_back(processed: Settings) -> None:
+def test_where_windows_are_asked_for_it_is_refused(processed: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="--asset requested_mosaic: has no nights"):
+        backfill.backfill(processed, NIGHT, NIGHT, requested.ASSET, dry_run=True)
+    with pytest.raises(ConfigurationError, match="its trial is made by itself: --asset requested_mosaic"):
+        trial_runs.make(processed, "t", {"imaging.robust": 0.0}, "tile_image", requested.ASSET)
+
+
+def test_every_path_and_id_leads_back() -> None:
     for text in ("requested_mosaic-@virgo_2026-v1", "requested_mosaic~t1-@a-v12"):
         name = naming.parse_id(text)
         assert (name.id, naming.parse_directory(name.directory)) == (text, name)
