@@ -145,6 +145,25 @@ class AnalystArchive:
         """The mosaic of a night (UTC day). Raises NotFoundError."""
         return self._image("night_mosaic", "night", key)
 
+    def requested_mosaic(self, name: str) -> Image:
+        """The mosaic that was asked for by this name, which `dsa110 requested make` makes. Raises NotFoundError."""
+        from dsa110_assets.archive import requested
+
+        return self._image(requested.ASSET, "request", requested.find(self.store, name).partition)
+
+    def requested_mosaics(self) -> pd.DataFrame:
+        """Every request of a mosaic, by name: name, since, until (UTC), tiles, centre_deg, radius_deg, calibrator, tier, by, created_at
+        (UTC), and product_id and path of its mosaic, None while it is not there."""
+        from dataclasses import asdict, fields
+
+        import pandas as pd
+
+        from dsa110_assets.archive import requested
+
+        there = [(one, self.store.current(requested.ASSET, one.partition)) for one in requested.requests(self.store)]
+        rows = [{**asdict(one), "product_id": p and p.id, "path": p and str(p.path)} for one, p in there]
+        return pd.DataFrame(rows, columns=[*(field.name for field in fields(requested.Request)), "product_id", "path"])
+
     def _image(self, asset: str, grain: Grain, key: Moment | Path) -> Image:
         from dsa110_assets.analyst_views import Image
 
@@ -270,7 +289,11 @@ PRODUCT_COLUMNS = (
 
 
 def _partition(grain: Grain, key: Moment) -> str:
-    """The partition of this grain that holds the time `key`."""
+    """The partition of this grain that holds the time `key`; of a request, that of its name."""
+    if grain == "request":
+        from dsa110_assets.archive import naming
+
+        return naming.named(str(key).removeprefix(naming.NAME_MARK))
     mjd = timegrid.datetime_to_mjd(moment(key))
     if grain == "night":
         return timegrid.night_key(mjd)

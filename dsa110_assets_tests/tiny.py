@@ -139,6 +139,13 @@ def settings(inbox: Path, tmp_path: Path, no_settings_of_this_machine: None) -> 
     return tiny_settings(inbox, tmp_path)
 
 
+def unasked() -> set[str]:
+    """The assets that are made of every run: all that nobody has to ask for."""
+    from dsa110_assets.orchestration.graph import specifications
+
+    return {name for name, asset in specifications().items() if asset.grain != "request"}
+
+
 def cut_short(path: Path, size: int) -> None:
     """Replace a file by its first `size` bytes; a copy, for hard links share their bytes with other tests."""
     copy = path.with_suffix(".copy")

@@ -214,12 +214,12 @@ def _read_sidecar(root: Path, path: Path) -> tuple[Json, str]:
 
 
 def _places(root: Path) -> Iterator[Path]:
-    """Directories that hold, or may hold, versions: `<asset>` and `<asset>/night=.../partition=...`, of trials too."""
+    """Directories that hold, or may hold, versions: `<asset>`, `<asset>/night=.../partition=...`, `<asset>/name=...`; of trials too."""
     for asset in (*sorted(root.iterdir()), *sorted(root.glob(f"{naming.TRIALS}/*/*"))):
         others = (quarantine.DIRECTORY, cold.DIRECTORY)
         if asset.is_dir() and not asset.is_symlink() and naming.is_asset(asset.name) and asset.name not in others:
             yield asset
-            yield from sorted(path for path in asset.glob("night=*/partition=*") if path.is_dir())
+            yield from sorted(path for form in ("night=*/partition=*", "name=*") for path in asset.glob(form) if path.is_dir())
 
 
 def _is_version(root: Path, path: Path) -> bool:

@@ -2,7 +2,8 @@
 
 `tile_image-20260125T2225-v1` lives in `<root>/tile_image/night=2026-01-25/partition=20260125T2225/v0001`;
 products without a partition (`source_catalog-v3`) in `<root>/source_catalog/v0003`. What a trial made is of the asset
-`tile_image~robust0`, and lives in `<root>/trials/robust0/tile_image/...`.
+`tile_image~robust0`, and lives in `<root>/trials/robust0/tile_image/...`. What is of no time but was asked for by a name has
+the partition `@name`: `requested_mosaic-@virgo-v1` lives in `<root>/requested_mosaic/name=virgo/v0001`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ SIDECAR = "product.json"
 TRIALS = "trials"
 """The directory of what trials made: no asset is called so."""
 TRIAL_MARK = "~"
+NAME_MARK = "@"
 _TRIAL = re.compile(r"[a-z0-9][a-z0-9_]{0,30}")
 _ASSET = re.compile(r"[a-z][a-z0-9_]{0,62}(?:~[a-z0-9][a-z0-9_]{0,30})?")
-_ID = re.compile(r"([a-z][a-z0-9_]{0,62}(?:~[a-z0-9][a-z0-9_]{0,30})?)(?:-([0-9]{8}(?:T[0-9]{4})?))?-v([1-9][0-9]{0,8})")
+_ID = re.compile(r"([a-z][a-z0-9_]{0,62}(?:~[a-z0-9][a-z0-9_]{0,30})?)(?:-([0-9]{8}(?:T[0-9]{4})?|@[a-z0-9_]{1,31}))?-v([1-9][0-9]{0,8})")
 _VERSION = re.compile(r"v([0-9]{4,9})")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 
@@ -79,10 +81,24 @@ def of_trial(asset: str) -> tuple[str, str]:
     return name, trial
 
 
+def named(name: str) -> str:
+    """The partition of what is asked for by a name. Raises NotFoundError for what may be none."""
+    if not _TRIAL.fullmatch(name):
+        raise NotFoundError(f"{name!r} is no name of a requested mosaic: use up to 31 lower-case letters, digits and _, such as virgo_2026")
+    return NAME_MARK + name
+
+
+def is_named(partition: str | None) -> bool:
+    """Whether a partition is of a name and of no time."""
+    return partition is not None and partition.startswith(NAME_MARK)
+
+
 def check_partition(partition: str | None) -> str | None:
     """`partition` itself if it is None or a partition key. Raises NotFoundError otherwise."""
     if partition is None:
         return None
+    if is_named(partition):
+        return named(partition.removeprefix(NAME_MARK))
     try:
         if not partition.isascii():
             raise ValueError(f"{partition!r} is no partition key; use 2026-01-25T22:25, 2026-01-25T22:00 or 2026-01-25")
@@ -98,7 +114,9 @@ def compact(partition: str) -> str:
 
 
 def expand(compacted: str) -> str:
-    """The partition key of its compact form. Raises NotFoundError if that is no time on the grid."""
+    """The partition key of its compact form. Raises NotFoundError if that is neither a time on the grid nor a name."""
+    if is_named(compacted):
+        return named(compacted.removeprefix(NAME_MARK))
     date, _, time = compacted.partition("T")
     key = f"{date[:4]}-{date[4:6]}-{date[6:]}" + (f"T{time[:2]}:{time[2:]}" if time else "")
     check_partition(key)
@@ -112,13 +130,15 @@ def family(asset: str, partition: str | None) -> PurePosixPath:
     if check_partition(partition) is None:
         return place
     assert partition is not None
+    if is_named(partition):
+        return place / f"name={partition.removeprefix(NAME_MARK)}"
     return place / f"night={timegrid.night_of(partition)}" / f"partition={compact(partition)}"
 
 
 def parse_family(relative: PurePosixPath) -> tuple[str, str | None]:
     """Asset and partition of a family's directory, relative to the root. Raises NotFoundError if it is none."""
     asset, below = _split(relative.parts)
-    partition = expand(below[-1].removeprefix("partition=")) if below else None
+    partition = _partition_of(below) if below else None
     if family(asset, partition) != relative:
         raise NotFoundError(f"{relative} is no directory of an asset's partition")
     return asset, partition
@@ -141,18 +161,24 @@ def is_id(text: str) -> bool:
 def parse_directory(relative: PurePosixPath | Path) -> ProductName | None:
     """The product a path relative to the root lies in (or is the directory of), or None."""
     asset, below = _split(relative.parts)
-    for depth in (1, 3):
+    for depth in (1, 2, 3):
         match = _VERSION.fullmatch(below[depth - 1]) if len(below) >= depth else None
         if match is None or int(match[1]) == 0 or not is_asset(asset):
             continue
         try:
-            partition = None if depth == 1 else expand(below[1].removeprefix("partition="))
+            partition = None if depth == 1 else _partition_of(below[: depth - 1])
             name = ProductName(asset, partition, int(match[1]))
         except NotFoundError:
             continue
         if name.directory.parts == relative.parts[: len(relative.parts) - len(below) + depth]:
             return name
     return None
+
+
+def _partition_of(below: tuple[str, ...]) -> str:
+    """The partition of a directory below an asset's: `name=virgo`, or `night=2026-01-25/partition=20260125T2225`."""
+    kind, _, told = below[-1].partition("=")
+    return named(told) if kind == "name" else expand(told)
 
 
 def _split(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

@@ -140,7 +140,7 @@ class Archive:
     ) -> list[Product]:
         """Products sorted by partition, of windows that start from `since` to `until`, both included.
 
-        A date alone means the whole day. Catalogues have no time: they appear only when neither is given.
+        A date alone means the whole day. Catalogues and what has a name have no time: they appear only when neither is given.
         `state` None lists every state and also products whose data retention has removed, as `removed` does of one
         state. With `limit` so many of them, after `offset` others. With `trials` and without an asset also what trials made.
         """
@@ -198,7 +198,7 @@ class Archive:
         From each night the index is asked for the one before: what else there is costs nothing.
         """
         key = products.c.partition_key
-        of = [*_wanted(asset, None, None, "current"), key != ""]
+        of = [*_wanted(asset, None, None, "current"), key != "", key < naming.NAME_MARK]
 
         def last(*before: sa.ColumnElement[bool]) -> sa.ScalarSelect[str]:
             return sa.select(sa.func.substr(sa.func.max(key), 1, 10)).where(*of, *before).scalar_subquery()

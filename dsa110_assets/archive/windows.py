@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from dsa110_assets.archive import naming
 from dsa110_assets.errors import NotFoundError
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -15,10 +16,11 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 def conditions(column: sa.Column[str], since: datetime | str | None, until: datetime | str | None) -> list[sa.ColumnElement[bool]]:
     """Conditions on a partition-key column for window starts from `since` to `until`, both included.
 
-    A night's key is the date alone and sorts before its own midnight, so comparing text compares times.
+    A night's key is the date alone and sorts before its own midnight, so comparing text compares times. What has no time, catalogues
+    and what has a name ('@' sorts after digits), is left out where either is given.
     Raises NotFoundError for a text that is no ISO time.
     """
-    found: list[sa.ColumnElement[bool]] = [] if since is None and until is None else [column != ""]
+    found: list[sa.ColumnElement[bool]] = [] if since is None and until is None else [column != "", column < naming.NAME_MARK]
     if since is not None:
         found.append(column >= first(since))
     if until is not None:

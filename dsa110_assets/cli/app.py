@@ -43,6 +43,7 @@ COMMAND_MODULES = (
     "calibration",
     "archive",
     "trial",
+    "requested",
     "tools.convert",
     "tools.image",
     "tools.calibrate",

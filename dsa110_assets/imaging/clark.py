@@ -73,24 +73,24 @@ class Cleaned:
 
 
 def clean(
-    model: Image,
-    residual: Image,
+    dirty: Image,
     wide_psf: Image,
-    residual_of: Callable[[Image], Image],
+    residual_of: Callable[[Image], Image] | None,
     depth: Depth,
     threads: int,
     known: tuple[NDArray[np.intp], NDArray[np.intp]],
     within: NDArray[np.bool_] | None = None,
 ) -> Cleaned:
-    """CLEAN on from a `model` (n, n) and its `residual`, with `wide_psf` (2n, 2n), unit peak at pixel (n, n).
+    """CLEAN `dirty` (n, n) with `wide_psf` (2n, 2n), unit peak at pixel (n, n).
 
-    `residual_of(model)` is the exact residual of a model. Down to `auto_mask_sigma` anywhere, from there to
-    `auto_threshold_sigma` only on and next to components, pixels above that level and those (rows, columns) `known` to
-    have had sources; the rms is measured afresh at every major cycle. Nothing is cleaned outside `within` (n, n), if given.
+    `residual_of(model)` is the exact residual of a model; None: that by the dirty beam is good enough. Down to `auto_mask_sigma`
+    anywhere, from there to `auto_threshold_sigma` only on and next to components, pixels above that level and those (rows, columns)
+    `known` to have had sources; the rms is measured afresh at every major cycle. Nothing is cleaned outside `within` (n, n), if given.
     """
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
+    model, residual = np.zeros_like(dirty), dirty.copy()
     best = Cleaned(model, residual, 0, 0)
-    everywhere = np.ones(model.shape, dtype=np.bool_) if within is None else within
+    everywhere = np.ones(dirty.shape, dtype=np.bool_) if within is None else within
     masked, masked_cycles, used = depth.auto_mask_sigma == 0, 0, 0
     rms, highest = robust_rms(residual), _peak(residual, everywhere)
     for cycle in range(1, depth.max_major_cycles + 1):
@@ -109,7 +109,7 @@ def clean(
         fresh, iterations = _minor_cycle(residual, mask, wide_psf, spectrum, depth, stop, depth.iterations - used, threads)
         used += iterations
         model = model + fresh
-        residual = residual_of(model)
+        residual = residual_of(model) if residual_of is not None else dirty - convolved(model, spectrum, threads)
         rms, highest = robust_rms(residual), _peak(residual, everywhere)
         now = Cleaned(model, residual, cycle, used)
         if best.major_cycles and _peak(residual, mask) > _DIVERGED * _peak(best.residual, mask):
@@ -235,7 +235,11 @@ def _loop(values, rows, columns, psf, gain, limit, iterations, model):  # type: 
 
 
 def convolved(model: Image, spectrum: NDArray[np.complex64], threads: int) -> Image:
+    """`model` (n, n) convolved with what has this spectrum, the rfft2 of (2n, 2n). Rows that are 0, or that nobody wants, are not
+    transformed: of rfft2 and irfft2, whose bits these are, that is nearly half."""
     side = model.shape[0]
-    wide = scipy.fft.rfft2(model, s=(2 * side, 2 * side), workers=threads)
+    wide = scipy.fft.fft(scipy.fft.rfft(model, 2 * side, workers=threads), 2 * side, axis=0, workers=threads, overwrite_x=True)
     wide *= spectrum
-    return np.asarray(scipy.fft.irfft2(wide, s=(2 * side, 2 * side), workers=threads)[:side, :side], dtype=np.float32)
+    rows = scipy.fft.ifft(wide, axis=0, norm="forward", workers=threads, overwrite_x=True)[:side]
+    sums = scipy.fft.irfft(rows, 2 * side, norm="forward", workers=threads)[:, :side]
+    return np.asarray(sums * np.float32(1 / (4 * side * side)), dtype=np.float32)

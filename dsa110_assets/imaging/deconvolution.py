@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging import resolved
-from dsa110_assets.imaging.clark import Cleaned, Depth, clean, convolved, kept_to
+from dsa110_assets.imaging.clark import Cleaned, Depth, clean, kept_to
 from dsa110_assets.imaging.measurement import ROUGH, Measurement
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.points import NO_POINTS, Points, spectral_indices, take_out
@@ -24,6 +23,9 @@ _ENOUGH = (0.15, 0.03, 0.03, 0.03)
 """Of a resolved source's height what is not looked into, time after time: at first other sources' faults are in it."""
 _SETTLED = 1.0
 """Change of resolved sources in rms of the image below which CLEAN is not made again."""
+_QUICK_ROUNDS = 2
+"""In which a quick look takes points out: the brightest, whose drift through the beam would be noise everywhere, then those next to it
+and what the first were wrong by."""
 _NOISIER = 1.01
 """More than chance changes a residual's rms by."""
 _NOISIER_KEPT = 1.05
@@ -62,10 +64,10 @@ def deconvolve(
     """Take bright points out of what was measured and CLEAN the rest, with the dirty beam (2n, 2n), unit peak at its centre.
 
     The `resolved_ones` that nearly the same data had are taken out to begin with. Sources are looked for `within` (n, n). The quick cycles
-    stay in the image, as if every source had the dirty beam of a steady one: no residual is exact then, and points are not taken out.
-    Else the returned residual is always exact for the returned model and points. Never deeper than accuracy allows: that of sums in
-    single precision, as each cycle grids only what it found and sums the brightest of that directly, so that the gridder's error is a
-    share of what was left before it.
+    stay in the image once the brightest points are out, as if every other source had the dirty beam of a steady one: no residual is
+    exact then. Else the returned residual is always exact for the returned model and points. Never deeper than accuracy allows: that of
+    sums in single precision, as each cycle grids only what it found and sums the brightest of that directly, so that the gridder's error
+    is a share of what was left before it.
     """
     dirty = measurement.image(ROUGH if options.clean_iterations else 0.0)
     if options.clean_iterations == 0:
@@ -80,7 +82,7 @@ def deconvolve(
         floor_jy=max(options.threshold_jy, _ROUNDING * float(np.abs(dirty).max())),
     )
     if options.deconvolver == "quick":
-        return _in_the_image(dirty, wide_psf, depth, threads, within)
+        return _in_the_image(dirty, wide_psf, measurement, depth, threads, within)
     if resolved_ones.flux_jy.size:
         measurement.without(resolved_ones)
         dirty = measurement.image(ROUGH)
@@ -91,16 +93,16 @@ def deconvolve(
     return Deconvolved(cleaned.model, points, cleaned.residual, cycles, iterations, index, index_err, dropped)
 
 
-def _in_the_image(dirty: Image, wide_psf: Image, depth: Depth, threads: int, within: NDArray[np.bool_] | None) -> Deconvolved:
-    """Our own minor cycles whose residuals come from the dirty image and beam, not from the visibilities."""
-    spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
-
-    def residual_of(model: Image) -> Image:
-        return dirty - convolved(model, spectrum, threads)
-
-    cleaned = clean(np.zeros_like(dirty), dirty, wide_psf, residual_of, depth, threads, NO_POINTS.nearest(), within)
-    nothing = np.empty(0)
-    return Deconvolved(cleaned.model, NO_POINTS, cleaned.residual, cleaned.major_cycles, cleaned.minor_iterations, nothing, nothing)
+def _in_the_image(
+    dirty: Image, wide_psf: Image, measurement: Measurement, depth: Depth, threads: int, within: NDArray[np.bool_] | None
+) -> Deconvolved:
+    """The brightest points taken out of the visibilities; of the rest our own minor cycles, whose residuals come from image and dirty
+    beam."""
+    points, left, rounds = take_out(dirty, wide_psf, measurement, depth.floor_jy, within, _QUICK_ROUNDS)
+    cleaned = clean(left, wide_psf, None, depth, threads, points.nearest(), within)
+    unknown = np.full(points.flux_jy.size, np.nan)
+    cycles, iterations = rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
+    return Deconvolved(cleaned.model, points, cleaned.residual, cycles, iterations, unknown, unknown)
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,7 @@ def _without_ripples(
     def without(resolved_ones: Points, left: Image) -> _Sources:
         points, left, rounds = take_out(left, wide_psf, measurement, depth.floor_jy, within)
         points = points.and_also(resolved_ones)
-        model = np.zeros_like(left)
-        return _Sources(points, clean(model, left, wide_psf, measurement.residual_of, depth, threads, points.nearest(), within), rounds)
+        return _Sources(points, clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest(), within), rounds)
 
     def kept(made: _Sources) -> _Sources:
         cleaned = _without_sidelobes(made.cleaned, wide_psf, measurement, depth, beam, pixel_deg, threads, within)

@@ -58,7 +58,7 @@ class ImagingOptions:
     threshold_jy: Annotated[float, Field(ge=0, description="never clean deeper than this [Jy/beam]")] = 0.0
     deconvolver: Annotated[
         Literal["clark", "quick"],
-        Field(description="CLEAN with exact residuals, or the same within the image alone, quick and good to a few per cent"),
+        Field(description="CLEAN with exact residuals, or, but for the brightest points, within the image alone: good to a few per cent"),
     ] = "clark"
     drift_terms: Annotated[int, Field(ge=0, le=8, description="terms that follow sources through the beam; 0 = a static beam")] = 4
     spectral_index: Annotated[

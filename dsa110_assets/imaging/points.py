@@ -129,6 +129,7 @@ def take_out(
     data: Data,
     floor_jy: float,
     within: NDArray[np.bool_] | None = None,
+    most_rounds: int = _MOST_ROUNDS,
 ) -> tuple[Points, Image, int]:
     """Points found in `residual` (n, n) with its dirty beam (2n, 2n), the exact residual without them, rounds taken.
 
@@ -137,7 +138,7 @@ def take_out(
     """
     known, corrections = NO_POINTS, np.empty(0, dtype=np.intp)
     rounds = 0
-    while rounds < _MOST_ROUNDS:
+    while rounds < most_rounds:
         rms = robust_rms(residual)
         free = corrections < _MOST_CORRECTIONS
         moved, changed = _corrected(known, free, residual, wide_psf, _SETTLED * rms)

@@ -187,7 +187,8 @@ def make_tile(
         spectral_index_err=cleaned.index_err,
     )
     tile.figures.update(tile_figures(tile, vis, stokes, weighted))
-    tile.figures.update(polarisation_figures(vis, image, header, rms_jy, stokes.variance_scale))
+    if options.deconvolver != "quick":
+        tile.figures.update(polarisation_figures(vis, image, header, rms_jy, stokes.variance_scale))
     if sky is not None:
         tile.figures.update(reference_figures(image, tile.primary_beam, header, rms_jy, sky))
     tile.figures["seconds"] = time.monotonic() - started

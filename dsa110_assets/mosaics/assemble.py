@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from astropy.io.fits import Header
+
 from dsa110_assets.imaging.fits import Cards
 from dsa110_assets.mosaics import anchors, coadd, overlap, write
 from dsa110_assets.mosaics.coadd import TileInput
@@ -21,8 +23,10 @@ def assemble(
     most_different: float,
     directory: Path,
     cards: Cards,
+    target: Header | None = None,
 ) -> dict[str, Any]:
-    """Coadd tiles into `directory`, with `cards` in the headers; returns the figures, with how well neighbours agree.
+    """Coadd tiles into `directory` on the grid `target` (None: one that holds them all), with `cards` in the headers; returns the
+    figures, with how well neighbours agree.
 
     Tiles of several anchors (`anchor_of`, by product id) are brought to one scale first (`anchors`); what they were divided by is
     kept by product id as `tile_scales`. `suspects` are the tiles something is known against (`suspicions`, by product id), or whose
@@ -33,7 +37,7 @@ def assemble(
     applied = anchors.corrections(scales)
     divided = {i: applied[name] for i, name in anchor_of.items() if applied[name] != 1}
     scaled = [replace(tile, scale=divided.get(tile.product_id, 1.0)) for tile in tiles]
-    made = coadd.coadd(scaled, None, options)
+    made = coadd.coadd(scaled, target, options)
     write.write_mosaic(made, directory, cards)
     pairs = overlap.compared_pairs(scaled) if divided else pairs
     odd = overlap.odd_ones_out(pairs, most_different)

@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from dsa110_assets.analyst import AnalystArchive
+from dsa110_assets.archive import naming, requested, trials
 from dsa110_assets.archive.product import LineageNode, Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import NotFoundError
@@ -20,6 +21,7 @@ from dsa110_assets.portal import api, files, overview, parameters, plots
 from dsa110_assets.telescope import timegrid
 
 GALLERY, SOURCE_ROWS, NIGHT_ROWS, NIGHT_CHOICES = 8, 500, 100, 400
+TRIAL_PRODUCTS = 50
 UNTRUSTED = "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
 IMMUTABLE = "private, max-age=86400, immutable"
 
@@ -233,6 +235,19 @@ def night(request: Request) -> Response:
     )
 
 
+def trials_and_requests(request: Request) -> Response:
+    """What is made beside science: trials with their products, and requested mosaics."""
+    store = _archive(request).store
+    told = [(one, trials.told(one.settings), _of_trial(store, one.name)) for one in trials.definitions(store)]
+    asked = [(one, requested.told(one), store.current(requested.ASSET, one.partition)) for one in requested.requests(store)]
+    return _page("trials.html", request, trials=told, requests=asked, most=TRIAL_PRODUCTS)
+
+
+def _of_trial(store: Archive, trial: str) -> list[Product]:
+    """What a trial made, asset by asset: all products of an archive are too many to look through."""
+    return [product for asset in specifications() for product in store.products(naming.in_trial(asset, trial))]
+
+
 def flat(node: LineageNode) -> list[tuple[int, LineageNode, bool]]:
     """A lineage tree as lines of (depth, node, whether its branch is shown above already)."""
     lines: list[tuple[int, LineageNode, bool]] = []
@@ -272,6 +287,7 @@ ROUTES = [
     Route("/sources/{source:path}", source, name="source"),
     Route("/candidates", candidates),
     Route("/calibration", calibration),
+    Route("/trials", trials_and_requests),
     Route("/nights", nights),
     Route("/nights/{night}", night, name="night"),
 ]

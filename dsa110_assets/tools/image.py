@@ -22,7 +22,7 @@ from dsa110_assets.mosaics.beams import common_beam, to_beam
 from dsa110_assets.sky import model as sky_model
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry, band
-from dsa110_assets.tools import data, outputs
+from dsa110_assets.tools import data, outputs, terms
 from dsa110_assets.tools.data import Part
 from dsa110_assets.tools.outputs import Progress
 from dsa110_assets.visibilities import measurement_set
@@ -32,10 +32,10 @@ Engine = Literal["own", "casa"]
 CUBE = "cube.fits"
 MASKS = ("auto", "none", "catalogue")
 QUICK: dict[str, Any] = {
-    "deconvolver": "quick", "drift_terms": 0, "smearing": 0.1, "pixels_per_beam": 3.0, "epsilon": 1e-3, "clean_iterations": 3000,
+    "deconvolver": "quick", "smearing": 0.1, "pixels_per_beam": 3.0, "epsilon": 1e-3, "clean_iterations": 3000,
     "max_major_cycles": 3, "auto_threshold_sigma": 3.0,
 }  # fmt: skip
-"""What a quick look does without: a beam that follows the sky, residuals from the visibilities, narrow cells, fine pixels."""
+"""What a quick look does without: residuals from the visibilities of all but the brightest, narrow cells, fine pixels, polarisation."""
 _UNMASKED_SIGMA = 3.0
 """Without an automatic mask CLEAN goes no deeper than so many times the rms: at 1 it took noise for components, and 2 % off fluxes."""
 _MASK_BEAMS = 1.5
@@ -75,6 +75,7 @@ def image(
     catalogues: Sequence[Path] | None = (),
     engine: Engine = "own",
     cube: bool = False,
+    spectral_terms: int = 1,
     force: bool = False,
     dry_run: bool = False,
     progress: Progress = outputs.nothing,
@@ -85,7 +86,8 @@ def image(
     `mask`: "auto", "none", "catalogue" (circles of `mask_radius_arcsec`, 0: 1.5 beams, about catalogue sources), or a FITS image
     that is not 0 where sources are, on any grid; all but "auto" are cleaned to 3 times the rms at most. `catalogues` add to the
     packaged calibrators: bright sources beyond the image are taken out, and fluxes compared; None: nothing is. `cube`: every
-    subband apart on one grid, in out/sb03 and so on, and all at one beam in cube.fits. Raises BadDataError for a raw set or an
+    subband apart on one grid, in out/sb03 and so on, and all at one beam in cube.fits. `spectral_terms` 2: image.tt0.fits,
+    image.tt1.fits, alpha.fits and alpha-error.fits beside it, of four parts of the band (`terms`). Raises BadDataError for a raw set or an
     empty part, ConfigurationError for an output that exists.
     """
     options, part = options or ImagingOptions(), part or Part()
@@ -99,8 +101,12 @@ def image(
     masking = _masking(mask, mask_radius_arcsec, sky)
     if part.stokes != "I" or options.deconvolver == "quick":
         sky = None
+    quarters = _parts_of_band(ms, vis, part) if spectral_terms > 1 else ()
+    if quarters and cube:
+        raise ConfigurationError("--cube is one image for each subband, and --spectral-terms 2 a fit to parts of the band; choose one")
     parts = {number: replace(part, subbands=(number, number)) for number in data.subbands_in(vis)} if cube else {-1: part}
-    told = {"imaging": asdict(options), "part": asdict(part), "mask": str(mask), "catalogues": catalogues, "engine": engine}
+    told: dict[str, Any] = {"imaging": asdict(options), "part": asdict(part), "mask": str(mask), "catalogues": catalogues, "engine": engine}
+    told |= {"spectral_terms": spectral_terms}
     if dry_run:
         return Imaged(out, {})
     tiles: dict[int, TileImage] = {}
@@ -115,6 +121,12 @@ def image(
             _write(made, draft.path / f"sb{number:02d}" if cube else draft.path)
             if not cube:
                 draft.figures = dict(made.figures)
+        if quarters:
+            same_grid, split = _on_grid_of(tiles[-1], options), []
+            for done, own in enumerate(quarters):
+                progress(done, len(quarters), f"imaging {ms.name}, subbands {own.subbands}")
+                split.append(_made(ms, data.read_calibrated(ms, own), own, same_grid, sky, masking, engine, draft.path))
+            terms.write(terms.taylor_terms(split), draft.path)
         if cube:
             draft.figures = {f"sb{number:02d}": dict(made.figures) for number, made in tiles.items()}
             _write_cube(tiles, draft.path / CUBE)
@@ -135,6 +147,14 @@ def _made(
             ms = Path(scratch) / "part.ms"
             measurement_set.write(vis, ms, unit="Jy")
         return casa_imaging.make_tile(ms, options, sky, work_dir=Path(scratch))
+
+
+def _parts_of_band(ms: Path, vis: Visibilities, part: Part) -> list[Part]:
+    """The data as parts of the band, as wide as each other as its subbands allow. BadDataError where it has but one."""
+    groups = [group for group in np.array_split(data.subbands_in(vis), terms.PARTS) if group.size]
+    if len(groups) < 2:
+        raise BadDataError(f"{ms}: a spectral index needs two subbands, there is {len(groups)}; leave --spectral-terms out")
+    return [replace(part, subbands=(int(group[0]), int(group[-1]))) for group in groups]
 
 
 def _on_grid_of(made: TileImage, options: ImagingOptions) -> ImagingOptions:

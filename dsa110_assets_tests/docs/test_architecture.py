@@ -28,7 +28,7 @@ def test_the_graph_is_that_of_the_plan() -> None:
 def test_the_graph_has_every_asset_among_its_own_windows() -> None:
     (drawn,) = pages.fenced(PAGE.read_text(encoding="utf-8"), "mermaid")
     grains = dict(re.findall(r"subgraph (\w+) .*?\n(.*?)\n  end", drawn, re.DOTALL))
-    named = {"catalogue": "none", "observation": "five", "hour": "hour", "night": "night"}
+    named = {"catalogue": "none", "observation": "five", "hour": "hour", "night": "night", "request": "request"}
     for name, asset in specifications().items():
         assert name in re.findall(r"\w+", grains[named[asset.grain]]), name
 

@@ -21,7 +21,7 @@ TABLE = {
     "caltables": partitions.NIGHTS, "calibrated_ms": partitions.OBSERVATIONS, "tile_image": partitions.OBSERVATIONS,
     "hour_mosaic": partitions.HOURS, "source_measurements": partitions.HOURS, "night_mosaic": partitions.NIGHTS,
     "light_curves": partitions.NIGHTS, "variability": partitions.NIGHTS, "night_report": partitions.NIGHTS,
-    "source_catalog": None, "sky_model": None, "calibrator_catalog": None,
+    "requested_mosaic": partitions.REQUESTS, "source_catalog": None, "sky_model": None, "calibrator_catalog": None,
 }  # fmt: skip
 """The assets of the platform."""
 GRAPH = defs.resolve_asset_graph()
@@ -70,7 +70,7 @@ def test_checks_of_five_minute_assets_are_unpartitioned_and_never_block_and_coar
         for rule in known.rules:
             node = GRAPH.get(dg.AssetCheckKey(dg.AssetKey(name), rule.check))
             grain = specifications()[name].grain
-            assert (node.partitions_def is not None) == (grain in ("hour", "night"))
+            assert (node.partitions_def is not None) == (grain in ("hour", "night", "request"))
             assert node.blocking == (rule.hard and grain != "observation")
 
 

@@ -17,6 +17,7 @@ from dsa110_assets.archive.trials import Trial
 from dsa110_assets.cli import main
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.requested import requested_mosaics, requesting
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance, trial_runs
 from dsa110_assets.orchestration.running.process import QUIET, process
@@ -115,6 +116,7 @@ def test_a_trial_goes_on_from_its_own_products_alone(processed: Settings, capsys
 
 
 def test_trials_of_every_asset_in_any_order_leave_science_as_it_was(processed: Settings) -> None:
+    requested_mosaics.request(processed, "some", requesting.Asked(tiles=(some_tile(processed),)), "ann")
     before, random = science(processed), np.random.default_rng(12)
     with Archive(processed.archive) as archive:
         there = {name: [p.partition for p in archive.products(name)] for name in graph.specifications()}
@@ -206,7 +208,7 @@ def test_the_launchpad_says_types_ranges_and_help(processed: Settings) -> None:
     assert all(part in robust.description for part in ("Briggs", "≤ 2", "default 0.5"))
     assert {value.config_value for value in weighting.enum_values} == {"natural", "uniform", "briggs"}
     for asset in spec.assets().values():
-        assert launchpad.schema(asset).keys() == {"trial", *asset.shaping}
+        assert launchpad.schema(asset).keys() == {"trial", *asset.shaping, *asset.asks}
 
 
 def test_the_shell_makes_lists_and_deletes_trials(

@@ -27,6 +27,7 @@ GROUPS = {
     "catalogues": ("source_catalog", "sky_model", "calibrator_catalog"), "ingest": ("subband_group", "measurement_set"),
     "calibration": ("caltables", "calibrated_ms"), "imaging": ("tile_image", "hour_mosaic", "night_mosaic"),
     "sources": ("source_measurements", "light_curves", "variability"), "reports": ("night_report",),
+    "requested": ("requested_mosaic",),
 }  # fmt: skip
 OBSERVATION, HOUR, NIGHT = "2026-01-25T22:25", "2026-01-25T22:00", "2026-01-25"
 

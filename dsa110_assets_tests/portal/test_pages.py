@@ -6,6 +6,7 @@ import html
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
@@ -15,9 +16,11 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from dsa110_assets.archive import requested, trials
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.photometry.ensemble import LIGHT_CURVE_COLUMNS
 from dsa110_assets.portal.app import create_app
+from dsa110_assets.telescope import timegrid
 from dsa110_assets_tests.photometry.nightly import stored
 from dsa110_assets_tests.portal import small_archive as made
 from dsa110_assets_tests.portal.conftest import Get, ask
@@ -29,6 +32,7 @@ START_PAGES = {
     "/sources": "No light curves yet. They are made at the end of a night, or by dsa110 process.",
     "/candidates": "No night has been searched yet. dsa110 process searches those that are over.",
     "/calibration": "No table yet. They are solved from a calibrator's transit; dsa110 transits says when one is.",
+    "/trials": "No trial yet. dsa110 trial make makes one, and so does the launchpad.",
     "/nights": "No night yet. dsa110 process makes them from the inbox.",
 }
 """Pages to begin with, and what each says while there is nothing to show."""
@@ -145,6 +149,37 @@ def test_image_redirects_from_a_window_to_its_product(get: Get) -> None:
     answer = get("/images/2026-01-25T22:05")
     assert (answer.status, answer.headers["location"]) == (303, f"/products/{TILE}")
     assert get("/images/2026-01-25T22:00").headers["location"] == "/products/hour_mosaic-20260125T2200-v1"
+
+
+def test_trials_and_requests_are_listed_and_a_trial_says_what_it_is(tmp_path: Path) -> None:
+    small = made.build(tmp_path)
+    with Archive(small.root) as archive:
+        tile = archive.get(TILE)
+        trial, _ = trials.opened(archive, "robust_0", {"imaging.robust": 0.0})
+        since = timegrid.parse_key("2026-01-25T22:00")
+        asked = requested.Request("virgo", since, since + timegrid.HOUR, "ann", since)
+        for store, asset, key, inputs in (
+            (trial, "tile_image", tile.partition, tile.inputs),
+            (archive, requested.ASSET, requested.keep(archive, asked).partition, (tile.id,)),
+        ):
+            with store.publish(asset, key, inputs, settings={}, code_version="1", run_id="r") as draft:
+                shutil.copytree(tile.path, draft.path, dirs_exist_ok=True)
+                (draft.path / "product.json").unlink()
+                draft.metadata.update(tile.metadata)
+    app = create_app(small.root, inbox=small.inbox)
+    ours, theirs = "tile_image~robust_0-20260125T2205-v1", "requested_mosaic-@virgo-v1"
+    listing = Page(ask(app, "/trials").text)
+    assert {f"/products/{ours}", f"/products/{theirs}"} <= set(listing.links)
+    text = " ".join(ask(app, "/trials").text.split())
+    assert "imaging.robust=0.0" in text
+    assert "2026-01-25T22:00:00 to 2026-01-25T23:00:00, science" in text
+    badge = '<a class="badge" href="/trials">trial robust_0</a>'
+    pages = {name: ask(app, f"/products/{name}").text for name in (ours, theirs, TILE)}
+    assert {name: badge in page for name, page in pages.items()} == {ours: True, theirs: False, TILE: False}
+    assert ask(app, f"/products/{ours}/plot.png").status == ask(app, f"/files/{theirs}/image.fits").status == 200
+    assert ask(app, "/images/@virgo").headers["location"] == f"/products/{theirs}"
+    assert ours not in ask(app, "/").text
+    assert "@virgo" not in ask(app, "/nights/2026-01-25").text + ask(app, "/observations").text
 
 
 def test_names_from_outside_are_escaped(get: Get) -> None:

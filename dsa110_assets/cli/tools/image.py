@@ -45,6 +45,9 @@ def image(
     times: str | None = typer.Option(None, help="Only these integrations, A..B, both in, counted from 0."),
     stokes: str = typer.Option("I", help="I or Q = (XX - YY) / 2."),
     cube: bool = typer.Option(False, "--cube", help="Every subband apart, and all in cube.fits at one beam."),
+    spectral_terms: int = typer.Option(
+        1, min=1, max=2, help="2: also Taylor terms tt0 and tt1 and the spectral index where it is known, from four parts of the band."
+    ),
     engine: str = typer.Option("own", help="own, or casa: stock tclean, for comparison."),
     quick: bool = typer.Option(
         False, "--quick", help="A look within 10 s: fluxes above 30 sigma good to 5 %, noise up to 1.5 times that of the full image."
@@ -82,7 +85,7 @@ def image(
         made = tool.image(
             ms, out, tool.quick(options) if quick else options, part, mask=mask if mask in tool.MASKS else Path(mask),
             mask_radius_arcsec=mask_radius, catalogues=known, engine="casa" if engine == "casa" else "own", cube=cube,
-            force=force, dry_run=dry_run, progress=progress,
+            spectral_terms=spectral_terms, force=force, dry_run=dry_run, progress=progress,
         )  # fmt: skip
     _tell(made, as_json)
 

@@ -15,10 +15,13 @@ from dsa110_assets.orchestration.specification.spec import Asset
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.imaging.tile import TileImage
     from dsa110_assets.mosaics.coadd import TileInput
+    from dsa110_assets.mosaics.options import CoaddOptions
     from dsa110_assets.settings import Settings
     from dsa110_assets.sky.model import SkyModel
 
@@ -86,7 +89,7 @@ def image(ms_path: Path, settings: "Settings", sky: "SkyModel", work_dir: Path) 
     return tile.make_tile(measurement_set.mapped(ms_path), settings.imaging, sky)
 
 
-def _of_mosaic(parts: str) -> tuple[Rule, ...]:
+def rules_of_mosaic(parts: str) -> tuple[Rule, ...]:
     """What every mosaic is asked first, in this order; `parts` are what it is made of."""
     return (
         SAME_SETTINGS,
@@ -101,16 +104,19 @@ def _of_mosaic(parts: str) -> tuple[Rule, ...]:
     )  # fmt: skip
 
 
-def _write_mosaic(step: Step, tiles: "Sequence[Product]") -> dict[str, Any]:
-    """The tiles as one mosaic in the step's directory; its figures. `suspects` names the tiles a soft rule spoke against, too."""
+def write_mosaic(
+    step: Step, tiles: "Sequence[Product]", options: "CoaddOptions | None" = None, target: "Header | None" = None
+) -> dict[str, Any]:
+    """The tiles as one mosaic in the step's directory, on the grid `target` (None: one that holds them all), with other `options` than
+    the settings' if given; its figures. `suspects` names the tiles a soft rule spoke against, too."""
     from dsa110_assets.mosaics.assemble import assemble
 
     anchors = {tile.id: str(tile.metadata["anchor"]) for tile in tiles}
     suspicions = {tile.id: "; ".join(f"{one.check}: {one.reason}" for one in checks.failed([tile])) for tile in tiles}
     anchor = ", ".join(sorted(set(anchors.values())))
     figures = assemble(
-        tile_inputs(tiles), anchors, suspicions, step.settings.coadd, step.thresholds.max_neighbour_difference, step.directory,
-        step.fits_cards(anchor),
+        tile_inputs(tiles), anchors, suspicions, options or step.settings.coadd, step.thresholds.max_neighbour_difference, step.directory,
+        step.fits_cards(anchor), target,
     )  # fmt: skip
     times = [_middle_mjd(tile) for tile in tiles]
     return {
@@ -198,7 +204,7 @@ def _dec(product: "Product") -> float:
     shaping=("coadd",), reach=NEIGHBOUR_TILES * timegrid.OBSERVATION_WINDOW, uses_up=("tile_image",), image=True,
     figures=("n_tiles", "n_left_out", "rms_jy", "measured_over_noise", "overlap_flux_ratio", "overlap_flux_worst", "windows_completed"),
     rules=(
-        *_of_mosaic("tiles"),
+        *rules_of_mosaic("tiles"),
         Rule("one_strip", "all tiles of the hour are in its mosaic", ("n_left_out", "pointing_dec_deg"), judges.one_strip),
         Rule("completeness", "the hour's observations were imaged", ("windows_completed",),
              judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN),
@@ -208,7 +214,7 @@ def hour_mosaic(step: Step) -> Mapping[str, Any]:
     """The hour's tiles, and the two before and after it, as one image corrected for the primary beam."""
     tiles = step.inputs("tile_image")
     with step.timed("coadd"):
-        figures = _write_mosaic(step, tiles)
+        figures = write_mosaic(step, tiles)
     hour = windows_completed(step.archive, "tile_image", step.partition[:13])
     hour |= left_out(step.archive, step.facts.get("left_out", ()))
     return {**figures, **hour}
@@ -224,7 +230,7 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> r
     reads_through="hour_mosaic", shaping=("coadd",), image=True,
     figures=("n_tiles", "area_deg2", "rms_jy", "windows_completed"),
     rules=(
-        *_of_mosaic("hours"),
+        *rules_of_mosaic("hours"),
         Rule("completeness", "the night's hours are in", ("windows_completed",),
              judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN),
     ),
@@ -235,7 +241,7 @@ def night_mosaic(step: Step) -> Mapping[str, Any]:
 
     tiles = tiles_of(step.archive, step.inputs("hour_mosaic"))
     with step.timed("coadd"):
-        figures = _write_mosaic(step, tiles)
+        figures = write_mosaic(step, tiles)
     with step.timed("hips"):
         figures |= sky_tiles.write_sky_tiles(step.directory / "mosaic.fits", step.directory, f"continuum/{step.partition}")
     night = windows_completed(step.archive, "tile_image", step.partition)

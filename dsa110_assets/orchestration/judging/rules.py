@@ -5,7 +5,7 @@ that should be there and is not is wrong too: silence never passes. A HARD rule 
 
 As Dagster's asset checks: on 5-minute assets these are unpartitioned and never block, for their partitioned state would cost minutes
 at every tick after a year, and an unpartitioned blocking check is all or nothing. There the gate in `publishing` does the stopping.
-On hour and night assets they are partition-aware, and the HARD ones block.
+On hour and night assets, and what is asked for by name, they are partition-aware, and the HARD ones block.
 """
 
 import warnings
@@ -61,9 +61,10 @@ SAME_SETTINGS = Rule(
 """Asked of whatever is made of several products: a mixture of settings is nobody's measurement."""
 
 
-def check_specs(asset: str, judged: Iterable[Rule], partitions_def: dg.TimeWindowPartitionsDefinition | None) -> list[dg.AssetCheckSpec]:
+def check_specs(asset: str, judged: Iterable[Rule], partitions_def: dg.PartitionsDefinition[Any] | None) -> list[dg.AssetCheckSpec]:
     """The checks of an asset that is judged by these rules."""
-    coarse = partitions_def is not None and not partitions_def.cron_schedule.startswith("*/5")
+    fine = isinstance(partitions_def, dg.TimeWindowPartitionsDefinition) and partitions_def.cron_schedule.startswith("*/5")
+    coarse = partitions_def is not None and not fine
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return [

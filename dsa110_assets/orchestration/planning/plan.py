@@ -16,7 +16,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from dsa110_assets.archive import quarantine
+from dsa110_assets.archive import naming, quarantine, requested
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.archive.snapshot import Snapshot
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError, WaitingError
@@ -41,13 +41,14 @@ LENGTHS: dict[spec.Grain, timedelta] = {
 @dataclass(frozen=True)
 class Step:
     """One asset's partition that is to be made, and why; `follow` are those of its phase after it, made in the same run; `request`
-    names what is to be made and of what."""
+    names what is to be made and of what; `of` is the time of its inputs, where a name in place of a window does not tell it."""
 
     asset: str
     partition: str | None
     reason: str
     follow: tuple[str, ...] = ()
     request: str = ""
+    of: "Span | None" = None
 
     @property
     def assets(self) -> tuple[str, ...]:
@@ -76,8 +77,8 @@ class Span:
     until: datetime | None = None
 
     def holds(self, key: str | None) -> bool:
-        """Whether a partition's window overlaps the span."""
-        if key is None:
+        """Whether a partition's window overlaps the span; what has none is of every span."""
+        if key is None or naming.is_named(key):
             return True
         return self._overlaps(key, "night" if len(key) == 10 else "observation")
 
@@ -87,6 +88,8 @@ class Span:
 
     def windows(self, grain: spec.Grain) -> tuple[datetime | None, datetime | None]:
         """Between which starts all windows of a grain lie that overlap the span, for whoever asks an archive for no more."""
+        if grain == "request":
+            return None, None
         return (None if self.since is None else self.since - LENGTHS[grain]), self.until
 
     def holds_partition(self, grain: spec.Grain, key: str | None) -> bool:
@@ -174,6 +177,8 @@ def lacking(archive: "Archive", settings: "Settings", asset: str, partition: str
         return f"no group of its subband files is in DSA110_INBOX={settings.inbox}"
     known, absent = spec.assets(), []
     grain = known[asset].grain
+    if grain == "request":
+        return known[asset].nothing_made
     for name in known[asset].inputs:
         same = known[name].grain in (grain, "catalogue")
         key = None if known[name].grain == "catalogue" else partition
@@ -194,6 +199,8 @@ def _any_within(archive: "Archive", asset: str, window: str, grain: spec.Grain) 
 def _made_from(archive: "Archive", product: "Product") -> set[tuple[str, str | None]]:
     """The (asset, partition) that read this product's data, or would: of its own window, and those that did."""
     key = product.partition or ""
+    if naming.is_named(key):
+        return set()  # nothing is made from what was asked for by name
     keys = {"observation": key, "hour": timegrid.hour_of(key), "night": timegrid.night_of(key)} if len(key) > 10 else {"night": key}
     known = spec.assets()
     through = {n: a.reads_through for n, a in known.items() if a.reads_through and product.asset in known[a.reads_through].inputs}
@@ -213,8 +220,16 @@ def next_step(archive: "Archive", settings: "Settings", assets: Sequence[str], p
         product, ingredients, reason = _assess(archive, settings, asset, partition)
         if reason and ingredients is not None and _can_be_made(archive, asset, partition, product, ingredients):
             follow, request = tuple(assets[number + 1 :]), spec.assets()[asset].request(settings, partition, ingredients)
-            return Step(asset, partition, reason, follow, request)
+            return Step(asset, partition, reason, follow, request, _time_of(archive, partition))
     return None
+
+
+def _time_of(archive: "Archive", partition: str | None) -> Span | None:
+    """The time of what a partition with a name was asked for of; None for all others."""
+    if partition is None or not naming.is_named(partition):
+        return None
+    request = requested.find(archive, partition.removeprefix(naming.NAME_MARK))
+    return Span(request.since, request.until)
 
 
 def missing(archive: "Archive", settings: "Settings", span: Span, trusted_s: float = 0.0) -> tuple[list[Step], list[Waiting]]:
@@ -345,13 +360,19 @@ def snapshots_in_portions(
     """The partitions of a phase, each with the archive to ask about it: as it was read for some nights at once, while `changes` of it
     stay as many as then, or as it is now."""
     read = {*assets, *(name for asset in assets for name in spec.assets()[asset].inputs)}
-    for _, portion in groupby(keys, key=lambda key: key and timegrid.parse_key(key).toordinal() // NIGHTS_AT_ONCE):
+    for _, portion in groupby(keys, key=_portion):
         inside, before = list(portion), changes()
         first, last = inside[0], inside[-1]
-        span = Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT) if first and last else Span()
+        timed = first and last and not naming.is_named(first)
+        span = Span(timegrid.parse_key(first), timegrid.parse_key(last) + timegrid.NIGHT) if timed and first and last else Span()
         then = snapshot_of_span(archive, span, read)
         for key in inside:
             yield key, then if changes() == before else archive
+
+
+def _portion(key: str | None) -> object:
+    """What partitions are read at once: those of some nights, and all that have no time."""
+    return timegrid.parse_key(key).toordinal() // NIGHTS_AT_ONCE if key and not naming.is_named(key) else None
 
 
 def partitions(archive: "Archive", grain: spec.Grain, asset: str, span: Span, ready: Sequence[str] = ()) -> list[str | None]:
@@ -361,6 +382,8 @@ def partitions(archive: "Archive", grain: spec.Grain, asset: str, span: Span, re
     """
     if grain == "catalogue":
         return [None]
+    if grain == "request":
+        return [one.partition for one in requested.requests(archive) if one.overlaps(span.since, span.until)]
     taken = archive.partitions("subband_group", *span.windows("observation"))
     observations = sorted({*taken, *(ready if asset == "subband_group" else ())})
     inside = [key for key in observations if span.holds(key)]
@@ -378,7 +401,7 @@ def forecast(archive: "Archive", settings: "Settings", seen: inbox.Inbox, span: 
     coming: set[tuple[str, str | None]] = set()
     for grain, assets in phases(through):
         observations = sorted({*ready, *(k for k in partitions(archive, "observation", "subband_group", span) if k)})
-        for partition in _of_grain(grain, observations):
+        for partition in partitions(archive, grain, assets[0], span) if grain == "request" else _of_grain(grain, observations):
             for asset in assets:
                 reason = _forecast_reason(archive, settings, asset, partition, coming, ready)
                 if reason is not None:
@@ -397,6 +420,8 @@ def _of_grain(grain: spec.Grain, observations: Sequence[str]) -> list[str | None
     """What of this grain these observations lie in and has a partition."""
     if grain == "catalogue":
         return [None]
+    if grain == "request":
+        return []  # only an archive knows of any
     if grain != "observation":
         window = timegrid.hour_of if grain == "hour" else timegrid.night_of
         observations = list(dict.fromkeys(window(key) for key in observations))
@@ -416,7 +441,8 @@ def _forecast_reason(
     specified = spec.assets()[asset]
     above = [key for name, key in coming if name in specified.inputs]
     earlier = specified.nights_before and any(key and partition and key[:10] < partition for key in above)
-    if earlier or any(_feeds(key, partition) for key in above):
+    of = _time_of(archive, partition)
+    if earlier or any(of.holds(key) if of else _feeds(key, partition) for key in above):
         return "what it is made from will be made"
     try:
         return reason_to_make(archive, settings, asset, partition)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dsa110_assets.archive import naming
 from dsa110_assets.orchestration.ingest import inbox
 from dsa110_assets.orchestration.ingest.sensor import FOLLOWING, LATER, MOST_IN_FLIGHT, MOST_LISTED, REQUESTS_PER_TICK
 from dsa110_assets.orchestration.planning import plan, requests
@@ -20,7 +21,7 @@ from dsa110_assets.orchestration.planning.requests import Key, Past
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running.backfill import TAGS as OLD
-from dsa110_assets.orchestration.specification import jobs, spec
+from dsa110_assets.orchestration.specification import jobs, partitions, spec
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def planner_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePar
     seen = [examine(platform, instance, span, busy, now) for span in (last_nights(now), *map(night_span, looked_at))]
     ready = sorted((step for one in seen for step in one.ready), key=lambda step: _order(step, now))
     asked = [_run_request(step, now) for step in ready[: max(0, min(REQUESTS_PER_TICK, MOST_IN_FLIGHT - len(runs)))]]
+    partitions.tell(instance, *(one.partition_key for one in asked))
     left = [night for night, one in zip(looked_at, seen[1:], strict=True) if still_open(night, one, busy)]
     summary = _summary(seen, len(asked))
     context.log.info(summary)
@@ -200,6 +202,8 @@ def _waits_for_inputs(step: plan.Step, direct: Mapping[str, Set[str]], coming: M
     """Whether anything it is made from is still to be made."""
     known, partition = spec.assets(), step.partition or ""
     inputs = ((known[source], known[name]) for name in step.assets for source in known[name].inputs if source not in step.assets)
+    if step.of is not None:
+        return any(step.of.holds(key) for source, _ in inputs for key in coming[source.name])
     if any(_feeds(source, asset, partition, direct, coming) for source, asset in inputs):
         return True
     return any(key < partition for name in step.assets if known[name].nights_before for key in coming[name])
@@ -215,14 +219,16 @@ def _feeds(source: spec.Asset, asset: spec.Asset, partition: str, direct: Mappin
 
 
 def _due(step: plan.Step, now: datetime) -> bool:
-    """Whether an hour or night is over, and what comes late to it is in."""
+    """Whether an hour, a night or the time of a request is over, and what comes late to it is in."""
     asset = spec.assets()[step.asset]
-    whole = asset.grain in ("hour", "night") and not asset.before_window_ends
+    whole = asset.grain in ("hour", "night", "request") and not asset.before_window_ends
     return not whole or now >= _end(step) + LATE
 
 
 def _end(step: plan.Step) -> datetime:
     assert step.partition is not None
+    if step.of is not None and step.of.until is not None:
+        return step.of.until
     return timegrid.parse_key(step.partition) + plan.LENGTHS[spec.assets()[step.asset].grain]
 
 
@@ -249,5 +255,6 @@ def _run_request(step: plan.Step, now: datetime) -> dg.RunRequest:
 
 def still_open(night: str, seen: Examined, busy: Set[Key]) -> bool:
     """Whether an older night is to be looked at again: something of it is in hand, or will be asked for before long."""
-    at_work = any(partition and timegrid.night_of(partition) == night for _, partition in busy)
+    keys = [partition for _, partition in busy if partition and not naming.is_named(partition)]
+    at_work = any(timegrid.night_of(key) == night for key in keys)
     return at_work or any(seen.past.get(step.request, Past()).rests_s < RESTS_LONG_S for step in seen.steps)

@@ -81,7 +81,7 @@ def backfill(
     """
     from dsa110_assets.archive.store import Archive
 
-    partitioned = {name: one.grain for name, one in graph.specifications().items() if one.grain != "catalogue"}
+    partitioned = {name: one.grain for name, one in graph.specifications().items() if one.grain not in ("catalogue", "request")}
     if asset is not None and asset not in partitioned:
         raise ConfigurationError(f"--asset {asset}: has no nights; choose of {', '.join(partitioned)}")
     wanted, archive = nights(first, last), Archive.create(settings.archive, settings.database_url)

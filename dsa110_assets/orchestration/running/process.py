@@ -31,7 +31,7 @@ from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running import policy, reporting
-from dsa110_assets.orchestration.specification import season, spec
+from dsa110_assets.orchestration.specification import partitions, season, spec
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
@@ -267,6 +267,7 @@ class _Runner:
     def _run(self, assets: Sequence[str], partition: str | None) -> None:
         before = {a: self.platform.archive.current(a, partition) for a in assets}
         self.runs += 1
+        partitions.tell(self.instance, partition)
         began, run_id = time.monotonic(), str(uuid.uuid4())
         try:
             with _sigterm_restored():
@@ -303,6 +304,7 @@ class _Runner:
                     untold: list[str | None] = [None] if self.instance.get_latest_materialization_event(key) is None else []
                 else:
                     there = self.platform.archive.partitions(asset, *span.windows(grain))
+                    partitions.tell(self.instance, *there)
                     inside = [one for one in there if span.holds_partition(grain, one)]
                     known = {one for chunk in rows.chunks(inside) for one in self._told(key, chunk)}
                     untold = [one for one in inside if one not in known]

@@ -1,6 +1,5 @@
 """Trials from the shell and from Python: part of the graph made again with other settings, beside science."""
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.running import instance, policy, process
+from dsa110_assets.orchestration.running import by_command, instance, process
 from dsa110_assets.orchestration.specification import launchpad, spec
 from dsa110_assets.telescope import timegrid
 
@@ -47,7 +46,7 @@ def make(
     keys: list[str | None] = [k or None for k in archive.partitions(asset, *span.windows(first)) if not k or span.holds_partition(first, k)]
     if not keys:
         raise NotFoundError(f"there is no {asset} in that time to make a trial of; dsa110 products --asset {asset} lists what there is")
-    job = graph.over(Platform(settings)).resolve_implicit_global_asset_job_def()
+    job = by_command.job(settings)
     made: list[Product] = []
     with instance.open_instance(settings.dagster_home) as dagster:
         for one in chain:
@@ -70,6 +69,8 @@ def _chain(asset: str, through: str) -> list[str]:
         after |= {name} if after & set(one.inputs) else set()
     for name in reversed(known):
         before |= set(known[name].inputs) if name in before else set()
+    if through != asset and known[through].grain == "request":
+        raise ConfigurationError(f"{through} has no windows that {asset} tells; its trial is made by itself: --asset {through}")
     if through not in after:
         raise ConfigurationError(f"{through} is not made from {asset}; a trial goes on to what is")
     return [name for name in known if name in after & before]
@@ -82,22 +83,9 @@ def _partitions(keys: Sequence[str | None], grain: spec.Grain) -> list[str | Non
 
 
 def _run(job: dg.JobDefinition, dagster: dg.DagsterInstance, archive: Trial, asset: str, partition: str | None) -> "list[Product]":
-    """Make one partition of one asset for the trial, in a run of its own."""
-    run_id = str(uuid.uuid4())
+    """Make one partition of one asset for the trial."""
     before = _own(archive, asset, partition)
-    done = job.execute_in_process(
-        run_config={**process.QUIET, "ops": {asset: {"config": {launchpad.TRIAL: archive.trial}}}},
-        instance=dagster,
-        partition_key=partition,
-        asset_selection=[dg.AssetKey(asset)],
-        raise_on_error=False,
-        run_id=run_id,
-        tags={instance.LANE_TAG: "trial", instance.LAUNCHER_TAG: instance.launcher(run_id)},
-    )
-    for event in done.all_events:
-        if event.is_step_failure:
-            error_class, reason = policy.failure(event.step_failure_data)
-            raise ConfigurationError(f"the trial {archive.trial} could not make {asset} {partition or ''}: {error_class}: {reason}")
+    by_command.run(job, dagster, asset, partition, {launchpad.TRIAL: archive.trial}, "trial", f"the trial {archive.trial}")
     after = _own(archive, asset, partition)
     return [after] if after is not None and after != before else []
 

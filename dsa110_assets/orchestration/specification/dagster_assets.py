@@ -11,12 +11,12 @@ from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import policy
 from dsa110_assets.orchestration.running.execute import execute
 from dsa110_assets.orchestration.specification import launchpad, spec
-from dsa110_assets.orchestration.specification.partitions import HOURS, NIGHTS, OBSERVATIONS, THIS_NIGHT_AND_BEFORE
+from dsa110_assets.orchestration.specification.partitions import HOURS, NIGHTS, NOT_BY_WINDOW, OBSERVATIONS, REQUESTS, THIS_NIGHT_AND_BEFORE
 
 OWNER = "team:dsa110"
 GRAIN_TAG = "dsa110/grain"
-_GRIDS: dict[spec.Grain, dg.TimeWindowPartitionsDefinition | None] = {
-    "catalogue": None, "observation": OBSERVATIONS, "hour": HOURS, "night": NIGHTS,
+_GRIDS: dict[spec.Grain, dg.TimeWindowPartitionsDefinition | dg.DynamicPartitionsDefinition | None] = {
+    "catalogue": None, "observation": OBSERVATIONS, "hour": HOURS, "night": NIGHTS, "request": REQUESTS,
 }  # fmt: skip
 
 
@@ -28,7 +28,8 @@ def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
     Where there is nothing to make a partition from, nothing is yielded: it stays
     unmaterialised and what hangs on it is skipped, without failing the run or a backfill over empty windows.
     """
-    grid, mapping = _GRIDS[asset.grain], THIS_NIGHT_AND_BEFORE if asset.nights_before else None
+    grid = _GRIDS[asset.grain]
+    mapping = THIS_NIGHT_AND_BEFORE if asset.nights_before else NOT_BY_WINDOW if asset.grain == "request" else None
 
     @dg.multi_asset(
         name=asset.name,
@@ -54,7 +55,10 @@ def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
     )
     def step(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         with policy.as_dagster_errors(context.retry_number):
-            seen = launchpad.platform_for(platform, context.op_execution_context.op_config)
+            config = context.op_execution_context.op_config
+            seen = launchpad.platform_for(platform, {name: value for name, value in config.items() if name not in asset.asks})
+            if asset.keep_request is not None:
+                asset.keep_request(seen.archive, context.partition_key, config)
         made = execute(context, seen, asset.name, body)
         if made is not None:
             yield made

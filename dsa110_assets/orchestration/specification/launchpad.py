@@ -24,11 +24,11 @@ _PLAIN: dict[Any, Any] = {bool: dg.Bool, int: dg.Int, float: dg.Float, str: dg.S
 
 
 def schema(asset: "Asset") -> dict[str, dg.Field]:
-    """The fields of an asset's run config: a trial's name, and every option that shapes the asset, with its help."""
+    """The fields of an asset's run config: a trial's name, every option that shapes the asset, with its help, and what it `asks`."""
     known: dict[str, Any] = {TRIAL: dg.Field(dg.Noneable(dg.String), is_required=False, description=_TRIAL_HELP)}
     for name in asset.shaping:
         known[name] = _group(settings.options(name))
-    return known
+    return known | dict(asset.asks)
 
 
 def platform_for(platform: Platform, config: Mapping[str, Any]) -> Platform:

@@ -39,8 +39,8 @@ START = season_start()
 
 
 def outside(grain: "Grain", key: str | None, now_s: float) -> str | None:
-    """Why a window has no partition at `now_s` [unix s], and what to do; None if it has one (a catalogue always has)."""
-    if key is None or grain == "catalogue":
+    """Why a window has no partition at `now_s` [unix s], and what to do; None if it has one (catalogues and names always have)."""
+    if key is None or grain in ("catalogue", "request"):
         return None
     start = timegrid.parse_key(key)
     if key < START:

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from dsa110_assets.orchestration.running.step import Step
     from dsa110_assets.settings import Settings
 
-Grain = Literal["catalogue", "observation", "hour", "night"]
+Grain = Literal["catalogue", "observation", "hour", "night", "request"]
 Find = Callable[["Archive", "Settings", str], Ingredients | None]
 Body = Callable[["Step"], Mapping[str, Any]]
 """Writes the files of a product and returns its figures."""
 Phases = tuple[tuple[Grain, tuple[str, ...]], ...]
 
-GRAINS: tuple[Grain, ...] = ("catalogue", "observation", "hour", "night")
+GRAINS: tuple[Grain, ...] = ("catalogue", "observation", "hour", "night", "request")
 ALL_REPORTED = ("*",)
 """As inputs: every asset that the night reports, whichever these are."""
 
@@ -78,6 +78,10 @@ class Asset:
     """The input whose own inputs it reads, too."""
     also_reads: "Callable[[Archive, Ingredients], list[Product]] | None" = None
     """What it reads beside its inputs, if it is not found through one of them."""
+    asks: "Mapping[str, dg.Field]" = field(default_factory=dict)
+    """Fields of its run config beside those of every asset: what can be asked of it by hand."""
+    keep_request: "Callable[[Archive, str, Mapping[str, Any]], None] | None" = None
+    """Keeps what a run config asks of a partition, before inputs are looked for."""
     reads_raw_files: bool = False
     """It reads the raw files that its manifest names."""
     reaches_back: bool = False

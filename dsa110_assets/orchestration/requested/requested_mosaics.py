@@ -1,0 +1,101 @@
+"""Mosaics on request, from the shell, Python and the API: `request`, `listed`, `show`, `delete`.
+
+A request is kept in the archive (`archive.requested`); its mosaic is the asset `requested_mosaic`, whose partition has its name.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dsa110_assets.archive import naming, requested
+from dsa110_assets.archive.requested import ASSET, Request
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import DsaError
+from dsa110_assets.orchestration.planning import plan
+from dsa110_assets.orchestration.requested import requesting
+from dsa110_assets.orchestration.running import by_command, instance
+from dsa110_assets.orchestration.specification import partitions
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
+    from dsa110_assets.settings import Settings
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A request, its mosaic (None: not made yet, or its data are gone) and why that is to be made (again), '' if it is as asked for."""
+
+    request: Request
+    product: "Product | None"
+    due: str
+
+
+def request(
+    settings: "Settings",
+    name: str,
+    asked: requesting.Asked,
+    by: str,
+    *,
+    dry_run: bool = False,
+    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+) -> tuple[Request, "list[Product]", "Product | None"]:
+    """Keep a request and make its mosaic: the request, its tiles, and the mosaic (None of a dry run, which keeps nothing).
+
+    Asked for again, a mosaic that is up to date stays. Raises NotFoundError where there is no such tile or calibrator, ConfigurationError
+    for what contradicts itself, for a name that another request has, and for a run that failed: then nothing is kept.
+    """
+    with Archive(settings.archive, settings.database_url) as archive:
+        wanted = requesting.resolve(archive, name, asked, by)
+        found = requesting.tiles(archive, wanted)
+        if dry_run:
+            return wanted, found, None
+        is_new = requested.read(archive, name) is None
+        wanted = requested.keep(archive, wanted)
+        progress(0, 1, f"coadding {len(found)} tiles")
+        try:
+            with instance.open_instance(settings.dagster_home) as dagster:
+                by_command.run(by_command.job(settings), dagster, ASSET, wanted.partition, {}, "requested", f"the request {name}")
+        except DsaError:
+            if is_new:
+                requested.delete(archive, name)
+            raise
+        progress(1, 1, "")
+        return wanted, found, archive.current(ASSET, wanted.partition)
+
+
+def of_calibrators(name: str, asked: requesting.Asked, names: Sequence[str]) -> dict[str, requesting.Asked]:
+    """A request for each of these calibrators; of more than one, named after `name` and the calibrator."""
+    if len(names) < 2:
+        return {name: replace(asked, calibrator="".join(names))}
+    of = {f"{name}_{re.sub(r'[^a-z0-9]+', '_', one.lower()).strip('_')}": one for one in names}
+    return {key: replace(asked, calibrator=one) for key, one in of.items()}
+
+
+def listed(archive: "Archive", settings: "Settings") -> list[Standing]:
+    """Every request, by name."""
+    return [_standing(archive, settings, one) for one in requested.requests(archive)]
+
+
+def show(archive: "Archive", settings: "Settings", name: str) -> Standing:
+    """One request. Raises NotFoundError, saying which there are."""
+    return _standing(archive, settings, requested.find(archive, name))
+
+
+def delete(settings: "Settings", name: str) -> "list[Product]":
+    """Remove a request, its partition in Dagster, and the data of its products, which are returned; records stay.
+
+    Raises NotFoundError where there is none, and ConfigurationError while one is read.
+    """
+    with Archive(settings.archive, settings.database_url) as archive, instance.open_instance(settings.dagster_home) as dagster:
+        gone = requested.delete(archive, name)
+        dagster.delete_dynamic_partition(str(partitions.REQUESTS.name), naming.named(name))
+    return gone
+
+
+def _standing(archive: "Archive", settings: "Settings", request: Request) -> Standing:
+    try:
+        due = plan.reason_to_make(archive, settings, ASSET, request.partition) or ""
+    except DsaError as error:
+        due = f"waits: {error}"
+    return Standing(request, archive.current(ASSET, request.partition), due)

@@ -1,0 +1,44 @@
+"""One partition of one asset, made in this process by a run of its own, for who asked for just that."""
+
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import instance, policy, process
+from dsa110_assets.orchestration.specification import partitions
+
+if TYPE_CHECKING:
+    from dsa110_assets.settings import Settings
+
+
+def job(settings: "Settings") -> dg.JobDefinition:
+    """The job of which `run` takes one step."""
+    return graph.over(Platform(settings)).resolve_implicit_global_asset_job_def()
+
+
+def run(
+    job: dg.JobDefinition, dagster: dg.DagsterInstance, asset: str, partition: str | None, config: Mapping[str, Any], lane: str, who: str
+) -> None:
+    """Make an asset's partition with this run config, if it is not up to date. `lane` is told of the run; raises ConfigurationError,
+    a sentence about `who`, if it fails."""
+    run_id = str(uuid.uuid4())
+    partitions.tell(dagster, partition)
+    done = job.execute_in_process(
+        run_config={**process.QUIET, "ops": {asset: {"config": dict(config)}}},
+        instance=dagster,
+        partition_key=partition,
+        asset_selection=[dg.AssetKey(asset)],
+        raise_on_error=False,
+        run_id=run_id,
+        tags={instance.LANE_TAG: lane, instance.LAUNCHER_TAG: instance.launcher(run_id)},
+    )
+    for event in done.all_events:
+        if event.is_step_failure:
+            error_class, reason = policy.failure(event.step_failure_data)
+            if error_class != "DagsterAssetCheckFailedError":  # its product is there, and held, which its checks tell
+                raise ConfigurationError(f"{who} could not make {asset} {partition or ''}: {error_class}: {reason}")
