@@ -216,6 +216,11 @@ class Settings(BaseSettings):
         return self.thresholds or self.archive / "thresholds.toml"
 
     @property
+    def home_path(self) -> Path:
+        """Where Dagster's home is, or will be made: DAGSTER_HOME, or `dagster` in the archive."""
+        return self.dagster_home or self.archive / "dagster"
+
+    @property
     def backups_path(self) -> Path:
         """The directory of the backups, which need not exist."""
         return self.backups or self.archive.with_name(f"{self.archive.name}-backups")

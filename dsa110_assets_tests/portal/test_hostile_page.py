@@ -149,7 +149,7 @@ def test_a_hostile_page_sees_nothing_of_the_portal(browser: Any, small: SmallArc
     address = f"http://127.0.0.1:{port}"
     tile = next(name for name in small.products if name.startswith("tile_image"))
     picture = f"{address}/files/{tile}/preview.png"
-    facts = {"ADDRESS": address, "PICTURE": picture, "READ": f"{address}/api/products", "MUTATION": "mutation { x }"}
+    facts = {"ADDRESS": address, "PICTURE": picture, "READ": f"{address}/api/v1/products", "MUTATION": "mutation { x }"}
     environment = {**os.environ, **small.environment}
     command = ("dsa110_assets.portal", "--port", str(port))
     with running(command, f"{address}/healthz", environment, tmp_path / "log"), serving(filled(facts)) as page:
