@@ -6,8 +6,6 @@ import math
 import re
 from pathlib import Path
 
-import pytest
-
 from dsa110_assets import settings
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import TransientError

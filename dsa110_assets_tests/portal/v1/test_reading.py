@@ -199,7 +199,8 @@ def test_an_answer_that_is_had_already_is_not_sent_again(get: Get) -> None:
     ("url", "status"),
     [
         ("products?limit=x", 422), ("products?limit=0", 422), ("products?limit=1e99", 422), ("products?limit=nan", 422),
-        ("products?since=yesterday", 422), ("products?since=2026-13-01", 422), ("products?asset=A'--", 422), ("products?asset=nothing", 404),
+        ("products?since=yesterday", 422), ("products?since=2026-13-01", 422), ("products?asset=A'--", 422),
+        ("products?asset=nothing", 404),
         ("products?cursor=x", 400), ("products?cursor=WzFd", 400), ("products?cursor=WyIiLCJcdTAwMDAiLDFd", 400),
         ("products?cursor=WyIiLCJcdWQ4MDAiLDFd", 400), ("products?cursor=WyIiLCJhIiwxZTk5OV0", 400), ("products?sort=nothing", 422),
         ("sources?ra=12&dec=91", 400), ("sources?ra=12", 400), ("sources?ra=foo&dec=1", 400), ("sources?ra=1&dec=1&radius=-1", 400),
