@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from dsa110_assets import __version__
 from dsa110_assets.errors import BadDataError, ConfigurationError, DsaError, NotFoundError
@@ -70,7 +71,7 @@ def create(context: Context) -> FastAPI:
 
 
 def _described(app: FastAPI, before: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """The description with what FastAPI does not say by itself: the form of errors, and 304."""
+    """The description with what FastAPI does not say by itself: the form of errors, 304, and that a session comes with its csrf."""
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -79,6 +80,9 @@ def _described(app: FastAPI, before: Callable[[], dict[str, Any]]) -> Callable[[
             for methods in found["paths"].values():
                 if "get" in methods:
                     methods["get"]["responses"]["304"] = {"description": "You have it already (If-None-Match)."}
+                for said in methods.values():
+                    if "security" in said:
+                        said["security"] = [{"token": []}, {"session": [], "csrf": []}]
         return before()
 
     return described
@@ -93,8 +97,20 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    sentence = "there is no such resource; /api/v1/docs lists them" if error.detail == "Not Found" else str(error.detail)
-    return problem(error.status_code, sentence, error.headers)
+    sentence, headers = str(error.detail), error.headers
+    if error.detail == "Not Found":
+        sentence = "there is no such resource; /api/v1/docs lists them"
+    elif error.status_code == 405:
+        allowed = _methods(request)
+        sentence, headers = f"{request.method} is not for this resource: {allowed} is", {"Allow": allowed}
+    return problem(error.status_code, sentence, headers)
+
+
+def _methods(request: Request) -> str:
+    """The methods that a path is described with, over all its routes."""
+    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+    paths = request.app.openapi()["paths"].items()
+    return ", ".join(sorted(method.upper() for known, methods in paths if compile_path(known)[0].fullmatch(path) for method in methods))
 
 
 async def _our_error(request: Request, error: Exception) -> Response:

@@ -18,7 +18,8 @@ from dsa110_assets.portal.v1.products import Since, Time, Until
 from dsa110_assets.telescope import timegrid
 
 router = APIRouter(tags=["calibration"])
-SetName = Annotated[str, Path(max_length=200, description="set id, its last part, or its product's id")]
+ProductPart = Annotated[str, Path(max_length=140, pattern=r"^[a-z][A-Za-z0-9_~-]*$", description="a set's id is its product's ...")]
+NamePart = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9_.+:-]+$", description="... and its name there")]
 
 
 class SetRow(BaseModel):
@@ -118,10 +119,10 @@ def show_in_force(portal: Portal, at: Annotated[Time | None, Query(description="
     ]  # fmt: skip
 
 
-@router.get("/caltables/{name:path}")
-def show_caltables(name: SetName, portal: Portal) -> SetRow:
+@router.get("/caltables/{product_id}/{name}")
+def show_caltables(product_id: ProductPart, name: NamePart, portal: Portal) -> SetRow:
     """One set."""
-    return _row(registry.find(portal.store, name))
+    return _row(registry.get(portal.store, f"{product_id}/{name}"))
 
 
 @router.post("/caltables/import", status_code=200)
@@ -135,10 +136,10 @@ def import_caltables(body: Importing, portal: Portal, actor: access.Controller) 
     return access.done(order.told, [set_id])
 
 
-@router.post("/caltables/{name:path}/reject")
-def reject_caltables(name: SetName, body: Rejecting, portal: Portal, actor: access.Controller) -> access.Outcome:
+@router.post("/caltables/{product_id}/{name}/reject")
+def reject_caltables(product_id: ProductPart, name: NamePart, body: Rejecting, portal: Portal, actor: access.Controller) -> access.Outcome:
     """Mark a set as bad: it is not chosen again, and exactly what was made with it becomes stale and is made again."""
-    one = registry.find(portal.store, name)
+    one = registry.get(portal.store, f"{product_id}/{name}")
     if one.status == registry.REJECTED:
         raise HTTPException(409, f"{one.set_id} is rejected already: {one.reason}")
     told, ids = f"reject {one.set_id}", stale.following(portal.store, registry.made_with(portal.store, one))
@@ -150,12 +151,12 @@ def reject_caltables(name: SetName, body: Rejecting, portal: Portal, actor: acce
     return access.done(order.told, ids)
 
 
-@router.post("/caltables/{name:path}/retire")
-def retire_caltables(name: SetName, body: Retiring, portal: Portal, actor: access.Controller) -> access.Outcome:
+@router.post("/caltables/{product_id}/{name}/retire")
+def retire_caltables(product_id: ProductPart, name: NamePart, body: Retiring, portal: Portal, actor: access.Controller) -> access.Outcome:
     """Keep a set from being used for observations of a span of time; what was made with it there becomes stale."""
     if body.since is None and body.until is None:
         raise HTTPException(422, "name since, until or both; for all times there is reject")
-    one = registry.find(portal.store, name)
+    one = registry.get(portal.store, f"{product_id}/{name}")
     span = tuple(None if text is None else _mjd(text) for text in (body.since, body.until))
     told = f"retire {one.set_id} from {body.since or 'ever'} until {body.until or 'ever'}"
     ids = stale.following(portal.store, registry.made_with(portal.store, one, (span[0], span[1])))
@@ -167,10 +168,10 @@ def retire_caltables(name: SetName, body: Retiring, portal: Portal, actor: acces
     return access.done(order.told, ids)
 
 
-@router.post("/caltables/{name:path}/restore")
-def restore_caltables(name: SetName, body: Restoring, portal: Portal, actor: access.Controller) -> access.Outcome:
+@router.post("/caltables/{product_id}/{name}/restore")
+def restore_caltables(product_id: ProductPart, name: NamePart, body: Restoring, portal: Portal, actor: access.Controller) -> access.Outcome:
     """Take a rejection and all retirements of a set back."""
-    one = registry.find(portal.store, name)
+    one = registry.get(portal.store, f"{product_id}/{name}")
     if one.status != registry.REJECTED and not one.retired:
         raise HTTPException(409, f"{one.set_id} is neither rejected nor retired")
     if (rehearsal := access.rehearsed(body.confirm, f"restore {one.set_id}", [one.set_id])) is not None:

@@ -16,7 +16,7 @@ from fastapi import HTTPException
 
 from dsa110_assets import children
 from dsa110_assets.archive import files
-from dsa110_assets.errors import DsaError
+from dsa110_assets.errors import DsaError, NotFoundError
 
 if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
@@ -28,6 +28,8 @@ _one_at_a_time = threading.Lock()
 def import_set(settings: Settings, directory: str, *, by: str, check: str | None, name: str | None, calibrator: str | None) -> str:
     """Register the tables in a directory; returns the set's id. Answers 409 while another import is under way, and 422, saying why,
     where they are refused."""
+    if not os.path.isdir(directory):
+        raise NotFoundError(f"{directory}: no such directory on the portal's machine; name the one that holds the tables")
     if not _one_at_a_time.acquire(blocking=False):
         raise HTTPException(409, "another import is under way; wait for its end")
     try:

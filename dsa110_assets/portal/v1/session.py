@@ -54,9 +54,9 @@ def _row(session: tokens.Session | None, control: bool) -> SessionRow:
 
 
 @router.get("/session")
-def show_session(portal: Portal, cookie: access.Cookie) -> SessionRow:
+def show_session(request: Request, portal: Portal) -> SessionRow:
     """Whether this browser may change things, and what its requests must carry."""
-    keys = portal.keys
+    keys, cookie = portal.keys, request.cookies.get(access.COOKIE)
     return _row(keys.session(cookie) if keys and cookie else None, keys is not None)
 
 

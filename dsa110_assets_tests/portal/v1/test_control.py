@@ -28,11 +28,12 @@ TOKEN = "a-token-of-some-length"
 BEARER = (b"authorization", f"Bearer {TOKEN}".encode())
 ME = (b"x-dsa110-user", b"Ada")
 TILE, TABLES = "tile_image-20260125T2205-v1", "caltables-20260125-v1"
+SET = f"{TABLES}/3C138"
 ORDERS = [
     (f"products/{TILE}/pin", {"reason": "in the paper"}), (f"products/{TILE}/unpin", {}), ("retention", {}), ("quarantine/0/release", None),
     ("ingest/pause", {"reason": "maintenance"}), ("ingest/resume", None), ("thresholds/reload", None),
-    (f"caltables/{TABLES}/reject", {"reason": "bad"}), (f"caltables/{TABLES}/retire", {"reason": "bad", "since": "2026-01-25"}),
-    (f"caltables/{TABLES}/restore", {}), ("caltables/import", {"directory": "/x"}), ("runs", {"first_night": "2026-01-25"}),
+    (f"caltables/{SET}/reject", {"reason": "bad"}), (f"caltables/{SET}/retire", {"reason": "bad", "since": "2026-01-25"}),
+    (f"caltables/{SET}/restore", {}), ("caltables/import", {"directory": "/x"}), ("runs", {"first_night": "2026-01-25"}),
     ("runs/0/cancel", {}), ("runs/0/retry", None),
 ]  # fmt: skip
 
@@ -106,7 +107,7 @@ def test_nothing_is_ordered_without_the_token(
 
 def test_every_order_of_the_description_is_among_those_asked(portal: Portal) -> None:
     described = {path for path, methods in portal.get("openapi.json")["paths"].items() if "post" in methods} - {"/session"}
-    asked = {re.sub(rf"{TILE}|{TABLES}|\b0\b", "X", f"/{resource}") for resource, _ in ORDERS}
+    asked = {re.sub(rf"{TILE}|{TABLES}|3C138|\b0\b", "X", f"/{resource}") for resource, _ in ORDERS}
     assert {re.sub(r"{\w+}", "X", path) for path in described} == asked
 
 
@@ -211,29 +212,29 @@ def test_what_a_form_of_another_site_can_send_is_no_order(portal: Portal, kind: 
 
 
 def test_rejecting_tables_is_rehearsed_and_says_what_becomes_stale(portal: Portal) -> None:
-    done = portal.confirmed(f"caltables/{TABLES}/reject", {"reason": "antenna 5 swapped"})
+    done = portal.confirmed(f"caltables/{SET}/reject", {"reason": "antenna 5 swapped"})
     # the night's two observations, and all that was made of them, in both nights of light curves
     assert {name for name in done["affected"] if name.startswith("calibrated_ms")} == {
         "calibrated_ms-20260125T2205-v1", "calibrated_ms-20260125T2210-v1",
     }  # fmt: skip
     assert "light_curves-20260126-v1" in done["affected"]
-    row = portal.get(f"caltables/{TABLES}")
+    row = portal.get(f"caltables/{SET}")
     assert (row["status"], row["reason"]) == ("rejected", "antenna 5 swapped (Ada)")
-    assert portal.order(f"caltables/{TABLES}/reject", {"reason": "x"}).status == 409
-    assert portal.confirmed(f"caltables/{TABLES}/restore", {})["affected"] == [f"{TABLES}/3C138"]
-    assert portal.get(f"caltables/{TABLES}")["status"] == "active"
+    assert portal.order(f"caltables/{SET}/reject", {"reason": "x"}).status == 409
+    assert portal.confirmed(f"caltables/{SET}/restore", {})["affected"] == [f"{TABLES}/3C138"]
+    assert portal.get(f"caltables/{SET}")["status"] == "active"
 
 
 def test_what_is_not_what_was_rehearsed_is_not_done(portal: Portal) -> None:
-    rehearsal = portal.order(f"caltables/{TABLES}/reject", {"reason": "bad"}).json
+    rehearsal = portal.order(f"caltables/{SET}/reject", {"reason": "bad"}).json
     for confirm in ("0" * 16, "", portal.order("retention", {}).json["confirm"]):
-        assert portal.order(f"caltables/{TABLES}/reject", {"reason": "bad", "confirm": confirm}).status == 409
+        assert portal.order(f"caltables/{SET}/reject", {"reason": "bad", "confirm": confirm}).status == 409
     with Archive(portal.small.root) as archive:  # meanwhile something else is made with them
         inputs = [TABLES, "measurement_set-20260125T2205-v1"]
         with archive.publish("calibrated_ms", "2026-01-25T22:15", inputs, settings={}, code_version="1", run_id="x") as draft:
             draft.metadata["caltable_set"] = f"{TABLES}/3C138"
             (draft.path / "x").write_bytes(b"x")
-        assert portal.order(f"caltables/{TABLES}/reject", {"reason": "bad", "confirm": rehearsal["confirm"]}).status == 409
+        assert portal.order(f"caltables/{SET}/reject", {"reason": "bad", "confirm": rehearsal["confirm"]}).status == 409
         assert caltable_registry.find(archive, TABLES).status == "active"
     assert portal.get("audit")["items"] == []
 
@@ -248,10 +249,10 @@ def test_retiring_tables_for_a_span(portal: Portal) -> None:
         times = "update products set metadata = json_set(metadata, '$.mjd_start', 61065.92, '$.mjd_end', 61065.924) where id in (?, ?)"
         before = tuple(f"calibrated_ms-20260125T{key}-v1" for key in ("2205", "2210"))
         archive.index.write(lambda c: c.exec_driver_sql(times, before))
-    assert portal.order(f"caltables/{TABLES}/retire", {"reason": "moved"}).status == 422
-    done = portal.confirmed(f"caltables/{TABLES}/retire", {"reason": "antenna 5 moved", "since": "2026-01-25T22:16"})
+    assert portal.order(f"caltables/{SET}/retire", {"reason": "moved"}).status == 422
+    done = portal.confirmed(f"caltables/{SET}/retire", {"reason": "antenna 5 moved", "since": "2026-01-25T22:16"})
     assert done["affected"] == ["calibrated_ms-20260125T2215-v1"]
-    row = portal.get(f"caltables/{TABLES}")
+    row = portal.get(f"caltables/{SET}")
     assert row["retired"] == [[pytest.approx(61065 + (22 + 16 / 60) / 24, abs=1e-9), None]]
     assert "by Ada" in row["history"][0]
     assert "antenna 5 moved" in row["history"][0]

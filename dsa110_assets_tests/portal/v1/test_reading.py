@@ -206,7 +206,8 @@ def test_an_answer_that_is_had_already_is_not_sent_again(get: Get) -> None:
         ("sources?ra=12&dec=91", 400), ("sources?ra=12", 400), ("sources?ra=foo&dec=1", 400), ("sources?ra=1&dec=1&radius=-1", 400),
         ("sources?sort=separation_arcsec", 400), ("light-curves/nobody", 404), ("sources/nobody", 404),
         ("products/tile_image-20260125T2205-v9/lineage", 404), ("products/../../etc/passwd", 404), ("products/%2e%2e", 404),
-        ("candidates?max_false_discovery_rate=2", 422), ("caltables/none", 404), ("quarantine/none", 404), ("groups/none", 404),
+        ("candidates?max_false_discovery_rate=2", 422), ("caltables/none/none", 404), ("caltables/none", 404),
+        ("quarantine/none", 404), ("groups/none", 404),
         ("nothing", 404), ("", 404), ("runs", 503), ("queue", 503), ("products?limit=" + "1" * 500, 400),
     ],
 )  # fmt: skip
