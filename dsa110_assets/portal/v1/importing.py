@@ -16,7 +16,7 @@ from fastapi import HTTPException
 
 from dsa110_assets import children
 from dsa110_assets.archive import files
-from dsa110_assets.errors import DsaError, NotFoundError
+from dsa110_assets.errors import BadDataError, DsaError, NotFoundError
 
 if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
@@ -30,6 +30,8 @@ def import_set(settings: Settings, directory: str, *, by: str, check: str | None
     where they are refused."""
     if not os.path.isdir(directory):
         raise NotFoundError(f"{directory}: no such directory on the portal's machine; name the one that holds the tables")
+    if not any(Path(directory).glob("*/table.dat")):  # said at once, without a process
+        raise BadDataError(f"{directory} holds no caltable (a folder with a table.dat); name the folder that the tables lie in")
     if not _one_at_a_time.acquire(blocking=False):
         raise HTTPException(409, "another import is under way; wait for its end")
     try:
@@ -62,7 +64,7 @@ def main(answer: str, directory: str, by: str, *more: str) -> None:
         tried_on = Path(check) if check else None
         made = by_hand.import_set(platform.archive, platform.settings, platform.thresholds, Path(directory), told, by, tried_on)
         files.write_json(Path(answer), {"set_id": made.set_id})
-    except DsaError as error:
+    except (DsaError, RuntimeError) as error:  # casacore's own, of what is no table
         files.write_json(Path(answer), {"refused": " ".join(str(error).split())})
 
 

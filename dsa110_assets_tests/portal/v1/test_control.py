@@ -325,6 +325,11 @@ def test_importing_says_why_tables_are_refused(portal: Portal, tmp_path: Path) -
     assert answer.status == 422
     assert "holds no caltable" in answer.json["detail"]
     assert portal.get("audit")["items"][0]["state"] == "failed"
+    (tmp_path / "tables" / "x.B").mkdir()
+    (tmp_path / "tables" / "x.B" / "table.dat").write_bytes(b"no table")
+    answer = portal.order("caltables/import", {"directory": str(tmp_path / "tables")})
+    assert (answer.status, "x.B" in answer.json["detail"]) == (422, True), answer.text
+    assert portal.order("caltables/import", {"directory": str(tmp_path / "nothing")}).status == 404
     for directory in ("relative", "/a\nb"):
         assert portal.order("caltables/import", {"directory": directory}).status == 422
 
