@@ -113,7 +113,11 @@ class Settings(BaseSettings):
     portal_port: Annotated[int, Field(ge=1, le=65535, description="port of the portal")] = 3001
     token: Annotated[
         str | None,
-        Field(repr=False, min_length=16, description="what opens Dagster's web server where others reach it (unset: read-only there)"),
+        Field(
+            repr=False,
+            min_length=16,
+            description="what orders to the portal need, and Dagster's web server where others reach it (unset: read-only)",
+        ),
     ] = None
     webhook_url: Annotated[str | None, Field(repr=False, description="where alerts are posted as JSON (unset: console only)")] = None
     reader_engine: Annotated[Literal["direct", "pyuvdata"], Field(description="who reads UVH5 files")] = "direct"

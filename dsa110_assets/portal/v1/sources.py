@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
+from dsa110_assets import analyst_tables
+from dsa110_assets.analyst import cone
 from dsa110_assets.analyst_times import moment
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.portal import rows
 from dsa110_assets.portal.v1 import paging
-from dsa110_assets.portal.v1.context import Context, Portal
+from dsa110_assets.portal.v1.context import Portal
 from dsa110_assets.portal.v1.products import Since, Time, Until
 from dsa110_assets.telescope import timegrid
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 router = APIRouter(tags=["sources"])
 Angle = Annotated[str | None, Query(max_length=40, examples=["12.5", "12h30m49s"])]
@@ -95,13 +101,6 @@ class Candidates(paging.Page[Candidate]):
     product_id: str | None = Field(description="the night's product they were found in; null while there is none")
 
 
-def _within(portal: Context, ra: str | None, dec: str | None, radius: str | None) -> Any:
-    """Sources of a cone, or all."""
-    if ra is dec is radius is None:
-        return portal.sources.of(portal.archive)
-    return portal.archive.sources(ra, dec, radius)
-
-
 @router.get("/sources")
 def list_sources(
     portal: Portal,
@@ -120,22 +119,36 @@ def list_sources(
 ) -> Sources:
     """Sources, within `radius` (default 0.05 deg) of (`ra`, `dec`) if given: degrees, or sexagesimal; by flux and epochs."""
     after = paging.decode(cursor, float, str)
-    name = sort.removeprefix("-")
-    if name == "separation_arcsec" and ra is None:
+    wanted = cone(ra, dec, radius)
+    if sort == "separation_arcsec" and wanted is None:
         raise ConfigurationError("sort=separation_arcsec is for a cone: give ra, dec and radius")
     try:
-        table = _within(portal, ra, dec, radius)
+        table = portal.sources.of(portal.archive)
     except NotFoundError:
         return Sources(items=[], next=None, total=0, product_id=None, left_out=[])
-    told = [SourceRow.model_validate(one) for one in rows.table_rows(table)]
-    low, high = (-1.0 if min_flux_jy is None else min_flux_jy), (float("inf") if max_flux_jy is None else max_flux_jy)
-    kept = [one for one in told if one.n_epochs >= min_epochs and low <= (one.flux_jy or 0.0) <= high]
+    if wanted is not None:
+        table = analyst_tables.within(table, *wanted)
+    flux_jy = np.nan_to_num(table["flux"].to_value("Jy"))
+    low, high = (-np.inf if min_flux_jy is None else min_flux_jy), (np.inf if max_flux_jy is None else max_flux_jy)
+    table = table[(low <= flux_jy) & (flux_jy <= high) & (table["n_epochs"] >= min_epochs)]
+    page, following = _page(table, sort, after, limit)
+    told = [SourceRow.model_validate(one) for one in rows.table_rows(page)]
+    return Sources(items=told, next=following, total=len(table), product_id=table.meta["product_id"], left_out=table.meta["left_out"])
 
-    def key(one: SourceRow) -> paging.Key:
-        return (0.0 if name == "source_id" else float(getattr(one, name) or 0.0)), one.source_id
 
-    items, following = paging.part(kept, key, after, limit, descending=sort.startswith("-"))
-    return Sources(items=items, next=following, total=len(kept), product_id=table.meta["product_id"], left_out=table.meta["left_out"])
+def _page(table: Table, sort: str, after: paging.Key | None, limit: int) -> tuple[Table, str | None]:
+    """As `paging.part`, of a table's rows: there are many, and only a page of them becomes objects."""
+    names, column = np.asarray(table["source_id"], str), sort.removeprefix("-").removesuffix("_jy").removesuffix("_arcsec")
+    values = np.zeros(len(table)) if column == "source_id" else np.nan_to_num(np.asarray(table[column], float))
+    order = np.lexsort((names, values))
+    if sort.startswith("-"):
+        order = order[::-1]
+    if after is not None:
+        later = (values > after[0]) | ((values == after[0]) & (names > after[1]))
+        earlier = (values < after[0]) | ((values == after[0]) & (names < after[1]))
+        order = order[(earlier if sort.startswith("-") else later)[order]]
+    last = order[limit - 1] if len(order) > limit else None
+    return table[order[:limit]], None if last is None else paging.encode((float(values[last]), str(names[last])))
 
 
 @router.get("/sources/{source_id:path}")
