@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, BaseModel, Field
 
 from dsa110_assets.analyst import known_asset
@@ -116,23 +117,35 @@ def row(product: Product) -> ProductRow:
     return ProductRow.model_validate({"product_id": product.id, **jsonable(product)})
 
 
-def listed(
-    portal: Context, sort: Sort, cursor: str | None, limit: int, *, asset: str | None, since: str | None, until: str | None, state: State
-) -> tuple[list[Product], str | None]:
+@dataclass
+class Span:
+    """Which part of a list of products is wanted, and in which order."""
+
+    since: Since = None
+    until: Until = None
+    sort: Annotated[Sort, Query(description="order; with - the last come first")] = "partition"
+    cursor: paging.Cursor = None
+    limit: paging.Limit = 100
+
+
+OfTime = Annotated[Span, Depends()]
+
+
+def listed(portal: Context, span: Span, asset: str | None, state: State = "current") -> tuple[list[Product], str | None]:
     """A page of products, and the cursor of the next."""
-    by_time = sort.endswith("created_at")
-    after = paging.decode(cursor, str, str) if by_time else paging.decode(cursor, str, str, int)
+    by_time = span.sort.endswith("created_at")
+    after = paging.decode(span.cursor, str, str) if by_time else paging.decode(span.cursor, str, str, int)
     found = portal.store.page(
-        limit + 1,
+        span.limit + 1,
         after,
-        asset=known_asset(portal.store, asset), since=since, until=until, state=None if state == "all" else state,
-        order=BY_PUBLICATION if by_time else BY_PARTITION, descending=sort.startswith("-"),
+        asset=known_asset(portal.store, asset), since=span.since, until=span.until, state=None if state == "all" else state,
+        order=BY_PUBLICATION if by_time else BY_PARTITION, descending=span.sort.startswith("-"),
     )  # fmt: skip
-    if len(found) <= limit:
+    if len(found) <= span.limit:
         return found, None
-    last = found[limit - 1]
+    last = found[span.limit - 1]
     place = (last.created_at.isoformat(timespec="microseconds"), last.id) if by_time else place_of(last)
-    return found[:limit], paging.encode(place)
+    return found[: span.limit], paging.encode(place)
 
 
 def place_of(product: Product) -> tuple[str, str, int]:
@@ -140,26 +153,20 @@ def place_of(product: Product) -> tuple[str, str, int]:
     return product.partition or "", naming.in_trial(product.asset, product.trial), product.version
 
 
-def _page(
-    portal: Context, sort: Sort, cursor: str | None, limit: int, asset: str | None, since: str | None, until: str | None, state: State
-) -> paging.Page[ProductRow]:
-    found, following = listed(portal, sort, cursor, limit, asset=asset, since=since, until=until, state=state)
+def _page(portal: Context, span: Span, asset: str | None, state: State = "current") -> paging.Page[ProductRow]:
+    found, following = listed(portal, span, asset, state)
     return paging.Page(items=[row(product) for product in found], next=following)
 
 
 @router.get("/products")
 def list_products(
     portal: Portal,
+    span: OfTime,
     asset: Asset = None,
-    since: Since = None,
-    until: Until = None,
     state: Annotated[State, Query(description="in this state, or in all")] = "current",
-    sort: Annotated[Sort, Query(description="order; with - the last come first")] = "partition",
-    cursor: paging.Cursor = None,
-    limit: paging.Limit = 100,
 ) -> paging.Page[ProductRow]:
     """Products by asset, time and state."""
-    return _page(portal, sort, cursor, limit, asset, since, until, state)
+    return _page(portal, span, asset, state)
 
 
 @router.get("/products/{product_id}")
@@ -220,14 +227,10 @@ def _raw_files(product: Product) -> list[RawFile]:
 @router.get("/groups")
 def list_groups(
     portal: Portal,
-    since: Since = None,
-    until: Until = None,
-    sort: Sort = "partition",
-    cursor: paging.Cursor = None,
-    limit: paging.Limit = 100,
+    span: OfTime,
 ) -> paging.Page[ProductRow]:
     """Groups of subband files that were taken up; those still in the inbox are in `/queue`."""
-    return _page(portal, sort, cursor, limit, "subband_group", since, until, "current")
+    return _page(portal, span, "subband_group")
 
 
 @router.get("/groups/{observation}")
@@ -240,39 +243,27 @@ def show_group(observation: Annotated[str, Path(max_length=20, examples=["2026-0
 @router.get("/measurement-sets")
 def list_measurement_sets(
     portal: Portal,
+    span: OfTime,
     calibrated: Annotated[bool, Query(description="the calibrated, averaged ones")] = False,
-    since: Since = None,
-    until: Until = None,
-    sort: Sort = "partition",
-    cursor: paging.Cursor = None,
-    limit: paging.Limit = 100,
 ) -> paging.Page[ProductRow]:
     """Measurement sets of observations."""
-    return _page(portal, sort, cursor, limit, "calibrated_ms" if calibrated else "measurement_set", since, until, "current")
+    return _page(portal, span, "calibrated_ms" if calibrated else "measurement_set")
 
 
 @router.get("/images")
 def list_images(
     portal: Portal,
-    since: Since = None,
-    until: Until = None,
-    sort: Sort = "partition",
-    cursor: paging.Cursor = None,
-    limit: paging.Limit = 100,
+    span: OfTime,
 ) -> paging.Page[ProductRow]:
     """Images of observations."""
-    return _page(portal, sort, cursor, limit, "tile_image", since, until, "current")
+    return _page(portal, span, "tile_image")
 
 
 @router.get("/mosaics")
 def list_mosaics(
     portal: Portal,
+    span: OfTime,
     of: Annotated[Literal["hour", "night"], Query(description="of hours or of nights")] = "hour",
-    since: Since = None,
-    until: Until = None,
-    sort: Sort = "partition",
-    cursor: paging.Cursor = None,
-    limit: paging.Limit = 100,
 ) -> paging.Page[ProductRow]:
     """Mosaics of hours or of nights."""
-    return _page(portal, sort, cursor, limit, f"{of}_mosaic", since, until, "current")
+    return _page(portal, span, f"{of}_mosaic")

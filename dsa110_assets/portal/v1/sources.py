@@ -144,9 +144,9 @@ def _page(table: Table, sort: str, after: paging.Key | None, limit: int) -> tupl
     if sort.startswith("-"):
         order = order[::-1]
     if after is not None:
-        later = (values > after[0]) | ((values == after[0]) & (names > after[1]))
-        earlier = (values < after[0]) | ((values == after[0]) & (names < after[1]))
-        order = order[(earlier if sort.startswith("-") else later)[order]]
+        value, name = after
+        beyond = np.less if sort.startswith("-") else np.greater
+        order = order[(beyond(values, value) | ((values == value) & beyond(names, str(name))))[order]]
     last = order[limit - 1] if len(order) > limit else None
     return table[order[:limit]], None if last is None else paging.encode((float(values[last]), str(names[last])))
 

@@ -17,7 +17,7 @@ from dsa110_assets.portal import overview, queue
 from dsa110_assets.portal import rows as told_rows
 from dsa110_assets.portal.v1 import paging
 from dsa110_assets.portal.v1.context import Context, Portal
-from dsa110_assets.portal.v1.products import Asset, Since, Until, listed, place_of
+from dsa110_assets.portal.v1.products import Asset, Since, Span, Until, listed, place_of
 
 router = APIRouter(tags=["state"])
 ByPartition = Annotated[Literal["partition", "-partition"], Query(description="order by time; with - the last come first")]
@@ -138,7 +138,7 @@ def list_observations(
 ) -> paging.Page[ObservationRow]:
     """Observations that were taken up, step by step; the last first."""
     first, *steps = overview.STEPS
-    found, following = listed(portal, sort, cursor, limit, asset=first, since=since, until=until, state="current")
+    found, following = listed(portal, Span(since, until, sort, cursor, limit), first)
     keys = [group.partition or "" for group in found]
     made: dict[str, dict[str, Product]] = {group.partition or "": {first: group} for group in found}
     for step in steps if keys else ():
@@ -191,7 +191,7 @@ def list_checks(
     limit: paging.Limit = 100,
 ) -> paging.Page[Check]:
     """What the rules said of current products, the last first. Failures are rare: a page may be short, even empty, and `next` lead on."""
-    looked, following = listed(portal, sort, cursor, SCANNED, asset=asset, since=since, until=until, state="current")
+    looked, following = listed(portal, Span(since, until, sort, cursor, SCANNED), asset)
     items: list[Check] = []
     for product in looked:
         told = [Check.model_validate(jsonable(one)) for one in told_rows.check_rows([product])]
