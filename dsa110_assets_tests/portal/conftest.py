@@ -48,6 +48,7 @@ def ask(
 ) -> Answer:
     """One request through the whole application, as a server hands it over: with the path unquoted. A `body` is sent as JSON."""
     parts = urlsplit(url)
+    sent_body = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     if body is not None:
         headers = (*headers, (b"content-type", b"application/json"))
     scope = {
@@ -65,7 +66,7 @@ def ask(
         if asked:  # the client stays until it has its answer
             await asyncio.Event().wait()
         asked = True
-        return {"type": "http.request", "body": b"" if body is None else json.dumps(body).encode(), "more_body": False}
+        return {"type": "http.request", "body": sent_body, "more_body": False}
 
     async def send(message: Any) -> None:
         sent.append(message)

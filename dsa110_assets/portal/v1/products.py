@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, BaseModel, Field
@@ -181,7 +182,7 @@ def list_files(product_id: ProductId, portal: Portal) -> list[FileRow]:
     product = portal.store.get(product_id)
     served = product.state == "current" and not product.removed
     there = [] if product.removed else files.listing(product, 1000)
-    return [FileRow(name=name, size_bytes=size, url=f"/files/{product.id}/{name}" if served else None) for name, size in there]
+    return [FileRow(name=name, size_bytes=size, url=f"/files/{product.id}/{quote(name)}" if served else None) for name, size in there]
 
 
 @router.get("/products/{product_id}/dependents")

@@ -208,6 +208,16 @@ def test_what_a_form_of_another_site_can_send_is_no_order(portal: Portal, kind: 
     assert pausing.paused(portal.small.root) is None
 
 
+@pytest.mark.parametrize(
+    "body", [300_000 * b" ", b"\xff", b"{", 50_000 * b"[", b'{"reason": NaN}', b'{"reason": "\\ud800"}', b'{"reason": 1e999}']
+)
+def test_bodies_that_are_none_get_problem_details(portal: Portal, body: bytes) -> None:
+    answer = portal.order("ingest/pause", body)
+    assert 400 <= answer.status < 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert pausing.paused(portal.small.root) is None
+
+
 # -- what is done, and what is rehearsed first --
 
 
