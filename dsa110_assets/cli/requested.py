@@ -131,13 +131,13 @@ def delete(name: str = NAME) -> None:
 
 
 def _row(one: Standing) -> dict[str, Any]:
-    from dsa110_assets.portal.api import product_row
+    from dsa110_assets.portal.rows import product_row
 
     return {"request": one.request, "product": one.product and product_row(one.product), "due": one.due}
 
 
 def _made_row(request: Request, tiles: list[Product], product: Product | None) -> dict[str, Any]:
-    from dsa110_assets.portal.api import product_row
+    from dsa110_assets.portal.rows import product_row
 
     return {"request": request, "tiles": [one.id for one in tiles], "product": product and product_row(product)}
 

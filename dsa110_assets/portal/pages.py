@@ -17,7 +17,7 @@ from dsa110_assets.archive.product import LineageNode, Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import NotFoundError
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.portal import api, files, overview, parameters, plots
+from dsa110_assets.portal import files, overview, parameters, plots, rows
 from dsa110_assets.telescope import timegrid
 
 GALLERY, SOURCE_ROWS, NIGHT_ROWS, NIGHT_CHOICES = 8, 500, 100, 400
@@ -85,15 +85,15 @@ def observations(request: Request) -> Response:
     nights = store.nights(NIGHT_CHOICES, "subband_group")
     night = parameters.text(request, "night") or (nights[0] if nights else None)
     shown = [asset.name for asset in specifications().values() if asset.grain == "observation"]
-    rows: dict[str, dict[str, Product]] = {}
+    found: dict[str, dict[str, Product]] = {}
     if night is not None:
         _require_night(store, night, "subband_group")
         for asset in shown:
             for product in store.products(asset, night, night):
-                rows.setdefault(product.partition or "", {})[asset] = product
+                found.setdefault(product.partition or "", {})[asset] = product
     return _page(
         "observations.html", request, night=night, nights=nights,
-        rows=sorted(rows.items()), assets=shown,
+        rows=sorted(found.items()), assets=shown,
     )  # fmt: skip
 
 
@@ -154,25 +154,25 @@ def product_file(request: Request) -> Response:
 def sources(request: Request) -> Response:
     """Sources with light curves, searched by name or position."""
     archive = _archive(request)
-    name, cone = parameters.text(request, "name"), api.cone(request)
+    name, cone = parameters.text(request, "name"), parameters.cone(request)
     if name is not None:
         curve = archive.light_curve(name)
         # a name may hold what ends a path: '#', '?', '%'
         return RedirectResponse(request.url_for("source", source=quote(curve.meta["source_id"])).path, 303)
     try:
         table = archive.sources(**cone)
-        rows, total = api.table_rows(table[:SOURCE_ROWS]), len(table)
+        found, total = rows.table_rows(table[:SOURCE_ROWS]), len(table)
         origin, left_out = table.meta["product_id"], table.meta["left_out"]
     except NotFoundError:
         if any(cone.values()):
             raise
-        rows, total, origin, left_out = [], 0, None, []
-    return _page("sources.html", request, rows=rows, total=total, origin=origin, left_out=left_out, cone=cone)
+        found, total, origin, left_out = [], 0, None, []
+    return _page("sources.html", request, rows=found, total=total, origin=origin, left_out=left_out, cone=cone)
 
 
 def source(request: Request) -> Response:
     """One source: its light curve, point by point, each down to the files it came from."""
-    curve = api.light_curve_json(_archive(request), request.path_params["source"])
+    curve = rows.light_curve_json(_archive(request), request.path_params["source"])
     products = sorted({point["product_id"] for point in curve["points"]})
     trees = {name: flat(_archive(request).lineage(name)) for name in products[:50]}
     return _page("source.html", request, curve=curve, lineages=trees)
@@ -189,10 +189,10 @@ def candidates(request: Request) -> Response:
     rate = parameters.number(request, "max_false_discovery_rate", 0.01, 1e-12, 1)
     try:
         table = _archive(request).variables(rate)
-        rows, origin = api.table_rows(table), table.meta["product_id"]
+        found, origin = rows.table_rows(table), table.meta["product_id"]
     except NotFoundError:
-        rows, origin = [], None
-    return _page("candidates.html", request, rows=rows, origin=origin, rate=rate)
+        found, origin = [], None
+    return _page("candidates.html", request, rows=found, origin=origin, rate=rate)
 
 
 def calibration(request: Request) -> Response:

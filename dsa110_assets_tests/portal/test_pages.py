@@ -222,8 +222,8 @@ def test_a_name_that_holds_what_ends_a_path_leads_to_its_own_page(tmp_path: Path
         for name in names:
             answer = ask(app, f"/sources?name={quote(name)}")
             assert answer.status == 303
-            assert ask(app, answer.headers["location"].replace("/sources/", "/api/lightcurve/")).json["source_id"] == name
-        assert "may be any of 2 sources: S, s" in ask(app, "/api/lightcurve/_s").json["error"]
+            assert ask(app, answer.headers["location"].replace("/sources/", "/api/v1/light-curves/")).json["source_id"] == name
+        assert "may be any of 2 sources: S, s" in ask(app, "/api/v1/light-curves/_s").json["detail"]
 
 
 @pytest.mark.row(41, cases="pages beside a damaged product")
@@ -239,13 +239,13 @@ def test_a_nights_damaged_light_curves_hide_no_other_nights(tmp_path: Path, dama
         page = ask(app, f"/sources/{quote(made.FAINT)}")
     assert "Without 2026-01-25, whose light curves are cut short" in page.text
     with pytest.warns(UserWarning, match="left out"):
-        told = ask(app, "/api/sources").json
+        told = ask(app, "/api/v1/sources").json
     assert told["left_out"] == ["2026-01-25"]
-    assert {row["n_epochs"] for row in told["sources"]} == {2}
+    assert {row["n_epochs"] for row in told["items"]} == {2}
     last.write_bytes(last.read_bytes()[:9])
-    nothing = ask(app, "/api/sources")
+    nothing = ask(app, "/api/v1/sources")
     assert nothing.status == 503
-    assert "cut short or not there: run: dsa110 archive verify" in nothing.json["error"]
+    assert "cut short or not there: run: dsa110 archive verify" in nothing.json["detail"]
 
 
 @pytest.mark.row(41, cases="pages beside a damaged product")
@@ -257,7 +257,7 @@ def test_foreign_figures_of_one_product_stop_no_page(tmp_path: Path) -> None:
     with Archive(small.root) as archive:
         archive.index.write(lambda c: c.exec_driver_sql(wrong, (json.dumps({"pointing_dec_deg": "north"}),)))
     app = create_app(small.root, inbox=small.inbox)
-    assert ask(app, "/api/status").json["pointing_dec_deg"] == made.DEC_DEG, "of the observation before"
+    assert ask(app, "/api/v1/status").json["pointing_dec_deg"] == made.DEC_DEG, "of the observation before"
     for url in ("/", "/calibration", "/observations", "/metrics", "/sources"):
         assert ask(app, url).status == 200
-    assert "variability.parquet cannot be read" in ask(app, "/api/variables").json["error"]
+    assert "variability.parquet cannot be read" in ask(app, "/api/v1/candidates").json["detail"]
