@@ -166,7 +166,7 @@ def test_the_planner_asks_for_it_once_its_time_is_over_and_its_tiles_are_made(pr
         assert planner.ready([step], {}, set(), end + planner.LATE - timedelta(seconds=1)) == []
         assert planner.ready([step], {}, {("tile_image", some_tile(processed))}, end + planner.LATE) == []
         assert planner.ready([step], {}, {("tile_image", "2026-01-25T21:55")}, end + planner.LATE) == [step]
-        assert not planner.still_open(NIGHT, planner.Seen(), {("requested_mosaic", "@live")})
+        assert not planner.still_open(NIGHT, planner.Examined(), {("requested_mosaic", "@live")})
 
 
 def test_deleted_it_leaves_no_data_and_is_made_anew_if_asked_for_again(processed: Settings) -> None:

@@ -51,7 +51,7 @@ def test_the_portal_tells_what_lies_in_the_inbox_and_looks_seldom(tmp_path: Path
 
     def look(archive: Archive) -> inbox.Inbox:
         looks.append(1)
-        return plan.take_stock(archive, configured)
+        return plan.scan_for_display(archive, configured)
 
     def away(archive: Archive) -> inbox.Inbox:
         raise TransientError("the inbox is away")
