@@ -14,7 +14,7 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import DsaError
 from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.requested import requesting
-from dsa110_assets.orchestration.running import by_command, instance
+from dsa110_assets.orchestration.running import backfill, by_command, instance
 from dsa110_assets.orchestration.specification import partitions
 
 if TYPE_CHECKING:
@@ -62,6 +62,14 @@ def request(
             raise
         progress(1, 1, "")
         return wanted, found, archive.current(ASSET, wanted.partition)
+
+
+def hand_over(settings: "Settings", archive: Archive, name: str, asked: requesting.Asked, by: str) -> backfill.Launch:
+    """Keep a request and have the daemon make its mosaic. Raises as `request`."""
+    kept = requested.keep(archive, requesting.resolve(archive, name, asked, by))
+    with instance.open_instance(settings.dagster_home) as dagster:
+        partitions.tell(dagster, kept.partition)
+        return backfill.hand_over(dagster, backfill.Launch(None, (ASSET,), (kept.partition,)))
 
 
 def of_calibrators(name: str, asked: requesting.Asked, names: Sequence[str]) -> dict[str, requesting.Asked]:

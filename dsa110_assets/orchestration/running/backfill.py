@@ -111,10 +111,9 @@ def of_partitions(
     Raises ConfigurationError for what the asset has not: such a partition, or options that shape it and are a trial's.
     """
     known = graph.specifications()
-    if asset not in known or known[asset].grain == "catalogue":
-        raise ConfigurationError(
-            f"{asset}: no asset with partitions; there are {', '.join(n for n, a in known.items() if a.grain != 'catalogue')}"
-        )
+    by_time = [name for name, one in known.items() if one.grain not in ("catalogue", "request")]
+    if asset not in by_time:
+        raise ConfigurationError(f"{asset}: no asset with partitions by time; there are {', '.join(by_time)}")
     for key in partitions:
         reason = _unfit(known[asset].grain, key) or season.outside(known[asset].grain, key, inbox.now_s())
         if reason is not None:

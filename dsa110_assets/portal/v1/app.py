@@ -16,7 +16,7 @@ from starlette.routing import compile_path
 from dsa110_assets import __version__
 from dsa110_assets.errors import BadDataError, ConfigurationError, DsaError, NotFoundError
 from dsa110_assets.portal.problems import MEDIA_TYPE, problem
-from dsa110_assets.portal.v1 import caltables, control, page, products, runs, session, sources, state
+from dsa110_assets.portal.v1 import caltables, control, page, products, requested, runs, session, sources, state
 from dsa110_assets.portal.v1.context import Context
 from dsa110_assets.portal.v1.etags import Tagged
 
@@ -32,6 +32,7 @@ rehearsed first: without `confirm` nothing is done, and the answer says what wou
 TAGS = [
     {"name": "state", "description": "How things stand."},
     {"name": "products", "description": "What was published, and what it was made from."},
+    {"name": "requested mosaics", "description": "Mosaics that people ask for by a name."},
     {"name": "sources", "description": "Sources, light curves, candidates."},
     {"name": "calibration", "description": "Calibration tables."},
     {"name": "runs", "description": "Dagster's runs."},
@@ -63,7 +64,7 @@ def create(context: Context) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
     app.state.context = context
-    for module in (state, products, sources, caltables, runs, control, session):
+    for module in (state, products, requested, sources, caltables, runs, control, session):
         app.include_router(module.router)
     app.add_api_route("/docs", page.documentation, include_in_schema=False)
     app.openapi = _described(app, app.openapi)  # type: ignore[method-assign]

@@ -35,7 +35,8 @@ ORDERS = [
     ("ingest/pause", {"reason": "maintenance"}), ("ingest/resume", None), ("thresholds/reload", None),
     (f"caltables/{SET}/reject", {"reason": "bad"}), (f"caltables/{SET}/retire", {"reason": "bad", "since": "2026-01-25"}),
     (f"caltables/{SET}/restore", {}), ("caltables/import", {"directory": "/x"}), ("runs", {"first_night": "2026-01-25"}),
-    ("runs/0/cancel", {}), ("runs/0/retry", None),
+    ("runs/0/cancel", {}), ("runs/0/retry", None), ("requested-mosaics", {"name": "m", "tiles": [TILE]}),
+    ("requested-mosaics/m/delete", {}),
 ]  # fmt: skip
 
 
@@ -108,7 +109,7 @@ def test_nothing_is_ordered_without_the_token(
 
 def test_every_order_of_the_description_is_among_those_asked(portal: Portal) -> None:
     described = {path for path, methods in portal.get("openapi.json")["paths"].items() if "post" in methods} - {"/session"}
-    asked = {re.sub(rf"{TILE}|{TABLES}|3C138|\b0\b", "X", f"/{resource}") for resource, _ in ORDERS}
+    asked = {re.sub(rf"{TILE}|{TABLES}|3C138|\b(0|m)\b", "X", f"/{resource}") for resource, _ in ORDERS}
     assert {re.sub(r"{\w+}", "X", path) for path in described} == asked
 
 
@@ -126,7 +127,7 @@ def test_only_post_orders(portal: Portal, method: str) -> None:
     before = snapshot(portal)
     for resource, body in ORDERS:
         answer = ask(portal.app, f"/api/v1/{resource}", method, headers=(BEARER, ME), body=body)
-        assert answer.status in (404, 405) or (method, resource) == ("GET", "runs")
+        assert answer.status in (404, 405) or (method, resource) in (("GET", "runs"), ("GET", "requested-mosaics"))
     assert snapshot(portal) == before
 
 
@@ -501,3 +502,25 @@ def test_lines_are_read_from_the_end(tmp_path: Path, size: int, monkeypatch: pyt
     while part := audit.lines(tmp_path, 7, before):
         found, before = found + part, part[-1].place
     assert [(one.target, one.state) for one in found] == wanted[::-1]
+
+
+# -- requested mosaics --
+
+
+def test_a_mosaic_is_asked_for_listed_and_deleted(portal: Portal, dagster: Any) -> None:
+    wanted = {"name": "virgo", "tiles": [TILE], "centre_deg": [80.29, 16.64], "radius_deg": 0.5}
+    answer = portal.order("requested-mosaics", wanted)
+    assert answer.status == 202, answer.text
+    assert answer.json["partitions"] == ["@virgo"]
+    (made,) = dagster.get_backfills()
+    assert (made.backfill_id, made.tags["dsa110/lane"]) == (answer.json["backfill_id"], "backfill")
+    assert dagster.has_dynamic_partition("requests", "@virgo")
+    (row,) = portal.get("requested-mosaics")
+    assert (row["name"], row["by"], row["product_id"], row["centre_deg"]) == ("virgo", "Ada", None, [80.29, 16.64])
+    assert row["due"], "it is not made yet"
+    assert portal.order("requested-mosaics", {**wanted, "radius_deg": 0.6}).status == 422, "that is another one"
+    assert ask(portal.app, "/api/v1/requested-mosaics/none").status == 404
+    portal.confirmed("requested-mosaics/virgo/delete", {})
+    assert portal.get("requested-mosaics") == []
+    assert not dagster.has_dynamic_partition("requests", "@virgo")
+    assert [line["verb"] for line in portal.get("audit")["items"]].count("request mosaic") == 3
