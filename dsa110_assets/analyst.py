@@ -287,6 +287,14 @@ def known_asset(store: Archive, asset: str | None) -> str | None:
     return asset
 
 
+def position(ra: Any, dec: Any) -> tuple[float, float]:
+    """A position in degrees, of what `AnalystArchive.sources` takes. ConfigurationError for half a one, or none."""
+    ra_deg, dec_deg, _ = _cone(ra, dec, 1.0)
+    assert ra_deg is not None
+    assert dec_deg is not None
+    return ra_deg, dec_deg
+
+
 def _cone(ra: Any, dec: Any, radius: Any) -> tuple[float, float, float] | tuple[None, None, None]:
     """(ra, dec, radius) in degrees; all None for the whole sky. ConfigurationError for half a position."""
     if ra is None and dec is None and radius is None:

@@ -29,7 +29,7 @@ def main() -> int:
         configured = settings.load()
         host = arguments.host or configured.host
         look = overview.at_most_every(LOOK_S, partial(plan.take_stock, settings=configured))
-        app = create_app(configured.archive, inbox=configured.inbox, hosts=(host, *configured.hosts), look=look)
+        app = create_app(configured.archive, inbox=configured.inbox, hosts=(host, *configured.hosts), look=look, settings=configured)
     except DsaError as error:
         print(f"portal: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,8 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dsa110_assets.analyst import AnalystArchive, open_archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
-from dsa110_assets.portal import api, metrics, overview, pages
+from dsa110_assets.portal import api, charts, metrics, overview, pages
 from dsa110_assets.portal.guard import Guard
+from dsa110_assets.thresholds import load_thresholds, refused_thresholds
+
+if TYPE_CHECKING:
+    from dsa110_assets.settings import Settings
 
 LONGEST_PARAMETER = 400
 POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
@@ -31,8 +36,11 @@ def create_app(
     inbox: Path | None = None,
     hosts: Sequence[str] = (),
     look: overview.Look | None = None,
+    settings: Settings | None = None,
 ) -> Starlette:
     """The portal over an archive (None: DSA110_ARCHIVE). Without a `look` nothing is told of what lies in the inbox.
+
+    `settings` say where Dagster's home, the thresholds and CARTA are; without them the first two are looked for in the archive.
 
     It answers to its own pages, under loopback names, this machine's own, plain addresses and `hosts` (see `guard`).
     Raises ConfigurationError when there is no archive.
@@ -43,6 +51,7 @@ def create_app(
         *api.ROUTES,
         Route("/metrics", metrics.metrics),
         Route("/healthz", metrics.healthz),
+        Mount("/static/bokeh", charts.static_files()),
         Mount("/static", StaticFiles(packages=[("dsa110_assets.portal", "static")])),
     ]
     app = Starlette(
@@ -51,6 +60,10 @@ def create_app(
         exception_handlers={HTTPException: _http_error, DsaError: _our_error, Exception: _fault},
     )
     app.state.archive, app.state.inbox, app.state.look = opened, inbox, look
+    app.state.home = (settings.dagster_home if settings else None) or opened.root / "dagster"
+    thresholds = settings.thresholds_path if settings else opened.root / "thresholds.toml"
+    app.state.limits = lambda: (load_thresholds(thresholds), refused_thresholds(thresholds))
+    app.state.carta = settings.carta_url if settings else None
     app.state.registry = metrics.registry(lambda: overview.status(opened, inbox, look=look))
     return app
 
@@ -94,7 +107,8 @@ def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
 
 def _answer(request: Request, status: int, sentence: str) -> Response:
     """An error as JSON for programs and as a page for people."""
-    if request.url.path.startswith("/api/") or request.url.path in ("/metrics", "/healthz"):
+    path = request.url.path
+    if path.startswith("/api/") or path.endswith(".json") or path in ("/metrics", "/healthz"):
         return JSONResponse({"error": sentence}, status)
     return pages.error_page(request, status, sentence)
 
