@@ -11,7 +11,7 @@ import dagster as dg
 from dsa110_assets.archive.product import HELD, VERDICTS
 from dsa110_assets.orchestration import checks, measuring, publishing, recipes, rules, spec
 from dsa110_assets.orchestration.instance import events
-from dsa110_assets.telescope import timegrid
+from dsa110_assets.telescope import astrometry, timegrid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,7 +172,7 @@ def _candidates(products: "Mapping[str, list[Product]]", nights: "Sequence[Produ
     named = list(chosen["source_id"].head(CURVES))
     curves = Nights.of([product.path for product in nights]).of_sources(named)
     rows = [
-        {name: _shown(value) for name, value in row.items()}
+        {name: _shown(value) for name, value in row.items()} | {"position": astrometry.sexagesimal(row["ra_deg"], row["dec_deg"])}
         for row in chosen[["source_id", "kind", "ra_deg", "dec_deg", "n_epochs", "mean_flux_jy", "eta", "v", "q_value"]].to_dict("records")
     ]
     drawn = [{"source_id": name, "svg": _drawing(curves[curves["source_id"] == name])} for name in named]

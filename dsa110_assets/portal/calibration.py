@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dsa110_assets.archive import caltable_registry
-from dsa110_assets.errors import BadDataError, NotFoundError
+from dsa110_assets.errors import BadDataError, NotFoundError, SilentWrongnessError
 from dsa110_assets.portal import charts, front, overview, parameters, render
 from dsa110_assets.telescope import timegrid
 
@@ -46,9 +46,18 @@ def calibration(request: Request) -> Response:
     shown = sets[page * SETS : (page + 1) * SETS]
     times = {entry.set_id: timegrid.mjd_to_datetime(entry.mid_mjd) for entry in shown}
     return render.page(
-        "calibration.html", request, sets=shown, total=len(sets), times=times, strip=overview.pointing_dec_deg(archive), state=state,
-        in_force=front.calibration_of(archive.store, state, limits), trends=TRENDS, page=page, more=len(sets) > (page + 1) * SETS,
-    )  # fmt: skip
+        "calibration.html",
+        request,
+        sets=shown,
+        total=len(sets),
+        times=times,
+        strip=overview.pointing_dec_deg(archive),
+        state=state,
+        in_force=front.calibration_of(archive.store, state, limits),
+        trends=TRENDS,
+        page=page,
+        more=len(sets) > (page + 1) * SETS,
+    )
 
 
 def trend(request: Request) -> Response:
@@ -59,22 +68,41 @@ def trend(request: Request) -> Response:
     title, lines, unit = TRENDS[name]
     scheme = charts.scheme_of(request)
     sets = sorted(caltable_registry.sets(render.archive_of(request).store), key=lambda entry: entry.mid_mjd)[-TREND_SETS:]
-    plot, drawn = charts.figure(scheme, x="Transit (UTC)", y=f"{title} ({unit})", height=240), []
+    plot, drawn = charts.figure(scheme, x="Transit (UTC)", y=unit, height=240), []
     for (figure, label), colour in zip(lines, (scheme.data, scheme.second), strict=False):
         for is_active, mark in ((True, "circle"), (False, "x")):
-            own = [one for one in sets if (one.status == caltable_registry.ACTIVE) == is_active and isinstance(one.figures.get(figure), int | float)]
+            own = [
+                one
+                for one in sets
+                if (one.status == caltable_registry.ACTIVE) == is_active and isinstance(one.figures.get(figure), int | float)
+            ]
             if not own:
                 continue
-            points = charts.source({
-                "at": charts.milliseconds(np.array([one.mid_mjd for one in own])), "value": np.array([float(one.figures[figure]) for one in own]),
-                "name": [one.set_id for one in own], "status": [one.status for one in own], "link": [quote(one.set_id, safe="/") for one in own],
-            })  # fmt: skip
-            drawn.append(plot.scatter("at", "value", source=points, marker=mark, size=8, color=colour, legend_label=label if is_active else f"{label}, not active"))
+            points = charts.source(
+                {
+                    "at": charts.milliseconds(np.array([one.mid_mjd for one in own])),
+                    "value": np.array([float(one.figures[figure]) for one in own]),
+                    "name": [one.set_id for one in own],
+                    "status": [one.status for one in own],
+                    "link": [quote(one.set_id, safe="/") for one in own],
+                }
+            )
+            drawn.append(
+                plot.scatter(
+                    "at",
+                    "value",
+                    source=points,
+                    marker=mark,
+                    size=8,
+                    color=colour,
+                    legend_label=label if is_active else f"{label}, not active",
+                )
+            )
     if drawn:
         charts.hover(plot, drawn, [("set", "@name"), ("status", "@status"), (title, f"@value{{0.0000}} {unit}")])
         charts.leads(plot, drawn, "/calibration/@link")
         charts.legend(plot, scheme)
-    return charts.answer(plot)
+    return charts.answer(plot, request)
 
 
 def tables(request: Request) -> Response:
@@ -82,32 +110,54 @@ def tables(request: Request) -> Response:
     archive = render.archive_of(request)
     entry = caltable_registry.get(archive.store, request.path_params["set_id"])
     before = _before(caltable_registry.sets(archive.store), entry)
-    solved = () if entry.removed else read(entry.paths)
-    compared, trouble = _compared(entry, before)
+    try:
+        solved, unread = () if entry.removed else read(entry.paths), ""
+        compared, trouble = _compared(entry, before)
+    except SilentWrongnessError as error:
+        solved, compared, trouble = (), None, ""
+        unread = str(error)
     uses = archive.store.dependents(entry.product_id)
     return render.page(
-        "tables.html", request, entry=entry, at=timegrid.mjd_to_datetime(entry.mid_mjd),
-        valid=[timegrid.mjd_to_datetime(mjd) for mjd in (entry.valid_start_mjd, entry.valid_end_mjd)], panels=panels(solved),
+        "tables.html",
+        request,
+        entry=entry,
+        at=timegrid.mjd_to_datetime(entry.mid_mjd),
+        valid=[timegrid.mjd_to_datetime(mjd) for mjd in (entry.valid_start_mjd, entry.valid_end_mjd)],
+        panels=panels(solved),
         kinds=[f"{table.kind}: {table.values.shape[0]} × {table.values.shape[2]} solutions a receptor" for table in solved],
-        before=before, compared=compared, trouble=trouble, large=(LARGE_RATIO, LARGE_DEG), uses=uses, width=WIDTH, height=HEIGHT,
-    )  # fmt: skip
+        before=before,
+        compared=compared,
+        trouble=trouble,
+        unread=unread,
+        large=(LARGE_RATIO, LARGE_DEG),
+        uses=uses,
+        width=WIDTH,
+        height=HEIGHT,
+    )
 
 
 @lru_cache(maxsize=8)
 def read(paths: tuple[Path, ...]) -> tuple[Gains, ...]:
-    """The tables of a set; products never change."""
+    """The tables of a set; products never change. Raises SilentWrongnessError for those that cannot be read."""
     from dsa110_assets.calibration import caltables
 
-    return tuple(caltables.read(path) for path in paths)
+    try:
+        return tuple(caltables.read(path) for path in paths)
+    except RuntimeError as error:  # casacore's own, of a table that is damaged or not there
+        raise SilentWrongnessError(f"{paths[0].parent}: its tables cannot be read ({error}); run: dsa110 archive verify") from error
 
 
 def _before(sets: Sequence[RegisteredSet], entry: RegisteredSet) -> RegisteredSet | None:
     """The last active set of an earlier night of the same strip, whose tables are still there."""
     night = timegrid.night_key(entry.mid_mjd)
     earlier = [
-        one for one in sets
-        if one.status == caltable_registry.ACTIVE and not one.removed and timegrid.night_key(one.mid_mjd) < night and abs(one.dec_deg - entry.dec_deg) < 0.5
-    ]  # fmt: skip
+        one
+        for one in sets
+        if one.status == caltable_registry.ACTIVE
+        and not one.removed
+        and timegrid.night_key(one.mid_mjd) < night
+        and abs(one.dec_deg - entry.dec_deg) < 0.5
+    ]
     return max(earlier, key=lambda one: one.mid_mjd, default=None)
 
 
@@ -140,7 +190,7 @@ def _lines(table: Gains, antenna: int) -> dict[str, Any]:
     values, flags = table.values[:, antenna], table.flags[:, antenna]
     along_time = values.shape[1] == 1
     series = values[:, 0] if along_time else _mean(values, flags)
-    bad = flags[:, 0] if along_time else flags.all(axis=0)
+    bad = np.asarray(flags[:, 0] if along_time else flags.all(axis=0))
     if table.kind == "K":
         shown, label, limits = series.real, "delay", _spread(table.values.real, table.flags)
     else:

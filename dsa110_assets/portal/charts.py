@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Columns = Mapping[str, Sequence[Any]]
+Columns = Mapping[str, Any]
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
 
 
@@ -107,8 +107,10 @@ def milliseconds(times: Sequence[datetime] | NDArray[np.float64]) -> NDArray[np.
     return np.array([1000.0 * at.timestamp() for at in times], dtype=np.float64)
 
 
-def answer(plot: Any) -> JSONResponse:
-    """The plot as the page's script wants it."""
+def answer(plot: Any, request: Request) -> JSONResponse:
+    """The plot as the page's script wants it; under a finger, dragging scrolls the page until a tool is chosen."""
     from bokeh.embed import json_item
 
+    if request.query_params.get("touch") == "1":
+        plot.toolbar.active_drag = None
     return JSONResponse(json_item(plot))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from starlette.requests import Request
@@ -21,11 +21,13 @@ from dsa110_assets.portal import overview, queue, render
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
+    from dsa110_assets.analyst import AnalystArchive
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.portal.overview import Status
     from dsa110_assets.thresholds import Thresholds
 
+T = TypeVar("T")
 WELL, ATTENTION, TROUBLE = "well", "attention", "trouble"
 LEVELS = (WELL, ATTENTION, TROUBLE)
 SPANS = (("hour", timedelta(hours=1)), ("day", timedelta(days=1)), ("week", timedelta(days=7)))
@@ -108,27 +110,32 @@ class Calibration:
 
 
 def front(request: Request) -> Response:
-    """How things stand now."""
+    """How things stand now. What cannot be found out is told, and hides nothing else."""
     archive, state = render.archive_of(request), request.app.state
     now = datetime.now(UTC)
     status = overview.status(archive, state.inbox, now, state.look)
     seen = state.look(archive.store) if state.look and status.inbox_groups is not None else None
     limits, refused = state.limits()
-    beat = history.heartbeat(state.home)
-    failed = history.failed(state.home, archive.store)
-    waiting = queue.observations(archive.store, state.home, seen, status.latest_night, failed)
+
+    def told(what: str, find: Callable[[], T], otherwise: T) -> T:
+        found = overview.part(status.troubles, what, find)
+        return otherwise if found is None else found
+
+    beat = overview.part(status.troubles, "the daemon's heartbeat", lambda: history.heartbeat(state.home))
+    failed = told("the failed runs", lambda: history.failed(state.home, archive.store), [])
+    waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed), [])
+    runs = told("the active runs", lambda: history.runs(state.home, history.UNFINISHED), [])
+    made = told("success and failure", lambda: outcomes(archive.store, state.home, now), [])
+    shown = told("the candidates", lambda: candidates(archive), [])
     calibration = calibration_of(archive.store, status, limits)
     ages = tuple(ages_of(archive.store, status, beat, now))
-    disks = places(archive.root, state.inbox)
-    reasons = sorted(
-        reasons_of(status, ages, calibration, failed, limits, refused), key=lambda one: LEVELS.index(one.level), reverse=True
-    )
+    reasons = reasons_of(status, ages, calibration, failed, limits, refused)
+    ordered = sorted(reasons, key=lambda one: LEVELS.index(one.level), reverse=True)
     return render.page(
-        "front.html", request, state=status, level=reasons[0].level if reasons else WELL, reasons=reasons, ages=ages,
-        queue=[(name, [one for one in waiting if one.state == name]) for name in queue.STATES],
-        runs=history.runs(state.home, history.UNFINISHED), outcomes=outcomes(archive.store, state.home, now),
-        flows=flows(archive.store, now), latency=latency_of(archive.store, status.latest_night), promised_s=PROMISED_S,
-        host=host(), places=disks, calibration=calibration, candidates=candidates(request), now=now, failed=failed[:SHOWN],
+        "front.html", request, state=status, level=ordered[0].level if ordered else WELL, reasons=ordered, ages=ages,
+        queue=[(name, [one for one in waiting if one.state == name]) for name in queue.STATES], runs=runs, outcomes=made,
+        flows=flows(archive.store, now), latency=latency_of(archive.store, status.latest_night), promised_s=PROMISED_S, host=host(),
+        places=places(archive.root, state.inbox), calibration=calibration, candidates=shown, now=now, failed=failed[:SHOWN],
         newest=newest_images(archive.store), shown=SHOWN,
     )  # fmt: skip
 
@@ -161,7 +168,11 @@ def ages_of(store: Archive, status: Status, beat: datetime | None, now: datetime
 def arrived(group: Product) -> datetime | None:
     """When an observation's last file was written, as its manifest was made of it."""
     entries = group.settings.get("files")
-    stamps = [int(entry.rpartition(":")[2]) for entry in entries if isinstance(entry, str) and entry.rpartition(":")[2].isdigit()] if entries else []
+    stamps = (
+        [int(entry.rpartition(":")[2]) for entry in entries if isinstance(entry, str) and entry.rpartition(":")[2].isdigit()]
+        if entries
+        else []
+    )
     return datetime.fromtimestamp(max(stamps) / 1e9, UTC) if stamps else None
 
 
@@ -291,15 +302,17 @@ def places(root: Path, inbox: Path | None) -> list[Place]:
 
 def host() -> Host:
     """This machine now."""
-    told = {name: float(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in room.MEMINFO.read_text().splitlines())}
+    told = {
+        name: float(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in room.MEMINFO.read_text().splitlines())
+    }
     return Host(os.uname().nodename, os.getloadavg()[0], os.cpu_count() or 1, told["MemAvailable"], told["MemTotal"])
 
 
-def candidates(request: Request) -> list[dict[str, Any]]:
+def candidates(archive: AnalystArchive) -> list[dict[str, Any]]:
     """The most significant candidates of the last night that was searched, for their thumbnails."""
     from dsa110_assets.portal import sky
 
     try:
-        return sky.candidate_rows(render.archive_of(request), FALSE_RATE)[:CANDIDATES]
+        return sky.candidate_rows(archive, FALSE_RATE)[:CANDIDATES]
     except NotFoundError:
         return []

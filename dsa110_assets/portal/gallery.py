@@ -104,7 +104,7 @@ def _holds(product: Product, ra_deg: float, dec_deg: float) -> bool:
     dec, start, end = (product.metadata.get(name) for name in ("pointing_dec_deg", "mjd_start", "mjd_end"))
     if not (isinstance(dec, float) and isinstance(start, float) and isinstance(end, float)):
         return False
-    (ra_then, dec_then), = np.rad2deg(astrometry.meridian_icrs_rad([(start + end) / 2], np.deg2rad(dec)))
+    ((ra_then, dec_then),) = np.rad2deg(astrometry.meridian_icrs_rad([(start + end) / 2], np.deg2rad(dec)))
     along_deg = abs((ra_deg - ra_then + 180) % 360 - 180) * np.cos(np.deg2rad(dec_deg))
     swept_deg = (end - start) / 2 * TURN_DEG_PER_DAY * np.cos(np.deg2rad(dec_deg))
     return bool(abs(dec_deg - dec_then) <= REACH_DEG and along_deg <= REACH_DEG + swept_deg)

@@ -27,6 +27,8 @@ NIGHTS_AROUND = 30
 """Nights before and after an epoch with which it is compared."""
 MOVED_SIGMA, MOVERS, MOVERS_DEG = 3.0, 12, 3.0
 TILE_REACH_DEG = 2.5
+LAST_NIGHTS = 5
+"""Of these the last whose file is whole tells what lies about a place."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,11 @@ def _moved(archive: AnalystArchive, curve: Mapping[str, Any], epoch: str) -> lis
 
 def last_night(archive: AnalystArchive, ra_deg: float, dec_deg: float, radius_deg: float) -> list[dict[str, Any]]:
     """The sources of the last light curves within a radius of a place, nearest first, one row each."""
-    for product in archive.store.newest("light_curves"):
-        rows = within(Nights.to_read([product.path]).files[-1], ra_deg, dec_deg, radius_deg)
-        return list({row["source_id"]: row for row in reversed(rows)}.values())[::-1]
-    return []
+    products = archive.store.newest("light_curves", LAST_NIGHTS)[::-1]
+    if not products:
+        return []
+    rows = within(Nights.to_read([product.path for product in products]).files[-1], ra_deg, dec_deg, radius_deg)
+    return list({row["source_id"]: row for row in reversed(rows)}.values())[::-1]
 
 
 def within(file: Path, ra_deg: float, dec_deg: float, radius_deg: float) -> list[dict[str, Any]]:
@@ -162,11 +165,16 @@ def within(file: Path, ra_deg: float, dec_deg: float, radius_deg: float) -> list
     import pandas as pd
 
     try:
-        frame: pd.DataFrame = pd.read_parquet(file, filters=[("dec_deg", ">=", dec_deg - radius_deg), ("dec_deg", "<=", dec_deg + radius_deg)])
+        frame: pd.DataFrame = pd.read_parquet(
+            file, filters=[("dec_deg", ">=", dec_deg - radius_deg), ("dec_deg", "<=", dec_deg + radius_deg)]
+        )
     except (OSError, ValueError):
         return []
     away = astrometry.separation_deg(
-        np.deg2rad(frame["ra_deg"].to_numpy(np.float64)), np.deg2rad(frame["dec_deg"].to_numpy(np.float64)), np.deg2rad(ra_deg), np.deg2rad(dec_deg)
+        np.deg2rad(frame["ra_deg"].to_numpy(np.float64)),
+        np.deg2rad(frame["dec_deg"].to_numpy(np.float64)),
+        np.deg2rad(ra_deg),
+        np.deg2rad(dec_deg),
     )
     frame = frame.assign(separation_arcsec=3600 * away)[away <= radius_deg].sort_values("separation_arcsec", kind="stable")
     return [jsonable(row) for row in frame.to_dict("records")]

@@ -12,7 +12,9 @@ from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.portal import calibration, files, front, gallery, parameters, plots, render, sky, timeline, tree, viewer
 
 NIGHT_ROWS = 100
-UNTRUSTED = "sandbox allow-popups allow-top-navigation-by-user-activation; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
+UNTRUSTED = (
+    "sandbox allow-popups allow-top-navigation-by-user-activation; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
+)
 """A report may hold names from outside: it runs nothing, and its links lead on only when they are clicked."""
 
 

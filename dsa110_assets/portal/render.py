@@ -56,20 +56,16 @@ def moment(at: datetime | None) -> str:
     return "never" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def sexagesimal(ra_deg: float, dec_deg: float) -> str:
-    """An ICRS position to 0.1 arcsec: 05h21m09.89s +16d38m22.1s."""
-    from astropy.coordinates import SkyCoord
-
-    return str(SkyCoord(ra_deg, dec_deg, unit="deg").to_string("hmsdms", precision=2 if abs(dec_deg) < 89 else 1)).replace(
-        " ", "\N{NO-BREAK SPACE}"
-    )
+def rate(value: float | None) -> str:
+    """A rate of false discoveries; none is nought, only smaller than can be told."""
+    return "–" if value is None else "< 1e-16" if value < 1e-16 else f"{value:.1g}"
 
 
 _templates = Environment(
     loader=PackageLoader("dsa110_assets.portal"), autoescape=select_autoescape(), undefined=StrictUndefined,
     trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
-_templates.filters.update(size=size, figure=figure, duration=duration, moment=moment)
+_templates.filters.update(size=size, figure=figure, duration=duration, moment=moment, rate=rate)
 
 
 def page(template: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:

@@ -16,10 +16,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from dsa110_assets.archive import judgements
-from dsa110_assets.errors import ConfigurationError, NotFoundError
+from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
 from dsa110_assets.photometry import quality
 from dsa110_assets.portal import api, charts, oddity, parameters, plots, render
-from dsa110_assets.telescope import timegrid
+from dsa110_assets.telescope import astrometry, timegrid
 
 if TYPE_CHECKING:
     from astropy.timeseries import TimeSeries
@@ -63,11 +63,18 @@ def source(request: Request) -> Response:
     for point in points:
         point["said"] = ", ".join(FLAGS[name] for name in quality.decode(point["flags"])) or "clean"
     return render.page(
-        "source.html", request, curve=curve, points=points[:SOURCE_ROWS], epochs=_epochs(points)[:EPOCHS], n_epochs=len(points),
-        position=render.sexagesimal(ra, dec), words=list(_in_words(archive, curve)), near=_neighbours(archive, curve),
+        "source.html",
+        request,
+        curve=curve,
+        points=points[:SOURCE_ROWS],
+        epochs=_epochs(points)[:EPOCHS],
+        n_epochs=len(points),
+        position=astrometry.sexagesimal(ra, dec),
+        words=list(_in_words(archive, curve)),
+        near=_neighbours(archive, curve),
         counterparts=_counterparts(archive, ra, dec),
         said=judgements.of_places(judgements.judgements(archive.store), [curve["source_id"]], [ra], [dec])[0],
-    )  # fmt: skip
+    )
 
 
 def _epochs(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -76,12 +83,18 @@ def _epochs(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 FLAGS = {
-    "EDGE": "near the edge of the data", "BLENDED": "blended with a neighbour", "EXTENDED": "wider than the beam: the peak understates it",
-    "NAN": "no data under it", "CONFUSED": "not told apart from a neighbour", "BAD_FIT": "the free fit did not converge",
-    "UNNORMALISED": "not normalised: too few reference sources", "RESOLVED": "resolved: the integrated flux",
-    "PEAK_ONLY": "no fit: the brightest pixel", "TILE_SUSPECT": "from tiles that are suspect",
+    "EDGE": "near the edge of the data",
+    "BLENDED": "blended with a neighbour",
+    "EXTENDED": "wider than the beam: the peak understates it",
+    "NAN": "no data under it",
+    "CONFUSED": "not told apart from a neighbour",
+    "BAD_FIT": "the free fit did not converge",
+    "UNNORMALISED": "not normalised: too few reference sources",
+    "RESOLVED": "resolved: the integrated flux",
+    "PEAK_ONLY": "no fit: the brightest pixel",
+    "TILE_SUSPECT": "from tiles that are suspect",
     "DOUBTFUL_NEW": "new in an hour of doubtful detections",
-}  # fmt: skip
+}
 """The bits of a point's quality, in words."""
 
 
@@ -97,8 +110,16 @@ def _in_words(archive: AnalystArchive, curve: Mapping[str, Any]) -> Iterator[tup
     indices = [(p["spectral_index"], p["spectral_index_err"]) for p in points if p["spectral_index"] is not None]
     if indices:
         value, error = indices[-1]
-        yield "Spectral index", f"{value:.2f} ± {error or float('nan'):.2f}", "across the sixteen subbands, S ∝ ν^index, at the last epoch that has one"
-    found = _found(archive, curve["source_id"])
+        yield (
+            "Spectral index",
+            f"{value:.2f} ± {error or float('nan'):.2f}",
+            "across the sixteen subbands, S ∝ ν^index, at the last epoch that has one",
+        )
+    try:
+        found = _found(archive, curve["source_id"])
+    except DsaError as error:
+        yield "Search for variables", "not known", str(error)
+        return
     if found is None:
         return
     eta, v, q = (found.get(name) for name in ("eta", "v", "q_value"))
@@ -110,7 +131,7 @@ def _in_words(archive: AnalystArchive, curve: Mapping[str, Any]) -> Iterator[tup
     if found.get("deviation") is not None:
         yield "Largest deviation", f"{found['deviation']:+.1f} σ", f"from the mean of all others, on {_date(found.get('deviation_mjd'))}"
     if q is not None:
-        yield "q", f"{q:.2g}", f"share of false ones among candidates as good as this one; {found.get('kind') or 'no candidate'}"
+        yield "q", render.rate(q), f"share of false ones among candidates as good as this one; {found.get('kind') or 'no candidate'}"
 
 
 def _found(archive: AnalystArchive, source_id: str) -> dict[str, Any] | None:
@@ -148,28 +169,43 @@ def point(request: Request) -> Response:
     if not chosen:
         raise NotFoundError(f"{curve['source_id']} has no point of epoch {epoch!r}; its page lists them")
     card = oddity.card(archive, curve, chosen[0], FLAGS)
-    return render.page("point.html", request, curve=curve, point=chosen[0], card=card, position=render.sexagesimal(curve["ra_deg"], curve["dec_deg"]))
+    return render.page(
+        "point.html", request, curve=curve, point=chosen[0], card=card, position=astrometry.sexagesimal(curve["ra_deg"], curve["dec_deg"])
+    )
 
 
 def chart(request: Request) -> Response:
     """A light curve to zoom, with all that is known of a point under the cursor."""
     curve = render.archive_of(request).light_curve(request.path_params["source"])
-    return charts.answer(light_curve(curve, charts.scheme_of(request)))
+    return charts.answer(light_curve(curve, charts.scheme_of(request)), request)
 
 
 def light_curve(curve: TimeSeries, scheme: charts.Scheme) -> Any:
     """The plot: detections with errors, flagged ones apart, limits as arrows, and the weighted mean of what is clean."""
-    from bokeh.models import Span, TeeHead, Whisker
+    from bokeh.models.annotations import Span, TeeHead, Whisker
 
     flux, error, limit = (curve[name].to_value("mJy") for name in ("flux", "error", "limit"))
     detected, flags = np.asarray(curve["detected"]), np.asarray(curve["flags"])
     told = {
-        "at": charts.milliseconds(curve.time.mjd), "flux": flux, "error": error, "low": flux - error, "high": flux + error, "limit": limit,
-        "epoch": np.asarray(curve["epoch"], object), "link": np.array([quote(name) for name in curve["epoch"]], object),
-        "product": np.asarray(curve["product_id"], object), "rms": curve["rms"].to_value("mJy"),
-        "calibration": np.array([_correction(*row) for row in zip(*(np.asarray(curve[n]) for n in ("correction", "correction_err", "n_references")), strict=True)], object),
+        "at": charts.milliseconds(curve.time.mjd),
+        "flux": flux,
+        "error": error,
+        "low": flux - error,
+        "high": flux + error,
+        "limit": limit,
+        "epoch": np.asarray(curve["epoch"], object),
+        "link": np.array([quote(name) for name in curve["epoch"]], object),
+        "product": np.asarray(curve["product_id"], object),
+        "rms": curve["rms"].to_value("mJy"),
+        "calibration": np.array(
+            [
+                _correction(*row)
+                for row in zip(*(np.asarray(curve[n]) for n in ("correction", "correction_err", "n_references")), strict=True)
+            ],
+            object,
+        ),
         "said": np.array([", ".join(FLAGS[name] for name in quality.decode(int(bits))) or "clean" for bits in flags], object),
-    }  # fmt: skip
+    }
     plot = charts.figure(scheme, x="Time (UTC)", y="Flux density (mJy)", height=380)
     drawn = []
     for name, some, colour, mark in (
@@ -181,20 +217,39 @@ def light_curve(curve: TimeSeries, scheme: charts.Scheme) -> Any:
             continue
         points, is_limit = charts.source({key: values[some] for key, values in told.items()}), mark == "inverted_triangle"
         drawn.append(
-            plot.scatter("at", "limit" if is_limit else "flux", source=points, marker=mark, size=9, color=colour, legend_label=f"{name} ({some.sum()})")
+            plot.scatter(
+                "at",
+                "limit" if is_limit else "flux",
+                source=points,
+                marker=mark,
+                size=9,
+                color=colour,
+                legend_label=f"{name} ({some.sum()})",
+            )
         )
         if not is_limit:
-            heads = {end: TeeHead(size=6, line_color=colour) for end in ("upper_head", "lower_head")}
-            plot.add_layout(Whisker(source=points, base="at", upper="high", lower="low", line_color=colour, level="annotation", **heads))
+            above, below = (TeeHead(size=6, line_color=colour) for _ in range(2))
+            plot.add_layout(
+                Whisker(source=points, base="at", upper="high", lower="low", line_color=colour, upper_head=above, lower_head=below)
+            )  # fmt: skip
     clean = detected & (flags == 0) & (error > 0)
     if clean.sum() > 1:
         mean = float(np.average(flux[clean], weights=error[clean] ** -2))
         plot.add_layout(Span(location=mean, dimension="width", line_color=scheme.soft, line_dash="dashed"))
     if drawn:
-        charts.hover(plot, drawn, [
-            ("epoch", "@epoch"), ("flux density", "@flux{0.000} ± @error{0.000} mJy"), ("limit", "@limit{0.000} mJy"),
-            ("local rms", "@rms{0.000} mJy/beam"), ("calibration", "@calibration"), ("flags", "@said"), ("from", "@product"),
-        ])  # fmt: skip
+        charts.hover(
+            plot,
+            drawn,
+            [
+                ("epoch", "@epoch"),
+                ("flux density", "@flux{0.000} ± @error{0.000} mJy"),
+                ("limit", "@limit{0.000} mJy"),
+                ("local rms", "@rms{0.000} mJy/beam"),
+                ("calibration", "@calibration"),
+                ("flags", "@said"),
+                ("from", "@product"),
+            ],
+        )
         charts.leads(plot, drawn, f"/sources/{quote(curve.meta['source_id'], safe='')}/point?epoch=@link")
         charts.legend(plot, scheme)
     return plot
@@ -206,13 +261,19 @@ def ensemble_chart(request: Request) -> Response:
     value, error = (np.asarray(curve[name], np.float64) for name in ("correction", "correction_err"))
     plot = charts.figure(scheme, x="Time (UTC)", y="Correction (factor)", height=220)
     points = charts.source(
-        {"at": charts.milliseconds(curve.time.mjd), "value": value, "low": value - error, "high": value + error,
-         "n": np.asarray(curve["n_references"]), "epoch": np.asarray(curve["epoch"], object)}
-    )  # fmt: skip
+        {
+            "at": charts.milliseconds(curve.time.mjd),
+            "value": value,
+            "low": value - error,
+            "high": value + error,
+            "n": np.asarray(curve["n_references"]),
+            "epoch": np.asarray(curve["epoch"], object),
+        }
+    )
     drawn = [plot.scatter("at", "value", source=points, size=7, color=scheme.data)]
     plot.segment("at", "low", "at", "high", source=points, color=scheme.data)
     charts.hover(plot, drawn, [("epoch", "@epoch"), ("correction", "@value{0.0000}"), ("reference sources", "@n")])
-    return charts.answer(plot)
+    return charts.answer(plot, request)
 
 
 def _correction(value: float, error: float, references: int) -> str:
@@ -252,7 +313,9 @@ def _spark(archive: AnalystArchive, name: str, last: str | None) -> bytes:
 def sparkline(name: str, at: Any, flux: Any, error: Any) -> bytes:
     """Points with error bars, time to the right, flux [mJy] upwards, from the least to the largest."""
     style = "circle{fill:#0b5fa5}line{stroke:#0b5fa5;opacity:.5}@media(prefers-color-scheme:dark){circle{fill:#7ab8f0}line{stroke:#7ab8f0}}"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}" width="{SPARK_WIDTH}" height="{SPARK_HEIGHT}">'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}" width="{SPARK_WIDTH}" height="{SPARK_HEIGHT}">'
+    )
     if not len(at):
         return f"{head}<title>{escape(name)}: never detected</title></svg>".encode()
     low, high = float((flux - error).min()), float((flux + error).max())
@@ -267,7 +330,10 @@ def sparkline(name: str, at: Any, flux: Any, error: Any) -> bytes:
 
 
 def candidate_rows(archive: AnalystArchive, rate: float, night: str | None = None) -> list[dict[str, Any]]:
-    """Candidates of a night (None: the last searched) with what people said of each, the most significant first. NotFoundError if none was."""
+    """Candidates of a night (None: the last searched) with what people said of each, the most significant first.
+
+    Raises NotFoundError if no night was searched.
+    """
     table = archive.variables(rate, night)
     rows = [row for row in api.table_rows(table) if row["kind"]]
     places = ([row[name] for row in rows] for name in ("source_id", "ra_deg", "dec_deg"))
@@ -276,7 +342,7 @@ def candidate_rows(archive: AnalystArchive, rate: float, night: str | None = Non
         row["verdict"] = said[-1].verdict if said else ""
         row["amplitude"] = row.get("m_max")
         row["date"] = _date(row.get("deviation_mjd") or row.get("last_mjd"))
-        row["position"] = render.sexagesimal(row["ra_deg"], row["dec_deg"])
+        row["position"] = astrometry.sexagesimal(row["ra_deg"], row["dec_deg"])
         row["product_id"] = table.meta["product_id"]
     return rows
 
@@ -285,16 +351,27 @@ def candidates(request: Request) -> Response:
     """Variable and transient candidates, with thumbnails of their light curves and what people said of them."""
     archive, wanted = render.archive_of(request), _wanted(request)
     try:
-        rows, origin = candidate_rows(archive, wanted["rate"], wanted["night"]), archive.variables(wanted["rate"], wanted["night"]).meta["product_id"]
+        rows, origin = (
+            candidate_rows(archive, wanted["rate"], wanted["night"]),
+            archive.variables(wanted["rate"], wanted["night"]).meta["product_id"],
+        )
     except NotFoundError:
         if wanted["night"] is not None:
             raise
         rows, origin = [], None
     shown = _filtered(rows, wanted)
     return render.page(
-        "candidates.html", request, rows=shown[:CANDIDATES], total=len(rows), found=len(shown), origin=origin, wanted=wanted, kinds=KINDS,
-        verdicts=judgements.VERDICTS, query=request.url.query,
-    )  # fmt: skip
+        "candidates.html",
+        request,
+        rows=shown[:CANDIDATES],
+        total=len(rows),
+        found=len(shown),
+        origin=origin,
+        wanted=wanted,
+        kinds=KINDS,
+        verdicts=judgements.VERDICTS,
+        query=request.url.query,
+    )
 
 
 def candidate_table(request: Request) -> Response:
@@ -313,8 +390,10 @@ def _wanted(request: Request) -> dict[str, Any]:
     """What a page of candidates is asked for. Raises ConfigurationError for a kind or verdict there is not."""
     wanted = {
         "rate": parameters.number(request, "max_false_discovery_rate", 0.01, 1e-12, 1),
-        "night": parameters.text(request, "night"), "kind": parameters.text(request, "kind"), "verdict": parameters.text(request, "verdict"),
-    }  # fmt: skip
+        "night": parameters.text(request, "night"),
+        "kind": parameters.text(request, "kind"),
+        "verdict": parameters.text(request, "verdict"),
+    }
     for name, known in (("kind", KINDS), ("verdict", (*judgements.VERDICTS, "none"))):
         if wanted[name] not in (None, *known):
             raise ConfigurationError(f"{name}={wanted[name]!r}: choose of {', '.join(known)}")
@@ -333,8 +412,13 @@ def _csv(rows: Sequence[Mapping[str, Any]], name: str) -> Response:
     if rows:
         writer = csv.DictWriter(buffer, list(rows[0]))
         writer.writeheader()
-        writer.writerows({key: f"'{value}" if isinstance(value, str) and value[:1] in "=+-@" and value else value for key, value in row.items()} for row in rows)
-    return Response(buffer.getvalue(), media_type="text/csv; charset=utf-8", headers={"content-disposition": f'attachment; filename="{name}"'})
+        writer.writerows(
+            {key: f"'{value}" if isinstance(value, str) and value[:1] in "=+-@" and value else value for key, value in row.items()}
+            for row in rows
+        )
+    return Response(
+        buffer.getvalue(), media_type="text/csv; charset=utf-8", headers={"content-disposition": f'attachment; filename="{name}"'}
+    )
 
 
 ROUTES = [

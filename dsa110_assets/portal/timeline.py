@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 MINUTES, DAY = 5.0, timedelta(days=1)
+SPANS = {"Night": 1, "Week": 7, "Season": 90, "Year": 365}
 LISTED, LONGEST, NIGHT_CHOICES = 300, timedelta(days=400), 400
 SINGLY = timedelta(days=8)
 """Observations are told one by one up to this span; beyond it by hours and nights."""
@@ -68,13 +69,15 @@ TRENDS = {
     "flagged": Trend("Flagged part of what living receptors saw", "measurement_set", (("flag_fraction", "flagged"),), "%", 100.0),
     "amplitude": Trend("Gain amplitudes since the tables", "calibrated_ms", (("drift_amplitude", "spread"),), "%", 100.0),
     "phase": Trend("Gain phases since the tables", "calibrated_ms", (("drift_phase_deg", "spread"),), "°"),
-    "scale": Trend("Flux scale", "tile_image", (("flux_ratio", "flux over the catalogue's"), ("flux_scale", "scale of the tables")), "ratio"),
+    "scale": Trend(
+        "Flux scale", "tile_image", (("flux_ratio", "flux over the catalogue's"), ("flux_scale", "scale of the tables")), "ratio"
+    ),
     "astrometry": Trend(
         "Astrometry", "tile_image", (("astrometry_ra_arcsec", "right ascension"), ("astrometry_dec_arcsec", "declination")), "″"
     ),
     "latency": Trend("From the last subband to the image", "tile_image", (), "min", 1 / 60),
     "volume": Trend("Data volume", "subband_group", (("size_gb", "files"),), "GB", 1.0, total=True),
-}  # fmt: skip
+}
 
 
 def span_of(request: Request, store: Archive) -> tuple[str, str]:
@@ -106,21 +109,33 @@ def timeline(request: Request) -> Response:
     colour = _colour(request)
     rows = observations(request, store, since, until) if since and not _is_long(since, until) else []
     return render.page(
-        "timeline.html", request, since=since, until=until, colour=colour, colours=COLOURS, states=queue.STATES,
-        rows=rows[:LISTED], total=len(rows), long=bool(since) and _is_long(since, until), query=request.url.query,
-        wanted={name: parameters.text(request, name) for name in ("state", "strip", "checks")}, steps=_steps(since, until) if since else {},
+        "timeline.html",
+        request,
+        since=since,
+        until=until,
+        colour=colour,
+        colours=COLOURS,
+        states=queue.STATES,
+        rows=rows[:LISTED],
+        total=len(rows),
+        long=bool(since) and _is_long(since, until),
+        query=request.url.query,
+        wanted={name: parameters.text(request, name) for name in ("state", "strip", "checks")},
+        steps=_steps(store, since, until) if since else {},
         nights=store.nights(NIGHT_CHOICES, "subband_group") if not since else [],
-    )  # fmt: skip
+    )
 
 
-def _steps(since: str, until: str) -> dict[str, tuple[str, str]]:
-    """Spans to go on to: the one before, the one after, a night, a week, a season that end as this one."""
+def _steps(store: Archive, since: str, until: str) -> dict[str, tuple[str, str]]:
+    """Spans to go on to: those before and after, where there are observations, and a night, week, season or year that ends as this one."""
     first, last = begins(since).date(), begins(until).date()
-    length = last - first + DAY
-    return {
-        "Earlier": (str(first - length), str(last - length)), "Later": (str(first + length), str(last + length)), "Night": (str(last), str(last)),
-        "Week": (str(last - 6 * DAY), str(last)), "Season": (str(last - 89 * DAY), str(last)), "Year": (str(last - 364 * DAY), str(last)),
-    }  # fmt: skip
+    length, newest = last - first + DAY, store.nights(1, "subband_group")
+    steps = {}
+    if store.nights(1, "subband_group", until=str(first - DAY)):
+        steps["Earlier"] = (str(first - length), str(first - DAY))
+    if newest and newest[0] > str(last):
+        steps["Later"] = (str(last + DAY), str(last + length))
+    return steps | {name: (str(last - (days - 1) * DAY), str(last)) for name, days in SPANS.items()}
 
 
 def _is_long(since: str, until: str) -> bool:
@@ -153,10 +168,13 @@ def observations(request: Request, store: Archive, since: str, until: str) -> li
     for key in sorted({*groups, *known}):
         waiting = known.get(key)
         row: dict[str, Any] = {
-            "key": key, "state": waiting.state if waiting else queue.COMPLETED, "why": waiting.reason if waiting else "",
-            "step": waiting.step if waiting else "tile_image", "dec": groups[key].values[0] if key in groups else None,
+            "key": key,
+            "state": waiting.state if waiting else queue.COMPLETED,
+            "why": waiting.reason if waiting else "",
+            "step": waiting.step if waiting else "tile_image",
+            "dec": groups[key].values[0] if key in groups else None,
             "failed_checks": sum(int((told.get(key) or (None, 0))[1] or 0) for told in figures.values()),
-        }  # fmt: skip
+        }
         for name, colour in COLOURS.items():
             value = (figures[name].get(key) or (None,))[0]
             row[name] = None if value is None else colour.factor * value
@@ -171,8 +189,10 @@ def chart(request: Request) -> Response:
     store, scheme, colour = render.archive_of(request).store, charts.scheme_of(request), _colour(request)
     since, until = span_of(request, store)
     if not since:
-        return charts.answer(charts.figure(scheme, x="Time (UTC)", y="", height=120))
-    return charts.answer(_raster(store, since, until, colour, scheme) if _is_long(since, until) else _singly(observations(request, store, since, until), colour, scheme))
+        return charts.answer(charts.figure(scheme, x="Time (UTC)", y="", height=120), request)
+    if _is_long(since, until):
+        return charts.answer(_raster(store, since, until, colour, scheme), request)
+    return charts.answer(_singly(observations(request, store, since, until), colour, scheme), request)
 
 
 def _singly(rows: Sequence[Mapping[str, Any]], colour: str, scheme: charts.Scheme) -> Any:
@@ -187,12 +207,20 @@ def _singly(rows: Sequence[Mapping[str, Any]], colour: str, scheme: charts.Schem
         own = [row for row in rows if row["state"] == state]
         if not own:
             continue
-        points = charts.source({
-            "at": charts.milliseconds([timegrid.parse_key(row["key"]) for row in own]),
-            "value": np.array([row[name] if row[name] is not None else 0.0 for row in own]), "key": [row["key"] for row in own],
-            "why": [row["why"] or row["state"] for row in own], **{key: np.array([_nan(row[key]) for row in own]) for key in COLOURS},
-        })  # fmt: skip
-        drawn.append(plot.scatter("at", "value", source=points, size=8, marker=marks[state], color=tints[state], legend_label=f"{state} ({len(own)})"))
+        points = charts.source(
+            {
+                "at": charts.milliseconds([timegrid.parse_key(row["key"]) for row in own]),
+                "value": np.array([row[name] if row[name] is not None else 0.0 for row in own]),
+                "key": [row["key"] for row in own],
+                "why": [row["why"] or row["state"] for row in own],
+                **{key: np.array([_nan(row[key]) for row in own]) for key in COLOURS},
+            }
+        )
+        drawn.append(
+            plot.scatter(
+                "at", "value", source=points, size=8, marker=marks[state], color=tints[state], legend_label=f"{state} ({len(own)})"
+            )
+        )
     if drawn:
         told = [(value.label, f"@{key}{{0.000}} {value.unit}") for key, value in COLOURS.items()]
         charts.hover(plot, drawn, [("observation", "@key"), ("state", "@why"), *told])
@@ -207,7 +235,8 @@ def _nan(value: float | None) -> float:
 
 def _raster(store: Archive, since: str, until: str, colour: str, scheme: charts.Scheme) -> Any:
     """Every hour of every night as a cell: the part that is imaged, or the median of a figure."""
-    from bokeh.models import ColorBar, LinearColorMapper
+    from bokeh.models.annotations import ColorBar
+    from bokeh.models.mappers import LinearColorMapper
 
     observed = _by_hour(store.figures("subband_group", (), since, until))
     if colour == STATE:
@@ -223,15 +252,29 @@ def _raster(store: Archive, since: str, until: str, colour: str, scheme: charts.
     cells = sorted(values)
     numbers = np.array([values[hour] for hour in cells])
     plot = charts.figure(scheme, x="Night (UTC day)", y="Hour of the day (UTC)", height=420, y_range=(24, 0))
-    points = charts.source({
-        "at": charts.milliseconds([timegrid.parse_key(hour[:10]) + DAY / 2 for hour in cells]),
-        "hour": np.array([int(hour[11:13]) + 0.5 for hour in cells]), "value": numbers, "night": [hour[:10] for hour in cells],
-        "n": np.array([len(observed.get(hour, ())) for hour in cells]), "link": [quote(f"since={hour[:10]}&until={hour[:10]}&colour={colour}", safe="=&") for hour in cells],
-    })  # fmt: skip
-    limits = (0.0, 100.0) if colour == STATE else (float(np.percentile(numbers, 2)), float(np.percentile(numbers, 98))) if cells else (0.0, 1.0)
+    points = charts.source(
+        {
+            "at": charts.milliseconds([timegrid.parse_key(hour[:10]) + DAY / 2 for hour in cells]),
+            "hour": np.array([int(hour[11:13]) + 0.5 for hour in cells]),
+            "value": numbers,
+            "night": [hour[:10] for hour in cells],
+            "n": np.array([len(observed.get(hour, ())) for hour in cells]),
+            "link": [quote(f"since={hour[:10]}&until={hour[:10]}&colour={colour}", safe="=&") for hour in cells],
+        }
+    )
+    limits = (
+        (0.0, 100.0) if colour == STATE else (float(np.percentile(numbers, 2)), float(np.percentile(numbers, 98))) if cells else (0.0, 1.0)
+    )
     mapper = LinearColorMapper(palette=scheme.palette, low=limits[0], high=max(limits[1], limits[0] + 1e-9))
     drawn = [plot.rect("at", "hour", width=86_400_000 * 0.94, height=0.94, source=points, color={"field": "value", "transform": mapper})]
-    bar = ColorBar(color_mapper=mapper, title=f"{label} ({unit})", title_text_color=scheme.ink, major_label_text_color=scheme.ink, background_fill_alpha=0, width=12)
+    bar = ColorBar(
+        color_mapper=mapper,
+        title=f"{label} ({unit})",
+        title_text_color=scheme.ink,
+        major_label_text_color=scheme.ink,
+        background_fill_alpha=0,
+        width=12,
+    )
     plot.add_layout(bar, "right")
     charts.hover(plot, drawn, [("night", "@night"), ("hour", "@hour{0} h UTC"), ("observations", "@n"), (label, f"@value{{0.00}} {unit}")])
     charts.leads(plot, drawn, "/timeline?@link")
@@ -247,8 +290,9 @@ def _by_hour(found: Sequence[Any]) -> dict[str, list[Any]]:
 
 def trends(request: Request) -> Response:
     """The trends of a night, a week or a season."""
-    since, until = span_of(request, render.archive_of(request).store)
-    return render.page("trends.html", request, since=since, until=until, trends=TRENDS, steps=_steps(since, until) if since else {})
+    store = render.archive_of(request).store
+    since, until = span_of(request, store)
+    return render.page("trends.html", request, since=since, until=until, trends=TRENDS, steps=_steps(store, since, until) if since else {})
 
 
 def trend_chart(request: Request) -> Response:
@@ -258,25 +302,34 @@ def trend_chart(request: Request) -> Response:
         raise NotFoundError(f"there is no trend {request.path_params['trend']!r}; there are {', '.join(TRENDS)}")
     store, scheme = render.archive_of(request).store, charts.scheme_of(request)
     since, until = span_of(request, store)
-    plot = charts.figure(scheme, x="Time (UTC)", y=f"{trend.title} ({trend.unit})" if len(trend.title) < 24 else f"({trend.unit})", height=240)
+    plot = charts.figure(scheme, x="Time (UTC)", y=trend.unit, height=240)
     if not since:
-        return charts.answer(plot)
+        return charts.answer(plot, request)
     drawn = []
     for (label, keys, values), colour in zip(_lines(store, trend, since, until), (scheme.data, scheme.second), strict=False):
         if not keys:
             continue
         if _is_long(since, until):
             told = _nightly(keys, trend.factor * values, total=trend.total)
-            points = charts.source({"at": charts.milliseconds([timegrid.parse_key(night) + DAY / 2 for night in told]), "key": list(told),
-                                    **dict(zip(("low", "value", "high"), np.array(list(told.values())).T, strict=True))})  # fmt: skip
+            points = charts.source(
+                {
+                    "at": charts.milliseconds([timegrid.parse_key(night) + DAY / 2 for night in told]),
+                    "key": list(told),
+                    **dict(zip(("low", "value", "high"), np.array(list(told.values())).T, strict=True)),
+                }
+            )
             plot.segment("at", "low", "at", "high", source=points, color=colour, alpha=0.5)
         else:
-            points = charts.source({"at": charts.milliseconds([timegrid.parse_key(key) for key in keys]), "key": keys, "value": trend.factor * values})
+            points = charts.source(
+                {"at": charts.milliseconds([timegrid.parse_key(key) for key in keys]), "key": keys, "value": trend.factor * values}
+            )
         drawn.append(plot.scatter("at", "value", source=points, size=6, color=colour, legend_label=label))
+    if trend.total:
+        plot.y_range.start = 0
     if drawn:
         charts.hover(plot, drawn, [("window", "@key"), (trend.title, f"@value{{0.0000}} {trend.unit}")])
         charts.legend(plot, scheme)
-    return charts.answer(plot)
+    return charts.answer(plot, request)
 
 
 def _lines(store: Archive, trend: Trend, since: str, until: str) -> list[tuple[str, list[str], FloatArray]]:
@@ -298,7 +351,11 @@ def _latency(store: Archive, since: str, until: str) -> tuple[str, list[str], Fl
         found = front.latencies(store, since, until)
         return "from the last subband", list(found), np.array(list(found.values()))
     taken = {one.partition: datetime.fromisoformat(one.created_at) for one in store.figures("subband_group", (), since, until)}
-    made = {one.partition: datetime.fromisoformat(one.created_at) for one in store.figures("tile_image", (), since, until) if one.id.endswith("-v1")}
+    made = {
+        one.partition: datetime.fromisoformat(one.created_at)
+        for one in store.figures("tile_image", (), since, until)
+        if one.id.endswith("-v1")
+    }
     keys = [key for key in made if key in taken]
     return "from when it was taken up", keys, np.array([(made[key] - taken[key]).total_seconds() for key in keys])
 

@@ -20,6 +20,7 @@ from dsa110_assets.errors import BadDataError, ConfigurationError, NotFoundError
 from dsa110_assets.imaging import fits
 from dsa110_assets.plain_json import jsonable
 from dsa110_assets.portal import files, oddity, parameters, render
+from dsa110_assets.telescope import astrometry, timegrid
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -120,7 +121,9 @@ def image_files(product: Product) -> list[str]:
     """The FITS images of a product, the main one first."""
     if product.removed:
         return []
-    names = [name for name, _ in files.listing(product, 2000) if name.endswith(".fits") and "/" not in name and not name.endswith(".moc.fits")]
+    names = [
+        name for name, _ in files.listing(product, 2000) if name.endswith(".fits") and "/" not in name and not name.endswith(".moc.fits")
+    ]
     return sorted(names, key=lambda name: (name not in MAIN_IMAGES, name))
 
 
@@ -133,7 +136,9 @@ def tile(request: Request) -> Response:
     stretch = parameters.text(request, "stretch") or STRETCHES[0]
     if stretch not in STRETCHES:
         raise ConfigurationError(f"stretch={stretch!r}: choose of {', '.join(STRETCHES)}")
-    return Response(png(levels(window(data, level, x, y), low, high, stretch)), media_type="image/png", headers={"cache-control": IMMUTABLE})
+    return Response(
+        png(levels(window(data, level, x, y), low, high, stretch)), media_type="image/png", headers={"cache-control": IMMUTABLE}
+    )
 
 
 def _limits(request: Request) -> tuple[float, float]:
@@ -154,7 +159,7 @@ def at(request: Request) -> Response:
     column, row = round(x), round(y)
     inside = 0 <= column < data.shape[1] and 0 <= row < data.shape[0]
     value = float(data[row, column]) if inside else float("nan")
-    return JSONResponse(jsonable({"text": render.sexagesimal(ra, dec), "ra_deg": ra % 360, "dec_deg": dec, "value": value}))
+    return JSONResponse(jsonable({"text": astrometry.sexagesimal(ra, dec), "ra_deg": ra % 360, "dec_deg": dec, "value": value}))
 
 
 def place(request: Request) -> Response:
@@ -194,7 +199,9 @@ def region(request: Request) -> Response:
     return PlainTextResponse("\n".join(lines) + "\n", headers=headers)
 
 
-def marked(archive: AnalystArchive, product: Product, kind: str, data: FloatArray, wcs: WCS) -> Iterator[tuple[dict[str, Any], float, float]]:
+def marked(
+    archive: AnalystArchive, product: Product, kind: str, data: FloatArray, wcs: WCS
+) -> Iterator[tuple[dict[str, Any], float, float]]:
     """The brightest rows of a kind within an image, each with its (x, y)."""
     if kind == "catalogue":
         table, name = archive.store.current("source_catalog"), "source_catalog.parquet"
@@ -227,11 +234,16 @@ def cutout(request: Request) -> Response:
     data, wcs = opened(files.product_file(archive.store, product.id, found.path.name))
     rms = found.rms.value
     part = cut(data, wcs, *position, size_arcmin / 60)
-    return Response(png(levels(part, LOWEST * rms, HIGHEST * rms, "linear"), grey=True), media_type="image/png", headers={"cache-control": IMMUTABLE})
+    return Response(
+        png(levels(part, LOWEST * rms, HIGHEST * rms, "linear"), grey=True), media_type="image/png", headers={"cache-control": IMMUTABLE}
+    )
 
 
 def cut(data: FloatArray, wcs: WCS, ra_deg: float, dec_deg: float, size_deg: float) -> FloatArray:
-    """CUTOUT by CUTOUT pixels, the nearest ones, of a square about a position; NaN outside the image. NotFoundError where it lies outside."""
+    """CUTOUT by CUTOUT pixels, the nearest ones, of a square about a position; NaN outside the image.
+
+    Raises NotFoundError for a position outside it.
+    """
     x, y = (float(value) for value in wcs.world_to_pixel_values(ra_deg, dec_deg))
     if not (np.isfinite(x) and -0.5 <= x < data.shape[1] and -0.5 <= y < data.shape[0]):
         raise NotFoundError(f"RA {ra_deg:.4f}, Dec {dec_deg:.4f} deg lies outside this image")
@@ -253,8 +265,6 @@ def carta_link(request: Request, product: Product, name: str) -> str | None:
 
 def _epochs(archive: AnalystArchive, product: Product) -> list[Product]:
     """The images of the same kind and time of day of other nights, the newest first, to blink with; for mosaics of a night, all."""
-    from dsa110_assets.telescope import timegrid
-
     own = product.partition or ""
     found = []
     for night in archive.store.nights(EPOCHS, product.asset):

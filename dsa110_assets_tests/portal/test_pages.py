@@ -116,8 +116,10 @@ def test_empty_archive_has_all_pages_and_says_how_to_begin(empty: Get, url: str)
 def test_source_page_shows_every_point_and_its_lineage_down_to_the_files(get: Get) -> None:
     text = get(f"/sources/{made.FAINT}").text
     assert text.count("hour_mosaic-20260125T2200-v1") >= 2
-    assert "2026-01-25T22:05:00_sb01.hdf5" in text
     assert "10.000" in text  # the limit, 5 x 2 mJy
+    for epoch in (night + suffix for night in made.NIGHTS for suffix in made.OBSERVATIONS):
+        assert f"point?epoch={quote(epoch)}" in text
+        assert f"{epoch}:00_sb01.hdf5" in get(f"/sources/{made.FAINT}/point?epoch={epoch}").text
 
 
 def test_light_curve_plot_has_title_axes_and_units(get: Get) -> None:

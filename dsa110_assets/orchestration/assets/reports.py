@@ -22,7 +22,7 @@ def _night(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingr
 
 
 @Asset(
-    "night_report", grain="night", kinds={"html"}, code_version="2", inputs=spec.ALL_TOLD, finder=_night, of_what_is_kept=True,
+    "night_report", grain="night", kinds={"html"}, code_version="3", inputs=spec.ALL_TOLD, finder=_night, of_what_is_kept=True,
 )  # fmt: skip
 def night_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any] | None:
     """One self-contained HTML page: what was seen, what failed and why, images, checks, candidates."""

@@ -6,6 +6,7 @@ const schemes = matchMedia("(prefers-color-scheme: dark)");
 async function draw(place) {
   const address = new URL(place.dataset.chart, location.href);
   if (schemes.matches) address.searchParams.set("dark", "1");
+  if (matchMedia("(pointer: coarse)").matches) address.searchParams.set("touch", "1");
   try {
     const answer = await fetch(address, { headers: { accept: "application/json" } });
     if (!answer.ok) throw new Error((await answer.json()).error || `${answer.status}`);
