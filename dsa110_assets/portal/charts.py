@@ -108,9 +108,11 @@ def milliseconds(times: Sequence[datetime] | NDArray[np.float64]) -> NDArray[np.
 
 
 def answer(plot: Any, request: Request) -> JSONResponse:
-    """The plot as the page's script wants it; under a finger, dragging scrolls the page until a tool is chosen."""
+    """The plot as the page's script wants it, null if nothing is in it; under a finger, dragging scrolls the page by default."""
     from bokeh.embed import json_item
 
+    if not plot.renderers:
+        return JSONResponse(None)
     if request.query_params.get("touch") == "1":
         plot.toolbar.active_drag = None
     return JSONResponse(json_item(plot))

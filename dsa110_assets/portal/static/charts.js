@@ -12,8 +12,10 @@ async function draw(place) {
     if (!answer.ok) throw new Error((await answer.json()).error || `${answer.status}`);
     const item = await answer.json();
     place.replaceChildren();
+    place.classList.toggle("nothing", item === null);
+    if (item === null) place.textContent = "Nothing to show for this span.";
     if (!place.id) place.id = `chart-${Math.random().toString(36).slice(2)}`;
-    await Bokeh.embed.embed_item(item, place.id);
+    if (item !== null) await Bokeh.embed.embed_item(item, place.id);
     place.dataset.drawn = "yes";
   } catch (error) {
     place.textContent = `The plot could not be drawn: ${error.message}`;
