@@ -117,16 +117,15 @@ def front(request: Request) -> Response:
     seen = state.look(archive.store) if state.look and status.inbox_groups is not None else None
     limits, refused = state.limits()
 
-    def told(what: str, find: Callable[[], T], otherwise: T) -> T:
-        found = overview.part(status.troubles, what, find)
-        return otherwise if found is None else found
+    def told(what: str, find: Callable[[], list[T]]) -> list[T]:
+        return overview.part(status.troubles, what, find) or []
 
     beat = overview.part(status.troubles, "the daemon's heartbeat", lambda: history.heartbeat(state.home))
-    failed = told("the failed runs", lambda: history.failed(state.home, archive.store), [])
-    waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed), [])
-    runs = told("the active runs", lambda: history.runs(state.home, history.UNFINISHED), [])
-    made = told("success and failure", lambda: outcomes(archive.store, state.home, now), [])
-    shown = told("the candidates", lambda: candidates(archive), [])
+    failed = told("the failed runs", lambda: history.failed(state.home, archive.store))
+    waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed))
+    runs = told("the active runs", lambda: history.runs(state.home, history.UNFINISHED))
+    made = told("success and failure", lambda: outcomes(archive.store, state.home, now))
+    shown = told("the candidates", lambda: candidates(archive))
     calibration = calibration_of(archive.store, status, limits)
     ages = tuple(ages_of(archive.store, status, beat, now))
     reasons = reasons_of(status, ages, calibration, failed, limits, refused)
