@@ -207,7 +207,7 @@ def reasons_of(
     for told in status.troubles:
         yield Reason(TROUBLE, f"could not be found out: {told}")
     if refused:
-        yield Reason(TROUBLE, f"thresholds are refused: {refused}")
+        yield Reason(TROUBLE, f"refused {refused}")
     by_name = {one.what: one for one in ages}
     beat, observed = by_name["Daemon's heartbeat"], by_name["Last observation"]
     if beat.age_s is None:

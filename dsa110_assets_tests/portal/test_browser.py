@@ -185,6 +185,29 @@ def test_the_viewer_marks_blinks_and_goes_to_a_place(browser: Any, address: str)
     until(browser, "return Math.abs(centre.x - 22.9) < 0.2")  # 0.1 deg of RA is 9.6 pixels of 0.01 deg to the east, at this declination
 
 
+def test_a_click_on_a_point_leads_to_its_observation(browser: Any, address: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    shown(browser, WIDE, dark=False)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})  # clicks reach the window itself
+    browser.get(address + "/timeline?since=2026-01-25&until=2026-01-25")
+    until(browser, SETTLED)
+    place = """
+    const plot = Bokeh.documents.at(-1).roots()[0], view = Bokeh.index.find_one(plot), data = plot.renderers[0].data_source.data;
+    if (!view || !view.frame.x_scale.compute(data.at[0])) return null;
+    const box = view.canvas_view.el.getBoundingClientRect();
+    return [box.left + view.frame.x_scale.compute(data.at[0]), box.top + view.frame.y_scale.compute(data.value[0])];
+    """
+    x, y = until(browser, place)
+    for act in ("move", "click"):
+        actions = ActionChains(browser)
+        actions.w3c_actions.pointer_action.move_to_location(round(x), round(y))
+        if act == "click":
+            actions.w3c_actions.pointer_action.click()
+        actions.perform()
+    until(browser, "return location.pathname === '/observations/2026-01-25T22:05'")
+
+
 def test_the_front_page_renews_itself_and_says_when_it_cannot(browser: Any, address: str) -> None:
     shown(browser, WIDE, dark=False)
     browser.get(address + "/")
