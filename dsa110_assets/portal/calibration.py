@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SETS, TREND_SETS, WIDTH, HEIGHT, POINTS = 100, 400, 220, 64, 64
 LARGE_RATIO, LARGE_DEG = 0.1, 15.0
 """A receptor that differs so much from the last accepted night is named."""
+ANTENNA_SETS = 30
+ANTENNA_CHARTS = {"amplitude": ("Amplitude", "raw units per √Jy"), "phase": ("Phase about the reference antenna", "°")}
 TRENDS = {
     "gain": ("Gain amplitude", (("gain_amplitude", "median"),), "raw units per √Jy"),
     "range": ("Gains over their median", (("gain_amplitude_min", "least"), ("gain_amplitude_max", "largest")), "ratio"),
@@ -103,6 +105,66 @@ def trend(request: Request) -> Response:
         charts.leads(plot, drawn, "/calibration/@link")
         charts.legend(plot, scheme)
     return charts.answer(plot, request)
+
+
+def antenna(request: Request) -> Response:
+    """One antenna along the last sets: its gains' amplitudes and phases."""
+    name = request.path_params["antenna"]
+    return render.page("antenna.html", request, antenna=name, number=ANTENNA_SETS, charts=ANTENNA_CHARTS)
+
+
+def antenna_chart(request: Request) -> Response:
+    """Amplitude or phase of an antenna's two receptors in the last sets, medians over channels and time."""
+    name, what = request.path_params["antenna"], request.path_params["what"]
+    if what not in ANTENNA_CHARTS:
+        raise NotFoundError(f"there is no plot {what!r} of an antenna; there are {', '.join(ANTENNA_CHARTS)}")
+    title, unit = ANTENNA_CHARTS[what]
+    scheme = charts.scheme_of(request)
+    sets = [one for one in caltable_registry.sets(render.archive_of(request).store, caltable_registry.ACTIVE) if not one.removed]
+    told = []
+    for one in sorted(sets, key=lambda one: one.mid_mjd)[-ANTENNA_SETS:]:
+        try:
+            told.append((one, medians(one.paths).get(name)))
+        except SilentWrongnessError:  # its own page says so
+            continue
+    if not any(found is not None for _, found in told):
+        raise NotFoundError(f"none of the last {ANTENNA_SETS} sets has an antenna {name!r}")
+    plot, drawn = charts.figure(scheme, x="Transit (UTC)", y=unit, height=300), []
+    for p, colour in enumerate((scheme.data, scheme.second)):
+        own = [(one, found[what == "phase"][p]) for one, found in told if found is not None and np.isfinite(found[0][p])]
+        if own:
+            points = charts.source(
+                {
+                    "at": charts.milliseconds(np.array([one.mid_mjd for one, _ in own])),
+                    "value": np.array([value for _, value in own]),
+                    "name": [one.set_id for one, _ in own],
+                    "link": [quote(one.set_id, safe="/") for one, _ in own],
+                }
+            )
+            drawn.append(plot.scatter("at", "value", source=points, size=8, color=colour, legend_label="XY"[p]))
+    if drawn:
+        charts.hover(plot, drawn, [("set", "@name"), (title, f"@value{{0.0000}} {unit}")])
+        charts.leads(plot, drawn, "/calibration/@link")
+        charts.legend(plot, scheme)
+    return charts.answer(plot, request)
+
+
+@lru_cache(maxsize=512)
+def medians(paths: tuple[Path, ...]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """By antenna the amplitude, raw units per root Jy, and phase [deg] of its two receptors: the product of a set's bandpass and
+    gains, each the median over channels and the mean direction over time; NaN without a solution."""
+    found: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+    solved = [table for table in read(paths) if table.kind != "K"]
+    for number, name in enumerate(solved[0].antenna_names if solved else ()):
+        amplitude, phase = np.ones(2), np.zeros(2)
+        for table in solved:
+            values, flags = table.values[:, number], table.flags[:, number]
+            for p in range(2):
+                good = values[..., p][~flags[..., p]]
+                amplitude[p] *= np.median(np.abs(good)) if good.size else np.nan
+                phase[p] += np.rad2deg(np.angle(np.sum(good / np.abs(good)))) if good.size else np.nan
+        found[name] = amplitude, (phase + 180) % 360 - 180
+    return found
 
 
 def tables(request: Request) -> Response:
@@ -224,5 +286,7 @@ def _path(values: NDArray[np.float64], bad: NDArray[np.bool_], low: float, high:
 ROUTES = [
     Route("/calibration", calibration),
     Route("/calibration/trends/{trend}.json", trend),
+    Route("/calibration/antennas/{antenna}/{what}.json", antenna_chart),
+    Route("/calibration/antennas/{antenna}", antenna, name="antenna"),
     Route("/calibration/{set_id:path}", tables, name="tables"),
 ]

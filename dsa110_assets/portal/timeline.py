@@ -120,7 +120,7 @@ def timeline(request: Request) -> Response:
         total=len(rows),
         long=bool(since) and _is_long(since, until),
         query=request.url.query,
-        wanted={name: parameters.text(request, name) for name in ("state", "strip", "checks")},
+        wanted={name: parameters.text(request, name) for name in ("state", "strip", "checks", "calibrator")},
         steps=_steps(store, since, until) if since else {},
         nights=store.nights(NIGHT_CHOICES, "subband_group") if not since else [],
     )
@@ -164,6 +164,9 @@ def observations(request: Request, store: Archive, since: str, until: str) -> li
         name: {one.partition: one.values for one in store.figures(colour.asset, (colour.figure, "n_failed_checks"), since, until)}
         for name, colour in COLOURS.items()
     }
+    calibrator = parameters.text(request, "calibrator")
+    solved = store.products("calibrated_ms", since, until, removed=True) if calibrator else []
+    of_calibrator = {one.partition for one in solved if one.metadata.get("calibrator") == calibrator}
     rows = []
     for key in sorted({*groups, *known}):
         waiting = known.get(key)
@@ -178,6 +181,8 @@ def observations(request: Request, store: Archive, since: str, until: str) -> li
         for name, colour in COLOURS.items():
             value = (figures[name].get(key) or (None,))[0]
             row[name] = None if value is None else colour.factor * value
+        if calibrator and key not in of_calibrator:
+            continue
         fits = wanted["state"] in (None, row["state"]) and (wanted["checks"] != "failed" or row["failed_checks"])
         if fits and (strip is None or (row["dec"] is not None and abs(row["dec"] - strip) <= STRIP_DEG)):
             rows.append(row)

@@ -85,6 +85,18 @@ def test_the_timeline_has_every_observation_with_its_figures_and_chooses(get: Ge
         assert f"{number} observations" in get(f"/timeline?since=2026-01-25&until=2026-01-26&{wanted}").text
 
 
+def test_the_timeline_chooses_by_calibrator(tmp_path: Path) -> None:
+    with Archive.create(tmp_path / "a") as archive:
+        for key, calibrator in ((KEYS[0], "0521+166"), (KEYS[1], "2253+161")):
+            for asset in ("subband_group", "calibrated_ms"):
+                with archive.publish(asset, key, [], settings={}, code_version="1", run_id="r") as draft:
+                    draft.metadata["calibrator"] = calibrator
+                    (draft.path / "x").write_text("x")
+    text = ask(create_app(tmp_path / "a"), "/timeline?calibrator=2253%2B161").text
+    assert f"/observations/{KEYS[1]}" in text
+    assert f"/observations/{KEYS[0]}" not in text
+
+
 def test_a_season_has_each_hours_imaged_part(get: Get) -> None:
     (cells,) = columns(get("/timeline.json?since=2025-12-01&until=2026-01-26").json)
     assert (cells["night"], cells["hour"], cells["value"], cells["n"]) == (list(made.NIGHTS), [22.5, 22.5], [100.0, 100.0], [2, 2])
@@ -181,6 +193,13 @@ def test_an_antennas_panel_has_its_amplitudes_where_they_belong() -> None:
     )
     first, second = calibration.panels([table])
     assert (first["antenna"], second["antenna"], second["dead"]) == ("1", "2", ["Y"]), "one without any solution has no panel"
+    known = calibration.medians.__wrapped__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "read", lambda paths: (table, table))
+        found = known(())
+    # bandpass and gains alike: 1 squared at 0 degrees, and half a turn a quarter as strong at twice 90 degrees
+    np.testing.assert_allclose(found["1"], [[1, 1], [0, 0]], atol=1e-12)
+    np.testing.assert_allclose(found["2"], [[0.25, np.nan], [-180, np.nan]], atol=1e-12)
     lines = dict(second["parts"][0]["lines"])
     assert lines["amplitude Y"] == lines["phase Y"] == ""
     for name, height in (("amplitude X", 0.75), ("phase X", 0.25)):
