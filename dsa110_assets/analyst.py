@@ -182,9 +182,9 @@ class AnalystArchive:
         """
         from dsa110_assets import analyst_tables as tables
 
-        cone = _cone(ra, dec, radius)
-        nights, last = self._nights()
-        return tables.sources(nights, last, *cone)
+        wanted = cone(ra, dec, radius)
+        table = tables.sources(*self._nights())
+        return table if wanted is None else tables.within(table, *wanted)
 
     def light_curve(self, name: str) -> TimeSeries:
         """A source's light curve over all nights: time (of its transit), flux, error, limit, rms, flags, the product each point is from.
@@ -289,16 +289,16 @@ def known_asset(store: Archive, asset: str | None) -> str | None:
 
 def position(ra: Any, dec: Any) -> tuple[float, float]:
     """A position in degrees, of what `AnalystArchive.sources` takes. ConfigurationError for half a one, or none."""
-    ra_deg, dec_deg, _ = _cone(ra, dec, 1.0)
-    assert ra_deg is not None
-    assert dec_deg is not None
-    return ra_deg, dec_deg
+    found = cone(ra, dec, 1.0)
+    if found is None:
+        raise ConfigurationError("a position is both ra and dec")
+    return found[0], found[1]
 
 
-def _cone(ra: Any, dec: Any, radius: Any) -> tuple[float, float, float] | tuple[None, None, None]:
-    """(ra, dec, radius) in degrees; all None for the whole sky. ConfigurationError for half a position."""
+def cone(ra: Any, dec: Any, radius: Any) -> tuple[float, float, float] | None:
+    """(ra, dec, radius) in degrees; None for the whole sky. ConfigurationError for half a position."""
     if ra is None and dec is None and radius is None:
-        return None, None, None
+        return None
     if ra is None or dec is None:
         raise ConfigurationError("a position is both ra and dec: sources(ra=..., dec=..., radius=...)")
     from astropy import units as u

@@ -19,33 +19,36 @@ if TYPE_CHECKING:
 
 FILE = "variability.parquet"
 ARCSEC_PER_DEG = 3600.0
-UNITS = {"ra": "deg", "dec": "deg", "separation": "arcsec"}
+UNITS = {"ra": "deg", "dec": "deg"}
 JANSKY = ("flux", "error", "limit", "rms", "raw_flux", "raw_error", "absolute_error", "flux_rms", "mean_flux")
 
 
-def sources(
-    nights: Nights,
-    product: Product,
-    ra_deg: float | None = None,
-    dec_deg: float | None = None,
-    radius_deg: float | None = None,
-) -> Table:
-    """One row per source: position, epochs, mean flux and its scatter; a cone is sorted by distance. `product` is the last night's."""
+def sources(nights: Nights, product: Product) -> Table:
+    """One row per source: position, epochs, mean flux and its scatter. `product` is the last night's."""
     frame = nights.by_source(
         """
         arg_max(ra_deg, mjd) AS ra, arg_max(dec_deg, mjd) AS dec, count(*) AS n_epochs, count(*) FILTER (detected) AS n_detected,
         avg(flux_jy) AS flux, stddev_samp(flux_jy) AS flux_rms
         """
     )
-    if ra_deg is not None and dec_deg is not None and radius_deg is not None:
-        from dsa110_assets.telescope import astrometry
-
-        ra, dec = (np.deg2rad(frame[name].to_numpy()) for name in ("ra", "dec"))
-        frame["separation"] = ARCSEC_PER_DEG * astrometry.separation_deg(ra, dec, np.deg2rad(ra_deg), np.deg2rad(dec_deg))
-        frame = frame[frame["separation"] <= ARCSEC_PER_DEG * radius_deg].sort_values("separation")
     table = with_units(frame, product)
     table.meta["left_out"] = _left_out(nights)
     return table
+
+
+def within(table: Table, ra_deg: float, dec_deg: float, radius_deg: float) -> Table:
+    """The rows of `sources` within a cone, nearest first, with their `separation` from its centre."""
+    from astropy import units as u
+
+    from dsa110_assets.telescope import astrometry
+
+    ra, dec = (table[name].to_value("rad") for name in ("ra", "dec"))
+    separation = ARCSEC_PER_DEG * astrometry.separation_deg(ra, dec, np.deg2rad(ra_deg), np.deg2rad(dec_deg))
+    order = np.argsort(separation, kind="stable")
+    order = order[separation[order] <= ARCSEC_PER_DEG * radius_deg]
+    found = table[order]
+    found["separation"] = separation[order] * u.arcsec
+    return found
 
 
 def _left_out(nights: Nights) -> list[str]:

@@ -113,7 +113,11 @@ class Settings(BaseSettings):
     portal_port: Annotated[int, Field(ge=1, le=65535, description="port of the portal")] = 3001
     token: Annotated[
         str | None,
-        Field(repr=False, min_length=16, description="what opens Dagster's web server where others reach it (unset: read-only there)"),
+        Field(
+            repr=False,
+            min_length=16,
+            description="what orders to the portal need, and Dagster's web server where others reach it (unset: read-only)",
+        ),
     ] = None
     webhook_url: Annotated[str | None, Field(repr=False, description="where alerts are posted as JSON (unset: console only)")] = None
     carta_url: Annotated[
@@ -217,6 +221,11 @@ class Settings(BaseSettings):
     def thresholds_path(self) -> Path:
         """The thresholds file, which need not exist."""
         return self.thresholds or self.archive / "thresholds.toml"
+
+    @property
+    def home_path(self) -> Path:
+        """Where Dagster's home is, or will be made: DAGSTER_HOME, or `dagster` in the archive."""
+        return self.dagster_home or self.archive / "dagster"
 
     @property
     def backups_path(self) -> Path:

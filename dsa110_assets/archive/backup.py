@@ -3,7 +3,7 @@
     <destination>/backup-20260125T223000/
         archive.json  manifest.json            whose it is; digest of every file
         index.sqlite | index.dump              SQLite's online backup, or pg_dump's custom format
-        files/                                 caltables, state files, quarantine records, judgements, as in the archive
+        files/                                 caltables, state files, quarantine records, judgements, audit, as in the archive
         dagster/                               Dagster's databases (or dagster.dump), as in its home directory
 
 A backup is written under a temporary name, verified, and only then renamed: one that has its name is whole.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dsa110_assets.archive import databases, files, judgements, naming, quarantine
+from dsa110_assets.archive import audit, databases, files, judgements, naming, quarantine
 from dsa110_assets.archive.caltable_registry import BY_HAND
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.archive.product import Product
@@ -173,7 +173,7 @@ def _load_dagster(dagster: Dagster, path: Path) -> None:
 
 
 def _copy_files(archive: Archive, target: Path, earlier: Sequence[Path]) -> tuple[int, tuple[str, ...]]:
-    """Copy caltables (each verified against its published digest), states, quarantine records and judgements. Returns the number of
+    """Copy caltables (each verified against its published digest), states, quarantine records, judgements, audit. Returns the number of
     caltables, and why others are left out: one that is damaged, here and in the copies in `earlier`, keeps no other.
     """
     target.mkdir()
@@ -186,6 +186,7 @@ def _copy_files(archive: Archive, target: Path, earlier: Sequence[Path]) -> tupl
             log.error("left out of the backup, the others are in it: %s", damaged[-1])
     small = [*archive.root.glob("*/*.state.json"), *archive.root.glob("*/night=*/partition=*/*.state.json")]
     small += [path for folder in (quarantine.DIRECTORY, judgements.DIRECTORY) for path in (archive.root / folder).glob("*.json")]
+    small += archive.root.glob(audit.FILE)
     for path in small:
         copy = target / path.relative_to(archive.root)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -215,6 +216,9 @@ def _bring_back(source: Path, root: Path) -> None:
             files.seal(temporary, durable=True)
             os.rename(temporary, target)
             files.fsync_up(target.parent, root)
+    for path in source.glob(audit.FILE):
+        if not (root / audit.FILE).exists():
+            shutil.copy2(path, root / audit.FILE)
     for path in sorted(source.rglob("*.json")):
         target = root / path.relative_to(source)
         if path.name != naming.SIDECAR and not target.exists():

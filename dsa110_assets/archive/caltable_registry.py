@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,41 @@ def get(archive: Archive, set_id: str) -> RegisteredSet:
     if set_id not in known:
         raise NotFoundError(f"There is no caltable set {set_id}; there is {', '.join(known) or 'none yet'}")
     return known[set_id]
+
+
+def find(archive: Archive, name: str) -> RegisteredSet:
+    """The set a person means: by its id, its last part, its product's id, or a table's path.
+
+    Raises NotFoundError: unknown (saying which there are), or more than one.
+    """
+    known = sets(archive)
+    matching = [one for one in known if name == one.set_id]
+    if not matching:
+        short = [one for one in known if name in (one.set_id.partition("/")[2], one.product_id, *map(str, one.paths))]
+        matching = [one for one in short if one.status != SUPERSEDED] or short
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise NotFoundError(f"{name} names {len(matching)} sets: {', '.join(one.set_id for one in matching)}")
+    there = ", ".join(one.set_id for one in known[-8:])
+    raise NotFoundError(f"no caltable set {name!r}: there is {there or 'none yet'}")
+
+
+def made_with(archive: Archive, one: RegisteredSet, span: tuple[float | None, float | None] = (None, None)) -> list[str]:
+    """Ids of the current products made with a set, of observations whose middle, which decides, lies in [from, until) (MJD; None: open)."""
+
+    def holds(metadata: Mapping[str, Any]) -> bool:
+        middle = (float(metadata["mjd_start"]) + float(metadata["mjd_end"])) / 2
+        return (span[0] is None or middle >= span[0]) and (span[1] is None or middle < span[1])
+
+    made = [p for p in archive.dependents(one.product_id) if p.state == "current" and one.set_id in used_by(p.metadata)]
+    return [product.id for product in made if span == (None, None) or holds(product.metadata)]
+
+
+def line(what: str, by: str, reason: str = "") -> str:
+    """A line of a set's history, for ever: what was done, by whom, when and why."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return f"{what}, by {by} at {now}" + (f": {reason.strip()}" if reason.strip() else "")
 
 
 def used_by(metadata: Mapping[str, Any]) -> frozenset[str]:

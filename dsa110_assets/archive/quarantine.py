@@ -91,6 +91,14 @@ def quarantined(archive: Archive, *, released: bool = False, observation: str | 
     return sorted(wanted, key=lambda one: (one.at, one.key))
 
 
+def get(archive: Archive, key: str) -> Quarantined:
+    """The record of this key, also if it was released. Raises NotFoundError."""
+    found = _find(archive, key)
+    if found is None:
+        raise NotFoundError(f"there is no quarantine record {key!r}; `dsa110 groups` and `dsa110 status` list them")
+    return found
+
+
 def release(archive: Archive, key_or_path: str | Path) -> list[Quarantined]:
     """Let the files of a record (by key or observation), or all records of a file (by path or name), be tried again.
 

@@ -103,11 +103,14 @@ def of_science(table: Any) -> sa.ColumnElement[bool]:
 
 
 def select(
-    connection: Connection, root: Path, *conditions: sa.ColumnElement[bool], limit: int | None = None, offset: int = 0
+    connection: Connection,
+    root: Path,
+    *conditions: sa.ColumnElement[bool],
+    order: Sequence[sa.ColumnElement[Any]] = (products.c.partition_key, products.c.asset, products.c.version),
+    limit: int | None = None,
 ) -> list[Product]:
-    """Products that meet all conditions, sorted by partition, asset and version; with `limit` so many after `offset` others."""
-    query = sa.select(products).where(*conditions).limit(limit).offset(offset or None)
-    rows = connection.execute(query.order_by(products.c.partition_key, products.c.asset, products.c.version)).all()
+    """Products that meet all conditions, in this order; with `limit` at most so many."""
+    rows = connection.execute(sa.select(products).where(*conditions).limit(limit).order_by(*order)).all()
     inputs = inputs_of(connection, [row.id for row in rows])
     return [one for row in rows if (one := _product(root, row, inputs.get(row.id, ()))) is not None]
 

@@ -69,12 +69,10 @@ class Snapshot(Archive):
         *,
         removed: bool = False,
         trials: bool = False,
-        limit: int | None = None,
-        offset: int = 0,
     ) -> list[Product]:
         """As `Archive.products`."""
-        if asset is None or since is None or until is None or state != "current" or limit is not None or offset:
-            return super().products(asset, since, until, state, removed=removed, trials=trials, limit=limit, offset=offset)
+        if asset is None or since is None or until is None or state != "current":
+            return super().products(asset, since, until, state, removed=removed, trials=trials)
         low, high = windows.first(since), windows.last(until)
         if not self._holds(asset, low, high):
             return super().products(asset, since, until, state, removed=removed)

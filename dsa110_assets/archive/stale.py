@@ -39,6 +39,20 @@ def stale(archive: Archive) -> list[Stale]:
     return archive.index.read(lambda c: find(c, archive.root))
 
 
+def following(archive: Archive, ids: Iterable[str]) -> list[str]:
+    """These products and all current ones made from them, by any way: what is stale once these are."""
+
+    def work(connection: Connection) -> list[str]:
+        found = set(ids)
+        fresh = set(found)
+        while fresh:
+            fresh = {dependent for dependent, _ in _current_dependents(connection, fresh)} - found
+            found |= fresh
+        return sorted(found)
+
+    return archive.index.read(work)
+
+
 def find(connection: Connection, root: Path) -> list[Stale]:
     """As `stale`, within a transaction."""
     causes: dict[str, list[str]] = {}

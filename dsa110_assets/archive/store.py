@@ -21,6 +21,8 @@ from dsa110_assets.archive.product import Json, LineageNode, Product, record
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 
 MARKER = "archive.json"
+BY_PARTITION, BY_PUBLICATION = ("partition_key", "asset", "version"), ("created_at", "id")
+"""Orders in which a page after another can be asked for."""
 T = TypeVar("T")
 
 
@@ -144,17 +146,40 @@ class Archive:
         *,
         removed: bool = False,
         trials: bool = False,
-        limit: int | None = None,
-        offset: int = 0,
     ) -> list[Product]:
         """Products sorted by partition, of windows that start from `since` to `until`, both included.
 
         A date alone means the whole day. Catalogues have no time: they appear only when neither is given.
         `state` None lists every state and also products whose data retention has removed, as `removed` does of one
-        state. With `limit` so many of them, after `offset` others. With `trials` and without an asset also what trials made.
+        state. With `trials` and without an asset also what trials made.
         """
         wanted = _wanted(asset, since, until, state, removed=removed, trials=trials)
-        return self.index.read(lambda c: rows.select(c, self.root, *wanted, limit=limit, offset=offset))
+        return self.index.read(lambda c: rows.select(c, self.root, *wanted))
+
+    def page(
+        self,
+        number: int,
+        after: Sequence[str | int | float] | None = None,
+        *,
+        asset: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        state: str | None = "current",
+        order: Sequence[str] = BY_PARTITION,
+        descending: bool = False,
+    ) -> list[Product]:
+        """At most so many of the products that `products` would give, removed ones too, by the columns of `order`, which tell
+        every product from every other; those that follow the one with the values `after`.
+
+        It begins where the last page ended, whatever was published meanwhile, and costs the same after years as at the start.
+        """
+        columns = [products.c[name] for name in order]
+        wanted = _wanted(asset, since, until, state, removed=True)
+        if after is not None:
+            here, there = sa.tuple_(*columns), sa.tuple_(*(sa.literal(value, c.type) for value, c in zip(after, columns, strict=True)))
+            wanted.append(here < there if descending else here > there)
+        by = [column.desc() if descending else column for column in columns]
+        return self.index.read(lambda c: rows.select(c, self.root, *wanted, order=by, limit=number))
 
     def partitions(self, asset: str, since: datetime | str | None = None, until: datetime | str | None = None) -> list[str]:
         """The partitions `products` would give, in order: no product is read for them, only the index of them."""

@@ -77,17 +77,13 @@ class Trial(Archive):
         *,
         removed: bool = False,
         trials: bool = False,
-        limit: int | None = None,
-        offset: int = 0,
     ) -> list[Product]:
         """As `Archive.products`, with the trial's own in the place of those of science of the same partition."""
         own = {(p.asset, p.partition): p for p in self.own(asset, since, until, state, removed=True)}
         science = super().products(asset, since, until, state, removed=removed, trials=trials)
         kept = [p for p in science if (p.asset, p.partition) not in own]
-        found = sorted(
-            [*kept, *(p for p in own.values() if removed or not p.removed)], key=lambda p: (p.partition or "", p.asset, p.version)
-        )
-        return found[offset : None if limit is None else offset + limit]
+        found = [*kept, *(p for p in own.values() if removed or not p.removed)]
+        return sorted(found, key=lambda p: (p.partition or "", p.asset, p.version))
 
     def partitions(self, asset: str, since: datetime | str | None = None, until: datetime | str | None = None) -> list[str]:
         """As `Archive.partitions`."""

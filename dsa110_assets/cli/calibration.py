@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,6 @@ from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.caltable_registry import RegisteredSet
-    from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
     from dsa110_assets.thresholds import Thresholds
@@ -56,7 +54,9 @@ def show(
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
     """One set: its tables, validity, antennas and quality figures."""
-    found = find(_store(), table)
+    from dsa110_assets.archive import caltable_registry
+
+    found = caltable_registry.find(_store(), table)
     if as_json:
         console.emit_json(found)
         return
@@ -87,7 +87,7 @@ def reject(
     from dsa110_assets.archive.stale import stale
 
     store = _store()
-    found = find(store, table)
+    found = caltable_registry.find(store, table)
     before = {one.product.id for one in stale(store)}
     rejected = caltable_registry.reject(store, found.set_id, reason.strip() or f"rejected by {getpass.getuser()}")
     after = [one.product for one in stale(store) if one.product.id not in before]
@@ -110,11 +110,11 @@ def retire(
     if start is None and end is None:
         raise typer.BadParameter("name --from, --until or both; for all times there is `dsa110 calibration reject`")
     store = _store()
-    found = find(store, table)
+    found = caltable_registry.find(store, table)
     span = _mjd(start), _mjd(end)
-    caltable_registry.retire(store, found.set_id, *span, _who(f"retired {_span_text(start, end)}", reason))
-    made = [p for p in store.dependents(found.product_id) if found.set_id in caltable_registry.used_by(p.metadata)]
-    used = [product.id for product in made if product.state == "current" and _holds(span, product)]
+    told = caltable_registry.line(f"retired {_span_text(start, end)}", getpass.getuser(), reason)
+    caltable_registry.retire(store, found.set_id, *span, told)
+    used = caltable_registry.made_with(store, found, span)
     console.say(f"retired {found.set_id} {_span_text(start, end)}")
     console.say(f"{len(used)} products were made with it there; `dsa110 process` makes them again with the next best tables")
     for product_id in used:
@@ -134,8 +134,8 @@ def extend(
     if start is None and end is None:
         raise typer.BadParameter("name --from, --until or both")
     store = _store()
-    told = _who(f"validity set {_span_text(start, end)}", reason)
-    now = caltable_registry.extend(store, find(store, table).set_id, _mjd(start), _mjd(end), told)
+    told = caltable_registry.line(f"validity set {_span_text(start, end)}", getpass.getuser(), reason)
+    now = caltable_registry.extend(store, caltable_registry.find(store, table).set_id, _mjd(start), _mjd(end), told)
     console.say(f"{now.set_id} is valid {_valid(now)} UTC")
 
 
@@ -145,7 +145,8 @@ def restore(table: str = typer.Argument(..., help=SET_HELP)) -> None:
     from dsa110_assets.archive import caltable_registry
 
     store = _store()
-    restored = caltable_registry.restore(store, find(store, table).set_id, _who("restored", ""))
+    told = caltable_registry.line("restored", getpass.getuser())
+    restored = caltable_registry.restore(store, caltable_registry.find(store, table).set_id, told)
     console.say(f"{restored.set_id} is {restored.status} again")
 
 
@@ -158,11 +159,12 @@ def compare(
     """Every receptor's gain in one set over its gain in another: ratio of amplitudes, phase, delay, and scatter of the phases."""
     import numpy as np
 
+    from dsa110_assets.archive import caltable_registry
     from dsa110_assets.calibration import caltables
     from dsa110_assets.calibration.table_comparison import compare as against
 
     store = _store()
-    sets = [find(store, name) for name in (first, second)]
+    sets = [caltable_registry.find(store, name) for name in (first, second)]
     with store.hold(*(one.product_id for one in sets)):
         found = against(*([caltables.read(path) for path in one.paths] for one in sets))
     rows = found.differences
@@ -338,37 +340,8 @@ def _mjd(text: str | None) -> float | None:
     return None if text is None else timegrid.datetime_to_mjd(parse_time(text))
 
 
-def _holds(span: tuple[float | None, float | None], product: Product) -> bool:
-    """Whether the middle of an observation, which decides about its tables, lies in a span [MJD; None: open]."""
-    middle = (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2
-    return (span[0] is None or middle >= span[0]) and (span[1] is None or middle < span[1])
-
-
 def _span_text(start: str | None, end: str | None) -> str:
     return " ".join([*([f"from {start}"] if start else []), *([f"until {end}"] if end else [])])
-
-
-def _who(what: str, reason: str) -> str:
-    """A line for ever: what was done, by whom, when and why."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return f"{what}, by {getpass.getuser()} at {now}" + (f": {reason.strip()}" if reason.strip() else "")
-
-
-def find(store: Archive, name: str) -> RegisteredSet:
-    """The set a person means. Raises NotFoundError: unknown (saying which there are), or more than one."""
-    from dsa110_assets.archive.caltable_registry import sets
-
-    known = sets(store)
-    matching = [one for one in known if name == one.set_id]
-    if not matching:
-        short = [one for one in known if name in (one.set_id.partition("/")[2], one.product_id, *map(str, one.paths))]
-        matching = [one for one in short if one.status != "superseded"] or short
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        raise NotFoundError(f"{name} names {len(matching)} sets: {', '.join(one.set_id for one in matching)}")
-    there = ", ".join(one.set_id for one in known[-8:])
-    raise NotFoundError(f"no caltable set {name!r}: there is {there or 'none yet'}")
 
 
 def _sets(store: Archive) -> list[RegisteredSet]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,27 +11,9 @@ from dsa110_assets.cli.app import app
 from dsa110_assets.cli.times import parse_bound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dsa110_assets.archive.product import Product
+    from dsa110_assets.portal.rows import CheckRow
 
 RECENT_NIGHTS = 2
-
-
-@dataclass(frozen=True)
-class CheckRow:
-    """What one rule said of one product: `severity` is ERROR or WARN, `stops` that nothing is made of what fails it; `reason`
-    tells figure and limit and is empty where it passed."""
-
-    product_id: str
-    asset: str
-    partition: str | None
-    check: str
-    passed: bool
-    severity: str
-    stops: bool
-    reason: str
-    figures: dict[str, Any]
 
 
 @app.command(epilog="Example: dsa110 checks --asset tile_image --since 2026-01-20")
@@ -45,12 +26,13 @@ def checks(
 ) -> None:
     """Checks that failed: of which product, by which figure and limit, how severe; ERROR first."""
     from dsa110_assets.analyst import known_asset, open_archive
+    from dsa110_assets.portal.rows import check_rows
 
     store = open_archive().store
     start, named = parse_bound(since), known_asset(store, asset)
     if start is None:
         start = min(store.nights(RECENT_NIGHTS), default=None)
-    told = rows(store.products(named, start, parse_bound(until)))
+    told = check_rows(store.products(named, start, parse_bound(until)))
     shown = sorted((row for row in told if every or not row.passed), key=lambda row: (row.passed, row.severity != "ERROR"))
     if as_json:
         console.emit_json(shown)
@@ -66,20 +48,3 @@ def checks(
 
 def _said(row: CheckRow) -> str:
     return row.reason or ", ".join(f"{name} {console.cell(value)}" for name, value in row.figures.items() if not isinstance(value, list))
-
-
-def rows(products: Iterable[Product]) -> list[CheckRow]:
-    """What the rules said of these products when they were published."""
-    from dsa110_assets.archive.product import VERDICTS
-    from dsa110_assets.orchestration import rules
-    from dsa110_assets.orchestration.graph import specifications
-
-    return [
-        CheckRow(
-            product.id, product.asset, product.partition, verdict.check, verdict.passed, verdict.severity.name, verdict.hard,
-            verdict.reason, verdict.figures,
-        )
-        for product in products
-        if product.asset in specifications() and VERDICTS in product.metadata
-        for verdict in rules.from_metadata(product.asset, product.metadata)
-    ]  # fmt: skip

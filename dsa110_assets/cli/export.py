@@ -177,7 +177,7 @@ def _check(out: Path) -> None:
 def _write(table: Table, out: Path, what: str) -> None:
     """Write a table in the format of the file's suffix. Raises NotFoundError where there is nothing to write."""
     from dsa110_assets.analyst_files import write_table
-    from dsa110_assets.portal.api import table_rows
+    from dsa110_assets.portal.rows import table_rows
 
     if not len(table):
         raise NotFoundError(f"there are no {what} to write to {out}: nothing lies within what was asked for")

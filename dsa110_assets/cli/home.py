@@ -1,18 +1,12 @@
-"""Dagster's home as the commands use it: DAGSTER_HOME, or `dagster` in the archive."""
+"""Dagster's home as the commands use it."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
-
-
-def home_of(configured: Settings) -> Path:
-    """Where Dagster's home is, or will be made."""
-    return configured.dagster_home or configured.archive / "dagster"
 
 
 def with_dagster_home(configured: Settings) -> Settings:
@@ -22,6 +16,6 @@ def with_dagster_home(configured: Settings) -> Settings:
     """
     from dsa110_assets.orchestration.instance import prepare_home
 
-    home = prepare_home(home_of(configured))
+    home = prepare_home(configured.home_path)
     os.environ["DAGSTER_HOME"] = str(home)  # for the children, and for what Dagster opens by itself
     return configured.model_copy(update={"dagster_home": home})

@@ -28,7 +28,7 @@ def products(
     """What has been published."""
     from dsa110_assets.analyst import known_asset, open_archive
     from dsa110_assets.archive.trials import Trial
-    from dsa110_assets.portal.api import product_row
+    from dsa110_assets.portal.rows import product_row
 
     if state not in ("current", "superseded", "rejected", "all"):
         raise typer.BadParameter(f"--state {state!r}: use current, superseded, rejected or all")
@@ -53,7 +53,7 @@ def lightcurve(
 ) -> None:
     """The light curve of a source: flux, error, limit, and the product each point was measured in."""
     from dsa110_assets.analyst import open_archive
-    from dsa110_assets.portal.api import light_curve_json
+    from dsa110_assets.portal.rows import light_curve_json
 
     archive = open_archive()
     curve = light_curve_json(archive, source)
@@ -81,7 +81,7 @@ def lineage(
 ) -> None:
     """What a product was made from, down to the subband files."""
     from dsa110_assets.analyst import open_archive
-    from dsa110_assets.portal.api import lineage_json
+    from dsa110_assets.portal.rows import lineage_json
 
     node = open_archive().lineage(product)
     if as_json:

@@ -208,7 +208,6 @@ def _open() -> tuple[Settings, AnalystArchive, Path]:
     from dsa110_assets import settings
     from dsa110_assets.analyst import AnalystArchive
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.cli.home import home_of
 
     configured = settings.load()
-    return configured, AnalystArchive(Archive(configured.archive, configured.database_url)), home_of(configured)
+    return configured, AnalystArchive(Archive(configured.archive, configured.database_url)), configured.home_path

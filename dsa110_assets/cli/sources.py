@@ -97,7 +97,7 @@ def judge(
 
 
 def _print(found: Table, as_json: bool, facts: dict[str, Any], name: str, last: str) -> None:
-    from dsa110_assets.portal.api import table_rows
+    from dsa110_assets.portal.rows import table_rows
 
     rows = table_rows(found)
     if as_json:

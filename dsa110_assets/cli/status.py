@@ -25,14 +25,13 @@ def status(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> Non
     from dsa110_assets import settings
     from dsa110_assets.analyst import AnalystArchive
     from dsa110_assets.archive.store import Archive
-    from dsa110_assets.cli.home import home_of
     from dsa110_assets.orchestration import history, plan
     from dsa110_assets.portal import overview
 
     configured = settings.load()
     archive = AnalystArchive(Archive(configured.archive, configured.database_url))
     now = overview.status(archive, configured.inbox, look=partial(plan.take_stock, settings=configured))
-    failed = history.failed(home_of(configured), archive.store)
+    failed = history.failed(configured.home_path, archive.store)
     if as_json:
         console.emit_json({**now.as_json(), "failed_runs": failed})
         return

@@ -35,7 +35,7 @@ def make(
     """Make part of the graph again with other settings, for a trial. Science products stay as they are."""
     from dsa110_assets import settings
     from dsa110_assets.cli.home import with_dagster_home
-    from dsa110_assets.portal.api import product_row
+    from dsa110_assets.portal.rows import product_row
 
     pairs = [text.partition("=") for text in change or ()]
     for key, equals, _ in pairs:

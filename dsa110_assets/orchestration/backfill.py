@@ -6,14 +6,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dsa110_assets.archive import naming
 from dsa110_assets.errors import ConfigurationError, NotFoundError
-from dsa110_assets.orchestration import graph, inbox, plan, season, spec
+from dsa110_assets.orchestration import graph, inbox, launchpad, plan, season, spec
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.plain_json import jsonable
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -27,12 +29,13 @@ TAGS = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "-10"}
 @dataclass(frozen=True)
 class Launch:
     """A backfill: its id, its assets and the partitions it makes. `backfill_id` is None for a rehearsal; `left_out` are
-    windows with data that have no partition, each with the reason."""
+    windows with data that have no partition, each with the reason; `config` is run config of its assets, by name."""
 
     backfill_id: str | None
     assets: tuple[str, ...]
     partitions: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    config: Mapping[str, Any] | None = None
 
 
 def nights(first: str, last: str) -> list[str]:
@@ -97,6 +100,55 @@ def backfill(
     return [hand_over(instance or instances.open_instance(settings.dagster_home), launch)]
 
 
+def of_partitions(
+    settings: "Settings", asset: str, partitions: Sequence[str], trial: str | None = None, options: Mapping[str, Any] | None = None
+) -> Launch:
+    """These partitions of an asset, to be made again; for a trial if one is named, with these options (by dotted names).
+
+    Raises ConfigurationError for what the asset has not: such a partition, or options that shape it and are a trial's.
+    """
+    known = graph.specifications()
+    if asset not in known or known[asset].grain == "catalogue":
+        raise ConfigurationError(
+            f"{asset}: no asset with partitions; there are {', '.join(n for n, a in known.items() if a.grain != 'catalogue')}"
+        )
+    for key in partitions:
+        reason = _unfit(known[asset].grain, key) or season.outside(known[asset].grain, key, inbox.now_s())
+        if reason is not None:
+            raise ConfigurationError(f"{asset} {key}: {reason}")
+    launch = Launch(None, (asset,), tuple(partitions))
+    if trial is None and options:
+        raise ConfigurationError(f"{', '.join(options)}: made with other than the platform's settings, a product is a trial: name one")
+    return launch if trial is None else replace(launch, config={asset: _trial_config(settings, known[asset], trial, options or {})})
+
+
+def _unfit(grain: spec.Grain, key: str) -> str | None:
+    """Why a key is none of this grain."""
+    try:
+        timegrid.parse_key(key)
+    except ValueError as error:
+        return str(error)
+    fits = {"observation": len(key) > 10, "hour": key.endswith(":00"), "night": len(key) == 10}[grain]
+    return None if fits else f"it is made by the {grain}"
+
+
+def _trial_config(settings: "Settings", asset: spec.Asset, trial: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the launchpad would be filled with for a trial (see `launchpad.schema`)."""
+    from dsa110_assets import settings as known_settings
+
+    made = known_settings.changed(settings, options)
+    config: dict[str, Any] = {launchpad.TRIAL: naming.check_trial(trial)}
+    for name in options:
+        group, _, part = name.partition(".")
+        if group not in asset.shaping:
+            raise ConfigurationError(f"{name} does not shape {asset.name}; what does is of {', '.join(asset.shaping) or 'nothing'}")
+        if part:
+            config.setdefault(group, {})[part] = jsonable(getattr(getattr(made, group), part))
+        else:
+            config[group] = jsonable(getattr(made, group))
+    return config
+
+
 def hand_over(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, str] = TAGS) -> Launch:
     """Hand a backfill to the daemon, as the UI's button does."""
     from dsa110_assets.orchestration.internals import PartitionBackfill
@@ -114,7 +166,7 @@ def hand_over(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, s
             all_partitions=False,
             title=f"{', '.join(launch.assets)}: {launch.partitions[0]} to {launch.partitions[-1]}",
             description=None,
-            run_config=None,
+            run_config={"ops": {name: {"config": told} for name, told in launch.config.items()}} if launch.config else None,
         )
     instance.add_backfill(made)
     return replace(launch, backfill_id=made.backfill_id)

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from dsa110_assets.archive import databases
 from dsa110_assets.archive.index import normalise_url
-from dsa110_assets.errors import WaitingError
+from dsa110_assets.errors import NotFoundError, WaitingError
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
@@ -70,9 +70,13 @@ class FailedRun:
     reason: str
 
 
-def runs(home: Path, statuses: Sequence[str] = (), newest: int = NEWEST) -> list[Run]:
-    """The newest runs of these states (none given: of all), newest first; [] while Dagster has no history."""
+def runs(home: Path, statuses: Sequence[str] = (), newest: int = NEWEST, before: str | None = None) -> list[Run]:
+    """The newest runs of these states (none given: of all), asked for before the run `before`, newest first; [] while Dagster has
+    no history."""
     query = sa.select(_runs).order_by(_runs.c.id.desc()).limit(newest)
+    if before is not None:
+        known = _runs.alias()
+        query = query.where(_runs.c.id < sa.select(known.c.id).where(known.c.run_id == before).scalar_subquery())
     rows = _select(home, RUNS, query.where(_runs.c.status.in_(statuses)) if statuses else query)
     return [_run(home, row) for row in rows]
 
@@ -81,6 +85,14 @@ def heartbeat(home: Path) -> datetime | None:
     """When the part of Dagster's daemon that has been silent longest last gave a sign of life; None while none ever did."""
     beats = [row.timestamp.replace(tzinfo=UTC) for row in _select(home, RUNS, sa.select(_heartbeats))]
     return min((at for at in beats if at >= max(beats) - BEATS_WITHIN), default=None)
+
+
+def run(home: Path, run_id: str) -> Run:
+    """The run of this id. Raises NotFoundError."""
+    rows = _select(home, RUNS, sa.select(_runs).where(_runs.c.run_id == run_id))
+    if not rows:
+        raise NotFoundError(f"there is no run {run_id}; `dsa110 runs` lists those that are not done")
+    return _run(home, rows[0])
 
 
 def failed(home: Path, store: "Archive") -> list[FailedRun]:

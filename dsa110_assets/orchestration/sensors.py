@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dsa110_assets.orchestration import alerts, graph, inbox, plan, recipes, requests, room
+from dsa110_assets.orchestration import alerts, graph, inbox, pausing, plan, recipes, requests, room
 from dsa110_assets.orchestration import instance as instances
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.telescope import timegrid
@@ -51,6 +51,8 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     asked for again, later and later. Until then they stand in no other's way.
     """
     settings, archive, runs = platform.settings, platform.archive, instances.unfinished(context.instance)
+    if (pause := pausing.paused(archive.root)) is not None:
+        return dg.SensorResult(skip_reason=f"ingest is paused by {pause.by} since {pause.at}: {pause.reason}", cursor=context.cursor)
     room.require_disk(platform)
     names, now_s = inbox.listing(settings.inbox), inbox.now_s()
     known, asked = inbox.known_of(archive, names), [run for run in runs if requests.REQUEST_TAG in run.tags]

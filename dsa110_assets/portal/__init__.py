@@ -1,1 +1,1 @@
-"""The portal: web pages, JSON and metrics over the archive. Read-only, loopback by default."""
+"""The portal: web pages, API and metrics over the archive; on loopback by default, and read-only without a token."""

@@ -5,28 +5,34 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dsa110_assets.analyst import AnalystArchive, open_archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
-from dsa110_assets.portal import api, charts, metrics, overview, pages
+from dsa110_assets.portal import charts, metrics, overview, pages
 from dsa110_assets.portal.guard import Guard
+from dsa110_assets.portal.problems import problem
+from dsa110_assets.portal.v1 import app as api
+from dsa110_assets.portal.v1.context import Context
+from dsa110_assets.portal.v1.tokens import Keys
+from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import load_thresholds, refused_thresholds
 
-if TYPE_CHECKING:
-    from dsa110_assets.settings import Settings
-
 LONGEST_PARAMETER = 400
-POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
+API = "/api/v1"
+"""Where things may be changed, by who has the token; all else is read-only."""
+POLICY = (
+    "default-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; img-src 'self' data:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -40,17 +46,19 @@ def create_app(
 ) -> Starlette:
     """The portal over an archive (None: DSA110_ARCHIVE). Without a `look` nothing is told of what lies in the inbox.
 
+    With the platform's `settings` its API tells them, and changes things for who has their token; without a token it is read-only.
     `settings` say where Dagster's home, the thresholds and CARTA are; without them the first two are looked for in the archive.
 
     It answers to its own pages, under loopback names, this machine's own, plain addresses and `hosts` (see `guard`).
     Raises ConfigurationError when there is no archive.
     """
     opened = archive if isinstance(archive, AnalystArchive) else open_archive(archive)
+    keys = Keys(settings.token) if settings is not None and settings.token else None
     routes = [
         *pages.ROUTES,
-        *api.ROUTES,
         Route("/metrics", metrics.metrics),
         Route("/healthz", metrics.healthz),
+        Mount(API, api.create(Context(opened, inbox, look, settings, keys))),
         Mount("/static/bokeh", charts.static_files()),
         Mount("/static", StaticFiles(packages=[("dsa110_assets.portal", "static")])),
     ]
@@ -69,7 +77,7 @@ def create_app(
 
 
 class _Door:
-    """Refuses what no page needs (writing, control characters, endless parameters); adds security headers."""
+    """Refuses what nobody needs (changes outside the API, control characters, endless parameters); adds security headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -80,8 +88,10 @@ class _Door:
             return
         request = Request(scope)
         texts = [scope["path"], *request.query_params.keys(), *request.query_params.values()]
-        if request.method not in ("GET", "HEAD"):
-            await _answer(request, 405, "this portal is read-only")(scope, receive, _with_headers(send))
+        if request.method not in ("GET", "HEAD") and not scope["path"].startswith(f"{API}/"):
+            await _answer(request, 405, "nothing is changed here: /api/v1/docs says what may be changed, and how")(
+                scope, receive, _with_headers(send)
+            )
         elif any(len(text) > LONGEST_PARAMETER or not text.isprintable() for text in texts):
             await _answer(request, 400, "a parameter is too long or holds control characters")(scope, receive, _with_headers(send))
         else:
@@ -106,10 +116,10 @@ def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
 
 
 def _answer(request: Request, status: int, sentence: str) -> Response:
-    """An error as JSON for programs and as a page for people."""
+    """An error as problem details for programs and as a page for people."""
     path = request.url.path
     if path.startswith("/api/") or path.endswith(".json") or path in ("/metrics", "/healthz"):
-        return JSONResponse({"error": sentence}, status)
+        return problem(status, sentence)
     return pages.error_page(request, status, sentence)
 
 

@@ -15,10 +15,11 @@ from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dsa110_assets.portal.guard import LOOPBACK, Guard
+from dsa110_assets.portal.problems import problem
 
 if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
@@ -57,7 +58,7 @@ class TokenDoor:
             answer: Response = RedirectResponse(scope["path"], 303)
             answer.set_cookie(COOKIE, given, httponly=True, samesite="strict", max_age=86400)
             return answer
-        return JSONResponse({"error": "this needs the token of DSA110_TOKEN: open /?token=... once"}, 401)
+        return problem(401, "this needs the token of DSA110_TOKEN: open /?token=... once")
 
 
 def main() -> int:

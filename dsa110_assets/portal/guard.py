@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+from dsa110_assets.portal.problems import problem
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,9 +43,7 @@ class Guard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal[1]})
         else:
-            from starlette.responses import JSONResponse
-
-            await JSONResponse({"error": refusal[1]}, refusal[0])(scope, receive, send)
+            await problem(*refusal)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """(status, sentence) of a request that is refused."""

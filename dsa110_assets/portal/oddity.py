@@ -63,7 +63,7 @@ class Card:
 
 
 def card(archive: AnalystArchive, curve: Mapping[str, Any], point: Mapping[str, Any], flags: Mapping[str, str]) -> Card:
-    """What shaped one point of a light curve, given as `api.light_curve_json` has them; `flags` are the bits of quality in words."""
+    """What shaped one point of a light curve, given as `rows.light_curve_json` has them; `flags` are the bits of quality in words."""
     try:
         mosaic: Product | None = archive.store.get(point["product_id"])
     except NotFoundError:

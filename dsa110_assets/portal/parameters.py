@@ -34,3 +34,8 @@ def integer(request: Request, name: str, default: int, low: int, high: int) -> i
     if value != int(value):
         raise ConfigurationError(f"{name}={value:g} is no whole number")
     return int(value)
+
+
+def cone(request: Request) -> dict[str, str | None]:
+    """The cone search of a request's parameters."""
+    return {name: text(request, name) for name in ("ra", "dec", "radius")}

@@ -18,7 +18,8 @@ from starlette.routing import Route
 from dsa110_assets.archive import judgements
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
 from dsa110_assets.photometry import quality
-from dsa110_assets.portal import api, charts, oddity, parameters, plots, render
+from dsa110_assets.portal import charts, oddity, parameters, plots, render
+from dsa110_assets.portal.rows import light_curve_json, table_rows
 from dsa110_assets.telescope import astrometry, timegrid
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ RENEWED_S = 300
 def sources(request: Request) -> Response:
     """Sources with light curves, searched by name or position."""
     archive = render.archive_of(request)
-    name, cone = parameters.text(request, "name"), api.cone(request)
+    name, cone = parameters.text(request, "name"), parameters.cone(request)
     if name is not None:
         curve = archive.light_curve(name)
         # a name may hold what ends a path: '#', '?', '%'
         return RedirectResponse(request.url_for("source", source=quote(curve.meta["source_id"])).path, 303)
     try:
         table = archive.sources(**cone)
-        rows, total = api.table_rows(table[:SOURCE_ROWS]), len(table)
+        rows, total = table_rows(table[:SOURCE_ROWS]), len(table)
         origin, left_out = table.meta["product_id"], table.meta["left_out"]
     except NotFoundError:
         if any(cone.values()):
@@ -57,7 +58,7 @@ def sources(request: Request) -> Response:
 def source(request: Request) -> Response:
     """One source: its light curve, the pixels of its epochs, its statistics in words, its neighbours and what people said."""
     archive = render.archive_of(request)
-    curve = api.light_curve_json(archive, request.path_params["source"])
+    curve = light_curve_json(archive, request.path_params["source"])
     ra, dec = curve["ra_deg"], curve["dec_deg"]
     points = sorted(curve["points"], key=lambda point: str(point["mjd"]), reverse=True)
     for point in points:
@@ -140,7 +141,7 @@ def _found(archive: AnalystArchive, source_id: str) -> dict[str, Any] | None:
         table = archive.variables(1.0)
     except NotFoundError:
         return None
-    rows = api.table_rows(table[table["source_id"] == source_id])
+    rows = table_rows(table[table["source_id"] == source_id])
     return rows[0] if rows else None
 
 
@@ -164,7 +165,7 @@ def point(request: Request) -> Response:
     """Why one point of a light curve may be odd: all that shaped it, beside what is usual."""
     archive = render.archive_of(request)
     epoch = parameters.text(request, "epoch")
-    curve = api.light_curve_json(archive, request.path_params["source"])
+    curve = light_curve_json(archive, request.path_params["source"])
     chosen = [one for one in curve["points"] if one["epoch"] == epoch]
     if not chosen:
         raise NotFoundError(f"{curve['source_id']} has no point of epoch {epoch!r}; its page lists them")
@@ -288,7 +289,7 @@ def source_plot(request: Request) -> Response:
 
 def source_table(request: Request) -> Response:
     """A light curve as CSV."""
-    curve = api.light_curve_json(render.archive_of(request), request.path_params["source"])
+    curve = light_curve_json(render.archive_of(request), request.path_params["source"])
     return _csv([{"source_id": curve["source_id"], **point} for point in curve["points"]], "light-curve.csv")
 
 
@@ -335,7 +336,7 @@ def candidate_rows(archive: AnalystArchive, rate: float, night: str | None = Non
     Raises NotFoundError if no night was searched.
     """
     table = archive.variables(rate, night)
-    rows = [row for row in api.table_rows(table) if row["kind"]]
+    rows = [row for row in table_rows(table) if row["kind"]]
     places = ([row[name] for row in rows] for name in ("source_id", "ra_deg", "dec_deg"))
     for row, said in zip(rows, judgements.of_places(judgements.judgements(archive.store), *places), strict=True):
         row["said"] = said

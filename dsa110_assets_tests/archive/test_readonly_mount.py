@@ -24,8 +24,8 @@ READING = (
 )  # fmt: skip
 WRITING = (["archive", "pin", TILE, "--reason", "x"], ["process"], ["calibration", "reject", TABLES, "--reason", "x"], ["doctor", "--json"])
 PAGES = (
-    "/", "/metrics", "/healthz", "/api/status", "/api/products", "/observations", "/nights", f"/nights/{NIGHT}", "/calibration",
-    "/sources", "/candidates",
+    "/", "/metrics", "/healthz", "/api/v1/status", "/api/v1/products", "/api/v1/docs", "/observations", "/nights",
+    f"/nights/{NIGHT}", "/calibration", "/sources", "/candidates",
 )  # fmt: skip
 INSIDE = """
 import contextlib, io, json, os, subprocess, sys

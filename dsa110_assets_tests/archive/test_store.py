@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import xxhash
 
 from dsa110_assets.archive import files, index, rows
-from dsa110_assets.archive.store import Archive
+from dsa110_assets.archive.store import BY_PUBLICATION, Archive
 from dsa110_assets.errors import (
     ConfigurationError,
     NotFoundError,
@@ -456,7 +456,13 @@ def test_what_the_pages_ask_of_a_large_index(archive, publish):
     assert archive.nights(1) == ["2026-01-26"]
     assert archive.nights(5, until="2026-01-25") == archive.nights(5, "tile_image") == ["2026-01-25"]
     assert archive.nights(5, until="2026-01-24") == archive.nights(5, "hour_mosaic") == []
-    assert [one.partition for one in archive.products("subband_group", limit=2, offset=1)] == keys[1:]
+    first = archive.page(2, asset="subband_group")
+    assert [one.partition for one in first] == keys[:2]
+    after = (first[-1].partition or "", first[-1].asset, first[-1].version)
+    assert [one.partition for one in archive.page(2, after, asset="subband_group")] == [keys[2], "2026-01-26T00:05"]
+    assert [one.partition for one in archive.page(5, after, asset="subband_group", descending=True)] == keys[:1]
+    newest = archive.page(1, asset="subband_group", order=BY_PUBLICATION, descending=True)[0]
+    assert newest.partition == "2026-01-26T00:05"
     assert [one.partition for one in archive.newest("subband_group", 2)] == ["2026-01-26T00:05", "2026-01-26T00:00"]
     assert archive.newest("hour_mosaic") == []
     assert archive.held() == {again.id: "flags"}

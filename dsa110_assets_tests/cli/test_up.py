@@ -79,7 +79,7 @@ def test_up_starts_all_and_one_signal_ends_all(own: SmallArchive, number: signal
         text = read_until(process, "Ctrl-C", START_S)
         assert f"http://127.0.0.1:{port}" in text
         assert f"http://127.0.0.1:{pages}" in text
-        with urllib.request.urlopen(f"http://127.0.0.1:{pages}/api/status", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{pages}/api/v1/status", timeout=60) as answer:
             assert json.load(answer)["products"]["tile_image"] == 4
         query = json.dumps({"query": LOCATIONS}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", query, {"content-type": "application/json"})

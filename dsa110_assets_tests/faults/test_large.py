@@ -36,8 +36,9 @@ TICK_LIMIT_S = 20.0
 PAGE_LIMIT_S = 1.0
 """Of CPU, on whatever machine: nobody waits for a page, and its counts over three years take a quarter of that."""
 PAGES = (
-    "/", "/observations", "/observations?night=2026-01-25", "/nights", "/nights/2026-01-25", "/calibration", "/metrics", "/api/status",
-    "/api/products?limit=100", "/api/products?asset=tile_image&since=2026-01-25",
+    "/", "/observations", "/observations?night=2026-01-25", "/nights", "/nights/2026-01-25", "/calibration", "/metrics", "/api/v1/status",
+    "/api/v1/products?limit=100", "/api/v1/products?sort=-created_at", "/api/v1/images?since=2026-01-25",
+    "/api/v1/observations", "/api/v1/checks",
 )  # fmt: skip
 MEMORY_LIMIT_MB = 400.0
 """Beyond what the empty platform takes. 4096 cached headers of 16 kB at full scale are 64 MB, and 100,000 names 75 MB."""

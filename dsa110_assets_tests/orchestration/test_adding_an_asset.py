@@ -72,7 +72,7 @@ def seen(inbox: Path, place: Path) -> dict[str, Any]:
     told["night_report"] = (night.path / "night_report.html").read_text()
     told["counted"] = overview.status(overview.AnalystArchive(archive)).products[NAME]
     app = create_app(settings.archive)
-    told["pages"] = {url: ask(app, url).text for url in ("/observations", f"/products/{products[0].id}", f"/api/products?asset={NAME}")}
+    told["pages"] = {url: ask(app, url).text for url in ("/observations", f"/products/{products[0].id}", f"/api/v1/products?asset={NAME}")}
     with instances.open_instance(settings.dagster_home) as instance:
         told["checked"] = [(row.check, row.passed, row.failed) for row in alerts.check_summary(instance) if row.asset == NAME]
         told["materialized"] = sorted(instance.get_materialized_partitions(dg.AssetKey(NAME)))

@@ -38,9 +38,19 @@ class Answer:
 Get = Callable[..., Answer]
 
 
-def ask(app: ASGIApp, url: str, method: str = "GET", host: str = "localhost", headers: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
-    """One request through the whole application, as a server hands it over: with the path unquoted."""
+def ask(
+    app: ASGIApp,
+    url: str,
+    method: str = "GET",
+    host: str = "localhost",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    body: Any = None,
+) -> Answer:
+    """One request through the whole application, as a server hands it over: with the path unquoted. A `body` is sent as JSON."""
     parts = urlsplit(url)
+    sent_body = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    if body is not None:
+        headers = (*headers, (b"content-type", b"application/json"))
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
         "path": unquote(parts.path), "raw_path": parts.path.encode(), "query_string": parts.query.encode(),
@@ -56,7 +66,7 @@ def ask(app: ASGIApp, url: str, method: str = "GET", host: str = "localhost", he
         if asked:  # the client stays until it has its answer
             await asyncio.Event().wait()
         asked = True
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": sent_body, "more_body": False}
 
     async def send(message: Any) -> None:
         sent.append(message)

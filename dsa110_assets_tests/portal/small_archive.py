@@ -110,9 +110,16 @@ def _observations(publisher: _Publisher, inbox: Path, night: str) -> Product:
             _directory("calibrated.ms"),
             caltable_set=f"{tables.id}/3C138",
             flag_fraction_calibrated=FLAGGED_CALIBRATED,
+            **_span(key),
         )
         tiles.append(publisher.publish("tile_image", key, (calibrated,), _image("image.fits"), rms_jy=RMS_JY))
     return publisher.publish("hour_mosaic", night + HOUR, tiles, _image("mosaic.fits"))
+
+
+def _span(key: str) -> dict[str, float]:
+    """When an observation begins and ends, MJD."""
+    start = timegrid.datetime_to_mjd(timegrid.parse_key(key))
+    return {"mjd_start": start, "mjd_end": start + timegrid.GROUP_S / 86400}
 
 
 def _manifest(inbox: Path, key: str) -> Any:

@@ -66,7 +66,8 @@ def test_links_and_what_is_not_current_are_not_followed(small: SmallArchive, tmp
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 def test_nothing_can_be_written(get: Get, method: str) -> None:
-    assert get("/api/products", method=method).status == 405
+    for url in ("/api/v1/products", "/", "/products/x", "/metrics"):
+        assert get(url, method=method).status == 405
 
 
 def test_strange_hosts_are_refused(get: Get, small: SmallArchive) -> None:
@@ -76,7 +77,7 @@ def test_strange_hosts_are_refused(get: Get, small: SmallArchive) -> None:
 
 
 def test_every_answer_carries_the_security_headers(get: Get) -> None:
-    for url in ("/", "/api/status", "/nope", f"/files/{TILE}/preview.png"):
+    for url in ("/", "/api/v1/status", "/nope", f"/files/{TILE}/preview.png"):
         headers = get(url).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert "default-src 'self'" in headers["content-security-policy"]

@@ -5,7 +5,9 @@ It is served under another name, which also leads to our servers, as a name whos
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,7 +20,9 @@ from typing import Any
 
 import pytest
 
+from dsa110_assets.archive import audit
 from dsa110_assets.cli.services import free_port
+from dsa110_assets.orchestration import pausing
 from dsa110_assets.orchestration.instance import open_instance
 from dsa110_assets_tests.browser import answers, chromium
 from dsa110_assets_tests.portal.small_archive import SmallArchive
@@ -149,7 +153,7 @@ def test_a_hostile_page_sees_nothing_of_the_portal(browser: Any, small: SmallArc
     address = f"http://127.0.0.1:{port}"
     tile = next(name for name in small.products if name.startswith("tile_image"))
     picture = f"{address}/files/{tile}/preview.png"
-    facts = {"ADDRESS": address, "PICTURE": picture, "READ": f"{address}/api/products", "MUTATION": "mutation { x }"}
+    facts = {"ADDRESS": address, "PICTURE": picture, "READ": f"{address}/api/v1/products", "MUTATION": "mutation { x }"}
     environment = {**os.environ, **small.environment}
     command = ("dsa110_assets.portal", "--port", str(port))
     with running(command, f"{address}/healthz", environment, tmp_path / "log"), serving(filled(facts)) as page:
@@ -162,6 +166,57 @@ def test_a_hostile_page_sees_nothing_of_the_portal(browser: Any, small: SmallArc
     assert told["picture"] == 0
     assert told["socket"] == "refused"
     assert "product_id" not in told["rebound"]
+
+
+TOKEN = "a-token-of-some-length"
+ORDERS = """<!doctype html><title>busy</title><body><script>
+const told = {}, pause = "ADDRESS/api/v1/ingest/pause", body = JSON.stringify({reason: "evil"});
+async function ask(url, options) { try { return (await fetch(url, {credentials: "include", method: "POST", body, ...options})).status; }
+  catch (error) { return "refused"; } }
+function form(url, kind) { return new Promise(done => { const f = document.createElement("iframe"); f.name = "sink" + frames.length;
+  document.body.append(f); const o = document.createElement("form"); o.method = "POST"; o.action = url; o.target = f.name;
+  o.enctype = kind; const i = document.createElement("input"); i.name = '{"reason": "evil", "x": "'; i.value = '"}'; o.append(i);
+  document.body.append(o); f.onload = () => done(); o.submit(); }); }
+async function attack() {
+  for (const url of [pause, pause.replace("127.0.0.1", "evil.example")]) {
+    told.json = await ask(url, {headers: {"content-type": "application/json"}});
+    told.bearer = await ask(url, {headers: {"content-type": "application/json", authorization: "Bearer x"}});
+    told.simple = await ask(url, {mode: "no-cors", headers: {"content-type": "text/plain"}});
+    told.beacon = navigator.sendBeacon(url, new Blob([body], {type: "text/plain"}));
+    for (const kind of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]) await form(url, kind);
+  }
+}
+attack().then(() => { window.told = told; document.title = "done"; }, error => { document.title = "failed: " + error; });
+</script></body>"""
+OWN = """const [path, body, csrf, done] = arguments;
+fetch("/api/v1/" + path, {method: "POST", headers: {"content-type": "application/json", "x-csrf-token": csrf}, body})
+  .then(async answer => done([answer.status, await answer.text()]));"""
+
+
+@pytest.mark.slow
+def test_a_hostile_page_orders_nothing_of_the_portal(browser: Any, small: SmallArchive, tmp_path: Path) -> None:
+    """Though the operator is logged in in the same browser; his own page orders the same."""
+    root, port = tmp_path / "archive", free_port()
+    shutil.copytree(small.root, root)
+    address = f"http://127.0.0.1:{port}"
+    environment = {**os.environ, **small.environment, "DSA110_ARCHIVE": str(root), "DSA110_TOKEN": TOKEN}
+    command, page = ("dsa110_assets.portal", "--port", str(port)), ORDERS.replace("ADDRESS", address)
+    with running(command, f"{address}/healthz", environment, tmp_path / "log"), serving(page) as evil:
+        browser.get(address)
+        status, text = browser.execute_async_script(OWN, "session", json.dumps({"token": TOKEN, "name": "Ada"}), "")
+        assert status == 201
+        assert "dsa110_session" not in browser.execute_script("return document.cookie")
+        told = visit(browser, evil)
+        assert pausing.paused(root) is None
+        assert audit.lines(root, 1) == []
+        browser.get(address)
+        own = [browser.execute_async_script(OWN, "ingest/pause", '{"reason": "x"}', csrf)[0] for csrf in ("", json.loads(text)["csrf"])]
+        paused = pausing.paused(root)
+    assert own == [403, 200]
+    assert paused is not None
+    assert paused.by == "Ada"
+    assert (told["json"], told["bearer"]) == ("refused", "refused")
+    assert TOKEN not in (tmp_path / "log").read_text()
 
 
 def filled(facts: dict[str, str]) -> str:

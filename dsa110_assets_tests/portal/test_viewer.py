@@ -127,7 +127,7 @@ def test_what_cannot_be_asked_is_refused_with_a_sentence(get: Get, url: str, sta
     answer = get(url)
     assert answer.status == status, answer.text[:300]
     if ".json" in url.partition("?")[0]:
-        assert answer.json["error"]
+        assert answer.json["detail"]
 
 
 def test_carta_is_linked_where_the_settings_say_it_is(small: made.SmallArchive, no_settings_of_this_machine: None) -> None:

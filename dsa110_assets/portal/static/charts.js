@@ -9,7 +9,7 @@ async function draw(place) {
   if (matchMedia("(pointer: coarse)").matches) address.searchParams.set("touch", "1");
   try {
     const answer = await fetch(address, { headers: { accept: "application/json" } });
-    if (!answer.ok) throw new Error((await answer.json()).error || `${answer.status}`);
+    if (!answer.ok) throw new Error((await answer.json()).detail || `${answer.status}`);
     const item = await answer.json();
     place.replaceChildren();
     place.classList.toggle("nothing", item === null);

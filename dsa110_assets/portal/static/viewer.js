@@ -36,7 +36,7 @@ function query(one, more) { return new URLSearchParams({ ...(one.file ? { file: 
 async function ask(one, what, more) {
   const answer = await fetch(`/view/${encodeURIComponent(one.id)}/${what}?${query(one, more)}`);
   const said = await answer.json();
-  if (!answer.ok) throw new Error(said.error || answer.status);
+  if (!answer.ok) throw new Error(said.detail || answer.status);
   return said;
 }
 

@@ -1,0 +1,95 @@
+"""What the archive says as rows of JSON, for programs: missing values are null, units are in the names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dsa110_assets.analyst import AnalystArchive
+from dsa110_assets.archive.product import VERDICTS, LineageNode, Product
+from dsa110_assets.plain_json import jsonable
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """What one rule said of one product: `severity` is ERROR or WARN, `stops` that nothing is made of what fails it; `reason`
+    tells figure and limit and is empty where it passed."""
+
+    product_id: str
+    asset: str
+    partition: str | None
+    check: str
+    passed: bool
+    severity: str
+    stops: bool
+    reason: str
+    figures: dict[str, Any]
+
+
+def product_row(product: Product) -> dict[str, Any]:
+    """A product as a JSON object."""
+    return {"product_id": product.id, **jsonable(product)}
+
+
+def light_curve_json(archive: AnalystArchive, source: str) -> dict[str, Any]:
+    """A light curve as a JSON object: facts of the source, and one object per point."""
+    curve = archive.light_curve(source)
+    meta = {
+        "source_id": curve.meta["source_id"],
+        "product_id": curve.meta["product_id"],
+        "left_out": curve.meta["left_out"],
+        "ra_deg": float(curve.meta["ra"].to_value("deg")),
+        "dec_deg": float(curve.meta["dec"].to_value("deg")),
+    }
+    points = table_rows(curve, {"time": curve.time.mjd})
+    for point in points:
+        point["mjd"] = point.pop("time")
+    return {**meta, "points": points}
+
+
+def table_rows(table: Any, instead: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Rows of an astropy table as JSON objects; a column's unit is in its name: flux_jy, ra_deg."""
+    columns: dict[str, list[Any]] = {}
+    for name in table.colnames:
+        values = (instead or {}).get(name, table[name])
+        unit = getattr(values, "unit", None)
+        key = f"{name}_{str(unit).lower()}" if unit is not None and str(unit) else name
+        columns[key] = jsonable(getattr(values, "value", values))
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def lineage_json(node: LineageNode) -> dict[str, Any]:
+    """A lineage tree as nested JSON objects; a product that occurs again is named without its branch."""
+    seen: set[str] = set()
+
+    def branch(part: LineageNode) -> dict[str, Any]:
+        if part.product is None:
+            return {"file": jsonable(part.file)}
+        product = part.product
+        row = {
+            "product_id": product.id, "asset": product.asset, "partition": product.partition,
+            "state": product.state, "code_version": product.code_version, "path": str(product.path),
+        }  # fmt: skip
+        if product.id in seen:
+            return {**row, "shown_above": True}
+        seen.add(product.id)
+        return {**row, "inputs": [branch(child) for child in part.children]}
+
+    return branch(node)
+
+
+def check_rows(products: Iterable[Product]) -> list[CheckRow]:
+    """What the rules said of these products when they were published."""
+    from dsa110_assets.orchestration import rules
+    from dsa110_assets.orchestration.graph import specifications
+
+    return [
+        CheckRow(
+            product.id, product.asset, product.partition, verdict.check, verdict.passed, verdict.severity.name, verdict.hard,
+            verdict.reason, verdict.figures,
+        )
+        for product in products
+        if product.asset in specifications() and VERDICTS in product.metadata
+        for verdict in rules.from_metadata(product.asset, product.metadata)
+    ]  # fmt: skip

@@ -1,0 +1,81 @@
+"""What every resource of the API needs: the archive, the settings if there are any, and the platform behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, HTTPException, Request
+
+from dsa110_assets.portal.v1.limits import Limiter
+from dsa110_assets.portal.v1.source_table import SourceTable
+from dsa110_assets.portal.v1.tokens import Keys
+
+if TYPE_CHECKING:
+    from dsa110_assets.analyst import AnalystArchive
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.portal.overview import Look
+    from dsa110_assets.settings import Settings
+    from dsa110_assets.thresholds import Thresholds
+
+STARTS, TRIES = 30, 10
+"""A minute: what may be started by all together, and how often one address may say a wrong token."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One portal's: without `settings` only the archive is known; without `keys` nothing may be changed."""
+
+    archive: AnalystArchive
+    inbox: Path | None = None
+    look: Look | None = None
+    settings: Settings | None = None
+    keys: Keys | None = None
+    starts: Limiter = field(default_factory=lambda: Limiter(STARTS, 60.0))
+    tries: Limiter = field(default_factory=lambda: Limiter(TRIES, 60.0))
+    sources: SourceTable = field(default_factory=SourceTable)
+
+    @property
+    def store(self) -> Archive:
+        """The archive's products."""
+        return self.archive.store
+
+    def require_settings(self) -> Settings:
+        """The platform's settings. Answers 503 where this portal was started without them."""
+        if self.settings is None:
+            raise HTTPException(503, "this portal was started for an archive alone: start it with the platform's settings (`dsa110 up`)")
+        return self.settings
+
+    def home(self) -> Path:
+        """Dagster's home, of a platform that was started once. Answers 503, with what to do, where it cannot be used from here."""
+        from dsa110_assets.orchestration import instance
+
+        home = self.require_settings().home_path
+        if not (home / "dagster.yaml").is_file():
+            raise HTTPException(
+                503, f"there is no Dagster in {home}: start the platform (`dsa110 up`), or give this portal its DAGSTER_HOME"
+            )
+        if (refused := instance.not_writable(home)) is not None:
+            raise HTTPException(503, f"{refused} cannot be written by this portal: run it as the platform's user")
+        return home
+
+    def thresholds(self) -> Thresholds:
+        """The thresholds in force."""
+        from dsa110_assets.thresholds import load_thresholds
+
+        return load_thresholds(*self.threshold_files())
+
+    def threshold_files(self) -> tuple[Path, Path]:
+        """The thresholds file, and where the last good one is kept."""
+        from dsa110_assets.orchestration.resources import IN_FORCE
+
+        return self.require_settings().thresholds_path, self.archive.root / IN_FORCE
+
+
+def _of(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+Portal = Annotated[Context, Depends(_of)]

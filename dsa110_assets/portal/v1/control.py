@@ -1,0 +1,140 @@
+"""What is done to the archive by hand: pinning, retention, letting quarantined files go, pausing ingest, thresholds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Path
+from pydantic import BaseModel, Field
+
+from dsa110_assets.archive import quarantine
+from dsa110_assets.orchestration import pausing
+from dsa110_assets.portal.v1 import access
+from dsa110_assets.portal.v1.context import Portal
+from dsa110_assets.portal.v1.products import ProductId, ProductRow, row
+from dsa110_assets.portal.v1.state import Thresholds, thresholds_of
+
+router = APIRouter(tags=["control"])
+
+
+class Pinning(BaseModel):
+    """Why a product is kept."""
+
+    reason: access.Reason
+
+
+class Unpinning(BaseModel):
+    """Let retention judge a product again."""
+
+    confirm: access.Confirm = None
+
+
+class Retaining(BaseModel):
+    """Remove what the retention policy no longer keeps."""
+
+    confirm: access.Confirm = None
+
+
+class Pausing(BaseModel):
+    """Why ingest is paused."""
+
+    reason: access.Reason
+
+
+class Ingest(BaseModel):
+    """Whether what arrives is taken up."""
+
+    paused: bool
+    by: str | None = Field(default=None, description="who paused it")
+    at: str | None = None
+    reason: str | None = None
+
+
+@router.post("/products/{product_id}/pin")
+def pin_product(product_id: ProductId, body: Pinning, portal: Portal, actor: access.Controller) -> ProductRow:
+    """Keep a product, and everything it was made from, from retention."""
+    found = portal.store.get(product_id)
+    with access.ordered(portal, actor, "pin", found.id, reason=body.reason) as order:
+        pinned = portal.store.pin(found.id, f"{body.reason.strip()} ({actor.name})")
+        order.told = f"{found.id} is pinned"
+    return row(pinned)
+
+
+@router.post("/products/{product_id}/unpin")
+def unpin_product(product_id: ProductId, body: Unpinning, portal: Portal, actor: access.Controller) -> access.Outcome:
+    """Let retention judge a product again."""
+    found = portal.store.get(product_id)
+    if not found.pinned:
+        raise HTTPException(409, f"{found.id} is not pinned")
+    if (rehearsal := access.rehearsed(body.confirm, f"unpin {found.id}", [found.id])) is not None:
+        return rehearsal
+    with access.ordered(portal, actor, "unpin", found.id) as order:
+        portal.store.unpin(found.id)
+        order.told = f"{found.id} is no longer pinned"
+    return access.done(order.told, [found.id])
+
+
+@router.post("/retention")
+def retain(body: Retaining, portal: Portal, actor: access.Controller) -> access.Outcome:
+    """Remove data that are no longer needed; records stay. The rehearsal says which."""
+    portal.starts.take()
+    from dsa110_assets.orchestration import housekeeping
+    from dsa110_assets.thresholds import chosen_thresholds
+
+    limits = chosen_thresholds(*portal.threshold_files())
+    going = [decision.product for decision in housekeeping.take(portal.store, limits, dry_run=True) if decision.remove]
+    told = f"remove the data of {len(going)} products, {sum(product.size_bytes for product in going) / 1e9:.3f} GB"
+    if (rehearsal := access.rehearsed(body.confirm, told, [product.id for product in going])) is not None:
+        return rehearsal
+    with access.ordered(portal, actor, "retain", plan=told) as order:
+        gone = [decision.product.id for decision in housekeeping.take(portal.store, limits, dry_run=False) if decision.remove]
+        order.told = f"removed the data of {len(gone)} products"
+    return access.done(order.told, gone)
+
+
+@router.post("/quarantine/{key}/release")
+def release_quarantined(
+    key: Annotated[str, Path(max_length=40, pattern=r"^[0-9a-f]+$")], portal: Portal, actor: access.Controller
+) -> access.Outcome:
+    """Let the files of a record be tried again."""
+    one = quarantine.get(portal.store, key)
+    if one.released_at is not None:
+        raise HTTPException(409, f"{key} was let go at {one.released_at.isoformat(timespec='seconds')}")
+    with access.ordered(portal, actor, "release from quarantine", key) as order:
+        freed = quarantine.release(portal.store, key)
+        order.told = f"{sum(len(record.paths) for record in freed)} files are judged afresh"
+    return access.done(order.told, [record.key for record in freed])
+
+
+@router.get("/ingest")
+def show_ingest(portal: Portal) -> Ingest:
+    """Whether what arrives is taken up, or a person has paused that."""
+    found = pausing.paused(portal.archive.root)
+    return Ingest(paused=False) if found is None else Ingest(paused=True, by=found.by, at=found.at, reason=found.reason)
+
+
+@router.post("/ingest/pause")
+def pause_ingest(body: Pausing, portal: Portal, actor: access.Controller) -> Ingest:
+    """Take nothing more up from the inbox, also over restarts; what was taken up is made."""
+    with access.ordered(portal, actor, "pause ingest", reason=body.reason) as order:
+        pausing.pause(portal.archive.root, actor.name, body.reason.strip())
+        order.told = "ingest is paused"
+    return show_ingest(portal)
+
+
+@router.post("/ingest/resume")
+def resume_ingest(portal: Portal, actor: access.Controller) -> Ingest:
+    """Take up what arrives again."""
+    with access.ordered(portal, actor, "resume ingest") as order:
+        pausing.resume(portal.archive.root)
+        order.told = "ingest goes on"
+    return show_ingest(portal)
+
+
+@router.post("/thresholds/reload")
+def reload_thresholds(portal: Portal, actor: access.Controller) -> Thresholds:
+    """Read the thresholds file now; a wrong one is refused whole, and the last good one stays in force."""
+    with access.ordered(portal, actor, "reload thresholds") as order:
+        told = thresholds_of(portal)
+        order.told = told.refused or f"{told.path} is in force"
+    return told

@@ -1,0 +1,93 @@
+"""The API's documentation as a page made here: nothing of it is fetched from elsewhere, and it needs no script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.responses import HTMLResponse
+
+_templates = Environment(
+    loader=PackageLoader("dsa110_assets.portal"),
+    autoescape=select_autoescape(),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One way to use one resource."""
+
+    method: str
+    path: str
+    name: str
+    told: str
+    controls: bool
+    parameters: list[tuple[str, str, str, str]]
+    body: str | None
+    answers: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A form of body or answer: its fields as (name, type, meaning)."""
+
+    name: str
+    told: str
+    fields: list[tuple[str, str, str]]
+
+
+def documentation(request: Request) -> HTMLResponse:
+    """Every resource with its parameters, bodies and answers."""
+    described = request.app.openapi()
+    operations: dict[str, list[Operation]] = {tag["name"]: [] for tag in described["tags"]}
+    for path, methods in described["paths"].items():
+        for method, said in methods.items():
+            operations[said["tags"][0]].append(_operation(method.upper(), path, said))
+    models = [_model(name, schema) for name, schema in sorted(described["components"]["schemas"].items())]
+    page = _templates.get_template("api.html")
+    return HTMLResponse(page.render(info=described["info"], tags=described["tags"], operations=operations, models=models, root="/api/v1"))
+
+
+def _operation(method: str, path: str, said: dict[str, Any]) -> Operation:
+    given = [(one["name"], one["in"], _kind(one["schema"]), one.get("description", "")) for one in said.get("parameters", ())]
+    body = said.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    answers = [(status, one["description"], _answer(one)) for status, one in said["responses"].items()]
+    told, controls = said.get("description", said["summary"]), method != "GET"
+    return Operation(method, path, said["operationId"], told, controls, given, None if body is None else _kind(body), answers)
+
+
+def _answer(said: dict[str, Any]) -> str:
+    return ", ".join(_kind(one["schema"]) for one in said.get("content", {}).values() if one.get("schema"))
+
+
+def _model(name: str, schema: dict[str, Any]) -> Model:
+    fields = [(field, _kind(said), said.get("description", "")) for field, said in schema.get("properties", {}).items()]
+    return Model(name, schema.get("description", ""), fields)
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """A schema in a few words."""
+    return " or ".join(dict.fromkeys(_parts(schema))) or "anything"
+
+
+def _parts(schema: dict[str, Any]) -> Iterator[str]:
+    if "$ref" in schema:
+        yield schema["$ref"].rpartition("/")[2]
+    elif "anyOf" in schema:
+        for one in schema["anyOf"]:
+            yield from _parts(one)
+    elif "enum" in schema:
+        yield from map(str, schema["enum"])
+    elif schema.get("type") == "array":
+        yield f"list of {_kind(schema.get('items', {}))}"
+    elif "type" in schema:
+        limits = [
+            f"{sign} {schema[name]:g}" for name, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤")) if name in schema
+        ]
+        yield f"{schema.get('format') or schema['type']}{f' ({chr(44).join(limits)})' if limits else ''}"

@@ -1,0 +1,253 @@
+"""How things stand: status, observations, the queue, checks, quarantine, thresholds and settings."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
+
+from dsa110_assets import __version__
+from dsa110_assets import settings as all_settings
+from dsa110_assets.archive import quarantine
+from dsa110_assets.archive.product import HELD, Product
+from dsa110_assets.plain_json import jsonable
+from dsa110_assets.portal import overview, queue
+from dsa110_assets.portal import rows as told_rows
+from dsa110_assets.portal.v1 import paging
+from dsa110_assets.portal.v1.context import Context, Portal
+from dsa110_assets.portal.v1.products import Asset, Since, Span, Until, listed, place_of
+
+router = APIRouter(tags=["state"])
+ByPartition = Annotated[Literal["partition", "-partition"], Query(description="order by time; with - the last come first")]
+SCANNED = 200
+"""Products whose checks one request looks at, at most: what failed may be rare."""
+
+
+class Health(BaseModel):
+    """That the index answers."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class ObservationRow(BaseModel):
+    """An observation that was taken up, and how far it has come."""
+
+    observation: str = Field(description="start of its window (UTC)")
+    state: Literal["imaged", "waiting", "held"] = Field(description="waiting: for `next_step`; held: by a failed check that stops")
+    next_step: str | None = Field(description="the asset that is not made yet")
+    reason: str = Field(description="what holds it")
+    pointing_dec_deg: float | None = Field(description="apparent declination of the pointing")
+    products: dict[str, str] = Field(description="ids of its products by asset")
+    figures: dict[str, float] = Field(description="rms_jy, flag_fraction and the like of these products; units in the names")
+
+
+class Queued(BaseModel):
+    """An observation that is not done, or was completed lately."""
+
+    observation: str
+    state: Literal["collecting", "pending", "in progress", "completed", "failed"]
+    step: str = Field(description="the asset it has come to")
+    age_h: float = Field(description="for how long it has been in this state")
+    reason: str = Field(description="what it waits for, or why it failed")
+
+
+class Queue(paging.Page[Queued]):
+    """A page of the queue."""
+
+    counts: dict[str, int] = Field(description="observations by state, on all pages")
+
+
+class Check(BaseModel):
+    """What one rule said of one product when it was published."""
+
+    product_id: str
+    asset: str
+    partition: str | None
+    check: str
+    passed: bool
+    severity: Literal["ERROR", "WARN"]
+    stops: bool = Field(description="nothing is made of what fails it")
+    reason: str = Field(description="figure and limit; empty where it passed")
+    figures: dict[str, Any]
+
+
+class QuarantineRow(BaseModel):
+    """Files that were put aside because they cannot be used, and why."""
+
+    key: str
+    paths: list[str]
+    reason: str
+    observation: str | None
+    at: datetime
+    released_at: datetime | None = Field(description="when it was let go to be tried again")
+
+
+class ThresholdRow(BaseModel):
+    """A threshold in force."""
+
+    name: str
+    value: Any
+    default: Any
+    help: str = Field(description="what it is, with its unit where the name has none")
+
+
+class Thresholds(BaseModel):
+    """The thresholds in force, and what is wrong with their file if something is."""
+
+    path: str
+    refused: str | None = Field(description="what is wrong with the file as it is now: then the last good one is in force")
+    thresholds: list[ThresholdRow]
+
+
+class SettingRow(BaseModel):
+    """A setting; secrets are masked."""
+
+    name: str = Field(description="its environment variable")
+    value: str
+    source: str
+    kind: str
+    limits: str
+    help: str
+
+
+@router.get("/health")
+def show_health(portal: Portal) -> Health:
+    """200 while the index answers."""
+    portal.store.current("source_catalog")
+    return Health(status="ok", version=__version__)
+
+
+@router.get("/status")
+def show_status(portal: Portal) -> overview.Status:
+    """What was processed, what waits, what failed, and what comes next."""
+    told: overview.Status = jsonable(overview.status(portal.archive, portal.inbox, look=portal.look))
+    return told
+
+
+@router.get("/observations")
+def list_observations(
+    portal: Portal,
+    since: Since = None,
+    until: Until = None,
+    sort: ByPartition = "-partition",
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = 100,
+) -> paging.Page[ObservationRow]:
+    """Observations that were taken up, step by step; the last first."""
+    first, *steps = overview.STEPS
+    found, following = listed(portal, Span(since, until, sort, cursor, limit), first)
+    keys = [group.partition or "" for group in found]
+    made: dict[str, dict[str, Product]] = {group.partition or "": {first: group} for group in found}
+    for step in steps if keys else ():
+        for product in portal.store.products(step, min(keys), max(keys), removed=True):
+            made.get(product.partition or "", {})[step] = product
+    return paging.Page(items=[_observation(key, made[key]) for key in keys], next=following)
+
+
+def _observation(key: str, made: dict[str, Product]) -> ObservationRow:
+    missing = next((step for step in overview.STEPS if step not in made), None)
+    why = next((str(product.metadata[HELD]) for product in made.values() if product.metadata.get(HELD)), "")
+    known = {name: value for product in made.values() for name, value in product.metadata.items()}
+    figures = {name: float(value) for name, value in known.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    return ObservationRow(
+        observation=key, state="held" if why else "waiting" if missing else "imaged", next_step=missing, reason=why,
+        pointing_dec_deg=figures.get("pointing_dec_deg"), products={step: product.id for step, product in made.items()},
+        figures={name: value for name, value in jsonable(figures).items() if value is not None},
+    )  # fmt: skip
+
+
+@router.get("/queue")
+def list_queue(
+    portal: Portal,
+    state: Annotated[Literal["collecting", "pending", "in progress", "completed", "failed"] | None, Query()] = None,
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = 100,
+) -> Queue:
+    """Observations that are not done, also those in the inbox, and those completed since the last night with data; newest first."""
+    after = paging.decode(cursor, str)
+    night = next(iter(portal.store.nights(1, "subband_group")), None)
+    seen = portal.look(portal.store) if portal.look else None
+    found, now = queue.observations(portal.store, portal.require_settings().home_path, seen, night), datetime.now(UTC)
+    counts = {known: sum(one.state == known for one in found) for known in queue.STATES}
+    kept = [one for one in found if state in (None, one.state)]
+    items, following = paging.part(kept, lambda one: (one.observation,), after, limit, descending=True)
+    told = [{"observation": o.observation, "state": o.state, "step": o.step, "age_h": o.age_h(now), "reason": o.reason} for o in items]
+    return Queue(items=[Queued.model_validate(one) for one in told], next=following, counts=counts)
+
+
+@router.get("/checks")
+def list_checks(
+    portal: Portal,
+    asset: Asset = None,
+    since: Since = None,
+    until: Until = None,
+    failed: Annotated[bool, Query(description="only what failed")] = True,
+    severity: Annotated[Literal["ERROR", "WARN"] | None, Query()] = None,
+    sort: ByPartition = "-partition",
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = 100,
+) -> paging.Page[Check]:
+    """What the rules said of current products, the last first. Failures are rare: a page may be short, even empty, and `next` lead on."""
+    looked, following = listed(portal, Span(since, until, sort, cursor, SCANNED), asset)
+    items: list[Check] = []
+    for product in looked:
+        told = [Check.model_validate(jsonable(one)) for one in told_rows.check_rows([product])]
+        items += [one for one in told if not (failed and one.passed) and severity in (None, one.severity)]
+        if len(items) >= limit:  # a product's checks stay together
+            more = following is not None or product is not looked[-1]
+            return paging.Page(items=items, next=paging.encode(place_of(product)) if more else None)
+    return paging.Page(items=items, next=following)
+
+
+@router.get("/quarantine")
+def list_quarantine(
+    portal: Portal,
+    released: Annotated[bool, Query(description="also what was put aside and let go")] = False,
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = 100,
+) -> paging.Page[QuarantineRow]:
+    """What was put aside because it cannot be used, the last first."""
+    after = paging.decode(cursor, str, str)
+    found = quarantine.quarantined(portal.store, released=released)
+    items, following = paging.part(found, lambda one: (one.at.isoformat(), one.key), after, limit, descending=True)
+    return paging.Page(items=[quarantine_row(one) for one in items], next=following)
+
+
+def quarantine_row(one: quarantine.Quarantined) -> QuarantineRow:
+    """A record as the API tells it: a file's name may be any bytes."""
+    shown = [path if path.isprintable() else ascii(path)[1:-1] for path in map(str, one.paths)]
+    return QuarantineRow.model_validate({**jsonable(one), "paths": shown})
+
+
+@router.get("/quarantine/{key}")
+def show_quarantined(key: Annotated[str, Path(max_length=40)], portal: Portal) -> QuarantineRow:
+    """One record."""
+    return quarantine_row(quarantine.get(portal.store, key))
+
+
+@router.get("/thresholds")
+def show_thresholds(portal: Portal) -> Thresholds:
+    """The thresholds in force; their file is read again when it has changed."""
+    return thresholds_of(portal)
+
+
+def thresholds_of(portal: Context) -> Thresholds:
+    """The thresholds in force, and what is wrong with their file."""
+    from dsa110_assets.thresholds import refused_thresholds
+
+    files, limits = portal.threshold_files(), portal.thresholds()
+    rows = [
+        ThresholdRow(name=name, value=jsonable(getattr(limits, name)), default=jsonable(field.get_default(call_default_factory=True)),
+                     help=field.description or "")
+        for name, field in type(limits).model_fields.items()
+    ]  # fmt: skip
+    return Thresholds(path=str(files[0]), refused=refused_thresholds(*files), thresholds=rows)
+
+
+@router.get("/settings")
+def list_settings(portal: Portal) -> list[SettingRow]:
+    """Every setting of this portal's: its value, where that came from, its range and what it means. Secrets are masked."""
+    return [SettingRow.model_validate(one, from_attributes=True) for one in all_settings.describe(portal.require_settings())]

@@ -1,0 +1,69 @@
+"""The metrics and the health probe: what the status says, and complete."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from dsa110_assets import settings
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import TransientError
+from dsa110_assets.orchestration import inbox, plan
+from dsa110_assets.portal import overview
+from dsa110_assets.portal.app import create_app
+from dsa110_assets_tests.portal import small_archive as made
+from dsa110_assets_tests.portal.conftest import Get, ask
+
+
+def test_metrics_are_prometheus_text(get: Get) -> None:
+    answer = get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    sample = re.compile(r'[a-z][a-z0-9_]*(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? (\S+)')
+    values = {}
+    typed = set()
+    for line in answer.text.splitlines():
+        if line.startswith("# TYPE "):
+            typed.add(line.split()[2])
+        if not line.startswith("#"):
+            match = sample.fullmatch(line)
+            assert match, line
+            assert line.split("{")[0].split()[0] in typed
+            values[line.rpartition(" ")[0]] = float(match[3])
+    assert all(math.isfinite(value) for value in values.values())
+    assert values['dsa110_products{asset="tile_image"}'] == 4
+    assert values["dsa110_image_noise_jy"] == made.RMS_JY
+    assert values["dsa110_flagged_fraction"] == made.FLAGGED  # the number of the observations' page
+    assert values["dsa110_flagged_fraction_calibrated"] == made.FLAGGED_CALIBRATED
+    assert values["dsa110_quarantined"] == 1
+
+
+def test_health(get: Get) -> None:
+    assert get("/healthz").json["status"] == "ok"
+
+
+def test_the_portal_tells_what_lies_in_the_inbox_and_looks_seldom(tmp_path: Path, no_settings_of_this_machine: None) -> None:
+    """Its status, its front page and its metrics agree; a look that fails is told and takes nothing else with it."""
+    small, looks = made.build(tmp_path), list[int]()
+    configured = settings.load(inbox=small.inbox, archive=small.root)
+    (small.inbox / "2026-01-26T23:00:00_sb01.uvh5").write_bytes(b"x")
+
+    def look(archive: Archive) -> inbox.Inbox:
+        looks.append(1)
+        return plan.take_stock(archive, configured)
+
+    def away(archive: Archive) -> inbox.Inbox:
+        raise TransientError("the inbox is away")
+
+    app = create_app(small.root, inbox=small.inbox, look=overview.at_most_every(3600.0, look))
+    status = ask(app, "/api/v1/status").json
+    assert status["inbox_groups"] == {"ready": 0, "waiting": 0, "unusable": 0}
+    assert any("uvh5" in row["path"] for row in status["inbox_files"])
+    assert 'dsa110_inbox_groups{state="ready"} 0.0\n' in ask(app, "/metrics").text
+    assert ask(app, "/").status == 200
+    assert len(looks) == 1
+    app = create_app(small.root, inbox=small.inbox, look=overview.at_most_every(0.0, away))
+    later = ask(app, "/api/v1/status").json
+    assert (later["inbox_groups"], later["troubles"]) == (None, ["the inbox: the inbox is away"])
+    assert later["products"] == status["products"]
+    assert "the inbox is away" in ask(app, "/").text
