@@ -310,6 +310,14 @@ def known_asset(store: Archive, asset: str | None) -> str | None:
     return asset
 
 
+def position(ra: Any, dec: Any) -> tuple[float, float]:
+    """A position in degrees, of what `AnalystArchive.sources` takes. ConfigurationError for half a one, or none."""
+    found = cone(ra, dec, 1.0)
+    if found is None:
+        raise ConfigurationError("a position is both ra and dec")
+    return found[0], found[1]
+
+
 def cone(ra: Any, dec: Any, radius: Any) -> tuple[float, float, float] | None:
     """(ra, dec, radius) in degrees; None for the whole sky. ConfigurationError for half a position."""
     if ra is None and dec is None and radius is None:

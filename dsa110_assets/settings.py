@@ -120,6 +120,9 @@ class Settings(BaseSettings):
         ),
     ] = None
     webhook_url: Annotated[str | None, Field(repr=False, description="where alerts are posted as JSON (unset: console only)")] = None
+    carta_url: Annotated[
+        str | None, Field(description="where CARTA answers, for links that open an image there: http://host:3002 (unset: no links)")
+    ] = None
     reader_engine: Annotated[Literal["direct", "pyuvdata"], Field(description="who reads UVH5 files")] = "direct"
     solve_engine: Annotated[Literal["own", "casa"], Field(description="who solves and applies calibration")] = "own"
     imaging_engine: Annotated[Literal["own", "casa"], Field(description="who makes images")] = "own"
@@ -155,7 +158,7 @@ class Settings(BaseSettings):
     def _split_names(cls, value: Any) -> Any:
         return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
 
-    @field_validator("webhook_url", mode="after")
+    @field_validator("webhook_url", "carta_url", mode="after")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
         plain = value is None or (value.isascii() and value.isprintable() and " " not in value)

@@ -1,9 +1,9 @@
-"""Backup and restore of what cannot be computed again: the index, caltables, states, quarantine, Dagster's history.
+"""Backup and restore of what cannot be computed again: index, caltables, states, quarantine, judgements, Dagster's history.
 
     <destination>/backup-20260125T223000/
         archive.json  manifest.json            whose it is; digest of every file
         index.sqlite | index.dump              SQLite's online backup, or pg_dump's custom format
-        files/                                 caltables, state files, quarantine records, requests, audit, as in the archive
+        files/                                 caltables, state files, quarantine records, judgements, requests, audit, as in the archive
         dagster/                               Dagster's databases (or dagster.dump), as in its home directory
 
 A backup is written under a temporary name, verified, and only then renamed: one that has its name is whole.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dsa110_assets.archive import audit, databases, files, naming, quarantine
+from dsa110_assets.archive import audit, databases, files, judgements, naming, quarantine
 from dsa110_assets.archive.caltable_registry import BY_HAND
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.archive.product import Product
@@ -173,7 +173,7 @@ def _load_dagster(dagster: Dagster, path: Path) -> None:
 
 
 def _copy_files(archive: Archive, target: Path, earlier: Sequence[Path]) -> tuple[int, tuple[str, ...]]:
-    """Copy caltables (each verified against its published digest), states, quarantine records, requests and the audit.
+    """Copy caltables (each verified against its published digest), states, quarantine records, judgements, requests and the audit.
 
     Returns the number of caltables, and why others are left out: one that is damaged, here and in the copies in `earlier`, keeps no other.
     """
@@ -186,7 +186,8 @@ def _copy_files(archive: Archive, target: Path, earlier: Sequence[Path]) -> tupl
             damaged.append(f"{product.id} is damaged, and no earlier backup has it whole; run: dsa110 archive verify")
             log.error("left out of the backup, the others are in it: %s", damaged[-1])
     small = [*archive.root.glob("*/*.state.json"), *archive.root.glob("*/night=*/partition=*/*.state.json")]
-    small += [*(archive.root / quarantine.DIRECTORY).glob("*.json"), *archive.root.glob("*/name=*/*.json"), *archive.root.glob(audit.FILE)]
+    small += [path for folder in (quarantine.DIRECTORY, judgements.DIRECTORY) for path in (archive.root / folder).glob("*.json")]
+    small += [*archive.root.glob("*/name=*/*.json"), *archive.root.glob(audit.FILE)]
     for path in small:
         copy = target / path.relative_to(archive.root)
         copy.parent.mkdir(parents=True, exist_ok=True)

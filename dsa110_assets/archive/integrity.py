@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from dsa110_assets.archive import claims, cold, files, naming, quarantine, retention, rows
+from dsa110_assets.archive import claims, cold, files, judgements, naming, quarantine, retention, rows
 from dsa110_assets.archive.product import Json, Product, flaw
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError, SilentWrongnessError
@@ -216,7 +216,7 @@ def _read_sidecar(root: Path, path: Path) -> tuple[Json, str]:
 def _places(root: Path) -> Iterator[Path]:
     """Directories that hold, or may hold, versions: `<asset>`, `<asset>/night=.../partition=...`, `<asset>/name=...`; of trials too."""
     for asset in (*sorted(root.iterdir()), *sorted(root.glob(f"{naming.TRIALS}/*/*"))):
-        others = (quarantine.DIRECTORY, cold.DIRECTORY)
+        others = (quarantine.DIRECTORY, judgements.DIRECTORY, cold.DIRECTORY)
         if asset.is_dir() and not asset.is_symlink() and naming.is_asset(asset.name) and asset.name not in others:
             yield asset
             yield from sorted(path for form in ("night=*/partition=*", "name=*") for path in asset.glob(form) if path.is_dir())

@@ -7,6 +7,7 @@ superseded unless rejected. Rejecting a product does not bring an older one back
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -139,6 +140,15 @@ def decode(text: str) -> Json:
     if not isinstance(contents, dict):
         raise ValueError(f"{text[:40]!r} is no JSON object")
     return contents
+
+
+def number(value: Any) -> float | None:
+    """A figure as a database tells it, some of them as text; None for what is no finite number."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def inputs_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

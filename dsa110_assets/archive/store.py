@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
@@ -24,6 +24,15 @@ MARKER = "archive.json"
 BY_PARTITION, BY_PUBLICATION = ("partition_key", "asset", "version"), ("created_at", "id")
 """Orders in which a page after another can be asked for."""
 T = TypeVar("T")
+
+
+class Figures(NamedTuple):
+    """Some figures of a product, None where it has none, with its partition, its id and when it was published (ISO 8601)."""
+
+    partition: str
+    id: str
+    created_at: str
+    values: tuple[float | None, ...]
 
 
 class Archive:
@@ -211,9 +220,30 @@ class Archive:
 
         return next(iter(self.index.read(work)), None)
 
-    def newest(self, asset: str, number: int = 1) -> list[Product]:
-        """The current products of an asset's last partitions, last first; what came before is not read."""
-        there = sa.select(products.c.id).where(*_wanted(asset, None, None, "current"))
+    def figures(
+        self, asset: str, names: Sequence[str], since: datetime | str | None = None, until: datetime | str | None = None
+    ) -> list[Figures]:
+        """The figures of these names of the current products `products` would give, in order, also of those retention has taken.
+
+        The database looks at them: no product is read, so that a season costs little. What is no finite number is None.
+        """
+
+        def work(connection: Connection) -> list[Figures]:
+            told: Any = products.c.metadata
+            if connection.dialect.name == "postgresql":
+                told = sa.cast(told, sa.JSON)
+            else:  # a row that cannot be read must not hide the others
+                told = sa.type_coerce(sa.case((sa.func.json_valid(told), told)), sa.JSON)
+            columns = [told[name].as_string().label(f"figure_{n}") for n, name in enumerate(names)]
+            query = sa.select(products.c.partition_key, products.c.id, products.c.created_at, *columns)
+            query = query.where(*_wanted(asset, since, until, "current", removed=True)).order_by(products.c.partition_key)
+            return [Figures(key, id_, at, tuple(map(rows.number, values))) for key, id_, at, *values in connection.execute(query)]
+
+        return self.index.read(work)
+
+    def newest(self, asset: str, number: int = 1, until: datetime | str | None = None) -> list[Product]:
+        """The current products of an asset's last partitions, none after `until`, last first; what came before is not read."""
+        there = sa.select(products.c.id).where(*_wanted(asset, None, until, "current"))
         last = there.order_by(products.c.partition_key.desc()).limit(number).subquery()
         return self._select(products.c.id.in_(sa.select(last.c.id)))[::-1]
 

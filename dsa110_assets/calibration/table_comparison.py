@@ -84,7 +84,9 @@ def _difference(name: str, receptor: str, ratio: NDArray[np.complex128], frequen
     solved = np.isfinite(ratio)
     if not solved.any():
         return Difference(name, receptor, *(float("nan"),) * 4)
-    unit, offset_hz = ratio / np.abs(ratio), frequencies_hz - frequencies_hz.mean()
+    with np.errstate(invalid="ignore"):  # NaN where one of the sets has no solution
+        unit = ratio / np.abs(ratio)
+    offset_hz = frequencies_hz - frequencies_hz.mean()
     steps = unit[1:] * unit[:-1].conj()
     steps = steps[np.isfinite(steps)]
     width_hz = float(np.median(np.diff(frequencies_hz))) if frequencies_hz.size > 1 else 1.0

@@ -1,4 +1,4 @@
-"""`dsa110 sources` and `dsa110 variables`: what was measured on the sky, and what of it changes."""
+"""`dsa110 sources`, `variables` and `judge`: what was measured on the sky, what of it changes, and what people say of that."""
 
 from __future__ import annotations
 
@@ -76,6 +76,24 @@ def variables(
     total, product_id = len(found), found.meta["product_id"]
     facts = {"total": total, "product_id": product_id, "max_false_discovery_rate": max_false_discovery_rate}
     _print(found[:limit], as_json, facts, "candidates", f"{total} candidates, from {product_id}")
+
+
+@app.command(epilog="Example: dsa110 judge 'NVSS J052109+163822' real --name 'A. Observer' --note 'in both polarisations'")
+def judge(
+    source: str = typer.Argument(help="Source id, as `dsa110 variables` lists it."),
+    verdict: str = typer.Argument(help="real, artefact or unsure."),
+    name: str = typer.Option(help="Who says so."),
+    note: str = typer.Option("", help="Why."),
+) -> None:
+    """Say what a candidate is; the portal shows it with the source, whatever is made again."""
+    from dsa110_assets.analyst import open_archive
+    from dsa110_assets.archive import judgements
+
+    archive = open_archive()
+    curve = archive.light_curve(source)
+    where = (float(curve.meta[axis].to_value("deg")) for axis in ("ra", "dec"))
+    said = judgements.judge(archive.store, str(curve.meta["source_id"]), *where, verdict=verdict, name=name, note=note)
+    console.say(f"{said.source_id}: {said.verdict}, says {said.name}")
 
 
 def _print(found: Table, as_json: bool, facts: dict[str, Any], name: str, last: str) -> None:

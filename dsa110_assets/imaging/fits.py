@@ -89,18 +89,19 @@ def read_image(path: Path) -> FitsImage:
 
 def read_plane(path: Path) -> tuple[NDArray[np.float32], Header]:
     """Pixels (ny, nx) float32, NaN where blank, and their 2-axis header: as `read_image`, for whom a beam is no matter."""
-    mapped, header = _map_plane(path)
+    mapped, header = map_plane(path)
     return np.array(mapped, dtype=np.float32, order="C"), header
 
 
 def map_image(path: Path) -> FitsImage:
     """As `read_image`, but `data` are the file's own pixels, mapped, not to be written to: float32 in the file's byte
     order, if that is what it holds."""
-    data, header = _map_plane(path)
+    data, header = map_plane(path)
     return FitsImage(data, *_celestial(path, header))
 
 
-def _map_plane(path: Path) -> tuple[NDArray[np.float32], Header]:
+def map_plane(path: Path) -> tuple[NDArray[np.float32], Header]:
+    """As `read_plane`, but the pixels are the file's own, mapped, not to be written to."""
     raw, header = _open(path)
     if raw is None or raw.ndim < 2 or raw.size != raw.shape[-1] * raw.shape[-2]:
         raise BadDataError(f"{path}: shape {None if raw is None else raw.shape} is no image of two axes")

@@ -17,13 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dsa110_assets.analyst import AnalystArchive, open_archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
-from dsa110_assets.portal import metrics, overview, pages
+from dsa110_assets.portal import charts, metrics, overview, pages
 from dsa110_assets.portal.guard import Guard
 from dsa110_assets.portal.problems import problem
 from dsa110_assets.portal.v1 import app as api
 from dsa110_assets.portal.v1.context import Context
 from dsa110_assets.portal.v1.tokens import Keys
 from dsa110_assets.settings import Settings
+from dsa110_assets.thresholds import load_thresholds, refused_thresholds
 
 LONGEST_PARAMETER = 400
 API = "/api/v1"
@@ -46,6 +47,8 @@ def create_app(
     """The portal over an archive (None: DSA110_ARCHIVE). Without a `look` nothing is told of what lies in the inbox.
 
     With the platform's `settings` its API tells them, and changes things for who has their token; without a token it is read-only.
+    `settings` say where Dagster's home, the thresholds and CARTA are; without them the first two are looked for in the archive.
+
     It answers to its own pages, under loopback names, this machine's own, plain addresses and `hosts` (see `guard`).
     Raises ConfigurationError when there is no archive.
     """
@@ -56,6 +59,7 @@ def create_app(
         Route("/metrics", metrics.metrics),
         Route("/healthz", metrics.healthz),
         Mount(API, api.create(Context(opened, inbox, look, settings, keys))),
+        Mount("/static/bokeh", charts.static_files()),
         Mount("/static", StaticFiles(packages=[("dsa110_assets.portal", "static")])),
     ]
     app = Starlette(
@@ -64,6 +68,10 @@ def create_app(
         exception_handlers={HTTPException: _http_error, DsaError: _our_error, Exception: _fault},
     )
     app.state.archive, app.state.inbox, app.state.look = opened, inbox, look
+    app.state.home = (settings.dagster_home if settings else None) or opened.root / "dagster"
+    thresholds = settings.thresholds_path if settings else opened.root / "thresholds.toml"
+    app.state.limits = lambda: (load_thresholds(thresholds), refused_thresholds(thresholds))
+    app.state.carta = settings.carta_url if settings else None
     app.state.registry = metrics.registry(lambda: overview.status(opened, inbox, look=look))
     return app
 
@@ -109,7 +117,8 @@ def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
 
 def _answer(request: Request, status: int, sentence: str) -> Response:
     """An error as problem details for programs and as a page for people."""
-    if request.url.path.startswith("/api/") or request.url.path in ("/metrics", "/healthz"):
+    path = request.url.path
+    if path.startswith("/api/") or path.endswith(".json") or path in ("/metrics", "/healthz"):
         return problem(status, sentence)
     return pages.error_page(request, status, sentence)
 

@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import DsaError, NotFoundError
@@ -113,7 +115,7 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
     night = timegrid.night_of(latest) if latest else None
     strip = pointing_dec_deg(archive)
     troubles: list[str] = []
-    seen = _part(troubles, "the inbox", lambda: look(archive.store) if look else None)
+    seen = part(troubles, "the inbox", lambda: look(archive.store) if look else None)
     published = archive.store.published_bytes(moment - FILL_WINDOW)
     return Status(
         now=moment.isoformat(timespec="seconds"),
@@ -128,9 +130,9 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
         rejected=[{"product_id": p.id, "reason": p.reason} for p in archive.store.products(state="rejected")],
         held=[{"product_id": product_id, "reason": reason} for product_id, reason in archive.store.held().items()],
         pointing_dec_deg=strip,
-        calibration=_part(troubles, "the calibration", lambda: calibration_state(archive, moment, latest)),
-        next_transit=_part(troubles, "the next transit", lambda: next_transit(strip, moment, known_calibrators(archive))),
-        disk=_part(troubles, "the disk", lambda: disk(archive.root, published, inbox, moment)),
+        calibration=part(troubles, "the calibration", lambda: calibration_state(archive, moment, latest)),
+        next_transit=part(troubles, "the next transit", lambda: next_transit(strip, moment, known_calibrators(archive))),
+        disk=part(troubles, "the disk", lambda: disk(archive.root, published, inbox, moment)),
         latest_figures=_figures(archive.store),
         inbox_groups=None if seen is None else _by_state(seen),
         inbox_files=[] if seen is None else [{"path": str(p), "reason": r} for p, r in (*seen.waiting, *seen.unusable)],
@@ -160,11 +162,11 @@ def of(request: Request) -> Status:
     return status(state.archive, state.inbox, look=state.look)
 
 
-def _part(troubles: list[str], what: str, find: Callable[[], _Part]) -> _Part | None:
+def part(troubles: list[str], what: str, find: Callable[[], _Part]) -> _Part | None:
     """One part of the whole; where it cannot be found, None, and why among the troubles."""
     try:
         return find()
-    except (DsaError, OSError, LookupError, ValueError) as error:
+    except (DsaError, OSError, LookupError, ValueError, SQLAlchemyError) as error:
         troubles.append(f"{what}: {error}")
         return None
 

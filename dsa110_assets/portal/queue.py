@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,16 +39,29 @@ class Observation:
         return (now - self.since).total_seconds() / 3600
 
 
-def observations(store: Archive, home: Path, seen: Inbox | None, since: str | None) -> list[Observation]:
+def observations(
+    store: Archive, home: Path, seen: Inbox | None, since: str | None, failed: Sequence[history.FailedRun] | None = None
+) -> list[Observation]:
     """Every observation that is not done, and those completed from the night `since` on, newest first.
 
-    `home` is Dagster's, `seen` what lies in the inbox (None: nobody looked).
+    `home` is Dagster's, `seen` what lies in the inbox (None: nobody looked), `failed` the failed runs, if they are known.
     """
-    found = {one.observation: one for one in _completed(store, since)}
+    return unfinished(store, home, seen, {one.observation: one for one in _completed(store, since)}, failed)
+
+
+def unfinished(
+    store: Archive,
+    home: Path,
+    seen: Inbox | None,
+    completed: Mapping[str, Observation],
+    failed: Sequence[history.FailedRun] | None = None,
+) -> list[Observation]:
+    """Every observation that is not done, and those `completed` of which nothing else is under way."""
+    found = dict(completed)
     found |= {one.observation: one for one in _in_the_inbox(seen)}
     found |= {one.observation: one for one in _accepted(store)}
     found |= {one.observation: one for one in _put_aside(store)}
-    for run in history.failed(home, store):
+    for run in history.failed(home, store) if failed is None else failed:
         if run.partition in found and set(run.assets) & set(overview.STEPS):
             found[run.partition] = Observation(run.partition, FAILED, run.assets[0], run.ended_at, run.reason)
     for under_way in history.runs(home, history.UNFINISHED):

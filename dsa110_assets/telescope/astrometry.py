@@ -172,3 +172,11 @@ def circular_mean_rad(angles_rad: ArrayLike, weights: ArrayLike | None = None) -
     angles = np.asarray(angles_rad, dtype=np.float64)
     weight = np.ones_like(angles) if weights is None else np.asarray(weights, dtype=np.float64)
     return float(np.arctan2(np.sum(weight * np.sin(angles)), np.sum(weight * np.cos(angles))) % (2 * np.pi))
+
+
+def sexagesimal(ra_deg: float, dec_deg: float) -> str:
+    """An ICRS position to 0.1 arcsec: 05h21m09.89s +16d38m22.1s."""
+    from astropy.coordinates import Angle
+
+    ra, dec = Angle(ra_deg % 360, "deg"), Angle(dec_deg, "deg")
+    return f"{ra.to_string('hour', precision=2, pad=True)}\N{NO-BREAK SPACE}{dec.to_string('deg', precision=1, pad=True, alwayssign=True)}"

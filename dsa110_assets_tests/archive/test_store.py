@@ -472,6 +472,21 @@ def test_what_the_pages_ask_of_a_large_index(archive, publish):
     assert archive.published_bytes(datetime.now(UTC)) == 0
 
 
+def test_figures_are_the_products_own_and_foreign_ones_are_none(archive, publish):
+    told = [{"rms_jy": 0.002, "n": 3, "held": True}, {"rms_jy": "north"}, {"rms_jy": None, "n": 10**12}, {"rms_jy": 1e-30}]
+    keys = [f"2026-01-25T22:{5 * n:02d}" for n in range(4)]
+    made = [publish("tile_image", key, metadata=one) for key, one in zip(keys, told, strict=True)]
+    publish("tile_image", "2026-01-26T00:00", metadata={"rms_jy": 1.0})
+    found = archive.figures("tile_image", ("rms_jy", "n"), "2026-01-25", "2026-01-25")
+    assert [one.values for one in found] == [(0.002, 3.0), (None, None), (None, 1e12), (1e-30, None)]
+    assert [(one.partition, one.id) for one in found] == [(one.partition, one.id) for one in made]
+    assert [datetime.fromisoformat(one.created_at) for one in found] == [one.created_at for one in made]
+    assert archive.figures("hour_mosaic", ("rms_jy",)) == []
+    wrong = sa.update(index.products).where(index.products.c.id == made[1].id).values(metadata="{}")
+    archive.index.write(lambda connection: connection.execute(wrong))
+    assert [one.values for one in archive.figures("tile_image", ("rms_jy",), keys[0], keys[1])] == [(0.002,), (None,)]
+
+
 @pytest.mark.alone
 def test_files_are_fetched_before_they_are_read(tmp_path: Path) -> None:
     """A read that may not wait for the disk succeeds once the system has fetched the file; one that is gone is left out."""

@@ -1,11 +1,15 @@
-"""`dsa110 sources` and `dsa110 variables`, against what the small archive was given."""
+"""`dsa110 sources`, `variables` and `judge`, against what the small archive was given."""
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 
+from dsa110_assets.portal.app import create_app
 from dsa110_assets_tests.cli.conftest import Run
-from dsa110_assets_tests.portal.small_archive import FAINT, NIGHTS, SOURCES
+from dsa110_assets_tests.portal.conftest import ask
+from dsa110_assets_tests.portal.small_archive import FAINT, NIGHTS, SOURCES, SmallArchive
 
 BRIGHT = next(name for name in SOURCES if name != FAINT)
 
@@ -39,6 +43,23 @@ def test_sources_are_chosen_and_in_order(dsa110: Run, options: str, expected: li
     plain = dsa110("sources", *options.split())
     assert plain.status == 0
     assert [name for name in (BRIGHT, FAINT) if name in plain.out] == sorted(expected)
+
+
+def test_what_a_person_says_is_kept_and_shown_with_the_source(dsa110: Run, own: SmallArchive) -> None:
+    done = dsa110("judge", FAINT, "real", "--name", "A. Observer", "--note", "<b>twice</b>", on=own)
+    assert (done.status, done.out.strip()) == (0, f"{FAINT}: real, says A. Observer")
+    app = create_app(own.root, inbox=own.inbox)
+    for page in (f"/sources/{quote(FAINT)}", "/candidates", "/candidates?verdict=real"):
+        text = ask(app, page).text
+        assert "&lt;b&gt;twice&lt;/b&gt;" in text
+        assert "A. Observer" in text
+    assert FAINT not in ask(app, "/candidates?verdict=artefact").text
+    table = ask(app, "/candidates.csv").text
+    assert f"{FAINT}," in table
+    assert "A. Observer: real (<b>twice</b>)" in table
+    refused = dsa110("judge", FAINT, "perhaps", "--name", "A", on=own)
+    assert refused.status == 1
+    assert "choose of real, artefact, unsure" in refused.err
 
 
 def test_variables_of_a_rate_and_a_night(dsa110: Run) -> None:

@@ -64,3 +64,17 @@ def test_what_failed_is_told_as_dagster_itself_tells_it(home: Path, tmp_path: Pa
     with archive.publish("tile_image", KEYS[0], [], settings={}, code_version="1", run_id="r") as draft:
         (draft.path / "x").write_text("x")
     assert {one.partition for one in history.failed(home, archive)} == {KEYS[1]}
+
+
+def test_the_heartbeat_is_that_of_the_part_that_has_been_silent_longest(home: Path) -> None:
+    """A part that is no longer configured does not count: it was silent for a day when the others still beat."""
+    from dagster._daemon.types import DaemonHeartbeat
+
+    assert history.heartbeat(home) is None
+    with instances.open_instance(home) as instance:
+        assert history.heartbeat(home) is None
+        for part, at in (("SENSOR", 2e9), ("SCHEDULER", 2e9 - 100), ("BACKFILL", 2e9 - 90_000)):
+            instance.add_daemon_heartbeat(DaemonHeartbeat(at, part, "id", []))
+    found = history.heartbeat(home)
+    assert found is not None
+    assert found.timestamp() == 2e9 - 100

@@ -20,7 +20,7 @@ def _night(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingr
 
 
 @Asset(
-    "night_report", grain="night", kinds={"html"}, code_version="2", inputs=spec.ALL_REPORTED, finder=_night, of_kept_data_only=True,
+    "night_report", grain="night", kinds={"html"}, code_version="3", inputs=spec.ALL_REPORTED, finder=_night, of_kept_data_only=True,
 )  # fmt: skip
 def night_report(step: Step) -> Mapping[str, Any]:
     """One self-contained HTML page: what was seen, what failed and why, images, checks, candidates."""

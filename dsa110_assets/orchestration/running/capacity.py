@@ -12,6 +12,7 @@ from dsa110_assets.orchestration.specification import spec
 if TYPE_CHECKING:
     from dsa110_assets.orchestration.resources import Platform
     from dsa110_assets.orchestration.specification.recipes import Ingredients
+    from dsa110_assets.thresholds import Thresholds
 
 SMALL_DISK_PART = 0.1
 """A disk smaller than ten times the threshold is full when less than this part of it is free."""
@@ -23,10 +24,15 @@ GROUPS, MEMBERSHIP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"),
 def disk_shortage(platform: "Platform") -> str | None:
     """Why ingest pauses: the archive's disk is all but full; None while there is room."""
     usage = shutil.disk_usage(platform.archive.root)
-    critical_gb = min(platform.thresholds.disk_critical_gb, usage.total / 1e9 * SMALL_DISK_PART)
-    if usage.free / 1e9 >= critical_gb:
+    least_gb = critical_gb(platform.thresholds, usage.total)
+    if usage.free / 1e9 >= least_gb:
         return None
-    return f"{platform.archive.root}: {usage.free / 1e9:.1f} GB free, below {critical_gb:.1f} GB; ingest waits: free some, it resumes"
+    return f"{platform.archive.root}: {usage.free / 1e9:.1f} GB free, below {least_gb:.1f} GB; ingest waits: free some, it resumes"
+
+
+def critical_gb(limits: "Thresholds", total_bytes: int) -> float:
+    """The free space [GB] below which ingest pauses, on a disk of this size."""
+    return min(limits.disk_critical_gb, total_bytes / 1e9 * SMALL_DISK_PART)
 
 
 def require_disk(platform: "Platform") -> None:

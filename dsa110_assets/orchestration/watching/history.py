@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +35,13 @@ FAILED = "FAILURE"
 UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 """Dagster's words for the states of a run."""
 NEWEST = 500
+BEATS_WITHIN = timedelta(days=1)
+"""A part of the daemon that gave no sign of life for so long before the others is one that is no longer configured."""
 _runs = sa.table(
     "runs", *(sa.column(name) for name in ("id", "run_id", "status", "run_body", "start_time", "end_time")),
     sa.column("create_timestamp", sa.DateTime),
 )  # fmt: skip
+_heartbeats = sa.table("daemon_heartbeats", sa.column("daemon_type"), sa.column("timestamp", sa.DateTime))
 _events = sa.table("event_logs", *(sa.column(name) for name in ("id", "run_id", "event", "dagster_event_type", "asset_key")))
 
 
@@ -76,6 +79,12 @@ def runs(home: Path, statuses: Sequence[str] = (), newest: int = NEWEST, before:
         query = query.where(_runs.c.id < sa.select(known.c.id).where(known.c.run_id == before).scalar_subquery())
     rows = _select(home, RUNS, query.where(_runs.c.status.in_(statuses)) if statuses else query)
     return [_run(home, row) for row in rows]
+
+
+def heartbeat(home: Path) -> datetime | None:
+    """When the part of Dagster's daemon that has been silent longest last gave a sign of life; None while none ever did."""
+    beats = [row.timestamp.replace(tzinfo=UTC) for row in _select(home, RUNS, sa.select(_heartbeats))]
+    return min((at for at in beats if at >= max(beats) - BEATS_WITHIN), default=None)
 
 
 def run(home: Path, run_id: str) -> Run:

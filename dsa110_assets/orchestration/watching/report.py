@@ -13,7 +13,7 @@ from dsa110_assets.orchestration.judging import checks, rules
 from dsa110_assets.orchestration.running import reporting
 from dsa110_assets.orchestration.running.instance import events
 from dsa110_assets.orchestration.specification import recipes, spec
-from dsa110_assets.telescope import timegrid
+from dsa110_assets.telescope import astrometry, timegrid
 from dsa110_assets.variability.options import VARIABILITY_FILE
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _candidates(products: "Mapping[str, list[Product]]", nights: "Sequence[Produ
     named = list(chosen["source_id"].head(CURVES))
     curves = Nights.of([product.path for product in nights]).of_sources(named)
     rows = [
-        {name: _shown(value) for name, value in row.items()}
+        {name: _shown(value) for name, value in row.items()} | {"position": astrometry.sexagesimal(row["ra_deg"], row["dec_deg"])}
         for row in chosen[["source_id", "kind", "ra_deg", "dec_deg", "n_epochs", "mean_flux_jy", "eta", "v", "q_value"]].to_dict("records")
     ]
     drawn = [{"source_id": name, "svg": _drawing(curves[curves["source_id"] == name])} for name in named]

@@ -1,0 +1,318 @@
+"""The front page: whether all is well and if not why, how old everything is, what is under way, and how fast."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dsa110_assets.errors import DsaError, NotFoundError
+from dsa110_assets.orchestration.running import capacity as room
+from dsa110_assets.orchestration.watching import history
+from dsa110_assets.portal import overview, queue, render
+from dsa110_assets.telescope import timegrid
+
+if TYPE_CHECKING:
+    from dsa110_assets.analyst import AnalystArchive
+    from dsa110_assets.archive.product import Product
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.portal.overview import Status
+    from dsa110_assets.thresholds import Thresholds
+
+T = TypeVar("T")
+WELL, ATTENTION, TROUBLE = "well", "attention", "trouble"
+LEVELS = (WELL, ATTENTION, TROUBLE)
+SPANS = (("hour", timedelta(hours=1)), ("day", timedelta(days=1)), ("week", timedelta(days=7)))
+PROMISED_S = 600.0
+"""From the last subband to the image."""
+SILENT_S, IDLE_S = 180.0, 7200.0
+"""A daemon that gave no sign of life for so long has ended; an array that gave no file for so long does not observe."""
+MANY_WAIT, SOON_FULL_D = 100, 7.0
+SHOWN, CANDIDATES, FALSE_RATE = 20, 6, 0.01
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why not all is well: how bad, in words, and the page that says more."""
+
+    level: str
+    text: str
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Age:
+    """When something last happened (None: never), and how old that is [s]."""
+
+    what: str
+    at: datetime | None
+    age_s: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Observations in an hour that came in and that were imaged, over a span."""
+
+    span: str
+    arrived_per_h: float
+    imaged_per_h: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """From an observation's last subband to its image, over the last night: median and 95th percentile [s] of `number` images."""
+
+    number: int
+    median_s: float
+    p95_s: float
+    late: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """A disk, by what lies on it."""
+
+    what: str
+    path: str
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class Host:
+    """This machine: load of the last minute, processors, memory."""
+
+    name: str
+    load: float
+    processors: int
+    memory_free_bytes: float
+    memory_bytes: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The calibration in force for the latest observation: its age there [h], the band that is in, and the end of its validity."""
+
+    band: str
+    age_h: float
+    aging_h: float
+    stale_h: float
+    valid_until: datetime | None
+
+
+def front(request: Request) -> Response:
+    """How things stand now. What cannot be found out is told, and hides nothing else."""
+    archive, state = render.archive_of(request), request.app.state
+    now = datetime.now(UTC)
+    status = overview.status(archive, state.inbox, now, state.look)
+    seen = state.look(archive.store) if state.look and status.inbox_groups is not None else None
+    limits, refused = state.limits()
+
+    def told(what: str, find: Callable[[], list[T]]) -> list[T]:
+        return overview.part(status.troubles, what, find) or []
+
+    beat = overview.part(status.troubles, "the daemon's heartbeat", lambda: history.heartbeat(state.home))
+    failed = told("the failed runs", lambda: history.failed(state.home, archive.store))
+    waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed))
+    runs = told("the active runs", lambda: history.runs(state.home, history.UNFINISHED))
+    made = told("success and failure", lambda: outcomes(archive.store, state.home, now))
+    shown = told("the candidates", lambda: candidates(archive))
+    calibration = calibration_of(archive.store, status, limits)
+    ages = tuple(ages_of(archive.store, status, beat, now))
+    reasons = reasons_of(status, ages, calibration, failed, limits, refused)
+    ordered = sorted(reasons, key=lambda one: LEVELS.index(one.level), reverse=True)
+    return render.page(
+        "front.html", request, state=status, level=ordered[0].level if ordered else WELL, reasons=ordered, ages=ages,
+        queue=[(name, [one for one in waiting if one.state == name]) for name in queue.STATES], runs=runs, outcomes=made,
+        flows=flows(archive.store, now), latency=latency_of(archive.store, status.latest_night), promised_s=PROMISED_S, host=host(),
+        places=places(archive.root, state.inbox), calibration=calibration, candidates=shown, now=now, failed=failed[:SHOWN],
+        newest=newest_images(archive.store), shown=SHOWN,
+    )  # fmt: skip
+
+
+def newest_images(store: Archive, number: int = 8) -> list[Product]:
+    """The newest images of any kind, by their window."""
+    from dsa110_assets.orchestration.graph import specifications
+
+    found = [one for asset in specifications().values() if asset.image for one in store.newest(asset.name, number)]
+    return sorted(found, key=lambda one: (one.created_at, one.id), reverse=True)[:number]
+
+
+def ages_of(store: Archive, status: Status, beat: datetime | None, now: datetime) -> Iterator[Age]:
+    """The age of the last file, observation, image, calibration and sign of life of the daemon."""
+    group = next(iter(store.newest("subband_group")), None)
+    tile = next(iter(store.newest("tile_image")), None)
+    observed = timegrid.parse_key(status.latest_observation) if status.latest_observation else None
+    solved = timegrid.mjd_to_datetime(status.calibration["mjd"]) if status.calibration else None
+    told: tuple[tuple[str, datetime | None, str], ...] = (
+        ("Last file", arrived(group) if group else None, "of the last observation taken up"),
+        ("Last observation", observed, status.latest_observation or ""),
+        ("Last image", tile.created_at if tile else None, (tile.partition or "") if tile else ""),
+        ("Last calibration", solved, status.calibration["calibrator"] if status.calibration else "none in force"),
+        ("Daemon's heartbeat", beat, "Dagster's daemon"),
+    )
+    for what, at, note in told:
+        yield Age(what, at, None if at is None else (now - at).total_seconds(), note)
+
+
+def arrived(group: Product) -> datetime | None:
+    """When an observation's last file was written, as its manifest was made of it."""
+    entries = group.settings.get("files")
+    stamps = (
+        [int(entry.rpartition(":")[2]) for entry in entries if isinstance(entry, str) and entry.rpartition(":")[2].isdigit()]
+        if entries
+        else []
+    )
+    return datetime.fromtimestamp(max(stamps) / 1e9, UTC) if stamps else None
+
+
+def calibration_of(store: Archive, status: Status, limits: Thresholds) -> Calibration | None:
+    """How stale the calibration in force is, by the thresholds of the check; None if none is."""
+    from dsa110_assets.archive import caltable_registry
+
+    if status.calibration is None:
+        return None
+    age_h = float(status.calibration["age_at_latest_observation_h"])
+    band = "fresh" if age_h <= limits.calibration_aging_h else "aging" if age_h <= limits.calibration_stale_h else "stale"
+    try:
+        end = timegrid.mjd_to_datetime(caltable_registry.get(store, status.calibration["set_id"]).valid_end_mjd)
+    except (DsaError, ValueError):  # it was retired meanwhile
+        end = None
+    return Calibration(band, age_h, limits.calibration_aging_h, limits.calibration_stale_h, end)
+
+
+def reasons_of(
+    status: Status, ages: Sequence[Age], calibration: Calibration | None, failed: Sequence[history.FailedRun], limits: Thresholds,
+    refused: str | None,
+) -> Iterator[Reason]:  # fmt: skip
+    """All that is not well, the state of the disk first."""
+    if status.disk:
+        free_gb, full_d = status.disk.free_bytes / 1e9, status.disk.full_in_days
+        critical_gb = room.critical_gb(limits, status.disk.total_bytes)
+        if free_gb < critical_gb:
+            yield Reason(TROUBLE, f"the archive's disk is full: {render.size(status.disk.free_bytes)} free, ingest is paused", "#room")
+        elif free_gb < min(limits.disk_warn_gb, 2 * critical_gb):
+            yield Reason(ATTENTION, f"the archive's disk is filling: {render.size(status.disk.free_bytes)} free", "#room")
+        if full_d is not None and full_d < SOON_FULL_D:
+            yield Reason(ATTENTION, f"the archive's disk is full in {full_d:.1f} days at the rate of the last 24 h", "#room")
+    for told in status.troubles:
+        yield Reason(TROUBLE, f"could not be found out: {told}")
+    if refused:
+        yield Reason(TROUBLE, f"refused {refused}")
+    by_name = {one.what: one for one in ages}
+    beat, observed = by_name["Daemon's heartbeat"], by_name["Last observation"]
+    if beat.age_s is None:
+        yield Reason(ATTENTION, "Dagster's daemon never ran here: nothing is processed by itself; dsa110 up starts it")
+    elif beat.age_s > SILENT_S:
+        yield Reason(TROUBLE, f"Dagster's daemon gave no sign of life for {render.duration(beat.age_s)}; dsa110 up starts it")
+    if observed.age_s is None:
+        yield Reason(ATTENTION, "there are no data yet")
+    elif observed.age_s > IDLE_S:
+        yield Reason(ATTENTION, f"the last data are {render.duration(observed.age_s)} old", "/timeline")
+    if status.latest_observation and calibration is None:
+        yield Reason(TROUBLE, "no calibration is in force: observations wait for a transit", "/calibration")
+    elif calibration and calibration.band != "fresh":
+        level = TROUBLE if calibration.band == "stale" else ATTENTION
+        yield Reason(level, f"the calibration was {calibration.age_h:.1f} h away from the last observation", "/calibration")
+    for number, one, many, level, link in (
+        (len(failed), "run failed", "runs failed", TROUBLE, "#failed"),
+        (len(status.held), "product is held by a check", "products are held by a check", TROUBLE, "#held"),
+        (len(status.failed_checks), "check failed in the last two nights", "checks failed in the last two nights", TROUBLE, "#checks"),
+        (len(status.rejected), "product is rejected", "products are rejected", ATTENTION, "#rejected"),
+        (len(status.quarantined), "file or group is quarantined", "files or groups are quarantined", ATTENTION, "#quarantined"),
+        (len(status.waiting) if len(status.waiting) > MANY_WAIT else 0, "", "observations wait", ATTENTION, "#queue"),
+    ):
+        if number:
+            yield Reason(level, f"{number} {one if number == 1 else many}", link)
+
+
+def outcomes(store: Archive, home: Path, now: datetime) -> list[tuple[str, list[tuple[int, int]]]]:
+    """For every stage, how much was made and how many runs failed in each of SPANS."""
+    longest = now - SPANS[-1][1]
+    made = [(datetime.fromisoformat(at), asset) for at, asset, _, _ in store.published(longest.isoformat(timespec="microseconds"))]
+    failed = [
+        (run.ended_at or run.asked_at, asset)
+        for run in history.runs(home, [history.FAILED])
+        if (run.ended_at or run.asked_at) >= longest
+        for asset in run.assets
+    ]
+    from dsa110_assets.orchestration.graph import specifications
+
+    def within(events: Sequence[tuple[datetime, str]], asset: str, span: timedelta) -> int:
+        return sum(1 for at, name in events if name == asset and at >= now - span)
+
+    rows = [(asset, [(within(made, asset, span), within(failed, asset, span)) for _, span in SPANS]) for asset in specifications()]
+    return [row for row in rows if any(any(counts) for counts in row[1])]
+
+
+def flows(store: Archive, now: datetime) -> list[Flow]:
+    """How many observations an hour came in and were imaged, lately and over a day."""
+    spans = (("last hour", timedelta(hours=1)), ("last 24 h", timedelta(hours=24)))
+    longest = now - spans[-1][1]
+    made = [(at, asset) for at, asset, _, _ in store.published(longest.isoformat(timespec="microseconds"))]
+    found = []
+    for name, span in spans:
+        since, hours = (now - span).isoformat(timespec="microseconds"), span / timedelta(hours=1)
+        arrived_, imaged = (sum(1 for at, one in made if one == asset and at >= since) / hours for asset in ("subband_group", "tile_image"))
+        found.append(Flow(name, arrived_, imaged))
+    return found
+
+
+def latencies(store: Archive, since: str, until: str) -> dict[str, float]:
+    """From the last subband to the image [s], by observation, of what was imaged once from `since` to `until` (nights)."""
+    written = {group.partition: arrived(group) for group in store.products("subband_group", since, until, removed=True)}
+    found = {}
+    for tile in store.figures("tile_image", (), since, until):
+        last = written.get(tile.partition)
+        if last is not None and tile.id.endswith("-v1"):  # one that was made again waited for something else
+            found[tile.partition] = (datetime.fromisoformat(tile.created_at) - last).total_seconds()
+    return found
+
+
+def latency_of(store: Archive, night: str | None) -> Latency | None:
+    """The latency of the last night's images; None without any."""
+    found = np.array(list(latencies(store, night, night).values())) if night else np.empty(0)
+    if not found.size:
+        return None
+    return Latency(found.size, float(np.median(found)), float(np.percentile(found, 95)), int((found > PROMISED_S).sum()))
+
+
+def places(root: Path, inbox: Path | None) -> list[Place]:
+    """The disks of archive, inbox and scratch; what lies on one disk is told together."""
+    found: dict[int, Place] = {}
+    for what, path in (("archive", root), ("inbox", inbox), ("scratch", Path(tempfile.gettempdir()))):
+        if path is None or not path.is_dir():
+            continue
+        device, usage = path.stat().st_dev, shutil.disk_usage(path)
+        before = found.get(device)
+        name = f"{before.what}, {what}" if before else what
+        found[device] = Place(name, before.path if before else str(path), usage.free, usage.total)
+    return list(found.values())
+
+
+def host() -> Host:
+    """This machine now."""
+    told = {
+        name: float(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in room.MEMINFO.read_text().splitlines())
+    }
+    return Host(os.uname().nodename, os.getloadavg()[0], os.cpu_count() or 1, told["MemAvailable"], told["MemTotal"])
+
+
+def candidates(archive: AnalystArchive) -> list[dict[str, Any]]:
+    """The most significant candidates of the last night that was searched, for their thumbnails."""
+    from dsa110_assets.portal import sky
+
+    try:
+        return sky.candidate_rows(archive, FALSE_RATE)[:CANDIDATES]
+    except NotFoundError:
+        return []

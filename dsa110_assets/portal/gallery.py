@@ -1,0 +1,126 @@
+"""Galleries of tiles and mosaics, by time, place and quality, over years, page after page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dsa110_assets.archive import windows
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.portal import files, parameters, render, viewer
+from dsa110_assets.telescope import astrometry
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.product import Product
+    from dsa110_assets.archive.store import Archive
+
+PAGE, CHUNK, LOOKED_THROUGH = 24, 96, 960
+"""Pictures of a page; of how many products the index is asked at a time; and after how many that do not fit the reader is asked."""
+STRIP_DEG = 0.5
+REACH_DEG, TURN_DEG_PER_DAY = 1.5, 360.985647
+"""How far from the middle of the beam a position may lie to be in an image, and how fast the sky turns over it."""
+
+
+def gallery(request: Request) -> Response:
+    """Previews of images of one kind, newest first; those that fit."""
+    from dsa110_assets.orchestration.graph import specifications
+
+    store = render.archive_of(request).store
+    assets = [one.name for one in specifications().values() if one.image]
+    asset = parameters.text(request, "asset") or assets[0]
+    if asset not in assets:
+        raise ConfigurationError(f"asset={asset!r}: choose of {', '.join(assets)}")
+    wanted = _wanted(request)
+    shown, looked, older = _page(store, asset, wanted)
+    items = [(one, _downloads(one)) for one in shown]
+    return render.page(
+        "gallery.html", request, asset=asset, assets=assets, items=items, wanted=wanted, looked=looked, older=older,
+        query=[(key, value) for key, value in request.query_params.items() if key != "until" and value],
+    )  # fmt: skip
+
+
+def _wanted(request: Request) -> dict[str, Any]:
+    """What is asked for. Raises ConfigurationError for what is no time, place or number."""
+    from dsa110_assets.analyst import position
+
+    given = {name: parameters.text(request, name) for name in ("since", "until", "ra", "dec")}
+    since = None if given["since"] is None else windows.first(given["since"])
+    place = None if given["ra"] is None and given["dec"] is None else position(given["ra"], given["dec"])
+    rms = parameters.text(request, "max_rms")
+    strip = parameters.text(request, "strip")
+    return {
+        **given, "first": since, "place": place, "checks": parameters.text(request, "checks"), "max_rms": rms, "strip": strip,
+        "rms_mjy": None if rms is None else parameters.number(request, "max_rms", 0, 1e-3, 1e6),
+        "strip_deg": None if strip is None else parameters.number(request, "strip", 0, -90, 90),
+    }  # fmt: skip
+
+
+def _page(store: Archive, asset: str, wanted: Mapping[str, Any]) -> tuple[list[Product], int, str | None]:
+    """The next products that fit, how many were looked at, and from which partition on there are older ones (None: no more)."""
+    shown: list[Product] = []
+    looked, until = 0, wanted["until"]
+    for one in _newest_first(store, asset, until):
+        if wanted["first"] is not None and (one.partition or "") < wanted["first"]:
+            return shown, looked, None
+        if len(shown) == PAGE or looked == LOOKED_THROUGH:
+            return shown, looked, one.partition
+        looked += 1
+        if fits(one, wanted):
+            shown.append(one)
+    return shown, looked, None
+
+
+def _newest_first(store: Archive, asset: str, until: str | None) -> Iterator[Product]:
+    """The current products of an asset from a partition on backwards; the index is asked for a few at a time."""
+    last: str | None = None
+    while True:
+        found = [one for one in store.newest(asset, CHUNK, last or until) if last is None or (one.partition or "") < last]
+        yield from found
+        if not found or not found[-1].partition:
+            return
+        last = found[-1].partition
+
+
+def fits(product: Product, wanted: Mapping[str, Any]) -> bool:
+    """Whether a product is of the strip, quality and place that are wanted."""
+    told = product.metadata
+    rms, dec = told.get("rms_jy"), told.get("pointing_dec_deg")
+    if wanted["rms_mjy"] is not None and not (isinstance(rms, float) and 1e3 * rms <= wanted["rms_mjy"]):
+        return False
+    if wanted["strip_deg"] is not None and not (isinstance(dec, float) and abs(dec - wanted["strip_deg"]) <= STRIP_DEG):
+        return False
+    if wanted["checks"] is not None and bool(told.get("n_failed_checks")) != (wanted["checks"] == "failed"):
+        return False
+    return wanted["place"] is None or _holds(product, *wanted["place"])
+
+
+def _holds(product: Product, ra_deg: float, dec_deg: float) -> bool:
+    """Whether a position passed the meridian within REACH_DEG of the beam's middle while this was observed."""
+    dec, start, end = (product.metadata.get(name) for name in ("pointing_dec_deg", "mjd_start", "mjd_end"))
+    if not (isinstance(dec, float) and isinstance(start, float) and isinstance(end, float)):
+        return False
+    ((ra_then, dec_then),) = np.rad2deg(astrometry.meridian_icrs_rad([(start + end) / 2], np.deg2rad(dec)))
+    along_deg = abs((ra_deg - ra_then + 180) % 360 - 180) * np.cos(np.deg2rad(dec_deg))
+    swept_deg = (end - start) / 2 * TURN_DEG_PER_DAY * np.cos(np.deg2rad(dec_deg))
+    return bool(abs(dec_deg - dec_then) <= REACH_DEG and along_deg <= REACH_DEG + swept_deg)
+
+
+def _downloads(product: Product) -> list[tuple[str, str]]:
+    """(label, address) of what can be taken away of an image."""
+    root = f"/files/{product.id}"
+    listed = [name for name, _ in files.listing(product)]
+    found = [(name.removesuffix(".fits").replace("-", " ") + " FITS", f"{root}/{name}") for name in viewer.image_files(product)[:2]]
+    if "preview.png" in listed:
+        found.append(("PNG", f"{root}/preview.png"))
+    found.append(("region", f"/view/{product.id}/sources.reg"))
+    if "coverage.moc.fits" in listed:
+        found.append(("MOC", f"{root}/coverage.moc.fits"))
+    return found
+
+
+ROUTES = [Route("/gallery", gallery)]

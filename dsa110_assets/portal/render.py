@@ -1,0 +1,79 @@
+"""What every page is made with: the templates, the way numbers, times and ages are written, and the archive of a request."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from dsa110_assets.analyst import AnalystArchive
+
+MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
+STEPS = ((DAY_S * 730, DAY_S * 365.25, "years"), (DAY_S * 3, DAY_S, "days"), (HOUR_S * 2, HOUR_S, "h"), (MINUTE_S * 2, MINUTE_S, "min"))
+"""From which age [s] on it is told in which unit [s]."""
+
+
+def size(value: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def figure(value: Any) -> str:
+    """A figure of a product: a dash where there is none."""
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.5g}" if abs(value) < 1e4 else f"{value:.10g}"  # days of the MJD have many digits
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S UTC")
+    if isinstance(value, list | tuple):
+        return ", ".join(figure(entry) for entry in value) or "none"
+    return str(value)
+
+
+def duration(seconds: float | None) -> str:
+    """A span of time in the largest unit that fits: 40 s, 12 min, 5.2 h, 306 days."""
+    if seconds is None:
+        return "–"
+    for least, unit_s, unit in STEPS:
+        if abs(seconds) >= least:
+            number = seconds / unit_s
+            return f"{number:.0f} {unit}" if abs(number) >= 10 else f"{number:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def moment(at: datetime | None) -> str:
+    """A time to the minute, in UTC."""
+    return "never" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def rate(value: float | None) -> str:
+    """A rate of false discoveries; none is nought, only smaller than can be told."""
+    return "–" if value is None else "< 1e-16" if value < 1e-16 else f"{value:.1g}"
+
+
+_templates = Environment(
+    loader=PackageLoader("dsa110_assets.portal"), autoescape=select_autoescape(), undefined=StrictUndefined,
+    trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
+_templates.filters.update(size=size, figure=figure, duration=duration, moment=moment, rate=rate)
+
+
+def page(template: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:
+    """A template filled for a request."""
+    return HTMLResponse(_templates.get_template(template).render(path=request.url.path, **values), status)
+
+
+def archive_of(request: Request) -> AnalystArchive:
+    """The archive that the application is over."""
+    archive: AnalystArchive = request.app.state.archive
+    return archive

@@ -1,0 +1,436 @@
+"""Sources and candidates: light curves, the pixels of every epoch, what people said, and why a point is odd."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from html import escape
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from dsa110_assets.archive import judgements
+from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
+from dsa110_assets.photometry import quality
+from dsa110_assets.portal import charts, oddity, parameters, plots, render
+from dsa110_assets.portal.rows import light_curve_json, table_rows
+from dsa110_assets.telescope import astrometry, timegrid
+
+if TYPE_CHECKING:
+    from astropy.timeseries import TimeSeries
+
+    from dsa110_assets.analyst import AnalystArchive
+    from dsa110_assets.archive.judgements import Judgement
+
+SOURCE_ROWS, EPOCHS, CANDIDATES, NEIGHBOURS = 500, 60, 200, 12
+NEAR_DEG, COUNTERPART_DEG = 0.5, 60 / 3600
+SPARK_WIDTH, SPARK_HEIGHT, SPARK_POINTS = 180, 44, 400
+KINDS = ("flare", "ese", "transient", "variable")
+RENEWED_S = 300
+"""Thumbnails are drawn again after so long: a night adds points."""
+
+
+def sources(request: Request) -> Response:
+    """Sources with light curves, searched by name or position."""
+    archive = render.archive_of(request)
+    name, cone = parameters.text(request, "name"), parameters.cone(request)
+    if name is not None:
+        curve = archive.light_curve(name)
+        # a name may hold what ends a path: '#', '?', '%'
+        return RedirectResponse(request.url_for("source", source=quote(curve.meta["source_id"])).path, 303)
+    try:
+        table = archive.sources(**cone)
+        rows, total = table_rows(table[:SOURCE_ROWS]), len(table)
+        origin, left_out = table.meta["product_id"], table.meta["left_out"]
+    except NotFoundError:
+        if any(cone.values()):
+            raise
+        rows, total, origin, left_out = [], 0, None, []
+    return render.page("sources.html", request, rows=rows, total=total, origin=origin, left_out=left_out, cone=cone)
+
+
+def source(request: Request) -> Response:
+    """One source: its light curve, the pixels of its epochs, its statistics in words, its neighbours and what people said."""
+    archive = render.archive_of(request)
+    curve = light_curve_json(archive, request.path_params["source"])
+    ra, dec = curve["ra_deg"], curve["dec_deg"]
+    points = sorted(curve["points"], key=lambda point: str(point["mjd"]), reverse=True)
+    for point in points:
+        point["said"] = ", ".join(FLAGS[name] for name in quality.decode(point["flags"])) or "clean"
+    return render.page(
+        "source.html",
+        request,
+        curve=curve,
+        points=points[:SOURCE_ROWS],
+        epochs=_epochs(points)[:EPOCHS],
+        n_epochs=len(points),
+        position=astrometry.sexagesimal(ra, dec),
+        words=list(_in_words(archive, curve)),
+        near=_neighbours(archive, curve),
+        counterparts=_counterparts(archive, ra, dec),
+        said=judgements.of_places(judgements.judgements(archive.store), [curve["source_id"]], [ra], [dec])[0],
+    )
+
+
+def _epochs(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """One point of each image the source was measured in, in order."""
+    return list({point["product_id"]: point for point in reversed(points)}.values())[::-1]
+
+
+FLAGS = {
+    "EDGE": "near the edge of the data",
+    "BLENDED": "blended with a neighbour",
+    "EXTENDED": "wider than the beam: the peak understates it",
+    "NAN": "no data under it",
+    "CONFUSED": "not told apart from a neighbour",
+    "BAD_FIT": "the free fit did not converge",
+    "UNNORMALISED": "not normalised: too few reference sources",
+    "RESOLVED": "resolved: the integrated flux",
+    "PEAK_ONLY": "no fit: the brightest pixel",
+    "TILE_SUSPECT": "from tiles that are suspect",
+    "DOUBTFUL_NEW": "new in an hour of doubtful detections",
+}
+"""The bits of a point's quality, in words."""
+
+
+def _in_words(archive: AnalystArchive, curve: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(what, figure, meaning) of a source's statistics, by the last search for variables, and of its points."""
+    points = curve["points"]
+    detected = [point for point in points if point["detected"] and point["flux_jy"] is not None]
+    yield "Epochs", f"{len(points)}, detected in {len(detected)}", "times it was measured, limits included"
+    if detected:
+        flux = np.array([point["flux_jy"] for point in detected])
+        spread = f"{1e3 * flux.std(ddof=1):.3g} mJy" if flux.size > 1 else "–"
+        yield "Mean flux density", f"{1e3 * flux.mean():.4g} mJy", f"of its detections; they scatter by {spread}"
+    indices = [(p["spectral_index"], p["spectral_index_err"]) for p in points if p["spectral_index"] is not None]
+    if indices:
+        value, error = indices[-1]
+        yield (
+            "Spectral index",
+            f"{value:.2f} ± {error or float('nan'):.2f}",
+            "across the sixteen subbands, S ∝ ν^index, at the last epoch that has one",
+        )
+    try:
+        found = _found(archive, curve["source_id"])
+    except DsaError as error:
+        yield "Search for variables", "not known", str(error)
+        return
+    if found is None:
+        return
+    eta, v, q = (found.get(name) for name in ("eta", "v", "q_value"))
+    if eta is not None:
+        meaning = "as its errors say" if eta < 1.5 else "somewhat more than its errors say" if eta < 3 else "far more than its errors say"
+        yield "η", f"{eta:.3g}", f"reduced χ² about its mean: it scatters {meaning} (1 is expected)"
+    if v is not None:
+        yield "V", f"{100 * v:.3g} %", "its scatter over its mean flux density"
+    if found.get("deviation") is not None:
+        yield "Largest deviation", f"{found['deviation']:+.1f} σ", f"from the mean of all others, on {_date(found.get('deviation_mjd'))}"
+    if q is not None:
+        yield "q", render.rate(q), f"share of false ones among candidates as good as this one; {found.get('kind') or 'no candidate'}"
+
+
+def _found(archive: AnalystArchive, source_id: str) -> dict[str, Any] | None:
+    """What the last search for variables says of a source; None if it was not searched."""
+    try:
+        table = archive.variables(1.0)
+    except NotFoundError:
+        return None
+    rows = table_rows(table[table["source_id"] == source_id])
+    return rows[0] if rows else None
+
+
+def _date(mjd: float | None) -> str:
+    return "an unknown date" if mjd is None else timegrid.mjd_to_datetime(mjd).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _neighbours(archive: AnalystArchive, curve: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The nearest other sources that the last night measured."""
+    around = oddity.last_night(archive, curve["ra_deg"], curve["dec_deg"], NEAR_DEG)
+    return [row for row in around if row["source_id"] != curve["source_id"]][:NEIGHBOURS]
+
+
+def _counterparts(archive: AnalystArchive, ra_deg: float, dec_deg: float) -> list[dict[str, Any]]:
+    """What the catalogues have within a beam, nearest first."""
+    product = archive.store.current("source_catalog")
+    return [] if product is None else oddity.within(product.path / "source_catalog.parquet", ra_deg, dec_deg, COUNTERPART_DEG)
+
+
+def point(request: Request) -> Response:
+    """Why one point of a light curve may be odd: all that shaped it, beside what is usual."""
+    archive = render.archive_of(request)
+    epoch = parameters.text(request, "epoch")
+    curve = light_curve_json(archive, request.path_params["source"])
+    chosen = [one for one in curve["points"] if one["epoch"] == epoch]
+    if not chosen:
+        raise NotFoundError(f"{curve['source_id']} has no point of epoch {epoch!r}; its page lists them")
+    card = oddity.card(archive, curve, chosen[0], FLAGS)
+    return render.page(
+        "point.html", request, curve=curve, point=chosen[0], card=card, position=astrometry.sexagesimal(curve["ra_deg"], curve["dec_deg"])
+    )
+
+
+def chart(request: Request) -> Response:
+    """A light curve to zoom, with all that is known of a point under the cursor."""
+    curve = render.archive_of(request).light_curve(request.path_params["source"])
+    return charts.answer(light_curve(curve, charts.scheme_of(request)), request)
+
+
+def light_curve(curve: TimeSeries, scheme: charts.Scheme) -> Any:
+    """The plot: detections with errors, flagged ones apart, limits as arrows, and the weighted mean of what is clean."""
+    from bokeh.models.annotations import Span, TeeHead, Whisker
+
+    flux, error, limit = (curve[name].to_value("mJy") for name in ("flux", "error", "limit"))
+    detected, flags = np.asarray(curve["detected"]), np.asarray(curve["flags"])
+    told = {
+        "at": charts.milliseconds(curve.time.mjd),
+        "flux": flux,
+        "error": error,
+        "low": flux - error,
+        "high": flux + error,
+        "limit": limit,
+        "epoch": np.asarray(curve["epoch"], object),
+        "link": np.array([quote(name) for name in curve["epoch"]], object),
+        "product": np.asarray(curve["product_id"], object),
+        "rms": curve["rms"].to_value("mJy"),
+        "calibration": np.array(
+            [
+                _correction(*row)
+                for row in zip(*(np.asarray(curve[n]) for n in ("correction", "correction_err", "n_references")), strict=True)
+            ],
+            object,
+        ),
+        "said": np.array([", ".join(FLAGS[name] for name in quality.decode(int(bits))) or "clean" for bits in flags], object),
+    }
+    plot = charts.figure(scheme, x="Time (UTC)", y="Flux density (mJy)", height=380)
+    drawn = []
+    for name, some, colour, mark in (
+        ("detected", detected & (flags == 0), scheme.data, "circle"),
+        ("detected, flagged", detected & (flags != 0), scheme.second, "diamond"),
+        ("limit, 5 σ", ~detected & np.isfinite(limit), scheme.soft, "inverted_triangle"),
+    ):
+        if not some.any():
+            continue
+        points, is_limit = charts.source({key: values[some] for key, values in told.items()}), mark == "inverted_triangle"
+        drawn.append(
+            plot.scatter(
+                "at",
+                "limit" if is_limit else "flux",
+                source=points,
+                marker=mark,
+                size=9,
+                color=colour,
+                legend_label=f"{name} ({some.sum()})",
+            )
+        )
+        if not is_limit:
+            above, below = (TeeHead(size=6, line_color=colour) for _ in range(2))
+            plot.add_layout(
+                Whisker(source=points, base="at", upper="high", lower="low", line_color=colour, upper_head=above, lower_head=below)
+            )  # fmt: skip
+    clean = detected & (flags == 0) & (error > 0)
+    if clean.sum() > 1:
+        mean = float(np.average(flux[clean], weights=error[clean] ** -2))
+        plot.add_layout(Span(location=mean, dimension="width", line_color=scheme.soft, line_dash="dashed"))
+    if drawn:
+        charts.hover(
+            plot,
+            drawn,
+            [
+                ("epoch", "@epoch"),
+                ("flux density", "@flux{0.000} ± @error{0.000} mJy"),
+                ("limit", "@limit{0.000} mJy"),
+                ("local rms", "@rms{0.000} mJy/beam"),
+                ("calibration", "@calibration"),
+                ("flags", "@said"),
+                ("from", "@product"),
+            ],
+        )
+        charts.leads(plot, drawn, f"/sources/{quote(curve.meta['source_id'], safe='')}/point?epoch=@link")
+        charts.legend(plot, scheme)
+    return plot
+
+
+def ensemble_chart(request: Request) -> Response:
+    """The ensemble's correction at every epoch of a source."""
+    curve, scheme = render.archive_of(request).light_curve(request.path_params["source"]), charts.scheme_of(request)
+    value, error = (np.asarray(curve[name], np.float64) for name in ("correction", "correction_err"))
+    plot = charts.figure(scheme, x="Time (UTC)", y="Correction (factor)", height=220)
+    points = charts.source(
+        {
+            "at": charts.milliseconds(curve.time.mjd),
+            "value": value,
+            "low": value - error,
+            "high": value + error,
+            "n": np.asarray(curve["n_references"]),
+            "epoch": np.asarray(curve["epoch"], object),
+        }
+    )
+    drawn = [plot.scatter("at", "value", source=points, size=7, color=scheme.data)]
+    plot.segment("at", "low", "at", "high", source=points, color=scheme.data)
+    charts.hover(plot, drawn, [("epoch", "@epoch"), ("correction", "@value{0.0000}"), ("reference sources", "@n")])
+    return charts.answer(plot, request)
+
+
+def _correction(value: float, error: float, references: int) -> str:
+    return f"× {value:.4f} ± {error:.4f} of {references} references" if np.isfinite(value) else "not normalised"
+
+
+def source_plot(request: Request) -> Response:
+    """A light curve as SVG."""
+    curve = render.archive_of(request).light_curve(request.path_params["source"])
+    return Response(plots.light_curve_svg(curve), media_type="image/svg+xml")
+
+
+def source_table(request: Request) -> Response:
+    """A light curve as CSV."""
+    curve = light_curve_json(render.archive_of(request), request.path_params["source"])
+    return _csv([{"source_id": curve["source_id"], **point} for point in curve["points"]], "light-curve.csv")
+
+
+def spark(request: Request) -> Response:
+    """A light curve as a thumbnail."""
+    archive, last = render.archive_of(request), None
+    for product in archive.store.newest("light_curves"):
+        last = product.id
+    svg = _spark(archive, request.path_params["source"], last)
+    return Response(svg, media_type="image/svg+xml", headers={"cache-control": f"private, max-age={RENEWED_S}"})
+
+
+@lru_cache(maxsize=512)
+def _spark(archive: AnalystArchive, name: str, last: str | None) -> bytes:
+    """The thumbnail of a light curve as it was with the product `last`."""
+    curve = archive.light_curve(name)
+    at, flux, error = curve.time.mjd, curve["flux"].to_value("mJy"), curve["error"].to_value("mJy")
+    good = np.asarray(curve["detected"]) & np.isfinite(flux) & np.isfinite(error)
+    return sparkline(name, at[good][-SPARK_POINTS:], flux[good][-SPARK_POINTS:], error[good][-SPARK_POINTS:])
+
+
+def sparkline(name: str, at: Any, flux: Any, error: Any) -> bytes:
+    """Points with error bars, time to the right, flux [mJy] upwards, from the least to the largest."""
+    style = "circle{fill:#0b5fa5}line{stroke:#0b5fa5;opacity:.5}@media(prefers-color-scheme:dark){circle{fill:#7ab8f0}line{stroke:#7ab8f0}}"
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}" width="{SPARK_WIDTH}" height="{SPARK_HEIGHT}">'
+    )
+    if not len(at):
+        return f"{head}<title>{escape(name)}: never detected</title></svg>".encode()
+    low, high = float((flux - error).min()), float((flux + error).max())
+    wide, tall = max(float(np.ptp(at)), 1e-9), max(high - low, 1e-9)
+    x = 4 + (SPARK_WIDTH - 8) * ((at - at.min()) / wide if len(at) > 1 else np.full(len(at), 0.5))
+    y, y0, y1 = (4 + (SPARK_HEIGHT - 8) * (high - value) / tall for value in (flux, flux - error, flux + error))
+    marks = "".join(
+        f'<line x1="{a:.1f}" x2="{a:.1f}" y1="{c:.1f}" y2="{d:.1f}"/><circle cx="{a:.1f}" cy="{b:.1f}" r="2"/>'
+        for a, b, c, d in zip(x, y, y0, y1, strict=True)
+    )
+    return f"{head}<title>{escape(name)}: {low:.3g} to {high:.3g} mJy</title><style>{style}</style>{marks}</svg>".encode()
+
+
+def candidate_rows(archive: AnalystArchive, rate: float, night: str | None = None) -> list[dict[str, Any]]:
+    """Candidates of a night (None: the last searched) with what people said of each, the most significant first.
+
+    Raises NotFoundError if no night was searched.
+    """
+    table = archive.variables(rate, night)
+    rows = [row for row in table_rows(table) if row["kind"]]
+    places = ([row[name] for row in rows] for name in ("source_id", "ra_deg", "dec_deg"))
+    for row, said in zip(rows, judgements.of_places(judgements.judgements(archive.store), *places), strict=True):
+        row["said"] = said
+        row["verdict"] = said[-1].verdict if said else ""
+        row["amplitude"] = row.get("m_max")
+        row["date"] = _date(row.get("deviation_mjd") or row.get("last_mjd"))
+        row["position"] = astrometry.sexagesimal(row["ra_deg"], row["dec_deg"])
+        row["product_id"] = table.meta["product_id"]
+    return rows
+
+
+def candidates(request: Request) -> Response:
+    """Variable and transient candidates, with thumbnails of their light curves and what people said of them."""
+    archive, wanted = render.archive_of(request), _wanted(request)
+    try:
+        rows, origin = (
+            candidate_rows(archive, wanted["rate"], wanted["night"]),
+            archive.variables(wanted["rate"], wanted["night"]).meta["product_id"],
+        )
+    except NotFoundError:
+        if wanted["night"] is not None:
+            raise
+        rows, origin = [], None
+    shown = _filtered(rows, wanted)
+    return render.page(
+        "candidates.html",
+        request,
+        rows=shown[:CANDIDATES],
+        total=len(rows),
+        found=len(shown),
+        origin=origin,
+        wanted=wanted,
+        kinds=KINDS,
+        verdicts=judgements.VERDICTS,
+        query=request.url.query,
+    )
+
+
+def candidate_table(request: Request) -> Response:
+    """The candidates of a page as CSV."""
+    wanted = _wanted(request)
+    rows = _filtered(candidate_rows(render.archive_of(request), wanted["rate"], wanted["night"]), wanted)
+    plain = [{**row, "said": "; ".join(_sentence(one) for one in row["said"])} for row in rows]
+    return _csv(plain, "candidates.csv")
+
+
+def _sentence(one: Judgement) -> str:
+    return f"{one.at:%Y-%m-%d} {one.name}: {one.verdict}{f' ({one.note})' if one.note else ''}"
+
+
+def _wanted(request: Request) -> dict[str, Any]:
+    """What a page of candidates is asked for. Raises ConfigurationError for a kind or verdict there is not."""
+    wanted = {
+        "rate": parameters.number(request, "max_false_discovery_rate", 0.01, 1e-12, 1),
+        "night": parameters.text(request, "night"),
+        "kind": parameters.text(request, "kind"),
+        "verdict": parameters.text(request, "verdict"),
+    }
+    for name, known in (("kind", KINDS), ("verdict", (*judgements.VERDICTS, "none"))):
+        if wanted[name] not in (None, *known):
+            raise ConfigurationError(f"{name}={wanted[name]!r}: choose of {', '.join(known)}")
+    return wanted
+
+
+def _filtered(rows: Sequence[dict[str, Any]], wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The candidates of the kind and verdict that are wanted."""
+    verdict = "" if wanted["verdict"] == "none" else wanted["verdict"]
+    return [row for row in rows if wanted["kind"] in (None, row["kind"]) and (verdict is None or row["verdict"] == verdict)]
+
+
+def _csv(rows: Sequence[Mapping[str, Any]], name: str) -> Response:
+    """Rows as CSV, to be saved; a text that a spreadsheet would take for a formula is marked as text."""
+    buffer = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(buffer, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(
+            {key: f"'{value}" if isinstance(value, str) and value[:1] in "=+-@" and value else value for key, value in row.items()}
+            for row in rows
+        )
+    return Response(
+        buffer.getvalue(), media_type="text/csv; charset=utf-8", headers={"content-disposition": f'attachment; filename="{name}"'}
+    )
+
+
+ROUTES = [
+    Route("/sources", sources),
+    Route("/sources/{source:path}/plot.svg", source_plot, name="source_plot"),
+    Route("/sources/{source:path}/spark.svg", spark, name="spark"),
+    Route("/sources/{source:path}/chart.json", chart, name="source_chart"),
+    Route("/sources/{source:path}/ensemble.json", ensemble_chart, name="ensemble_chart"),
+    Route("/sources/{source:path}/table.csv", source_table, name="source_table"),
+    Route("/sources/{source:path}/point", point, name="point"),
+    Route("/sources/{source:path}", source, name="source"),
+    Route("/candidates", candidates),
+    Route("/candidates.csv", candidate_table),
+]

@@ -1,0 +1,236 @@
+"""Every page in Chromium, at two widths and in both colour schemes: drawn, whole, readable, and with nothing to say on the console."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+import uvicorn
+from astropy.coordinates import SkyCoord
+
+from dsa110_assets.cli.services import free_port
+from dsa110_assets.portal.app import create_app
+from dsa110_assets_tests.browser import answers, chromium
+from dsa110_assets_tests.portal import small_archive as made
+from dsa110_assets_tests.portal.small_archive import SmallArchive
+
+WIDE, NARROW = 1400, 420
+PATIENCE_S = 60.0
+READABLE, LARGE_READABLE, LARGE_PX = 4.5, 3.0, 24.0
+"""Contrast of text with what lies behind it, as WCAG 2.2 (1.4.3, level AA) asks for; of large text less."""
+SOURCE = quote(made.FAINT)
+MOSAIC = "hour_mosaic-20260125T2200-v1"
+PAGES = (
+    "/", "/timeline", "/timeline?since=2026-01-01&until=2026-01-26&colour=rms", "/trends", "/gallery", "/sources", f"/sources/{SOURCE}",
+    f"/sources/{SOURCE}/point?epoch=2026-01-25T22:05", "/candidates", "/calibration", "/calibration/caltables-20260125-v1/3C138",
+    f"/view/{MOSAIC}", "/nights", "/nights/2026-01-25", "/observations", "/observations/2026-01-25T22:05", "/products/" + MOSAIC,
+)  # fmt: skip
+LOOK = (
+    """
+const rgb = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+const luminance = ([r, g, b]) => [r, g, b].map((v) => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; })
+  .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+const behind = (one) => { for (; one; one = one.parentElement) { const c = rgb(getComputedStyle(one).backgroundColor);
+  if (c.length === 3 || c[3] === 1) return c; } return [255, 255, 255]; };
+const faint = [];
+for (const one of document.querySelectorAll("body *")) {
+  if (one.closest("svg, [data-chart], option, :disabled")) continue;
+  if (![...one.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
+  const style = getComputedStyle(one);
+  if (style.visibility === "hidden" || !one.getClientRects().length) continue;
+  const [a, b] = [luminance(rgb(style.color)), luminance(behind(one))].sort((x, y) => y - x), contrast = (a + 0.05) / (b + 0.05);
+  const least = parseFloat(style.fontSize) >= LARGE ? LEAST_LARGE : LEAST;
+  if (contrast < least) faint.push(`${one.textContent.trim().slice(0, 40)}: ${contrast.toFixed(2)}`);
+}
+const heads = [...document.querySelectorAll("main h1, main h2, main h3")].map((one) => Number(one.tagName[1]));
+const named = (one) => one.labels?.length || one.getAttribute("aria-label") || one.textContent.trim() || one.title
+  || one.querySelector("img")?.alt;
+return {
+  faint, heads,
+  unnamed: [...document.querySelectorAll("input, select, button, a, canvas, meter, iframe")].filter((one) => !named(one))
+    .map((one) => one.outerHTML.slice(0, 80)),
+  pictures: [...document.images].filter((one) => one.getAttribute("alt") === null).length,
+  broken: [...document.images].filter((one) => one.complete && !one.naturalWidth).map((one) => one.src),
+  undrawn: [...document.querySelectorAll("[data-chart]")].filter((one) => one.dataset.drawn !== "yes")
+    .map((one) => one.textContent),
+  unscoped: [...document.querySelectorAll("thead th")].filter((one) => !one.textContent.trim()).length,
+};
+""".replace("LEAST_LARGE", str(LARGE_READABLE))
+    .replace("LEAST", str(READABLE))
+    .replace("LARGE", str(LARGE_PX))
+)
+SETTLED = """
+const canvas = document.getElementById("sky");
+return document.readyState === "complete" && (!canvas || canvas.dataset.lacking === "0")
+  && [...document.querySelectorAll("[data-chart]")].every((one) => one.dataset.drawn);
+"""
+FITS = "return document.documentElement.scrollWidth <= innerWidth"
+"""Nothing sticks out to the right, once plots have taken the new width."""
+
+
+@pytest.fixture(scope="module")
+def address(small: SmallArchive) -> Iterator[str]:
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(small.root, inbox=small.inbox), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    pause = threading.Event()
+    for _ in range(600):
+        if answers(f"http://127.0.0.1:{port}/healthz"):
+            break
+        pause.wait(0.1)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(PATIENCE_S)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with chromium(tmp_path_factory.mktemp("pages"), "--hide-scrollbars") as opened:
+        yield opened
+
+
+def until(browser: Any, script: str, *arguments: Any) -> Any:
+    """Wait for a script to return something true."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, PATIENCE_S, poll_frequency=0.05).until(lambda opened: opened.execute_script(script, *arguments))
+
+
+def shown(browser: Any, width: int, *, dark: bool) -> None:
+    """The window as wide as that, tall enough that every plot is drawn, and the reader's scheme."""
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    size = {"width": width, "height": 9000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_whole_and_readable_at_both_widths_and_in_both_schemes(browser: Any, address: str, page: str) -> None:
+    shown(browser, WIDE, dark=False)
+    browser.get_log("browser")
+    browser.get(address + page)
+    for width, dark in ((WIDE, False), (NARROW, False), (NARROW, True), (WIDE, True)):
+        shown(browser, width, dark=dark)
+        until(browser, SETTLED)
+        until(browser, FITS)
+        found = browser.execute_script(LOOK)
+        where = f"{page} at {width} px, {'dark' if dark else 'light'}"
+        assert found["heads"][0] == 1, where
+        assert all(after <= before + 1 for before, after in zip(found["heads"], found["heads"][1:], strict=False)), where
+        assert found["heads"].count(1) == 1, where
+        for name in ("faint", "unnamed", "broken", "undrawn"):
+            assert found[name] == [], f"{name}: {where}"
+        assert (found["pictures"], found["unscoped"]) == (0, 0), where
+    log = [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    assert log == [], page
+
+
+def test_a_faint_text_is_found(browser: Any, address: str) -> None:
+    shown(browser, WIDE, dark=False)
+    browser.get(address + "/nights")
+    browser.execute_script(
+        "const p = document.createElement('p'); p.textContent = 'faint'; p.style.color = '#aaa'; document.body.append(p)"
+    )
+    (told,) = browser.execute_script(LOOK)["faint"]
+    assert told == "faint: 2.32"  # (1 + 0.05)/(0.402 + 0.05), of #aaaaaa on white by WCAG's formula
+
+
+def test_the_viewer_tells_position_and_flux_and_shows_the_source_where_it_is(browser: Any, address: str) -> None:
+    shown(browser, WIDE, dark=False)
+    browser.get(f"{address}/view/{MOSAIC}?ra={made.RA_DEG}&dec={made.DEC_DEG}")
+    until(browser, SETTLED)
+    grey = """
+    const c = document.getElementById("sky");
+    return [...c.getContext("2d").getImageData(c.width / 2 + arguments[0], c.height / 2, 1, 1).data];
+    """
+    assert browser.execute_script(grey, 0) == [0, 0, 0, 255]  # far above 15 rms: the darkest of its scale
+    assert browser.execute_script(grey, 40)[0] > 60  # 13 pixels away is noise
+    middle = """
+    const c = document.getElementById("sky"), box = c.getBoundingClientRect();
+    c.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width / 2, clientY: box.top + box.height / 2, pointerId: 1}));
+    """
+    browser.execute_script(middle)
+    until(browser, "return document.getElementById('told').textContent.includes('mJy')")
+    told = browser.execute_script("return document.getElementById('told').textContent")
+    ra, dec = SkyCoord(" ".join(told.split()[:2])).ra.deg, SkyCoord(" ".join(told.split()[:2])).dec.deg
+    half_a_screen_pixel_deg = made.PIXEL_DEG / 3 / 2  # at the scale the viewer opens a position with; the middle lies between two
+    assert dec == pytest.approx(made.DEC_DEG, abs=1.01 * half_a_screen_pixel_deg)
+    assert ra == pytest.approx(made.RA_DEG, abs=1.01 * half_a_screen_pixel_deg / np.cos(np.deg2rad(made.DEC_DEG)))
+    assert "500.0 mJy/beam" in told
+    assert f"pixel {made.SIDE // 2}, {made.SIDE // 2}" in told
+
+
+def test_the_viewer_marks_blinks_and_goes_to_a_place(browser: Any, address: str) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select
+
+    shown(browser, WIDE, dark=False)
+    browser.get(f"{address}/view/{MOSAIC}")
+    until(browser, SETTLED)
+    Select(browser.find_element(By.ID, "marks")).select_by_value("catalogue")
+    until(browser, "return shown.marks.length")
+    marks = browser.execute_script("return shown.marks.map((one) => [one.name, one.x, one.y])")
+    (name, x, y), *_ = marks
+    assert (name, x, y) == (next(iter(made.SOURCES)), pytest.approx(made.SIDE / 2, abs=1e-6), pytest.approx(made.SIDE / 2, abs=1e-6))
+    Select(browser.find_element(By.ID, "other")).select_by_visible_text("2026-01-26T22:00")
+    browser.find_element(By.ID, "blink").click()
+    until(browser, "return shown.id !== facts.product")
+    browser.find_element(By.ID, "blink").click()
+    until(browser, "return shown.id === facts.product")
+    browser.find_element(By.ID, "goto").send_keys(f"{made.RA_DEG + 0.1} {made.DEC_DEG}")
+    browser.find_element(By.ID, "go").click()
+    until(browser, "return Math.abs(centre.x - 22.9) < 0.2")  # 0.1 deg of RA is 9.6 pixels of 0.01 deg to the east, at this declination
+
+
+def test_a_click_on_a_point_leads_to_its_observation(browser: Any, address: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    shown(browser, WIDE, dark=False)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})  # clicks reach the window itself
+    browser.get(address + "/timeline?since=2026-01-25&until=2026-01-25")
+    until(browser, SETTLED)
+    place = """
+    const plot = Bokeh.documents.at(-1).roots()[0], view = Bokeh.index.find_one(plot), data = plot.renderers[0].data_source.data;
+    if (!view || !view.frame.x_scale.compute(data.at[0])) return null;
+    const box = view.canvas_view.el.getBoundingClientRect();
+    return [box.left + view.frame.x_scale.compute(data.at[0]), box.top + view.frame.y_scale.compute(data.value[0])];
+    """
+    x, y = until(browser, place)
+    for act in ("move", "click"):
+        actions = ActionChains(browser)
+        actions.w3c_actions.pointer_action.move_to_location(round(x), round(y))
+        if act == "click":
+            actions.w3c_actions.pointer_action.click()
+        actions.perform()
+    until(browser, "return location.pathname === '/observations/2026-01-25T22:05'")
+
+
+def test_the_front_page_renews_itself_and_says_when_it_cannot(browser: Any, address: str) -> None:
+    shown(browser, WIDE, dark=False)
+    browser.get(address + "/")
+    browser.execute_script(
+        "document.querySelector('main h1').textContent = 'old'; document.getElementById('all').open = true; return renew()"
+    )
+    until(browser, "return document.querySelector('main h1').textContent !== 'old'")
+    assert browser.execute_script("return document.getElementById('all').open")
+    browser.execute_script("window.fetch = () => Promise.reject(new Error('away')); last = Date.now() - 60000; return renew()")
+    until(browser, "return document.getElementById('renewed').textContent.includes('has not answered')")
+    browser.get("about:blank")
+    browser.get_log("browser")
+
+
+def test_no_page_asks_for_more_than_it_may(browser: Any, address: str) -> None:
+    """All that a page loads, scripts and pictures included: 2 MB at most."""
+    for page in ("/", "/timeline", f"/sources/{SOURCE}", f"/view/{MOSAIC}", "/calibration"):
+        browser.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})
+        browser.get(address + page)
+        until(browser, SETTLED)
+        kinds = "return ['resource', 'navigation'].flatMap((kind) => performance.getEntriesByType(kind))"
+        parts = f"{kinds}.map((one) => one.encodedBodySize)"
+        assert 5_000 < sum(browser.execute_script(parts)) < 2e6, page
+    browser.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": False})
