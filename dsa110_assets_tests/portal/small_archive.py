@@ -112,7 +112,8 @@ def _observations(publisher: _Publisher, inbox: Path, night: str) -> Product:
             flag_fraction_calibrated=FLAGGED_CALIBRATED,
             **_span(key),
         )
-        tiles.append(publisher.publish("tile_image", key, (calibrated,), _image("image.fits"), rms_jy=RMS_JY))
+        of_tile = {"rms_jy": RMS_JY, "pointing_dec_deg": DEC_DEG, "field_deg": 4.0, **_span(key)}
+        tiles.append(publisher.publish("tile_image", key, (calibrated,), _image("image.fits"), **of_tile))
     return publisher.publish("hour_mosaic", night + HOUR, tiles, _image("mosaic.fits"))
 
 

@@ -508,7 +508,7 @@ def test_lines_are_read_from_the_end(tmp_path: Path, size: int, monkeypatch: pyt
 
 
 def test_a_mosaic_is_asked_for_listed_and_deleted(portal: Portal, dagster: Any) -> None:
-    wanted = {"name": "virgo", "tiles": [TILE], "centre_deg": [80.29, 16.64], "radius_deg": 0.5}
+    wanted = {"name": "virgo", "tiles": [TILE]}
     answer = portal.order("requested-mosaics", wanted)
     assert answer.status == 202, answer.text
     assert answer.json["partitions"] == ["@virgo"]
@@ -516,11 +516,11 @@ def test_a_mosaic_is_asked_for_listed_and_deleted(portal: Portal, dagster: Any) 
     assert (made.backfill_id, made.tags["dsa110/lane"]) == (answer.json["backfill_id"], "backfill")
     assert dagster.has_dynamic_partition("requests", "@virgo")
     (row,) = portal.get("requested-mosaics")
-    assert (row["name"], row["by"], row["product_id"], row["centre_deg"]) == ("virgo", "Ada", None, [80.29, 16.64])
+    assert (row["name"], row["by"], row["product_id"], row["tiles"]) == ("virgo", "Ada", None, ["2026-01-25T22:05"])
     assert row["due"], "it is not made yet"
-    assert portal.order("requested-mosaics", {**wanted, "radius_deg": 0.6}).status == 422, "that is another one"
+    assert portal.order("requested-mosaics", {**wanted, "tier": "quick"}).status == 400, "that is another one"
     assert ask(portal.app, "/api/v1/requested-mosaics/none").status == 404
     portal.confirmed("requested-mosaics/virgo/delete", {})
     assert portal.get("requested-mosaics") == []
     assert not dagster.has_dynamic_partition("requests", "@virgo")
-    assert [line["verb"] for line in portal.get("audit")["items"]].count("request mosaic") == 3
+    assert [line["verb"] for line in portal.get("audit")["items"]].count("request mosaic") == 4, "two orders, each with its beginning and its end"
