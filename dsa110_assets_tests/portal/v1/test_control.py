@@ -523,4 +523,5 @@ def test_a_mosaic_is_asked_for_listed_and_deleted(portal: Portal, dagster: Any) 
     portal.confirmed("requested-mosaics/virgo/delete", {})
     assert portal.get("requested-mosaics") == []
     assert not dagster.has_dynamic_partition("requests", "@virgo")
-    assert [line["verb"] for line in portal.get("audit")["items"]].count("request mosaic") == 4, "two orders, each with its beginning and its end"
+    verbs = [line["verb"] for line in portal.get("audit")["items"]]
+    assert verbs.count("request mosaic") == 4, "two orders, each with its beginning and its end"
