@@ -31,7 +31,7 @@ TOKEN = "a-token-of-some-length"
 VERBS = {
     "start runs", "cancel run", "retry run", "retire caltables", "reject caltables", "restore caltables", "import caltables",
     "release from quarantine", "pin", "unpin", "retain", "pause ingest", "resume ingest", "reload thresholds",
-    "request mosaic", "delete requested mosaic",
+    "request mosaic", "delete requested mosaic", "judge",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.types import ASGIApp
@@ -22,6 +23,7 @@ from dsa110_assets.orchestration.watching import history
 from dsa110_assets.portal.app import create_app
 from dsa110_assets.portal.v1 import access, context, limits, tokens
 from dsa110_assets.settings import Settings
+from dsa110_assets_tests.portal import small_archive
 from dsa110_assets_tests.portal.conftest import Answer, ask
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 
@@ -36,7 +38,7 @@ ORDERS = [
     (f"caltables/{SET}/reject", {"reason": "bad"}), (f"caltables/{SET}/retire", {"reason": "bad", "since": "2026-01-25"}),
     (f"caltables/{SET}/restore", {}), ("caltables/import", {"directory": "/x"}), ("runs", {"first_night": "2026-01-25"}),
     ("runs/0/cancel", {}), ("runs/0/retry", None), ("requested-mosaics", {"name": "m", "tiles": [TILE]}),
-    ("requested-mosaics/m/delete", {}),
+    ("requested-mosaics/m/delete", {}), ("judgements", {"source_id": "x", "verdict": "real"}),
 ]  # fmt: skip
 
 
@@ -127,7 +129,7 @@ def test_only_post_orders(portal: Portal, method: str) -> None:
     before = snapshot(portal)
     for resource, body in ORDERS:
         answer = ask(portal.app, f"/api/v1/{resource}", method, headers=(BEARER, ME), body=body)
-        assert answer.status in (404, 405) or (method, resource) in (("GET", "runs"), ("GET", "requested-mosaics"))
+        assert answer.status in (404, 405) or (method, resource) in (("GET", "runs"), ("GET", "requested-mosaics"), ("GET", "judgements"))
     assert snapshot(portal) == before
 
 
@@ -525,3 +527,17 @@ def test_a_mosaic_is_asked_for_listed_and_deleted(portal: Portal, dagster: Any) 
     assert not dagster.has_dynamic_partition("requests", "@virgo")
     verbs = [line["verb"] for line in portal.get("audit")["items"]]
     assert verbs.count("request mosaic") == 4, "two orders, each with its beginning and its end"
+
+
+# -- judgements --
+
+
+def test_a_source_is_judged_under_the_name_of_who_holds_the_token(portal: Portal) -> None:
+    said = portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": "artefact", "note": "beside a bright one"})
+    assert said.status == 201, said.text
+    (row,) = portal.get(f"judgements?source_id={quote(small_archive.FAINT)}")
+    assert row == said.json == {**row, "name": "Ada", "verdict": "artefact", "note": "beside a bright one"}
+    assert portal.get("judgements") == [row]
+    assert portal.order("judgements", {"source_id": "nobody's", "verdict": "real"}).status == 404
+    assert portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": "perhaps"}).status == 422
+    assert portal.get("audit")["items"][0]["told"] == f"{small_archive.FAINT} is artefact"

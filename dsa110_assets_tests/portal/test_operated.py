@@ -1,0 +1,159 @@
+"""The platform operated in Chromium by who has the token: every form that gives an order, and what is seen without a token."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import uvicorn
+from selenium.webdriver.common.by import By
+
+from dsa110_assets import settings
+from dsa110_assets.archive import audit, caltable_registry, judgements, requested
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.cli.services import free_port
+from dsa110_assets.orchestration.ingest import pausing
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.portal.app import create_app
+from dsa110_assets_tests.browser import answers, chromium
+from dsa110_assets_tests.portal import small_archive
+from dsa110_assets_tests.portal.small_archive import SmallArchive
+from dsa110_assets_tests.portal.test_browser import LOOK, shown, until
+
+TOKEN = "a-token-of-some-length"
+SET = "caltables-20260125-v1/3C138"
+TILE = "tile_image-20260125T2205-v1"
+
+
+@contextmanager
+def served(small: SmallArchive, place: Path, token: str | None) -> Iterator[str]:
+    configured = settings.load(inbox=small.inbox, archive=small.root, DAGSTER_HOME=place / "home", token=token)
+    port = free_port()
+    app = create_app(small.root, inbox=small.inbox, settings=configured)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    pause = threading.Event()
+    for _ in range(600):
+        if answers(f"http://127.0.0.1:{port}/healthz"):
+            break
+        pause.wait(0.1)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
+@pytest.fixture
+def own(small: SmallArchive, tmp_path: Path, no_settings_of_this_machine: None) -> SmallArchive:
+    """An archive of this test's own, and a Dagster that was started once."""
+    shutil.copytree(small.root, tmp_path / "archive")
+    with instances.open_instance(tmp_path / "home"):
+        return SmallArchive(tmp_path / "archive", small.inbox, small.products)
+
+
+class Person:
+    """Somebody at a browser."""
+
+    def __init__(self, browser: Any, address: str) -> None:
+        self.browser, self.address = browser, address
+
+    def go(self, page: str) -> None:
+        self.browser.get(self.address + page)
+        until(self.browser, "return document.body.dataset.session === 'known'")
+
+    def sign_in(self, token: str = TOKEN) -> None:
+        self.go("/control")
+        self.browser.find_element(By.ID, "name").send_keys("Ada")
+        self.browser.find_element(By.ID, "token").send_keys(token)
+        self.browser.find_element(By.CSS_SELECTOR, "#sign-in button").click()
+
+    def order(self, resource: str, *, confirmed: bool = False, label: str = "", **values: str) -> str:
+        """Fill a form, send it and say what its answer is."""
+        chosen = f'form[data-order="{resource}"]' + (f'[aria-label="{label}"]' if label else "")
+        form = self.browser.find_element(By.CSS_SELECTOR, chosen)
+        assert form.is_displayed(), resource
+        for name, value in values.items():
+            field = form.find_element(By.CSS_SELECTOR, f'[name="{name}"]')
+            self.browser.execute_script("arguments[0].value = arguments[1]", field, value)
+        form.find_element(By.CSS_SELECTOR, "button").click()
+        ended = "const o = document.querySelector(arguments[0] + ' output'); return o.className !== 'soft' && o.textContent"
+        said = str(until(self.browser, ended, chosen))
+        if confirmed:
+            assert said.startswith("This would "), said
+            form.find_element(By.CSS_SELECTOR, "output button").click()
+            again = "const o = document.querySelector(arguments[0] + ' output'); return o.className === 'good' && o.textContent"
+            said = str(until(self.browser, again, chosen))
+        return said
+
+
+def test_who_has_the_token_operates_the_platform(own: SmallArchive, tmp_path: Path) -> None:
+    with (
+        served(own, tmp_path, TOKEN) as address,
+        chromium(tmp_path / "profile", "--hide-scrollbars") as browser,
+        Archive(own.root) as archive,
+    ):
+        ada = Person(browser, address)
+        shown(browser, 1400, dark=False)
+        ada.sign_in("wrong")
+        assert "not the platform's token" in until(browser, "return document.getElementById('trouble').textContent")
+        assert [entry["message"] for entry in browser.get_log("browser") if "401" not in entry["message"]] == []
+        ada.sign_in()
+        until(browser, "return document.body.classList.contains('signed-in')")
+        assert browser.execute_script("return document.cookie") == "", "no script can read the session"
+
+        ada.order("ingest/pause", reason="maintenance")
+        assert pausing.paused(own.root) is not None
+        ada.go("/control")
+        ada.order("ingest/resume")
+        assert pausing.paused(own.root) is None
+        assert "2026-01-25T22:05" in ada.order("runs", label="Partitions", asset="tile_image", partitions="2026-01-25T22:05")
+        assert "Queued as backfill" in ada.order("requested-mosaics", name="virgo", tiles=TILE)
+        assert requested.read(archive, "virgo") is not None
+        assert "no such directory" in ada.order("caltables/import", directory="/nowhere/at/all")
+        record = browser.find_element(By.CSS_SELECTOR, 'form[data-order^="quarantine/"]').get_attribute("data-order")
+        assert "judged afresh" in ada.order(record)
+
+        ada.go(f"/calibration/{SET}")
+        assert "stale" in ada.order(f"caltables/{SET}/reject", confirmed=True, label="Reject", reason="bad phases")
+        assert caltable_registry.get(archive, SET).status == caltable_registry.REJECTED
+        ada.go(f"/calibration/{SET}")
+        ada.order(f"caltables/{SET}/restore", confirmed=True)
+        assert caltable_registry.get(archive, SET).status == caltable_registry.ACTIVE
+
+        ada.go(f"/sources/{quote(small_archive.FAINT)}")
+        ada.order("judgements", verdict="artefact", note="<b>beside</b> a bright one")
+        (said,) = judgements.judgements(archive)
+        assert (said.name, said.verdict, said.note) == ("Ada", "artefact", "<b>beside</b> a bright one")
+        ada.go(f"/products/{TILE}")
+        ada.order(f"products/{TILE}/pin", reason="in the paper")
+        assert archive.get(TILE).pinned
+        ada.go("/trials")
+        ada.order("requested-mosaics/virgo/delete", confirmed=True)
+        assert requested.read(archive, "virgo") is None
+
+        ada.go("/control")
+        for width, dark in ((1400, False), (420, True)):
+            shown(browser, width, dark=dark)
+            found = browser.execute_script(LOOK)
+            assert (found["faint"], found["unnamed"]) == ([], [])
+        assert {line.verb for line in audit.lines(own.root, 100)} >= {"pause ingest", "start runs", "reject caltables", "judge", "pin"}
+        browser.find_element(By.CSS_SELECTOR, "#sign-out button").click()
+        until(browser, "return !document.body.classList.contains('signed-in')")
+        assert not browser.find_element(By.CSS_SELECTOR, "form.order").is_displayed()
+        severe = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+        assert [text for text in severe if "/caltables/import" not in text] == []
+
+
+def test_without_a_token_the_page_says_so_and_shows_no_form(own: SmallArchive, tmp_path: Path) -> None:
+    with served(own, tmp_path, None) as address, chromium(tmp_path / "profile") as browser:
+        Person(browser, address).go("/control")
+        assert browser.find_element(By.ID, "read-only").is_displayed()
+        assert not any(form.is_displayed() for form in browser.find_elements(By.TAG_NAME, "form"))
