@@ -1,8 +1,9 @@
-"""A headless Chromium, driven through WebDriver."""
+"""A headless Chromium, driven through WebDriver, and a server for it to open."""
 
 from __future__ import annotations
 
 import shutil
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from starlette.types import ASGIApp
+
+from dsa110_assets.cli.services import free_port
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -45,3 +50,21 @@ def answers(url: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[str]:
+    """An application answering in a thread: its address."""
+    port, pause = free_port(), threading.Event()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    for _ in range(600):
+        if answers(f"http://127.0.0.1:{port}/healthz"):
+            break
+        pause.wait(0.1)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(60)

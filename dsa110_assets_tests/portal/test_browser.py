@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pytest
-import uvicorn
 from astropy.coordinates import SkyCoord
 
-from dsa110_assets.cli.services import free_port
 from dsa110_assets.portal.app import create_app
-from dsa110_assets_tests.browser import answers, chromium
+from dsa110_assets_tests.browser import chromium, served
 from dsa110_assets_tests.portal import small_archive as made
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 
@@ -52,7 +49,7 @@ const named = (one) => one.labels?.length || one.getAttribute("aria-label") || o
   || one.querySelector("img")?.alt;
 return {
   faint, heads,
-  unnamed: [...document.querySelectorAll("input, select, button, a, canvas, meter, iframe")].filter((one) => !named(one))
+  unnamed: [...document.querySelectorAll("input:not([type=hidden]), select, button, a, canvas, meter, iframe")].filter((one) => !named(one))
     .map((one) => one.outerHTML.slice(0, 80)),
   pictures: [...document.images].filter((one) => one.getAttribute("alt") === null).length,
   broken: [...document.images].filter((one) => one.complete && !one.naturalWidth).map((one) => one.src),
@@ -75,18 +72,8 @@ FITS = "return document.documentElement.scrollWidth <= innerWidth"
 
 @pytest.fixture(scope="module")
 def address(small: SmallArchive) -> Iterator[str]:
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(small.root, inbox=small.inbox), port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    pause = threading.Event()
-    for _ in range(600):
-        if answers(f"http://127.0.0.1:{port}/healthz"):
-            break
-        pause.wait(0.1)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(PATIENCE_S)
+    with served(create_app(small.root, inbox=small.inbox)) as there:
+        yield there
 
 
 @pytest.fixture(scope="module")

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import uvicorn
 from selenium.webdriver.common.by import By
+from starlette.types import ASGIApp
 
 from dsa110_assets import settings
 from dsa110_assets.archive import audit, caltable_registry, judgements, requested
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.cli.services import free_port
 from dsa110_assets.orchestration.ingest import pausing
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.portal.app import create_app
-from dsa110_assets_tests.browser import answers, chromium
+from dsa110_assets_tests.browser import chromium, served
 from dsa110_assets_tests.portal import small_archive
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 from dsa110_assets_tests.portal.test_browser import LOOK, shown, until
@@ -31,24 +27,10 @@ SET = "caltables-20260125-v1/3C138"
 TILE = "tile_image-20260125T2205-v1"
 
 
-@contextmanager
-def served(small: SmallArchive, place: Path, token: str | None) -> Iterator[str]:
+def portal(small: SmallArchive, place: Path, token: str | None) -> ASGIApp:
+    """The portal of a platform that has this token, or none."""
     configured = settings.load(inbox=small.inbox, archive=small.root, DAGSTER_HOME=place / "home", token=token)
-    port = free_port()
-    app = create_app(small.root, inbox=small.inbox, settings=configured)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    pause = threading.Event()
-    for _ in range(600):
-        if answers(f"http://127.0.0.1:{port}/healthz"):
-            break
-        pause.wait(0.1)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(60)
+    return create_app(small.root, inbox=small.inbox, settings=configured)
 
 
 @pytest.fixture
@@ -96,7 +78,7 @@ class Person:
 
 def test_who_has_the_token_operates_the_platform(own: SmallArchive, tmp_path: Path) -> None:
     with (
-        served(own, tmp_path, TOKEN) as address,
+        served(portal(own, tmp_path, TOKEN)) as address,
         chromium(tmp_path / "profile", "--hide-scrollbars") as browser,
         Archive(own.root) as archive,
     ):
@@ -153,7 +135,7 @@ def test_who_has_the_token_operates_the_platform(own: SmallArchive, tmp_path: Pa
 
 
 def test_without_a_token_the_page_says_so_and_shows_no_form(own: SmallArchive, tmp_path: Path) -> None:
-    with served(own, tmp_path, None) as address, chromium(tmp_path / "profile") as browser:
+    with served(portal(own, tmp_path, None)) as address, chromium(tmp_path / "profile") as browser:
         Person(browser, address).go("/control")
         assert browser.find_element(By.ID, "read-only").is_displayed()
         assert not any(form.is_displayed() for form in browser.find_elements(By.TAG_NAME, "form"))
