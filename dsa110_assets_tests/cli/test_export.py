@@ -81,7 +81,7 @@ def test_a_list_of_images(dsa110: Run, tmp_path: Path) -> None:
         ("sources nowhere/out.csv", "cannot be written"),
         ("sources out.csv --min-flux-jy 5", "nothing lies within what was asked for"),
         ("light-curves out.csv --source nobody", "nobody"),
-        ("images out.csv --asset caltables", "choose of tile_image, hour_mosaic, night_mosaic"),
+        ("images out.csv --asset caltables", "choose of tile_image, hour_mosaic, requested_mosaic, night_mosaic"),
         ("images out.csv --asset night_mosaic", "there is no night_mosaic"),
         ("moc out.fits --night 2026-01-25", "no night_mosaic for 2026-01-25"),
     ],

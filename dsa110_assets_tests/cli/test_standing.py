@@ -164,7 +164,8 @@ def test_the_night_report_names_checks_and_what_failed(settings: Settings, monke
     assert (figures["n_errors"], figures["n_checks_broken"]) == (1, 2)
     text = (settings.archive.parent / "night_report.html").read_text()
     head = text[: text.index("What failed, and why")]
-    assert "1 failed check of severity ERROR:\n<code>tile_image-20260125T2220-v1</code> rms." in head
+    tile = "tile_image-20260125T2220-v1"
+    assert f'1 failed check of severity ERROR:\n<a href="/products/{tile}"><code>{tile}</code></a> rms.' in head
     assert "dynamic_range" not in head
     assert "<td>tile_image: dynamic_range</td>" in text
     assert "<td>hour_mosaic</td><td>2026-01-25T22:00</td><td>BadDataError: broken on purpose</td>" in text
