@@ -43,7 +43,7 @@ STOREYS = (
     ("definitions", "analyst"),
     ("portal",),
     ("cli",),
-    ("__init__", "__main__"),
+    ("__init__",),
 )
 SCIENCE = (
     "sky",

@@ -1,4 +1,4 @@
-"""`dsa110 status` and `dsa110 settings`: how things stand."""
+"""`dsa110 status`, `dsa110 settings` and `dsa110 thresholds`: how things stand."""
 
 from __future__ import annotations
 
@@ -113,3 +113,22 @@ def show_settings(as_json: bool = typer.Option(False, "--json", help=JSON_HELP))
         ("setting", "value", "from", "range", "what it is"),
         [(row.name, row.value or "–", row.source, row.limits, row.help) for row in rows],
     )
+
+
+@app.command("thresholds", epilog="Example: dsa110 thresholds flux")
+def show_thresholds(
+    text: str = typer.Argument("", help="Only those with this in their name or meaning."),
+    as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
+) -> None:
+    """Limits of checks, alerts and retention that are in force, and what each limits."""
+    from dsa110_assets import settings, thresholds
+    from dsa110_assets.orchestration.resources import Platform
+
+    platform = Platform(settings.load())
+    found = [row for row in thresholds.describe(platform.thresholds) if text.lower() in f"{row[0]} {row[3]}".lower()]
+    if as_json:
+        console.emit_json([dict(zip(("name", "value", "unit", "help"), row, strict=True)) for row in found])
+        return
+    console.table(("threshold", "value", "unit", "what it limits"), found)
+    refused = platform.refused_thresholds
+    console.warn(f"{platform.settings.thresholds_path}: {refused or 'a line such as max_flux_ratio = 1.15 there changes one at once'}")

@@ -23,7 +23,7 @@ COMMANDS = (
     "simulate", "process", "up", "groups", "transits", "products", "lightcurve", "lineage", "status",
     "sources", "variables", "checks", "runs", "queue", "watch",
     "export sources", "export light-curves", "export images", "export moc", "export hips",
-    "doctor", "settings", "backfill", "calibration list", "calibration show", "calibration reject",
+    "doctor", "settings", "thresholds", "backfill", "calibration list", "calibration show", "calibration reject",
     "calibration active",
     "calibration restore", "calibration retire", "calibration extend", "calibration compare", "calibration import",
     "calibration scan", "calibration solve", "archive verify", "archive reindex", "archive backup", "archive restore",

@@ -17,7 +17,7 @@ from dsa110_assets_tests.portal.small_archive import SmallArchive
 pytestmark = pytest.mark.row(49, cases="commands and streams")
 
 PROGRAM = [sys.executable, "-c", "import sys; from dsa110_assets.cli import main; sys.exit(main(sys.argv[1:]))"]
-READING = (("products",), ("--help",), ("settings",), ("calibration", "list"), ("status",))
+READING = (("products",), ("--help",), ("settings",), ("thresholds", "flux"), ("calibration", "list"), ("status",))
 
 
 def shell(
