@@ -64,7 +64,7 @@ class Page(HTMLParser):
             self.links.append(str(found["src"]))
         if tag == "label":
             self.labels.add(found.get("for"))
-        if tag in ("input", "select"):
+        if tag in ("input", "select") and found.get("type") != "hidden":
             self.inputs.add(found.get("id"))
         if tag not in VOID:
             self.open.append(tag)
