@@ -13,7 +13,6 @@ from dsa110_assets.orchestration.watching import history
 from dsa110_assets.portal import render
 
 RUNS, LINES, RECORDS = 25, 40, 100
-ENDED_BADLY = (history.FAILED, "CANCELED")
 
 
 def control(request: Request) -> Response:
@@ -27,7 +26,7 @@ def control(request: Request) -> Response:
         paused=pausing.paused(archive.root),
         runs=history.runs(request.app.state.home, newest=RUNS),
         unfinished=history.UNFINISHED,
-        ended_badly=ENDED_BADLY,
+        ended_badly=history.ENDED_BADLY,
         quarantined=quarantine.quarantined(archive.store)[:RECORDS],
         lines=list({line.order: line for line in reversed(audit.lines(archive.root, LINES))}.values())[::-1],
     )

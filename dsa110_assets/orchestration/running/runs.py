@@ -30,7 +30,7 @@ def retry(settings: "Settings", run: history.Run) -> str:
 
     Raises NotFoundError if it did not fail, or made nothing that the graph has.
     """
-    if run.status not in (history.FAILED, "CANCELED"):
+    if run.status not in history.ENDED_BADLY:
         raise NotFoundError(f"run {run.run_id} did not fail: it is {run.status}")
     assets = tuple(name for name in graph.specifications() if name in run.assets)
     if not assets or run.partition is None:

@@ -32,6 +32,8 @@ PARTITION_TAG = "dagster/partition"
 ERROR_CLASS = "error_class"
 """Metadata key of a failure that carries the class of the error, for the alerts and for `process`."""
 FAILED = "FAILURE"
+ENDED_BADLY = (FAILED, "CANCELED")
+"""What a run ends as that can be tried again."""
 UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 """Dagster's words for the states of a run."""
 NEWEST = 500

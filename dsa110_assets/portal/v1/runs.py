@@ -153,7 +153,7 @@ def retry_run(run_id: RunId, portal: Portal, actor: access.Controller) -> Starte
     """Queue what a failed or cancelled run was to make."""
     settings = portal.require_settings().model_copy(update={"dagster_home": portal.home()})
     run = history.run(portal.home(), run_id)
-    if run.status not in (history.FAILED, "CANCELED"):
+    if run.status not in history.ENDED_BADLY:
         raise HTTPException(409, f"run {run_id} did not fail: it is {run.status}")
     portal.starts.take()
     from dsa110_assets.orchestration.running import runs
