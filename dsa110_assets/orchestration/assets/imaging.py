@@ -39,7 +39,7 @@ STRIP_TOLERANCE_DEG = 1.0
 
 
 @Asset(
-    "tile_image", grain="observation", kinds={"fits", "ducc"}, code_version="8", inputs=("calibrated_ms", "sky_model"),
+    "tile_image", grain="observation", kinds={"fits", "ducc"}, code_version="9", inputs=("calibrated_ms", "sky_model"),
     shaping=("imaging", "imaging_engine"), pool="imaging",
     keep_days=365, uses_up=("calibrated_ms",), image=True,
     columns={"rms_jy": "Rms [Jy]", "dynamic_range": "Dynamic range", "flux_ratio": "Flux ratio"},
