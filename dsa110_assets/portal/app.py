@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dsa110_assets.analyst import AnalystArchive, open_archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
-from dsa110_assets.portal import charts, metrics, overview, pages
+from dsa110_assets.portal import charts, metrics, overview, pages, render
 from dsa110_assets.portal.guard import Guard
 from dsa110_assets.portal.problems import problem
 from dsa110_assets.portal.v1 import app as api
@@ -29,10 +29,6 @@ from dsa110_assets.thresholds import load_thresholds, refused_thresholds
 LONGEST_PARAMETER = 400
 API = "/api/v1"
 """Where things may be changed, by who has the token; all else is read-only."""
-POLICY = (
-    "default-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; img-src 'self' data:; "
-    "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
-)
 _log = logging.getLogger(__name__)
 
 
@@ -105,7 +101,7 @@ def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
             for name, value in (
                 (b"x-content-type-options", b"nosniff"),
                 (b"referrer-policy", b"same-origin"),
-                (b"content-security-policy", POLICY.encode()),
+                (b"content-security-policy", render.POLICY.encode()),
                 (b"cache-control", b"no-cache"),
             ):
                 if name not in names:

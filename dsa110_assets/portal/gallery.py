@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PAGE, CHUNK, LOOKED_THROUGH = 24, 96, 960
 """Pictures of a page; of how many products the index is asked at a time; and after how many that do not fit the reader is asked."""
+TILE = "tile_image"
+"""What a requested mosaic is made of."""
 STRIP_DEG = 0.5
 REACH_DEG, TURN_DEG_PER_DAY = 1.5, 360.985647
 """How far from the middle of the beam a position may lie to be in an image, and how fast the sky turns over it."""
@@ -39,18 +41,21 @@ def gallery(request: Request) -> Response:
     shown, looked, older = _page(store, asset, wanted)
     items = [(one, _downloads(one)) for one in shown]
     return render.page(
-        "gallery.html", request, asset=asset, assets=assets, items=items, wanted=wanted, looked=looked, older=older,
+        "gallery.html", request, asset=asset, assets=assets, items=items, wanted=wanted, looked=looked, older=older, of_tiles=asset == TILE,
         query=[(key, value) for key, value in request.query_params.items() if key != "until" and value],
     )  # fmt: skip
 
 
 def _wanted(request: Request) -> dict[str, Any]:
-    """What is asked for. Raises ConfigurationError for what is no time, place or number."""
+    """What is asked for. Raises ConfigurationError for what is no time, place or number, NotFoundError for a source without a curve."""
     from dsa110_assets.analyst import position
 
-    given = {name: parameters.text(request, name) for name in ("since", "until", "ra", "dec")}
+    given = {name: parameters.text(request, name) for name in ("since", "until", "source", "ra", "dec")}
     since = None if given["since"] is None else windows.first(given["since"])
     place = None if given["ra"] is None and given["dec"] is None else position(given["ra"], given["dec"])
+    if given["source"] is not None:
+        found = render.archive_of(request).light_curve(given["source"]).meta
+        place = float(found["ra"].to_value("deg")), float(found["dec"].to_value("deg"))
     rms = parameters.text(request, "max_rms")
     strip = parameters.text(request, "strip")
     return {

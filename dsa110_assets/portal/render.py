@@ -11,6 +11,11 @@ from starlette.responses import HTMLResponse
 
 from dsa110_assets.analyst import AnalystArchive
 
+POLICY = (
+    "default-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; img-src 'self' data:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
+)
+"""What the browser lets a page do, whatever is in it."""
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 STEPS = ((DAY_S * 730, DAY_S * 365.25, "years"), (DAY_S * 3, DAY_S, "days"), (HOUR_S * 2, HOUR_S, "h"), (MINUTE_S * 2, MINUTE_S, "min"))
 """From which age [s] on it is told in which unit [s]."""

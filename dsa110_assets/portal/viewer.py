@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,8 +113,24 @@ def view(request: Request) -> Response:
     }  # fmt: skip
     return render.page(
         "view.html", request, product=product, names=names, name=name, facts=jsonable(facts), stretches=STRETCHES,
-        carta=carta_link(request, product, name),
+        carta=carta_link(request, product, name), carta_page=f"/carta/{product.id}?file={quote(name)}",
     )  # fmt: skip
+
+
+def carta(request: Request) -> Response:
+    """CARTA over one image, inside a page of the portal."""
+    _, product = _product(request)
+    names = image_files(product)
+    name = parameters.text(request, "file") or (names[0] if names else "")
+    if name not in names:
+        raise NotFoundError(f"{product.id} holds no image {name!r}; it holds {', '.join(names) or 'none'}")
+    link = carta_link(request, product, name)
+    if link is None:
+        raise NotFoundError("nothing says where CARTA is: set DSA110_CARTA_URL to its address, such as http://host:3002")
+    answer = render.page("carta.html", request, product=product, names=names, name=name, link=link)
+    parts = urlsplit(link)
+    answer.headers["content-security-policy"] = f"{render.POLICY}; frame-src {parts.scheme}://{parts.netloc}"
+    return answer
 
 
 def image_files(product: Product) -> list[str]:
@@ -323,5 +339,6 @@ ROUTES = [
     Route("/view/{product_id}/place.json", place),
     Route("/view/{product_id}/overlay.json", overlay),
     Route("/view/{product_id}/sources.reg", region, name="region"),
+    Route("/carta/{product_id}", carta, name="carta"),
     Route("/cutout/{product_id}.png", cutout, name="cutout"),
 ]

@@ -20,7 +20,7 @@ from dsa110_assets.portal.app import create_app
 from dsa110_assets_tests.browser import chromium, served
 from dsa110_assets_tests.portal import small_archive
 from dsa110_assets_tests.portal.small_archive import SmallArchive
-from dsa110_assets_tests.portal.test_browser import LOOK, shown, until
+from dsa110_assets_tests.portal.test_browser import shown, until, violations
 
 TOKEN = "a-token-of-some-length"
 SET = "caltables-20260125-v1/3C138"
@@ -121,11 +121,20 @@ def test_who_has_the_token_operates_the_platform(own: SmallArchive, tmp_path: Pa
         ada.order("requested-mosaics/virgo/delete", confirmed=True)
         assert requested.read(archive, "virgo") is None
 
+        ada.go("/gallery")
+        assert requested.read(archive, "of_these") is None
+        browser.execute_script("for (const one of document.querySelectorAll('[data-choice]')) one.checked = false")
+        assert "Nothing is ticked" in ada.order("requested-mosaics", name="of_these")
+        browser.find_element(By.CSS_SELECTOR, f'[data-choice="tile"][value="{TILE}"]').click()
+        assert "Queued as backfill" in ada.order("requested-mosaics", name="of_these")
+        assert requested.read(archive, "of_these").tiles == ("2026-01-25T22:05",)
+        shown(browser, 420, dark=True)
+        assert violations(browser) == []
+
         ada.go("/control")
         for width, dark in ((1400, False), (420, True)):
             shown(browser, width, dark=dark)
-            found = browser.execute_script(LOOK)
-            assert (found["faint"], found["unnamed"]) == ([], [])
+            assert violations(browser) == []
         assert {line.verb for line in audit.lines(own.root, 100)} >= {"pause ingest", "start runs", "reject caltables", "judge", "pin"}
         browser.find_element(By.CSS_SELECTOR, "#sign-out button").click()
         until(browser, "return !document.body.classList.contains('signed-in')")

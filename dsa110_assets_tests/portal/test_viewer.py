@@ -12,7 +12,7 @@ from astropy.wcs import WCS
 from PIL import Image
 
 from dsa110_assets.errors import NotFoundError
-from dsa110_assets.portal import viewer
+from dsa110_assets.portal import gallery, viewer
 from dsa110_assets.portal.app import create_app
 from dsa110_assets.settings import load
 from dsa110_assets_tests.portal import small_archive as made
@@ -136,3 +136,23 @@ def test_carta_is_linked_where_the_settings_say_it_is(small: made.SmallArchive, 
     path = small.products[TILE].path
     assert f'href="http://carta.example:3002/?folder={quote(str(path))}&amp;file=image.fits"' in text
     assert "CARTA" not in ask(create_app(small.root, inbox=small.inbox), f"/view/{TILE}").text
+
+
+def test_a_gallery_of_a_source_is_that_of_its_place(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, float]] = []
+    monkeypatch.setattr(gallery, "_holds", lambda product, ra, dec: not asked.append((ra, dec)))
+    ra, dec, _ = made.SOURCES[made.FAINT]
+    assert 'data-choice="tile"' in get(f"/gallery?source={quote(made.FAINT)}").text
+    assert asked == [pytest.approx((ra, dec))] * len(asked) != []
+    assert get("/gallery?source=nobody").status == 404
+
+
+def test_a_page_holds_carta_and_lets_no_other_site_into_it(small: made.SmallArchive, no_settings_of_this_machine: None) -> None:
+    there = load(archive=small.root, inbox=small.inbox, carta_url="http://carta.example:3002/")
+    app = create_app(small.root, inbox=small.inbox, settings=there)
+    page = ask(app, f"/carta/{TILE}?file=image.fits")
+    folder = quote(str(small.products[TILE].path))
+    assert f'<iframe src="http://carta.example:3002/?folder={folder}&amp;file=image.fits"' in page.text
+    assert page.headers["content-security-policy"].endswith("; frame-src http://carta.example:3002")
+    assert ask(app, f"/carta/{TILE}?file=../../archive.json").status == 404
+    assert "DSA110_CARTA_URL" in ask(create_app(small.root, inbox=small.inbox), f"/carta/{TILE}").text

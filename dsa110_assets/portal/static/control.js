@@ -25,9 +25,13 @@ const READ = {
   list: (one) => one.value.split(/[\s,]+/).filter(Boolean), json: (one) => JSON.parse(one.value), boolean: (one) => one.checked,
   text: (one) => one.value,
 };
+// A field with data-chosen holds the values of the boxes of that kind, anywhere on the page, that are ticked.
+function chosen(kind) { return [...document.querySelectorAll(`[data-choice="${kind}"]:checked`)].map((one) => one.value); }
 function fields(form) {
-  const filled = [...form.elements].filter((one) => one.name && (one.type === "checkbox" ? one.checked : one.value.trim()));
-  return Object.fromEntries(filled.map((one) => [one.name, READ[one.dataset.as || "text"](one)]));
+  const filled = [...form.elements].filter((one) => one.name && !one.dataset.chosen && (one.type === "checkbox" ? one.checked : one.value.trim()));
+  const lists = [...form.elements].filter((one) => one.dataset.chosen).map((one) => [one.name, chosen(one.dataset.chosen)]);
+  if (lists.some(([, values]) => !values.length)) throw new Error("Nothing is ticked: choose what it is to be made of.");
+  return Object.fromEntries([...filled.map((one) => [one.name, READ[one.dataset.as || "text"](one)]), ...lists]);
 }
 
 function told(said) {
