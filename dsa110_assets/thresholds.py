@@ -168,9 +168,13 @@ class Thresholds(BaseModel):
     service_silent_s: Annotated[Seconds, Field(description="a service or worker without a sign of life for so long is dead")] = 90.0
     channel_silent_min: Annotated[Minutes, Field(description="a channel that took no alert for so long is told to the others")] = 5.0
     off_in_a_row: Annotated[Count, Field(description="observations in a row with noise, flags, flux or positions off, that are told")] = 3
-    recent_h: Annotated[Hours, Field(description="what happened once (a failed check, a quarantine, a candidate) is told of for so long")] = 24.0
+    recent_h: Annotated[
+        Hours, Field(description="what happened once (a failed check, a quarantine, a candidate) is told of for so long")
+    ] = 24.0
     repeat_h: Annotated[Hours, Field(description="an alert nobody acknowledged is sent again after this time")] = 6.0
-    group_min: Annotated[Minutes, Field(description="after an alert, others of its condition that are not critical wait and come together")] = 5.0
+    group_min: Annotated[
+        Minutes, Field(description="after an alert, others of its condition that are not critical wait and come together")
+    ] = 5.0
     escalate_min: Annotated[Minutes, Field(description="a critical alert nobody acknowledged for so long is escalated")] = 15.0
     superseded_days: Annotated[Days, Field(description="superseded and rejected versions are kept this long [d]")] = 30.0
     trial_days: Annotated[Days, Field(description="what trials made is kept this long [d]")] = 30.0

@@ -170,8 +170,9 @@ def _changed(connection: Connection, found: Sequence[Finding], unknown: Collecti
             connection.execute(alerts.insert().values(**values, **fresh))
         elif SEVERITIES.index(one.severity) > SEVERITIES.index(known.severity):  # who took note of less has to again
             risen.add(known.id)
-            values = {"severity": one.severity, "words": one.words, "page": one.page, "acknowledged_at": None, "escalated_at": None}
-            connection.execute(alerts.update().where(alerts.c.id == known.id).values(values))
+            anew = {"acknowledged_at": sa.null(), "escalated_at": sa.null()}
+            more = {"severity": one.severity, "words": one.words, "page": one.page}
+            connection.execute(alerts.update().where(alerts.c.id == known.id).values(**more, **anew))
         elif (one.words, one.page) != (known.words, known.page):
             connection.execute(alerts.update().where(alerts.c.id == known.id).values(words=one.words, page=one.page))
     over = [one.id for key, one in before.items() if key not in now and one.condition not in unknown]
@@ -240,7 +241,8 @@ def _change(archive: Archive, alert_id: int, by: str, note: str, values: Mapping
             raise NotFoundError(f"there is no alert {alert_id}; `dsa110 alerts list --all` shows them")
         if only_active and found[0].resolved_at is not None:
             raise ConfigurationError(f"alert {alert_id} is over since {found[0].resolved_at.isoformat(timespec='seconds')}")
-        told = {**values, "acknowledged_by": name, "note": said or found[0].note}
+        known_by = name if "acknowledged_at" in values else found[0].acknowledged_by or name
+        told = {**values, "acknowledged_by": known_by, "note": said or found[0].note}
         connection.execute(alerts.update().where(alerts.c.id == alert_id).values(told))
         return _select(connection, alerts.c.id == alert_id)[0]
 

@@ -261,7 +261,7 @@ class Index:
         return self.write(alone)
 
     def rebuild(self, work: Callable[[Connection], object]) -> None:
-        """Make every table anew but those of KEPT, in the format of this code, filled by `work`: in one transaction, whatever format it had."""
+        """Make every table but those of KEPT anew, in this code's format, filled by `work`: in one transaction, whatever it was before."""
 
         def anew(connection: Connection) -> None:
             metadata.drop_all(connection, [table for table in metadata.sorted_tables if table not in KEPT])
