@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -319,4 +319,9 @@ CONDITIONS = {one.name: one for one in _ALL}
 _BLIND = Condition(BLIND, "something cannot be found out", "platform", lambda _: iter(()), "/", "something-cannot-be-found-out")
 """Of what the others say that they could not find out."""
 NAMES = (*CONDITIONS, BLIND)
-TOPICS = ("platform", "data", "calibration", "science")
+TOPICS = get_args(Topic)
+
+
+def runbook(name: str) -> str:
+    """The section of the runbook of a condition; of one that this version does not have, where alerts are told of."""
+    return {**CONDITIONS, BLIND: _BLIND}[name].runbook if name in NAMES else "alerts"
