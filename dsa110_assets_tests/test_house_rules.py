@@ -24,7 +24,7 @@ TESTS = Path(__file__).parent
 
 STOREYS = (
     ("errors", "plain_json", "surroundings"),
-    ("children", "heap"),
+    ("children", "heap", "tracing"),
     ("engines", "engines.casa", "engines.casa_child", "engines.aoflagger"),
     ("telescope",),
     ("engines.pyuvdata",),

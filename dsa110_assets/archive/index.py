@@ -111,6 +111,14 @@ quarantine = sa.Table(
     sa.Column("contents", sa.Text, nullable=False),
     sa.Column("released", sa.Boolean, nullable=False),
 )
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("family", sa.Text, primary_key=True),
+    sa.Column("labels", sa.Text, primary_key=True),
+    sa.Column("part", sa.Text, primary_key=True),
+    sa.Column("value", sa.Float(53), nullable=False),
+)
 
 
 def normalise_url(text: str, variable: str = "DSA110_DATABASE_URL") -> URL:
@@ -202,7 +210,7 @@ class Index:
         """Make every table anew, in the format of this code, filled by `work`: in one transaction, whatever format it had."""
 
         def anew(connection: Connection) -> None:
-            metadata.drop_all(connection, [table for table in metadata.sorted_tables if table is not meta])
+            metadata.drop_all(connection, [table for table in metadata.sorted_tables if table not in (meta, counters)])
             metadata.create_all(connection)
             connection.execute(meta.update().where(meta.c.key == "schema").values(value=str(SCHEMA)))
             work(connection)

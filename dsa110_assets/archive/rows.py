@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from dsa110_assets.archive import files, naming
+from dsa110_assets.archive import counters, files, naming
 from dsa110_assets.archive.index import caltable_sets, product_inputs, products
 from dsa110_assets.archive.product import HELD, Json, Product, flaw
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError
@@ -36,6 +36,7 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
         if tuple(known) != (sidecar["digest"], sidecar["created_at"]):
             raise SilentWrongnessError(f"{sidecar['id']}: the index holds another product of this id; run: dsa110 archive reindex")
         return
+    counters.add(connection, counters.of_product(sidecar))  # before the row, which an index's first counting would count, too
     same = (products.c.asset == sidecar["asset"]) & (products.c.partition_key == key)
     newest = connection.scalar(sa.select(sa.func.max(products.c.version)).where(same)) or 0
     if newest < sidecar["version"]:

@@ -84,6 +84,6 @@ def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[se
         ),
         services.Service(
             "portal", (python, "-m", "dsa110_assets.portal", "--host", host, "--port", str(portal_port)),
-            logs / "portal.log", ready_url=f"http://{shown}:{portal_port}/healthz", environment=environment,
+            logs / "portal.log", ready_url=f"http://{shown}:{portal_port}/health", environment=environment,
         ),
     ]  # fmt: skip

@@ -17,18 +17,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dsa110_assets.analyst import AnalystArchive, open_archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
-from dsa110_assets.portal import charts, metrics, overview, pages
+from dsa110_assets.portal import charts, metrics, overview, pages, probes
 from dsa110_assets.portal.guard import Guard
 from dsa110_assets.portal.problems import problem
 from dsa110_assets.portal.v1 import app as api
 from dsa110_assets.portal.v1.context import Context
 from dsa110_assets.portal.v1.tokens import Keys
 from dsa110_assets.settings import Settings
-from dsa110_assets.thresholds import load_thresholds, refused_thresholds
+from dsa110_assets.thresholds import Thresholds, load_thresholds, refused_thresholds
 
 LONGEST_PARAMETER = 400
-API = "/api/v1"
-"""Where things may be changed, by who has the token; all else is read-only."""
 POLICY = (
     "default-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; img-src 'self' data:; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
@@ -57,22 +55,31 @@ def create_app(
     routes = [
         *pages.ROUTES,
         Route("/metrics", metrics.metrics),
-        Route("/healthz", metrics.healthz),
-        Mount(API, api.create(Context(opened, inbox, look, settings, keys))),
+        *(Route(path, answer) for path, answer in zip(probes.PATHS, (probes.health, probes.ready, probes.status), strict=True)),
+        Mount(metrics.API, api.create(Context(opened, inbox, look, settings, keys))),
         Mount("/static/bokeh", charts.static_files()),
         Mount("/static", StaticFiles(packages=[("dsa110_assets.portal", "static")])),
     ]
+    home = (settings.dagster_home if settings else None) or opened.root / "dagster"
+    thresholds = settings.thresholds_path if settings else opened.root / "thresholds.toml"
+    backups = settings.backups_path if settings else opened.root.with_name(f"{opened.root.name}-backups")
+
+    def limits() -> tuple[Thresholds, str | None]:
+        return load_thresholds(thresholds), refused_thresholds(thresholds)
+
+    registry = metrics.registry(metrics.Sources(opened, home, inbox, look, backups, limits))
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, hosts=hosts), Middleware(_Door)],
+        middleware=[
+            Middleware(metrics.CountRequests, requests=metrics.Requests(registry)),
+            Middleware(Guard, hosts=hosts),
+            Middleware(_Door),
+        ],
         exception_handlers={HTTPException: _http_error, DsaError: _our_error, Exception: _fault},
     )
     app.state.archive, app.state.inbox, app.state.look = opened, inbox, look
-    app.state.home = (settings.dagster_home if settings else None) or opened.root / "dagster"
-    thresholds = settings.thresholds_path if settings else opened.root / "thresholds.toml"
-    app.state.limits = lambda: (load_thresholds(thresholds), refused_thresholds(thresholds))
+    app.state.home, app.state.limits, app.state.registry = home, limits, registry
     app.state.carta = settings.carta_url if settings else None
-    app.state.registry = metrics.registry(lambda: overview.status(opened, inbox, look=look))
     return app
 
 
@@ -88,7 +95,7 @@ class _Door:
             return
         request = Request(scope)
         texts = [scope["path"], *request.query_params.keys(), *request.query_params.values()]
-        if request.method not in ("GET", "HEAD") and not scope["path"].startswith(f"{API}/"):
+        if request.method not in ("GET", "HEAD") and not scope["path"].startswith(f"{metrics.API}/"):
             await _answer(request, 405, "nothing is changed here: /api/v1/docs says what may be changed, and how")(
                 scope, receive, _with_headers(send)
             )
@@ -118,7 +125,7 @@ def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
 def _answer(request: Request, status: int, sentence: str) -> Response:
     """An error as problem details for programs and as a page for people."""
     path = request.url.path
-    if path.startswith("/api/") or path.endswith(".json") or path in ("/metrics", "/healthz"):
+    if path.startswith("/api/") or path.endswith(".json") or path in ("/metrics", *probes.PATHS):
         return problem(status, sentence)
     return pages.error_page(request, status, sentence)
 
