@@ -110,20 +110,15 @@ def record(
     from opentelemetry import trace
 
     def context(of: Place, span_id: str) -> trace.SpanContext:
-        return trace.SpanContext(
-            int(of.trace, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED)
-        )
+        sampled = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+        return trace.SpanContext(int(of.trace, 16), int(span_id, 16), is_remote=True, trace_flags=sampled)
 
     tracer, ids = _tracer()
     ids.next = int(place.trace, 16), int(place.span, 16)
-    above = (
-        trace.set_span_in_context(trace.NonRecordingSpan(context(place, parent)))
-        if parent
-        else trace.set_span_in_context(trace.INVALID_SPAN)
-    )
+    above = trace.NonRecordingSpan(context(place, parent)) if parent else trace.INVALID_SPAN
     told: dict[str, Any] = {**attributes, **({"dsa110.run": place.run} if place.run else {})}
     known = [trace.Link(context(one, one.span)) for one in links]
-    made = tracer.start_span(name, above, attributes=told, links=known, start_time=int(began_s * 1e9))
+    made = tracer.start_span(name, trace.set_span_in_context(above), attributes=told, links=known, start_time=int(began_s * 1e9))
     if error:
         made.set_status(trace.StatusCode.ERROR, error)
     made.end(int(ended_s * 1e9))
@@ -135,6 +130,12 @@ def at_exit(work: Callable[[], None]) -> None:
     from multiprocessing.util import Finalize
 
     Finalize(None, work, exitpriority=10)
+
+
+def load() -> None:
+    """Import what spans need, for the processes that are forked from this one."""
+    import opentelemetry.exporter.otlp.proto.http.trace_exporter
+    import opentelemetry.sdk.trace.export  # noqa: F401
 
 
 @cache

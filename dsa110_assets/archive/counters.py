@@ -17,7 +17,6 @@ from sqlalchemy.engine import Connection
 
 from dsa110_assets.archive import naming
 from dsa110_assets.archive.index import counters as table
-from dsa110_assets.archive.index import products
 from dsa110_assets.archive.product import FAILED_ERRORS, VERDICTS, Json
 
 SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10800.0, 43200.0)
@@ -93,9 +92,6 @@ def add(connection: Connection, counts: Iterable[Count]) -> None:
         assert len(one.labels) == len(FAMILIES[one.family].labels), one
         key = one.family, one.labels, one.part
         amounts[key] = amounts.get(key, 0.0) + one.amount
-    if amounts and not _are_kept(connection):
-        table.create(connection)
-        _start(connection)
     rows = [
         {"family": family, "labels": json.dumps(labels), "part": part, "value": value}
         for (family, labels, part), value in sorted(amounts.items())
@@ -116,23 +112,8 @@ def forget_products(connection: Connection) -> None:
     connection.execute(table.delete().where(table.c.family.in_(_OF_PRODUCTS)))
 
 
-def _start(connection: Connection) -> None:
-    """Count the products of an index that is older than its counters; what their checks said is counted from now on."""
-    query = sa.select(products.c.asset, sa.func.count(), sa.func.sum(products.c.size_bytes)).group_by(products.c.asset)
-    rows = [(naming.of_trial(asset), number, size_bytes) for asset, number, size_bytes in connection.execute(query)]
-    science = [(asset, number, size_bytes) for (asset, trial), number, size_bytes in rows if not trial]
-    add(connection, (Count(family, (row[0],), row[n]) for n, family in enumerate((PRODUCTS, BYTES), start=1) for row in science))
-
-
-def _are_kept(connection: Connection) -> bool:
-    """Whether the index has counters: one made before them has none until something is counted."""
-    return sa.inspect(connection).has_table(table.name)
-
-
 def read(connection: Connection) -> dict[str, dict[Labels, dict[str, float]]]:
-    """Every series there is: {family: {labels: {part: value}}}; {} of an index that has no counters yet."""
-    if not _are_kept(connection):
-        return {}
+    """Every series there is: {family: {labels: {part: value}}}."""
     found: dict[str, dict[Labels, dict[str, float]]] = {}
     for row in connection.execute(sa.select(table)):
         found.setdefault(row.family, {}).setdefault(tuple(json.loads(row.labels)), {})[row.part] = row.value

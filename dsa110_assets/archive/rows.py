@@ -36,7 +36,6 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
         if tuple(known) != (sidecar["digest"], sidecar["created_at"]):
             raise SilentWrongnessError(f"{sidecar['id']}: the index holds another product of this id; run: dsa110 archive reindex")
         return
-    counters.add(connection, counters.of_product(sidecar))  # before the row, which an index's first counting would count, too
     same = (products.c.asset == sidecar["asset"]) & (products.c.partition_key == key)
     newest = connection.scalar(sa.select(sa.func.max(products.c.version)).where(same)) or 0
     if newest < sidecar["version"]:
@@ -76,6 +75,7 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
     ]
     if sets:
         connection.execute(caltable_sets.insert(), sets)
+    counters.add(connection, counters.of_product(sidecar))
 
 
 def apply_state(connection: Connection, product_id: str, state: Json) -> None:

@@ -8,7 +8,20 @@ import pkgutil
 from importlib import import_module
 
 import dsa110_assets.definitions  # noqa: F401
-from dsa110_assets import archive, calibration, imaging, mosaics, photometry, sky, telescope, variability, visibilities
+from dsa110_assets import (
+    archive,
+    calibration,
+    imaging,
+    logs,
+    mosaics,
+    photometry,
+    settings,
+    sky,
+    telescope,
+    tracing,
+    variability,
+    visibilities,
+)
 
 LIBRARIES = ("casacore.tables", "ducc0", "reproject", "mocpy", "matplotlib", "pyarrow.parquet", "PIL.Image")
 """What the science imports inside its functions."""
@@ -18,3 +31,6 @@ for _package in (telescope, sky, visibilities, calibration, imaging, mosaics, ph
         import_module(_module.name)
 for _library in LIBRARIES:
     import_module(_library)
+logs.configure(settings.log_form())
+if tracing.is_on():
+    tracing.load()

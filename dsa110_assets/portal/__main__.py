@@ -20,7 +20,7 @@ def main() -> int:
     arguments = parser.parse_args()
     import uvicorn
 
-    from dsa110_assets import settings
+    from dsa110_assets import logs, settings
     from dsa110_assets.orchestration.planning import plan
     from dsa110_assets.portal import overview
     from dsa110_assets.portal.app import create_app
@@ -33,11 +33,13 @@ def main() -> int:
     except DsaError as error:
         print(f"portal: {error}", file=sys.stderr)
         return 1
+    logs.configure(configured.log_format)
     uvicorn.run(
         app,
         host=host,
         port=arguments.port or configured.portal_port,
-        log_level="warning",
+        log_config=None,
+        access_log=False,
         server_header=False,
     )
     return 0

@@ -23,7 +23,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dsa110_assets import __version__, errors
-from dsa110_assets.archive import backup, counters
+from dsa110_assets.archive import alerts, backup, counters
 from dsa110_assets.orchestration.ingest import pausing
 from dsa110_assets.orchestration.watching import history
 from dsa110_assets.portal import front, overview, queue
@@ -31,13 +31,14 @@ from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
     from dsa110_assets.analyst import AnalystArchive
+    from dsa110_assets.archive.store import Archive
     from dsa110_assets.thresholds import Thresholds
 
 Sample = tuple[str, str, dict[str, str], float | None]
 NEVER_S, NEVER_H, NEVER_D = 1e9, 1e9 / 3600, 1e9 / 86400
 """The age of what never happened, and the time until what will not."""
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-PARTS = ("the inbox", "the calibration", "the next transit", "the disk", "Dagster", "the queue")
+PARTS = ("the inbox", "the calibration", "the next transit", "the disk", "Dagster", "the queue", "the alerts")
 """What may be impossible to find out."""
 FIGURES = {
     "rms_jy": ("dsa110_image_noise_jy", "Noise of the newest 5-minute image"),
@@ -203,6 +204,7 @@ def samples(sources: Sources) -> Iterator[Sample]:
     yield from _of_host(sources, now)
     yield from overview.part(troubles, "Dagster", lambda: list(_of_dagster(sources.home, now))) or ()
     yield from overview.part(troubles, "the queue", lambda: list(_of_queue(sources))) or ()
+    yield from overview.part(troubles, "the alerts", lambda: list(_of_alerts(sources.archive.store, now))) or ()
     for part in PARTS:
         unknown = float(any(told.startswith(f"{part}:") for told in troubles))
         yield "dsa110_unknown", "Whether this could not be found out", {"part": part}, unknown
@@ -279,6 +281,25 @@ def _of_dagster(home: Path, now: datetime) -> Iterator[Sample]:
     for state in history.ENDED:
         yield "dsa110_runs_ended_last_hour", "Runs that ended in the last hour, by how", {"state": state}, numbers.get(state, 0)
     yield "dsa110_newest_run", "Number of the newest run: how many were ever asked for", {}, history.created(home)
+
+
+def _of_alerts(store: Archive, now: datetime) -> Iterator[Sample]:
+    """Alerts that are not over, and signs of life of those that the alerts miss."""
+    from dsa110_assets.orchestration.watching import conditions
+
+    there, looked_at = alerts.listed(store, [alerts.ACTIVE, alerts.ACKNOWLEDGED]), alerts.looked_at(store)
+    numbers, named = _numbers(f"{one.severity} {one.state}" for one in there), _numbers(one.condition for one in there)
+    for severity in alerts.SEVERITIES:
+        for state in (alerts.ACTIVE, alerts.ACKNOWLEDGED):
+            labels = {"severity": severity, "state": state}
+            yield "dsa110_alerts", "Alerts that are not resolved", labels, numbers.get(f"{severity} {state}", 0)
+    for name in conditions.NAMES:
+        yield "dsa110_alert_conditions", "Alerts that are not resolved, by condition", {"condition": name}, named.get(name, 0)
+    age_s = NEVER_S if looked_at is None else (now - looked_at).total_seconds()
+    yield "dsa110_alerts_look_age_seconds", "Since the platform last looked for what is to be told", {}, age_s
+    for name, at in alerts.beats(store).items():
+        told = "Age of the sign of life of a service or worker that did not sign off"
+        yield "dsa110_service_heartbeat_age_seconds", told, {"service": name}, (now - at).total_seconds()
 
 
 def _of_queue(sources: Sources) -> Iterator[Sample]:

@@ -241,7 +241,7 @@ def whole(archive: Archive, settings: Settings, nights: Sequence[str]) -> None:
     """Whole nights: each asset's partitions as its specification finds them to be made, with a file each."""
     from dsa110_assets.orchestration import graph
 
-    for grain, assets in graph.PHASES[1:]:
+    for grain, assets in [phase for phase in graph.PHASES[1:] if phase[0] != "request"]:
         for asset in assets:
             for night in nights:
                 insert(archive, of_night(archive, settings, asset, grain, night))

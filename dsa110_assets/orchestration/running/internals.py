@@ -46,8 +46,12 @@ REASONS = {
 }  # fmt: skip
 
 
-def run_daemon(workspace: str) -> None:
-    """Run Dagster's daemon until a signal ends it. Imported when it is run: it takes seconds, and only the daemon needs it."""
+def run_daemon(workspace: str, form: str) -> None:
+    """Run Dagster's daemon until a signal ends it; `form` is that of its log lines, text or json.
+
+    Imported when it is run: it takes seconds, and only the daemon needs it.
+    """
     from dagster._daemon.cli import run_command
 
-    run_command.main(["--workspace", workspace], standalone_mode=False)
+    lines = ["--log-format", "json"] if form == "json" else []
+    run_command.main(["--workspace", workspace, *lines], standalone_mode=False)

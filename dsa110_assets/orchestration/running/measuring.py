@@ -119,7 +119,7 @@ def arrivals_s(group: "Product") -> list[float]:
 class _Run:
     """The run whose steps this process makes: where it is, whence its span hangs, when it began and its last step ended [unix s]."""
 
-    place: tracing.Place = tracing.Place()
+    place: tracing.Place = field(default_factory=tracing.Place)
     parent: str = ""
     began_s: float = 0.0
     ended_s: float = 0.0
