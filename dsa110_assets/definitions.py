@@ -10,7 +10,6 @@ from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.ingest.sensor import inbox_sensor
 from dsa110_assets.orchestration.planning import planner
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.running.console import LOGGERS
 from dsa110_assets.orchestration.specification import jobs
 from dsa110_assets.orchestration.watching import housekeeping, sensors
 
@@ -25,6 +24,5 @@ defs = dg.Definitions(
     jobs=[*jobs.JOBS, *housekeeping.JOBS],
     schedules=housekeeping.SCHEDULES,
     resources={"platform": Platform()},
-    loggers=LOGGERS,
     executor=dg.in_process_executor,
 )

@@ -72,6 +72,15 @@ def configure(form: Form) -> None:
         logger.setLevel(logging.INFO if name == "dsa110_assets" else logging.WARNING)
 
 
+def run_logger(form: Form, name: str, level: int | str) -> logging.Logger:
+    """A logger for the lines of one run, from INFO on: each of Dagster's events is in its database already."""
+    logger = logging.Logger(name, max(logging.INFO, logging.Logger("", level).level))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter(form))
+    logger.addHandler(handler)
+    return logger
+
+
 def rotate(path: Path, most_bytes: float, keep: int) -> bool:
     """Set a log aside as `<name>.1` once it is larger than this, what was there as `.2` and so on, `keep` in all.
 

@@ -5,6 +5,7 @@ Nothing is opened by importing this, and the only threads are pools of libraries
 """
 
 import pkgutil
+from functools import partial
 from importlib import import_module
 
 import dsa110_assets.definitions  # noqa: F401
@@ -22,6 +23,7 @@ from dsa110_assets import (
     variability,
     visibilities,
 )
+from dsa110_assets.orchestration.running import internals
 
 LIBRARIES = ("casacore.tables", "ducc0", "reproject", "mocpy", "matplotlib", "pyarrow.parquet", "PIL.Image")
 """What the science imports inside its functions."""
@@ -32,5 +34,6 @@ for _package in (telescope, sky, visibilities, calibration, imaging, mosaics, ph
 for _library in LIBRARIES:
     import_module(_library)
 logs.configure(settings.log_form())
+internals.write_run_lines(partial(logs.run_logger, settings.log_form()))
 if tracing.is_on():
     tracing.load()

@@ -10,7 +10,6 @@ import dagster as dg
 
 from dsa110_assets.orchestration import assets
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.running.console import LOGGERS
 from dsa110_assets.orchestration.specification import dagster_assets, spec
 
 for _module in iter_modules(assets.__path__, f"{assets.__name__}."):
@@ -26,4 +25,4 @@ def specifications() -> dict[str, spec.Asset]:
 
 def over(platform: Platform) -> dg.Definitions:
     """The assets over a platform with settings of its own."""
-    return dg.Definitions(assets=ASSETS, resources={"platform": platform}, loggers=LOGGERS, executor=dg.in_process_executor)
+    return dg.Definitions(assets=ASSETS, resources={"platform": platform}, executor=dg.in_process_executor)

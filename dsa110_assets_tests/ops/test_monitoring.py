@@ -11,6 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import yaml
 
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.services import free_port
+from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.portal.app import create_app
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
@@ -194,7 +196,8 @@ def test_rules_fire_when_they_should_and_not_else(tmp_path: Path) -> None:
 def prometheus(processed: Settings, tmp_path: Path) -> Iterator[str]:
     """Debian's Prometheus, which asks a portal over a processed run; its address, once it has asked twice."""
     port, own = free_port(), free_port()
-    app = create_app(processed.archive, inbox=processed.inbox, settings=processed)
+    look = partial(plan.scan_for_display, settings=processed)
+    app = create_app(processed.archive, inbox=processed.inbox, settings=processed, look=look)
     assert ask(app, "/metrics").status == 200  # the first loads what later ones have
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -15,7 +15,7 @@ from dsa110_assets import tracing
 from dsa110_assets.archive import counters
 from dsa110_assets.errors import DsaError
 from dsa110_assets.orchestration.planning import plan
-from dsa110_assets.orchestration.running import instance
+from dsa110_assets.orchestration.running import instance, reporting
 from dsa110_assets.orchestration.specification import spec
 from dsa110_assets.orchestration.watching import history
 from dsa110_assets.telescope import timegrid
@@ -51,28 +51,36 @@ def measured(context: dg.AssetExecutionContext, platform: "Platform", name: str,
     found, began_s, lane = Measured(), time.time(), context.run.tags.get(instance.LANE_TAG, BY_HAND)
     place = _place(platform, context.run.run_id, name, partition)
     waited = _begin(context, place, name, partition)
-    with tracing.at(place), tracing.span(name, found.links, asset=name, partition=partition or "", lane=lane) as told:
-        try:
-            yield found
-        except dg.RetryRequested as error:
-            found.outcome, found.error_class = RETRIED, type(error.__cause__).__name__
-            raise
-        except dg.Failure as error:
-            found.outcome, found.error_class = FAILED, str(error.metadata[history.ERROR_CLASS].value)
-            raise
-        except Exception as error:
-            found.outcome, found.error_class = FAILED, type(error).__name__
-            raise
-        finally:
-            told["outcome"] = found.outcome
-            if found.error_class:
-                told["error_class"] = found.error_class
-            if found.product is not None:
-                told["product"] = found.product.id
-                tell_arrival(platform.archive, found.product)
-            _run.ended_s, _run.error = time.time(), found.error_class if found.outcome == FAILED else ""
-            if not context.run.tags.get("dsa110/trial"):
-                _count(platform, name, lane, found, _run.ended_s - began_s, waited)
+    try:
+        with tracing.at(place), tracing.span(name, found.links, asset=name, partition=partition or "", lane=lane) as told:
+            try:
+                with _outcome(found):
+                    yield found
+            finally:
+                told |= {"outcome": found.outcome} | ({"error_class": found.error_class} if found.error_class else {})
+                if found.product is not None:
+                    told["product"] = found.product.id
+                    tell_arrival(platform.archive, found.product)
+                if not context.run.tags.get(reporting.TRIAL_TAG):
+                    _count(platform, name, lane, found, time.time() - began_s, waited)
+    finally:
+        _run.ended_s, _run.error = time.time(), found.error_class if found.outcome == FAILED else ""
+
+
+@contextmanager
+def _outcome(found: Measured) -> Iterator[None]:
+    """Note how the block ends, where it does by an error."""
+    try:
+        yield
+    except dg.RetryRequested as error:
+        found.outcome, found.error_class = RETRIED, type(error.__cause__).__name__
+        raise
+    except dg.Failure as error:
+        found.outcome, found.error_class = FAILED, str(error.metadata[history.ERROR_CLASS].value)
+        raise
+    except Exception as error:
+        found.outcome, found.error_class = FAILED, type(error).__name__
+        raise
 
 
 def _count(platform: "Platform", name: str, lane: str, found: Measured, took_s: float, waited: Sequence[counters.Count]) -> None:
