@@ -11,13 +11,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import xxhash
+
+from dsa110_assets import children
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -124,14 +126,6 @@ def record(
     made.end(int(ended_s * 1e9))
 
 
-def at_exit(work: Callable[[], None]) -> None:
-    """Have something done when this process ends, before the last spans are sent; also where a forked run ends, of which atexit
-    knows nothing."""
-    from multiprocessing.util import Finalize
-
-    Finalize(None, work, exitpriority=10)
-
-
 def load() -> None:
     """Import what spans need, for the processes that are forked from this one."""
     import opentelemetry.exporter.otlp.proto.http.trace_exporter
@@ -141,8 +135,6 @@ def load() -> None:
 @cache
 def _tracer() -> tuple[Tracer, Any]:
     """The tracer of this process, and where the ids of the next span are laid. What is not sent yet is when the process ends."""
-    from multiprocessing.util import Finalize
-
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -161,5 +153,5 @@ def _tracer() -> tuple[Tracer, Any]:
     ids = Chosen()
     provider = TracerProvider(resource=Resource.create({"service.name": SERVICE}), id_generator=ids, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_S), schedule_delay_millis=DELAY_MS))
-    Finalize(None, provider.shutdown, exitpriority=1)
+    children.at_exit(provider.shutdown, 1)
     return provider.get_tracer(SERVICE), ids

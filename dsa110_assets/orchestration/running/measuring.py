@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from sqlalchemy.exc import SQLAlchemyError
 
-from dsa110_assets import tracing
+from dsa110_assets import children, tracing
 from dsa110_assets.archive import counters
 from dsa110_assets.errors import DsaError
 from dsa110_assets.orchestration.planning import plan
@@ -161,7 +161,7 @@ def _begin(context: dg.AssetExecutionContext, place: tracing.Place, name: str, p
 
 @cache
 def _end_run_at_exit() -> None:
-    tracing.at_exit(end_run)
+    children.at_exit(end_run, 10)  # before what is not sent yet is
 
 
 def end_run() -> None:
