@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,13 @@ again, as not every Python can wait for a process that is not its child (`os.pid
 _LONGEST_PAUSE_S = 0.05
 _TAIL_BYTES = 8192
 _TAIL_LINES = 12
+
+
+def at_exit(work: Callable[[], None], order: int) -> None:
+    """Have something done when this process ends, the highest order first; also where a fork ends, of which `atexit` knows nothing."""
+    from multiprocessing.util import Finalize
+
+    Finalize(None, work, exitpriority=order)
 
 
 @dataclass(frozen=True)

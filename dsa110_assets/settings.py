@@ -162,6 +162,9 @@ class Settings(BaseSettings):
     carta_url: Annotated[
         str | None, Field(description="where CARTA answers, for links that open an image there: http://host:3002 (unset: no links)")
     ] = None
+    log_format: Annotated[Literal["text", "json"], Field(description="how services and runs write their log lines")] = "text"
+    log_mb: Annotated[float, Field(gt=0, le=1e5, description="`dsa110 up` sets a service's log aside when it is larger [MB]")] = 20.0
+    log_files: Annotated[int, Field(ge=1, le=100, description="so many of each that were set aside are kept")] = 5
     reader_engine: Annotated[Literal["direct", "pyuvdata"], Field(description="who reads UVH5 files")] = "direct"
     solve_engine: Annotated[Literal["own", "casa"], Field(description="who solves and applies calibration")] = "own"
     imaging_engine: Annotated[Literal["own", "casa"], Field(description="who makes images")] = "own"
@@ -347,6 +350,14 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         raise ConfigurationError(_sentence(error)) from None
+
+
+def log_form() -> Literal["text", "json"]:
+    """How this process writes its log lines: as text, too, where the settings are wrong, for that is told by whoever needs them."""
+    try:
+        return load().log_format
+    except ConfigurationError:
+        return "text"
 
 
 def _as_mapping(value: Any) -> Any:

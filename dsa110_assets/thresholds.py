@@ -178,6 +178,7 @@ class Thresholds(BaseModel):
     escalate_min: Annotated[Minutes, Field(description="a critical alert nobody acknowledged for so long is escalated")] = 15.0
     superseded_days: Annotated[Days, Field(description="superseded and rejected versions are kept this long [d]")] = 30.0
     trial_days: Annotated[Days, Field(description="what trials made is kept this long [d]")] = 30.0
+    history_days: Annotated[Days, Field(description="Dagster's runs are kept this long after their end, with their logs [d]")] = 90.0
     retention_free_gb: Annotated[
         float, Field(ge=0, description="retention takes what only its age protects, oldest first, until so much is free")
     ] = 0.0

@@ -60,7 +60,7 @@ def served(app: ASGIApp) -> Iterator[str]:
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     for _ in range(600):
-        if answers(f"http://127.0.0.1:{port}/healthz"):
+        if answers(f"http://127.0.0.1:{port}/health"):
             break
         pause.wait(0.1)
     try:

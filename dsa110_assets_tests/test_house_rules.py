@@ -25,6 +25,8 @@ TESTS = Path(__file__).parent
 STOREYS = (
     ("errors", "plain_json", "surroundings"),
     ("children", "heap"),
+    ("tracing",),
+    ("logs",),
     ("engines", "engines.casa", "engines.casa_child", "engines.aoflagger"),
     ("telescope",),
     ("engines.pyuvdata",),

@@ -74,7 +74,7 @@ def serve() -> str:
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
     threading.Thread(target=server.run, daemon=True).start()
     pause = threading.Event()
-    while not answers(f"http://127.0.0.1:{port}/healthz"):
+    while not answers(f"http://127.0.0.1:{port}/health"):
         pause.wait(0.1)
     return f"http://127.0.0.1:{port}"
 

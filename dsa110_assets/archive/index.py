@@ -111,6 +111,14 @@ quarantine = sa.Table(
     sa.Column("contents", sa.Text, nullable=False),
     sa.Column("released", sa.Boolean, nullable=False),
 )
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("family", sa.Text, primary_key=True),
+    sa.Column("labels", sa.Text, primary_key=True),
+    sa.Column("part", sa.Text, primary_key=True),
+    sa.Column("value", sa.Float(53), nullable=False),
+)
 alerts = sa.Table(
     "alerts",
     metadata,
@@ -171,7 +179,7 @@ alert_silences = sa.Table(
 )
 marks = sa.Table("marks", metadata, sa.Column("name", _TEXT, primary_key=True), sa.Column("value", sa.Text, nullable=False))
 """Of the watching: when it last looked, who sends what, who gave a sign of life."""
-KEPT = (meta, alerts, alert_messages, alert_silences, marks)
+KEPT = (meta, alerts, alert_messages, alert_silences, marks, counters)
 """What no record on disk tells: rebuilding the index leaves it as it is."""
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from dsa110_assets.archive import claims, cold, files, judgements, naming, quarantine, retention, rows
+from dsa110_assets.archive import claims, cold, counters, files, judgements, naming, quarantine, retention, rows
 from dsa110_assets.archive.product import Json, Product, flaw
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError, SilentWrongnessError
@@ -130,6 +130,7 @@ def reindex(root: Path, database_url: str | None = None) -> Reindexed:
     records = list(quarantine.sidecars(archive.root, done.refused))
 
     def work(connection: Connection) -> None:
+        counters.forget_products(connection)
         for sidecar, state in found:
             rows.insert(connection, sidecar, state)
         for record in records:

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from dsa110_assets import tracing
 from dsa110_assets.archive import claims, files, naming, rows
 from dsa110_assets.archive.product import Json, Product
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError, TransientError
@@ -81,10 +82,11 @@ def publish(archive: Archive, asset: str, partition: str | None, inputs: Sequenc
         files.crash_point("written", asset)
         _judge(draft, what)
         files.crash_point("validated", asset)
-        with files.typed_errors(what):
-            sidecar = _seal(archive, draft, sidecar)
-            _rename(archive, draft, sidecar)
-        archive.index.write(lambda c: _commit(c, sidecar))
+        with tracing.span("publish"):
+            with files.typed_errors(what):
+                sidecar = _seal(archive, draft, sidecar)
+                _rename(archive, draft, sidecar)
+            archive.index.write(lambda c: _commit(c, sidecar))
         files.crash_point("indexed", asset)
     files.crash_point("published", asset)
     draft._product = archive.get(sidecar["id"])

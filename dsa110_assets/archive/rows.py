@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from dsa110_assets.archive import files, naming
+from dsa110_assets.archive import counters, files, naming
 from dsa110_assets.archive.index import caltable_sets, product_inputs, products
 from dsa110_assets.archive.product import HELD, Json, Product, flaw
 from dsa110_assets.errors import NotFoundError, SilentWrongnessError
@@ -75,6 +75,7 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
     ]
     if sets:
         connection.execute(caltable_sets.insert(), sets)
+    counters.add(connection, counters.of_product(sidecar))
 
 
 def apply_state(connection: Connection, product_id: str, state: Json) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from dagster import DagsterInstance
 
+from dsa110_assets import logs, settings
 from dsa110_assets.cli import sockets
 from dsa110_assets.cli.services import descendants
 from dsa110_assets.orchestration.running import internals
@@ -144,7 +145,9 @@ def _signal(process: multiprocessing.Process, number: signal.Signals, *, with_ch
 def serve(host: str, port: int) -> None:
     """Serve the definitions on host:port until a signal ends it."""
     internals.setup_interrupt_handlers()
-    internals.configure_loggers()
+    form = settings.log_form()
+    logs.configure(form)
+    internals.configure_loggers(formatter="json" if form == "json" else "colored")
     sockets.fit()
     multiprocessing.set_forkserver_preload([WARM])
     multiprocessing.forkserver.ensure_running()  # now, not at the first run: it warms up while this server loads

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ from dsa110_assets.errors import ConfigurationError, ResourceError
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None)  # opened before any fork: a child may not allocate much between fork and exec
 POLL_S = 0.2
+LOOKS_PER_LOG = 25
 STOP_DEADLINE_S = 20.0  # Dagster's daemon ends its ticks in a few seconds; a run is interrupted at once
 START_DEADLINE_S = 120.0
 TAIL_LINES = 12
@@ -69,8 +71,11 @@ def require_port(host: str, port: int, setting: str) -> None:
         ) from error
 
 
-def run(services: Sequence[Service], announce: Callable[[str], None], on_ready: Callable[[], None]) -> None:
-    """Start `services` in order, each once the one before answers; return when a signal ends them all.
+def run(
+    services: Sequence[Service], announce: Callable[[str], None], on_ready: Callable[[], None], keep_logs: Callable[[Path], object]
+) -> None:
+    """Start `services` in order, each once the one before answers; return when a signal ends them all. `keep_logs` is given each
+    log every few seconds.
 
     Raises ResourceError, with the end of its log, when a service dies by itself or never answers.
     Whatever happens, no process started here or below is left when this returns.
@@ -84,8 +89,11 @@ def run(services: Sequence[Service], announce: Callable[[str], None], on_ready: 
             _await_ready(service, services, started)
             announce(f"{service.name}: running, log {service.log_path}")
         on_ready()
-        while True:
+        for number in itertools.count():
             _require_alive(services, started)
+            if number % LOOKS_PER_LOG == 0:
+                for service in services:
+                    keep_logs(service.log_path)
             time.sleep(POLL_S)
     except Stopped as stopped:
         announce(f"stopping ({stopped})")

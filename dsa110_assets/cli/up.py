@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import typer
 
+from dsa110_assets import logs
 from dsa110_assets.cli import console, services
 from dsa110_assets.cli.app import app
 from dsa110_assets.cli.home import with_dagster_home
@@ -53,14 +55,15 @@ def up(
             )
         console.mention(f"Dagster  http://{bind}:{web_port}\nPortal   http://{bind}:{pages_port}\nCtrl-C stops both.")
 
-    services.run(_services(home, bind, web_port, pages_port), console.warn, on_ready)
+    keep_logs = partial(logs.rotate, most_bytes=1e6 * configured.log_mb, keep=configured.log_files)
+    services.run(_services(home, bind, web_port, pages_port), console.warn, on_ready, keep_logs)
     console.warn("all stopped")
 
 
 def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[services.Service]:
     """Code server first: the other two read the definitions from it, so they are loaded once."""
     code_port = services.free_port()
-    python, logs = sys.executable, home / LOGS
+    python, place = sys.executable, home / LOGS
     workspace = home / "workspace.yaml"
     workspace.write_text(f"load_from:\n  - grpc_server:\n      host: 127.0.0.1\n      port: {code_port}\n      location_name: {LOCATION}\n")
     shown = "127.0.0.1" if host == "0.0.0.0" else host
@@ -69,21 +72,21 @@ def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[se
         services.Service(
             "code server",
             (python, "-m", "dsa110_assets.cli.code_server", "--port", str(code_port)),
-            logs / "code-server.log", ready_port=code_port, environment=environment,
+            place / "code-server.log", ready_port=code_port, environment=environment,
         ),
         services.Service(
             "web server",
             (python, "-m", "dsa110_assets.portal.door", *(["--local"] if host in LOOPBACK else []), "--host", host,
              "--port", str(web_port), "--workspace", str(workspace)),
-            logs / "webserver.log", ready_url=f"http://{shown}:{web_port}/server_info",
+            place / "webserver.log", ready_url=f"http://{shown}:{web_port}/server_info",
             environment=environment,
         ),
         services.Service(
             "daemon", (python, "-m", "dsa110_assets.orchestration.running.daemon", "--workspace", str(workspace)),
-            logs / "daemon.log", environment=environment,
+            place / "daemon.log", environment=environment,
         ),
         services.Service(
             "portal", (python, "-m", "dsa110_assets.portal", "--host", host, "--port", str(portal_port)),
-            logs / "portal.log", ready_url=f"http://{shown}:{portal_port}/healthz", environment=environment,
+            place / "portal.log", ready_url=f"http://{shown}:{portal_port}/health", environment=environment,
         ),
     ]  # fmt: skip

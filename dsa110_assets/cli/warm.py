@@ -5,10 +5,25 @@ Nothing is opened by importing this, and the only threads are pools of libraries
 """
 
 import pkgutil
+from functools import partial
 from importlib import import_module
 
 import dsa110_assets.definitions  # noqa: F401
-from dsa110_assets import archive, calibration, imaging, mosaics, photometry, sky, telescope, variability, visibilities
+from dsa110_assets import (
+    archive,
+    calibration,
+    imaging,
+    logs,
+    mosaics,
+    photometry,
+    settings,
+    sky,
+    telescope,
+    tracing,
+    variability,
+    visibilities,
+)
+from dsa110_assets.orchestration.running import internals
 
 LIBRARIES = ("casacore.tables", "ducc0", "reproject", "mocpy", "matplotlib", "pyarrow.parquet", "PIL.Image")
 """What the science imports inside its functions."""
@@ -18,3 +33,7 @@ for _package in (telescope, sky, visibilities, calibration, imaging, mosaics, ph
         import_module(_module.name)
 for _library in LIBRARIES:
     import_module(_library)
+logs.configure(settings.log_form())
+internals.write_run_lines(partial(logs.run_logger, settings.log_form()))
+if tracing.is_on():
+    tracing.load()

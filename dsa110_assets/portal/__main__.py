@@ -22,7 +22,7 @@ def main() -> int:
     arguments = parser.parse_args()
     import uvicorn
 
-    from dsa110_assets import settings
+    from dsa110_assets import logs, settings
     from dsa110_assets.archive.readonly import may_write
     from dsa110_assets.archive.store import MARKER, Archive
     from dsa110_assets.orchestration.planning import plan
@@ -38,6 +38,7 @@ def main() -> int:
     except DsaError as error:
         print(f"portal: {error}", file=sys.stderr)
         return 1
+    logs.configure(configured.log_format)
     watched = Archive(configured.archive, configured.database_url, patience_s=AWAY_S)
     eye = watch.Eye(watched, configured, app.state.limits, conditions.PORTAL)
     if may_write(configured.archive / MARKER):
@@ -47,7 +48,8 @@ def main() -> int:
             app,
             host=host,
             port=arguments.port or configured.portal_port,
-            log_level="warning",
+            log_config=None,
+            access_log=False,
             server_header=False,
         )
     finally:

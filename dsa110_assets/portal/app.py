@@ -18,18 +18,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dsa110_assets.analyst import AnalystArchive, open_archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
 from dsa110_assets.orchestration.resources import IN_FORCE
-from dsa110_assets.portal import charts, metrics, overview, pages, render
+from dsa110_assets.portal import charts, metrics, overview, pages, probes, render
 from dsa110_assets.portal.guard import Guard
 from dsa110_assets.portal.problems import problem
 from dsa110_assets.portal.v1 import app as api
 from dsa110_assets.portal.v1.context import Context
 from dsa110_assets.portal.v1.tokens import Keys
 from dsa110_assets.settings import Settings
-from dsa110_assets.thresholds import load_thresholds, refused_thresholds
+from dsa110_assets.thresholds import Thresholds, load_thresholds, refused_thresholds
 
 LONGEST_PARAMETER = 400
-API = "/api/v1"
-"""Where things may be changed, by who has the token; all else is read-only."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,23 +52,32 @@ def create_app(
     routes = [
         *pages.ROUTES,
         Route("/metrics", metrics.metrics),
-        Route("/healthz", metrics.healthz),
-        Mount(API, api.create(Context(opened, inbox, look, settings, keys))),
+        *(Route(path, answer) for path, answer in zip(probes.PATHS, (probes.health, probes.ready, probes.status), strict=True)),
+        Mount(metrics.API, api.create(Context(opened, inbox, look, settings, keys))),
         Mount("/static/bokeh", charts.static_files()),
         Mount("/static", StaticFiles(packages=[("dsa110_assets.portal", "static")])),
     ]
+    home = (settings.dagster_home if settings else None) or opened.root / "dagster"
+    thresholds = settings.thresholds_path if settings else opened.root / "thresholds.toml"
+    kept = opened.root / IN_FORCE
+    backups = settings.backups_path if settings else opened.root.with_name(f"{opened.root.name}-backups")
+
+    def limits() -> tuple[Thresholds, str | None]:
+        return load_thresholds(thresholds, kept), refused_thresholds(thresholds, kept)
+
+    registry = metrics.registry(metrics.Sources(opened, home, inbox, look, backups, limits))
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, hosts=hosts), Middleware(_Door)],
+        middleware=[
+            Middleware(metrics.CountRequests, requests=metrics.Requests(registry)),
+            Middleware(Guard, hosts=hosts),
+            Middleware(_Door),
+        ],
         exception_handlers={HTTPException: _http_error, DsaError: _our_error, Exception: _fault},
     )
     app.state.archive, app.state.inbox, app.state.look = opened, inbox, look
-    app.state.home = (settings.dagster_home if settings else None) or opened.root / "dagster"
-    thresholds = settings.thresholds_path if settings else opened.root / "thresholds.toml"
-    kept = opened.root / IN_FORCE
-    app.state.limits = lambda: (load_thresholds(thresholds, kept), refused_thresholds(thresholds, kept))
+    app.state.home, app.state.limits, app.state.registry = home, limits, registry
     app.state.carta = settings.carta_url if settings else None
-    app.state.registry = metrics.registry(lambda: overview.status(opened, inbox, look=look))
     return app
 
 
@@ -86,7 +93,7 @@ class _Door:
             return
         request = Request(scope)
         texts = [scope["path"], *request.query_params.keys(), *request.query_params.values()]
-        if request.method not in ("GET", "HEAD") and not scope["path"].startswith(f"{API}/"):
+        if request.method not in ("GET", "HEAD") and not scope["path"].startswith(f"{metrics.API}/"):
             await _answer(request, 405, "nothing is changed here: /api/v1/docs says what may be changed, and how")(
                 scope, receive, _with_headers(send)
             )
@@ -116,7 +123,7 @@ def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
 def _answer(request: Request, status: int, sentence: str) -> Response:
     """An error as problem details for programs and as a page for people."""
     path = request.url.path
-    if path.startswith("/api/") or path.endswith(".json") or path in ("/metrics", "/healthz"):
+    if path.startswith("/api/") or path.endswith(".json") or path in ("/metrics", *probes.PATHS):
         return problem(status, sentence)
     return pages.error_page(request, status, sentence)
 

@@ -63,7 +63,7 @@ class TokenDoor:
 
 def main() -> int:
     """Serve Dagster's web interface."""
-    from dsa110_assets import settings
+    from dsa110_assets import logs, settings
     from dsa110_assets.errors import DsaError
 
     parser = argparse.ArgumentParser(prog="python -m dsa110_assets.portal.door", description=main.__doc__)
@@ -79,6 +79,7 @@ def main() -> int:
     except DsaError as error:
         print(f"web server: {error}", file=sys.stderr)
         return 1
+    logs.configure(configured.log_format)
     _serve(asked.host, asked.port, asked.workspace, configured, local=asked.local)
     return 0
 
@@ -98,7 +99,7 @@ def _serve(host: str, port: int, workspace: str, configured: Settings, *, local:
         app: ASGIApp = create_app_from_workspace_process_context(context, path_prefix="")
         if configured.token is not None and not local:
             app = TokenDoor(app, configured.token)
-        uvicorn.run(Guard(app, (host, *configured.hosts)), host=host, port=port, log_level="warning", access_log=False)
+        uvicorn.run(Guard(app, (host, *configured.hosts)), host=host, port=port, log_config=None, access_log=False)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from starlette.responses import Response
 from dsa110_assets.archive import alerts
 from dsa110_assets.errors import DsaError, NotFoundError
 from dsa110_assets.orchestration.running import capacity as room
+from dsa110_assets.orchestration.running import measuring
 from dsa110_assets.orchestration.watching import conditions, disks, history
-from dsa110_assets.portal import overview, queue, render
+from dsa110_assets.portal import overview, probes, queue, render
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ LEVELS = (WELL, ATTENTION, TROUBLE)
 SPANS = (("hour", timedelta(hours=1)), ("day", timedelta(days=1)), ("week", timedelta(days=7)))
 PROMISED_S = 600.0
 """From the last subband to the image."""
-SILENT_S, IDLE_S = 180.0, 7200.0
-"""A daemon that gave no sign of life for so long has ended; an array that gave no file for so long does not observe."""
+IDLE_S = 7200.0
+"""An array that gave no file for so long does not observe."""
 MANY_WAIT, SOON_FULL_D = 100, 7.0
 SHOWN, CANDIDATES, FALSE_RATE = 20, 6, 0.01
 
@@ -169,13 +170,8 @@ def ages_of(store: Archive, status: Status, beat: datetime | None, now: datetime
 
 def arrived(group: Product) -> datetime | None:
     """When an observation's last file was written, as its manifest was made of it."""
-    entries = group.settings.get("files")
-    stamps = (
-        [int(entry.rpartition(":")[2]) for entry in entries if isinstance(entry, str) and entry.rpartition(":")[2].isdigit()]
-        if entries
-        else []
-    )
-    return datetime.fromtimestamp(max(stamps) / 1e9, UTC) if stamps else None
+    last_s = max(measuring.arrivals_s(group), default=None)
+    return None if last_s is None else datetime.fromtimestamp(last_s, UTC)
 
 
 def calibration_of(store: Archive, status: Status, limits: Thresholds) -> Calibration | None:
@@ -215,7 +211,7 @@ def reasons_of(
     beat, observed = by_name["Daemon's heartbeat"], by_name["Last observation"]
     if beat.age_s is None:
         yield Reason(ATTENTION, "Dagster's daemon never ran here: nothing is processed by itself; dsa110 up starts it")
-    elif beat.age_s > SILENT_S:
+    elif beat.age_s > probes.SILENT_S:
         yield Reason(TROUBLE, f"Dagster's daemon gave no sign of life for {render.duration(beat.age_s)}; dsa110 up starts it")
     if observed.age_s is None:
         yield Reason(ATTENTION, "there are no data yet")

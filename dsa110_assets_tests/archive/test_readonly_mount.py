@@ -24,7 +24,7 @@ READING = (
 )  # fmt: skip
 WRITING = (["archive", "pin", TILE, "--reason", "x"], ["process"], ["calibration", "reject", TABLES, "--reason", "x"], ["doctor", "--json"])
 PAGES = (
-    "/", "/metrics", "/healthz", "/api/v1/status", "/api/v1/products", "/api/v1/docs", "/observations", "/nights",
+    "/", "/metrics", "/health", "/api/v1/status", "/api/v1/products", "/api/v1/docs", "/observations", "/nights",
     f"/nights/{NIGHT}", "/calibration", "/sources", "/candidates",
 )  # fmt: skip
 INSIDE = """

@@ -61,7 +61,7 @@ def portal(place: Path) -> Iterator[tuple[dict[str, str], Path]]:
             command, env={**kept, **small.environment, **told, "DAGSTER_HOME": str(place / "home")}, stdout=log, stderr=log
         )
     try:
-        while not answers(f"{told['PORTAL']}/healthz"):
+        while not answers(f"{told['PORTAL']}/health"):
             assert server.poll() is None, (place / "log").read_text()
         with Archive(small.root) as archive:
             while not alerts.listed(archive, [alerts.ACTIVE], condition="service_silent"):

@@ -141,7 +141,7 @@ class LivePlatform:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.portal_port}/healthz", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.portal_port}/health", timeout=5) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

@@ -1,46 +1,252 @@
-"""The alert rules and the dashboard ask only for metrics that the portal serves (trap 34)."""
+"""The monitoring that is delivered: rules fire also in the silent cases, and rules and panels ask for what the portal serves."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
 import yaml
 
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.cli.services import free_port
+from dsa110_assets.orchestration.planning import plan
+from dsa110_assets.portal.app import create_app
+from dsa110_assets.settings import Settings
+from dsa110_assets.thresholds import Thresholds
+from dsa110_assets_tests.portal.conftest import ask
+
 OPS = Path(__file__).resolve().parents[2] / "ops"
-METRICS_SOURCE = Path(__file__).resolve().parents[2] / "dsa110_assets" / "portal" / "metrics.py"
+sys.path.insert(0, str(OPS))
+
+import monitoring  # noqa: E402  a script of ops/
+
+PROMETHEUS = OPS / "prometheus"
 NAME = re.compile(r"\bdsa110_[a-z_]+\b")
 
 
-def served() -> set[str]:
-    """Names of all metrics the portal can emit, as its source spells them."""
-    return set(re.findall(r'"(dsa110_[a-z_]+)"', METRICS_SOURCE.read_text()))
+def rules() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"][0]["rules"]
+    return found
 
 
-def asked_for(path: Path) -> set[str]:
-    if path.suffix == ".json":
-        expressions = [t["expr"] for panel in json.loads(path.read_text())["panels"] for t in panel["targets"]]
-    else:
-        groups = yaml.safe_load(path.read_text())["groups"]
-        expressions = [rule["expr"] for group in groups for rule in group["rules"]]
-    return {name for expression in expressions for name in NAME.findall(re.sub(r"\{.*?\}", "", expression))}
+def expressions(name: str) -> list[str]:
+    panels = json.loads((OPS / "grafana" / "dashboards" / f"{name}.json").read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
 
 
-@pytest.mark.parametrize("name", ["prometheus/alerts.yml", "grafana/dsa110.json"])
-def test_only_metrics_that_exist_are_asked_for(name: str) -> None:
-    wanted = asked_for(OPS / name)
-    assert len(wanted) >= 8  # the file was really parsed
-    assert wanted <= served()
+def test_the_files_are_what_the_command_writes() -> None:
+    for path, text in monitoring.written(Thresholds()).items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run ops/monitoring"
 
 
-def test_every_alert_names_a_section_of_the_runbook() -> None:
-    anchors = {
-        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).strip().replace(" ", "-")
-        for line in (OPS / "runbook.md").read_text().splitlines()
-        if line.startswith("#")
-    }
-    groups = yaml.safe_load((OPS / "prometheus" / "alerts.yml").read_text())["groups"]
-    targets = {rule["annotations"]["runbook"].split("#")[1] for group in groups for rule in group["rules"]}
-    assert targets <= anchors
+def test_limits_are_the_thresholds(tmp_path: Path) -> None:
+    """Another limit in the site's file is another limit in the rules."""
+    site = tmp_path / "thresholds.toml"
+    site.write_text("queue_critical = 77\nservice_silent_s = 33\n")
+    text = monitoring.rules_text(monitoring.read(site))
+    assert "dsa110_waiting_observations > 77" in text
+    assert "dsa110_daemon_heartbeat_age_seconds > 33" in text
+
+
+def test_every_series_that_is_asked_for_is_there_from_the_start(tmp_path: Path) -> None:
+    """Over an archive in which nothing ever happened: a rule on a series that is absent never fires."""
+    Archive.create(tmp_path / "archive").close()
+    text = ask(create_app(tmp_path / "archive"), "/metrics").text
+    there = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+    asked = {name for rule in rules() for name in NAME.findall(rule["expr"])}
+    drawn = {name for board in monitoring.DASHBOARDS for one in expressions(board) for name in NAME.findall(one)}
+    late = {*monitoring.NOT_FROM_THE_START, "dsa110_image_dynamic_range", "dsa110_flagged_fraction_calibrated", "dsa110_inbox_files"}
+    assert len(asked) == 25
+    assert (asked | drawn) - late <= there
+
+
+def test_every_rule_has_a_severity_and_a_section_of_the_runbook() -> None:
+    lines = (OPS / "runbook.md").read_text().splitlines()
+    anchors = {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).strip().replace(" ", "-") for line in lines if line.startswith("#")}
+    assert {rule["annotations"]["runbook"].split("#")[1] for rule in rules()} <= anchors
+    assert {rule["labels"]["severity"] for rule in rules()} == {"warning", "critical"}
+
+
+def test_every_route_of_alertmanager_leads_to_a_receiver() -> None:
+    told = yaml.safe_load((PROMETHEUS / "alertmanager.yml").read_text())
+    receivers = {one["name"] for one in told["receivers"] if one["webhook_configs"]}
+    assert {told["route"]["receiver"], *(route["receiver"] for route in told["route"]["routes"])} <= receivers
+    names = {rule["alert"] for rule in rules()}
+    for one in told["inhibit_rules"]:
+        assert re.findall(r'alertname="(\w+)"', one["source_matchers"][0])[0] in names
+
+
+def test_prometheus_takes_its_configuration() -> None:
+    run = subprocess.run(["promtool", "check", "config", str(PROMETHEUS / "prometheus.yml")], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+SOUND = {
+    'up{job="dsa110"}': "1+0x400",
+    "dsa110_daemon_heartbeat_age_seconds": "20+0x400",
+    'dsa110_sensor_success_age_seconds{sensor="inbox"}': "3+0x400",
+    "dsa110_alerts_look_age_seconds": "10+0x400",
+    'dsa110_unknown{part="Dagster"}': "0+0x400",
+    'dsa110_disk_free_bytes{disk="archive, inbox"}': "3e12+0x400",
+    'dsa110_disk_total_bytes{disk="archive, inbox"}': "4e12+0x400",
+    "dsa110_disk_full_in_days": "30+0x400",
+    "dsa110_backup_age_hours": "3+0x400",
+    "dsa110_thresholds_refused": "0+0x400",
+    "dsa110_host_memory_available_bytes": "5+0x400",
+    "dsa110_host_memory_bytes": "10+0x400",
+    "dsa110_last_observation_timestamp_seconds": "-300+60x400",  # one a minute; the clock of the test begins at 0
+    "dsa110_waiting_observations": "2+0x400",
+    'dsa110_stage_failures_total{asset="tile_image",error_class="ResourceError"}': "0+0x400",
+    'dsa110_stage_attempts_total{asset="tile_image",outcome="made"}': "0+1x400",
+    'dsa110_product_latency_seconds_bucket{asset="tile_image",lane="live",le="300"}': "0+1x400",
+    'dsa110_product_latency_seconds_bucket{asset="tile_image",lane="live",le="600"}': "0+1x400",
+    'dsa110_product_latency_seconds_bucket{asset="tile_image",lane="live",le="3600"}': "0+1x400",
+    'dsa110_product_latency_seconds_bucket{asset="tile_image",lane="live",le="+Inf"}': "0+1x400",
+    "dsa110_failed_checks": "0+0x400",
+    "dsa110_held_products": "0+0x400",
+    'dsa110_refusals_total{asset="tile_image",check="sane"}': "0+0x400",
+    "dsa110_calibration_in_force": "1+0x400",
+    "dsa110_calibration_age_hours": "2+0x400",
+}  # fmt: skip
+"""A platform on which all is well, for 400 minutes."""
+LATENCY = 'dsa110_product_latency_seconds_bucket{asset="tile_image",lane="live",'
+CASES: dict[str, tuple[dict[str, str | None], str, set[str]]] = {
+    "all is well": ({}, "390m", set()),
+    "the portal is down": ({'up{job="dsa110"}': "0+0x400"}, "3m", {"PortalDown"}),
+    "the portal was never there": (dict.fromkeys(SOUND), "10m", {"PortalDown", "SeriesAbsent"}),
+    "one series is absent": ({"dsa110_calibration_in_force": None}, "10m", {"SeriesAbsent"}),
+    "the daemon is dead": ({"dsa110_daemon_heartbeat_age_seconds": "0+60x400"}, "5m", {"DaemonSilent"}),
+    "the daemon never ran": (
+        {"dsa110_daemon_heartbeat_age_seconds": "1e9+0x400", 'dsa110_sensor_success_age_seconds{sensor="inbox"}': "1e9+0x400",
+         "dsa110_alerts_look_age_seconds": "1e9+0x400"},
+        "3m", {"DaemonSilent", "IngestFailing", "AlertsNotLookedFor"},
+    ),
+    "a service is silent": ({'dsa110_service_heartbeat_age_seconds{service="code server"}': "0+60x400"}, "5m", {"ServiceSilent"}),
+    "ingest fails": ({'dsa110_sensor_success_age_seconds{sensor="inbox"}': "0+60x400"}, "70m", {"IngestFailing"}),
+    "no observation any more": ({"dsa110_last_observation_timestamp_seconds": "0+0x400"}, "40m", {"NoNewObservation"}),
+    "no observation ever": ({"dsa110_last_observation_timestamp_seconds": "-1e9+0x400"}, "6m", {"NoNewObservation"}),
+    "no calibration ever": (
+        {"dsa110_calibration_in_force": "0+0x400", "dsa110_calibration_age_hours": "277777+0x400"}, "361m",
+        {"CalibrationAging", "NoCalibration", "NoCalibrationForLong"},
+    ),
+    "no calibration for an hour": ({"dsa110_calibration_in_force": "0+0x400"}, "60m", set()),
+    "no calibration for three hours": ({"dsa110_calibration_in_force": "0+0x400"}, "181m", {"NoCalibration"}),
+    "the calibration ages": ({"dsa110_calibration_age_hours": "13+0x400"}, "5m", {"CalibrationAging"}),
+    "the disk is full": ({'dsa110_disk_free_bytes{disk="archive, inbox"}': "3e10+0x400"}, "6m", {"DiskNearlyFull", "DiskLow"}),
+    "the disk is low": ({'dsa110_disk_free_bytes{disk="archive, inbox"}': "1.5e11+0x400"}, "6m", {"DiskLow"}),
+    "a small disk has room": (
+        {'dsa110_disk_free_bytes{disk="archive, inbox"}': "3e10+0x400", 'dsa110_disk_total_bytes{disk="archive, inbox"}': "1e11+0x400"},
+        "30m", set(),
+    ),
+    "the disk fills": ({"dsa110_disk_full_in_days": "2+0x400"}, "31m", {"DiskFullSoon"}),
+    "no backup ever": ({"dsa110_backup_age_hours": "277777+0x400"}, "61m", {"BackupOld"}),
+    "something is not known": ({'dsa110_unknown{part="Dagster"}': "1+0x400"}, "11m", {"NotFoundOut"}),
+    "the queue grows": ({"dsa110_waiting_observations": "60+0x400"}, "11m", {"QueueLong"}),
+    "the queue is out of hand": ({"dsa110_waiting_observations": "110+0x400"}, "11m", {"QueueLong", "QueueVeryLong"}),
+    "one stage in seven fails": (
+        {'dsa110_stage_failures_total{asset="tile_image",error_class="ResourceError"}': "0+1x400",
+         'dsa110_stage_attempts_total{asset="tile_image",outcome="made"}': "0+7x400"}, "70m", {"StageFails"},
+    ),
+    "a stage fails always": (
+        {'dsa110_stage_failures_total{asset="tile_image",error_class="ResourceError"}': "0+1x400",
+         'dsa110_stage_attempts_total{asset="tile_image",outcome="made"}': "0+0x400",
+         'dsa110_stage_attempts_total{asset="tile_image",outcome="failed"}': "0+1x400"}, "70m", {"StageFails", "StageFailsOften"},
+    ),
+    "a stage waits": ({'dsa110_stage_failures_total{asset="tile_image",error_class="WaitingError"}': "0+1x400"}, "70m", set()),
+    "images are late": ({LATENCY + 'le="300"}': "0+0x400", LATENCY + 'le="600"}': "0+0x400"}, "70m", {"ImagesLate"}),
+    "images are refused": ({'dsa110_refusals_total{asset="tile_image",check="sane"}': "0+1x400"}, "30m", {"ProductsRefused"}),
+    "a check failed": ({"dsa110_failed_checks": "1+0x400", "dsa110_held_products": "1+0x400"}, "11m", {"ChecksFailed", "ProductsHeld"}),
+    "images are bad": (
+        {"dsa110_image_noise_jy": "2+0x400", "dsa110_flagged_fraction": "0.7+0x400"}, "21m", {"NoisyImage", "HeavyFlagging"},
+    ),
+    "nobody takes up": ({'dsa110_inbox_groups{state="ready"}': "5+0x400"}, "21m", {"ObservationsNotTakenUp"}),
+    "thresholds are refused": ({"dsa110_thresholds_refused": "1+0x400"}, "2m", {"ThresholdsRefused"}),
+    "memory is low": ({"dsa110_host_memory_available_bytes": "0.1+0x400"}, "11m", {"MemoryLow"}),
+}  # fmt: skip
+"""What is otherwise than on a sound platform (None: absent), when it is looked, and which rules fire then, and no others."""
+
+
+def test_rules_fire_when_they_should_and_not_else(tmp_path: Path) -> None:
+    severity, tests = {rule["alert"]: rule["labels"]["severity"] for rule in rules()}, []
+    for name, (other, at, firing) in CASES.items():
+        series = [{"series": key, "values": values} for key, values in (SOUND | other).items() if values is not None]
+        samples = [{"labels": f'{{alertname="{one}",severity="{severity[one]}"}}', "value": 1} for one in sorted(firing)]
+        fires = {"expr": 'group by (alertname, severity) (ALERTS{alertstate="firing"})', "eval_time": at, "exp_samples": samples}
+        tests.append({"name": name, "interval": "1m", "input_series": series, "promql_expr_test": [fires]})
+    told = {"rule_files": [str(PROMETHEUS / "alerts.yml")], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(told))
+    run = subprocess.run(["promtool", "test", "rules", str(tmp_path / "test.yml")], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert {name for _, _, firing in CASES.values() for name in firing} == {rule["alert"] for rule in rules()}
+
+
+@pytest.fixture
+def prometheus(processed: Settings, tmp_path: Path) -> Iterator[str]:
+    """Debian's Prometheus, which asks a portal over a processed run; its address, once it has asked twice."""
+    port, own = free_port(), free_port()
+    look = partial(plan.scan_for_display, settings=processed)
+    app = create_app(processed.archive, inbox=processed.inbox, settings=processed, look=look)
+    assert ask(app, "/metrics").status == 200  # the first loads what later ones have
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    told = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    told["global"] = {"scrape_interval": "4s", "scrape_timeout": "4s", "evaluation_interval": "2s"}
+    told["scrape_configs"] = [{"job_name": "dsa110", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}]
+    told["rule_files"], told["alerting"] = [str(PROMETHEUS / "alerts.yml")], {}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(told))
+    process = subprocess.Popen(
+        ["prometheus", f"--config.file={tmp_path / 'prometheus.yml'}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+         f"--web.listen-address=127.0.0.1:{own}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    address, deadline = f"http://127.0.0.1:{own}", time.monotonic() + 60
+    try:
+        while not _asked_twice(address):
+            assert time.monotonic() < deadline, "Prometheus did not ask the portal"
+            time.sleep(0.5)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+        server.should_exit = True
+        thread.join(30)
+
+
+def _asked_twice(address: str) -> bool:
+    try:
+        found = query(address, 'count_over_time(up{job="dsa110"}[5m]) >= 2 and up{job="dsa110"} == 1')
+    except OSError:
+        return False
+    return bool(found)
+
+
+def query(address: str, expression: str) -> list[Any]:
+    """The series that an expression gives now. Raises HTTPError where it is none."""
+    with urllib.request.urlopen(f"{address}/api/v1/query?{urllib.parse.urlencode({'query': expression})}", timeout=10) as answer:
+        found: list[Any] = json.load(answer)["data"]["result"]
+    return found
+
+
+@pytest.mark.slow
+def test_every_panel_draws_something_of_a_processed_run(prometheus: str) -> None:
+    empty = [
+        (board, one)
+        for board in monitoring.DASHBOARDS
+        for one in expressions(board)
+        if not query(prometheus, one.replace("$__rate_interval", "1m"))
+    ]
+    assert empty == []
+    (images,) = query(prometheus, 'dsa110_products_published_total{asset="tile_image"}')
+    assert images["value"][1] == "3"

@@ -60,7 +60,7 @@ def served(finished_run: tuple[Settings, ProcessReport], tmp_path_factory: pytes
     with (place / "log").open("wb") as log:
         started = [subprocess.Popen(one, env=environment, cwd=place, stdout=log, stderr=subprocess.STDOUT) for one in commands]
     try:
-        for process, url in zip(started, (f"{addresses[0]}/server_info", f"{addresses[1]}/healthz"), strict=True):
+        for process, url in zip(started, (f"{addresses[0]}/server_info", f"{addresses[1]}/health"), strict=True):
             waited = 0.0
             while not answers(url):
                 assert process.poll() is None, (place / "log").read_text()

@@ -95,7 +95,7 @@ def test_the_server_starts_answers_and_ends(small: SmallArchive, tmp_path: Path)
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        assert _answered(server, port, "/healthz").startswith(b'{"status":"ok"')
+        assert _answered(server, port, "/health").startswith(b'{"status":"ok"')
         raw = _answered(server, port, f"/files/{TILE}/../../../../index.sqlite")
         assert b"SQLite" not in raw
     finally:

@@ -156,7 +156,7 @@ def test_a_hostile_page_sees_nothing_of_the_portal(browser: Any, small: SmallArc
     facts = {"ADDRESS": address, "PICTURE": picture, "READ": f"{address}/api/v1/products", "MUTATION": "mutation { x }"}
     environment = {**os.environ, **small.environment}
     command = ("dsa110_assets.portal", "--port", str(port))
-    with running(command, f"{address}/healthz", environment, tmp_path / "log"), serving(filled(facts)) as page:
+    with running(command, f"{address}/health", environment, tmp_path / "log"), serving(filled(facts)) as page:
         told = visit(browser, page)
         browser.get(address)  # the operator's own visit: everything is there
         assert "tile_image" in browser.execute_script("return document.body.innerText")
@@ -201,7 +201,7 @@ def test_a_hostile_page_orders_nothing_of_the_portal(browser: Any, small: SmallA
     address = f"http://127.0.0.1:{port}"
     environment = {**os.environ, **small.environment, "DSA110_ARCHIVE": str(root), "DSA110_TOKEN": TOKEN}
     command, page = ("dsa110_assets.portal", "--port", str(port)), ORDERS.replace("ADDRESS", address)
-    with running(command, f"{address}/healthz", environment, tmp_path / "log"), serving(page) as evil:
+    with running(command, f"{address}/health", environment, tmp_path / "log"), serving(page) as evil:
         browser.get(address)
         status, text = browser.execute_async_script(OWN, "session", json.dumps({"token": TOKEN, "name": "Ada"}), "")
         assert status == 201

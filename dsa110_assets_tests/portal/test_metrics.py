@@ -40,7 +40,7 @@ def test_metrics_are_prometheus_text(get: Get) -> None:
 
 
 def test_health(get: Get) -> None:
-    assert get("/healthz").json["status"] == "ok"
+    assert get("/health").json["status"] == "ok"
 
 
 def test_the_portal_tells_what_lies_in_the_inbox_and_looks_seldom(tmp_path: Path, no_settings_of_this_machine: None) -> None:

@@ -35,9 +35,12 @@ def main() -> int:
         if not home:
             raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
         with daemon_lock(Path(home)):
+            from dsa110_assets import logs, settings
             from dsa110_assets.orchestration.running import internals
 
-            internals.run_daemon(str(given.workspace))
+            form = settings.log_form()
+            logs.configure(form)
+            internals.run_daemon(str(given.workspace), form)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import xxhash
 
-from dsa110_assets import heap
+from dsa110_assets import heap, tracing
 from dsa110_assets.archive import files, lineage, naming, quarantine
 from dsa110_assets.errors import ConfigurationError, OverrunError, WaitingError
 from dsa110_assets.orchestration.planning import plan, requests
-from dsa110_assets.orchestration.running import capacity, instance, policy, publishing, reporting
+from dsa110_assets.orchestration.running import capacity, instance, measuring, policy, publishing, reporting
 from dsa110_assets.orchestration.running.step import Step
 from dsa110_assets.orchestration.specification import recipes, spec
 
@@ -34,17 +34,21 @@ def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, 
 
     asset = spec.assets()[name]
     partition = context.partition_key if context.has_partition_key else None
-    with _limits_and_errors(context, platform, name, partition) as attempt:
+    with _limits_and_errors(context, platform, name, partition) as (attempt, measured):
         archive, settings = platform.archive, platform.settings
         _refuse_range(context)
         integrity.settle(archive, naming.in_trial(name, archive.trial), partition)
-        ingredients = asset.find(archive, settings, partition or "")
+        with tracing.span("find inputs"):
+            ingredients = asset.find(archive, settings, partition or "")
         if ingredients is None:
+            measured.outcome = measuring.NOTHING
             reporting.report_nothing_made(context, plan.lacking(archive, settings, name, partition))
             return None
         attempt.request = asset.request(settings, partition, ingredients)
+        measured.links += measuring.origins(archive, ingredients.products)
         current = archive.current(name, partition, check=True, removed=True)
         if current and _is_up_to_date(context, platform, current, ingredients):
+            measured.outcome = measuring.UP_TO_DATE
             context.log.info(f"{current.id} is up to date{'; retention has taken its data' if current.removed else ''}")
             return reporting.report(context, current)
         if gone := spec.without_data(archive, name, ingredients):
@@ -54,24 +58,26 @@ def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, 
             step = Step(context, platform, asset, ingredients, draft)
             draft.metadata.update(body(step))
             draft.metadata.update(step.seconds)
+        measured.outcome, measured.product = measuring.MADE, draft.product
         return reporting.report(context, draft.product)
 
 
 @contextmanager
 def _limits_and_errors(
     context: dg.AssetExecutionContext, platform: "Platform", name: str, partition: str | None
-) -> Iterator[requests.Attempt]:
+) -> Iterator[tuple[requests.Attempt, measuring.Measured]]:
     """Around a step: its run names this process, errors become Dagster's, the partition is nobody else's, and memory is kept."""
     instance.claim(context.instance, context.run)
     instance.lower_priority_of_backfill(context.run)
     with (
         requests.failure_recorded(context.instance, context.run.run_id) as attempt,
+        measuring.measured(context, platform, name, partition) as measured,
         policy.as_dagster_errors(context.retry_number),
         _quarantine_if_hung(context, platform, partition),
         partition_lock(platform.archive, name, partition),
         heap.kept(),
     ):
-        yield attempt
+        yield attempt, measured
 
 
 def _refuse_range(context: dg.AssetExecutionContext) -> None:

@@ -3,6 +3,9 @@
 A release of Dagster that moves one of them fails here, at import, and in a test that names it.
 """
 
+import logging
+from collections.abc import Callable
+
 from dagster._check import CheckError as CheckError
 from dagster._core.execution.backfill import PartitionBackfill as PartitionBackfill
 from dagster._core.execution.plan.objects import StepFailureData as StepFailureData
@@ -42,12 +45,27 @@ REASONS = {
         ),
         _SERVER,
     ),
+    "write_run_lines": "the console of runs that name no logger, which are all, is not configurable",
     "run_daemon": "its lock has to be held by the process that is the daemon",
 }  # fmt: skip
 
 
-def run_daemon(workspace: str) -> None:
-    """Run Dagster's daemon until a signal ends it. Imported when it is run: it takes seconds, and only the daemon needs it."""
+def run_daemon(workspace: str, form: str) -> None:
+    """Run Dagster's daemon until a signal ends it; `form` is that of its log lines, text or json.
+
+    Imported when it is run: it takes seconds, and only the daemon needs it.
+    """
     from dagster._daemon.cli import run_command
 
-    run_command.main(["--workspace", workspace], standalone_mode=False)
+    lines = ["--log-format", "json"] if form == "json" else []
+    run_command.main(["--workspace", workspace, *lines], standalone_mode=False)
+
+
+def write_run_lines(create: Callable[[str, int | str], logging.Logger]) -> None:
+    """Have the runs of this process, and of those forked from it, write to their console by what `create` makes.
+
+    Dagster's own is coloured text with every event, which its database has; a configuration would have to be in every run's.
+    """
+    from dagster import _loggers
+
+    _loggers.create_console_logger = create  # type: ignore[attr-defined,assignment]

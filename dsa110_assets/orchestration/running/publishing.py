@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dsa110_assets import tracing
+from dsa110_assets.archive import counters
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.errors import SilentWrongnessError
 from dsa110_assets.orchestration.judging import rules
@@ -69,10 +71,14 @@ def judged_draft(
         draft.metadata["thresholds"] = limits.model_dump(mode="json", exclude_defaults=True)
         if refused := platform.refused_thresholds:
             draft.metadata["thresholds_refused"] = refused
-        verdicts = rules.judge(asset.name, draft.metadata, limits)
+        if trace := tracing.here().trace:
+            draft.metadata["trace_id"] = trace
+        with tracing.span("judge"):
+            verdicts = rules.judge(asset.name, draft.metadata, limits)
         broken = [verdict for verdict in verdicts if verdict.hard and not verdict.passed]
         if broken and asset.grain == "observation" and not archive.trial:  # a trial is published whatever its rules say
             reporting.log_failed_checks(context, verdicts)
+            archive.index.write(lambda c: counters.add(c, (counters.Count(counters.REFUSALS, (asset.name, v.check)) for v in broken)))
             reasons = "; ".join(f"{v.check}: {v.reason}" for v in broken)
             raise SilentWrongnessError(f"{asset.name} {partition}: not published: {reasons}")
         draft.metadata.update(rules.to_metadata(verdicts))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsa110_assets import __version__
+from dsa110_assets import __version__, tracing
 from dsa110_assets.archive import naming
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class Step:
     def timed(self, part: str) -> Iterator[None]:
         """Time a part of the work under this name."""
         began = time.perf_counter()
-        yield
+        with tracing.span(part):
+            yield
         self.seconds[f"{part}_s"] = round(time.perf_counter() - began, 3)
 
     def fits_cards(self, anchor: str) -> dict[str, str]:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 POSTGRES_VARIABLE = "DAGSTER_PG_URL"
-RUNS, EVENTS = Path("history", "runs.db"), Path("history", "runs")
-"""Where Dagster's SQLite storage has the runs, and a database of the events of each."""
+RUNS, EVENTS, SCHEDULES = Path("history", "runs.db"), Path("history", "runs"), Path("schedules", "schedules.db")
+"""Where Dagster's SQLite storage has the runs, a database of the events of each, and what its sensors did."""
 PARTITION_TAG = "dagster/partition"
 ERROR_CLASS = "error_class"
 """Metadata key of a failure that carries the class of the error, for the alerts and for `process`."""
@@ -37,13 +37,18 @@ ENDED_BADLY = (FAILED, "CANCELED")
 """What a run ends as that can be tried again."""
 UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 """Dagster's words for the states of a run."""
+ENDED = ("SUCCESS", *ENDED_BADLY)
 NEWEST = 500
 BEATS_WITHIN = timedelta(days=1)
 """A part of the daemon that gave no sign of life for so long before the others is one that is no longer configured."""
 _runs = sa.table(
     "runs", *(sa.column(name) for name in ("id", "run_id", "status", "run_body", "start_time", "end_time")),
-    sa.column("create_timestamp", sa.DateTime),
+    sa.column("create_timestamp", sa.DateTime), sa.column("update_timestamp", sa.DateTime),
 )  # fmt: skip
+_updated = _runs.c.update_timestamp
+_instigators = sa.table("instigators", *(sa.column(name) for name in ("selector_id", "instigator_type", "instigator_body")))
+_ticks = sa.table("job_ticks", sa.column("selector_id"), sa.column("status"), sa.column("timestamp", sa.DateTime))
+_WELL = ("SUCCESS", "SKIPPED")
 _heartbeats = sa.table("daemon_heartbeats", sa.column("daemon_type"), sa.column("timestamp", sa.DateTime))
 _events = sa.table(
     "event_logs", *(sa.column(name) for name in ("id", "run_id", "event", "dagster_event_type", "asset_key")),
@@ -88,10 +93,38 @@ def runs(home: Path, statuses: Sequence[str] = (), newest: int = NEWEST, before:
     return [_run(home, row) for row in rows]
 
 
+def heartbeats(home: Path) -> dict[str, datetime]:
+    """When each part of Dagster's daemon that is still in use last gave a sign of life, by Dagster's name of it."""
+    beats = {row.daemon_type: row.timestamp.replace(tzinfo=UTC) for row in _select(home, RUNS, sa.select(_heartbeats))}
+    return {name: at for name, at in beats.items() if at >= max(beats.values()) - BEATS_WITHIN}
+
+
 def heartbeat(home: Path) -> datetime | None:
     """When the part of Dagster's daemon that has been silent longest last gave a sign of life; None while none ever did."""
-    beats = [row.timestamp.replace(tzinfo=UTC) for row in _select(home, RUNS, sa.select(_heartbeats))]
-    return min((at for at in beats if at >= max(beats) - BEATS_WITHIN), default=None)
+    return min(heartbeats(home).values(), default=None)
+
+
+def sensor_success(home: Path, since: datetime) -> dict[str, datetime | None]:
+    """When each sensor was last evaluated without an error, by its name; None: not since then."""
+    found = {}
+    for row in _select(home, SCHEDULES, sa.select(_instigators).where(_instigators.c.instigator_type == "SENSOR")):
+        of_it = (_ticks.c.selector_id == row.selector_id, _ticks.c.timestamp > since.replace(tzinfo=None), _ticks.c.status.in_(_WELL))
+        last = _select(home, SCHEDULES, sa.select(_ticks.c.timestamp).where(*of_it).order_by(_ticks.c.timestamp.desc()).limit(1))
+        name = str(json.loads(row.instigator_body)["origin"]["job_name"])
+        found[name] = last[0].timestamp.replace(tzinfo=UTC) if last else None
+    return found
+
+
+def counts(home: Path, ended_since: datetime) -> dict[str, int]:
+    """How many runs are in each state, by Dagster's word for it; of those that ended only the ones since then."""
+    here = sa.or_(_runs.c.status.in_(UNFINISHED), sa.and_(_runs.c.status.in_(ENDED), _updated > ended_since.replace(tzinfo=None)))
+    query = sa.select(_runs.c.status, sa.func.count().label("number")).where(here).group_by(_runs.c.status)
+    return {row.status: row.number for row in _select(home, RUNS, query)}
+
+
+def created(home: Path) -> int:
+    """How many runs there ever were."""
+    return next((row.newest or 0 for row in _select(home, RUNS, sa.select(sa.func.max(_runs.c.id).label("newest")))), 0)
 
 
 def run(home: Path, run_id: str) -> Run:

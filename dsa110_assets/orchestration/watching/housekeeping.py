@@ -4,7 +4,7 @@ Each is a job of its own, so that its failure is a failed run, which is told (`c
 """
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -15,7 +15,7 @@ from dsa110_assets.orchestration.ingest import inbox
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import policy
 from dsa110_assets.orchestration.specification import spec
-from dsa110_assets.orchestration.watching import facts
+from dsa110_assets.orchestration.watching import expiry, facts
 from dsa110_assets.orchestration.watching.history import POSTGRES_VARIABLE
 
 if TYPE_CHECKING:
@@ -90,6 +90,15 @@ def retain(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform])
     context.add_output_metadata({"removed": len(gone), "freed_bytes": sum(product.size_bytes for product in gone)})
 
 
+@dg.op(description="Removes what Dagster keeps of runs that ended long ago; those that are not done stay.")
+def expire_history(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
+    """Runs, their events and their steps' output, by the threshold `history_days`."""
+    before = _now() - timedelta(days=platform.chosen_thresholds.history_days)
+    with policy.as_dagster_errors(context.retry_number):
+        gone = expiry.expire(context.instance, platform.settings.home_path, before)
+    context.add_output_metadata({"runs": gone, "before": before.isoformat()})
+
+
 def apply_retention(archive: "Archive", thresholds: "Thresholds", *, dry_run: bool) -> "list[Decision]":
     """What retention decides by these thresholds; assets they do not name are kept as long as their specifications say."""
     from dsa110_assets.archive import retention
@@ -141,9 +150,21 @@ def retention_job() -> None:
     retain()
 
 
-JOBS = [sweep_job, backup_job, verify_job, retention_job]
+@dg.job(name="history")
+def history_job() -> None:
+    """Old runs."""
+    expire_history()
+
+
+JOBS = [sweep_job, backup_job, verify_job, retention_job, history_job]
 SCHEDULES = [
     dg.ScheduleDefinition(job=job, cron_schedule=cron, execution_timezone="UTC", default_status=dg.DefaultScheduleStatus.RUNNING)
-    for job, cron in ((sweep_job, "5 * * * *"), (backup_job, "40 10 * * *"), (verify_job, "10 11 * * *"), (retention_job, "40 11 * * *"))
+    for job, cron in (
+        (sweep_job, "5 * * * *"),
+        (backup_job, "40 10 * * *"),
+        (verify_job, "10 11 * * *"),
+        (retention_job, "40 11 * * *"),
+        (history_job, "10 12 * * *"),
+    )
 ]
 """Daily work comes hours after the night's last products."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, HTTPException, Path, Query
 from pydantic import BaseModel, Field
 
-from dsa110_assets import __version__
 from dsa110_assets import settings as all_settings
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.product import HELD, Product
 from dsa110_assets.plain_json import jsonable
-from dsa110_assets.portal import overview, queue
+from dsa110_assets.portal import overview, probes, queue
 from dsa110_assets.portal import rows as told_rows
 from dsa110_assets.portal.v1 import paging
 from dsa110_assets.portal.v1.context import Context, Portal
@@ -23,13 +22,6 @@ router = APIRouter(tags=["state"])
 ByPartition = Annotated[Literal["partition", "-partition"], Query(description="order by time; with - the last come first")]
 SCANNED = 200
 """Products whose checks one request looks at, at most: what failed may be rare."""
-
-
-class Health(BaseModel):
-    """That the index answers."""
-
-    status: Literal["ok"]
-    version: str
 
 
 class ObservationRow(BaseModel):
@@ -114,10 +106,12 @@ class SettingRow(BaseModel):
 
 
 @router.get("/health")
-def show_health(portal: Portal) -> Health:
-    """200 while the index answers."""
-    portal.store.current("source_catalog")
-    return Health(status="ok", version=__version__)
+def show_health(portal: Portal) -> probes.Health:
+    """Whether this portal can answer and the platform works, as its probes /ready and /status say. 503 while the index is away."""
+    found = probes.judge(portal.store, portal.settings.home_path if portal.settings else portal.archive.root / "dagster")
+    if not found.ready:
+        raise HTTPException(503, "; ".join(found.reasons))
+    return found
 
 
 @router.get("/status")

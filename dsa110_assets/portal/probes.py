@@ -1,0 +1,88 @@
+"""How a load balancer, Kubernetes or an outside watcher asks whether all is well. One judgement, which the API tells, too.
+
+/health   200 while this process answers; it looks at nothing else, for a restart of the portal mends nothing else
+/ready    200 while the index answers too, so that pages can be shown; else 503
+/status   200 while the platform works: the daemon lives, and ingest was not failing for an hour; else 503 with the reasons
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from dsa110_assets import __version__
+from dsa110_assets.archive.index import Index
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import DsaError
+from dsa110_assets.orchestration.watching import history
+
+SILENT_S = 180.0
+"""Dagster's daemon gives a sign of life every 30 s."""
+INGEST = "inbox"
+FAILING = timedelta(hours=1)
+PATHS = ("/health", "/ready", "/status")
+
+
+class Health(BaseModel):
+    """Whether this portal can answer, whether the platform behind it works, and what speaks against it."""
+
+    status: str = Field(description="ok; not ready: the index does not answer; failing: the platform does not work")
+    version: str
+    ready: bool = Field(description="the index answers, so that pages and this API do")
+    working: bool = Field(description="the daemon gives signs of life, and its look at the inbox succeeded within the last hour")
+    reasons: list[str] = Field(description="why it is not ready, or not working, and what to do")
+
+
+def judge(store: Archive, home: Path, now: datetime | None = None) -> Health:
+    """The judgement now; an index that is away is not waited for."""
+    moment, unready, failing = now or datetime.now(UTC), list[str](), list[str]()
+    index = Index(store.index.url, store.index.archive_id, patience_s=0.0)
+    try:
+        index.read(lambda _: None)
+    except (DsaError, OSError, SQLAlchemyError) as error:
+        unready.append(f"the index does not answer: {error}")
+    finally:
+        index.close()
+    try:
+        failing += _failing(home, moment)
+    except (DsaError, OSError, ValueError, SQLAlchemyError) as error:
+        failing.append(f"Dagster's state cannot be read: {error}")
+    state = "not ready" if unready else "failing" if failing else "ok"
+    return Health(status=state, version=__version__, ready=not unready, working=not (unready or failing), reasons=[*unready, *failing])
+
+
+def _failing(home: Path, now: datetime) -> list[str]:
+    """Why the platform does not work by itself; [] if it does."""
+    beat = history.heartbeat(home)
+    if beat is None:
+        return ["Dagster's daemon never ran here; dsa110 up starts it"]
+    silent_s = (now - beat).total_seconds()
+    if silent_s > SILENT_S:
+        return [f"Dagster's daemon gave no sign of life for {silent_s:.0f} s: it is dead or frozen; restart it (runbook: Nothing answers)"]
+    last = history.sensor_success(home, now - timedelta(days=1)).get(INGEST)
+    if last is None or now - last > FAILING:
+        told = "a day" if last is None else f"{(now - last) / timedelta(hours=1):.1f} h"
+        return [f"the look at the inbox has not succeeded for {told}; its ticks in Dagster's web UI say why (sensor {INGEST})"]
+    return []
+
+
+def health(request: Request) -> Response:
+    """This process answers."""
+    return JSONResponse({"status": "ok", "version": __version__})
+
+
+def ready(request: Request) -> Response:
+    """This portal can be asked."""
+    found = judge(request.app.state.archive.store, request.app.state.home)
+    return JSONResponse(found.model_dump(), 200 if found.ready else 503)
+
+
+def status(request: Request) -> Response:
+    """The platform works."""
+    found = judge(request.app.state.archive.store, request.app.state.home)
+    return JSONResponse(found.model_dump(), 200 if found.working else 503)

@@ -1,0 +1,157 @@
+"""Where this process is in the work of an observation: the ids that log lines carry, and the spans that a tracing system is sent.
+
+A trace is everything that became of an observation, an hour or a night. Its id follows from the archive and the partition, and
+the span of a run from the run, so that processes that never meet agree about them, and links lead from what was made of many
+observations to each. Spans go by OTLP over HTTP to where OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) says. Without it no
+library is loaded, and nothing is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from dsa110_assets import children
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+SERVICE = "dsa110_assets"
+EXPORT_S, DELAY_MS = 2.0, 1000
+"""How long one delivery may take, and how long a span waits for others."""
+_log = logging.getLogger(__name__)
+Attributes = Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The trace, the span in it, and the run, by their ids in hexadecimal; '' where there is none."""
+
+    trace: str = ""
+    span: str = ""
+    run: str = ""
+
+
+_here = Place()
+"""Of the process and not of a thread: a run makes one step at a time, and its threads work for that."""
+
+
+def here() -> Place:
+    """Where this process is."""
+    return _here
+
+
+def is_on() -> bool:
+    """Whether spans are sent."""
+    return any(os.environ.get(name, "").strip() for name in ENDPOINTS)
+
+
+def trace_of(archive_id: str, partition: str | None, grain: str) -> str:
+    """The id of a trace: 32 hexadecimal digits."""
+    return xxhash.xxh3_128_hexdigest(f"{archive_id} {grain} {partition or ''}".encode())
+
+
+def span_of(*what: str) -> str:
+    """The id of a span that others have to know before it ends: 16 hexadecimal digits."""
+    return xxhash.xxh3_64_hexdigest(" ".join(what).encode())
+
+
+@contextmanager
+def at(place: Place) -> Iterator[None]:
+    """In the block this process is there, and its log lines say so."""
+    global _here
+    before, _here = _here, place
+    try:
+        yield
+    finally:
+        _here = before
+
+
+@contextmanager
+def span(name: str, links: Sequence[Place] = (), **attributes: str | int | float | bool) -> Iterator[dict[str, Any]]:
+    """A span around the block, below where this process is; it may add to the attributes. An error is told on the span."""
+    added: dict[str, Any] = dict(attributes)
+    if not is_on():
+        yield added
+        return
+    outer, own, began_s = _here, span_of(name, str(time.time_ns()), str(os.getpid())), time.time()
+    error = ""
+    try:
+        with at(replace(outer, span=own)):
+            yield added
+    except BaseException as raised:
+        error = f"{type(raised).__name__}: {raised}"
+        raise
+    finally:
+        record(name, replace(outer, span=own), began_s, time.time(), parent=outer.span, links=links, error=error, **added)
+
+
+def record(
+    name: str,
+    place: Place,
+    began_s: float,
+    ended_s: float,
+    *,
+    parent: str = "",
+    links: Sequence[Place] = (),
+    error: str = "",
+    **attributes: str | int | float | bool,
+) -> None:
+    """A span that is over, from one time to another [unix s]."""
+    if not is_on():
+        return
+    from opentelemetry import trace
+
+    def context(of: Place, span_id: str) -> trace.SpanContext:
+        sampled = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+        return trace.SpanContext(int(of.trace, 16), int(span_id, 16), is_remote=True, trace_flags=sampled)
+
+    tracer, ids = _tracer()
+    ids.next = int(place.trace, 16), int(place.span, 16)
+    above = trace.NonRecordingSpan(context(place, parent)) if parent else trace.INVALID_SPAN
+    told: dict[str, Any] = {**attributes, **({"dsa110.run": place.run} if place.run else {})}
+    known = [trace.Link(context(one, one.span)) for one in links]
+    made = tracer.start_span(name, trace.set_span_in_context(above), attributes=told, links=known, start_time=int(began_s * 1e9))
+    if error:
+        made.set_status(trace.StatusCode.ERROR, error)
+    made.end(int(ended_s * 1e9))
+
+
+def load() -> None:
+    """Import what spans need, for the processes that are forked from this one."""
+    import opentelemetry.exporter.otlp.proto.http.trace_exporter
+    import opentelemetry.sdk.trace.export  # noqa: F401
+
+
+@cache
+def _tracer() -> tuple[Tracer, Any]:
+    """The tracer of this process, and where the ids of the next span are laid. What is not sent yet is when the process ends."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.id_generator import IdGenerator
+
+    class Chosen(IdGenerator):
+        next = (0, 0)
+
+        def generate_trace_id(self) -> int:
+            return self.next[0]
+
+        def generate_span_id(self) -> int:
+            return self.next[1]
+
+    ids = Chosen()
+    provider = TracerProvider(resource=Resource.create({"service.name": SERVICE}), id_generator=ids, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_S), schedule_delay_millis=DELAY_MS))
+    children.at_exit(provider.shutdown, 1)
+    return provider.get_tracer(SERVICE), ids

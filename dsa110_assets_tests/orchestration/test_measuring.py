@@ -1,0 +1,143 @@
+"""What runs count is what the archive and Dagster's history say of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from dsa110_assets.archive import counters, integrity
+from dsa110_assets.archive.product import FAILED_ERRORS, VERDICTS
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import ResourceError
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running import policy
+from dsa110_assets.orchestration.running.process import process
+from dsa110_assets.portal import front
+from dsa110_assets.portal.app import create_app
+from dsa110_assets.settings import Settings
+from dsa110_assets_tests.portal.conftest import ask
+from dsa110_assets_tests.tiny import SMALL_DISK, tiny_settings
+
+Read = dict[str, dict[counters.Labels, dict[str, float]]]
+
+
+def counted(archive: Archive) -> Read:
+    return archive.index.read(counters.read)
+
+
+def of_products(archive: Archive) -> Read:
+    """What the products' rows say, added up here."""
+    numbers, sizes, checks = Counter[tuple[str, ...]](), Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+    for product in archive.products(state=None):
+        numbers[product.asset,] += 1
+        sizes[product.asset,] += product.size_bytes
+        for check, reason in product.metadata.get(VERDICTS, {}).items():
+            outcome = "passed" if not reason else "failed" if check in product.metadata[FAILED_ERRORS] else "warned"
+            checks[product.asset, check, outcome] += 1
+    families = {counters.PRODUCTS: numbers, counters.BYTES: sizes, counters.CHECKS: checks}
+    return {name: {labels: {"": float(value)} for labels, value in family.items()} for name, family in families.items()}
+
+
+def test_counters_are_what_the_archive_holds(processed: Settings) -> None:
+    """Also after another run of nothing new, and after the index was made anew from the files."""
+    with Archive(processed.archive) as archive:
+        found = counted(archive)
+        assert {name: found[name] for name in of_products(archive)} == of_products(archive)
+        made = {labels[0]: parts[""] for labels, parts in found[counters.ATTEMPTS].items() if labels[1] == "made"}
+        assert made == {asset: numbers[""] for (asset,), numbers in of_products(archive)[counters.PRODUCTS].items()}
+        for family in (counters.DURATION, counters.LATENCY):
+            for labels, parts in found[family].items():
+                windows = (
+                    [p for p in archive.products(labels[0]) if p.partition] if family == counters.LATENCY else archive.products(labels[0])
+                )
+                assert counters.buckets(parts)[-1] == ("+Inf", len(windows)), labels
+        late = {labels[0]: parts["sum"] for labels, parts in found[counters.LATENCY].items()}
+        told = front.latencies(archive, "2026-01-25", "2026-01-25")
+        assert late["tile_image"] == pytest.approx(sum(told.values()), abs=1e-3)  # of the same times, added in another order
+        assert late["hour_mosaic"] < late["night_report"]
+    process(processed)
+    with Archive(processed.archive) as archive:
+        assert counted(archive) == found
+    integrity.reindex(processed.archive)
+    with Archive(processed.archive) as archive:
+        assert counted(archive) == found
+
+
+def test_two_portals_tell_the_same_and_a_restart_takes_nothing_back(processed: Settings) -> None:
+    def told() -> list[str]:
+        text = ask(create_app(processed.archive, settings=processed), "/metrics").text
+        return sorted(
+            line for line in text.splitlines() if line.startswith(("dsa110_stage", "dsa110_products_pub", "dsa110_queue_seconds"))
+        )
+
+    assert told() == told()
+    assert 'dsa110_products_published_total{asset="tile_image"} 3.0' in told()
+    assert 'dsa110_stage_failures_total{asset="tile_image",error_class="ResourceError"} 0.0' in told()
+
+
+def test_queue_time_is_dagsters(processed: Settings) -> None:
+    """Of each run, from its being asked for to its beginning, as Dagster's own records have them."""
+    with Archive(processed.archive) as archive:
+        parts = counted(archive)[counters.QUEUED][instances.PROCESS,]
+    with instances.open_instance(processed.dagster_home) as dagster:
+        records = [one for one in dagster.get_run_records() if one.start_time is not None]
+        waits = [one.start_time - one.create_timestamp.timestamp() for one in records if one.start_time is not None]
+    assert counters.buckets(parts)[-1] == ("+Inf", len(records))
+    assert parts["sum"] == pytest.approx(sum(max(0.0, wait) for wait in waits), abs=1e-3)
+
+
+def test_failures_retries_and_refusals_are_counted(processed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile for which there is no memory is tried again and fails by its class; one that is too noisy is refused by its rule."""
+    monkeypatch.setitem(policy.TREATMENTS, ResourceError, policy.Treatment(max_retries=2, wait_s=0.0))
+    limits = tmp_path / "thresholds.toml"
+    limits.write_text(f"{SMALL_DISK.read_text()}\nmax_tile_rms_jy = 1e-9\n")
+    tile = "tile_image"
+    with Archive(processed.archive) as archive:
+        before = counted(archive)
+        archive.reject(archive.products(tile)[0].id, "to be made again")
+        (failed,) = process(tiny_settings(processed.inbox, tmp_path, memory_limit_gib=0.01), through=tile).failed
+        assert (failed.asset, failed.error_class) == (tile, ResourceError.__name__)
+        (refused,) = process(tiny_settings(processed.inbox, tmp_path, thresholds=limits), through=tile).failed
+        assert refused.reason.startswith("tile_image")
+        after = counted(archive)
+    grown = {
+        (family, *labels): value
+        for family, series in after.items()
+        for labels, parts in series.items()
+        if not counters.FAMILIES[family].histogram
+        if (value := parts[""] - before.get(family, {}).get(labels, {}).get("", 0.0))
+    }
+    assert grown == {
+        (counters.ATTEMPTS, tile, "retried"): 2, (counters.ATTEMPTS, tile, "failed"): 2, (counters.RETRIES, tile): 2,
+        (counters.FAILURES, tile, "ResourceError"): 1, (counters.FAILURES, tile, "SilentWrongnessError"): 1,
+        (counters.REFUSALS, tile, "sane"): 1,
+    }  # fmt: skip
+    assert after[counters.DURATION] == before[counters.DURATION]  # of what was made alone
+
+
+def test_series_are_raised_and_never_lowered(tmp_path: Path) -> None:
+    """A value falls into the first bucket whose limit it does not exceed; all buckets add up."""
+    with Archive.create(tmp_path / "archive") as archive:
+        for value_s in (0.05, 0.1, 5.0, 1e6):
+            archive.index.write(lambda c, v=value_s: counters.add(c, counters.seconds(counters.DURATION, ("tile_image",), v)))
+        archive.index.write(lambda c: counters.add(c, []))
+        parts = counted(archive)[counters.DURATION]["tile_image",]
+        cumulated = dict(counters.buckets(parts))
+    assert (cumulated["0.1"], cumulated["3"], cumulated["10"], cumulated["43200"], cumulated["+Inf"]) == (2, 2, 3, 3, 4)
+    assert parts["sum"] == pytest.approx(0.05 + 0.1 + 5.0 + 1e6, rel=1e-12)
+
+
+def test_what_a_transaction_takes_back_is_not_counted(tmp_path: Path) -> None:
+    with Archive.create(tmp_path / "archive") as archive:
+
+        def work(connection: sa.Connection) -> None:
+            counters.add(connection, [counters.Count(counters.RETRIES, ("tile_image",))])
+            raise dg.DagsterError("no")
+
+        with pytest.raises(dg.DagsterError):
+            archive.index.write(work)
+        assert counted(archive) == {}
