@@ -28,7 +28,7 @@ HEADERS_PER_TICK = 1600
 """At 5 ms a header a tick stays far from the 60 s a sensor may take; the rest follows in the next one."""
 QUARANTINED_PER_TICK = 200
 """At 10 ms a record."""
-LIVE = {instances.LANE_TAG: "live", "dagster/priority": "10"}
+LIVE = {instances.LANE_TAG: instances.LIVE, "dagster/priority": "10"}
 """Live observations overtake backfills wherever runs queue."""
 LATER = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "5"}
 FOLLOWING = {**LIVE, "dagster/priority": "8"}
