@@ -39,6 +39,7 @@ COMMAND_MODULES = (
     "status",
     "checks",
     "runs",
+    "drain",
     "doctor",
     "calibration",
     "archive",

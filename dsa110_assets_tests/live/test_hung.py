@@ -25,7 +25,8 @@ from dsa110_assets_tests.live.platform import LivePlatform
 from dsa110_assets_tests.live.test_night import TINY
 from dsa110_assets_tests.tiny import OPTIONS
 
-HUNG_AFTER_MIN = 0.5
+HUNG_AFTER_MIN, WITHIN_S = 2.0, 480.0
+"""Kernels that are not compiled yet take a minute without an event."""
 LAST = "2026-01-25T22:30"
 
 
@@ -64,9 +65,11 @@ def test_two_stopped_live_runs_are_ended_and_tried_again_and_a_cancelled_one_is_
                 os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
         platform.drop(scene, groups[2]["files"])
-        platform.until(lambda: platform.made("measurement_set", LAST), "the observation that came after them")
+        platform.until(lambda: platform.made("measurement_set", LAST), "the observation that came after them", WITHIN_S)
         record_figure(31, "seconds from two stopped live runs to the next one's measurement set", round(time.monotonic() - began))
-        platform.until(lambda: platform.made("measurement_set", "2026-01-25T22:20", "2026-01-25T22:25"), "those that hung, tried again")
+        platform.until(
+            lambda: platform.made("measurement_set", "2026-01-25T22:20", "2026-01-25T22:25"), "those that hung, tried again", WITHIN_S
+        )
         record_figure(31, "seconds from two stopped live runs to their measurement sets", round(time.monotonic() - began))
         for run_id, pid in stopped.items():
             platform.until(lambda: not Path(f"/proc/{pid}").exists(), "nothing is left of it")  # noqa: B023

@@ -55,8 +55,8 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     asked for again, later and later. Until then they stand in no other's way.
     """
     settings, archive, runs = platform.settings, platform.archive, instances.unfinished(context.instance)
-    if (pause := pausing.paused(archive.root)) is not None:
-        return dg.SensorResult(skip_reason=f"ingest is paused by {pause.by} since {pause.at}: {pause.reason}", cursor=context.cursor)
+    if halted := pausing.halted(archive.root):
+        return dg.SensorResult(skip_reason=halted[0], cursor=context.cursor)
     capacity.require_disk(platform)
     names, now_s = inbox.listing(settings.inbox), inbox.now_s()
     known, asked = inbox.known_files(archive, names), [run for run in runs if requests.REQUEST_TAG in run.tags]

@@ -34,7 +34,8 @@ ERROR_CLASS = "error_class"
 FAILED = "FAILURE"
 ENDED_BADLY = (FAILED, "CANCELED")
 """What a run ends as that can be tried again."""
-UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+RUNNING = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+UNFINISHED = ("QUEUED", *RUNNING)
 """Dagster's words for the states of a run."""
 NEWEST = 500
 BEATS_WITHIN = timedelta(days=1)
