@@ -40,6 +40,7 @@ COMMAND_MODULES = (
     "checks",
     "runs",
     "drain",
+    "report",
     "doctor",
     "calibration",
     "archive",

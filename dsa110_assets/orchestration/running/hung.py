@@ -221,7 +221,8 @@ def _report_hung(platform: "Platform", instance: dg.DagsterInstance, run: dg.Dag
 
 
 def _is_of_trial(run: dg.DagsterRun) -> bool:
-    return any(launchpad.TRIAL in (one.get("config") or {}) for one in run.run_config.get("ops", {}).values())
+    steps: Any = run.run_config.get("ops") or {}
+    return any(launchpad.TRIAL in (one.get("config") or {}) for one in steps.values())
 
 
 def _hung_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

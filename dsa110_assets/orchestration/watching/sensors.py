@@ -9,7 +9,7 @@ import dagster as dg
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import capacity, hung
 from dsa110_assets.orchestration.running import instance as instances
-from dsa110_assets.orchestration.watching import alerts
+from dsa110_assets.orchestration.watching import alerts, uptime
 
 
 @dg.sensor(
@@ -42,7 +42,9 @@ def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
 def orphan_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """End hung runs and fail orphaned ones; Dagster's own monitoring would let them hold their places for hours."""
     before = json.loads(context.cursor or "{}")
-    watch = hung.look(platform, context.instance, hung.restored(before), time.time())
+    now_s = time.time()
+    uptime.note(platform.archive.root, now_s)
+    watch = hung.look(platform, context.instance, hung.restored(before), now_s)
     closed = instances.close_orphans(context.instance, but=watch.ending)
     told = f"{len(watch.seen)} runs go on, {len(watch.ending)} were asked to end, {len(closed)} had lost their process"
     return dg.SensorResult(skip_reason=dg.SkipReason(told), cursor=json.dumps(asdict(watch)))
