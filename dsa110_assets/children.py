@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -151,3 +152,25 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
         return  # nobody left in it
+
+
+def descendants(root: int) -> set[int]:
+    """Process ids below `root` (zombies that nobody waits for included), read from /proc."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    layer = {root}
+    while layer:
+        layer = {pid for pid, parent in parents.items() if parent in layer} - found
+        found |= layer
+    return found
+
+
+def kill_tree(root: int) -> None:
+    """Kill a process and everything it has started, also what is stopped or leads a group of its own."""
+    for pid in (root, *descendants(root)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

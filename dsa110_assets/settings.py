@@ -106,6 +106,9 @@ class Settings(BaseSettings):
         2 * GROUP_S
     )
     still_s: Annotated[float, Field(ge=0, le=3600, description="how long a file must stay as it is before it is opened [s]")] = 5.0
+    hung_after_min: Annotated[
+        float, Field(gt=0, le=1440, description="a run that makes no progress for so long is ended, tried once more, then set aside [min]")
+    ] = 30.0
     catalogues: Annotated[
         tuple[Path, ...],
         NoDecode,

@@ -53,7 +53,7 @@ def claim(
     fresh = folder / f".{made.name}"
     descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
-        files.lock(descriptor, fresh, wait=False)  # before it has its name: a named one is never unlocked and alive
+        files.lock(descriptor, fresh)  # before it has its name: a named one is never unlocked and alive
         os.write(descriptor, json.dumps({"places": [str(p) for p in made.places], "reads": made.reads}).encode())
         os.fsync(descriptor)
         os.rename(fresh, folder / made.name)

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import signal
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ CRASH_POINTS = (
 UNSEALED = frozenset({SIDECAR, "table.lock"})
 """Left out of digest and size: the sidecar holds them, and casacore may write table.lock while reading."""
 _CHUNK = 1 << 20
+LOCK_S, _LOOK_AGAIN_S = 60.0, 0.2
+"""How long a lock is waited for, where no more is said: the work behind most takes milliseconds."""
 
 
 def crash_point(name: str, asset: str) -> None:
@@ -208,7 +211,7 @@ def take_lock(path: Path, *, create: bool = True) -> int | None:
             raise
         return None
     try:
-        held = lock(fd, path, wait=False)
+        held = lock(fd, path)
     except DsaError:
         os.close(fd)
         raise
@@ -218,13 +221,13 @@ def take_lock(path: Path, *, create: bool = True) -> int | None:
     return fd
 
 
-def lock(fd: int, path: Path, *, wait: bool) -> bool:
-    """Lock an open file until it is closed or the process dies; False, unless `wait`, when another process holds it.
+def lock(fd: int, path: Path) -> bool:
+    """Lock an open file until it is closed or the process dies; False when another process holds it.
 
     Raises ConfigurationError where the file system knows no locks, TransientError where it refuses one for now.
     """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
@@ -253,11 +256,21 @@ def exclusive_lock(path: Path, me: str, refusal: Callable[[str], str]) -> Iterat
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file for the block, once no other process does; it dies with the process. Raises what `lock` raises."""
+def locked(path: Path, what: str = "", within_s: float = LOCK_S) -> Iterator[None]:
+    """Hold a lock file for the block, once no other process does; it dies with the process.
+
+    Raises TransientError, naming `what` it is for, if another process holds it for longer than `within_s`, and what `lock` raises.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        lock(fd, path, wait=True)
+        until, pause_s = time.monotonic() + within_s, 0.001
+        while not lock(fd, path):
+            if time.monotonic() > until:
+                raise TransientError(
+                    f"{what or path}: another process has had its lock {path} for more than {within_s:.0f} s; wait for it, or end it"
+                )
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LOOK_AGAIN_S)
         yield
     finally:
         os.close(fd)

@@ -203,13 +203,17 @@ def normalise_url(text: str, variable: str = "DSA110_DATABASE_URL") -> URL:
     raise ConfigurationError(f"{variable} names a database of the kind {backend}: use postgresql://... or sqlite:///file")
 
 
+_KEPT_ALIVE = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""So that a server that is gone without a word is noticed."""
+
+
 def make_engine(url: URL) -> Engine:
     """An engine that never creates a database: SQLite files are opened, not made; busy timeout 30 s.
 
     An SQLite file that may not be written is opened afresh for every transaction, which then only reads (see `readonly`).
     """
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        return _bounded_waits(sa.create_engine(url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args=_KEPT_ALIVE))
     assert url.database is not None
     path = Path(url.database).absolute()
     uri = f"file:{quote(str(path))}?mode=rw"
@@ -224,6 +228,19 @@ def make_engine(url: URL) -> Engine:
 
     engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=2, max_overflow=8)
     return _explicit_transactions(engine)
+
+
+def _bounded_waits(engine: Engine) -> Engine:
+    """A PostgreSQL engine that waits for no lock for ever, and whose own locks go when its process is stopped in a transaction."""
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = '{BUSY_S:.0f}s'")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = '{2 * BUSY_S:.0f}s'")
+        connection.commit()
+
+    return engine
 
 
 def _explicit_transactions(engine: Engine) -> Engine:

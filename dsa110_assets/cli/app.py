@@ -39,6 +39,8 @@ COMMAND_MODULES = (
     "status",
     "checks",
     "runs",
+    "drain",
+    "report",
     "doctor",
     "calibration",
     "archive",

@@ -23,9 +23,8 @@ from typing import Any
 
 from dagster import DagsterInstance
 
-from dsa110_assets import logs, settings
+from dsa110_assets import children, logs, settings
 from dsa110_assets.cli import sockets
-from dsa110_assets.cli.services import descendants
 from dsa110_assets.orchestration.running import internals
 
 MODULE = "dsa110_assets.definitions"
@@ -132,14 +131,17 @@ class WarmServer(internals.DagsterApiServer):
                         instance.report_run_canceled(run, f"The process of the cancelled run {how}.")
             finally:
                 if run_id in alive:
-                    _signal(process, signal.SIGKILL, with_children=True)
+                    children.kill_tree(_pid(process))
 
 
-def _signal(process: multiprocessing.Process, number: signal.Signals, *, with_children: bool = False) -> None:
+def _signal(process: multiprocessing.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(_pid(process), number)
+
+
+def _pid(process: multiprocessing.Process) -> int:
     assert process.pid is not None, "a run is known once its process has started"
-    for pid in (process.pid, *(descendants(process.pid) if with_children else ())):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+    return process.pid
 
 
 def serve(host: str, port: int) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from dsa110_assets.children import descendants
 from dsa110_assets.errors import ConfigurationError, ResourceError
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -213,18 +214,3 @@ def _reap(started: Mapping[str, subprocess.Popen[bytes]]) -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-
-
-def descendants(root: int) -> set[int]:
-    """Process ids below `root` (zombies that nobody waits for included), read from /proc."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found: set[int] = set()
-    layer = {root}
-    while layer:
-        layer = {pid for pid, parent in parents.items() if parent in layer} - found
-        found |= layer
-    return found

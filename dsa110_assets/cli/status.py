@@ -41,7 +41,8 @@ def status(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> Non
 
 def short(now: Status) -> list[tuple[str, str | None]]:
     """The first lines: archive, inbox, latest observation, strip, calibration, next transit, disk."""
-    rows: list[tuple[str, str | None]] = [("archive", now.archive), ("inbox", now.inbox), ("latest observation", now.latest_observation)]
+    rows: list[tuple[str, str | None]] = [*(("halted", told) for told in now.halted), ("archive", now.archive)]
+    rows += [("inbox", now.inbox), ("latest observation", now.latest_observation)]
     if now.pointing_dec_deg is not None:
         rows.append(("strip", f"{now.pointing_dec_deg:.2f} deg declination"))
     if now.calibration:

@@ -203,6 +203,8 @@ def reasons_of(
             yield Reason(ATTENTION, f"the archive's disk is filling: {render.size(status.disk.free_bytes)} free", "#room")
         if full_d is not None and full_d < SOON_FULL_D:
             yield Reason(ATTENTION, f"the archive's disk is full in {full_d:.1f} days at the rate of the last 24 h", "#room")
+    for told in status.halted:
+        yield Reason(ATTENTION, told, "/control")
     for told in status.troubles:
         yield Reason(TROUBLE, f"could not be found out: {told}")
     if refused:

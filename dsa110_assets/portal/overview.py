@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import DsaError, NotFoundError
+from dsa110_assets.orchestration.ingest import pausing
 from dsa110_assets.orchestration.watching import disks
 from dsa110_assets.telescope import timegrid
 
@@ -62,7 +63,8 @@ class Status:
 
     `waiting` are observations that are not imaged yet, also those in the inbox that nobody took up, which `inbox_groups`
     counts by state (ready, waiting, unusable; None where nobody looked); `inbox_files` are files in no group, with the
-    reason. `failed_checks` are those of severity ERROR of the last two nights, `troubles` what could not be found out.
+    reason. `failed_checks` are those of severity ERROR of the last two nights, `troubles` what could not be found out, `halted`
+    what a person has halted.
     """
 
     now: str
@@ -85,6 +87,7 @@ class Status:
     inbox_files: list[dict[str, str]] = field(default_factory=list)
     failed_checks: list[dict[str, Any]] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    halted: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The status as a JSON object."""
@@ -124,6 +127,7 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
         inbox_files=[] if seen is None else [{"path": str(p), "reason": r} for p, r in (*seen.waiting, *seen.unusable)],
         failed_checks=failed_checks(archive.store, night),
         troubles=troubles,
+        halted=pausing.halted(archive.root),
     )
 
 

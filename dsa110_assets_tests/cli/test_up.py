@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_assets.cli.services import descendants, free_port
+from dsa110_assets.children import descendants
+from dsa110_assets.cli.services import free_port
 from dsa110_assets_tests.cli.conftest import Run
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 

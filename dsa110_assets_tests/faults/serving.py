@@ -18,8 +18,9 @@ from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRe
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
+from dsa110_assets.children import descendants
 from dsa110_assets.cli import code_server
-from dsa110_assets.cli.services import descendants, free_port
+from dsa110_assets.cli.services import free_port
 
 WITHIN_S = 120.0
 AT_ONCE = "run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}\ntelemetry: {enabled: false}\n"

@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.cli.services import descendants
+from dsa110_assets.children import descendants
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets_tests.faults.figures import record_figure

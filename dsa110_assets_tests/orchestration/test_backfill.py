@@ -49,10 +49,14 @@ def test_only_windows_with_data_are_launched_behind_live_work(settings: Settings
 @pytest.mark.parametrize("name", ["dagster.yaml", "dagster.postgres.yaml"])
 def test_lanes_have_places_of_their_own(name: str) -> None:
     """However much is filled in, as many live runs are started as without it."""
-    runs = yaml.safe_load(files("dsa110_assets.orchestration").joinpath(name).read_text())["concurrency"]["runs"]
-    limits = {limit["value"]: limit["limit"] for limit in runs["tag_concurrency_limits"] if limit["key"] == instances.LANE_TAG}
+    told = yaml.safe_load(files("dsa110_assets.orchestration").joinpath(name).read_text())
+    limits = {
+        limit["value"]: limit["limit"]
+        for limit in told["concurrency"]["runs"]["tag_concurrency_limits"]
+        if limit["key"] == instances.LANE_TAG
+    }
     assert limits.keys() == {sensor.LIVE[instances.LANE_TAG], backfills.TAGS[instances.LANE_TAG]}
-    assert sum(limits.values()) <= runs["max_concurrent_runs"]
+    assert sum(limits.values()) <= told["run_coordinator"]["config"]["max_concurrent_runs"]
 
 
 @pytest.mark.parametrize(("tags", "lowered"), [(sensor.LIVE, []), (backfills.TAGS, [(os.PRIO_PROCESS, 0, 10)])])

@@ -56,6 +56,7 @@ FRESH = front.Calibration("fresh", 6.0, 12.0, 24.0, None)
         ({"disk": replace(ROOMY, free_bytes=int(1.5e11))}, front.ATTENTION, "filling: 150 GB free"),
         ({"disk": replace(ROOMY, full_in_days=3.0)}, front.ATTENTION, "full in 3.0 days"),
         ({"refused": "thresholds t.toml: there is no threshold x"}, front.TROUBLE, "refused thresholds t.toml: there is no threshold x"),
+        ({"halted": ["nothing new is begun: drained by ann"]}, front.ATTENTION, "drained by ann"),
         ({"held": [{"product_id": "p", "reason": "r"}]}, front.TROUBLE, "1 product is held by a check"),
         ({"quarantined": [{}, {}]}, front.ATTENTION, "2 files or groups are quarantined"),
         ({"troubles": ["the inbox: it is away"]}, front.TROUBLE, "could not be found out: the inbox: it is away"),

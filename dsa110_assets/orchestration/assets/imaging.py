@@ -233,7 +233,7 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> r
 
 @Asset(
     "night_mosaic", grain="night", kinds={"fits", "hips"}, code_version="4", inputs=("hour_mosaic",), finder=_mosaics_of_night,
-    reads_through="hour_mosaic", shaping=("coadd",), image=True,
+    reads_through="hour_mosaic", shaping=("coadd",), image=True, patience=4.0,
     figures=("n_tiles", "area_deg2", "rms_jy", "windows_completed"),
     rules=(
         *rules_of_mosaic("hours"),

@@ -209,7 +209,7 @@ def _night_before(archive: "Archive", night: str) -> "list[Product]":
 
 @Asset(
     "light_curves", grain="night", kinds={"parquet"}, code_version="4", inputs=("source_measurements",), finder=_night_and_past,
-    nights_before=True, reaches_back=True, of_kept_data_only=True, shaping=("ensemble",),
+    nights_before=True, reaches_back=True, of_kept_data_only=True, shaping=("ensemble",), patience=4.0,
     uses_up=("source_measurements",),
     figures=("n_sources", "n_epochs", "n_references_min", "residual_rms", "correction_max_percent"),
     rules=(
@@ -288,7 +288,7 @@ INJECTED_ROWS = 200_000
 
 @Asset(
     "variability", grain="night", kinds={"parquet"}, code_version="4", inputs=("light_curves",), finder=_curves_until,
-    also_reads=_nights_before, reaches_back=True, shaping=("variability",), uses_up=("light_curves",),
+    also_reads=_nights_before, reaches_back=True, shaping=("variability",), uses_up=("light_curves",), patience=4.0,
     figures=("n_tested", "n_candidates", "n_flare", "n_ese", "n_transient", "false_alarm_rate"),
     rules=(
         SAME_SETTINGS,

@@ -28,7 +28,7 @@ HEADERS_PER_TICK = 1600
 """At 5 ms a header a tick stays far from the 60 s a sensor may take; the rest follows in the next one."""
 QUARANTINED_PER_TICK = 200
 """At 10 ms a record."""
-LIVE = {instances.LANE_TAG: "live", "dagster/priority": "10"}
+LIVE = {instances.LANE_TAG: instances.LIVE, "dagster/priority": "10"}
 """Live observations overtake backfills wherever runs queue."""
 LATER = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "5"}
 FOLLOWING = {**LIVE, "dagster/priority": "8"}
@@ -55,8 +55,8 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     asked for again, later and later. Until then they stand in no other's way.
     """
     settings, archive, runs = platform.settings, platform.archive, instances.unfinished(context.instance)
-    if (pause := pausing.paused(archive.root)) is not None:
-        return dg.SensorResult(skip_reason=f"ingest is paused by {pause.by} since {pause.at}: {pause.reason}", cursor=context.cursor)
+    if halted := pausing.halted(archive.root):
+        return dg.SensorResult(skip_reason=halted[0], cursor=context.cursor)
     capacity.require_disk(platform)
     names, now_s = inbox.listing(settings.inbox), inbox.now_s()
     known, asked = inbox.known_files(archive, names), [run for run in runs if requests.REQUEST_TAG in run.tags]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dsa110_assets.archive import naming
-from dsa110_assets.orchestration.ingest import inbox
+from dsa110_assets.orchestration.ingest import inbox, pausing
 from dsa110_assets.orchestration.ingest.sensor import FOLLOWING, LATER, MOST_IN_FLIGHT, MOST_LISTED, REQUESTS_PER_TICK
 from dsa110_assets.orchestration.planning import plan, requests
 from dsa110_assets.orchestration.planning.requests import Key, Past
@@ -75,6 +75,8 @@ class Examined:
 def planner_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Request the steps that are ready and neither in hand nor resting: what is observed now first, then the oldest."""
     archive, instance, now = platform.archive, context.instance, datetime.fromtimestamp(inbox.now_s(), UTC)
+    if pausing.paused(archive.root, pausing.ALL) is not None:
+        return dg.SensorResult(skip_reason=pausing.halted(archive.root)[0], cursor=context.cursor)
     before, runs = Cursor(**json.loads(context.cursor or "{}")), instances.unfinished(instance)
     busy = requests.in_progress(runs)
     fresh, stamps = published_since(archive, before)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from dsa110_assets.orchestration.resources import Platform
 
 LOCKS = 256
+LOCK_S = 600.0
+"""Longer than a stage takes; with what the step is retried, longer than a hung one lives."""
 
 
 def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, body: spec.Body) -> dg.MaterializeResult[Any] | None:
@@ -122,8 +124,9 @@ def subband_files(platform: "Platform", partition: str | None) -> list[Path]:
 def partition_lock(archive: "Archive", name: str, partition: str | None) -> AbstractContextManager[None]:
     """One process at a time makes a partition of an asset, whoever asked twice; the other then finds it up to date.
 
-    The lock is one of a fixed number of files, so that they do not pile up, and dies with its process.
+    The lock is one of a fixed number of files, so that they do not pile up, and dies with its process. Raises TransientError after
+    LOCK_S: the step is tried again then, and who holds the lock without going on is ended meanwhile (see `hung`).
     """
     places, what = archive.root / ".locks", f"{naming.in_trial(name, archive.trial)} {partition}"
     places.mkdir(exist_ok=True)
-    return files.locked(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}")
+    return files.locked(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}", what, LOCK_S)

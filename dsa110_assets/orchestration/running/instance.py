@@ -3,7 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,7 +21,7 @@ LAUNCHER_TAG = "dsa110/launcher"
 LANE_TAG = "dsa110/lane"
 """On a run: `live`, `backfill` or `process`, which share the machine as dagster.yaml says."""
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
-BACKFILL, PROCESS = "backfill", "process"
+LIVE, BACKFILL, PROCESS = "live", "backfill", "process"
 BACKFILL_NICE = 10
 """Beside a live run, a backfill's gets a tenth of a processor; alone, all of it. Reading and writing follow."""
 DATABASES = (RUNS, EVENTS / "index.db", Path("schedules", "schedules.db"))
@@ -95,6 +95,16 @@ def events(instance: dg.DagsterInstance, run_id: str, *kinds: dg.DagsterEventTyp
         return []
 
 
+def newest_event(instance: dg.DagsterInstance, run_id: str) -> int:
+    """The number of a run's newest event, which grows with each; 0 while it has none, or its database is damaged."""
+    try:
+        records = instance.get_records_for_run(run_id, limit=1, ascending=False).records
+    except DatabaseError as error:
+        _log_damaged(run_id, error)
+        return 0
+    return records[0].storage_id if records else 0
+
+
 def _log_damaged(run_id: str, error: DatabaseError) -> None:
     """Tell of a run whose own database is damaged. Raises the error again if the database is merely away."""
     if isinstance(error, OperationalError):
@@ -107,17 +117,15 @@ def unfinished(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
     return instance.get_runs(filters=dg.RunsFilter(statuses=[status for status in dg.DagsterRunStatus if status not in ENDED]))
 
 
-def close_orphans(instance: dg.DagsterInstance) -> list[str]:
-    """Fail the runs whose process on this host was killed: nobody else would ever end them. Returns their ids.
+def close_orphans(instance: dg.DagsterInstance, but: Collection[str] = ()) -> list[str]:
+    """Fail the runs whose process on this host was killed, `but` these: nobody else would ever end them. Returns their ids.
 
     Dagster's retries start such a run again, where the platform is up; `dsa110 process` makes what is missing. One
     that cannot be ended, for its database is damaged, is named in the log, and the others are ended.
     """
     closed = []
     for run in unfinished(instance):
-        host, pid, started, run_id = (*run.tags.get(LAUNCHER_TAG, "").split("/"), "", "", "", "")[:4]
-        claimed = host == socket.gethostname() and run_id == run.run_id
-        if claimed and pid.isdecimal() and _started(int(pid)) != started:
+        if process_of(run) == 0 and run.run_id not in but:
             try:
                 instance.report_run_failed(run, "its process was killed")
             except DatabaseError as error:
@@ -125,6 +133,14 @@ def close_orphans(instance: dg.DagsterInstance) -> list[str]:
             else:
                 closed.append(run.run_id)
     return closed
+
+
+def process_of(run: dg.DagsterRun) -> int | None:
+    """The process on this host that runs a run; 0 if it is gone, None if another host's has it, or none has claimed it."""
+    host, pid, started, run_id = (*run.tags.get(LAUNCHER_TAG, "").split("/"), "", "", "", "")[:4]
+    if host != socket.gethostname() or run_id != run.run_id or not pid.isdecimal():
+        return None
+    return int(pid) if _started(int(pid)) == started else 0
 
 
 def _started(pid: int) -> str:

@@ -70,6 +70,8 @@ class Asset:
     """Bytes written per byte of the inputs, where that is much."""
     memory_per_input: float = 0.0
     """Bytes in memory per byte of the largest input, beyond `capacity.MEMORY_BYTES`."""
+    patience: float = 1.0
+    """So many times `hung_after_min` may pass from one event of its step to the next: what takes long says so."""
     keep_days: float | None = None
     """How long its products' data are kept unless `retention_days` says otherwise; None: for ever."""
     uses_up: tuple[str, ...] = ()

@@ -35,7 +35,8 @@ ERROR_CLASS = "error_class"
 FAILED = "FAILURE"
 ENDED_BADLY = (FAILED, "CANCELED")
 """What a run ends as that can be tried again."""
-UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+RUNNING = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+UNFINISHED = ("QUEUED", *RUNNING)
 """Dagster's words for the states of a run."""
 ENDED = ("SUCCESS", *ENDED_BADLY)
 NEWEST = 500

@@ -1,12 +1,16 @@
 """Sensors that watch: the look at all that people are told of, and runs that lost their process."""
 
+import json
+import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import hung
 from dsa110_assets.orchestration.running import instance as instances
-from dsa110_assets.orchestration.watching import conditions, watch
+from dsa110_assets.orchestration.watching import conditions, uptime, watch
 
 LOADED_AT = datetime.now(UTC)
 
@@ -26,10 +30,16 @@ def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
 
 @dg.sensor(
     name="orphaned_runs",
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs whose process is gone, so that they are tried again and give back their place.",
+    description="Ends runs that make no progress or whose process is gone, so that they are tried again and give back their place.",
 )
-def orphan_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Fail orphaned runs; Dagster's own monitoring would let them hold their places for hours."""
-    return dg.SkipReason(f"{len(instances.close_orphans(context.instance))} runs ended that had lost their process")
+def orphan_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
+    """End hung runs and fail orphaned ones; Dagster's own monitoring would let them hold their places for hours."""
+    before = json.loads(context.cursor or "{}")
+    now_s = time.time()
+    uptime.note(platform.archive.root, now_s)
+    watch = hung.look(platform, context.instance, hung.restored(before), now_s)
+    closed = instances.close_orphans(context.instance, but=watch.ending)
+    told = f"{len(watch.seen)} runs go on, {len(watch.ending)} were asked to end, {len(closed)} had lost their process"
+    return dg.SensorResult(skip_reason=dg.SkipReason(told), cursor=json.dumps(asdict(watch)))

@@ -1,0 +1,261 @@
+"""Runs that make no progress: real processes that are stopped, wait for a child, or keep the interpreter, and what ends them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dsa110_assets import children
+from dsa110_assets.archive import files, quarantine
+from dsa110_assets.archive.lineage import MANIFEST
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import TransientError
+from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.planning import requests
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.running import hung
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.execute import partition_lock
+from dsa110_assets.orchestration.specification import spec
+from dsa110_assets.settings import Settings
+
+KEY, ASSET, REQUEST = "2026-01-25T22:25", "tile_image", "tile_image 2026-01-25T22:25:0123"
+LIMIT_S = 60.0
+WORK = """
+import ctypes, fcntl, os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, lambda *_: None)  # as Dagster does: what is asked to end goes on to the next line
+lock = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
+fcntl.flock(lock, fcntl.LOCK_EX)
+child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+print(child.pid, flush=True)
+while sys.argv[1] == "computes":
+    pass
+if sys.argv[1] == "interpreter":
+    ctypes.PyDLL(None).sleep(1000)  # with the interpreter's lock: no signal handler runs
+while True:
+    child.wait()
+"""
+
+
+class Run:
+    """A run as its launcher leaves it: started, at a step, with a process of its own that holds a lock and has a child."""
+
+    def __init__(self, instance: dg.DagsterInstance, lock: Path, how: str, tags: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", WORK, how, str(lock)], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.child = int(self.process.stdout.readline())
+        run_id = str(uuid.uuid4())
+        known = {instances.LANE_TAG: instances.LIVE, requests.REQUEST_TAG: REQUEST, requests.PARTITION_TAG: KEY, **(tags or {})}
+        launcher = instances.launcher(run_id).split("/")
+        launcher[1:3] = [str(self.process.pid), instances._started(self.process.pid)]
+        self.run_id, self.instance = run_id, instance
+        started = dg.DagsterRunStatus.STARTED
+        instance.add_run(
+            dg.DagsterRun(job_name="observations", run_id=run_id, status=started, tags=known | {instances.LAUNCHER_TAG: "/".join(launcher)})
+        )
+        self.event(dg.DagsterEventType.STEP_START)
+        if how == "stopped":
+            self.process.send_signal(signal.SIGSTOP)
+
+    def event(self, kind: dg.DagsterEventType) -> None:
+        """An event of its step."""
+        event = dg.DagsterEvent(event_type_value=kind.value, job_name="observations", step_key=ASSET)
+        entry = dg.EventLogEntry(
+            error_info=None, level=20, user_message="", run_id=self.run_id, timestamp=time.time(), step_key=ASSET, dagster_event=event
+        )
+        self.instance.store_event(entry)
+
+    @property
+    def now(self) -> dg.DagsterRun:
+        found = self.instance.get_run_by_id(self.run_id)
+        assert found is not None
+        return found
+
+    def is_gone(self) -> bool:
+        """Whether its process and its child are no more."""
+        return not any(instances._started(pid) for pid in (self.process.pid, self.child))
+
+    def told(self) -> str:
+        """Why it failed."""
+        return str(instances.events(self.instance, self.run_id, dg.DagsterEventType.RUN_FAILURE)[-1].message)
+
+    def close(self) -> None:
+        children.kill_tree(self.process.pid)
+        self.process.communicate()
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as one:
+        yield one
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    """An archive with one observation, whose raw files are known."""
+    assert graph.ASSETS
+    (tmp_path / "inbox").mkdir()
+    raw = tmp_path / "inbox" / "a_sb00.hdf5"
+    raw.write_bytes(b"raw")
+    with (
+        Archive.create(tmp_path / "archive") as archive,
+        archive.publish("subband_group", KEY, (), settings={}, code_version="1", run_id="r", engines={}) as draft,
+    ):
+        (draft.path / MANIFEST).write_text(json.dumps({"files": [{"path": str(raw)}]}))
+    return Platform(Settings(inbox=tmp_path / "inbox", archive=tmp_path / "archive", hung_after_min=LIMIT_S / 60))
+
+
+def ended(platform: Platform, instance: dg.DagsterInstance, run: Run, began_s: float, limit_s: float = LIMIT_S) -> hung.Watch:
+    """Look again and again, as the sensor does, until the run has been ended; nothing happens before its limit."""
+    watch, now_s = hung.Watch(), began_s
+    while run.now.status != dg.DagsterRunStatus.FAILURE:
+        watch = hung.restored(json.loads(json.dumps(asdict(watch)))) if watch.looked_s else watch
+        watch = hung.look(platform, instance, watch, now_s)
+        assert run.run_id not in watch.ending or now_s > began_s + limit_s, "ended before its limit"
+        assert now_s < began_s + limit_s + hung.GRACE_S + 61.0, "not ended in time"
+        now_s += 15.0
+    assert not watch.ending
+    return watch
+
+
+@pytest.mark.parametrize("how", ["stopped", "child", "interpreter"])
+def test_a_hung_run_is_killed_with_its_child_its_lock_freed_and_the_second_is_set_aside(
+    platform: Platform, instance: dg.DagsterInstance, how: str
+) -> None:
+    archive = platform.archive
+    lock = archive.root / "lock"
+    first = Run(instance, lock, how)
+    try:
+        with pytest.raises(TransientError, match="a tile: another process has had its lock"), files.locked(lock, "a tile", within_s=0.1):
+            pass
+        ended(platform, instance, first, 1e9)
+        first.process.wait(10)
+        assert first.is_gone()
+        with files.locked(lock, within_s=0.1):
+            pass
+        state = "is stopped (SIGSTOP)" if how == "stopped" else "sleeps"
+        assert f"{ASSET} {KEY}: no progress for" in first.told()
+        assert f"its process {first.process.pid} {state}" in first.told()
+        assert "tried once more" in first.told()
+        assert quarantine.quarantined(archive) == []
+    finally:
+        first.close()
+    retried = Run(instance, lock, how, tags={hung.HUNG_TAG: first.now.tags[hung.HUNG_TAG], "dagster/parent_run_id": first.run_id})
+    try:
+        ended(platform, instance, retried, 1e9)
+        assert "set aside" in retried.told()
+        assert retried.now.tags["dagster/max_retries"] == "0"
+        (record,) = quarantine.quarantined(archive)
+        assert record.observation == KEY
+        assert "no progress" in record.reason
+        rests_s = requests.past(instance, [REQUEST], time.time())[REQUEST].rests_s
+        assert rests_s > 23 * 3600
+    finally:
+        retried.close()
+
+
+def test_what_computes_without_an_event_has_the_patience_of_its_asset_and_more_in_a_backfill(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = {"cpu_s": 0.0}
+
+    def busy(pid: int) -> float:  # the looks of this test are fifteen seconds apart only by its own clock
+        clock["cpu_s"] += 10.0
+        return clock["cpu_s"]
+
+    monkeypatch.setattr(hung, "processor_s", busy)
+    monkeypatch.setitem(spec.assets(), ASSET, replace(spec.assets()[ASSET], patience=2.0))
+    live = Run(instance, platform.archive.root / "lock", "computes")
+    try:
+        ended(platform, instance, live, 1e9, limit_s=2 * LIMIT_S)
+        assert "computes" in live.told()
+    finally:
+        live.close()
+    filled_in = Run(instance, platform.archive.root / "lock", "computes", tags={instances.LANE_TAG: instances.BACKFILL})
+    try:
+        ended(platform, instance, filled_in, 1e9, limit_s=2 * LIMIT_S * hung.SLOWER)
+    finally:
+        filled_in.close()
+
+
+def test_processor_time_counts_what_a_process_has_started() -> None:
+    code = "import os, time\nif os.fork() == 0:\n  while True: pass\nprint(1, flush=True)\nos.wait()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        before, began = hung.processor_s(process.pid), time.monotonic()
+        while hung.processor_s(process.pid) < before + 0.2:
+            assert time.monotonic() - began < 30.0
+    finally:
+        children.kill_tree(process.pid)
+        process.communicate()
+
+
+def test_events_are_progress_and_time_nobody_watched_counts_for_nobody(platform: Platform, instance: dg.DagsterInstance) -> None:
+    run = Run(instance, platform.archive.root / "lock", "stopped")
+    try:
+        watch = hung.look(platform, instance, hung.Watch(), 1e9)
+        for now_s in range(15, 300, 15):
+            run.event(dg.DagsterEventType.STEP_START)
+            watch = hung.look(platform, instance, watch, 1e9 + now_s)
+        assert run.run_id in watch.seen
+        watch = hung.look(platform, instance, watch, 1e9 + 90000.0)  # the machine slept for a day
+        assert run.run_id in watch.seen
+    finally:
+        run.close()
+
+
+def test_runs_of_a_command_and_of_other_hosts_are_not_touched(platform: Platform, instance: dg.DagsterInstance) -> None:
+    by_command = Run(instance, platform.archive.root / "a", "stopped", tags={instances.LANE_TAG: instances.PROCESS})
+    elsewhere = Run(instance, platform.archive.root / "b", "stopped")
+    try:
+        tag = elsewhere.now.tags[instances.LAUNCHER_TAG]
+        instance.add_run_tags(elsewhere.run_id, {instances.LAUNCHER_TAG: f"another-host/{tag.partition('/')[2]}"})
+        ended(platform, instance, elsewhere, 1e9)
+        assert "its process is on another host" in elsewhere.told()
+        assert not by_command.is_gone()
+        assert not elsewhere.is_gone(), "a process was killed by a number that another host gave"
+        assert by_command.now.status == dg.DagsterRunStatus.STARTED
+    finally:
+        by_command.close()
+        elsewhere.close()
+
+
+def test_a_cancelled_run_that_is_stopped_is_killed_whoever_launched_it(platform: Platform, instance: dg.DagsterInstance) -> None:
+    run = Run(instance, platform.archive.root / "lock", "stopped")
+    try:
+        instance.report_run_canceling(run.now)
+        watch = hung.look(platform, instance, hung.Watch(), 1e9)
+        watch = hung.look(platform, instance, watch, 1e9 + 15.0)
+        assert not run.is_gone()
+        watch = hung.look(platform, instance, watch, 1e9 + hung.GRACE_S)
+        run.process.wait(10)
+        assert run.is_gone()
+        assert run.now.status == dg.DagsterRunStatus.CANCELED
+        assert not watch.ending
+    finally:
+        run.close()
+
+
+def test_a_partition_that_another_process_makes_is_waited_for_no_longer_than_it_says(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsa110_assets.orchestration.running.execute.LOCK_S", 0.2)
+    archive = platform.archive
+    with (
+        partition_lock(archive, ASSET, KEY),
+        pytest.raises(TransientError, match=f"{ASSET} {KEY}: another process"),
+        partition_lock(archive, ASSET, KEY),
+    ):
+        pass
