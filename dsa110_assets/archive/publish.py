@@ -7,6 +7,9 @@
 The rename decides which version a publisher gets: renaming onto an existing product fails, and the next
 number is tried. The index row, written after it in one transaction, decides that the product exists. Killed
 in between, it is an orphan: whole, invisible, and adopted by `integrity.sweep`, which the claim leads there.
+
+A publisher may be taken for gone, its work be done by another, and then be back. So it may say which version its own is to
+follow: the transaction that writes the row makes sure that it still does, and what comes second is removed unseen.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.archive import claims, files, naming, rows
 from dsa110_assets.archive.product import Json, Product
-from dsa110_assets.errors import NotFoundError, SilentWrongnessError, TransientError
+from dsa110_assets.errors import NotFoundError, SilentWrongnessError, SupersededError, TransientError
 from dsa110_assets.plain_json import jsonable
 
 if TYPE_CHECKING:
@@ -61,7 +64,9 @@ class Draft:
 
 
 @contextmanager
-def publish(archive: Archive, asset: str, partition: str | None, inputs: Sequence[str], provenance: Json) -> Iterator[Draft]:
+def publish(
+    archive: Archive, asset: str, partition: str | None, inputs: Sequence[str], provenance: Json, follows: int | None
+) -> Iterator[Draft]:
     """Publish what the block writes into `draft.path`; see Archive.publish for arguments and errors."""
     what = f"Publishing {asset}" + (f" {partition}" if partition else "")
     place = naming.family(asset, partition)
@@ -83,17 +88,31 @@ def publish(archive: Archive, asset: str, partition: str | None, inputs: Sequenc
         files.crash_point("validated", asset)
         with files.typed_errors(what):
             sidecar = _seal(archive, draft, sidecar)
-            _rename(archive, draft, sidecar)
-        archive.index.write(lambda c: _commit(c, sidecar))
+            _rename(archive, draft, sidecar, follows)
+        try:
+            archive.index.write(lambda c: _commit(c, sidecar, follows))
+        except SupersededError:
+            files.remove_tree(archive.root / naming.parse_id(sidecar["id"]).directory)
+            raise
         files.crash_point("indexed", asset)
     files.crash_point("published", asset)
     draft._product = archive.get(sidecar["id"])
 
 
-def _commit(connection: Connection, sidecar: Json) -> None:
-    """The row, in its transaction."""
+def _commit(connection: Connection, sidecar: Json, follows: int | None) -> None:
+    """The row, in its transaction. Two that follow the same version cannot both be the current product: one of them runs again."""
+    _require_unchanged(rows.highest_version(connection, sidecar["asset"], sidecar["partition"]), sidecar, follows)
     rows.insert(connection, sidecar, {})
     files.crash_point("row_written", sidecar["asset"])
+
+
+def _require_unchanged(highest: int, sidecar: Json, follows: int | None) -> None:
+    """Raise SupersededError if somebody else has published meanwhile: `highest` is the last version, this one's aside."""
+    if follows is not None and highest not in (follows, sidecar.get("version")):
+        raise SupersededError(
+            f"{sidecar['asset']} {sidecar['partition'] or ''}: version {highest} was published while this run made what was to follow "
+            f"version {follows}: its work was taken up elsewhere, and it publishes nothing"
+        )
 
 
 @contextmanager
@@ -148,11 +167,12 @@ def _check_set(contents: Json) -> Json:
     return contents
 
 
-def _rename(archive: Archive, draft: Draft, sidecar: Json) -> None:
+def _rename(archive: Archive, draft: Draft, sidecar: Json, follows: int | None) -> None:
     """Move the draft to its final place under the first free version, which `sidecar` is given."""
     asset, partition = sidecar["asset"], sidecar["partition"]
     place = archive.root / naming.family(asset, partition)
     highest = archive.index.read(lambda c: rows.highest_version(c, asset, partition))
+    _require_unchanged(highest, sidecar, follows)
     while True:
         version = max([highest, *versions_on_disk(place)]) + 1
         name = naming.ProductName(asset, partition, version)

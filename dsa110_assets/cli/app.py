@@ -44,6 +44,7 @@ COMMAND_MODULES = (
     "archive",
     "trial",
     "requested",
+    "worker",
     "tools.convert",
     "tools.image",
     "tools.calibrate",

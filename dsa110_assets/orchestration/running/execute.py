@@ -1,7 +1,9 @@
 """How a step is executed: one process at a time finds the inputs, opens a draft, and has the asset's body write into it."""
 
+import os
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import dagster as dg
 import xxhash
 
 from dsa110_assets import heap
-from dsa110_assets.archive import files, lineage, naming, quarantine
+from dsa110_assets.archive import beats, files, lineage, naming, quarantine
 from dsa110_assets.errors import ConfigurationError, OverrunError, WaitingError
 from dsa110_assets.orchestration.planning import plan, requests
 from dsa110_assets.orchestration.running import capacity, instance, policy, publishing, reporting
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.resources import Platform
 
-LOCKS = 256
+LOCKS = 4096
+"""So many that work on several hosts seldom meets in one of them by chance."""
+LOOK_AGAIN_S = 0.2
+NAME_BYTES = 200
+"""Longer than any host's name with two numbers: a shorter holder leaves nothing of a longer one before it."""
 
 
 def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, body: spec.Body) -> dg.MaterializeResult[Any] | None:
@@ -38,6 +44,7 @@ def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, 
         archive, settings = platform.archive, platform.settings
         _refuse_range(context)
         integrity.settle(archive, naming.in_trial(name, archive.trial), partition)
+        follows = archive.version(naming.in_trial(name, archive.trial), partition)
         ingredients = asset.find(archive, settings, partition or "")
         if ingredients is None:
             reporting.report_nothing_made(context, plan.lacking(archive, settings, name, partition))
@@ -50,7 +57,7 @@ def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, 
         if gone := spec.without_data(archive, name, ingredients):
             raise WaitingError(recipes.waiting_for_removed_data(name, partition, gone))
         capacity.require(platform, name, ingredients)
-        with publishing.judged_draft(context, platform, asset, ingredients) as draft:
+        with publishing.judged_draft(context, platform, asset, ingredients, follows) as draft:
             step = Step(context, platform, asset, ingredients, draft)
             draft.metadata.update(body(step))
             draft.metadata.update(step.seconds)
@@ -62,7 +69,7 @@ def _limits_and_errors(
     context: dg.AssetExecutionContext, platform: "Platform", name: str, partition: str | None
 ) -> Iterator[requests.Attempt]:
     """Around a step: its run names this process, errors become Dagster's, the partition is nobody else's, and memory is kept."""
-    instance.claim(context.instance, context.run)
+    instance.claim(context.instance, context.run, platform.archive.root)
     instance.lower_priority_of_backfill(context.run)
     with (
         requests.failure_recorded(context.instance, context.run.run_id) as attempt,
@@ -113,11 +120,32 @@ def subband_files(platform: "Platform", partition: str | None) -> list[Path]:
     return [Path(file.path) for file in lineage.raw_files(product)] if product else []
 
 
-def partition_lock(archive: "Archive", name: str, partition: str | None) -> AbstractContextManager[None]:
+@contextmanager
+def partition_lock(archive: "Archive", name: str, partition: str | None) -> Iterator[None]:
     """One process at a time makes a partition of an asset, whoever asked twice; the other then finds it up to date.
 
-    The lock is one of a fixed number of files, so that they do not pile up, and dies with its process.
+    The lock is one of a fixed number of files, so that they do not pile up, and dies with its process. One that is held by a process
+    without a sign of life, on a host that the file server still waits for or in a process that is stopped, holds up nobody: what it
+    was about to publish comes second (`archive.publish`).
     """
     places, what = archive.root / ".locks", f"{naming.in_trial(name, archive.trial)} {partition}"
     places.mkdir(exist_ok=True)
-    return files.locked(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}")
+    me = instance.beat(instance.launcher(""))
+    beats.keep(archive.root, me)
+    path, pause = places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:04d}", threading.Event()
+    while (held := files.take_lock(path)) is None and not _is_lost(archive.root, path):
+        pause.wait(LOOK_AGAIN_S)
+    try:
+        if held is not None:
+            os.pwrite(held, me.ljust(NAME_BYTES).encode(), 0)
+            os.fsync(held)  # other hosts read it while this one has it open
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _is_lost(root: Path, path: Path) -> bool:
+    """Whether the process that holds a lock file, and wrote its name there, gives no sign of life."""
+    holder = path.read_bytes().decode(errors="replace").strip()
+    return bool(holder) and beats.lost(root, holder)

@@ -38,9 +38,9 @@ def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Ends runs whose process is gone, so that they are tried again and give back their place.",
 )
-def orphan_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+def orphan_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
     """Fail orphaned runs; Dagster's own monitoring would let them hold their places for hours."""
-    return dg.SkipReason(f"{len(instances.close_orphans(context.instance))} runs ended that had lost their process")
+    return dg.SkipReason(f"{len(instances.close_orphans(context.instance, platform.archive.root))} runs ended that had lost their process")
 
 
 @dg.run_failure_sensor(
