@@ -100,19 +100,9 @@ def publish(
 
 
 def _commit(connection: Connection, sidecar: Json, follows: int | None) -> None:
-    """The row, in its transaction. Two that follow the same version cannot both be the current product: one of them runs again."""
-    _require_unchanged(rows.highest_version(connection, sidecar["asset"], sidecar["partition"]), sidecar, follows)
-    rows.insert(connection, sidecar, {})
+    """The row, in its transaction."""
+    rows.insert(connection, sidecar, {}, follows)
     files.crash_point("row_written", sidecar["asset"])
-
-
-def _require_unchanged(highest: int, sidecar: Json, follows: int | None) -> None:
-    """Raise SupersededError if somebody else has published meanwhile: `highest` is the last version, this one's aside."""
-    if follows is not None and highest not in (follows, sidecar.get("version")):
-        raise SupersededError(
-            f"{sidecar['asset']} {sidecar['partition'] or ''}: version {highest} was published while this run made what was to follow "
-            f"version {follows}: its work was taken up elsewhere, and it publishes nothing"
-        )
 
 
 @contextmanager
@@ -172,7 +162,7 @@ def _rename(archive: Archive, draft: Draft, sidecar: Json, follows: int | None) 
     asset, partition = sidecar["asset"], sidecar["partition"]
     place = archive.root / naming.family(asset, partition)
     highest = archive.index.read(lambda c: rows.highest_version(c, asset, partition))
-    _require_unchanged(highest, sidecar, follows)
+    rows.require_last(highest, follows, sidecar)
     while True:
         version = max([highest, *versions_on_disk(place)]) + 1
         name = naming.ProductName(asset, partition, version)
