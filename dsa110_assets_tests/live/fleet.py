@@ -44,6 +44,8 @@ class Host:
     @property
     def ready(self) -> bool:
         """Whether it takes runs."""
+        assert self.process is not None
+        assert self.process.poll() is None, (self.place / "worker.log").read_text()
         return "ready." in (self.place / "worker.log").read_text()
 
     def signal(self, number: signal.Signals) -> None:

@@ -21,7 +21,7 @@ from dsa110_assets.orchestration.planning.requests import Key, Past
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running import queues
-from dsa110_assets.orchestration.running.backfill import TAGS as OLD
+from dsa110_assets.orchestration.running.backfill import TAGS
 from dsa110_assets.orchestration.specification import jobs, partitions, spec
 from dsa110_assets.telescope import timegrid
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LIVE = timedelta(days=3)
 """How far back everything is looked at; in older nights only where something happens."""
+OLD = {**TAGS, "dagster/priority": "-9"}
+"""What follows from what is filled in goes before more of it: while a measurement set is still in a machine's memory."""
 EXAMINE_S = 60.0
 """Without anything that happened: for what changes by itself, as hours end, and by hand, as tables are rejected."""
 LATE = timedelta(minutes=20)
