@@ -33,6 +33,7 @@ def worker(
     """Take runs on this host, as one of several that share an archive; Ctrl-C ends it once its runs have ended."""
     from dsa110_assets import settings
     from dsa110_assets.archive import beats
+    from dsa110_assets.archive.index import normalise_url
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.graph import specifications
     from dsa110_assets.orchestration.running import queues
@@ -42,6 +43,8 @@ def worker(
     known = [queues.ANY, queues.INGEST, queues.HOUSEKEEPING, *sorted(pools)]
     if unknown := [name for name in queue or () if name not in known]:
         raise ConfigurationError(f"--queue {unknown[0]}: no run is ever put there; choose of {', '.join(known)}")
+    if configured.database_url is None or normalise_url(configured.database_url).get_backend_name() != "postgresql":
+        raise ConfigurationError("DSA110_DATABASE_URL names no PostgreSQL database: the index in the archive, SQLite's, is one machine's")
     taken, places = queue or known, slots or fitting_slots(configured.memory_limit_gib)
     application = _tasks(configured)
     root, host = Path(configured.archive), socket.gethostname()
@@ -79,6 +82,7 @@ def _tasks(configured: Settings) -> Any:
         )
     from celery import signals
     from dagster_celery import tasks
+    from dagster_shared.serdes import unpack_value
 
     tasks.create_execute_job_task(application)
     tasks.create_resume_job_task(application)
@@ -86,8 +90,9 @@ def _tasks(configured: Settings) -> Any:
     def claim(kwargs: Mapping[str, Any], **_: Any) -> None:
         """Before anything of the run is done: who is to be missed if this process is. Interrupts reach it as in the foreground."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        told: Any = unpack_value(next(iter(kwargs.values())))
         with instances.open_instance(configured.dagster_home) as dagster:
-            run = dagster.get_run_by_id(kwargs["execute_job_args_packed"]["run_id"])
+            run = dagster.get_run_by_id(told.run_id)
             if run is not None and not run.is_finished:
                 instances.claim(dagster, run, configured.archive)
 
