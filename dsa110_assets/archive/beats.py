@@ -44,15 +44,14 @@ def keep(root: Path, name: str, contents: Any = None) -> None:
 
 
 def _beat(path: Path, contents: Any) -> None:
-    """Touch a file for ever; one that is gone is written anew. A file server that is away is waited for."""
+    """Touch a file for ever; one that is gone is written anew. A file server that is away, or full, is waited for."""
     pause = threading.Event()
     while not pause.wait(BEAT_S):
         try:
-            _touch(path)
-        except FileNotFoundError:
-            if not path.parent.is_dir():
-                return  # the archive itself was removed
-            files.write_json(path, contents)
+            if path.exists():
+                _touch(path)
+            elif path.parent.is_dir():  # else the archive is not mounted, or removed
+                files.write_json(path, contents)
         except OSError as error:
             log.warning("%s cannot be touched (%s); other hosts take this process for gone after %.0f s", path, error, LOST_S)
 

@@ -28,7 +28,7 @@ def test_another_hosts_daemon_is_refused_for_the_same_archive(tmp_path: Path) ->
     homes = [tmp_path / name for name in ("alpha", "beta")]
     for home in (*homes, tmp_path / "archive"):
         home.mkdir()
-    refused = pytest.raises(ConfigurationError, match="DSA110_ARCHIVE=.*archive: its daemon runs already")
+    refused = pytest.raises(ConfigurationError, match=r"DSA110_ARCHIVE=.*archive: its daemon runs already")
     with daemon.daemon_lock(homes[0], tmp_path / "archive"), refused, daemon.daemon_lock(homes[1], tmp_path / "archive"):
         pass
 

@@ -69,16 +69,15 @@ def _limits_and_errors(
     context: dg.AssetExecutionContext, platform: "Platform", name: str, partition: str | None
 ) -> Iterator[requests.Attempt]:
     """Around a step: its run names this process, errors become Dagster's, the partition is nobody else's, and memory is kept."""
-    instance.claim(context.instance, context.run, platform.archive.root)
     instance.lower_priority_of_backfill(context.run)
     with (
         requests.failure_recorded(context.instance, context.run.run_id) as attempt,
         policy.as_dagster_errors(context.retry_number),
         _quarantine_if_hung(context, platform, partition),
-        partition_lock(platform.archive, name, partition),
-        heap.kept(),
     ):
-        yield attempt
+        instance.claim(context.instance, context.run, platform.archive.root)
+        with partition_lock(platform.archive, name, partition), heap.kept():
+            yield attempt
 
 
 def _refuse_range(context: dg.AssetExecutionContext) -> None:
