@@ -79,7 +79,7 @@ def _renew(kept: dict[str, dict[str, object]]) -> None:
         told.update(kept[stage]["machine"])  # type: ignore[call-overload]
     versions = "\n".join(f"- {name}: {value}" for name, value in told.items())
     parts += ["## Machine and versions\n", versions + "\n"]
-    common.plot(everything, HERE / "stages.png")
+    common.plot([row for row in everything if row.engine != "simulated"], HERE / "stages.png")
     page = HERE / "RESULTS.md"
     before, _, rest = page.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
