@@ -13,7 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dsa110_assets.archive import integrity
+from dsa110_assets.archive import integrity, naming
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running import queues
@@ -129,8 +129,8 @@ def test_a_host_that_comes_back_publishes_nothing(night: Fleet, tiny_run: Path, 
 def at_work(night: Fleet, host: str) -> bool:
     """Whether a draft of one of this host's runs is being written."""
     with night.live.instance() as instance:
-        runs = {run.run_id for run in instance.get_runs() if run.tags.get(instances.LAUNCHER_TAG, "").startswith(f"{host}/")}
-    return any(any(run_id in path.name for run_id in runs) for path in night.live.root.glob("*/night=*/partition=*/.tmp-*"))
+        runs = {naming.token(run.run_id) for run in instance.get_runs() if run.tags.get(instances.LAUNCHER_TAG, "").startswith(f"{host}/")}
+    return any(any(name in path.name for name in runs) for path in night.live.root.glob("*/night=*/partition=*/.tmp-*"))
 
 
 @pytest.mark.parametrize("what", ["broker", "database"])
