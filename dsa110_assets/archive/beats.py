@@ -26,27 +26,33 @@ than a file server that starts again; what it did not publish by then, somebody 
 FORGOTTEN_S = 3600.0
 """A file silent for so long is removed: a process that ends leaves its own behind."""
 _CLOCK = ".clock"
-_kept: dict[tuple[str, str], int] = {}
-"""The process that beats under this name: a fork inherits the entry, and not the thread."""
+_kept: dict[tuple[str, str], tuple[int, threading.Event]] = {}
+"""The process that beats under this name, and what ends that: a fork inherits the entry, and not the thread."""
 
 
 def keep(root: Path, name: str, contents: Any = None) -> None:
-    """Touch `<root>/.beats/<name>` now, and every BEAT_S until this process ends. A second call for the same name does nothing."""
-    key = (str(root), name)
-    if _kept.get(key) == os.getpid():
+    """Touch `<root>/.beats/<name>` now, and every BEAT_S until this process or `end` ends it. A second call for a name does nothing."""
+    key, ended = (str(root), name), threading.Event()
+    if key in _kept and _kept[key][0] == os.getpid():
         return
     path = root / DIRECTORY / name
     path.parent.mkdir(exist_ok=True)
     files.write_json(path, contents)
     _forget(path.parent)
-    _kept[key] = os.getpid()
-    threading.Thread(target=_beat, args=(path, contents), name=f"beat {name}", daemon=True).start()
+    _kept[key] = os.getpid(), ended
+    threading.Thread(target=_beat, args=(path, contents, ended), name=f"beat {name}", daemon=True).start()
 
 
-def _beat(path: Path, contents: Any) -> None:
-    """Touch a file for ever; one that is gone is written anew. A file server that is away, or full, is waited for."""
-    pause = threading.Event()
-    while not pause.wait(BEAT_S):
+def end(root: Path, name: str) -> None:
+    """Count as gone from now on: nothing more is to be given to this name. Once is enough."""
+    if (kept := _kept.pop((str(root), name), None)) is not None:
+        kept[1].set()
+    (root / DIRECTORY / name).unlink(missing_ok=True)
+
+
+def _beat(path: Path, contents: Any, ended: threading.Event) -> None:
+    """Touch a file until the end; one that is gone is written anew. A file server that is away, or full, is waited for."""
+    while not ended.wait(BEAT_S):
         try:
             if path.exists():
                 _touch(path)

@@ -49,9 +49,12 @@ def worker(
     application = _tasks(configured)
     root, host = Path(configured.archive), socket.gethostname()
     Archive.create(root, configured.database_url).close()
+    from celery import signals
+
     from dsa110_assets.cli import warm  # noqa: F401
 
     beats.keep(root, host, {"queues": taken, "slots": places})
+    signals.worker_shutting_down.connect(lambda **_: beats.end(root, host), weak=False)
     own = [queues.of_host(host, name) for name in taken]
     application.worker_main(
         [
