@@ -112,12 +112,12 @@ def test_a_process_is_lost_once_it_is_silent_for_long(tmp_path: Path) -> None:
 def test_a_worker_that_ends_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And is not brought back by what it left running."""
     monkeypatch.setattr(beats, "BEAT_S", 0.02)
-    beats.keep(tmp_path, "alpha", {"slots": 2})
-    thread = next(one for one in threading.enumerate() if one.name == "beat alpha")
-    beats.end(tmp_path, "alpha")
+    beats.keep(tmp_path, "omega", {"slots": 2})
+    thread = next(one for one in threading.enumerate() if one.name == "beat omega")
+    beats.end(tmp_path, "omega")
     thread.join(30)
     assert not thread.is_alive()
-    assert beats.lost(tmp_path, "alpha")
+    assert beats.lost(tmp_path, "omega")
 
 
 def test_a_process_goes_on_giving_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
