@@ -95,16 +95,19 @@ def test_two_hosts_make_the_night_of_one_process(night: Fleet, tiny_run: Path, f
 
 
 def test_a_host_that_loses_power_again_and_again(night: Fleet, tiny_run: Path, finished_run: Reference) -> None:
-    """Five times, at random moments, and started again each time."""
-    draw, pause, victim = random.Random(19), threading.Event(), night.hosts[0]
+    """Five times, at a random moment of a step of its own, and started again each time."""
+    draw, pause, victim, hit = random.Random(19), threading.Event(), night.hosts[0], set[Path]()
 
     def lose_power() -> None:
         for _ in range(5):
-            pause.wait(draw.uniform(2.0, 15.0))  # the moment is what is drawn
+            night.live.until(lambda: drafts(night, victim.name) - hit or is_over(night), "the host is at work, or all is done", 900.0)
+            hit.update(drafts(night, victim.name))
+            pause.wait(draw.uniform(0.0, 3.0))  # the moment is what is drawn
             victim.lose_power()
             victim.start()
 
     finish(night, tiny_run, lose_power)
+    assert hit
     same_as_one_process(night, finished_run)
 
 
@@ -113,24 +116,24 @@ def test_a_host_that_comes_back_publishes_nothing(night: Fleet, tiny_run: Path, 
     victim = night.hosts[0]
 
     def stand_still() -> None:
-        night.live.until(lambda: at_work(night, victim.name), "the host is in the middle of a step")
+        night.live.until(lambda: drafts(night, victim.name), "the host is in the middle of a step")
         victim.signal(signal.SIGSTOP)
 
     finish(night, tiny_run, stand_still)
     with Archive(night.live.root, night.live.database_url) as archive:
         before = [product.id for product in archive.products(state=None)]
     victim.signal(signal.SIGCONT)
-    night.live.until(lambda: not at_work(night, victim.name), "what it was at has ended")
+    night.live.until(lambda: not drafts(night, victim.name), "what it was at has ended")
     with Archive(night.live.root, night.live.database_url) as archive:
         assert [product.id for product in archive.products(state=None)] == before
     same_as_one_process(night, finished_run)
 
 
-def at_work(night: Fleet, host: str) -> bool:
-    """Whether a draft of one of this host's runs is being written."""
+def drafts(night: Fleet, host: str) -> set[Path]:
+    """The drafts that this host's runs write, or left behind."""
     with night.live.instance() as instance:
         runs = {naming.token(run.run_id) for run in instance.get_runs() if run.tags.get(instances.LAUNCHER_TAG, "").startswith(f"{host}/")}
-    return any(any(name in path.name for name in runs) for path in night.live.root.glob("*/night=*/partition=*/.tmp-*"))
+    return {path for path in night.live.root.glob("*/night=*/partition=*/.tmp-*") if any(name in path.name for name in runs)}
 
 
 @pytest.mark.parametrize("what", ["broker", "database"])
@@ -138,7 +141,7 @@ def test_broker_or_database_away_for_a_minute(night: Fleet, tiny_run: Path, fini
     server = night.redis if what == "broker" else night.postgres
 
     def outage() -> None:
-        night.live.until(lambda: any(at_work(night, host.name) for host in night.hosts), "a step is being made")
+        night.live.until(lambda: any(drafts(night, host.name) for host in night.hosts), "a step is being made")
         server.stop()
         threading.Event().wait(OUTAGE_S)  # the length of the outage is what is tested
         server.start()
