@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Sequence
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import dagster as dg
@@ -47,6 +48,8 @@ def prepare_home(home: Path | None) -> Path:
         raise ConfigurationError(
             f"{REDIS_VARIABLE} is set and {POSTGRES_VARIABLE} is not: workers on several hosts share a PostgreSQL database"
         )
+    if workers and find_spec("dagster_celery") is None:
+        raise ConfigurationError(f'{REDIS_VARIABLE} is set and Dagster\'s Celery is not installed: pip install "dsa110-assets[celery]"')
     name = "dagster.celery.yaml" if workers else "dagster.postgres.yaml" if url else "dagster.yaml"
     try:
         home.mkdir(parents=True, exist_ok=True)
