@@ -36,11 +36,11 @@ def worker(
     from dsa110_assets.archive.index import normalise_url
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.graph import specifications
-    from dsa110_assets.orchestration.running import queues
+    from dsa110_assets.orchestration.running import routing
 
     configured = with_dagster_home(settings.load())
     pools = {asset.pool for asset in specifications().values() if asset.pool}
-    known = [queues.ANY, queues.INGEST, queues.HOUSEKEEPING, *sorted(pools)]
+    known = [routing.ANY, routing.INGEST, routing.HOUSEKEEPING, *sorted(pools)]
     if unknown := [name for name in queue or () if name not in known]:
         raise ConfigurationError(f"--queue {unknown[0]}: no run is ever put there; choose of {', '.join(known)}")
     if configured.database_url is None or normalise_url(configured.database_url).get_backend_name() != "postgresql":
@@ -55,7 +55,7 @@ def worker(
 
     beats.keep(root, host, {"queues": taken, "slots": places})
     signals.worker_shutting_down.connect(lambda **_: beats.end(root, host), weak=False)
-    own = [queues.of_host(host, name) for name in taken]
+    own = [routing.of_host(host, name) for name in taken]
     application.worker_main(
         [
             "worker", "--loglevel=INFO", "-n", "dsa110@%h", "-Q", ",".join([*own, *taken]), "-c", str(places), "--max-tasks-per-child=1",

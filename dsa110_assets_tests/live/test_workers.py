@@ -16,7 +16,7 @@ import pytest
 from dsa110_assets.archive import integrity, naming
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration.running import instance as instances
-from dsa110_assets.orchestration.running import queues
+from dsa110_assets.orchestration.running import routing
 from dsa110_assets.orchestration.running.process import ProcessReport
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.same import greatest_difference
@@ -88,7 +88,7 @@ def test_two_hosts_make_the_night_of_one_process(night: Fleet, tiny_run: Path, f
     runs = {run.run_id: run.tags for run in ended}
     assert all(tags[instances.LAUNCHER_TAG].partition("/")[0] in ("alpha", "beta") for tags in runs.values())
     for partition, run_id in on.items():  # whoever asked for its host's queue got it
-        wanted = queues.host_of(runs[run_id][queues.QUEUE_TAG])
+        wanted = routing.host_of(runs[run_id][routing.QUEUE_TAG])
         maker = runs[of[partition]][instances.LAUNCHER_TAG].partition("/")[0]
         assert wanted in (None, maker)
         assert wanted is None or runs[run_id][instances.LAUNCHER_TAG].startswith(f"{wanted}/")

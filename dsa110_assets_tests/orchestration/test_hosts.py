@@ -18,7 +18,7 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import SupersededError
 from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.ingest.sensor import FOLLOWING, LATER, LIVE
-from dsa110_assets.orchestration.running import backfill, execute, queues
+from dsa110_assets.orchestration.running import backfill, execute, routing
 from dsa110_assets.orchestration.running import instance as instances
 
 WINDOW = "2026-01-25T22:25"
@@ -144,7 +144,7 @@ def run_of(host: str, queue: str = "", status: dg.DagsterRunStatus = dg.DagsterR
     """A run that a process of this host claimed, or, without a host, that nobody did yet."""
     run_id = str(uuid.uuid4())
     tags = {instances.LAUNCHER_TAG: f"{host}/7/boot.1/{run_id}"} if host else {}
-    return dg.DagsterRun("j", run_id=run_id, status=status, tags=tags | ({queues.QUEUE_TAG: queue} if queue else {}))
+    return dg.DagsterRun("j", run_id=run_id, status=status, tags=tags | ({routing.QUEUE_TAG: queue} if queue else {}))
 
 
 def test_runs_of_a_silent_host_are_ended_and_its_queue_is_left(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_runs_of_a_silent_host_are_ended_and_its_queue_is_left(tmp_path: Path) -
         beats.keep(tmp_path, name)
     age(tmp_path, "gone.7.boot.1", beats.LOST_S + 1)
     age(tmp_path, "gone", beats.LOST_S + 1)
-    alive, gone, never = run_of("alive"), run_of("gone", queues.of_host("gone", "imaging")), run_of("never")
-    waits, waits_there = (run_of("", queues.of_host(host, "imaging"), starting) for host in ("alive", "gone"))
+    alive, gone, never = run_of("alive"), run_of("gone", routing.of_host("gone", "imaging")), run_of("never")
+    waits, waits_there = (run_of("", routing.of_host(host, "imaging"), starting) for host in ("alive", "gone"))
     with dg.DagsterInstance.ephemeral() as instance:
         for one in (alive, gone, never, waits, waits_there, run_of("", "imaging", starting), run_of("", "", starting)):
             instance.add_run(one)
@@ -164,14 +164,14 @@ def test_runs_of_a_silent_host_are_ended_and_its_queue_is_left(tmp_path: Path) -
         for one in (gone, waits_there):  # a retry inherits the tags
             ended = instance.get_run_by_id(one.run_id)
             assert ended is not None
-            assert ended.tags[queues.QUEUE_TAG] == "imaging"
+            assert ended.tags[routing.QUEUE_TAG] == "imaging"
 
 
 def test_queues_follow_from_the_specifications() -> None:
-    assert queues.needed(("subband_group", "measurement_set")) == "ingest"
-    assert queues.needed(("caltables",)) == "solving"
-    assert queues.needed(FOLLOWING_STEP) == "imaging"
-    assert queues.needed(("hour_mosaic", "source_measurements")) == "dagster"
+    assert routing.needed(("subband_group", "measurement_set")) == "ingest"
+    assert routing.needed(("caltables",)) == "solving"
+    assert routing.needed(FOLLOWING_STEP) == "imaging"
+    assert routing.needed(("hour_mosaic", "source_measurements")) == "dagster"
     pools = {asset.pool for asset in graph.specifications().values() if asset.pool}
     assert pools == {"imaging", "solving"}
 
@@ -180,8 +180,8 @@ def test_the_order_is_the_same_at_dagster_and_at_the_broker() -> None:
     """At Dagster the greater number is first, at Celery over Redis the smaller."""
     tags = [LIVE, FOLLOWING, LATER, backfill.TAGS]
     assert sorted(tags, key=lambda one: -int(one["dagster/priority"])) == tags
-    assert sorted(tags, key=lambda one: int(one[queues.PRIORITY_TAG])) == tags
-    assert len({one[queues.PRIORITY_TAG] for one in tags}) == len(tags)
+    assert sorted(tags, key=lambda one: int(one[routing.PRIORITY_TAG])) == tags
+    assert len({one[routing.PRIORITY_TAG] for one in tags}) == len(tags)
 
 
 def holding(host: str) -> tuple[dg.DagsterInstance, Archive]:
@@ -195,23 +195,23 @@ def holding(host: str) -> tuple[dg.DagsterInstance, Archive]:
     return found
 
 
-def asked(hosts: queues.Hosts, host: str, assets: tuple[str, ...] = FOLLOWING_STEP, partition: str = WINDOW) -> str:
-    return hosts.tags(*holding(host), assets, partition, instances.LAUNCHER_TAG)[queues.QUEUE_TAG]
+def asked(hosts: routing.Hosts, host: str, assets: tuple[str, ...] = FOLLOWING_STEP, partition: str = WINDOW) -> str:
+    return hosts.tags(*holding(host), assets, partition, instances.LAUNCHER_TAG)[routing.QUEUE_TAG]
 
 
 def test_an_observation_goes_on_where_its_measurement_set_is(tmp_path: Path) -> None:
     beats.keep(tmp_path, "alpha", {"queues": ["imaging", "ingest"], "slots": 2})
     beats.keep(tmp_path, "beta", {"queues": ["ingest"], "slots": 2})
     beats.keep(tmp_path, "alpha.7.boot.1")
-    hosts = queues.Hosts.now(tmp_path, [run_of("alpha", queues.of_host("alpha", "imaging"))])
+    hosts = routing.Hosts.now(tmp_path, [run_of("alpha", routing.of_host("alpha", "imaging"))])
     assert asked(hosts, "alpha", ("caltables",), "2026-01-25") == "solving"  # a night's has many inputs
     assert asked(hosts, "beta") == "imaging"  # serves no images
     assert asked(hosts, "gone") == "imaging"
-    assert asked(hosts, "alpha") == queues.of_host("alpha", "imaging")
+    assert asked(hosts, "alpha") == routing.of_host("alpha", "imaging")
     assert asked(hosts, "alpha") == "imaging"  # its places are taken
     age(tmp_path, "alpha", beats.LOST_S + 1)
-    assert asked(queues.Hosts.now(tmp_path, []), "alpha") == "imaging"
-    assert queues.Hosts.now(tmp_path / "nothing there", []).workers == {}
+    assert asked(routing.Hosts.now(tmp_path, []), "alpha") == "imaging"
+    assert routing.Hosts.now(tmp_path / "nothing there", []).workers == {}
 
 
 def test_a_lock_of_a_process_that_is_silent_holds_up_nobody(tmp_path: Path) -> None:

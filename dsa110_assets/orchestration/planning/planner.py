@@ -20,7 +20,7 @@ from dsa110_assets.orchestration.planning import plan, requests
 from dsa110_assets.orchestration.planning.requests import Key, Past
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
-from dsa110_assets.orchestration.running import queues
+from dsa110_assets.orchestration.running import routing
 from dsa110_assets.orchestration.running.backfill import TAGS
 from dsa110_assets.orchestration.specification import jobs, partitions, spec
 from dsa110_assets.telescope import timegrid
@@ -88,7 +88,7 @@ def planner_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePar
     looked_at, later = nights[:NIGHTS_PER_TICK], nights[NIGHTS_PER_TICK:]
     seen = [examine(platform, instance, span, busy, now) for span in (last_nights(now), *map(night_span, looked_at))]
     ready = sorted((step for one in seen for step in one.ready), key=lambda step: _order(step, now))
-    hosts = queues.Hosts.now(archive.root, runs)
+    hosts = routing.Hosts.now(archive.root, runs)
     asked = [
         _run_request(step, now, hosts.tags(instance, archive, step.assets, step.partition, instances.LAUNCHER_TAG))
         for step in ready[: max(0, min(REQUESTS_PER_TICK, MOST_IN_FLIGHT - len(runs)))]

@@ -15,7 +15,7 @@ from yaml import YAMLError
 from dsa110_assets.archive import beats
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.orchestration.running import queues
+from dsa110_assets.orchestration.running import routing
 from dsa110_assets.orchestration.watching.history import EVENTS, POSTGRES_VARIABLE, RUNS
 
 log = logging.getLogger(__name__)
@@ -137,8 +137,8 @@ def close_orphans(instance: dg.DagsterInstance, root: Path | None = None) -> lis
     for run in unfinished(instance):
         if (reason := _why_gone(run, root)) is not None:
             try:
-                if queue := run.tags.get(queues.QUEUE_TAG):  # its retry must not wait for the host that is gone
-                    instance.add_run_tags(run.run_id, {queues.QUEUE_TAG: queues.anywhere(queue)})
+                if queue := run.tags.get(routing.QUEUE_TAG):  # its retry must not wait for the host that is gone
+                    instance.add_run_tags(run.run_id, {routing.QUEUE_TAG: routing.anywhere(queue)})
                 instance.report_run_failed(run, reason)
             except DatabaseError as error:
                 _log_damaged(run.run_id, error)
@@ -157,7 +157,7 @@ def _why_gone(run: dg.DagsterRun, root: Path | None) -> str | None:
         if root is not None and beats.lost(root, beat(tag)):
             return f"its process on {host} has given no sign of life for {beats.LOST_S:.0f} s"
         return None
-    waits_for = queues.host_of(run.tags.get(queues.QUEUE_TAG, "")) if run.status == dg.DagsterRunStatus.STARTING else None
+    waits_for = routing.host_of(run.tags.get(routing.QUEUE_TAG, "")) if run.status == dg.DagsterRunStatus.STARTING else None
     if waits_for is not None and root is not None and beats.lost(root, waits_for):
         return f"{waits_for}, whose queue it waits in, has given no sign of life for {beats.LOST_S:.0f} s"
     return None

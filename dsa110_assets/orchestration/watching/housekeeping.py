@@ -13,7 +13,7 @@ from dsa110_assets.errors import SilentWrongnessError
 from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.ingest import inbox
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.running import policy, queues
+from dsa110_assets.orchestration.running import policy, routing
 from dsa110_assets.orchestration.specification import spec
 from dsa110_assets.orchestration.watching.history import POSTGRES_VARIABLE
 
@@ -104,7 +104,7 @@ def _now() -> datetime:
     return datetime.fromtimestamp(inbox.now_s(), UTC)
 
 
-TAGS = {queues.QUEUE_TAG: queues.HOUSEKEEPING}
+TAGS = {routing.QUEUE_TAG: routing.HOUSEKEEPING}
 
 
 @dg.job(name="sweep", tags=TAGS)
