@@ -21,6 +21,10 @@ class OverrunError(TransientError):
     """A child hung and was killed at its deadline: tried once more, then its observation is quarantined."""
 
 
+class SupersededError(TransientError):
+    """Another run has published what this one was to make, as after a host was taken for gone: tried again, it finds that done."""
+
+
 class ResourceError(DsaError):
     """Disk or memory is short: ingest pauses, an alert goes out, work resumes when it is there again."""
 

@@ -255,6 +255,11 @@ def exclusive_lock(path: Path, me: str, refusal: Callable[[str], str]) -> Iterat
         os.close(fd)
 
 
+def kept_by_another(path: Path, what: str, waited_s: float) -> TransientError:
+    """The error of who has waited for the lock of `what` in vain."""
+    return TransientError(f"{what}: another process has had its lock {path} for more than {waited_s:.0f} s; wait for it, or end it")
+
+
 @contextmanager
 def locked(path: Path, what: str = "", within_s: float = LOCK_S) -> Iterator[None]:
     """Hold a lock file for the block, once no other process does; it dies with the process.
@@ -266,9 +271,7 @@ def locked(path: Path, what: str = "", within_s: float = LOCK_S) -> Iterator[Non
         until, pause_s = time.monotonic() + within_s, 0.001
         while not lock(fd, path):
             if time.monotonic() > until:
-                raise TransientError(
-                    f"{what or path}: another process has had its lock {path} for more than {within_s:.0f} s; wait for it, or end it"
-                )
+                raise kept_by_another(path, what or str(path), within_s)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LOOK_AGAIN_S)
         yield

@@ -7,6 +7,9 @@
 The rename decides which version a publisher gets: renaming onto an existing product fails, and the next
 number is tried. The index row, written after it in one transaction, decides that the product exists. Killed
 in between, it is an orphan: whole, invisible, and adopted by `integrity.sweep`, which the claim leads there.
+
+A publisher may be taken for gone, its work be done by another, and then be back. So it may say which version its own is to
+follow: the transaction that writes the row makes sure that it still does, and what comes second is removed unseen.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from dsa110_assets import tracing
 from dsa110_assets.archive import claims, files, naming, rows
 from dsa110_assets.archive.product import Json, Product
-from dsa110_assets.errors import NotFoundError, SilentWrongnessError, TransientError
+from dsa110_assets.errors import NotFoundError, SilentWrongnessError, SupersededError, TransientError
 from dsa110_assets.plain_json import jsonable
 
 if TYPE_CHECKING:
@@ -62,7 +65,9 @@ class Draft:
 
 
 @contextmanager
-def publish(archive: Archive, asset: str, partition: str | None, inputs: Sequence[str], provenance: Json) -> Iterator[Draft]:
+def publish(
+    archive: Archive, asset: str, partition: str | None, inputs: Sequence[str], provenance: Json, follows: int | None
+) -> Iterator[Draft]:
     """Publish what the block writes into `draft.path`; see Archive.publish for arguments and errors."""
     what = f"Publishing {asset}" + (f" {partition}" if partition else "")
     place = naming.family(asset, partition)
@@ -85,16 +90,20 @@ def publish(archive: Archive, asset: str, partition: str | None, inputs: Sequenc
         with tracing.span("publish"):
             with files.typed_errors(what):
                 sidecar = _seal(archive, draft, sidecar)
-                _rename(archive, draft, sidecar)
-            archive.index.write(lambda c: _commit(c, sidecar))
+                _rename(archive, draft, sidecar, follows)
+            try:
+                archive.index.write(lambda c: _commit(c, sidecar, follows))
+            except SupersededError:
+                files.remove_tree(archive.root / naming.parse_id(sidecar["id"]).directory)
+                raise
         files.crash_point("indexed", asset)
     files.crash_point("published", asset)
     draft._product = archive.get(sidecar["id"])
 
 
-def _commit(connection: Connection, sidecar: Json) -> None:
+def _commit(connection: Connection, sidecar: Json, follows: int | None) -> None:
     """The row, in its transaction."""
-    rows.insert(connection, sidecar, {})
+    rows.insert(connection, sidecar, {}, follows)
     files.crash_point("row_written", sidecar["asset"])
 
 
@@ -150,11 +159,12 @@ def _check_set(contents: Json) -> Json:
     return contents
 
 
-def _rename(archive: Archive, draft: Draft, sidecar: Json) -> None:
+def _rename(archive: Archive, draft: Draft, sidecar: Json, follows: int | None) -> None:
     """Move the draft to its final place under the first free version, which `sidecar` is given."""
     asset, partition = sidecar["asset"], sidecar["partition"]
     place = archive.root / naming.family(asset, partition)
     highest = archive.index.read(lambda c: rows.highest_version(c, asset, partition))
+    rows.require_last(highest, follows, sidecar)
     while True:
         version = max([highest, *versions_on_disk(place)]) + 1
         name = naming.ProductName(asset, partition, version)

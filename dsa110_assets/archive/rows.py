@@ -19,16 +19,16 @@ from sqlalchemy.engine import Connection, Row
 from dsa110_assets.archive import counters, files, naming
 from dsa110_assets.archive.index import caltable_sets, product_inputs, products
 from dsa110_assets.archive.product import HELD, Json, Product, flaw
-from dsa110_assets.errors import NotFoundError, SilentWrongnessError
+from dsa110_assets.errors import NotFoundError, SilentWrongnessError, SupersededError
 
 _MANY = 500  # ids in one IN (...): SQLite's limit on variables is far above
 
 
-def insert(connection: Connection, sidecar: Json, state: Json) -> None:
+def insert(connection: Connection, sidecar: Json, state: Json, follows: int | None = None) -> None:
     """Index the product a sidecar describes, with the state its state file tells ({} for a new one).
 
     Does nothing if the same product is indexed already (a sweep and a publisher may both come to it).
-    Raises SilentWrongnessError if another product has its id.
+    Raises SilentWrongnessError if another product has its id, SupersededError if it does not follow the version that it is to.
     """
     key = sidecar["partition"] or ""
     known = connection.execute(sa.select(products.c.digest, products.c.created_at).where(products.c.id == sidecar["id"])).first()
@@ -38,10 +38,11 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
         return
     same = (products.c.asset == sidecar["asset"]) & (products.c.partition_key == key)
     newest = connection.scalar(sa.select(sa.func.max(products.c.version)).where(same)) or 0
+    require_last(newest, follows, sidecar)
     if newest < sidecar["version"]:
-        # Only older ones: a newer one may have been committed since `newest` was read. Then the insert below
-        # breaks `one_current_product`, and the transaction runs again and sees it.
-        older = same & (products.c.version < sidecar["version"]) & (products.c.state == "current")
+        # None that was committed since `newest` was read: then the insert below breaks `one_current_product`, and the
+        # transaction runs again and sees it.
+        older = same & (products.c.version <= newest) & (products.c.state == "current")
         connection.execute(products.update().where(older).values(state="superseded"))
     standing = "current" if newest < sidecar["version"] else "superseded"
     texts = {name: json.dumps(sidecar[name], sort_keys=True) for name in ("settings", "engines", "metadata")}
@@ -76,6 +77,15 @@ def insert(connection: Connection, sidecar: Json, state: Json) -> None:
     if sets:
         connection.execute(caltable_sets.insert(), sets)
     counters.add(connection, counters.of_product(sidecar))
+
+
+def require_last(newest: int, follows: int | None, sidecar: Json) -> None:
+    """Raise SupersededError if the last version is another than the one a product is to follow: somebody published meanwhile."""
+    if follows is not None and newest != follows:
+        raise SupersededError(
+            f"{sidecar['asset']} {sidecar['partition'] or ''}: version {newest} was published while this run made what was to follow "
+            f"version {follows}: its work was taken up elsewhere, and it publishes nothing"
+        )
 
 
 def apply_state(connection: Connection, product_id: str, state: Json) -> None:

@@ -87,18 +87,24 @@ class Archive:
         code_version: str,
         run_id: str,
         engines: Mapping[str, str] | None = None,
+        follows: int | None = None,
     ) -> AbstractContextManager[_publish.Draft]:
         """Publish a new version of `asset` for `partition` (None: a catalogue), made from products `inputs`.
 
         The block writes into `draft.path` and fills `draft.metadata`; after it, the files are validated
         (`draft.validate`), digested, made durable, renamed into place and indexed in one transaction; then
         `draft.product` is the product. If anything raises, nothing is published and nothing is left.
-        Raises NotFoundError (malformed name, unknown input), SilentWrongnessError (a validator objects, empty
+        With `follows`, the last `version` there was when its inputs were looked for, nothing is published if there is another
+        (SupersededError). Raises NotFoundError (malformed name, unknown input), SilentWrongnessError (a validator objects, empty
         product), ResourceError (disk full), ConfigurationError (not writable), TransientError (index away:
         then the product waits as an orphan for `integrity.sweep`).
         """
         made = _publish.provenance(settings, code_version, run_id, engines or {})
-        return _publish.publish(self, naming.check_asset(asset), naming.check_partition(partition), inputs, made)
+        return _publish.publish(self, naming.check_asset(asset), naming.check_partition(partition), inputs, made, follows)
+
+    def version(self, asset: str, partition: str | None = None) -> int:
+        """The highest version of an asset's partition that was ever published; 0 if none."""
+        return self.index.read(lambda c: rows.highest_version(c, naming.check_asset(asset), naming.check_partition(partition)))
 
     def current(self, asset: str, partition: str | None = None, *, check: bool = False, removed: bool = False) -> Product | None:
         """The current product of an asset's partition; None if there is none or, unless `removed`, retention took its data.

@@ -47,6 +47,7 @@ COMMAND_MODULES = (
     "trial",
     "requested",
     "alerts",
+    "worker",
     "tools.convert",
     "tools.image",
     "tools.calibrate",

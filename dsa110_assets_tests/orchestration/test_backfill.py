@@ -46,7 +46,7 @@ def test_only_windows_with_data_are_launched_behind_live_work(settings: Settings
         assert set(subset.get_partition_keys()) == set(KEYS)
 
 
-@pytest.mark.parametrize("name", ["dagster.yaml", "dagster.postgres.yaml"])
+@pytest.mark.parametrize("name", ["dagster.yaml", "dagster.postgres.yaml", "dagster.celery.yaml"])
 def test_lanes_have_places_of_their_own(name: str) -> None:
     """However much is filled in, as many live runs are started as without it."""
     told = yaml.safe_load(files("dsa110_assets.orchestration").joinpath(name).read_text())

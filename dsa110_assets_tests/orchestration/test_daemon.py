@@ -23,6 +23,16 @@ def test_a_second_daemon_is_refused_and_the_next_one_is_not(tmp_path: Path) -> N
         pass
 
 
+def test_another_hosts_daemon_is_refused_for_the_same_archive(tmp_path: Path) -> None:
+    """Each host has a home of its own."""
+    homes = [tmp_path / name for name in ("alpha", "beta")]
+    for home in (*homes, tmp_path / "archive"):
+        home.mkdir()
+    refused = pytest.raises(ConfigurationError, match=r"DSA110_ARCHIVE=.*archive: its daemon runs already")
+    with daemon.daemon_lock(homes[0], tmp_path / "archive"), refused, daemon.daemon_lock(homes[1], tmp_path / "archive"):
+        pass
+
+
 @pytest.mark.parametrize(("status", "left_alone"), [("STARTING", True), ("STARTED", True), ("SUCCESS", False), ("FAILURE", False)])
 def test_what_is_queued_or_running_is_in_hand(status: str, left_alone: bool) -> None:
     run = dg.DagsterRun(

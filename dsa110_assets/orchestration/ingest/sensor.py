@@ -11,7 +11,7 @@ from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.ingest import inbox, pausing
 from dsa110_assets.orchestration.planning import plan, requests
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.running import capacity
+from dsa110_assets.orchestration.running import capacity, routing
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.specification import recipes
 from dsa110_assets.telescope import timegrid
@@ -28,10 +28,10 @@ HEADERS_PER_TICK = 1600
 """At 5 ms a header a tick stays far from the 60 s a sensor may take; the rest follows in the next one."""
 QUARANTINED_PER_TICK = 200
 """At 10 ms a record."""
-LIVE = {instances.LANE_TAG: instances.LIVE, "dagster/priority": "10"}
-"""Live observations overtake backfills wherever runs queue."""
-LATER = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "5"}
-FOLLOWING = {**LIVE, "dagster/priority": "8"}
+LIVE = {instances.LANE_TAG: instances.LIVE, "dagster/priority": "10", routing.PRIORITY_TAG: "0"}
+"""Live observations overtake backfills wherever runs queue: at Dagster the greater number is first, at workers the smaller."""
+LATER = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "5", routing.PRIORITY_TAG: "6"}
+FOLLOWING = {**LIVE, "dagster/priority": "8", routing.PRIORITY_TAG: "3"}
 """What follows from observations leaves the next free place to one that has just ended."""
 RECENT_S = 3600.0
 """An older observation is of a backlog: it runs before what is filled in by order, in the same places; those for what
@@ -116,5 +116,8 @@ def _run_request(candidate: inbox.Candidate, request: str, attempt: int, of_now:
         run_key=f"{request}:{attempt}",
         partition_key=candidate.observation,
         asset_selection=_INGEST,
-        tags={**(LIVE if of_now else LATER), "dsa110/group": f"{candidate.group.mjd_start:.8f}", requests.REQUEST_TAG: request},
-    )
+        tags={
+            **(LIVE if of_now else LATER), **routing.tags(graph.PHASES[1][1]), requests.REQUEST_TAG: request,
+            "dsa110/group": f"{candidate.group.mjd_start:.8f}",
+        },
+    )  # fmt: skip

@@ -20,7 +20,8 @@ from dsa110_assets.orchestration.planning import plan, requests
 from dsa110_assets.orchestration.planning.requests import Key, Past
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
-from dsa110_assets.orchestration.running.backfill import TAGS as OLD
+from dsa110_assets.orchestration.running import routing
+from dsa110_assets.orchestration.running.backfill import TAGS
 from dsa110_assets.orchestration.specification import jobs, partitions, spec
 from dsa110_assets.telescope import timegrid
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 LIVE = timedelta(days=3)
 """How far back everything is looked at; in older nights only where something happens."""
+OLD = {**TAGS, "dagster/priority": "-9"}
+"""What follows from what is filled in goes before more of it: while a measurement set is still in a machine's memory."""
 EXAMINE_S = 60.0
 """Without anything that happened: for what changes by itself, as hours end, and by hand, as tables are rejected."""
 LATE = timedelta(minutes=20)
@@ -87,7 +90,11 @@ def planner_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePar
     looked_at, later = nights[:NIGHTS_PER_TICK], nights[NIGHTS_PER_TICK:]
     seen = [examine(platform, instance, span, busy, now) for span in (last_nights(now), *map(night_span, looked_at))]
     ready = sorted((step for one in seen for step in one.ready), key=lambda step: _order(step, now))
-    asked = [_run_request(step, now) for step in ready[: max(0, min(REQUESTS_PER_TICK, MOST_IN_FLIGHT - len(runs)))]]
+    hosts = routing.Hosts.now(archive.root, runs)
+    asked = [
+        _run_request(step, now, hosts.tags(instance, archive, step.assets, step.partition, instances.LAUNCHER_TAG))
+        for step in ready[: max(0, min(REQUESTS_PER_TICK, MOST_IN_FLIGHT - len(runs)))]
+    ]
     partitions.tell(instance, *(one.partition_key for one in asked))
     left = [night for night, one in zip(looked_at, seen[1:], strict=True) if still_open(night, one, busy)]
     summary = _summary(seen, len(asked))
@@ -246,12 +253,12 @@ def _order(step: plan.Step, now: datetime) -> tuple[int, str]:
     return -int(_tags(step, now)["dagster/priority"]), step.partition or ""
 
 
-def _run_request(step: plan.Step, now: datetime) -> dg.RunRequest:
+def _run_request(step: plan.Step, now: datetime, queue: Mapping[str, str]) -> dg.RunRequest:
     return dg.RunRequest(
         job_name=jobs.name(spec.assets()[step.asset].grain),
         partition_key=step.partition,
         asset_selection=[dg.AssetKey(asset) for asset in step.assets],
-        tags={**_tags(step, now), requests.REQUEST_TAG: step.request, "dsa110/reason": step.reason[:200]},
+        tags={**_tags(step, now), **queue, requests.REQUEST_TAG: step.request, "dsa110/reason": step.reason[:200]},
     )
 
 

@@ -17,6 +17,7 @@ from dsa110_assets.orchestration.ingest import inbox
 from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running import routing
 from dsa110_assets.orchestration.specification import launchpad, season, spec
 from dsa110_assets.plain_json import jsonable
 from dsa110_assets.telescope import timegrid
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.settings import Settings
 
-TAGS = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "-10"}
+TAGS = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "-10", routing.PRIORITY_TAG: "9"}
 """Live observations overtake: see tag_concurrency_limits in dagster.yaml, and `instance.lower_priority_of_backfill`."""
 
 
@@ -163,7 +164,7 @@ def hand_over(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, s
             partition_names=list(launch.partitions),
             asset_selection=[dg.AssetKey(name) for name in launch.assets],
             backfill_timestamp=time.time(),
-            tags=dict(tags),
+            tags={**tags, **routing.tags(launch.assets)},
             dynamic_partitions_store=instance,
             all_partitions=False,
             title=f"{', '.join(launch.assets)}: {launch.partitions[0]} to {launch.partitions[-1]}",

@@ -1,4 +1,5 @@
-"""Dagster's daemon, alone: a second one on the same DAGSTER_HOME would submit the same runs again.
+"""Dagster's daemon, alone: a second one on the same DAGSTER_HOME, or on another host for the same archive, would submit the same
+runs again.
 
 Dagster itself only logs that another daemon is sending heartbeats. The lock is held by the daemon's process and
 dies with it, so a daemon that was killed is followed at once.
@@ -8,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dsa110_assets.archive import files
@@ -18,10 +19,17 @@ LOCK = "daemon.lock"
 
 
 @contextmanager
-def daemon_lock(home: Path) -> Iterator[None]:
-    """Hold the daemon's lock of a Dagster home. Raises ConfigurationError, naming the holder, if it is taken."""
+def daemon_lock(home: Path, archive: Path | None = None) -> Iterator[None]:
+    """Hold the daemon's lock of a Dagster home, and of an archive that is there: several hosts have a home each.
+
+    Raises ConfigurationError, naming the holder, if it is taken.
+    """
     me = f"pid {os.getpid()} on {os.uname().nodename}"
-    with files.exclusive_lock(home / LOCK, me, lambda holder: f"DAGSTER_HOME={home}: its daemon runs already ({holder}); stop that first"):
+    places = {"DAGSTER_HOME": home / LOCK} | ({"DSA110_ARCHIVE": archive / f".{LOCK}"} if archive is not None and archive.is_dir() else {})
+    with ExitStack() as held:
+        for name, lock in places.items():
+            refusal = f"{name}={lock.parent}: its daemon runs already"
+            held.enter_context(files.exclusive_lock(lock, me, lambda holder, why=refusal: f"{why} ({holder}); stop that first"))  # type: ignore[misc]
         yield
 
 
@@ -34,7 +42,8 @@ def main() -> int:
         home = os.environ.get("DAGSTER_HOME", "").strip()
         if not home:
             raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
-        with daemon_lock(Path(home)):
+        archive = os.environ.get("DSA110_ARCHIVE", "").strip()
+        with daemon_lock(Path(home), Path(archive) if archive else None):
             from dsa110_assets import logs, settings
             from dsa110_assets.orchestration.running import internals
 

@@ -1,7 +1,10 @@
 """How a step is executed: one process at a time finds the inputs, opens a draft, and has the asset's body write into it."""
 
+import os
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +12,7 @@ import dagster as dg
 import xxhash
 
 from dsa110_assets import heap, tracing
-from dsa110_assets.archive import files, lineage, naming, quarantine
+from dsa110_assets.archive import beats, files, lineage, naming, quarantine
 from dsa110_assets.errors import ConfigurationError, OverrunError, WaitingError
 from dsa110_assets.orchestration.planning import plan, requests
 from dsa110_assets.orchestration.running import capacity, instance, measuring, policy, publishing, reporting
@@ -21,9 +24,12 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.resources import Platform
 
-LOCKS = 256
-LOCK_S = 600.0
+LOCKS = 4096
+"""So many that work on several hosts seldom meets in one of them by chance."""
+LOCK_S, LOOK_AGAIN_S = 600.0, 0.2
 """Longer than a stage takes; with what the step is retried, longer than a hung one lives."""
+NAME_BYTES = 200
+"""Longer than any host's name with two numbers: a shorter holder leaves nothing of a longer one before it."""
 
 
 def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, body: spec.Body) -> dg.MaterializeResult[Any] | None:
@@ -40,6 +46,7 @@ def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, 
         archive, settings = platform.archive, platform.settings
         _refuse_range(context)
         integrity.settle(archive, naming.in_trial(name, archive.trial), partition)
+        follows = archive.version(naming.in_trial(name, archive.trial), partition)
         with tracing.span("find inputs"):
             ingredients = asset.find(archive, settings, partition or "")
         if ingredients is None:
@@ -56,7 +63,7 @@ def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, 
         if gone := spec.without_data(archive, name, ingredients):
             raise WaitingError(recipes.waiting_for_removed_data(name, partition, gone))
         capacity.require(platform, name, ingredients)
-        with publishing.judged_draft(context, platform, asset, ingredients) as draft:
+        with publishing.judged_draft(context, platform, asset, ingredients, follows) as draft:
             step = Step(context, platform, asset, ingredients, draft)
             draft.metadata.update(body(step))
             draft.metadata.update(step.seconds)
@@ -69,17 +76,16 @@ def _limits_and_errors(
     context: dg.AssetExecutionContext, platform: "Platform", name: str, partition: str | None
 ) -> Iterator[tuple[requests.Attempt, measuring.Measured]]:
     """Around a step: its run names this process, errors become Dagster's, the partition is nobody else's, and memory is kept."""
-    instance.claim(context.instance, context.run)
     instance.lower_priority_of_backfill(context.run)
     with (
         requests.failure_recorded(context.instance, context.run.run_id) as attempt,
         measuring.measured(context, platform, name, partition) as measured,
         policy.as_dagster_errors(context.retry_number),
         _quarantine_if_hung(context, platform, partition),
-        partition_lock(platform.archive, name, partition),
-        heap.kept(),
     ):
-        yield attempt, measured
+        instance.claim(context.instance, context.run, platform.archive.root)
+        with partition_lock(platform.archive, name, partition), heap.kept():
+            yield attempt, measured
 
 
 def _refuse_range(context: dg.AssetExecutionContext) -> None:
@@ -121,12 +127,36 @@ def subband_files(platform: "Platform", partition: str | None) -> list[Path]:
     return [Path(file.path) for file in lineage.raw_files(product)] if product else []
 
 
-def partition_lock(archive: "Archive", name: str, partition: str | None) -> AbstractContextManager[None]:
+@contextmanager
+def partition_lock(archive: "Archive", name: str, partition: str | None) -> Iterator[None]:
     """One process at a time makes a partition of an asset, whoever asked twice; the other then finds it up to date.
 
-    The lock is one of a fixed number of files, so that they do not pile up, and dies with its process. Raises TransientError after
-    LOCK_S: the step is tried again then, and who holds the lock without going on is ended meanwhile (see `hung`).
+    The lock is one of a fixed number of files, so that they do not pile up, and dies with its process. One that is held by a process
+    without a sign of life, on a host that the file server still waits for or in a process that is stopped, holds up nobody: what it
+    was about to publish comes second (`archive.publish`). Raises TransientError if a living one keeps it for LOCK_S: the step is tried
+    again then, and who holds the lock without going on is ended meanwhile (see `hung`).
     """
     places, what = archive.root / ".locks", f"{naming.in_trial(name, archive.trial)} {partition}"
     places.mkdir(exist_ok=True)
-    return files.locked(places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:03d}", what, LOCK_S)
+    me = instance.beat(instance.launcher(""))
+    beats.keep(archive.root, me)
+    path, pause = places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:04d}", threading.Event()
+    until = time.monotonic() + LOCK_S
+    while (held := files.take_lock(path)) is None and not _is_lost(archive.root, path):
+        if time.monotonic() > until:
+            raise files.kept_by_another(path, what, LOCK_S)
+        pause.wait(LOOK_AGAIN_S)
+    try:
+        if held is not None:
+            os.pwrite(held, me.ljust(NAME_BYTES).encode(), 0)
+            os.fsync(held)  # other hosts read it while this one has it open
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _is_lost(root: Path, path: Path) -> bool:
+    """Whether the process that holds a lock file, and wrote its name there, gives no sign of life."""
+    holder = path.read_bytes().decode(errors="replace").strip()
+    return bool(holder) and beats.lost(root, holder)

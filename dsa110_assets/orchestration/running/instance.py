@@ -5,17 +5,22 @@ import os
 import socket
 from collections.abc import Collection, Sequence
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import dagster as dg
 from sqlalchemy.exc import DatabaseError, OperationalError
 from yaml import YAMLError
 
+from dsa110_assets.archive import beats
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration.running import routing
 from dsa110_assets.orchestration.watching.history import EVENTS, POSTGRES_VARIABLE, RUNS
 
 log = logging.getLogger(__name__)
+REDIS_VARIABLE = "DAGSTER_REDIS_URL"
+"""Names the broker of workers on several hosts, as dagster.celery.yaml reads it."""
 LAUNCHER_TAG = "dsa110/launcher"
 """Names the process that runs a run: '<host>/<pid>/<its start>/<run>'; a retry inherits its parent's tags."""
 LANE_TAG = "dsa110/lane"
@@ -28,7 +33,8 @@ DATABASES = (RUNS, EVENTS / "index.db", Path("schedules", "schedules.db"))
 
 
 def prepare_home(home: Path | None) -> Path:
-    """DAGSTER_HOME, made on first use with the packaged configuration (PostgreSQL when DAGSTER_PG_URL is set).
+    """DAGSTER_HOME, made on first use with the packaged configuration (PostgreSQL when DAGSTER_PG_URL is set, workers on
+    several hosts when DAGSTER_REDIS_URL is, too).
 
     Raises ConfigurationError when it is not set or cannot be written, or DAGSTER_PG_URL cannot be read.
     """
@@ -37,7 +43,14 @@ def prepare_home(home: Path | None) -> Path:
     url = os.environ.get(POSTGRES_VARIABLE, "").strip()
     if url:
         normalise_url(url, POSTGRES_VARIABLE)  # Dagster's own word on a wrong one is a traceback
-    name = "dagster.postgres.yaml" if url else "dagster.yaml"
+    workers = bool(os.environ.get(REDIS_VARIABLE, "").strip())
+    if workers and not url:
+        raise ConfigurationError(
+            f"{REDIS_VARIABLE} is set and {POSTGRES_VARIABLE} is not: workers on several hosts share a PostgreSQL database"
+        )
+    if workers and find_spec("dagster_celery") is None:
+        raise ConfigurationError(f'{REDIS_VARIABLE} is set and Dagster\'s Celery is not installed: pip install "dsa110-assets[celery]"')
+    name = "dagster.celery.yaml" if workers else "dagster.postgres.yaml" if url else "dagster.yaml"
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "dagster.yaml").exists():
@@ -74,8 +87,14 @@ def launcher(run_id: str) -> str:
     return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}/{run_id}"
 
 
-def claim(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    """Write into a run's tags that this process runs it."""
+def beat(launcher: str) -> str:
+    """The name under which the process of a LAUNCHER_TAG gives its sign of life."""
+    return ".".join(launcher.split("/")[:3])
+
+
+def claim(instance: dg.DagsterInstance, run: dg.DagsterRun, root: Path) -> None:
+    """Write into a run's tags that this process runs it, which from now on gives a sign of life in the archive at `root`."""
+    beats.keep(root, beat(launcher("")))
     if run.tags.get(LAUNCHER_TAG) != launcher(run.run_id):
         instance.add_run_tags(run.run_id, {LAUNCHER_TAG: launcher(run.run_id)})
 
@@ -117,17 +136,20 @@ def unfinished(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
     return instance.get_runs(filters=dg.RunsFilter(statuses=[status for status in dg.DagsterRunStatus if status not in ENDED]))
 
 
-def close_orphans(instance: dg.DagsterInstance, but: Collection[str] = ()) -> list[str]:
-    """Fail the runs whose process on this host was killed, `but` these: nobody else would ever end them. Returns their ids.
+def close_orphans(instance: dg.DagsterInstance, root: Path | None = None, but: Collection[str] = ()) -> list[str]:
+    """Fail the runs whose process is gone, `but` these: nobody else would ever end them. Returns their ids.
 
-    Dagster's retries start such a run again, where the platform is up; `dsa110 process` makes what is missing. One
-    that cannot be ended, for its database is damaged, is named in the log, and the others are ended.
+    Of this host's processes the kernel tells; another host's is gone once it gives no sign of life in the archive at `root`, whatever
+    became of the host. Dagster's retries start such a run again, where the platform is up; `dsa110 process` makes what is missing.
+    One that cannot be ended, for its database is damaged, is named in the log, and the others are ended.
     """
     closed = []
     for run in unfinished(instance):
-        if process_of(run) == 0 and run.run_id not in but:
+        if run.run_id not in but and (reason := _why_gone(run, root)) is not None:
             try:
-                instance.report_run_failed(run, "its process was killed")
+                if queue := run.tags.get(routing.QUEUE_TAG):  # its retry must not wait for the host that is gone
+                    instance.add_run_tags(run.run_id, {routing.QUEUE_TAG: routing.anywhere(queue)})
+                instance.report_run_failed(run, reason)
             except DatabaseError as error:
                 _log_damaged(run.run_id, error)
             else:
@@ -137,10 +159,32 @@ def close_orphans(instance: dg.DagsterInstance, but: Collection[str] = ()) -> li
 
 def process_of(run: dg.DagsterRun) -> int | None:
     """The process on this host that runs a run; 0 if it is gone, None if another host's has it, or none has claimed it."""
-    host, pid, started, run_id = (*run.tags.get(LAUNCHER_TAG, "").split("/"), "", "", "", "")[:4]
-    if host != socket.gethostname() or run_id != run.run_id or not pid.isdecimal():
+    host, pid, started = _claimed_by(run)
+    if host != socket.gethostname():
         return None
     return int(pid) if _started(int(pid)) == started else 0
+
+
+def _claimed_by(run: dg.DagsterRun) -> tuple[str, str, str]:
+    """Host, process and its start of who claimed a run; empty where nobody did."""
+    host, pid, started, run_id = (*run.tags.get(LAUNCHER_TAG, "").split("/"), "", "", "", "")[:4]
+    return (host, pid, started) if run_id == run.run_id and pid.isdecimal() else ("", "", "")
+
+
+def _why_gone(run: dg.DagsterRun, root: Path | None) -> str | None:
+    """Why nobody runs an unfinished run any more, or ever will where it waits; None if somebody may."""
+    if (process := process_of(run)) is not None:
+        return "its process was killed" if process == 0 else None
+    host, *_ = _claimed_by(run)
+    if root is None:
+        return None
+    if host:
+        lost = beats.lost(root, beat(run.tags[LAUNCHER_TAG]))
+        return f"its process on {host} has given no sign of life for {beats.LOST_S:.0f} s" if lost else None
+    waits_for = routing.host_of(run.tags.get(routing.QUEUE_TAG, "")) if run.status == dg.DagsterRunStatus.STARTING else None
+    if waits_for is not None and beats.lost(root, waits_for):
+        return f"{waits_for}, whose queue it waits in, has given no sign of life for {beats.LOST_S:.0f} s"
+    return None
 
 
 def _started(pid: int) -> str:

@@ -129,8 +129,8 @@ def process(
     platform = Platform(settings)
     with _alone(platform), heap.kept():
         dagster = instance or instances.open_instance(settings.dagster_home)
-        instances.close_orphans(dagster)
         archive = platform.archive
+        instances.close_orphans(dagster, archive.root)
         integrity.sweep(archive)
         seen, quarantined = plan.scan_and_quarantine(archive, settings)
         arrived = {c.observation: [header.path for header in c.group.files.values()] for c in seen.ready() if span.holds(c.observation)}

@@ -42,9 +42,10 @@ _LIBRARIES = (
 
 @contextmanager
 def judged_draft(
-    context: dg.AssetExecutionContext, platform: "Platform", asset: spec.Asset, ingredients: "Ingredients"
+    context: dg.AssetExecutionContext, platform: "Platform", asset: spec.Asset, ingredients: "Ingredients", follows: int
 ) -> Iterator["Draft"]:
-    """A draft of the step's product: the block writes into it and adds its figures; then it is judged and published.
+    """A draft of the step's product: the block writes into it and adds its figures; then it is judged and published, if the last
+    version is still the one that it `follows`.
 
     What is read through the inputs is kept by the archive meanwhile. Raises SilentWrongnessError, and publishes nothing, if an
     observation breaks a HARD rule.
@@ -62,6 +63,7 @@ def judged_draft(
             code_version=asset.code_version,
             run_id=context.run.run_id,
             engines=engines(),
+            follows=follows,
         ) as draft,
     ):
         yield draft

@@ -13,7 +13,7 @@ from dsa110_assets.errors import SilentWrongnessError
 from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.ingest import inbox
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.running import policy
+from dsa110_assets.orchestration.running import policy, routing
 from dsa110_assets.orchestration.specification import spec
 from dsa110_assets.orchestration.watching import expiry, facts
 from dsa110_assets.orchestration.watching.history import POSTGRES_VARIABLE
@@ -126,25 +126,28 @@ def _now() -> datetime:
     return datetime.fromtimestamp(inbox.now_s(), UTC)
 
 
-@dg.job(name="sweep")
+TAGS = {routing.QUEUE_TAG: routing.HOUSEKEEPING}
+
+
+@dg.job(name="sweep", tags=TAGS)
 def sweep_job() -> None:
     """After crashes."""
     sweep_after_crashes()
 
 
-@dg.job(name="backup")
+@dg.job(name="backup", tags=TAGS)
 def backup_job() -> None:
     """All that cannot be computed again."""
     back_up()
 
 
-@dg.job(name="verify")
+@dg.job(name="verify", tags=TAGS)
 def verify_job() -> None:
     """A part of the archive, by digest."""
     verify_part()
 
 
-@dg.job(name="retention")
+@dg.job(name="retention", tags=TAGS)
 def retention_job() -> None:
     """What is no longer needed."""
     retain()

@@ -40,6 +40,6 @@ def orphan_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
     now_s = time.time()
     uptime.note(platform.archive.root, now_s)
     watch = hung.look(platform, context.instance, hung.restored(before), now_s)
-    closed = instances.close_orphans(context.instance, but=watch.ending)
+    closed = instances.close_orphans(context.instance, platform.archive.root, but=watch.ending)
     told = f"{len(watch.seen)} runs go on, {len(watch.ending)} were asked to end, {len(closed)} had lost their process"
     return dg.SensorResult(skip_reason=dg.SkipReason(told), cursor=json.dumps(asdict(watch)))

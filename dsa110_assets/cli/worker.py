@@ -1,0 +1,103 @@
+"""`dsa110 worker`: one of several hosts takes runs, by Dagster's own Celery tasks. The broker and all else are dagster.yaml's.
+
+Dagster's imports and the science's are done once, here: a run is a fork of this process, and ends with its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dsa110_assets.cli.app import app
+from dsa110_assets.cli.home import with_dagster_home
+from dsa110_assets.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dsa110_assets.settings import Settings
+
+GB_A_RUN = 3.0
+"""The largest step of the observatory's own data, an image, takes 2 GiB."""
+
+
+@app.command(epilog="Example: dsa110 worker --queue imaging --queue solving --slots 8")
+def worker(
+    queue: Annotated[list[str] | None, typer.Option(help="Take runs of this queue; repeatable (default: of all there are).")] = None,
+    slots: int | None = typer.Option(None, min=1, help="Runs at a time (default: one a core, as memory allows)."),
+) -> None:
+    """Take runs on this host, as one of several that share an archive; Ctrl-C ends it once its runs have ended."""
+    from dsa110_assets import settings
+    from dsa110_assets.archive import beats
+    from dsa110_assets.archive.index import normalise_url
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.orchestration.graph import specifications
+    from dsa110_assets.orchestration.running import routing
+
+    configured = with_dagster_home(settings.load())
+    pools = {asset.pool for asset in specifications().values() if asset.pool}
+    known = [routing.ANY, routing.INGEST, routing.HOUSEKEEPING, *sorted(pools)]
+    if unknown := [name for name in queue or () if name not in known]:
+        raise ConfigurationError(f"--queue {unknown[0]}: no run is ever put there; choose of {', '.join(known)}")
+    if configured.database_url is None or normalise_url(configured.database_url).get_backend_name() != "postgresql":
+        raise ConfigurationError("DSA110_DATABASE_URL names no PostgreSQL database: the index in the archive, SQLite's, is one machine's")
+    taken, places = queue or known, slots or fitting_slots(configured.memory_limit_gib)
+    application = _tasks(configured)
+    root, host = Path(configured.archive), socket.gethostname()
+    Archive.create(root, configured.database_url).close()
+    from celery import signals
+
+    from dsa110_assets.cli import warm  # noqa: F401
+
+    beats.keep(root, host, {"queues": taken, "slots": places})
+    signals.worker_shutting_down.connect(lambda **_: beats.end(root, host), weak=False)
+    own = [routing.of_host(host, name) for name in taken]
+    application.worker_main(
+        [
+            "worker", "--loglevel=INFO", "-n", "dsa110@%h", "-Q", ",".join([*own, *taken]), "-c", str(places), "--max-tasks-per-child=1",
+            "--without-gossip", "--without-mingle",
+        ]
+    )  # fmt: skip
+
+
+def fitting_slots(memory_limit_gib: float) -> int:
+    """How many runs this host takes at a time: one for each core that this process may use, as far as memory lasts."""
+    from dsa110_assets.orchestration.running import capacity
+
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, int(capacity.available_bytes(memory_limit_gib) / 1e9 / GB_A_RUN)))
+
+
+def _tasks(configured: Settings) -> Any:
+    """The Celery application of the instance's launcher, with Dagster's tasks. Raises ConfigurationError if it has none."""
+    from dsa110_assets.orchestration.running import instance as instances
+
+    with instances.open_instance(configured.dagster_home) as dagster:
+        application = getattr(dagster.run_launcher, "celery", None)
+    if application is None:
+        raise ConfigurationError(
+            f"{configured.dagster_home}/dagster.yaml names no Celery launcher: copy ops/dagster.celery.yaml there and set "
+            f"{instances.REDIS_VARIABLE} (docs/many-machines.md)"
+        )
+    from celery import signals
+    from dagster_celery import tasks
+    from dagster_shared.serdes import unpack_value
+
+    tasks.create_execute_job_task(application)
+    tasks.create_resume_job_task(application)
+
+    def claim(kwargs: Mapping[str, Any], **_: Any) -> None:
+        """Before anything of the run is done: who is to be missed if this process is. Interrupts reach it as in the foreground."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        told: Any = unpack_value(next(iter(kwargs.values())))
+        with instances.open_instance(configured.dagster_home) as dagster:
+            run = dagster.get_run_by_id(told.run_id)
+            if run is not None and not run.is_finished:
+                instances.claim(dagster, run, configured.archive)
+
+    signals.task_prerun.connect(claim, weak=False)
+    return application

@@ -1,0 +1,107 @@
+"""Several hosts on one machine: each worker has a hostname, process numbers, a scratch directory and a DAGSTER_HOME of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from dsa110_assets.cli.services import descendants
+from dsa110_assets_tests.live.platform import MAIN, LivePlatform
+from dsa110_assets_tests.postgres import Server, private_server
+from dsa110_assets_tests.redis import RedisServer, private_redis
+
+ISOLATED = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""What makes a host of a group of processes: nobody outside it has its processes' numbers, nor it anybody else's."""
+
+
+class Host:
+    """A worker on a host of its own: `place` is what only it can see, the rest is shared."""
+
+    def __init__(self, name: str, place: Path, shared: dict[str, str]) -> None:
+        self.name, self.place = name, place
+        (place / "scratch").mkdir(parents=True)
+        self.environment = {**shared, "DAGSTER_HOME": str(place / "home"), "TMPDIR": str(place / "scratch"), "HOME": str(place)}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, slots: int = 1) -> None:
+        """Start its worker."""
+        inside = 'hostname "$1"; mount -t tmpfs none "$2"; shift 2; exec "$@"'
+        worker = [sys.executable, "-c", MAIN, "worker", "--slots", str(slots)]
+        with (self.place / "worker.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*ISOLATED, "sh", "-c", inside, "host", self.name, str(self.place / "scratch"), *worker],
+                env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes runs."""
+        assert self.process is not None
+        assert self.process.poll() is None, (self.place / "worker.log").read_text()
+        return "ready." in (self.place / "worker.log").read_text()
+
+    def signal(self, number: signal.Signals) -> None:
+        """A signal to every process of this host, as its power or its network would do it."""
+        assert self.process is not None
+        for pid in descendants(self.process.pid):
+            os.kill(pid, number)
+
+    def lose_power(self) -> None:
+        """Everything on it ends at once."""
+        assert self.process is not None
+        self.process.kill()  # and with it, by --kill-child, the first of its processes, and the kernel ends the others
+        self.process.wait()
+
+
+class Fleet:
+    """A platform with its database, its broker and its workers."""
+
+    def __init__(self, live: LivePlatform, hosts: list[Host], postgres: Server, redis: RedisServer) -> None:
+        self.live, self.hosts, self.postgres, self.redis = live, hosts, postgres, redis
+
+    def told(self) -> str:
+        """The ends of all logs."""
+        logs = [host.place / "worker.log" for host in self.hosts]
+        return self.live.told() + "".join(f"\n--- {log}\n" + "\n".join(log.read_text().splitlines()[-25:]) for log in logs)
+
+
+@contextmanager
+def fleet(place: Path, names: list[str], **settings: str) -> Iterator[Fleet]:
+    """Database and broker, a platform that gives its runs to workers, and workers of these names, none of them started yet."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("hosts of their own need root and unshare")
+    with ExitStack() as left:
+        postgres, redis = left.enter_context(private_server()), left.enter_context(private_redis())
+        where = {"DSA110_DATABASE_URL": _database(postgres, "index"), "DAGSTER_PG_URL": _database(postgres, "dagster")}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {**where, "DAGSTER_REDIS_URL": redis.url}.items():
+                patch.setenv(name, value)  # LivePlatform.instance() opens DAGSTER_HOME in this process
+            live = LivePlatform(place, **where, DAGSTER_REDIS_URL=redis.url, **settings)
+            hosts = [Host(name, place / name, live.environment) for name in names]
+            try:
+                yield Fleet(live, hosts, postgres, redis)
+            finally:
+                live.stop()
+                for host in hosts:
+                    if host.process is not None and host.process.poll() is None:
+                        host.lose_power()
+
+
+def _database(postgres: Server, name: str) -> str:
+    """The URL of a new database."""
+    import psycopg2
+
+    connection = psycopg2.connect(postgres.url.replace("+psycopg2", ""))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+    connection.close()
+    return postgres.url.removesuffix("/postgres") + f"/{name}"
