@@ -40,6 +40,7 @@ COMMAND_MODULES = (
     "checks",
     "runs",
     "doctor",
+    "docs",
     "calibration",
     "archive",
     "trial",
