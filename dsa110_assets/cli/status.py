@@ -117,18 +117,22 @@ def show_settings(as_json: bool = typer.Option(False, "--json", help=JSON_HELP))
 
 @app.command("thresholds", epilog="Example: dsa110 thresholds flux")
 def show_thresholds(
-    text: str = typer.Argument("", help="Only those with this in their name or meaning."),
+    text: str = typer.Argument("", help="Only those with this in their name, meaning or checks."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """Limits of checks, alerts and retention that are in force, and what each limits."""
+    """Limits of checks, alerts and retention that are in force, what each limits, and which checks fail by it."""
     from dsa110_assets import settings, thresholds
+    from dsa110_assets.orchestration import graph
+    from dsa110_assets.orchestration.judging import rules
     from dsa110_assets.orchestration.resources import Platform
 
     platform = Platform(settings.load())
-    found = [row for row in thresholds.describe(platform.thresholds) if text.lower() in f"{row[0]} {row[3]}".lower()]
+    assets = graph.specifications().values()
+    rows = [(*row, ", ".join(rules.decided_by(row[0], assets))) for row in thresholds.describe(platform.thresholds)]
+    found = [row for row in rows if text.lower() in f"{row[0]} {row[3]} {row[4]}".lower()]
     if as_json:
-        console.emit_json([dict(zip(("name", "value", "unit", "help"), row, strict=True)) for row in found])
+        console.emit_json([dict(zip(("name", "value", "unit", "help", "checks"), row, strict=True)) for row in found])
         return
-    console.table(("threshold", "value", "unit", "what it limits"), found)
+    console.table(("threshold", "value", "unit", "what it limits", "checks"), found)
     refused = platform.refused_thresholds
-    console.warn(f"{platform.settings.thresholds_path}: {refused or 'a line such as max_flux_ratio = 1.15 there changes one at once'}")
+    console.warn(f"{platform.settings.thresholds_path}: {refused or 'a line such as max_flux_offset = 0.03 there changes one at once'}")

@@ -146,7 +146,7 @@ def make_tile(
         stokes, taken_out = outliers.subtract(
             vis, observed, sky, header, dimming, patterns, spectral, weighted.noise_jy, cleaned.points, left
         )
-        cleaned = cleaned_of(stokes, cleaned.points.select(cleaned.points.resolved))
+        cleaned = cleaned_of(stokes, cleaned.resolved_ones)
     if options.clean_iterations and options.deconvolver != "quick":
 
         def beyond(samples: StokesI, inside: Deconvolved, sources: Image) -> unlisted.Unlisted:
@@ -198,7 +198,7 @@ def make_tile(
 def _without_unlisted(
     stokes: StokesI,
     cleaned: Deconvolved,
-    cleaned_of: Callable[[StokesI], Deconvolved],
+    cleaned_of: Callable[[StokesI, Points], Deconvolved],
     beyond: Callable[[StokesI, Deconvolved, Image], unlisted.Unlisted],
     noise_jy: float,
     beam: Beam,
@@ -217,7 +217,7 @@ def _without_unlisted(
         certain = unlisted.certain(cleaned.model, cleaned.residual, beam, pixel_deg)
         without = beyond(stokes, cleaned, certain if with_sources else np.zeros_like(certain))
         fewer = replace(stokes, data=without.data)
-        again = cleaned_of(fewer) if without.flux_jy.size else cleaned
+        again = cleaned_of(fewer, cleaned.resolved_ones) if without.flux_jy.size else cleaned
         if robust_rms(again.residual) < robust_rms(cleaned.residual):
             stokes, cleaned = fewer, again
             taken += without.flux_jy.tolist()

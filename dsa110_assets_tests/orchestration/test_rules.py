@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dsa110_assets.archive.store import Archive
+from dsa110_assets.calibration import quality
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.judging import judges, rules
 from dsa110_assets.thresholds import Thresholds
@@ -153,6 +154,40 @@ BAD = [
 
 def failed(asset: str, figures: dict[str, Any]) -> dict[str, str]:
     return {v.check: v.reason for v in rules.judge(asset, figures, Thresholds()) if not v.passed}
+
+
+class Noted:
+    """Thresholds that note which of them are read."""
+
+    def __init__(self) -> None:
+        self.read: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.read.add(name)
+        return getattr(Thresholds(), name)
+
+
+@pytest.mark.parametrize(("asset", "rule"), [(a, rule) for a, known in specifications().items() for rule in known.rules])
+def test_a_rule_names_the_thresholds_it_judges_by(asset: str, rule: rules.Rule) -> None:
+    """Those of a transit's tables are read when these are made; they fail two rules by what was said then."""
+    noted = Noted()
+    for figures in [GOOD[asset], *(GOOD[asset] | change for a, check, change in BAD if (a, check) == (asset, rule.check))]:
+        rule.judge(figures, noted)  # type: ignore[arg-type]
+    if rule.check in ("usable", "all_transits"):
+        noted.read |= {name for name in dir(quality.Thresholds) if not name.startswith("_")}
+    assert noted.read == set(rule.limits)
+
+
+def test_a_failed_check_names_its_thresholds() -> None:
+    said = failed("tile_image", GOOD["tile_image"] | {"rms_over_radiometer": 9.0})["rms"]
+    assert said.endswith("; thresholds: min_rms_ratio = 0.9, max_rms_ratio = 1.25, max_tile_rms_jy = 1")
+    assert rules.decided_by("max_rms_ratio", specifications().values()) == ["tile_image:rms"]
+
+
+def test_every_limit_of_a_product_belongs_to_a_rule() -> None:
+    """The others say when an operator is told, how long things are kept, and when ingest pauses."""
+    others = {name for name in Thresholds.model_fields if not rules.decided_by(name, specifications().values())}
+    assert all(name.startswith(("disk_", "backup_", "keep_", "superseded_", "trial_", "retention_")) for name in others), others
 
 
 def test_there_are_rules_for_every_asset_and_only_for_those() -> None:

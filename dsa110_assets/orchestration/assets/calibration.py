@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from dsa110_assets.thresholds import Thresholds
 
 CALIBRATED, TRANSITS = "calibrated.ms", "transits.json"
+_TRANSIT_LIMITS = (
+    "max_solution_flag_fraction", "min_solution_snr", "min_gain_amplitude", "max_gain_amplitude", "max_closure_phase_deg",
+    "max_closure_excess", "max_reduced_chi2", "max_field_flux_difference", "max_calibrator_offset_arcsec", "min_receptor_flux_ratio",
+)  # fmt: skip
+"""What a transit's tables are refused by (`calibration.quality`)."""
 FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26))
 """A sign of life: no night's tables at all for a day. How old the tables of an observation are is its own check."""
 
@@ -62,9 +67,11 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
     memory_per_input=0.35,  # 0.8 GiB in all for a set of 1.4 GB, and a tenth more
     rules=(
         Rule("usable", "at least one transit passed signal-to-noise, flags, amplitudes and closure", ("n_sets", "n_transits"),
-             judges.solved, hard=True),
-        Rule("all_transits", "every transit passed", ("n_sets", "n_transits"), judges.refused, severity=WARN),
-        Rule("one_scale", "all transits give one flux scale", ("scale_spread", "scales"), judges.transits_of_one_scale),
+             judges.solved, hard=True, limits=_TRANSIT_LIMITS),
+        Rule("all_transits", "every transit passed", ("n_sets", "n_transits"), judges.refused, severity=WARN,
+             limits=_TRANSIT_LIMITS),
+        Rule("one_scale", "all transits give one flux scale", ("scale_spread", "scales"), judges.transits_of_one_scale,
+             limits=("max_scale_spread",)),
         Rule("as_listed", "calibrators have the flux, place and size they are listed with", ("calibrators_corrected",),
              judges.listed("calibrators_corrected"), severity=WARN),
         Rule("judged_by_field", "the catalogue sources of every calibrator's field judged it", ("calibrators_unjudged",),
@@ -162,8 +169,9 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
     disk_per_input=1.2,  # measured 0.91 at full scale
     memory_per_input=0.6,  # 1.2 GiB in all for a set of 1.4 GB, and a tenth more
     rules=(
-        Rule("staleness", "the tables are not too old", ("caltable_age_h",), judges.age),
-        Rule("aging", "the tables are not getting old", ("caltable_age_h",), judges.aging, severity=WARN),
+        Rule("staleness", "the tables are not too old", ("caltable_age_h",), judges.age, limits=("calibration_stale_h",)),
+        Rule("aging", "the tables are not getting old", ("caltable_age_h",), judges.aging, severity=WARN,
+             limits=("calibration_aging_h",)),
         Rule("interpolated", "where gains are interpolated between two table sets, these agree well enough",
              ("n_receptors_interpolated", "receptors_not_interpolated", "receptors_of_one_set"), judges.interpolated, severity=WARN),
         Rule("same_strip", "the tables are of this declination strip", ("caltable_dec_offset_deg",), judges.same_strip, hard=True),
@@ -173,14 +181,16 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
              judges.antennas_judged, severity=WARN),
         Rule("antennas", "every receptor sees the sky", ("n_receptors_lost", "n_antennas_lost"), judges.receptors_lost, severity=WARN),
         Rule("enough_antennas", "enough antennas see the sky", ("kept_antenna_fraction", "n_antennas_kept", "n_antennas_lost"),
-             judges.if_known("antennas_judged", judges.at_least("kept_antenna_fraction", lambda t: t.min_antennas_kept)), hard=True),
+             judges.if_known("antennas_judged", judges.at_least("kept_antenna_fraction", lambda t: t.min_antennas_kept)), hard=True,
+             limits=("min_antennas_kept",)),
         Rule("flux_scale", "the flux scale is that of the field's reference sources, or was corrected to it",
              ("flux_scale", "flux_scale_error", "flux_scale_applied", "flux_scale_references"),
-             judges.of_references(judges.scale_left), hard=True),
+             judges.of_references(judges.scale_left), hard=True, limits=("max_flux_scale_left",)),
         Rule("flux_scale_drift", "the tables' flux scale is that of the field's reference sources",
-             ("flux_scale", "flux_scale_error", "flux_scale_applied"), judges.of_references(judges.scale_moved), severity=WARN),
+             ("flux_scale", "flux_scale_error", "flux_scale_applied"), judges.of_references(judges.scale_moved), severity=WARN,
+             limits=("flux_scale_warn",)),
         Rule("gain_drift", "gains are those of the tables", ("drift_amplitude", "drift_phase_deg", "epoch_gains"),
-             judges.if_known("antennas_judged", judges.gain_drift), severity=WARN),
+             judges.if_known("antennas_judged", judges.gain_drift), severity=WARN, limits=("max_gain_drift", "max_gain_drift_deg")),
     ),
 )  # fmt: skip
 def calibrated_ms(step: Step) -> Mapping[str, Any]:

@@ -39,7 +39,7 @@ STRIP_TOLERANCE_DEG = 1.0
 
 
 @Asset(
-    "tile_image", grain="observation", kinds={"fits", "ducc"}, code_version="8", inputs=("calibrated_ms", "sky_model"),
+    "tile_image", grain="observation", kinds={"fits", "ducc"}, code_version="9", inputs=("calibrated_ms", "sky_model"),
     shaping=("imaging", "imaging_engine"), pool="imaging",
     keep_days=365, uses_up=("calibrated_ms",), image=True,
     columns={"rms_jy": "Rms [Jy]", "dynamic_range": "Dynamic range", "flux_ratio": "Flux ratio"},
@@ -48,18 +48,21 @@ STRIP_TOLERANCE_DEG = 1.0
         Rule("sane", "the image has a positive noise and a possible beam", ("rms_jy", "beam_major_arcsec", "beam_minor_arcsec"),
              judges.every(judges.finite_rms, judges.beam), hard=True),
         Rule("references", "bright catalogue sources are in the image", ("reference_missing", "reference_count"), judges.references,
-             hard=True),
+             hard=True, limits=("max_missing_references",)),
         Rule("flux_scale", "fluxes are the catalogue's within reason: what is beyond is not published",
              ("flux_ratio", "flux_ratio_error", "reference_count"),
-             judges.if_known("reference_count", judges.flux_scale, FEWEST_REFERENCES), hard=True),
+             judges.if_known("reference_count", judges.flux_scale, FEWEST_REFERENCES), hard=True,
+             limits=("min_flux_ratio", "max_flux_ratio")),
         Rule("position", "sources are where the catalogue has them, within reason: what is beyond is not published", _OFFSETS,
-             judges.if_known("reference_count", judges.position, FEWEST_REFERENCES), hard=True),
-        Rule("rms", "the noise is what the radiometer equation allows", ("rms_jy", "rms_over_radiometer"), judges.rms),
+             judges.if_known("reference_count", judges.position, FEWEST_REFERENCES), hard=True, limits=("astrometry_fail_arcsec",)),
+        Rule("rms", "the noise is what the radiometer equation allows", ("rms_jy", "rms_over_radiometer"), judges.rms,
+             limits=("min_rms_ratio", "max_rms_ratio", "max_tile_rms_jy")),
         Rule("dynamic_range", "the brightest source stands out", ("dynamic_range",),
-             judges.at_least("dynamic_range", lambda t: t.min_dynamic_range), severity=WARN),
+             judges.at_least("dynamic_range", lambda t: t.min_dynamic_range), severity=WARN, limits=("min_dynamic_range",)),
         Rule("flux_ratio", "fluxes agree with the catalogue", ("flux_ratio", "flux_ratio_error", "reference_count"),
-             judges.if_known("reference_count", judges.flux_ratio())),
-        Rule("astrometry", "positions agree with the catalogue", _OFFSETS, judges.if_known("reference_count", judges.astrometry)),
+             judges.if_known("reference_count", judges.flux_ratio()), limits=("max_flux_offset",)),
+        Rule("astrometry", "positions agree with the catalogue", _OFFSETS, judges.if_known("reference_count", judges.astrometry),
+             limits=("astrometry_warn_arcsec", "astrometry_warn_beams")),
     ),
 )  # fmt: skip
 def tile_image(step: Step) -> Mapping[str, Any]:
@@ -93,14 +96,16 @@ def rules_of_mosaic(parts: str) -> tuple[Rule, ...]:
     """What every mosaic is asked first, in this order; `parts` are what it is made of."""
     return (
         SAME_SETTINGS,
-        Rule("noise_map", "the noise map is what the pixels show", ("measured_over_noise",), judges.noise_map, hard=True),
+        Rule("noise_map", "the noise map is what the pixels show", ("measured_over_noise",), judges.noise_map, hard=True,
+             limits=("max_noise_ratio_error",)),
         Rule("overlap", f"neighbouring {parts} agree on the sources they share, within reason",
              ("overlap_flux_ratio", "overlap_flux_scatter", "overlap_pairs"), judges.if_known("overlap_pairs", judges.overlap),
-             hard=True),
+             hard=True, limits=("max_overlap_difference",)),
         Rule("neighbours", "the two tiles that agree least agree", ("overlap_flux_worst", "overlap_worst_error", "overlap_worst_tiles"),
-             judges.neighbours),
+             judges.neighbours, limits=("max_neighbour_difference",)),
         Rule("one_scale", "flux scales of different calibrators agree where they meet",
-             ("n_anchors", "anchor_difference", "anchor_difference_error", "anchor_scales"), judges.one_scale),
+             ("n_anchors", "anchor_difference", "anchor_difference_error", "anchor_scales"), judges.one_scale,
+             limits=("max_flux_offset",)),
     )  # fmt: skip
 
 
@@ -207,7 +212,8 @@ def _dec(product: "Product") -> float:
         *rules_of_mosaic("tiles"),
         Rule("one_strip", "all tiles of the hour are in its mosaic", ("n_left_out", "pointing_dec_deg"), judges.one_strip),
         Rule("completeness", "the hour's observations were imaged", ("windows_completed",),
-             judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN),
+             judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN,
+             limits=("min_windows_completed",)),
     ),
 )  # fmt: skip
 def hour_mosaic(step: Step) -> Mapping[str, Any]:
@@ -232,7 +238,8 @@ def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> r
     rules=(
         *rules_of_mosaic("hours"),
         Rule("completeness", "the night's hours are in", ("windows_completed",),
-             judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN),
+             judges.at_least("windows_completed", lambda t: t.min_windows_completed), severity=WARN,
+             limits=("min_windows_completed",)),
     ),
 )  # fmt: skip
 def night_mosaic(step: Step) -> Mapping[str, Any]:

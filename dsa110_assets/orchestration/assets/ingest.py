@@ -90,10 +90,11 @@ def subband_group(step: Step) -> Mapping[str, Any]:
         Rule("hard_four", "PHASE_DIR, REFERENCE_DIR, TELESCOPE_NAME, field order; uvw, times, frequencies", ("n_problems",),
              judges.problems_found, hard=True),
         Rule("flag_fraction", "not too much of what living receptors saw is flagged", ("flag_fraction", "flag_fraction_raw"),
-             judges.at_most("flag_fraction", lambda t: t.max_flag_fraction)),
+             judges.at_most("flag_fraction", lambda t: t.max_flag_fraction), limits=("max_flag_fraction",)),
         Rule("wide_interference",
              "in most antennas the noise is what autocorrelations say, so that wide interference could be looked for",
-             ("flag_judged_wide",), judges.at_least("flag_judged_wide", lambda t: t.min_judged_wide), severity=WARN),
+             ("flag_judged_wide",), judges.at_least("flag_judged_wide", lambda t: t.min_judged_wide), severity=WARN,
+             limits=("min_judged_wide",)),
     ),
 )  # fmt: skip
 def measurement_set(step: Step) -> Mapping[str, Any]:

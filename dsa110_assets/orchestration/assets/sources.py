@@ -102,18 +102,20 @@ def _earlier_hours(archive: "Archive", found: recipes.Ingredients) -> "list[Prod
     rules=(
         SAME_SETTINGS,
         Rule("flux_ratio", "fluxes agree with the catalogue", ("flux_ratio", "flux_ratio_error", "n_compared"),
-             judges.if_known("n_compared", judges.flux_ratio())),
+             judges.if_known("n_compared", judges.flux_ratio()), limits=("max_flux_offset",)),
         Rule("flux_scale", "fluxes are the catalogue's within reason: what is beyond is held",
              ("flux_ratio", "flux_ratio_error", "n_compared"), judges.if_known("n_compared", judges.flux_scale, FEWEST_REFERENCES),
-             hard=True),
+             hard=True, limits=("min_flux_ratio", "max_flux_ratio")),
         Rule("history", "fluxes agree with those of the same sources in earlier hours",
              ("history_flux_ratio", "history_flux_ratio_error", "history_count"),
-             judges.if_known("history_count", judges.flux_ratio("history_flux_ratio"))),
+             judges.if_known("history_count", judges.flux_ratio("history_flux_ratio")), limits=("max_flux_offset",)),
         Rule("tiles", "no tile was suspect", ("n_suspect_tiles", "n_suspect_rows"), judges.none_of("n_suspect_tiles"), severity=WARN),
         Rule("completeness", "catalogue sources that should be seen are", ("completeness", "n_expected"),
-             judges.if_known("n_expected", judges.at_least("completeness", lambda t: t.min_completeness)), severity=WARN),
+             judges.if_known("n_expected", judges.at_least("completeness", lambda t: t.min_completeness)), severity=WARN,
+             limits=("min_completeness",)),
         Rule("false_detections", "few negative sources are found for each positive one", ("false_detection_rate",),
-             judges.at_most("false_detection_rate", lambda t: t.max_false_detections), severity=WARN),
+             judges.at_most("false_detection_rate", lambda t: t.max_false_detections), severity=WARN,
+             limits=("max_false_detections",)),
     ),
 )  # fmt: skip
 def source_measurements(step: Step) -> Mapping[str, Any]:
@@ -214,9 +216,10 @@ def _night_before(archive: "Archive", night: str) -> "list[Product]":
         SAME_SETTINGS,
         Rule("ensemble", "enough reference sources normalise every epoch that can be compared with another",
              ("n_references_min", "n_comparable_epochs", "n_epochs", "ensemble_note"),
-             judges.if_known("n_comparable_epochs", judges.at_least("n_references_min", lambda t: t.min_references)), severity=WARN),
+             judges.if_known("n_comparable_epochs", judges.at_least("n_references_min", lambda t: t.min_references)), severity=WARN,
+             limits=("min_references",)),
         Rule("residual_rms", "constant sources scatter by just their errors", ("residual_rms", "n_steady"), judges.residuals,
-             severity=WARN),
+             severity=WARN, limits=("min_residual_rms", "max_residual_rms")),
     ),
 )  # fmt: skip
 def light_curves(step: Step) -> Mapping[str, Any]:
@@ -291,7 +294,8 @@ INJECTED_ROWS = 200_000
         SAME_SETTINGS,
         Rule("false_alarms", "injected constant sources become candidates no more often than claimed",
              ("false_alarm_ratio", "n_injected"),
-             judges.if_known("n_injected", judges.at_most("false_alarm_ratio", lambda t: t.max_false_alarm_ratio)), severity=WARN),
+             judges.if_known("n_injected", judges.at_most("false_alarm_ratio", lambda t: t.max_false_alarm_ratio)), severity=WARN,
+             limits=("max_false_alarm_ratio",)),
     ),
 )  # fmt: skip
 def variability(step: Step) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule: its check's name, the figures it is about, how it judges, and whether it stops what follows."""
+    """A rule: its check's name, the figures it is about, how it judges, by which thresholds, and whether it stops what follows."""
 
     check: str
     description: str
@@ -37,6 +37,7 @@ class Rule:
     judge: judges.Judge
     hard: bool = False
     severity: dg.AssetCheckSeverity = ERROR
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def check_specs(asset: str, judged: Iterable[Rule], partitions_def: dg.Partition
                 description=rule.description,
                 blocking=rule.hard and (coarse or partitions_def is None),
                 partitions_def=partitions_def if coarse else None,
-                metadata={"hard": rule.hard, "figures": list(rule.figures)},
+                metadata={"hard": rule.hard, "figures": list(rule.figures), "thresholds": list(rule.limits)},
             )
             for rule in judged
         ]
@@ -85,6 +86,8 @@ def judge(asset: str, figures: judges.Figures, thresholds: "Thresholds") -> list
     verdicts = []
     for rule in spec.assets()[asset].rules:
         reasons = judges.reasons_against(rule.judge, rule.figures, figures, thresholds)
+        if reasons and rule.limits:
+            reasons.append("thresholds: " + ", ".join(f"{name} = {getattr(thresholds, name):g}" for name in rule.limits))
         shown = {name: figures[name] for name in rule.figures if name in figures}
         verdicts.append(Verdict(rule.check, not reasons, "; ".join(reasons), shown, rule.hard, rule.severity))
     return verdicts
@@ -115,3 +118,8 @@ def from_metadata(asset: str, metadata: judges.Figures) -> list[Verdict]:
         )
         for rule in spec.assets()[asset].rules
     ]
+
+
+def decided_by(threshold: str, assets: Iterable[spec.Asset]) -> list[str]:
+    """The checks of these assets, as asset:check, whose rule a threshold is a limit of."""
+    return [f"{asset.name}:{rule.check}" for asset in assets for rule in asset.rules if threshold in rule.limits]
