@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from types import FunctionType
 from typing import Any
 
 import openapi
@@ -15,6 +14,7 @@ import dsa110_assets
 from dsa110_assets import settings, thresholds
 from dsa110_assets.cli import app
 from dsa110_assets.orchestration.graph import ASSETS, specifications
+from dsa110_assets.orchestration.judging import rules
 from dsa110_assets.orchestration.specification.spec import Asset
 
 GRAINS = {"catalogue": "–", "observation": "5 minutes", "hour": "hour", "night": "night", "request": "request"}
@@ -97,12 +97,16 @@ def all_settings() -> str:
 
 def all_thresholds() -> str:
     """Every threshold with its default."""
-    rows = [(code(name), code(value), unit, told) for name, value, unit, told in thresholds.describe(thresholds.Thresholds())]
+    known = specifications().values()
+    rows = [
+        (code(name), code(value), unit, told, ", ".join(map(code, rules.decided_by(name, known))))
+        for name, value, unit, told in thresholds.describe(thresholds.Thresholds())
+    ]
     intro = (
         "# Thresholds\n\nLimits of checks, alerts and retention. A line `name = value` in `thresholds.toml` in the archive changes one "
         "at once; `dsa110 thresholds` prints what is in force.\n"
     )
-    return f"{intro}\n{table(('threshold', 'default', 'unit', 'what it limits'), rows)}"
+    return f"{intro}\n{table(('threshold', 'default', 'unit', 'what it limits', 'checks it decides'), rows)}"
 
 
 def assets() -> str:
@@ -123,7 +127,7 @@ def assets() -> str:
 
 
 def checks() -> str:
-    """Every check of every asset, with the thresholds that its judge asks for."""
+    """Every check of every asset, with its thresholds."""
     intro = (
         "# Checks\n\nA check that is *hard* keeps an observation's product from being published, and holds an hour's or night's. One of "
         "severity WARN tells without counting against `dsa110 process`. A figure that is missing fails its check.\n"
@@ -135,37 +139,11 @@ def _checks_of(asset: Asset) -> str:
     rows = [
         (
             code(rule.check), rule.description, ", ".join(map(code, rule.figures)),
-            ", ".join(map(code, sorted(limits_of(rule.judge)))) or "–", "hard" if rule.hard else rule.severity.value,
+            ", ".join(map(code, rule.limits)) or "–", "hard" if rule.hard else rule.severity.value,
         )
         for rule in asset.rules
     ]  # fmt: skip
     return table(("check", "passes if", "figures", "thresholds", "when it fails"), rows)
-
-
-def limits_of(judge: Any) -> set[str]:
-    """The thresholds that a judge asks for: fields of Thresholds named in its code, or in that of functions it holds or calls."""
-    found: set[str] = set()
-    seen: set[int] = set()
-    waiting = [judge]
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen or not isinstance(one, FunctionType):
-            waiting += list(one) if isinstance(one, tuple) and id(one) not in seen else []
-            seen.add(id(one))
-            continue
-        seen.add(id(one))
-        waiting += [cell.cell_contents for cell in one.__closure__ or ()]
-        names = set(_names(one.__code__))
-        found |= names & thresholds.Thresholds.model_fields.keys()
-        waiting += [one.__globals__[name] for name in names & one.__globals__.keys()]
-    return found
-
-
-def _names(compiled: Any) -> Iterator[str]:
-    yield from compiled.co_names
-    for constant in compiled.co_consts:
-        if hasattr(constant, "co_names"):
-            yield from _names(constant)
 
 
 def metrics() -> str:
