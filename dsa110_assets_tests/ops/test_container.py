@@ -26,7 +26,7 @@ DOCKER = pages.ROOT / "ops" / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OWN = ("platform", "worker")
-READY_S = 300
+READY_S = 600
 INTERPRETER = "/opt/interpreter"
 CLEAN_ROOT = """
 set -eu
@@ -95,10 +95,10 @@ def test_every_line_of_the_dockerfile_works_and_the_platform_answers_there(tmp_p
     check = json.loads(re.sub(r".*?CMD ", "", dict(instructions())["HEALTHCHECK"]))
     command = shlex.join(json.loads(dict(instructions())["CMD"]))
     start = f"""
-unset PYTHONPATH; cd /opt/dsa110
+unset PYTHONPATH; cd {dict(instructions())['WORKDIR']}
 export PATH={INTERPRETER}/bin:$PATH HOME=/home/dsa110 {environment_of_image()}
 python -c 'import dsa110_assets; print("package", dsa110_assets.__file__)'
-! touch /opt/dsa110/probe "$(python -c 'import dsa110_assets; print(dsa110_assets.__file__)')" 2>/dev/null
+! touch /opt/dsa110/probe /data/probe "$(python -c 'import dsa110_assets; print(dsa110_assets.__file__)')" 2>/dev/null
 {command} > /tmp/up.log 2>&1 &
 up=$!
 until {shlex.join(check)} 2>/dev/null; do
