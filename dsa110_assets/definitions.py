@@ -19,7 +19,6 @@ defs = dg.Definitions(
         inbox_sensor,
         planner.planner_sensor,
         sensors.alert_sensor,
-        sensors.failure_sensor,
         sensors.orphan_sensor,
     ],
     jobs=[*jobs.JOBS, *housekeeping.JOBS],

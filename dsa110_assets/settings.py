@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -36,9 +36,33 @@ PREFIX = "DSA110_"
 NOT_SETTINGS = frozenset({"DSA110_CRASH_AT", "DSA110_VENV", "DSA110_DEMO", "DSA110_DB_PASSWORD"})
 """Other variables of this project: read by its tests and by the scripts in ops/."""
 _MASK = "********"
-SECRETS = frozenset({"database_url", "token", "webhook_url"})
+SECRETS = frozenset({"database_url", "token", "alert_channels", "heartbeat_url"})
 """Settings that may hold a password or a token: never printed."""
 _NEVER_SHOWN = frozenset(PREFIX + name.upper() for name in (*SECRETS, "db_password"))
+
+
+class Channel(BaseModel):
+    """Where alerts go: by URL, from a severity on, of some topics (none: of all), not in its quiet hours unless critical.
+
+    `http://` and `https://` get JSON; any other URL is apprise's (slack://, mailtos://, pagerduty://, ...). With `escalation` it
+    gets only what nobody acknowledged elsewhere.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: SecretStr
+    severity: Literal["info", "warning", "critical"] = "warning"
+    topics: tuple[Literal["platform", "data", "calibration", "science"], ...] = ()
+    quiet: Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")] = ""
+    escalation: bool = False
+
+    @field_validator("url", mode="after")
+    @classmethod
+    def _is_url(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if "://" not in text or not (text.isascii() and text.isprintable()) or " " in text:
+            raise ValueError("it is a URL, such as https://..., slack://... or mailtos://..., without blanks")
+        return value
 
 
 class Settings(BaseSettings):
@@ -119,7 +143,22 @@ class Settings(BaseSettings):
             description="what orders to the portal need, and Dagster's web server where others reach it (unset: read-only)",
         ),
     ] = None
-    webhook_url: Annotated[str | None, Field(repr=False, description="where alerts are posted as JSON (unset: console only)")] = None
+    alert_channels: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,30}$")], Channel],
+        NoDecode,
+        Field(
+            repr=False,
+            description='JSON: where alerts go, by a name, as {"ops": {"url": "slack://...", "severity": "warning", "topics": [], '
+            '"quiet": "22:00-06:00", "escalation": false}}; times are UTC (unset: console only)',
+        ),
+    ] = {}
+    heartbeat_url: Annotated[
+        str | None,
+        Field(repr=False, description="asked for while all is watched and every service lives, for a watcher outside (healthchecks)"),
+    ] = None
+    portal_url: Annotated[
+        str | None, Field(description="the portal as people reach it, for links in alerts (unset: this machine and portal_port)")
+    ] = None
     carta_url: Annotated[
         str | None, Field(description="where CARTA answers, for links that open an image there: http://host:3002 (unset: no links)")
     ] = None
@@ -158,7 +197,15 @@ class Settings(BaseSettings):
     def _split_names(cls, value: Any) -> Any:
         return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
 
-    @field_validator("webhook_url", "carta_url", mode="after")
+    @field_validator("alert_channels", mode="before")
+    @classmethod
+    def _decode_channels(cls, value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError('it is no JSON such as {"ops": {"url": "slack://..."}}') from None
+
+    @field_validator("heartbeat_url", "portal_url", "carta_url", mode="after")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
         plain = value is None or (value.isascii() and value.isprintable() and " " not in value)
@@ -216,6 +263,12 @@ class Settings(BaseSettings):
         """The frequency [Hz] that `catalogue_frequencies_mhz` gives a catalogue's fluxes, if it does."""
         told = self.catalogue_frequencies_mhz.get(str(path), self.catalogue_frequencies_mhz.get(path.name))
         return None if told is None else told * 1e6
+
+    @property
+    def portal_address(self) -> str:
+        """The portal's address for links, without a slash at its end."""
+        own = f"http://{self.host if self.host != '0.0.0.0' else os.uname().nodename}:{self.portal_port}"
+        return (self.portal_url or own).rstrip("/")
 
     @property
     def thresholds_path(self) -> Path:
@@ -328,7 +381,8 @@ def refuse_unknown(environment: Mapping[str, str]) -> None:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`dsa110 settings` lists them all"
-            harmless = near and near[0] not in _NEVER_SHOWN  # a password may stand behind a mistyped name
+            # a password may stand behind a mistyped name, and in any address
+            harmless = near and near[0] not in _NEVER_SHOWN and "://" not in environment[name]
             shown = repr(environment[name]) if harmless else _MASK
             raise ConfigurationError(f"{name}={shown}: there is no such setting; {hint}")
 
@@ -418,7 +472,7 @@ def _rows(settings: Settings) -> Iterator[Row]:
 def _row(variable: str, value: Any, is_set: bool, environment: set[str], kind: Any, field: FieldInfo) -> Row:
     source = "environment" if variable in environment else "argument" if is_set else "default"
     if isinstance(value, dict):
-        shown = json.dumps(value) if value else ""
+        shown = json.dumps(value, default=str) if value else ""
     else:
         separator = os.pathsep if variable == f"{PREFIX}CATALOGUES" else ","
         shown = separator.join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)

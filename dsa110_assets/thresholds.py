@@ -56,17 +56,21 @@ def _in(unit: str) -> tuple[Unit, BeforeValidator]:
 
 
 _HOURS, _ARCSEC, _JY, _GB, _DAYS = _in("h"), _in("arcsec"), _in("Jy"), _in("GB"), _in("d")
+_MINUTES, _SECONDS = _in("min"), _in("s")
 Hours = Annotated[float, *_HOURS, Field(gt=0, le=24 * 365)]
 Arcsec = Annotated[float, *_ARCSEC, Field(gt=0, le=3600)]
 Jansky = Annotated[float, *_JY, Field(gt=0, le=1e3)]
 Gigabytes = Annotated[float, *_GB, Field(ge=0, le=1e7)]
 Days = Annotated[float, *_DAYS, Field(ge=0, le=36500)]
+Minutes = Annotated[float, *_MINUTES, Field(ge=0, le=60 * 24 * 7)]
+Seconds = Annotated[float, *_SECONDS, Field(gt=0, le=86400)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
 Ratio = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class Thresholds(BaseModel):
-    """Every threshold with its default. Hours, arcsec, Jy, GB and days are the units of the fields."""
+    """Every threshold with its default. Hours, arcsec, Jy, GB, days, minutes and seconds are the units of the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -146,9 +150,32 @@ class Thresholds(BaseModel):
     max_residual_rms: Annotated[Ratio, Field(description="largest rms of constant sources' pulls in light curves")] = 1.05
     max_false_alarm_ratio: Annotated[Ratio, Field(description="largest measured over nominal false-alarm rate of candidates")] = 2.0
     disk_warn_gb: Annotated[Gigabytes, Field(description="free space of the archive's disk that warns")] = 200.0
-    disk_critical_gb: Annotated[Gigabytes, Field(description="free space that pauses ingest")] = 100.0
-    backup_warn_h: Annotated[Hours, Field(description="age of the newest backup that warns")] = 48.0
+    disk_critical_gb: Annotated[Gigabytes, Field(description="free space that pauses ingest, and is critical")] = 50.0
+    backup_warn_h: Annotated[Hours, Field(description="age of the newest verified backup that warns")] = 48.0
     keep_backups: Annotated[int, Field(ge=1, le=1000, description="backups kept by rotation")] = 14
+    disk_full_days: Annotated[Days, Field(description="a disk that is full sooner than this at the rate of the last day warns")] = 3.0
+    no_calibration_warn_h: Annotated[Hours, Field(description="so long without a usable calibration warns")] = 3.0
+    no_calibration_critical_h: Annotated[Hours, Field(description="so long without a usable calibration is critical")] = 6.0
+    transit_solved_h: Annotated[Hours, Field(description="a calibrator's transit that was observed is solved within this time")] = 2.0
+    failures_warn: Annotated[Fraction, Field(description="share of an hour's runs of a stage that failed, which warns")] = 0.1
+    failures_critical: Annotated[Fraction, Field(description="share of an hour's runs of a stage that failed, which is critical")] = 0.2
+    failures_of_runs: Annotated[Count, Field(description="least runs of a stage in an hour of which a share is told")] = 5
+    queue_warn: Annotated[Count, Field(description="observations that wait, above which it warns")] = 50
+    queue_critical: Annotated[Count, Field(description="observations that wait, above which it is critical")] = 100
+    max_retries: Annotated[Count, Field(description="most retries of one partition that are not told")] = 3
+    run_silent_min: Annotated[Minutes, Field(description="a run without an event for so long does not get on")] = 30.0
+    inbox_silent_min: Annotated[Minutes, Field(description="so long without a new file in the inbox warns")] = 15.0
+    service_silent_s: Annotated[Seconds, Field(description="a service or worker without a sign of life for so long is dead")] = 90.0
+    channel_silent_min: Annotated[Minutes, Field(description="a channel that took no alert for so long is told to the others")] = 5.0
+    off_in_a_row: Annotated[Count, Field(description="observations in a row with noise, flags, flux or positions off, that are told")] = 3
+    recent_h: Annotated[
+        Hours, Field(description="what happened once (a failed check, a quarantine, a candidate) is told of for so long")
+    ] = 24.0
+    repeat_h: Annotated[Hours, Field(description="an alert nobody acknowledged is sent again after this time")] = 6.0
+    group_min: Annotated[
+        Minutes, Field(description="after an alert, others of its condition that are not critical wait and come together")
+    ] = 5.0
+    escalate_min: Annotated[Minutes, Field(description="a critical alert nobody acknowledged for so long is escalated")] = 15.0
     superseded_days: Annotated[Days, Field(description="superseded and rejected versions are kept this long [d]")] = 30.0
     trial_days: Annotated[Days, Field(description="what trials made is kept this long [d]")] = 30.0
     retention_free_gb: Annotated[
@@ -175,6 +202,9 @@ _ORDERED = (
     ("min_residual_rms", "max_residual_rms"),
     ("astrometry_warn_arcsec", "astrometry_fail_arcsec"),
     ("disk_critical_gb", "disk_warn_gb"),
+    ("no_calibration_warn_h", "no_calibration_critical_h"),
+    ("failures_warn", "failures_critical"),
+    ("queue_warn", "queue_critical"),
 )
 _Stamp = tuple[int, int, int] | None
 

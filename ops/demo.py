@@ -91,8 +91,8 @@ def show_products() -> None:
 
 def show_checks() -> None:
     from dsa110_assets import settings
+    from dsa110_assets.orchestration.judging.check_summary import check_summary
     from dsa110_assets.orchestration.running.instance import open_instance
-    from dsa110_assets.orchestration.watching.alerts import check_summary
 
     with open_instance(settings.load().dagster_home) as instance:
         for row in check_summary(instance):

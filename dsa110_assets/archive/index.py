@@ -24,7 +24,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from dsa110_assets.archive import files, readonly
 from dsa110_assets.errors import ConfigurationError, ResourceError, TransientError
 
-SCHEMA = 2
+SCHEMA = 3
 BUSY_S = 30.0
 MOST_CLASHES = 20
 PATIENCE_S = 90.0
@@ -111,6 +111,68 @@ quarantine = sa.Table(
     sa.Column("contents", sa.Text, nullable=False),
     sa.Column("released", sa.Boolean, nullable=False),
 )
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("condition", _TEXT, nullable=False),
+    sa.Column("subject", _TEXT, nullable=False),
+    sa.Column("topic", sa.Text, nullable=False),
+    sa.Column("severity", sa.Text, nullable=False),
+    sa.Column("words", sa.Text, nullable=False),
+    sa.Column("page", sa.Text, nullable=False),
+    sa.Column("began_at", _TEXT, nullable=False),
+    sa.Column("told_at", _TEXT),
+    sa.Column("escalated_at", _TEXT),
+    sa.Column("acknowledged_at", _TEXT),
+    sa.Column("acknowledged_by", sa.Text),
+    sa.Column("note", sa.Text),
+    sa.Column("false_alarm", sa.Boolean, nullable=False),
+    sa.Column("resolved_at", _TEXT),
+    sqlite_autoincrement=True,
+)
+one_active = sa.Index(
+    "one_active_alert",
+    alerts.c.condition,
+    alerts.c.subject,
+    unique=True,
+    sqlite_where=alerts.c.resolved_at.is_(None),
+    postgresql_where=alerts.c.resolved_at.is_(None),
+)
+alert_messages = sa.Table(
+    "alert_messages",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("channel", _TEXT, nullable=False),
+    sa.Column("decided_at", _TEXT, nullable=False),
+    sa.Column("not_before", _TEXT),
+    sa.Column("contents", sa.Text, nullable=False),
+    sa.Column("sent_at", _TEXT),
+    sa.Column("refused", sa.Text),
+    sqlite_autoincrement=True,
+)
+unsent = sa.Index(
+    "unsent_messages",
+    alert_messages.c.channel,
+    alert_messages.c.id,
+    sqlite_where=alert_messages.c.sent_at.is_(None),
+    postgresql_where=alert_messages.c.sent_at.is_(None),
+)
+alert_silences = sa.Table(
+    "alert_silences",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("what", sa.Text, nullable=False),  # a condition or a topic; "everything"
+    sa.Column("until", _TEXT, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("made_at", _TEXT, nullable=False),
+    sqlite_autoincrement=True,
+)
+marks = sa.Table("marks", metadata, sa.Column("name", _TEXT, primary_key=True), sa.Column("value", sa.Text, nullable=False))
+"""Of the watching: when it last looked, who sends what, who gave a sign of life."""
+KEPT = (meta, alerts, alert_messages, alert_silences, marks)
+"""What no record on disk tells: rebuilding the index leaves it as it is."""
 
 
 def normalise_url(text: str, variable: str = "DSA110_DATABASE_URL") -> URL:
@@ -199,10 +261,10 @@ class Index:
         return self.write(alone)
 
     def rebuild(self, work: Callable[[Connection], object]) -> None:
-        """Make every table anew, in the format of this code, filled by `work`: in one transaction, whatever format it had."""
+        """Make every table but those of KEPT anew, in this code's format, filled by `work`: in one transaction, whatever it was before."""
 
         def anew(connection: Connection) -> None:
-            metadata.drop_all(connection, [table for table in metadata.sorted_tables if table is not meta])
+            metadata.drop_all(connection, [table for table in metadata.sorted_tables if table not in KEPT])
             metadata.create_all(connection)
             connection.execute(meta.update().where(meta.c.key == "schema").values(value=str(SCHEMA)))
             work(connection)

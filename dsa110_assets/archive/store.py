@@ -303,6 +303,13 @@ class Archive:
         query = query.where(products.c.created_at > since) if since else query.order_by(products.c.created_at.desc()).limit(1)
         return self.index.read(lambda c: sorted((at, asset, key or None, run) for at, asset, key, run in c.execute(query)))
 
+    def failing(self, since: datetime) -> list[Product]:
+        """The current products of science published since then against which any check spoke, oldest first."""
+        stamp = since.astimezone(UTC).isoformat(timespec="microseconds")
+        told = products.c.metadata.contains('"n_failed_checks": ') & ~products.c.metadata.contains('"n_failed_checks": 0')
+        wanted = (products.c.created_at >= stamp, products.c.state == "current", rows.is_science(products), told)
+        return self.index.read(lambda c: rows.select(c, self.root, *wanted, order=(products.c.created_at, products.c.id)))
+
     def published_bytes(self, since: datetime) -> int:
         """The size of what was published since then and is still there, in any state."""
         stamp = since.astimezone(UTC).isoformat(timespec="microseconds")

@@ -45,6 +45,7 @@ COMMAND_MODULES = (
     "archive",
     "trial",
     "requested",
+    "alerts",
     "tools.convert",
     "tools.image",
     "tools.calibrate",

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dsa110_assets.analyst import AnalystArchive, open_archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
+from dsa110_assets.orchestration.resources import IN_FORCE
 from dsa110_assets.portal import charts, metrics, overview, pages
 from dsa110_assets.portal.guard import Guard
 from dsa110_assets.portal.problems import problem
@@ -70,7 +71,8 @@ def create_app(
     app.state.archive, app.state.inbox, app.state.look = opened, inbox, look
     app.state.home = (settings.dagster_home if settings else None) or opened.root / "dagster"
     thresholds = settings.thresholds_path if settings else opened.root / "thresholds.toml"
-    app.state.limits = lambda: (load_thresholds(thresholds), refused_thresholds(thresholds))
+    kept = opened.root / IN_FORCE
+    app.state.limits = lambda: (load_thresholds(thresholds, kept), refused_thresholds(thresholds, kept))
     app.state.carta = settings.carta_url if settings else None
     app.state.registry = metrics.registry(lambda: overview.status(opened, inbox, look=look))
     return app

@@ -15,9 +15,10 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dsa110_assets.archive import alerts
 from dsa110_assets.errors import DsaError, NotFoundError
 from dsa110_assets.orchestration.running import capacity as room
-from dsa110_assets.orchestration.watching import history
+from dsa110_assets.orchestration.watching import conditions, disks, history
 from dsa110_assets.portal import overview, queue, render
 from dsa110_assets.telescope import timegrid
 
@@ -126,6 +127,7 @@ def front(request: Request) -> Response:
     waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed))
     runs = told("the active runs", lambda: history.runs(state.home, history.UNFINISHED))
     made = told("success and failure", lambda: outcomes(archive.store, state.home, now))
+    active = told("the alerts", lambda: alerts.listed(archive.store, [alerts.ACTIVE, alerts.ACKNOWLEDGED]))
     shown = told("the candidates", lambda: candidates(archive))
     calibration = calibration_of(archive.store, status, limits)
     ages = tuple(ages_of(archive.store, status, beat, now))
@@ -136,7 +138,7 @@ def front(request: Request) -> Response:
         queue=[(name, [one for one in waiting if one.state == name]) for name in queue.STATES], runs=runs, outcomes=made,
         flows=flows(archive.store, now), latency=latency_of(archive.store, status.latest_night), promised_s=PROMISED_S, host=host(),
         places=places(archive.root, state.inbox), calibration=calibration, candidates=shown, now=now, failed=failed[:SHOWN],
-        newest=newest_images(archive.store), shown=SHOWN,
+        newest=newest_images(archive.store), shown=SHOWN, alerts=active, titles=conditions.told(),
     )  # fmt: skip
 
 
@@ -198,10 +200,10 @@ def reasons_of(
     """All that is not well, the state of the disk first."""
     if status.disk:
         free_gb, full_d = status.disk.free_bytes / 1e9, status.disk.full_in_days
-        critical_gb = room.critical_gb(limits, status.disk.total_bytes)
+        critical_gb = disks.critical_gb(limits, status.disk.total_bytes)
         if free_gb < critical_gb:
             yield Reason(TROUBLE, f"the archive's disk is full: {render.size(status.disk.free_bytes)} free, ingest is paused", "#room")
-        elif free_gb < min(limits.disk_warn_gb, 2 * critical_gb):
+        elif free_gb < disks.warn_gb(limits, status.disk.total_bytes):
             yield Reason(ATTENTION, f"the archive's disk is filling: {render.size(status.disk.free_bytes)} free", "#room")
         if full_d is not None and full_d < SOON_FULL_D:
             yield Reason(ATTENTION, f"the archive's disk is full in {full_d:.1f} days at the rate of the last 24 h", "#room")

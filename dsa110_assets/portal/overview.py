@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import DsaError, NotFoundError
+from dsa110_assets.orchestration.watching import disks
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ Look = Callable[[Archive], "Inbox"]
 """A look at what the inbox holds that this archive has not taken up."""
 _Part = TypeVar("_Part")
 
-FILL_WINDOW = timedelta(hours=24)
 SAME_TRANSIT_D = 0.01
 STEPS = ("subband_group", "measurement_set", "calibrated_ms", "tile_image")
 """What becomes of an observation, as the graph has it: said here, for loading that takes longer than all else of a status."""
@@ -60,17 +57,6 @@ class TransitRow:
 
 
 @dataclass(frozen=True)
-class Disk:
-    """Space of a file system, and when it is full at the rate of the last 24 h (None: not filling)."""
-
-    path: str
-    free_bytes: int
-    total_bytes: int
-    fill_bytes_per_day: float
-    full_in_days: float | None
-
-
-@dataclass(frozen=True)
 class Status:
     """What was processed, what waits, what failed, and what comes next.
 
@@ -93,7 +79,7 @@ class Status:
     pointing_dec_deg: float | None
     calibration: dict[str, Any] | None
     next_transit: dict[str, Any] | None
-    disk: Disk | None
+    disk: disks.Disk | None
     latest_figures: dict[str, float] = field(default_factory=dict)
     inbox_groups: dict[str, int] | None = None
     inbox_files: list[dict[str, str]] = field(default_factory=list)
@@ -116,7 +102,7 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
     strip = pointing_dec_deg(archive)
     troubles: list[str] = []
     seen = part(troubles, "the inbox", lambda: look(archive.store) if look else None)
-    published = archive.store.published_bytes(moment - FILL_WINDOW)
+    published = archive.store.published_bytes(moment - disks.FILL_WINDOW)
     return Status(
         now=moment.isoformat(timespec="seconds"),
         archive=str(archive.root),
@@ -132,7 +118,7 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
         pointing_dec_deg=strip,
         calibration=part(troubles, "the calibration", lambda: calibration_state(archive, moment, latest)),
         next_transit=part(troubles, "the next transit", lambda: next_transit(strip, moment, known_calibrators(archive))),
-        disk=part(troubles, "the disk", lambda: disk(archive.root, published, inbox, moment)),
+        disk=part(troubles, "the disk", lambda: disks.disk(archive.root, published, inbox, moment)),
         latest_figures=_figures(archive.store),
         inbox_groups=None if seen is None else _by_state(seen),
         inbox_files=[] if seen is None else [{"path": str(p), "reason": r} for p, r in (*seen.waiting, *seen.unusable)],
@@ -313,32 +299,6 @@ def _row(one: Calibrator, mjd: float, dec_offset_deg: float | None, primary_beam
         ra_deg=one.ra_deg, dec_deg=one.dec_deg, dec_offset_deg=dec_offset_deg, primary_beam=primary_beam,
         flux_jy=float(one.flux_jy(REFERENCE_HZ)) if has_flux(one) else None, anchor=one.anchor,
     )  # fmt: skip
-
-
-def disk(root: Path, published_bytes: int, inbox: Path | None, moment: datetime) -> Disk | None:
-    """Space on the archive's file system; the rate counts what was published (given) and received in 24 h."""
-    try:
-        usage = shutil.disk_usage(root)
-    except OSError:
-        return None
-    since = moment - FILL_WINDOW
-    rate = float(published_bytes)
-    if inbox is not None and inbox.is_dir() and inbox.stat().st_dev == root.stat().st_dev:
-        rate += _received_bytes(inbox, since)
-    full_in_days = usage.free / rate if rate > 0 else None
-    return Disk(str(root), usage.free, usage.total, rate, full_in_days)
-
-
-def _received_bytes(inbox: Path, since: datetime) -> int:
-    """The size of the inbox's files that changed since then; what vanishes meanwhile is left out."""
-    total = 0
-    with os.scandir(inbox) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                if entry.name.endswith(".hdf5") and entry.is_file(follow_symlinks=False):
-                    facts = entry.stat(follow_symlinks=False)
-                    total += facts.st_size if facts.st_mtime >= since.timestamp() else 0
-    return total
 
 
 def _figures(store: Archive) -> dict[str, float]:

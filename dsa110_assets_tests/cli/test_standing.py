@@ -19,10 +19,9 @@ from dsa110_assets.errors import BadDataError
 from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.running import capacity
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running.process import QUIET, process
-from dsa110_assets.orchestration.watching import report
+from dsa110_assets.orchestration.watching import disks, report
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.cli.conftest import Run
 from dsa110_assets_tests.tiny import OBSERVATIONS, SMALL_DISK, SUBBANDS
@@ -176,7 +175,7 @@ def test_limits_that_were_never_right_stop_nothing_and_are_named_in_what_is_made
     settings: Settings, bare: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The defaults hold, products say so, and retention removes nothing before somebody has chosen."""
-    monkeypatch.setattr(capacity, "SMALL_DISK_PART", 0.0)  # the defaults take a developer's nearly full disk for an emergency
+    monkeypatch.setattr(disks, "SMALL_DISK_PART", 0.0)  # the defaults take a developer's nearly full disk for an emergency
     path = settings.archive.parent / "limits.toml"
     path.write_text("max_flag_fraction = 7\n")
     wrong = settings.model_copy(update={"thresholds": path})
@@ -184,6 +183,7 @@ def test_limits_that_were_never_right_stop_nothing_and_are_named_in_what_is_made
     told = f"thresholds {path}: max_flag_fraction = 7: Input should be less than or equal to 1; correct it, it is read again at once"
     for product in Archive(wrong.archive).products("subband_group"):
         assert product.metadata["thresholds_refused"] == told
+        assert product.metadata["thresholds"] == {}
     done = bare("archive", "retain", **environment(wrong))
     assert done.status == 1
     assert f"{told}; nothing is removed before that" in done.err.replace("\n", " ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.services import free_port
 from dsa110_assets.errors import DsaError
 from dsa110_assets_tests.tiny import SMALL_DISK
+from dsa110_assets_tests.webhook import Webhook
 
 MAIN = "import sys; from dsa110_assets.cli import main; sys.exit(main(sys.argv[1:]))"
 CLOCK = Path(__file__).parent / "clock"
@@ -31,34 +31,6 @@ REPOSITORY = Path(__file__).parents[2]
 POLL_S = 0.3
 START_S, STOP_S, STEP_S = 240.0, 90.0, 240.0
 """Generous: the machine may be busy; nothing waits for the whole of it unless something is wrong."""
-
-
-class Webhook:
-    """Takes what the platform posts to it."""
-
-    def __init__(self) -> None:
-        self.taken: list[dict[str, Any]] = []
-        taken = self.taken
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                taken.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Quiet."""
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 class LivePlatform:
@@ -74,7 +46,8 @@ class LivePlatform:
         path = os.pathsep.join([str(CLOCK), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.environment = {
             **kept, "PYTHONPATH": path, "LIVE_TEST_CLOCK": str(place / "clock"), "DSA110_INBOX": str(self.inbox),
-            "DSA110_ARCHIVE": str(self.root), "DAGSTER_HOME": str(self.home), "DSA110_WEBHOOK_URL": self.webhook.url,
+            "DSA110_ARCHIVE": str(self.root), "DAGSTER_HOME": str(self.home),
+            "DSA110_ALERT_CHANNELS": json.dumps({"test": {"url": self.webhook.url, "severity": "info"}}),
             "DSA110_THRESHOLDS": str(SMALL_DISK), **settings,
         }  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None

@@ -39,10 +39,11 @@ def seen(inbox: Path, place: Path) -> dict[str, Any]:
 
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.definitions import defs
+    from dsa110_assets.orchestration.judging.check_summary import check_summary
     from dsa110_assets.orchestration.running import backfill
     from dsa110_assets.orchestration.running import instance as instances
     from dsa110_assets.orchestration.running.process import process
-    from dsa110_assets.orchestration.watching import alerts, housekeeping
+    from dsa110_assets.orchestration.watching import housekeeping
     from dsa110_assets.portal import overview
     from dsa110_assets.portal.app import create_app
     from dsa110_assets.thresholds import Thresholds
@@ -77,7 +78,7 @@ def seen(inbox: Path, place: Path) -> dict[str, Any]:
     app = create_app(settings.archive)
     told["pages"] = {url: ask(app, url).text for url in ("/observations", f"/products/{products[0].id}", f"/api/v1/products?asset={NAME}")}
     with instances.open_instance(settings.dagster_home) as instance:
-        told["checked"] = [(row.check, row.passed, row.failed) for row in alerts.check_summary(instance) if row.asset == NAME]
+        told["checked"] = [(row.check, row.passed, row.failed) for row in check_summary(instance) if row.asset == NAME]
         told["materialized"] = sorted(instance.get_materialized_partitions(dg.AssetKey(NAME)))
         (launch,) = backfill.backfill(settings, "2026-01-25", "2026-01-25", NAME, instance=instance)
         queued = instance.get_backfill(str(launch.backfill_id))

@@ -1,286 +1,398 @@
-"""A failed check and a failed run reach people: console and a webhook that really listens."""
+"""What goes wrong reaches people once, whatever dies in between: a real archive, a webhook that really listens."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from dsa110_assets.errors import TransientError
+from dsa110_assets.archive import alerts, quarantine
+from dsa110_assets.archive.product import FAILED_ERRORS, VERDICTS
+from dsa110_assets.errors import BadDataError, ConfigurationError, TransientError
 from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration.judging.check_summary import check_summary
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.running import capacity
+from dsa110_assets.orchestration.running.instance import open_instance
 from dsa110_assets.orchestration.running.process import QUIET
-from dsa110_assets.orchestration.watching import alerts, sensors
-from dsa110_assets_tests.tiny import tiny_settings
+from dsa110_assets.orchestration.watching import conditions, disks, sending, sensors, watch
+from dsa110_assets.settings import Channel
+from dsa110_assets_tests.tiny import SMALL_DISK, tiny_settings
+from dsa110_assets_tests.webhook import Webhook
 
 pytestmark = pytest.mark.row(44, cases="cases in which every alert is sent once")
-
-KEY = dg.AssetKey("measurement_set")
-CHECK = dg.AssetCheckKey(KEY, "flag_fraction")
-
-
-class Hook(HTTPServer):
-    """A webhook on loopback; `status` is what it answers, `posts` what it was told."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.posts: list[dict[str, Any]] = []
-        self.status = 200
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/alerts"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        hook = self.server
-        assert isinstance(hook, Hook)
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if hook.status == 200:
-            hook.posts.append(body)
-        self.send_response(hook.status)
-        self.end_headers()
-
-    def log_message(self, *args: Any) -> None:
-        """Quiet."""
+TIMES = tuple(f"2026-01-25T22:{minute:02d}" for minute in range(0, 60, 5))
 
 
 @pytest.fixture
-def hook() -> Iterator[Hook]:
-    server = Hook()
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def hook() -> Iterator[Webhook]:
+    made = Webhook()
+    yield made
+    made.close()
+
+
+Make = Callable[..., Platform]
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as one:
-        yield one
+def make(hook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """A platform of which the webhook hears everything, watched from now on."""
+    monkeypatch.setattr(disks, "SMALL_DISK_PART", 0.0)  # a developer's nearly full disk is no emergency
+    limits = tmp_path / "limits.toml"
+    limits.write_text(SMALL_DISK.read_text() + "group_min = 0\n")
+    (tmp_path / "inbox").mkdir()
+
+    def made(**more: Any) -> Platform:
+        channels = {"ops": {"url": hook.url, "severity": "info"}}
+        platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, **{"alert_channels": channels, "thresholds": limits, **more}))
+        alerts.watched_since(platform.archive)
+        return platform
+
+    return made
 
 
-def evaluate(instance: dg.DagsterInstance, passed: bool, flag_fraction: float = 0.9) -> None:
-    instance.report_runless_asset_event(
-        dg.AssetCheckEvaluation(
-            asset_key=KEY, check_name=CHECK.name, passed=passed, severity=dg.AssetCheckSeverity.ERROR,
-            description=f"flag_fraction is {flag_fraction}, above 0.5",
-            metadata={"flag_fraction": flag_fraction, "partition": "2026-01-25T22:25"},
-        )
-    )  # fmt: skip
+def look(platform: Platform) -> list[str]:
+    return watch.look(platform.archive, platform.settings, platform.thresholds, platform.refused_thresholds, "test", always=True)
 
 
-def test_only_failures_since_the_cursor_are_found_in_order(instance: dg.DagsterInstance) -> None:
-    evaluate(instance, passed=False)
-    found, cursor = alerts.failed_checks(instance, [CHECK], {})
-    assert found == []  # history is not alerted about
-    evaluate(instance, passed=True)
-    assert alerts.failed_checks(instance, [CHECK], cursor) == ([], cursor)
-    evaluate(instance, passed=False, flag_fraction=0.7)
-    evaluate(instance, passed=False, flag_fraction=0.8)
-    found, later = alerts.failed_checks(instance, [CHECK], cursor)
-    assert [("0.7" in one.text, "0.8" in one.text) for one in found] == [(True, False), (False, True)]
-    assert "measurement_set:flag_fraction" in found[0].title
-    assert "2026-01-25T22:25" in found[0].title
-    assert alerts.failed_checks(instance, [CHECK], later) == ([], later)
+def publish(platform: Platform, partition: str, reason: str = "", check: str = "rms", asset: str = "tile_image", **metadata: Any) -> str:
+    """A product against which a check of severity ERROR speaks, if there is a reason."""
+    with platform.archive.publish(asset, partition, [], settings={}, code_version="1", run_id="r") as draft:
+        (draft.path / "x").write_text("x")
+        draft.metadata |= {VERDICTS: {check: reason}, "n_failed_checks": int(bool(reason)), FAILED_ERRORS: [check] if reason else []}
+        draft.metadata |= metadata
+    return draft.product.id
 
 
-def test_a_failed_check_reaches_the_webhook_and_the_console(
-    instance: dg.DagsterInstance, hook: Hook, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url))
-    repository = graph.over(platform).get_repository_def()
+def put_aside(platform: Platform, name: str) -> None:
+    path = platform.settings.inbox / name
+    path.write_text("x")
+    quarantine.quarantine(platform.archive, path, f"{name} is cut short")
 
-    def tick(cursor: str | None) -> dg.SensorResult:
-        context = dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository)
-        result = sensors.alert_sensor(context, platform=platform)
-        assert isinstance(result, dg.SensorResult)
-        return result
 
-    first = tick(None)
-    evaluate(instance, passed=False)
+def states(platform: Platform, condition: str) -> list[str]:
+    return [one.state for one in alerts.listed(platform.archive, condition=condition)]
+
+
+def test_a_failed_check_reaches_the_webhook_and_the_console_once(make: Make, hook: Webhook, caplog: pytest.LogCaptureFixture) -> None:
+    platform = make()
     with caplog.at_level(logging.WARNING):
-        second = tick(first.cursor)
-    assert [post["title"] for post in hook.posts] == ["check measurement_set:flag_fraction failed 2026-01-25T22:25"]
-    assert "flag_fraction is 0.9, above 0.5" in hook.posts[0]["text"]
-    assert "flag_fraction is 0.9, above 0.5" in caplog.text
-    tick(second.cursor)
-    assert len(hook.posts) == 1
+        product_id = publish(platform, TIMES[0], "rms is 2 Jy, above 1")
+        for _ in range(2):
+            look(platform)
+    (post,) = hook.taken
+    assert (post["title"], post["severity"], post["kind"]) == ("check failed: tile_image:rms", "warning", "raised")
+    assert "rms is 2 Jy, above 1" in post["text"]
+    assert post["link"] == f"http://127.0.0.1:3001/products/{product_id}"
+    assert "rms is 2 Jy, above 1" in caplog.text
+    publish(platform, TIMES[0])  # made again, and good
+    look(platform)
+    assert hook.titles[1:] == ["over: check failed: tile_image:rms"]
+    assert states(platform, "check_failed") == [alerts.RESOLVED]
 
 
-def test_a_webhook_that_refuses_keeps_the_cursor_so_nothing_is_lost(instance: dg.DagsterInstance, hook: Hook, tmp_path: Path) -> None:
-    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url))
-    repository = graph.over(platform).get_repository_def()
-    cursor = sensors.alert_sensor(dg.build_sensor_context(instance=instance, repository_def=repository), platform=platform).cursor  # type: ignore[union-attr]
-    evaluate(instance, passed=False)
-    hook.status = 503
-    with pytest.raises(TransientError, match="will be sent again"):
-        sensors.alert_sensor(dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository), platform=platform)
-    hook.status = 200
-    sensors.alert_sensor(dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository), platform=platform)
-    assert len(hook.posts) == 1
+def test_what_was_there_before_is_no_news(hook: Webhook, make: Make) -> None:
+    platform = make()
+    publish(platform, TIMES[0], "rms is 2 Jy, above 1")
+    alerts.remember(platform.archive, "watched since", datetime.now(UTC).isoformat(timespec="microseconds"))
+    assert look(platform) == []
+    assert hook.taken == []
 
 
-def test_a_failed_run_reaches_the_webhook_with_the_steps_own_words(instance: dg.DagsterInstance, hook: Hook, tmp_path: Path) -> None:
-    (tmp_path / "bad.csv").write_text("what,is,this\n1,2,3\n")
-    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url, catalogues=(tmp_path / "bad.csv",)))
-    job = graph.over(platform).resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(
-        run_config=QUIET, instance=instance, asset_selection=[dg.AssetKey("source_catalog")], raise_on_error=False
-    )
-    assert not result.success
-    context = dg.build_run_status_sensor_context(
-        "failed_runs", result.get_run_failure_event(), instance, result.dagster_run
-    ).for_run_failure()
-    sensors.failure_sensor(context, platform=platform)
-    (post,) = hook.posts
-    assert "source_catalog: ConfigurationError" in post["text"]
-    assert "bad.csv" in post["text"]
-    assert post["link"] == result.run_id
+def test_the_sensor_and_the_portals_eye_do_the_same(make: Make, hook: Webhook, tmp_path: Path) -> None:
+    platform = make()
+    put_aside(platform, "a.hdf5")
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance, repository_def=graph.over(platform).get_repository_def())
+        result = sensors.alert_sensor(context, platform=platform)
+    assert isinstance(result, dg.SkipReason)
+    assert result.skip_message == "quarantine a.hdf5"
+    eye = watch.Eye(platform.archive, platform.settings, lambda: (platform.thresholds, None), conditions.PORTAL)
+    eye.open()
+    eye.close()
+    assert hook.titles == ["quarantined: a.hdf5"]
+    assert list(alerts.beats(platform.archive)) == [conditions.CODE_SERVER]  # the portal signed off
 
 
-@pytest.fixture
-def failed_run(instance: dg.DagsterInstance, hook: Hook, tmp_path: Path) -> tuple[Platform, dg.RunFailureSensorContext]:
-    """A run that failed over a catalogue nobody can read, and the context in which Dagster tells of it."""
-    (tmp_path / "bad.csv").write_text("what,is,this\n1,2,3\n")
-    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url, catalogues=(tmp_path / "bad.csv",)))
-    job = graph.over(platform).resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(
-        run_config=QUIET, instance=instance, asset_selection=[dg.AssetKey("source_catalog")], raise_on_error=False
-    )
-    event = result.get_run_failure_event()
-    return platform, dg.build_run_status_sensor_context("failed_runs", event, instance, result.dagster_run).for_run_failure()
-
-
-def tick(instance: dg.DagsterInstance, platform: Platform, cursor: str | None) -> str:
-    repository = graph.over(platform).get_repository_def()
-    context = dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository)
-    result = sensors.alert_sensor(context, platform=platform)
-    assert isinstance(result, dg.SensorResult)
-    return result.cursor or ""
-
-
-def test_a_failed_run_is_told_once_the_webhook_is_back(
-    instance: dg.DagsterInstance, hook: Hook, failed_run: tuple[Platform, dg.RunFailureSensorContext]
-) -> None:
-    """Dagster moves on from a failed run whatever its sensor does: what was not sent is sent later, once."""
-    platform, context = failed_run
-    cursor = tick(instance, platform, None)
-    hook.status = 503
-    sensors.failure_sensor(context, platform=platform)
-    with pytest.raises(TransientError, match="will be sent again"):
-        tick(instance, platform, cursor)
-    hook.status = 200
+def test_a_webhook_that_is_down_loses_nothing(make: Make, hook: Webhook) -> None:
+    platform = make()
+    hook.answer = lambda _: 503
+    for number in range(3):
+        put_aside(platform, f"{number}.hdf5")
+        look(platform)
+    assert hook.taken == []
+    hook.answer = lambda _: 200
     for _ in range(2):
-        cursor = tick(instance, platform, cursor)
-    (post,) = hook.posts
-    assert post["title"] == "run failed"
-    assert "source_catalog: ConfigurationError" in post["text"]
-    assert post["link"] == context.dagster_run.run_id
+        look(platform)
+    assert hook.titles == [f"quarantined: {number}.hdf5" for number in range(3)]
 
 
-def test_a_retry_does_not_inherit_what_is_left_to_tell(
-    instance: dg.DagsterInstance, hook: Hook, failed_run: tuple[Platform, dg.RunFailureSensorContext]
-) -> None:
-    platform, context = failed_run
-    tags = {alerts.SENT_TAG: "not yet"}
-    for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED):
-        instance.add_run(dg.DagsterRun(job_name="ingest", tags=tags, status=status))
-    instance.add_run_tags(context.dagster_run.run_id, tags)
-    run = instance.get_run_by_id(context.dagster_run.run_id)
-    assert run is not None
-    alerts.send_of_run(instance, run, platform.settings.webhook_url)
-    tick(instance, platform, None)
-    assert len(hook.posts) == 1
-
-
-def test_what_was_sent_before_the_webhook_went_is_not_sent_again(
-    instance: dg.DagsterInstance, hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A webhook that takes two and then no more, as one that limits its rate: the rest comes at the next tick."""
-    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url))
-    cursor = tick(instance, platform, None)
-    for number in range(5):
-        evaluate(instance, passed=False, flag_fraction=0.5 + number / 10)
+def test_what_was_sent_before_the_webhook_went_is_not_sent_again(make: Make, hook: Webhook) -> None:
+    """A webhook that takes two and then no more, as one that limits its rate: the rest comes at the next look."""
+    platform = make()
     answers = iter([200, 200, 429, 429, 200, 200, 200])
-    post = alerts._post
-
-    def rated(url: str, alert: alerts.Alert) -> None:
-        hook.status = next(answers)
-        post(url, alert)
-
-    monkeypatch.setattr(alerts, "_post", rated)
-    cursor = tick(instance, platform, cursor)
-    with pytest.raises(TransientError):
-        tick(instance, platform, cursor)
-    tick(instance, platform, cursor)
-    told = [sent["text"].split("flag_fraction is ")[1][:3] for sent in hook.posts]
-    assert told == ["0.5", "0.6", "0.7", "0.8", "0.9"]
+    down, hook.answer = hook.answer, lambda _: 503
+    for number in range(5):
+        put_aside(platform, f"{number}.hdf5")
+        look(platform)
+    hook.answer = lambda _: next(answers)
+    for _ in range(3):
+        look(platform)
+    hook.answer = down
+    assert hook.titles == [f"quarantined: {number}.hdf5" for number in range(5)]
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
 def test_an_alert_the_webhook_refuses_stands_in_no_others_way(
-    instance: dg.DagsterInstance, hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Make, hook: Webhook, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
-    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url))
-    cursor = tick(instance, platform, None)
-    for fraction in (0.7, 0.8):
-        evaluate(instance, passed=False, flag_fraction=fraction)
-    post = alerts._post
-
-    def refusing(url: str, alert: alerts.Alert) -> None:
-        hook.status = 400 if "0.7" in alert.text else 200
-        post(url, alert)
-
-    monkeypatch.setattr(alerts, "_post", refusing)
-    tick(instance, platform, cursor)
-    assert ["0.8" in sent["text"] for sent in hook.posts] == [True]
-    assert "the webhook refuses the alert" in caplog.text
+    platform = make()
+    hook.answer = lambda message: status if "0.hdf5" in message["title"] else 200
+    for number in range(2):
+        put_aside(platform, f"{number}.hdf5")
+        look(platform)
+    look(platform)
+    assert hook.titles == ["quarantined: 1.hdf5"]
+    assert f"channel ops refuses the alert quarantined: 0.hdf5 (HTTP {status}" in caplog.text
 
 
-def test_more_failures_than_a_page_are_all_told(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After days without a webhook."""
-    _, cursor = alerts.failed_checks(instance, [CHECK], {})
-    for number in range(12):
-        evaluate(instance, passed=False, flag_fraction=number)
-    monkeypatch.setattr(alerts, "PER_CHECK", 5)
-    found, cursor = alerts.failed_checks(instance, [CHECK], cursor)
-    assert [f"flag_fraction is {number}," in one.text for number, one in enumerate(found)] == [True] * 12
-    assert alerts.failed_checks(instance, [CHECK], cursor) == ([], cursor)
+def test_one_channel_that_is_down_holds_up_no_other_and_is_told_to_it(make: Make, hook: Webhook) -> None:
+    other = Webhook()
+    try:
+        platform = make(alert_channels={"ops": {"url": hook.url}, "pager": {"url": other.url}})
+        other.answer = lambda _: 503
+        platform.settings.thresholds_path.write_text(SMALL_DISK.read_text() + "channel_silent_min = 0\n")
+        put_aside(platform, "a.hdf5")
+        for _ in range(2):
+            look(platform)
+        assert hook.titles == ["quarantined: a.hdf5", "a channel takes no alerts: pager"]
+        other.answer = lambda _: 200
+        look(platform)
+        assert other.titles == ["quarantined: a.hdf5", "a channel takes no alerts: pager"]
+        look(platform)
+        assert hook.titles[2:] == ["over: a channel takes no alerts: pager"]
+    finally:
+        other.close()
 
 
-def test_refused_thresholds_are_told_and_hide_nothing(
-    instance: dg.DagsterInstance, hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def run_to_failure(platform: Platform) -> dg.ExecuteInProcessResult:
+    """A run that fails over a catalogue nobody can read, in the platform's Dagster."""
+    with open_instance(platform.settings.dagster_home) as instance:
+        job = graph.over(platform).resolve_implicit_global_asset_job_def()
+        return job.execute_in_process(
+            run_config=QUIET, instance=instance, asset_selection=[dg.AssetKey("source_catalog")], raise_on_error=False
+        )
+
+
+def test_a_failed_run_is_told_in_the_steps_own_words_until_it_is_made_good(make: Make, hook: Webhook, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("what,is,this\n1,2,3\n")
+    platform = make(catalogues=(tmp_path / "bad.csv",))
+    hook.answer = lambda _: 503
+    failed = run_to_failure(platform)
+    assert not failed.success
+    look(platform)
+    hook.answer = lambda _: 200
+    for _ in range(2):
+        look(platform)
+    (post,) = hook.taken
+    assert post["title"] == "run failed: source_catalog"
+    assert "ConfigurationError" in post["text"]
+    assert "bad.csv" in post["text"]
+    assert failed.run_id in post["text"]
+    publish(platform, None, asset="source_catalog")  # type: ignore[arg-type]
+    look(platform)
+    assert hook.titles[1:] == ["over: run failed: source_catalog"]
+
+
+def test_refused_thresholds_are_told_and_hide_nothing(make: Make, hook: Webhook, tmp_path: Path) -> None:
     """Also where no limits are known that were ever right."""
-    monkeypatch.setattr(capacity, "SMALL_DISK_PART", 0.0)  # a developer's nearly full disk is no emergency
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("max_flag_fraction = 7\n")
-    platform = Platform(tiny_settings(tmp_path / "inbox", tmp_path, webhook_url=hook.url, thresholds=wrong))
-    cursor = tick(instance, platform, None)
-    evaluate(instance, passed=False)
-    cursor = tick(instance, platform, cursor)
+    platform = make(thresholds=wrong)
+    put_aside(platform, "a.hdf5")
+    look(platform)
     wrong.write_text("max_flag_fraction = 0.7\ndisk_warn_gb = 0\ndisk_critical_gb = 0\n")
-    tick(instance, platform, cursor)
-    titles = [sent["title"].partition(":")[0] for sent in hook.posts]
-    assert titles == ["thresholds are refused", "check measurement_set", "thresholds are right again"]
-    assert f"thresholds {wrong}: max_flag_fraction = 7: " in hook.posts[0]["text"]
-    assert hook.posts[0]["text"].endswith("; correct it, it is read again at once")
+    look(platform)
+    assert hook.titles == ["thresholds are refused", "quarantined: a.hdf5", "over: thresholds are refused"]
+    assert f"thresholds {wrong}: max_flag_fraction = 7: " in hook.taken[0]["text"]
+    assert "; correct it, it is read again at once" in hook.taken[0]["text"]
 
 
-def test_the_summary_counts_what_the_history_holds(instance: dg.DagsterInstance) -> None:
-    for passed in (True, True, False):
-        evaluate(instance, passed=passed)
-    (row,) = alerts.check_summary(instance)
+def test_quiet_hours_end_with_one_message(make: Make, hook: Webhook) -> None:
+    now = datetime.now(UTC)
+    span = f"{now - timedelta(hours=1):%H:%M}-{now + timedelta(hours=1):%H:%M}"
+    platform = make(alert_channels={"ops": {"url": hook.url, "quiet": span}})
+    for name in ("a.hdf5", "b.hdf5"):
+        put_aside(platform, name)
+        look(platform)
+    assert hook.taken == []
+    with platform.archive.index._engine.begin() as connection:  # type: ignore[union-attr]
+        connection.exec_driver_sql("UPDATE alert_messages SET not_before = '2026-01-01T00:00:00+00:00'")
+    look(platform)
+    (post,) = hook.taken
+    assert post["title"] == "2 alerts while it was quiet"
+    assert post["text"].index("a.hdf5") < post["text"].index("b.hdf5")
+
+
+def test_apprise_takes_them_by_url_and_says_what_it_refuses(hook: Webhook) -> None:
+    channel = Channel(url=hook.url.replace("http://", "json://"))  # type: ignore[arg-type]
+    message = sending.test_message("ops", "http://portal")
+    sending.send(channel, message)
+    assert (hook.taken[0]["title"], hook.taken[0]["type"]) == ("test: this is no alert", "info")
+    for status, kind in ((400, BadDataError), (503, TransientError)):
+        hook.answer = lambda _, status=status: status  # type: ignore[misc]
+        with pytest.raises(kind, match=f"HTTP {status}"):
+            sending.send(channel, message)
+    with pytest.raises(ConfigurationError, match="no kind that is known"):
+        sending.send(Channel(url="smoke://signal"), message)  # type: ignore[arg-type]
+
+
+def test_nothing_is_told_of_a_channels_url(hook: Webhook) -> None:
+    secret, said = "s3cret-token", io.StringIO()
+    root, handler = logging.getLogger(), logging.StreamHandler(said)
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        for place in (
+            f"http://{secret}@127.0.0.1:1/",
+            f"json://user:{secret}@127.0.0.1:1/",
+            f"http://[{secret}/",
+            f"json://{hook.url[7:]}",
+        ):
+            channel = Channel(url=f"{place}{secret}")  # type: ignore[arg-type]
+            try:
+                sending.send(channel, sending.test_message("ops", "http://portal"))
+            except TransientError as error:
+                assert secret not in str(error)
+            else:
+                assert len(hook.taken) == 1
+            assert secret not in repr(channel)
+        logging.getLogger("dsa110_assets").warning("seen")
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+    assert "seen" in said.getvalue()
+    assert secret not in said.getvalue()
+
+
+def test_the_watcher_outside_is_told_only_while_all_is_watched(make: Make, hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "HEARTBEAT_S", 0.0)
+    platform = make(heartbeat_url=hook.url)
+    look(platform)
+    assert hook.asked == 1
+    alerts.remember(platform.archive, "beat/worker a", (datetime.now(UTC) - timedelta(minutes=5)).isoformat(timespec="microseconds"))
+    look(platform)
+    assert hook.asked == 1
+    assert hook.titles == ["no sign of life: worker a"]
+    alerts.sign_off(platform.archive, "worker a")
+    platform.settings.inbox.rmdir()  # nobody can tell what is in it
+    look(platform)
+    assert hook.asked == 1
+    assert hook.titles[1:] == ["something cannot be found out", "over: no sign of life: worker a"]
+    assert "no such directory" in hook.taken[1]["text"]
+    platform.settings.inbox.mkdir()
+    look(platform)
+    assert hook.asked == 2
+
+
+LOOKING = """
+import os, sys
+from pathlib import Path
+from dsa110_assets.archive import alerts
+from dsa110_assets.orchestration.resources import Platform
+from dsa110_assets.orchestration.watching import sending, watch
+from dsa110_assets.settings import load
+
+platform = Platform(load())
+if sys.argv[1] == "decides and dies":
+    sending.deliver = lambda *_: os.kill(os.getpid(), 9)
+elif sys.argv[1] == "sends and dies":
+    alerts.sent = lambda *_: os.kill(os.getpid(), 9)
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(int(sys.argv[2])):
+    watch.look(platform.archive, platform.settings, platform.thresholds, platform.refused_thresholds, sys.argv[1], always=True)
+"""
+
+
+def start(platform: Platform, what: str, looks: int) -> subprocess.Popen[str]:
+    """A process of its own that looks once it is told to."""
+    given = platform.settings
+    told = {name: {"url": one.url.get_secret_value(), "severity": one.severity} for name, one in given.alert_channels.items()}
+    environment = {
+        "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), "DSA110_INBOX": str(given.inbox), "DSA110_ARCHIVE": str(given.archive),
+        "DAGSTER_HOME": str(given.dagster_home), "DSA110_THRESHOLDS": str(given.thresholds_path),
+        "DSA110_ALERT_CHANNELS": json.dumps(told), "HOME": str(given.archive),
+    }  # fmt: skip
+    if given.database_url:
+        environment["DSA110_DATABASE_URL"] = given.database_url
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOOKING, what, str(looks)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def test_killed_between_decision_and_delivery_nothing_is_lost_or_told_twice(
+    make: Make, hook: Webhook, engine_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = make(database_url=engine_url)
+    put_aside(platform, "a.hdf5")
+    with start(platform, "decides and dies", 1) as process:
+        go(process)
+        assert process.wait(60) == -9
+    assert hook.taken == []
+    assert len(alerts.due(platform.archive, "ops", datetime.now(UTC))) == 1
+    look(platform)
+    look(platform)
+    assert hook.titles == ["quarantined: a.hdf5"]
+    put_aside(platform, "b.hdf5")
+    with start(platform, "sends and dies", 1) as process:
+        go(process)
+        assert process.wait(60) == -9
+    look(platform)
+    assert hook.titles[1:] == ["quarantined: b.hdf5"]  # whoever died still has the channel
+    monkeypatch.setattr(alerts, "_text", lambda at: (at + timedelta(seconds=sending.LEASE_S)).isoformat(timespec="microseconds"))
+    look(platform)
+    assert hook.titles[1:] == ["quarantined: b.hdf5"] * 2  # at least once: it cannot know that it was taken
+
+
+def test_two_daemons_tell_nothing_twice(make: Make, hook: Webhook, engine_url: str | None) -> None:
+    platform = make(database_url=engine_url)
+    with start(platform, "one", 8) as one, start(platform, "other", 8) as other:
+        for process in (one, other):
+            go(process)
+        for number in range(6):
+            put_aside(platform, f"{number}.hdf5")
+        assert (one.wait(120), other.wait(120)) == (0, 0)
+    look(platform)
+    told = sorted(subject for message in hook.taken for subject in message["subjects"])
+    assert told == [f"{number}.hdf5" for number in range(6)]
+
+
+def test_the_summary_counts_what_the_history_holds() -> None:
+    key, check = dg.AssetKey("measurement_set"), "flag_fraction"
+    with dg.DagsterInstance.ephemeral() as instance:
+        for passed in (True, True, False):
+            instance.report_runless_asset_event(
+                dg.AssetCheckEvaluation(asset_key=key, check_name=check, passed=passed, description="flag_fraction is 0.9, above 0.5")
+            )
+        (row,) = check_summary(instance)
     assert (row.asset, row.check, row.passed, row.failed) == ("measurement_set", "flag_fraction", 2, 1)
     assert "above 0.5" in row.last_failure

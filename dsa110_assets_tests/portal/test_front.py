@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration.watching import history
+from dsa110_assets.orchestration.watching import disks, history
 from dsa110_assets.portal import front, overview
 from dsa110_assets.portal.app import create_app
 from dsa110_assets.thresholds import Thresholds
@@ -21,7 +21,7 @@ from dsa110_assets_tests.portal.small_archive import SmallArchive
 
 NOW = datetime(2026, 1, 27, 0, 0, tzinfo=UTC)
 LIMITS = Thresholds()
-ROOMY = overview.Disk("/archive", int(5e12), int(2e13), 1e11, 50.0)
+ROOMY = disks.Disk("/archive", int(5e12), int(2e13), 1e11, 50.0)
 
 
 @pytest.fixture

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 from dsa110_assets import heap
 from dsa110_assets.errors import ResourceError
 from dsa110_assets.orchestration.specification import spec
+from dsa110_assets.orchestration.watching import disks
 
 if TYPE_CHECKING:
     from dsa110_assets.orchestration.resources import Platform
     from dsa110_assets.orchestration.specification.recipes import Ingredients
-    from dsa110_assets.thresholds import Thresholds
 
-SMALL_DISK_PART = 0.1
-"""A disk smaller than ten times the threshold is full when less than this part of it is free."""
 MEMORY_BYTES = 0.5e9
 """What any step needs in memory; the larger ones say what in addition."""
 GROUPS, MEMBERSHIP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
@@ -24,15 +22,10 @@ GROUPS, MEMBERSHIP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"),
 def disk_shortage(platform: "Platform") -> str | None:
     """Why ingest pauses: the archive's disk is all but full; None while there is room."""
     usage = shutil.disk_usage(platform.archive.root)
-    least_gb = critical_gb(platform.thresholds, usage.total)
+    least_gb = disks.critical_gb(platform.thresholds, usage.total)
     if usage.free / 1e9 >= least_gb:
         return None
     return f"{platform.archive.root}: {usage.free / 1e9:.1f} GB free, below {least_gb:.1f} GB; ingest waits: free some, it resumes"
-
-
-def critical_gb(limits: "Thresholds", total_bytes: int) -> float:
-    """The free space [GB] below which ingest pauses, on a disk of this size."""
-    return min(limits.disk_critical_gb, total_bytes / 1e9 * SMALL_DISK_PART)
 
 
 def require_disk(platform: "Platform") -> None:

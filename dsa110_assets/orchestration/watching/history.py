@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +45,15 @@ _runs = sa.table(
     sa.column("create_timestamp", sa.DateTime),
 )  # fmt: skip
 _heartbeats = sa.table("daemon_heartbeats", sa.column("daemon_type"), sa.column("timestamp", sa.DateTime))
-_events = sa.table("event_logs", *(sa.column(name) for name in ("id", "run_id", "event", "dagster_event_type", "asset_key")))
+_events = sa.table(
+    "event_logs", *(sa.column(name) for name in ("id", "run_id", "event", "dagster_event_type", "asset_key")),
+    sa.column("timestamp", sa.DateTime),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its state in Dagster's words, what it was to make, its tags, and when it was asked for, began and ended."""
+    """A run: its state in Dagster's words, its job, what it was to make, its tags, and when it was asked for, began and ended."""
 
     run_id: str
     status: str
@@ -59,6 +63,7 @@ class Run:
     asked_at: datetime
     began_at: datetime | None
     ended_at: datetime | None
+    job: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,17 +109,38 @@ def failed(home: Path, store: "Archive") -> list[FailedRun]:
         began_at = run.began_at or run.asked_at
         lacking = tuple(asset for asset in run.assets if not _made_since(store, asset, run.partition, began_at))
         if lacking and (lacking, run.partition) not in found:
-            errors = reasons(home, run.run_id)
-            waits = bool(errors) and {error_class for error_class, _ in errors} == {WaitingError.__name__}
-            why = ": ".join(errors[0]) if errors else _ending(home, run.run_id)
-            ended = FailedRun(run.run_id, lacking, run.partition, run.ended_at or began_at, why)
-            found[lacking, run.partition] = None if waits else ended
+            ended = FailedRun(run.run_id, lacking, run.partition, run.ended_at or began_at, why_failed(home, run.run_id))
+            found[lacking, run.partition] = None if waits(home, run.run_id) else ended
     return [one for one in found.values() if one is not None]
 
 
 def reasons(home: Path, run_id: str) -> list[tuple[str, str]]:
-    """Class and words of the error of each failed step of a run."""
-    return [_told(event["event_specific_data"]) for event in _of_run(home, run_id, "STEP_FAILURE")]
+    """Class and words of the error of each failed step of a run that has ended."""
+    return list(_reasons(home, run_id))
+
+
+@lru_cache(maxsize=4096)
+def _reasons(home: Path, run_id: str) -> tuple[tuple[str, str], ...]:
+    """What is said of a run that has ended changes no more, and is asked for at every look."""
+    return tuple(_told(event["event_specific_data"]) for event in _of_run(home, run_id, "STEP_FAILURE"))
+
+
+def why_failed(home: Path, run_id: str) -> str:
+    """Class and words of the first error of a failed run, or what Dagster says of its end."""
+    errors = reasons(home, run_id)
+    return ": ".join(errors[0]) if errors else _ending(home, run_id)
+
+
+def last_event(home: Path, run_id: str) -> datetime | None:
+    """When a run last said anything; None if it never did."""
+    rows = _select_events(home, run_id, sa.select(sa.func.max(_events.c.timestamp).label("at")).where(_events.c.run_id == run_id))
+    return rows[0].at.replace(tzinfo=UTC) if rows and rows[0].at is not None else None
+
+
+def waits(home: Path, run_id: str) -> bool:
+    """Whether a failed run did no more than wait for what is not there yet."""
+    errors = reasons(home, run_id)
+    return bool(errors) and {error_class for error_class, _ in errors} == {WaitingError.__name__}
 
 
 def _run(home: Path, row: Any) -> Run:
@@ -124,7 +150,9 @@ def _run(home: Path, row: Any) -> Run:
     assets = {"/".join(key["path"]) for key in chosen} or _planned(home, row.run_id)
     asked_at = row.create_timestamp.replace(tzinfo=UTC)
     began_at, ended_at = (None if at is None else datetime.fromtimestamp(at, UTC) for at in (row.start_time, row.end_time))
-    return Run(row.run_id, row.status, tuple(sorted(assets)), tags.get(PARTITION_TAG), tags, asked_at, began_at, ended_at)
+    return Run(
+        row.run_id, row.status, tuple(sorted(assets)), tags.get(PARTITION_TAG), tags, asked_at, began_at, ended_at, body["pipeline_name"]
+    )
 
 
 def _planned(home: Path, run_id: str) -> set[str]:

@@ -1,35 +1,27 @@
-"""Sensors that watch: failed checks and other news for alerts, failed runs, and runs that lost their process."""
+"""Sensors that watch: the look at all that people are told of, and runs that lost their process."""
 
-import json
-from dataclasses import asdict
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.running import capacity
 from dsa110_assets.orchestration.running import instance as instances
-from dsa110_assets.orchestration.watching import alerts
+from dsa110_assets.orchestration.watching import conditions, watch
+
+LOADED_AT = datetime.now(UTC)
 
 
 @dg.sensor(
     name="alerts",
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=int(watch.EVERY_S),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Sends failed checks, new quarantines, refused thresholds and a full disk to the console and the webhook.",
+    description="Looks at all that people are told of, keeps the alerts in the archive's database, and sends what is due.",
 )
-def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
-    """Alert about what is new since the last tick; the cursor moves only once it is sent, and holds what is left to send."""
-    assert context.repository_def is not None
-    keys = sorted(context.repository_def.asset_graph.asset_check_keys, key=str)
-    before = json.loads(context.cursor or "{}")
-    found, cursor = alerts.failed_checks(context.instance, keys, before)
-    aside, cursor["quarantine"] = alerts.new_quarantines(platform.archive, before.get("quarantine"))
-    refused, cursor["thresholds"] = alerts.thresholds_changes(platform.refused_thresholds, before.get("thresholds"))
-    disk, cursor["disk"] = alerts.disk_changes(capacity.disk_shortage(platform), before.get("disk"))
-    late = alerts.send_late(context.instance, platform.settings.webhook_url)
-    new = [*(alerts.Alert(**left) for left in before.get("left", ())), *found, *aside, *refused, *disk]
-    cursor["left"] = [asdict(alert) for alert in alerts.send(new, platform.settings.webhook_url)]
-    return dg.SensorResult(skip_reason=dg.SkipReason(f"{late + len(new)} alerts"), cursor=json.dumps(cursor))
+def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
+    """One look; the portal takes them, too, for when the daemon or this code server is dead."""
+    limits, refused = platform.thresholds, platform.refused_thresholds
+    found = watch.look(platform.archive, platform.settings, limits, refused, conditions.CODE_SERVER, watching_since=LOADED_AT)
+    return dg.SkipReason("; ".join(found) or "nothing new")
 
 
 @dg.sensor(
@@ -41,14 +33,3 @@ def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam
 def orphan_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Fail orphaned runs; Dagster's own monitoring would let them hold their places for hours."""
     return dg.SkipReason(f"{len(instances.close_orphans(context.instance))} runs ended that had lost their process")
-
-
-@dg.run_failure_sensor(
-    name="failed_runs",
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Sends failed runs to the console and the webhook.",
-)
-def failure_sensor(context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Platform]) -> None:
-    """Alert about a run that failed; what the webhook does not take at once is sent by the sensor `alerts`."""
-    alerts.send_of_run(context.instance, context.dagster_run, platform.settings.webhook_url)

@@ -1,0 +1,327 @@
+"""What people are told of: every condition with its limits, its section of the runbook, and how it is found in the facts.
+
+To add one: an entry in CONDITIONS, its limits in `thresholds`, its section in ops/runbook.md. Tests miss what is forgotten.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, get_args
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from dsa110_assets.archive import alerts
+from dsa110_assets.archive.alerts import CRITICAL, INFO, WARNING, Finding
+from dsa110_assets.archive.product import FAILED_ERRORS, VERDICTS
+from dsa110_assets.errors import DsaError
+from dsa110_assets.orchestration.watching import disks, history
+from dsa110_assets.orchestration.watching.facts import Facts
+from dsa110_assets.orchestration.watching.telling import Told
+
+log = logging.getLogger(__name__)
+Topic = Literal["platform", "data", "calibration", "science"]
+FEW_LISTED = 5
+NEWS_H = 1.0
+"""So long something good is news."""
+UNPUBLISHED = "not published: "
+"""How the reason begins of an observation that broke a HARD rule (`running.publishing`)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a condition found: about what ('' if there is but one), in words, how severe, and on which page it is seen."""
+
+    subject: str
+    words: str
+    severity: str = WARNING
+    page: str = ""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One thing that people are told of. `limits` are the names of its thresholds; `page` shows it, `runbook` is its section."""
+
+    name: str
+    title: str
+    topic: Topic
+    look: Callable[[Facts], Iterator[Found]]
+    page: str
+    runbook: str
+    limits: tuple[str, ...] = ()
+    tells_end: bool = True
+
+
+def evaluate(facts: Facts) -> tuple[list[Finding], set[str]]:
+    """What is found now, and the conditions of which it could not be found out: these are a finding of their own."""
+    found, unknown, troubles = list[Finding](), set[str](), dict[str, list[str]]()
+    for one in CONDITIONS.values():
+        try:
+            found += [
+                Finding(one.name, seen.subject, one.topic, seen.severity, seen.words, seen.page or one.page) for seen in one.look(facts)
+            ]
+        except (DsaError, OSError, LookupError, ValueError, SQLAlchemyError) as error:
+            log.warning("%s cannot be found out: %s", one.name, error)
+            unknown.add(one.name)
+            troubles.setdefault(" ".join(str(error).split()) or type(error).__name__, []).append(one.title)
+    if troubles:
+        words = "; ".join(f"{why} (not known: {', '.join(titles)})" for why, titles in troubles.items())
+        found.append(Finding(BLIND, "", "platform", CRITICAL, words[:2000], "/"))
+    return list({(one.condition, one.subject): one for one in found}.values()), unknown
+
+
+def told() -> dict[str, Told]:
+    """How each condition is told of."""
+    return {one.name: Told(one.title, one.runbook, one.tells_end) for one in (*CONDITIONS.values(), _BLIND)}
+
+
+# -- calibration --
+
+
+def _no_calibration(facts: Facts) -> Iterator[Found]:
+    since = facts.uncalibrated_since
+    if since is not None:
+        age_h = (facts.moment - since).total_seconds() / 3600
+        limits = facts.limits
+        if age_h >= limits.no_calibration_warn_h:
+            severity = CRITICAL if age_h >= limits.no_calibration_critical_h else WARNING
+            yield Found("", f"no usable calibration for {age_h:.1f} h, since {since:%Y-%m-%d %H:%M} UTC", severity)
+
+
+def _transit_unsolved(facts: Facts) -> Iterator[Found]:
+    for name, at in facts.unsolved_transits:
+        hours = facts.limits.transit_solved_h
+        words = f"{name} crossed the strip at {at:%Y-%m-%d %H:%M} UTC and was observed; {hours:g} h later there is no table of it in force"
+        yield Found(f"{name} {at:%Y-%m-%dT%H:%M}", words)
+
+
+def _tables_registered(facts: Facts) -> Iterator[Found]:
+    for product in facts.newest_since("caltables", NEWS_H):
+        words = f"{product.metadata.get('n_sets', '?')} table sets of {product.partition} are registered"
+        yield Found(product.id, words, INFO, f"/products/{product.id}")
+
+
+# -- runs --
+
+
+def _failures(facts: Facts) -> Iterator[Found]:
+    since, limits = facts.now - timedelta(hours=1), facts.limits
+    ended = [one for one in facts.runs if one.ended_at is not None and one.ended_at >= since and one.status in ("SUCCESS", history.FAILED)]
+    bad = {one.run_id for one in ended if one.status == history.FAILED and not history.waits(facts.home, one.run_id)}
+    numbers = Counter(asset for one in ended for asset in one.assets)
+    failed = Counter(asset for one in ended if one.run_id in bad for asset in one.assets)
+    for asset, number in numbers.items():
+        if number >= limits.failures_of_runs and failed[asset] > limits.failures_warn * number:
+            severity = CRITICAL if failed[asset] > limits.failures_critical * number else WARNING
+            yield Found(asset, f"{failed[asset]} of {number} runs of the last hour failed ({failed[asset] / number:.0%})", severity)
+
+
+def _run_failed(facts: Facts) -> Iterator[Found]:
+    for one in facts.failed:
+        yield Found(f"{', '.join(one.assets)} {one.partition or ''}".strip(), f"{one.reason} (run {one.run_id})")
+
+
+def _job_failed(facts: Facts) -> Iterator[Found]:
+    began, last = alerts.watched_since(facts.archive), dict[str, history.Run]()
+    for one in facts.runs:
+        if not one.assets and one.ended_at is not None:
+            last.setdefault(one.job, one)
+    for job, one in last.items():
+        if one.status == history.FAILED and one.ended_at is not None and one.ended_at >= began:
+            yield Found(job, f"{history.why_failed(facts.home, one.run_id)} (run {one.run_id})")
+
+
+def _retried(facts: Facts) -> Iterator[Found]:
+    wanting = {(asset, one.partition): one for one in facts.failed for asset in one.assets}
+    bad = Counter((asset, one.partition) for one in facts.runs if one.status in history.ENDED_BADLY for asset in one.assets)
+    for (asset, partition), one in wanting.items():
+        retries = bad[asset, partition] - 1
+        if retries > facts.limits.max_retries:
+            yield Found(f"{asset} {partition or ''}".strip(), f"failed after {retries} retries: {one.reason}")
+
+
+def _run_silent(facts: Facts) -> Iterator[Found]:
+    for one, age in facts.silent_runs(timedelta(minutes=facts.limits.run_silent_min)):
+        what = f"{', '.join(one.assets) or one.job} {one.partition or ''}".strip()
+        yield Found(one.run_id[:8], f"{what}: no event for {age.total_seconds() / 60:.0f} min (run {one.run_id}, {one.status.lower()})")
+
+
+def _queue(facts: Facts) -> Iterator[Found]:
+    if facts.waiting > facts.limits.queue_warn:
+        severity = CRITICAL if facts.waiting > facts.limits.queue_critical else WARNING
+        yield Found("", f"{facts.waiting} observations wait to be imaged", severity)
+
+
+def _queue_empty(facts: Facts) -> Iterator[Found]:
+    last = alerts.listed(facts.archive, [alerts.RESOLVED], condition="queue", limit=1)
+    recent = [one for one in last if one.resolved_at is not None and one.resolved_at >= facts.now - timedelta(hours=NEWS_H)]
+    if recent and facts.waiting == 0:
+        yield Found(str(recent[0].id), "no observation waits any more", INFO)
+
+
+# -- the machine and its services --
+
+
+def _disk(facts: Facts) -> Iterator[Found]:
+    for name, disk in facts.disks:
+        free_gb, space = disk.free_bytes / 1e9, f"{disk.path}: {disk.free_bytes / 1e9:.1f} GB free"
+        critical_gb, warn_gb = (find(facts.limits, disk.total_bytes) for find in (disks.critical_gb, disks.warn_gb))
+        if free_gb < critical_gb:
+            consequence = "; ingest pauses until there is more" if name == "archive" else ""
+            yield Found(name, f"{space}, below {critical_gb:.1f} GB{consequence}", CRITICAL)
+        elif free_gb < warn_gb:
+            yield Found(name, f"{space}, below {warn_gb:.1f} GB")
+        elif disk.full_in_days is not None and disk.full_in_days < facts.limits.disk_full_days:
+            yield Found(name, f"{space}; full in {disk.full_in_days:.1f} days at the rate of the last 24 h")
+
+
+def _inbox_silent(facts: Facts) -> Iterator[Found]:
+    last = facts.last_file
+    if last is not None:
+        age_min = (facts.now - last).total_seconds() / 60
+        if age_min > facts.limits.inbox_silent_min:
+            yield Found("", f"no file was written into {facts.settings.inbox} for {age_min:.0f} min, since {last:%Y-%m-%d %H:%M} UTC")
+
+
+def _service_silent(facts: Facts) -> Iterator[Found]:
+    daemon = facts.daemon
+    if daemon:
+        yield Found("daemon", f"Dagster's daemon: {daemon}; nothing is processed by itself", CRITICAL)
+    for name, age_s in facts.silent_services:
+        if not (daemon and name == CODE_SERVER):  # its sensors are the daemon's
+            yield Found(name, f"{name} gave no sign of life for {age_s:.0f} s", CRITICAL)
+
+
+def _channel_silent(facts: Facts) -> Iterator[Found]:
+    late = alerts.undelivered(facts.archive, facts.now - timedelta(minutes=facts.limits.channel_silent_min))
+    for name, number in late.items():
+        yield Found(name, f"channel {name} takes no alerts: {number} wait for it", WARNING)
+
+
+def _backup(facts: Facts) -> Iterator[Found]:
+    last, limit = facts.last_backup, timedelta(hours=facts.limits.backup_warn_h)
+    if facts.now - (last or alerts.watched_since(facts.archive)) > limit:
+        words = f"the newest verified one is of {last:%Y-%m-%d %H:%M} UTC" if last else "there is no verified one"
+        yield Found("", f"{words}, in {facts.settings.backups_path}")
+
+
+def _thresholds(facts: Facts) -> Iterator[Found]:
+    if facts.refused:
+        yield Found("", f"{facts.refused}; the limits last in force stay, or else the defaults")
+
+
+# -- data --
+
+
+def _quarantined(facts: Facts) -> Iterator[Found]:
+    for one in facts.put_aside:
+        names = [ascii(path.name)[1:-1] for path in one.paths]
+        listed = ", ".join(names[:FEW_LISTED]) + (f" and {len(names) - FEW_LISTED} more" if len(names) > FEW_LISTED else "")
+        yield Found(one.observation or listed, one.reason)
+
+
+def _held(facts: Facts) -> Iterator[Found]:
+    for product_id, reason in facts.archive.held().items():
+        yield Found(product_id, f"held: {reason}; nothing is made from it", page=f"/products/{product_id}")
+
+
+def _check_failed(facts: Facts) -> Iterator[Found]:
+    said: dict[str, list[tuple[str, str, bool, str]]] = {}
+    for product in facts.failing:
+        for check, reason in product.metadata.get(VERDICTS, {}).items():
+            if reason:
+                error = check in product.metadata.get(FAILED_ERRORS, [check])
+                said.setdefault(f"{product.asset}:{check}", []).append((product.partition or "", reason, error, product.id))
+    for subject, those in said.items():
+        partition, reason, _, product_id = those[-1]
+        severity = WARNING if any(error for _, _, error, _ in those) else INFO
+        words = f"{reason} ({partition}; {len(those)} in the last {facts.limits.recent_h:g} h)"
+        yield Found(subject, words, severity, f"/products/{product_id}")
+
+
+OFF = {
+    "noise": (("tile_image", "rms", "sane"),),
+    "flagging": (("measurement_set", "flag_fraction", ""),),
+    "flux scale": (("tile_image", "flux_ratio", "flux_scale"), ("calibrated_ms", "flux_scale_drift", "flux_scale")),
+    "astrometry": (("tile_image", "astrometry", "position"),),
+}
+"""By what is off: asset, check, and the HARD rule with which it is not published at all ('' if there is none)."""
+
+
+def _off(facts: Facts) -> Iterator[Found]:
+    for what, places in OFF.items():
+        for asset, check, hard in places:
+            row = _outcomes(facts, asset, check, hard)
+            if len(row) == facts.limits.off_in_a_row and all(reason for _, reason in row):
+                partitions = ", ".join(partition for partition, _ in row)
+                yield Found(what, f"{asset}:{check} of the last {len(row)} observations ({partitions}): {row[0][1]}", WARNING, "/trends")
+                break
+
+
+def _outcomes(facts: Facts, asset: str, check: str, hard: str) -> list[tuple[str, str]]:
+    """The newest observations of an asset, last first, and what speaks against each ('' if nothing)."""
+    number = facts.limits.off_in_a_row
+    found = {one.partition or "": one.metadata.get(VERDICTS, {}).get(check, "") for one in facts.archive.newest(asset, number)}
+    for one in facts.failed:
+        if hard and asset in one.assets and f"{UNPUBLISHED}{hard}: " in one.reason:
+            found[one.partition or ""] = one.reason
+    return sorted(found.items(), reverse=True)[:number]
+
+
+def _candidate(facts: Facts) -> Iterator[Found]:
+    for product in facts.newest_since("variability", facts.limits.recent_h):
+        number = product.metadata.get("n_candidates") or 0
+        if number:
+            kinds = {kind: product.metadata.get(f"n_{kind}") for kind in ("flare", "ese", "transient", "variable")}
+            words = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+            yield Found(product.partition or "", f"{number} candidates in the night of {product.partition}: {words}")
+
+
+def _night_complete(facts: Facts) -> Iterator[Found]:
+    for product in facts.newest_since("night_report", NEWS_H):
+        told = product.metadata
+        words = f"{told.get('n_observations', '?')} observations, {told.get('n_images', '?')} images, {told.get('n_errors', '?')} errors"
+        yield Found(product.partition or "", f"the night of {product.partition} is complete: {words}", INFO, f"/nights/{product.partition}")
+
+
+CODE_SERVER, PORTAL = "code server", "portal"
+BLIND = "blind"
+_ALL: Sequence[Condition] = (
+    Condition("no_calibration", "no usable calibration", "calibration", _no_calibration, "/calibration", "calibration-is-stale",
+              ("no_calibration_warn_h", "no_calibration_critical_h", "calibration_stale_h")),
+    Condition("transit_unsolved", "a transit was not solved", "calibration", _transit_unsolved, "/calibration", "a-transit-was-not-solved",
+              ("transit_solved_h",)),
+    Condition("failures", "many runs fail", "platform", _failures, "/control", "many-runs-fail",
+              ("failures_warn", "failures_critical", "failures_of_runs")),
+    Condition("run_failed", "run failed", "platform", _run_failed, "/#failed", "a-run-failed"),
+    Condition("job_failed", "housekeeping failed", "platform", _job_failed, "/control", "housekeeping-failed"),
+    Condition("retried", "retried again and again", "platform", _retried, "/#failed", "retried-again-and-again", ("max_retries",)),
+    Condition("run_silent", "a run does not get on", "platform", _run_silent, "/control", "a-run-does-not-get-on", ("run_silent_min",)),
+    Condition("queue", "observations wait", "platform", _queue, "/#queue", "observations-wait", ("queue_warn", "queue_critical")),
+    Condition("queue_empty", "the queue is empty again", "platform", _queue_empty, "/#queue", "good-news", tells_end=False),
+    Condition("disk", "the disk is full or filling", "platform", _disk, "/#room", "disk-fills-up",
+              ("disk_warn_gb", "disk_critical_gb", "disk_full_days")),
+    Condition("inbox_silent", "no new observations", "data", _inbox_silent, "/", "no-new-observations", ("inbox_silent_min",)),
+    Condition("service_silent", "no sign of life", "platform", _service_silent, "/", "no-sign-of-life", ("service_silent_s",)),
+    Condition("channel_silent", "a channel takes no alerts", "platform", _channel_silent, "/alerts", "alerts", ("channel_silent_min",)),
+    Condition("backup", "no recent backup", "platform", _backup, "/alerts", "no-recent-backup", ("backup_warn_h",)),
+    Condition("thresholds", "thresholds are refused", "platform", _thresholds, "/alerts", "thresholds-are-refused"),
+    Condition("quarantine", "quarantined", "data", _quarantined, "/#quarantined", "no-new-observations", ("recent_h",)),
+    Condition("held", "a product is held", "data", _held, "/#held", "a-check-failed"),
+    Condition("check_failed", "check failed", "data", _check_failed, "/#checks", "a-check-failed", ("recent_h",)),
+    Condition("off", "off in a row", "data", _off, "/trends", "off-in-a-row", ("off_in_a_row",)),
+    Condition("candidate", "candidates", "science", _candidate, "/candidates", "candidates", ("recent_h",), tells_end=False),
+    Condition("tables_registered", "tables registered", "calibration", _tables_registered, "/calibration", "good-news", tells_end=False),
+    Condition("night_complete", "night complete", "science", _night_complete, "/nights", "good-news", tells_end=False),
+)  # fmt: skip
+CONDITIONS = {one.name: one for one in _ALL}
+_BLIND = Condition(BLIND, "something cannot be found out", "platform", lambda _: iter(()), "/", "something-cannot-be-found-out")
+"""Of what the others say that they could not find out."""
+NAMES = (*CONDITIONS, BLIND)
+TOPICS = get_args(Topic)
+
+
+def runbook(name: str) -> str:
+    """The section of the runbook of a condition; of one that this version does not have, where alerts are told of."""
+    return {**CONDITIONS, BLIND: _BLIND}[name].runbook if name in NAMES else "alerts"
