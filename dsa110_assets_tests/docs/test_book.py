@@ -20,6 +20,7 @@ from markdown_it import MarkdownIt
 from dsa110_assets import settings, thresholds
 from dsa110_assets.cli import app
 from dsa110_assets.orchestration.graph import specifications
+from dsa110_assets.orchestration.watching import conditions
 from dsa110_assets.portal import metrics, overview
 from dsa110_assets_tests.browser import chromium
 from dsa110_assets_tests.docs import pages
@@ -142,6 +143,15 @@ def test_every_asset_and_check_is_in_the_reference(made: ModuleType) -> None:
         for rule in asset.rules:
             (row,) = [line for line in sections[name].splitlines() if line.startswith(f"| `{rule.check}` | {rule.description} |")]
             assert [limit for limit in rule.limits if f"`{limit}`" not in row.split(" | ")[3]] == []
+
+
+def test_every_alert_is_in_the_reference_with_its_limits_and_its_section_of_the_runbook(made: ModuleType) -> None:
+    """That the sections are there, the strict build tells."""
+    rows = {line.split("`")[1]: line for line in made.alerts().splitlines() if line.startswith("| `")}
+    assert rows.keys() == conditions.CONDITIONS.keys()
+    for name, one in conditions.CONDITIONS.items():
+        assert f"(../../ops/runbook.md#{one.runbook})" in rows[name]
+        assert [limit for limit in one.limits if f"`{limit}`" not in rows[name]] == []
 
 
 def test_every_metric_that_is_served_is_in_the_reference(made: ModuleType, tmp_path: Path) -> None:

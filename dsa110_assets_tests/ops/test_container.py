@@ -95,7 +95,7 @@ def test_every_line_of_the_dockerfile_works_and_the_platform_answers_there(tmp_p
     check = json.loads(re.sub(r".*?CMD ", "", dict(instructions())["HEALTHCHECK"]))
     command = shlex.join(json.loads(dict(instructions())["CMD"]))
     start = f"""
-unset PYTHONPATH; cd {dict(instructions())['WORKDIR']}
+unset PYTHONPATH; cd {dict(instructions())["WORKDIR"]}
 export PATH={INTERPRETER}/bin:$PATH HOME=/home/dsa110 {environment_of_image()}
 python -c 'import dsa110_assets; print("package", dsa110_assets.__file__)'
 ! touch /opt/dsa110/probe /data/probe "$(python -c 'import dsa110_assets; print(dsa110_assets.__file__)')" 2>/dev/null

@@ -16,6 +16,7 @@ from dsa110_assets.cli import app
 from dsa110_assets.orchestration.graph import ASSETS, specifications
 from dsa110_assets.orchestration.judging import rules
 from dsa110_assets.orchestration.specification.spec import Asset
+from dsa110_assets.orchestration.watching import conditions
 
 GRAINS = {"catalogue": "–", "observation": "5 minutes", "hour": "hour", "night": "night", "request": "request"}
 PYTHON = (
@@ -33,6 +34,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "thresholds", all_thresholds()
     yield "assets", assets()
     yield "checks", checks()
+    yield "alerts", alerts()
     yield "metrics", metrics()
     yield "http-api", openapi.page()
     yield "python", python()
@@ -144,6 +146,24 @@ def _checks_of(asset: Asset) -> str:
         for rule in asset.rules
     ]  # fmt: skip
     return table(("check", "passes if", "figures", "thresholds", "when it fails"), rows)
+
+
+def alerts() -> str:
+    """Every condition of which people are told, by topic, with its thresholds and what to do about it."""
+    parts = [f"# Alerts\n\nWhat people are told of. What to do about each: {openapi.link('runbook', '../ops/runbook.md')}.\n"]
+    for topic in conditions.TOPICS:
+        rows = [
+            (
+                code(one.name),
+                one.title,
+                ", ".join(map(code, one.limits)) or "–",
+                openapi.link("what to do", f"../ops/runbook.md#{one.runbook}"),
+            )
+            for one in conditions.CONDITIONS.values()
+            if one.topic == topic
+        ]
+        parts.append(f"## {topic.capitalize()}\n\n{table(('alert', 'says that', 'thresholds', ''), rows)}")
+    return "\n".join(parts)
 
 
 def metrics() -> str:
