@@ -156,7 +156,7 @@ class Server:
     def _sources(self) -> str:
         """What tells one state of the package's sources from another."""
         told = hashlib.sha256()
-        named = [REPOSITORY / name for name in ("pyproject.toml", "ops/constraints.txt")]
+        named = [REPOSITORY / name for name in ("pyproject.toml", "ops/constraints.txt", "ops/runbook.md")]
         for path in [*named, *sorted((REPOSITORY / "dsa110_assets").rglob("*"))]:
             if path.is_file() and "__pycache__" not in path.parts:
                 told.update(str(path.relative_to(REPOSITORY)).encode() + path.read_bytes())

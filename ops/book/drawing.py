@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dsa110_assets.orchestration.graph import specifications
 
 _MERMAID = re.compile(r"^```mermaid\n.*?^```$", re.MULTILINE | re.DOTALL)
-WIDTH, HEIGHT, ACROSS, DOWN = 150, 28, 190, 52
+STEP, REACH, WIDTH = 28, 17, 520
+"""Pixels from one name to the next, of an arc for each name that it passes, and of the drawing."""
 
 
 def instead_of_mermaid(markdown: str) -> str:
@@ -16,33 +17,23 @@ def instead_of_mermaid(markdown: str) -> str:
     return _MERMAID.sub(lambda _: svg({name: asset.inputs for name, asset in specifications().items()}), markdown)
 
 
-def columns(inputs: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """For each node, each after its inputs, the length of the longest way to it."""
-    found: dict[str, int] = {}
-    for name, above in inputs.items():
-        found[name] = 1 + max((found[one] for one in above), default=-1)
-    return found
-
-
 def svg(inputs: Mapping[str, Sequence[str]]) -> str:
-    """Boxes in columns, inputs to the left of what is made from them."""
-    column = columns(inputs)
-    row = {name: sum(column[other] == column[name] for other in list(inputs)[:place]) for place, name in enumerate(inputs)}
-    at = {name: (10 + ACROSS * column[name], 10 + DOWN * row[name] + 8 * (column[name] % 2)) for name in inputs}
-    wide, high = 20 + WIDTH + ACROSS * max(column.values()), 30 + HEIGHT + DOWN * max(row.values())
-    lines = [
-        f'<path d="M{at[above][0] + WIDTH},{at[above][1] + HEIGHT // 2} C{at[name][0] - 10},{at[above][1] + HEIGHT // 2} '
-        f'{at[above][0] + WIDTH + 10},{at[name][1] + HEIGHT // 2} {at[name][0]},{at[name][1] + HEIGHT // 2}" fill="none" opacity="0.45"/>'
-        for name, several in inputs.items()
-        for above in several
-    ]
-    boxes = [
-        f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="4" fill="none"/>'
-        f'<text x="{x + WIDTH // 2}" y="{y + 19}" text-anchor="middle" stroke="none" fill="currentColor">{name}</text>'
-        for name, (x, y) in at.items()
-    ]
-    drawn = "".join([*lines, *boxes])
-    return (
-        f'<svg viewBox="0 0 {wide} {high}" role="img" aria-label="The asset graph" stroke="currentColor" font-size="13" '
-        f'style="width:100%">{drawn}</svg>'
+    """The names one below the other, each after its inputs; an arc leads from each input down to what is made from it."""
+    high = {name: STEP * (place + 1) for place, name in enumerate(inputs)}
+    middle = 30 + REACH * max((high[name] - high[above]) // STEP for name, several in inputs.items() for above in several)
+    arcs = [_arc(middle, high[above], high[name]) for name, several in inputs.items() for above in several]
+    names = [f'<text x="{middle + 10}" y="{y + 4}" stroke="none" fill="currentColor">{name}</text>' for name, y in high.items()]
+    arrow = (
+        '<marker id="made" markerWidth="7" markerHeight="7" refX="6" refY="3" orient="auto"><path d="M0,0 L6,3 L0,6" fill="none"/></marker>'
     )
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {STEP * (len(inputs) + 1)}" role="img" aria-label="The asset graph" stroke="currentColor" '
+        f'font-size="14" style="max-width:{WIDTH}px"><defs>{arrow}</defs>{"".join([*arcs, *names])}</svg>'
+    )
+
+
+def _arc(right: int, top: int, end: int) -> str:
+    """A curve to the left from one height down to another; the farther apart, the wider."""
+    left = right - 14 - REACH * (end - top) // STEP
+    drawn = f"M{right},{top} C{left},{top} {left},{end} {right},{end}"
+    return f'<path d="{drawn}" fill="none" opacity="0.5" marker-end="url(#made)"/>'
