@@ -42,6 +42,7 @@ COMMAND_MODULES = (
     "drain",
     "report",
     "doctor",
+    "docs",
     "calibration",
     "archive",
     "trial",

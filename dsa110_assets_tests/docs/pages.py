@@ -16,6 +16,8 @@ TESTS = ROOT / "dsa110_assets_tests"
 DOCS = ROOT / "docs"
 NOT_HERE_YET = frozenset({"adding-an-asset.md"})
 """Pages that are linked and come with other work."""
+GENERATED = "docs/reference/"
+"""Where the book has the pages that are made from the code; that they are there, its build tells."""
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TICKED = re.compile(r"`([^`\n]+)`")

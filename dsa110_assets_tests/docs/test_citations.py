@@ -39,7 +39,7 @@ def missing_documents(path: Path, text: str) -> Iterator[str]:
     known = {page.name for page in pages.own_pages()}
     for name in DOCUMENT.findall(text):
         plain = Path(name).name
-        if plain in MADE_BY_A_TEST | pages.NOT_HERE_YET:
+        if plain in MADE_BY_A_TEST | pages.NOT_HERE_YET or name.startswith(pages.GENERATED):
             continue
         there = (path.parent / name).exists() or (pages.ROOT / name).exists() if "/" in name else plain in known
         if not there:

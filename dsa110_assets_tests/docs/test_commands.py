@@ -20,7 +20,7 @@ SCRIPT = re.compile(r"ops/[\w/.-]+")
 
 def typed(text: str) -> Iterator[list[str]]:
     """The words of every `dsa110 ...` between backticks or at the beginning of a line of a block."""
-    lines = [line for block in pages.fenced(text, "") for line in block.splitlines()]
+    lines = [line for block in pages.fenced(text, "") for line in block.replace("\\\n", " ").splitlines()]
     for command in (*pages.ticked(text), *lines):
         if command.startswith("dsa110 "):
             yield shlex.split(command, comments=True)[1:]

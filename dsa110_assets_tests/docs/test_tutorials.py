@@ -1,0 +1,97 @@
+"""The tutorials, typed as they stand: all in one folder, one after the other, as a reader does them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dsa110_assets_tests.docs import pages
+from dsa110_assets_tests.tiny import SMALL_DISK
+
+TUTORIALS = [pages.DOCS / "tutorials" / f"{name}.md" for name in ("first-night", "new-calibrator", "bad-night")]
+EXPLANATIONS = sorted((pages.DOCS / "explanation").glob("*.md"))
+_BLOCK = re.compile(r"(<!-- not run: .+ -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MARK = "@@ step"
+
+
+@dataclass
+class Step:
+    """A block that is typed, and lines of which each stands in what it prints, blanks aside."""
+
+    page: str
+    language: str
+    code: str
+    expected: tuple[str, ...] = ()
+
+
+def steps(page: Path) -> list[Step]:
+    """What a page has its reader do. AssertionError for output that belongs to no command."""
+    made: list[Step] = []
+    for skipped, language, code in _BLOCK.findall(page.read_text(encoding="utf-8")):
+        if skipped:
+            continue
+        if language == "text":
+            assert made, f"{page.name} begins with output"
+            made[-1].expected += tuple(code.splitlines())
+        else:
+            made.append(Step(page.name, language, code))
+    return made
+
+
+def typed(step: Step) -> str:
+    return f"python - <<'END_OF_PYTHON'\n{step.code}END_OF_PYTHON\n" if step.language == "python" else step.code
+
+
+def environment(place: Path) -> dict[str, str]:
+    """That of a user with nothing set, and `dsa110` and `python` of this interpreter on the path."""
+    programs = place / "bin"
+    programs.mkdir()
+    start = "from dsa110_assets.cli import main; raise SystemExit(main())"
+    for name, arguments in (("dsa110", f"-c '{start}'"), ("python", "")):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+        (programs / name).chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
+    path = f"{programs}{os.pathsep}{kept['PATH']}"
+    return {**kept, "PATH": path, "PYTHONPATH": str(pages.ROOT), "DSA110_THRESHOLDS": str(SMALL_DISK), "COLUMNS": "200"}
+
+
+def plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.slow
+def test_every_step_of_the_tutorials_works_and_prints_what_the_page_shows(tmp_path: Path) -> None:
+    """One shell, as a reader's: what one step sets holds for those after it."""
+    every = [step for page in TUTORIALS for step in steps(page)]
+    script = "".join(f"echo; echo '{MARK} {number}'; echo '{MARK} {number}' >&2\n{typed(step)}" for number, step in enumerate(every))
+    (tmp_path / "script").write_text(script)
+    command = ["bash", "-eu", "-o", "pipefail", str(tmp_path / "script")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=850)
+    printed = re.split(rf"^{MARK} \d+\n", done.stdout, flags=re.MULTILINE)[1:]
+    assert done.returncode == 0, f"{every[len(printed) - 1]}\n{printed[-1]}\n{done.stderr[-3000:]}"
+    said = [(step.page, line, plain(text)) for step, text in zip(every, printed, strict=True) for line in step.expected]
+    lacking = [(page, line, text) for page, line, text in said if plain(line) not in text]
+    assert lacking == []
+
+
+@pytest.mark.parametrize("page", EXPLANATIONS, ids=lambda page: page.name)
+def test_what_an_explanation_computes_is_what_it_says(page: Path) -> None:
+    for code in pages.fenced(page.read_text(encoding="utf-8"), "python"):
+        exec(compile(code, page.name, "exec"), {"__name__": "tried"})
+
+
+def test_pages_are_read_as_they_are_written(tmp_path: Path) -> None:
+    """A block after the remark is left out; output goes with the command above it; a wrong line of output would be found."""
+    page = tmp_path / "table.md"
+    shown = "```\necho a  b\n```\n\n```text\na b\n```\n\n"
+    page.write_text(shown + "<!-- not run: it serves -->\n```\ndsa110 up\n```\n\n```python\nx = 1\n```\n")
+    assert steps(page) == [Step("table.md", "", "echo a  b\n", ("a b",)), Step("table.md", "python", "x = 1\n")]
+    assert plain("a  b\n") == plain("a b")
+    skipped = [page for page in TUTORIALS for match in _BLOCK.findall(page.read_text(encoding="utf-8")) if match[0]]
+    assert len(skipped) < len([step for page in TUTORIALS for step in steps(page)]) / 4

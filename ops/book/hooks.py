@@ -1,0 +1,57 @@
+"""Makes the book of the repository's own pages, where they lie, and of pages generated from the code (hooks of MkDocs).
+
+Pages keep their paths in the repository, so that a link that leads somewhere in the repository leads there in the book, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import drawing
+import github
+import reference
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from pymdownx.slugs import slugify
+
+ROOT = Path(__file__).parents[2]
+PLACES = ("*.md", "docs/**/*.md", "ops/**/*.md", "dsa110_assets_tests/README.md")
+REFERENCE = "docs/reference/"
+_LINK = re.compile(r"\]\(([^)\s#]+)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Headings get the anchors that they have on GitHub."""
+    config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """The theme's files, the repository's pages with what they link to, and the generated pages."""
+    kept = [file for file in files if file.src_dir != config.docs_dir]
+    pages = sorted({page for place in PLACES for page in ROOT.glob(place)})
+    kept += [_file(config, path) for path in (*pages, *sorted(set(_linked(pages)) - set(pages)))]
+    for name, text in reference.pages():
+        kept.append(File.generated(config, f"{REFERENCE}{name}.md", content=text))
+    return Files(kept)
+
+
+def _file(config: MkDocsConfig, path: Path) -> File:
+    return File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path))
+
+
+def _linked(pages: list[Path]) -> Iterator[Path]:
+    """Pictures, notebooks and other files of the repository to which pages link."""
+    for page in pages:
+        for target in _LINK.findall(page.read_text(encoding="utf-8")):
+            path = (page.parent / target).resolve()
+            if path.is_file() and path.is_relative_to(ROOT):
+                yield path
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The text as Python-Markdown understands it, and the asset graph as a drawing: Mermaid's script would be fetched."""
+    return github.adapted(drawing.instead_of_mermaid(markdown))

@@ -1,0 +1,52 @@
+"""The HTTP API's description (OpenAPI), made by the portal itself, as a page."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dsa110_assets
+from dsa110_assets.analyst import open_archive
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.portal.v1 import app
+from dsa110_assets.portal.v1.context import Context
+
+PACKAGE = Path(dsa110_assets.__file__).parent
+PREFIX = "/api/v1"
+
+
+def link(text: str, page: str) -> str:
+    """A link from a page of the reference to one in docs."""
+    return f"[{text}](../{page})"
+
+
+def description() -> dict[str, Any]:
+    """What `/api/v1/openapi.json` answers."""
+    with tempfile.TemporaryDirectory() as place:
+        Archive.create(Path(place)).close()
+        return app.create(Context(open_archive(place))).openapi()
+
+
+def page() -> str:
+    """Every operation with its parameters, by tag; examples are on the page of the HTTP API."""
+    told = description()
+    parts = [f"# HTTP API\n\n{told['info']['description']}\n\nExamples: {link('HTTP API', 'http-api.md')}.\n"]
+    for tag in told["tags"]:
+        parts.append(f"## {tag['name'].capitalize()}\n\n{tag['description']}\n")
+        parts += [text for name, text in _operations(told["paths"]) if name == tag["name"]]
+    return "\n".join(parts)
+
+
+def _operations(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The tag and the text of each operation."""
+    for path, verbs in paths.items():
+        for verb, one in verbs.items():
+            body = one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+            rows = [(f"`{p['name']}`", p["in"], p.get("description", "")) for p in one.get("parameters", [])]
+            rows += [(f"`{body['$ref'].rpartition('/')[2]}`", "body", "")] if "$ref" in body else []
+            listed = "".join(f"| {' | '.join(' '.join(str(cell).split()).replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+            head = "| parameter | in | what it is |\n|---|---|---|\n" if rows else ""
+            text = f"### {verb.upper()} {PREFIX}{path}\n\n{one.get('description') or one.get('summary', '')}\n\n{head}{listed}"
+            yield one.get("tags", [""])[0], text

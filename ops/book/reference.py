@@ -1,0 +1,197 @@
+"""The pages of the reference, made from the code: what is in it is in the book, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import openapi
+import typer.main
+
+import dsa110_assets
+from dsa110_assets import settings, thresholds
+from dsa110_assets.cli import app
+from dsa110_assets.orchestration.graph import ASSETS, specifications
+from dsa110_assets.orchestration.judging import rules
+from dsa110_assets.orchestration.specification.spec import Asset
+from dsa110_assets.orchestration.watching import conditions
+
+GRAINS = {"catalogue": "–", "observation": "5 minutes", "hour": "hour", "night": "night", "request": "request"}
+PYTHON = (
+    "dsa110_assets.open_archive", "dsa110_assets.analyst.AnalystArchive", "dsa110_assets.analyst_views",
+    "dsa110_assets.tools.convert", "dsa110_assets.tools.image", "dsa110_assets.tools.calibrate", "dsa110_assets.tools.apply",
+    "dsa110_assets.tools.photometry", "dsa110_assets.tools.mosaic", "dsa110_assets.simulator.options", "dsa110_assets.errors",
+)  # fmt: skip
+"""What is offered to people who write Python; all else is the platform's own."""
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Every page: its name and its text."""
+    yield "commands", commands()
+    yield "settings", all_settings()
+    yield "thresholds", all_thresholds()
+    yield "assets", assets()
+    yield "checks", checks()
+    yield "alerts", alerts()
+    yield "metrics", metrics()
+    yield "http-api", openapi.page()
+    yield "python", python()
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table of Markdown; what would end a cell is written otherwise."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def code(text: object) -> str:
+    """Text between backticks; nothing where there is none."""
+    return f"`{text}`" if str(text) else ""
+
+
+def commands() -> str:
+    """Every command with its arguments and options, as `--help` tells them."""
+    tree: Any = typer.main.get_command(app.build())
+    intro = f"# Commands\n\nWhat `--help` says of each. What they are for, by purpose: {openapi.link('Commands', 'commands.md')}.\n"
+    return "\n".join([intro, *_of_group(tree, "dsa110")])
+
+
+def _of_group(group: Any, path: str) -> Iterator[str]:
+    for name, command in sorted(group.commands.items()):
+        if command.hidden:
+            continue
+        if hasattr(command, "commands"):
+            yield from _of_group(command, f"{path} {name}")
+        else:
+            yield _command(command, f"{path} {name}")
+
+
+def _command(command: Any, path: str) -> str:
+    arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    usage = " ".join([path, *(["[OPTIONS]"] if options else []), *(_argument(a) if a.required else f"[{_argument(a)}]" for a in arguments)])
+    parts = [f"## {path}\n", f"`{usage}`\n", f"{command.help}\n"]
+    if command.epilog:
+        parts.append(re.sub(r"^Example: (.*)$", r"Example: `\1`", command.epilog) + "\n")
+    rows = [(code(_argument(a)), "", getattr(a, "help", "") or "") for a in arguments]
+    rows += [(", ".join(map(code, (*o.opts, *o.secondary_opts))), _default(o), o.help or "") for o in options]
+    return "\n".join([*parts, table(("argument or option", "default", "what it is"), rows)] if rows else parts)
+
+
+def _argument(argument: Any) -> str:
+    return f"{argument.metavar or argument.name.upper()}{'...' if argument.nargs != 1 else ''}"
+
+
+def _default(option: Any) -> str:
+    shown = option.default
+    return code(shown) if isinstance(shown, str | int | float) and not isinstance(shown, bool) and shown != "" else ""
+
+
+def all_settings() -> str:
+    """Every setting with its default."""
+    rows = settings.describe(settings.Settings.model_construct(inbox=None, archive=None))
+    shown = [(code(row.name), code(row.value), row.kind, row.limits, row.help) for row in rows]
+    intro = "# Settings\n\nEnvironment variables. `dsa110 settings` prints the values in force and where they come from.\n"
+    return f"{intro}\n{table(('variable', 'default', 'kind', 'range', 'what it is'), shown)}"
+
+
+def all_thresholds() -> str:
+    """Every threshold with its default."""
+    known = specifications().values()
+    rows = [
+        (code(name), code(value), unit, told, ", ".join(map(code, rules.decided_by(name, known))))
+        for name, value, unit, told in thresholds.describe(thresholds.Thresholds())
+    ]
+    intro = (
+        "# Thresholds\n\nLimits of checks, alerts and retention. A line `name = value` in `thresholds.toml` in the archive changes one "
+        "at once; `dsa110 thresholds` prints what is in force.\n"
+    )
+    return f"{intro}\n{table(('threshold', 'default', 'unit', 'what it limits', 'checks it decides'), rows)}"
+
+
+def assets() -> str:
+    """Every asset as its specification says."""
+    parts = ["# Assets\n\nEach asset's specification: what it is made from, what shapes it, how long its data are kept.\n"]
+    told = {key.to_user_string(): " ".join(text.split()) for one in ASSETS for key, text in one.descriptions_by_key.items()}
+    for name, asset in specifications().items():
+        rows = [
+            ("partition", GRAINS[asset.grain]),
+            ("made from", ", ".join(map(code, asset.inputs)) or "files"),
+            ("shaped by the settings", ", ".join(map(code, asset.shaping)) or "–"),
+            ("code version", code(asset.code_version)),
+            ("kept", "for ever" if asset.keep_days is None else f"{asset.keep_days:g} days"),
+            ("checks", ", ".join(code(rule.check) for rule in asset.rules) or "–"),
+        ]
+        parts.append(f"## {name}\n\n{told[name]}\n\n{table(('', ''), rows)}")
+    return "\n".join(parts)
+
+
+def checks() -> str:
+    """Every check of every asset, with its thresholds."""
+    intro = (
+        "# Checks\n\nA check that is *hard* keeps an observation's product from being published, and holds an hour's or night's. One of "
+        "severity WARN tells without counting against `dsa110 process`. A figure that is missing fails its check.\n"
+    )
+    return "\n".join([intro, *(f"## {name}\n\n{_checks_of(asset)}" for name, asset in specifications().items() if asset.rules)])
+
+
+def _checks_of(asset: Asset) -> str:
+    rows = [
+        (
+            code(rule.check), rule.description, ", ".join(map(code, rule.figures)),
+            ", ".join(map(code, rule.limits)) or "–", "hard" if rule.hard else rule.severity.value,
+        )
+        for rule in asset.rules
+    ]  # fmt: skip
+    return table(("check", "passes if", "figures", "thresholds", "when it fails"), rows)
+
+
+def alerts() -> str:
+    """Every condition of which people are told, by topic, with its thresholds and what to do about it."""
+    parts = [f"# Alerts\n\nWhat people are told of. What to do about each: {openapi.link('runbook', '../ops/runbook.md')}.\n"]
+    for topic in conditions.TOPICS:
+        rows = [
+            (
+                code(one.name),
+                one.title,
+                ", ".join(map(code, one.limits)) or "–",
+                openapi.link("what to do", f"../ops/runbook.md#{one.runbook}"),
+            )
+            for one in conditions.CONDITIONS.values()
+            if one.topic == topic
+        ]
+        parts.append(f"## {topic.capitalize()}\n\n{table(('alert', 'says that', 'thresholds', ''), rows)}")
+    return "\n".join(parts)
+
+
+def metrics() -> str:
+    """Every metric that the package names together with its help."""
+    rows = sorted((code(name), ", ".join(map(code, labels)), told) for name, (labels, told) in served().items())
+    intro = "# Metrics\n\nWhat the portal tells Prometheus at `/metrics`. A value that is unknown is left out.\n"
+    return f"{intro}\n{table(('metric', 'labels', 'what it is'), rows)}"
+
+
+def served() -> dict[str, tuple[list[str], str]]:
+    """Labels and help of each metric: wherever a name of a metric stands in the code with a sentence behind it."""
+    found: dict[str, tuple[list[str], str]] = {}
+    for path in sorted((openapi.PACKAGE / "portal").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
+            texts = [part.value for part in parts[:2] if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            if len(texts) == 2 and texts[0].startswith("dsa110_") and " " in texts[1]:
+                found[texts[0]] = _labels(parts[2:3]), texts[1]
+    return found
+
+
+def _labels(parts: Sequence[ast.expr]) -> list[str]:
+    """The names of labels: keys of a mapping, or a list."""
+    several = [one for part in parts for one in (part.keys if isinstance(part, ast.Dict) else getattr(part, "elts", []))]
+    return [str(one.value) for one in several if isinstance(one, ast.Constant)]
+
+
+def python() -> str:
+    """What is offered in Python, for mkdocstrings to fill in."""
+    intro = f"# Python\n\nVersion {dsa110_assets.__version__}. Start with `open_archive()`; single stages are in `dsa110_assets.tools`.\n"
+    return "\n".join([intro, *(f"## {name}\n\n::: {name}\n    options:\n      show_root_heading: false\n" for name in PYTHON)])

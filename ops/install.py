@@ -1,0 +1,264 @@
+"""What `ops/install` does, step by step: each knows whether it is done already. The standard library is all it needs."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+USER, STATE = "dsa110", "/var/lib/dsa110"
+CONFIGURATION, UNITS, VENV = "/etc/dsa110", "/etc/systemd/system", "/opt/dsa110/venv"
+DATABASES = ("dsa110", "dagster")
+SOCKET = "/var/run/postgresql"
+MARK = "installed-from"
+"""A file in the virtual environment: of which sources it was made."""
+
+
+class Refused(Exception):
+    """Something outside this program is not as it must be; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to be done: in words, whether it is done, and how it is done."""
+
+    what: str
+    is_done: Callable[[], bool]
+    do: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Server:
+    """What is asked for. `root` is `/`, or a directory that stands for it: then nothing outside it is touched but the database."""
+
+    root: Path
+    inbox: str
+    archive: str
+    postgres: bool
+    admin: str | None
+    package: bool
+    start: bool
+
+    def at(self, path: str) -> Path:
+        """A path of the server, below the root."""
+        return self.root / path.lstrip("/")
+
+    def steps(self) -> Iterator[Step]:
+        """Everything, in order."""
+        yield self._account()
+        for path in (STATE, f"{STATE}/dagster", self.archive):
+            yield self._directory(path, owned=True)
+        for path in (self.inbox, CONFIGURATION, UNITS):
+            yield self._directory(path, owned=False)
+        if self.package:
+            yield Step(f"package in {VENV}", self._is_packaged, self._install_package)
+        if self.postgres:
+            yield from self._databases()
+        yield self._file(f"{STATE}/dagster/dagster.yaml", self._dagster_yaml(), kept=True)
+        yield self._file(f"{CONFIGURATION}/environment", self._environment(), kept=True, mode=0o640)
+        units = REPOSITORY / "ops" / "systemd"
+        yield self._file(f"{CONFIGURATION}/workspace.yaml", (units / "workspace.yaml").read_text(encoding="utf-8"))
+        for unit in sorted([*units.glob("*.service"), *units.glob("*.target")]):
+            yield self._file(f"{UNITS}/{unit.name}", unit.read_text(encoding="utf-8"))
+        if self.start:
+            yield Step("units started, now and at every start of the machine", self._is_started, self._start)
+
+    # -- user and directories --
+
+    def _account(self) -> Step:
+        prefix = [] if self.root == Path("/") else ["--prefix", str(self.root)]
+        command = [
+            "useradd",
+            *prefix,
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            "--home-dir",
+            STATE,
+            "--shell",
+            "/usr/sbin/nologin",
+            USER,
+        ]
+        return Step(f"user {USER}", lambda: self._ids() is not None, lambda: run(command))
+
+    def _ids(self) -> tuple[int, int] | None:
+        """User and group of the service in the root's own list; None if there is no such user."""
+        users = self.at("/etc/passwd")
+        lines = users.read_text(encoding="utf-8").splitlines() if users.is_file() else []
+        fields = [line.split(":") for line in lines if line.startswith(f"{USER}:")]
+        return (int(fields[0][2]), int(fields[0][3])) if fields else None
+
+    def _directory(self, path: str, *, owned: bool) -> Step:
+        place = self.at(path)
+
+        def do() -> None:
+            place.mkdir(parents=True, exist_ok=True)
+            if owned:
+                self._give(place)
+
+        def is_done() -> bool:
+            ids = self._ids()
+            return place.is_dir() and (not owned or (ids is not None and place.stat().st_uid == ids[0]))
+
+        return Step(f"directory {path}{f', of {USER}' if owned else ''}", is_done, do)
+
+    def _give(self, place: Path) -> None:
+        ids = self._ids()
+        if ids is not None:
+            os.chown(place, *ids)
+
+    # -- files --
+
+    def _file(self, path: str, text: str, *, kept: bool = False, mode: int = 0o644) -> Step:
+        """A file of these contents; one that is `kept` is the operator's once it is there."""
+        place = self.at(path)
+
+        def do() -> None:
+            draft = place.with_name(f".{place.name}.new")
+            draft.write_text(text, encoding="utf-8")
+            draft.chmod(mode)
+            ids = self._ids()
+            if kept and ids is not None:
+                os.chown(draft, 0 if mode == 0o640 else ids[0], ids[1])
+            draft.replace(place)
+
+        def is_done() -> bool:
+            return place.is_file() and (kept or place.read_text(encoding="utf-8") == text)
+
+        return Step(f"{path}{' (yours from then on)' if kept else ''}", is_done, do)
+
+    def _dagster_yaml(self) -> str:
+        source = REPOSITORY / "ops" / "dagster.postgres.yaml" if self.postgres else REPOSITORY / "dagster.yaml"
+        return source.read_text(encoding="utf-8")
+
+    def _environment(self) -> str:
+        """The example with this server's places, and its database."""
+        text = (REPOSITORY / "ops" / "systemd" / "environment.example").read_text(encoding="utf-8")
+        given = {"DSA110_INBOX": self.inbox, "DSA110_ARCHIVE": self.archive, "DAGSTER_HOME": f"{STATE}/dagster"}
+        if self.postgres:
+            urls = [f"postgresql+psycopg2://{USER}@/{name}?host={SOCKET}" for name in DATABASES]
+            given |= dict(zip(("DSA110_DATABASE_URL", "DAGSTER_PG_URL"), urls, strict=True))
+        lines = []
+        for line in text.splitlines():
+            name = line.lstrip("#").partition("=")[0]
+            lines.append(f"{name}={given[name]}" if name in given and "=" in line else line)
+        return "\n".join(lines) + "\n"
+
+    # -- package --
+
+    def _sources(self) -> str:
+        """What tells one state of the package's sources from another."""
+        told = hashlib.sha256()
+        named = [REPOSITORY / name for name in ("pyproject.toml", "ops/constraints.txt", "ops/runbook.md")]
+        for path in [*named, *sorted((REPOSITORY / "dsa110_assets").rglob("*"))]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                told.update(str(path.relative_to(REPOSITORY)).encode() + path.read_bytes())
+        return told.hexdigest()
+
+    def _is_packaged(self) -> bool:
+        mark = self.at(VENV) / MARK
+        return mark.is_file() and mark.read_text(encoding="utf-8").strip() == self._sources()
+
+    def _install_package(self) -> None:
+        venv = self.at(VENV)
+        run([sys.executable, "-m", "venv", str(venv)])
+        constraints = str(REPOSITORY / "ops" / "constraints.txt")
+        run([str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--constraint", constraints, str(REPOSITORY)])
+        (venv / MARK).write_text(self._sources() + "\n", encoding="utf-8")
+
+    # -- database --
+
+    def _databases(self) -> Iterator[Step]:
+        role = f"CREATE ROLE {USER} LOGIN"
+        yield Step(
+            f"PostgreSQL role {USER}", lambda: self._sql(f"SELECT 1 FROM pg_roles WHERE rolname = '{USER}'") == "1", lambda: self._do(role)
+        )
+        for name in DATABASES:
+            asked, made = f"SELECT 1 FROM pg_database WHERE datname = '{name}'", f"CREATE DATABASE {name} OWNER {USER}"
+            yield Step(f"PostgreSQL database {name}", lambda asked=asked: self._sql(asked) == "1", lambda made=made: self._do(made))
+
+    def _do(self, statement: str) -> None:
+        self._sql(statement)
+
+    def _sql(self, statement: str) -> str:
+        as_admin = ["psql", self.admin] if self.admin else ["runuser", "-u", "postgres", "--", "psql", "postgres"]
+        return run([*as_admin, "-v", "ON_ERROR_STOP=1", "-tAXc", statement]).strip()
+
+    # -- units --
+
+    def _is_started(self) -> bool:
+        return all(not subprocess.run(["systemctl", word, "--quiet", "dsa110.target"]).returncode for word in ("is-enabled", "is-active"))
+
+    def _start(self) -> None:
+        run(["systemctl", "daemon-reload"])
+        run(["systemctl", "enable", "--now", "dsa110.target", *(unit.name for unit in (REPOSITORY / "ops/systemd").glob("*.service"))])
+
+
+def run(command: Sequence[str]) -> str:
+    """The output of a command. Raises Refused with its last line of errors if it fails or is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise Refused(f"there is no program {command[0]}; install it, and run this again") from None
+    if done.returncode:
+        told = (done.stderr or done.stdout).strip().splitlines()
+        raise Refused(f"{' '.join(command)} failed: {told[-1] if told else f'status {done.returncode}'}")
+    return done.stdout
+
+
+def wanted(arguments: Sequence[str]) -> tuple[Server, bool]:
+    """The server that the command line describes, and whether nothing is to be done."""
+    parser = argparse.ArgumentParser(prog="ops/install", description="Puts a server into service from nothing; run it again at any time.")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--inbox", default="/data/incoming", help="where the correlator's files arrive (default: %(default)s)")
+    parser.add_argument("--archive", default="/data/archive", help="where products are kept (default: %(default)s)")
+    parser.add_argument("--postgres", action="store_true", help="role and databases in this machine's PostgreSQL, instead of SQLite")
+    parser.add_argument("--admin", help="how psql reaches PostgreSQL as one who may make them (default: as the system's user postgres)")
+    parser.add_argument("--without-package", action="store_true", help=f"do not install the package: {VENV} is made otherwise")
+    parser.add_argument("--start", action="store_true", help="start the units, now and at every start of the machine")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="a directory that stands for /, to look at or to pack")
+    given = parser.parse_args(arguments)
+    if given.start and given.root != Path("/"):
+        parser.error("--start is of this machine, not of another --root")
+    for name in ("inbox", "archive"):
+        if not getattr(given, name).startswith("/"):
+            parser.error(f"--{name} {getattr(given, name)}: give the whole path")
+    server = Server(
+        given.root.resolve(), given.inbox, given.archive, given.postgres or given.admin is not None, given.admin, not given.without_package,
+        given.start,
+    )  # fmt: skip
+    return server, given.dry_run
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what is not done, a line for each; 0 if all is done, 1 with a sentence if something is refused."""
+    server, dry_run = wanted(arguments)
+    if os.geteuid() != 0 and not dry_run:
+        print("ops/install: run it as root, or with --dry-run", file=sys.stderr)
+        return 1
+    changes = 0
+    try:
+        for step in server.steps():
+            done = step.is_done()
+            if not done and not dry_run:
+                step.do()
+            changes += not done
+            print(f"{'ok' if done else 'would' if dry_run else 'done':<5}  {step.what}", flush=True)
+    except (Refused, OSError) as error:
+        print(f"ops/install: {error}; what was done stays, run it again", file=sys.stderr)
+        return 1
+    print(f"{changes} to do; nothing was changed" if dry_run else f"{changes} changed" if changes else "nothing to do")
+    if shutil.which("systemctl") and not server.start and not dry_run and server.root == Path("/"):
+        print("Start it with: systemctl enable --now dsa110.target, or ops/install --start")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
