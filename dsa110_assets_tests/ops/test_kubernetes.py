@@ -93,10 +93,9 @@ def from_chart(values: dict[str, Any], kubeconfig: Path) -> dict[str, Any]:
         "postgres_password_secret": values["global"]["postgresqlSecretName"], "dagster_home": values["global"]["dagsterHome"],
     }  # fmt: skip
     daemon = values["dagsterDaemon"]
-    queue = {snake(name): value for name, value in daemon["runCoordinator"]["config"]["queuedRunCoordinator"].items()}
     return {
         "run_launcher": {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config},
-        "run_coordinator": {"module": "dagster.core.run_coordinator", "class": "QueuedRunCoordinator", "config": queue},
+        "run_coordinator": daemon["runCoordinator"]["config"]["customRunCoordinator"],
         "run_monitoring": {snake(name): value for name, value in daemon["runMonitoring"].items()},
         "run_retries": {snake(name): value for name, value in daemon["runRetries"].items()},
         "telemetry": values["telemetry"],
