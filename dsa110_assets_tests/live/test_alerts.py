@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ class Services:
         self.limits = place / "limits.toml"
         self.limits.write_text(f"{SMALL_DISK.read_text()}service_silent_s = 40\n")
         self.live = LivePlatform(place, DSA110_THRESHOLDS=str(self.limits))
+        self.live.clock(datetime.now(UTC).isoformat(timespec="seconds")[:19])
         with Archive.create(self.live.root):
             pass
         open_instance(self.live.home).dispose()
