@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from typing import Any
 
 from dagster import DagsterInstance
@@ -150,6 +151,7 @@ def serve(host: str, port: int) -> None:
     form = settings.log_form()
     logs.configure(form)
     internals.configure_loggers(formatter="json" if form == "json" else "colored")
+    internals.write_run_lines(partial(logs.run_logger, form))
     sockets.fit()
     multiprocessing.set_forkserver_preload([WARM])
     multiprocessing.forkserver.ensure_running()  # now, not at the first run: it warms up while this server loads

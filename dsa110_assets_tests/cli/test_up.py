@@ -38,7 +38,7 @@ from pathlib import Path
 from dsa110_assets.cli import services
 services.STOP_DEADLINE_S = 1.0
 one = services.Service("one", (sys.executable, sys.argv[1]), Path(sys.argv[2]))
-services.run([one], lambda text: None, lambda: print("ready", flush=True))
+services.run([one], lambda text: None, lambda: print("ready", flush=True), lambda log: None)
 print("all stopped", flush=True)
 """
 
@@ -151,7 +151,7 @@ stays = services.Service("stays", (sys.executable, "-c", "import time; time.slee
 fails = "print('no such thing'); raise SystemExit(3)"
 dies = services.Service("dies", (sys.executable, "-c", fails), Path(sys.argv[2]))
 try:
-    services.run([stays, dies], lambda text: None, lambda: None)
+    services.run([stays, dies], lambda text: None, lambda: None, lambda log: None)
 except ResourceError as error:
     print(error, len(services.descendants(os.getpid())))
 """

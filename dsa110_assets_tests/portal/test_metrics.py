@@ -29,7 +29,7 @@ def test_metrics_are_prometheus_text(get: Get) -> None:
         if not line.startswith("#"):
             match = sample.fullmatch(line)
             assert match, line
-            assert line.split("{")[0].split()[0] in typed
+            assert {name := line.split("{")[0].split()[0], re.sub("_(bucket|sum|count)$", "", name)} & typed, line
             values[line.rpartition(" ")[0]] = float(match[3])
     assert all(math.isfinite(value) for value in values.values())
     assert values['dsa110_products{asset="tile_image"}'] == 4
@@ -39,8 +39,22 @@ def test_metrics_are_prometheus_text(get: Get) -> None:
     assert values["dsa110_quarantined"] == 1
 
 
-def test_health(get: Get) -> None:
-    assert get("/health").json["status"] == "ok"
+def test_requests_are_counted_by_route(tmp_path: Path) -> None:
+    """Not by address, of which there are as many as anybody likes to ask for; the API's routes are told with where it is mounted."""
+    small = made.build(tmp_path)
+    app = create_app(small.root, inbox=small.inbox)
+    product = next(iter(small.products))
+    for path in (f"/api/v1/products/{product}", f"/products/{product}", "/nowhere/1", "/nowhere/2", "/health"):
+        ask(app, path)
+    lines = [line for line in ask(app, "/metrics").text.splitlines() if line.startswith("dsa110_http_")]
+    totals = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if "requests_total" in line}
+    name = 'dsa110_http_requests_total{method="GET",route="'
+    assert totals[f'{name}/api/v1/products/{{product_id}}",status="200"}}'] == 1
+    assert totals[f'{name}other",status="404"}}'] == 2
+    assert sum(totals.values()) == 5
+    assert "dsa110_http_requests_in_progress 1.0" in lines  # this one
+    assert 'dsa110_http_request_seconds_count{route="/health"} 1.0' in lines
+    assert not any("nowhere" in line or product in line for line in lines)
 
 
 def test_the_portal_tells_what_lies_in_the_inbox_and_looks_seldom(tmp_path: Path, no_settings_of_this_machine: None) -> None:

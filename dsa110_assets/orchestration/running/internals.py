@@ -45,7 +45,7 @@ REASONS = {
         ),
         _SERVER,
     ),
-    "write_run_lines": "the console of runs that name no logger, which are all, is not configurable",
+    "write_run_lines": "the console of sensors, and of runs that name no logger, which are all, is not configurable",
     "run_daemon": "its lock has to be held by the process that is the daemon",
 }  # fmt: skip
 
@@ -62,10 +62,12 @@ def run_daemon(workspace: str, form: str) -> None:
 
 
 def write_run_lines(create: Callable[[str, int | str], logging.Logger]) -> None:
-    """Have the runs of this process, and of those forked from it, write to their console by what `create` makes.
+    """Have runs and sensors of this process, and of those forked from it, write to their console by what `create` makes.
 
     Dagster's own is coloured text with every event, which its database has; a configuration would have to be in every run's.
     """
     from dagster import _loggers
+    from dagster._core.definitions import instigation_logger
 
     _loggers.create_console_logger = create  # type: ignore[attr-defined,assignment]
+    instigation_logger.create_console_logger = create  # type: ignore[attr-defined,assignment]
