@@ -1,7 +1,7 @@
 """How a step is executed: one process at a time finds the inputs, opens a draft, and has the asset's body write into it."""
 
 import os
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +12,7 @@ import xxhash
 
 from dsa110_assets import heap
 from dsa110_assets.archive import beats, files, lineage, naming, quarantine
-from dsa110_assets.errors import ConfigurationError, OverrunError, WaitingError
+from dsa110_assets.errors import ConfigurationError, OverrunError, TransientError, WaitingError
 from dsa110_assets.orchestration.planning import plan, requests
 from dsa110_assets.orchestration.running import capacity, instance, policy, publishing, reporting
 from dsa110_assets.orchestration.running.step import Step
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 LOCKS = 4096
 """So many that work on several hosts seldom meets in one of them by chance."""
-LOOK_AGAIN_S = 0.2
+LOCK_S, LOOK_AGAIN_S = 600.0, 0.2
+"""Longer than a stage takes; with what the step is retried, longer than a hung one lives. Until then it is tried so often."""
 NAME_BYTES = 200
 """Longer than any host's name with two numbers: a shorter holder leaves nothing of a longer one before it."""
 
@@ -125,15 +126,17 @@ def partition_lock(archive: "Archive", name: str, partition: str | None) -> Iter
 
     The lock is one of a fixed number of files, so that they do not pile up, and dies with its process. One that is held by a process
     without a sign of life, on a host that the file server still waits for or in a process that is stopped, holds up nobody: what it
-    was about to publish comes second (`archive.publish`).
+    was about to publish comes second (`archive.publish`). Raises TransientError after LOCK_S: the step is tried again then.
     """
     places, what = archive.root / ".locks", f"{naming.in_trial(name, archive.trial)} {partition}"
     places.mkdir(exist_ok=True)
     me = instance.beat(instance.launcher(""))
     beats.keep(archive.root, me)
-    path, pause = places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:04d}", threading.Event()
+    path, until_s = places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:04d}", time.monotonic() + LOCK_S
     while (held := files.take_lock(path)) is None and not _is_lost(archive.root, path):
-        pause.wait(LOOK_AGAIN_S)
+        if time.monotonic() > until_s:
+            raise TransientError(f"{what}: another process has had its lock {path} for more than {LOCK_S:.0f} s; wait for it, or end it")
+        time.sleep(LOOK_AGAIN_S)
     try:
         if held is not None:
             os.pwrite(held, me.ljust(NAME_BYTES).encode(), 0)
