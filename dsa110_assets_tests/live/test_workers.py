@@ -24,7 +24,7 @@ from dsa110_assets_tests.live.fleet import Fleet, fleet
 from dsa110_assets_tests.live.test_night import TINY
 from dsa110_assets_tests.tiny import OBSERVATIONS, unasked
 
-pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.postgres]
+pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.postgres, pytest.mark.timeout(3600)]
 AFTER = "2026-01-26T00:20:05"
 """By then all of the night is due."""
 OUTAGE_S = float(os.environ.get("RELIABILITY_OUTAGE_S", "60"))

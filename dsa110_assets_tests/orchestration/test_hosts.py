@@ -15,7 +15,7 @@ import pytest
 
 from dsa110_assets.archive import beats, integrity
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.errors import SupersededError
+from dsa110_assets.errors import SupersededError, TransientError
 from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.ingest.sensor import FOLLOWING, LATER, LIVE
 from dsa110_assets.orchestration.running import backfill, execute, routing
@@ -212,6 +212,13 @@ def test_an_observation_goes_on_where_its_measurement_set_is(tmp_path: Path) -> 
     age(tmp_path, "alpha", beats.LOST_S + 1)
     assert asked(routing.Hosts.now(tmp_path, []), "alpha") == "imaging"
     assert routing.Hosts.now(tmp_path / "nothing there", []).workers == {}
+
+
+def test_a_lock_that_is_held_for_longer_than_any_stage_takes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "LOCK_S", 0.1)
+    first, second = (execute.partition_lock(Archive.create(tmp_path), "tile_image", WINDOW) for _ in range(2))
+    with first, pytest.raises(TransientError, match=r"tile_image .*: another process has had its lock"), second:
+        pass
 
 
 def test_a_lock_of_a_process_that_is_silent_holds_up_nobody(tmp_path: Path) -> None:

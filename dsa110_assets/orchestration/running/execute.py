@@ -1,7 +1,6 @@
 """How a step is executed: one process at a time finds the inputs, opens a draft, and has the asset's body write into it."""
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 LOCKS = 4096
 """So many that work on several hosts seldom meets in one of them by chance."""
 LOCK_S, LOOK_AGAIN_S = 600.0, 0.2
-"""Longer than a stage takes; with what the step is retried, longer than a hung one lives."""
+"""Longer than a stage takes; with what the step is retried, longer than a hung one lives. Until then it is tried so often."""
 NAME_BYTES = 200
 """Longer than any host's name with two numbers: a shorter holder leaves nothing of a longer one before it."""
 
@@ -140,12 +139,11 @@ def partition_lock(archive: "Archive", name: str, partition: str | None) -> Iter
     places.mkdir(exist_ok=True)
     me = instance.beat(instance.launcher(""))
     beats.keep(archive.root, me)
-    path, pause = places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:04d}", threading.Event()
-    until = time.monotonic() + LOCK_S
+    path, until = places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:04d}", time.monotonic() + LOCK_S
     while (held := files.take_lock(path)) is None and not _is_lost(archive.root, path):
         if time.monotonic() > until:
             raise files.kept_by_another(path, what, LOCK_S)
-        pause.wait(LOOK_AGAIN_S)
+        time.sleep(LOOK_AGAIN_S)
     try:
         if held is not None:
             os.pwrite(held, me.ljust(NAME_BYTES).encode(), 0)
