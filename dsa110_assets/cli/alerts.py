@@ -135,8 +135,8 @@ def silences(as_json: bool = JSON) -> None:
     console.table(("id", "of", "until (UTC)", "by", "why"), [(one.id, one.what, one.until, one.by, one.why) for one in found])
 
 
-@commands.command(epilog="Example: dsa110 alerts test --channel ops")
-def test(channel: str | None = typer.Option(None, help="Only this channel of DSA110_ALERT_CHANNELS.")) -> None:
+@commands.command("test", epilog="Example: dsa110 alerts test --channel ops")
+def try_channels(channel: str | None = typer.Option(None, help="Only this channel of DSA110_ALERT_CHANNELS.")) -> None:
     """Send a test message to every channel and say which took it; status 1 if any did not."""
     from dsa110_assets import settings
     from dsa110_assets.orchestration.watching import sending

@@ -13,7 +13,7 @@ from dsa110_assets.archive.alerts import CRITICAL, WARNING, Decision, Finding, S
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 
-pytestmark = pytest.mark.row(55, cases="cases in which every alert is decided and kept once")
+pytestmark = pytest.mark.row(44, cases="cases in which every alert is sent once")
 
 T0 = datetime(2026, 1, 26, 3, tzinfo=UTC)
 FULL = Finding("disk", "archive", "platform", WARNING, "80 GB free", "/#room")
