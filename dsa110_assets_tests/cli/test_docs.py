@@ -1,8 +1,9 @@
-"""`dsa110 docs`: what it says where the book cannot be built, and how it is shown."""
+"""`dsa110 docs`: what it says where the book cannot be built, and how it is shown; and what its pages have readers ask."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +12,23 @@ from pathlib import Path
 
 import pytest
 
+from dsa110_assets.cli import app
 from dsa110_assets.cli.services import free_port
 from dsa110_assets_tests.cli.conftest import Run
+from dsa110_assets_tests.docs import pages
+from dsa110_assets_tests.docs.test_commands import TREE, typed
+from dsa110_assets_tests.portal import small_archive
 
 needs_extra = pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="the extra docs is not installed")
+READING = frozenset(
+    {"status", "queue", "runs", "checks", "thresholds", "groups", "settings", "products", "lineage", "lightcurve", "sources", "variables",
+     "transits", "trial list", "requested list", "calibration list", "calibration show", "archive verify",
+     "alerts list", "alerts silences", "export sources"}
+)  # fmt: skip
+NAMES = {
+    "SOURCE": small_archive.FAINT, "PRODUCT": "tile_image-20260125T2205-v1", "TABLE": "caltables-20260125-v1",
+    "T": "2026-01-25T22:25", "ASSET": "tile_image",
+}  # fmt: skip
 BOOK = "site_name: x\nnav: [NAME]\nplugins: []\ntheme: mkdocs\n"
 
 
@@ -59,3 +73,35 @@ def test_it_is_shown_on_this_machine_until_it_is_told_to_stop(tmp_path: Path) ->
         finally:
             shown.send_signal(signal.SIGINT)
         assert shown.wait(60) == 0
+
+
+def complete(words: list[str]) -> bool:
+    """Whether a command of a page only reads, and is typed as a whole: neither a mention of it, nor with something to fill in."""
+    if not (words[0] in READING or " ".join(words[:2]) in READING) or any(re.match(r"[<$]|ID$|robust_0$", word) for word in words):
+        return False
+    command, rest = TREE, words
+    while hasattr(command, "commands"):
+        command, rest = command.commands[rest[0]], rest[1:]
+    try:
+        command.make_context(words[0], list(rest))
+    except app._USAGE_ERROR:
+        return False
+    return True
+
+
+def filled_in(words: list[str], place: Path) -> list[str]:
+    """A command with the small archive's names for the words in capitals."""
+    out = str(place / "out.vot")
+    return [out if word in ("OUT", "curve.vot") else NAMES.get(word, word) for word in words]
+
+
+def written() -> list[tuple[str, ...]]:
+    """Every such command, but for those of the tutorials, which are typed as a whole."""
+    texts = [page.read_text(encoding="utf-8") for page in pages.own_pages() if page.parent.name != "tutorials"]
+    return sorted({tuple(words) for text in texts for words in typed(text) if words and complete(words)})
+
+
+@pytest.mark.parametrize("words", written(), ids=" ".join)
+def test_what_pages_say_that_only_reads_can_be_asked_of_an_archive(words: tuple[str, ...], dsa110: Run, tmp_path: Path) -> None:
+    done = dsa110(*filled_in(list(words), tmp_path))
+    assert done.status == 0, done.err

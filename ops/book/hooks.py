@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import drawing
 import github
@@ -24,15 +25,31 @@ _LINK = re.compile(r"\]\(([^)\s#]+)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Headings get the anchors that they have on GitHub."""
+    """Headings get the anchors that they have on GitHub; a page that no section of the navigation names is among the how-tos."""
     config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
+    placed = set(_named(config.nav))
+    (how_to,) = [section["How-to"] for section in config.nav or [] if "How-to" in section]
+    how_to += [name for page in _pages() if (name := page.relative_to(ROOT).as_posix()) not in placed]
     return config
+
+
+def _named(nav: Any) -> Iterator[str]:
+    """The pages that a navigation names, with those of its sections."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for part in nav.values() if isinstance(nav, dict) else nav:
+            yield from _named(part)
+
+
+def _pages() -> list[Path]:
+    return sorted({page for place in PLACES for page in ROOT.glob(place)})
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The theme's files, the repository's pages with what they link to, and the generated pages."""
     kept = [file for file in files if file.src_dir != config.docs_dir]
-    pages = sorted({page for place in PLACES for page in ROOT.glob(place)})
+    pages = _pages()
     kept += [_file(config, path) for path in (*pages, *sorted(set(_linked(pages)) - set(pages)))]
     for name, text in reference.pages():
         kept.append(File.generated(config, f"{REFERENCE}{name}.md", content=text))
