@@ -10,6 +10,7 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.calibration import quality
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.judging import judges, rules
+from dsa110_assets.orchestration.watching import conditions
 from dsa110_assets.thresholds import Thresholds
 from dsa110_assets_tests.tiny import unasked
 
@@ -185,9 +186,12 @@ def test_a_failed_check_names_its_thresholds() -> None:
 
 
 def test_every_limit_of_a_product_belongs_to_a_rule() -> None:
-    """The others say when an operator is told, how long things are kept, and when ingest pauses."""
+    """The others say when people are told (how often, `telling` says), how long things are kept, and when ingest pauses."""
     others = {name for name in Thresholds.model_fields if not rules.decided_by(name, specifications().values())}
-    assert all(name.startswith(("disk_", "backup_", "keep_", "superseded_", "trial_", "retention_")) for name in others), others
+    others -= {name for condition in conditions.CONDITIONS.values() for name in condition.limits}
+    assert all(
+        name.startswith(("keep_", "superseded_", "trial_", "retention_", "repeat_", "escalate_", "group_", "history_")) for name in others
+    ), others
 
 
 def test_there_are_rules_for_every_asset_and_only_for_those() -> None:

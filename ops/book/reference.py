@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import openapi
 import typer.main
 
 import dsa110_assets
-from dsa110_assets import settings, thresholds
+from dsa110_assets import open_archive, settings, thresholds
+from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli import app
 from dsa110_assets.orchestration.graph import ASSETS, specifications
 from dsa110_assets.orchestration.judging import rules
 from dsa110_assets.orchestration.specification.spec import Asset
 from dsa110_assets.orchestration.watching import conditions
+from dsa110_assets.portal import metrics as portal_metrics
 
 GRAINS = {"catalogue": "–", "observation": "5 minutes", "hour": "hour", "night": "night", "request": "request"}
 PYTHON = (
@@ -167,28 +170,28 @@ def alerts() -> str:
 
 
 def metrics() -> str:
-    """Every metric that the package names together with its help."""
+    """Every metric with its help."""
     rows = sorted((code(name), ", ".join(map(code, labels)), told) for name, (labels, told) in served().items())
-    intro = "# Metrics\n\nWhat the portal tells Prometheus at `/metrics`. A value that is unknown is left out.\n"
+    intro = "# Metrics\n\nWhat the portal tells Prometheus at `/metrics`. What is not known is a large age, or a series of its own.\n"
     return f"{intro}\n{table(('metric', 'labels', 'what it is'), rows)}"
 
 
 def served() -> dict[str, tuple[list[str], str]]:
-    """Labels and help of each metric: wherever a name of a metric stands in the code with a sentence behind it."""
-    found: dict[str, tuple[list[str], str]] = {}
-    for path in sorted((openapi.PACKAGE / "portal").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            parts = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
-            texts = [part.value for part in parts[:2] if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-            if len(texts) == 2 and texts[0].startswith("dsa110_") and " " in texts[1]:
-                found[texts[0]] = _labels(parts[2:3]), texts[1]
+    """Labels and help of each metric that a portal over an empty archive tells, and of those about its newest image."""
+    found: dict[str, tuple[list[str], str]] = {name: ([], told) for name, told in portal_metrics.FIGURES.values()}
+    with TemporaryDirectory() as place:
+        root = Path(place) / "archive"
+        Archive.create(root).close()
+        sources = portal_metrics.Sources(
+            open_archive(root), root / "dagster", None, None, root / "backups", lambda: (thresholds.Thresholds(), None)
+        )
+        registry = portal_metrics.registry(sources)
+        portal_metrics.Requests(registry)
+        for family in registry.collect():
+            labels = {name: None for sample in family.samples for name in sample.labels if name != "le"}
+            if family.name.startswith("dsa110_"):
+                found[family.name + ("_total" if family.type == "counter" else "")] = list(labels), family.documentation
     return found
-
-
-def _labels(parts: Sequence[ast.expr]) -> list[str]:
-    """The names of labels: keys of a mapping, or a list."""
-    several = [one for part in parts for one in (part.keys if isinstance(part, ast.Dict) else getattr(part, "elts", []))]
-    return [str(one.value) for one in several if isinstance(one, ast.Constant)]
 
 
 def python() -> str:

@@ -120,6 +120,6 @@ def test_the_runbook_is_a_page_and_alerts_lead_to_its_sections(app: ASGIApp) -> 
 
 
 def test_without_a_runbook_that_is_said(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "RUNBOOKS", (Path("/nowhere/runbook.md"),))
+    monkeypatch.setattr(pages, "RUNBOOKS", (Path("/nowhere/at/all"),))
     answer = ask(app, "/runbook")
     assert (answer.status, "is not installed here" in answer.text) == (404, True)
