@@ -43,6 +43,7 @@ def portal(place: Path) -> Iterator[tuple[dict[str, str], Path]]:
     small, port = small_archive.build(place), free_port()
     with Archive(small.root) as archive:
         alerts.remember(archive, "beat/worker", "2026-01-26T00:00:00+00:00")
+    (small.root / "thresholds.toml").write_text("service_silent_s = 1\n")
     tables = place / "tables" / "x.B"
     tables.mkdir(parents=True)
     (tables / "table.dat").write_bytes(b"no table")

@@ -276,8 +276,7 @@ def test_a_daemon_and_a_worker_that_die(watch: Watch) -> None:
     home = watch.settings.dagster_home
     assert home is not None
     with open_instance(home) as instance:
-        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 20, "SENSOR", "x", []))
-    watch.limits("service_silent_s = 90\n")
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 30, "SENSOR", "x", []))
     with child(HOLDING, home) as daemon:
         os.kill(daemon.pid, signal.SIGSTOP)
         until(lambda: Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")

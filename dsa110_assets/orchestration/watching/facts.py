@@ -176,7 +176,7 @@ class Facts:
         beat = history.heartbeat(self.home)
         if beat is None:
             return ""
-        age_s, longest_s = self._silent_s(beat), self.limits.service_silent_s
+        age_s, longest_s = self._silent_s(beat), self.limits.daemon_silent_s
         if age_s > longest_s * SOON and (why := _dead(self.home / DAEMON_LOCK)):
             return why
         return f"it gave no sign of life for {age_s:.0f} s" if age_s > longest_s else ""

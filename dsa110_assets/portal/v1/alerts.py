@@ -16,7 +16,7 @@ from dsa110_assets.portal.v1.context import Portal
 router = APIRouter(tags=["alerts"])
 State = Literal["active", "acknowledged", "resolved"]
 Severity = Literal["info", "warning", "critical"]
-AlertId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+AlertId = Annotated[int, Path(ge=0, le=2**31 - 1)]
 Note = Annotated[
     str, Field(max_length=alerts.LONGEST_NOTE, pattern=r"^[^\x00-\x1f\x7f]*$", description="what is known of it, or what was done")
 ]
