@@ -66,13 +66,14 @@ def plain(text: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_step_of_the_tutorials_works_and_prints_what_the_page_shows(tmp_path: Path) -> None:
     """One shell, as a reader's: what one step sets holds for those after it."""
     every = [step for page in TUTORIALS for step in steps(page)]
     script = "".join(f"echo; echo '{MARK} {number}'; echo '{MARK} {number}' >&2\n{typed(step)}" for number, step in enumerate(every))
     (tmp_path / "script").write_text(script)
     command = ["bash", "-eu", "-o", "pipefail", str(tmp_path / "script")]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=850)
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=1750)
     printed = re.split(rf"^{MARK} \d+\n", done.stdout, flags=re.MULTILINE)[1:]
     assert done.returncode == 0, f"{every[len(printed) - 1]}\n{printed[-1]}\n{done.stderr[-3000:]}"
     said = [(step.page, line, plain(text)) for step, text in zip(every, printed, strict=True) for line in step.expected]

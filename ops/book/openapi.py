@@ -18,8 +18,8 @@ PREFIX = "/api/v1"
 
 
 def link(text: str, page: str) -> str:
-    """A link from a page of the reference to one in docs."""
-    return f"[{text}](../{page})"
+    """A link from a page of the reference to one of the repository."""
+    return f"[{text}](../../{page})"
 
 
 def description() -> dict[str, Any]:
@@ -32,7 +32,7 @@ def description() -> dict[str, Any]:
 def page() -> str:
     """Every operation with its parameters, by tag; examples are on the page of the HTTP API."""
     told = description()
-    parts = [f"# HTTP API\n\n{told['info']['description']}\n\nExamples: {link('HTTP API', 'http-api.md')}.\n"]
+    parts = [f"# HTTP API\n\n{told['info']['description']}\n\nExamples: {link('HTTP API', 'docs/http-api.md')}.\n"]
     for tag in told["tags"]:
         parts.append(f"## {tag['name'].capitalize()}\n\n{tag['description']}\n")
         parts += [text for name, text in _operations(told["paths"]) if name == tag["name"]]

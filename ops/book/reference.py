@@ -57,7 +57,7 @@ def code(text: object) -> str:
 def commands() -> str:
     """Every command with its arguments and options, as `--help` tells them."""
     tree: Any = typer.main.get_command(app.build())
-    intro = f"# Commands\n\nWhat `--help` says of each. What they are for, by purpose: {openapi.link('Commands', 'commands.md')}.\n"
+    intro = f"# Commands\n\nWhat `--help` says of each. What they are for, by purpose: {openapi.link('Commands', 'docs/commands.md')}.\n"
     return "\n".join([intro, *_of_group(tree, "dsa110")])
 
 
@@ -153,14 +153,14 @@ def _checks_of(asset: Asset) -> str:
 
 def alerts() -> str:
     """Every condition of which people are told, by topic, with its thresholds and what to do about it."""
-    parts = [f"# Alerts\n\nWhat people are told of. What to do about each: {openapi.link('runbook', '../ops/runbook.md')}.\n"]
+    parts = [f"# Alerts\n\nWhat people are told of. What to do about each: {openapi.link('runbook', 'ops/runbook.md')}.\n"]
     for topic in conditions.TOPICS:
         rows = [
             (
                 code(one.name),
                 one.title,
                 ", ".join(map(code, one.limits)) or "–",
-                openapi.link("what to do", f"../ops/runbook.md#{one.runbook}"),
+                openapi.link("what to do", f"ops/runbook.md#{one.runbook}"),
             )
             for one in conditions.CONDITIONS.values()
             if one.topic == topic
