@@ -83,6 +83,7 @@ def test_ingest_may_fail_for_an_hour(settings: Settings, told: Callable[[], dict
         for age in range(49, 0, -1):
             tick(instance, TickStatus.FAILURE, age * MINUTE)
         assert told()["/status"] == OK
+        beat(instance, -11 * MINUTE)
     with Archive(settings.archive) as archive:
         later = probes.judge(archive, settings.home_path, datetime.now(UTC) + 11 * MINUTE)
     assert (later.ready, later.working, later.status) == (True, False, "failing")
