@@ -17,7 +17,8 @@ COMMAND = runpy.run_path(str(OPS / "reliability.py"))
 
 
 def test_the_table_has_every_row_once() -> None:
-    rows = [line.split("|")[1].strip() for line in (OPS / "RELIABILITY.md").read_text().splitlines() if line.startswith("|")]
+    faults, _, _ = (OPS / "RELIABILITY.md").read_text().partition("\n## ")
+    rows = [line.split("|")[1].strip() for line in faults.splitlines() if line.startswith("|")]
     assert rows[2:] == [str(number) for number in range(1, figures.LAST_ROW + 1)]
 
 

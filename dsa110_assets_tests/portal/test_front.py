@@ -52,7 +52,7 @@ FRESH = front.Calibration("fresh", 6.0, 12.0, 24.0, None)
         ({"calibration": None}, front.TROUBLE, "no calibration is in force"),
         ({"calibration": replace(FRESH, band="aging", age_h=13.0)}, front.ATTENTION, "13.0 h away"),
         ({"calibration": replace(FRESH, band="stale", age_h=25.0)}, front.TROUBLE, "25.0 h away"),
-        ({"disk": replace(ROOMY, free_bytes=int(4.5e10))}, front.TROUBLE, "full: 45 GB free, ingest is paused"),
+        ({"disk": replace(ROOMY, free_bytes=int(4e10))}, front.TROUBLE, "full: 40 GB free, ingest is paused"),
         ({"disk": replace(ROOMY, free_bytes=int(1.5e11))}, front.ATTENTION, "filling: 150 GB free"),
         ({"disk": replace(ROOMY, full_in_days=3.0)}, front.ATTENTION, "full in 3.0 days"),
         ({"refused": "thresholds t.toml: there is no threshold x"}, front.TROUBLE, "refused thresholds t.toml: there is no threshold x"),
