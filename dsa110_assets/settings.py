@@ -392,7 +392,8 @@ def refuse_unknown(environment: Mapping[str, str]) -> None:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`dsa110 settings` lists them all"
-            harmless = near and near[0] not in _NEVER_SHOWN  # a password may stand behind a mistyped name
+            # a password may stand behind a mistyped name, and in any address
+            harmless = near and near[0] not in _NEVER_SHOWN and "://" not in environment[name]
             shown = repr(environment[name]) if harmless else _MASK
             raise ConfigurationError(f"{name}={shown}: there is no such setting; {hint}")
 

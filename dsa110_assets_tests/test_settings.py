@@ -168,11 +168,46 @@ def test_the_season_starts_as_ever_with_a_blank_variable(monkeypatch):
 @pytest.mark.parametrize(
     "address", ["hooks.example/hidden", "ftp://hooks.example/hidden", "https://hooks.example/hid den", "https://hööks/hidden"]
 )
-def test_an_address_no_alert_can_go_to_is_refused_unseen(monkeypatch, address):
-    monkeypatch.setenv("DSA110_WEBHOOK_URL", address)
+def test_an_address_nothing_can_be_asked_for_at_is_refused_unseen(monkeypatch, address):
+    monkeypatch.setenv("DSA110_HEARTBEAT_URL", address)
     with pytest.raises(ConfigurationError, match="begins with http:// or https://") as caught:
         settings.load()
     assert "hid" not in str(caught.value)
+
+
+def test_channels_are_read_from_json_and_their_urls_are_never_shown(monkeypatch):
+    told = '{"ops": {"url": "slack://hidden/a", "quiet": "22:00-06:00"}, "pager": {"url": "https://hidden", "severity": "critical"}}'
+    monkeypatch.setenv("DSA110_ALERT_CHANNELS", told)
+    loaded = settings.load()
+    ops, pager = loaded.alert_channels.values()
+    assert (ops.severity, ops.quiet, ops.topics, pager.severity) == ("warning", "22:00-06:00", (), "critical")
+    assert ops.url.get_secret_value() == "slack://hidden/a"
+    assert "hidden" not in f"{loaded!r} {loaded} {settings.describe(loaded)}"
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        "hidden",
+        '{"ops": {"url": "hidden"}}',
+        '{"ops": {"url": "https://hid den"}}',
+        '{"ops": {"url": "https://hidden", "severity": "hidden"}}',
+        '{"ops": {"url": "https://hidden", "quiet": "hidden"}}',
+        '{"ops": {"url": "https://hidden", "topics": ["hidden"]}}',
+        '{"ops": {"urls": "https://hidden"}}',
+        '{"Hidden Name": {"url": "https://hidden"}}',
+    ],
+)
+def test_channels_that_are_none_are_refused_unseen(monkeypatch, channels):
+    monkeypatch.setenv("DSA110_ALERT_CHANNELS", channels)
+    with pytest.raises(ConfigurationError, match="DSA110_ALERT_CHANNELS") as caught:
+        settings.load()
+    assert "hid" not in str(caught.value)
+
+
+def test_links_lead_to_the_portal_as_people_reach_it():
+    assert settings.load(host="127.0.0.1", portal_port=3001).portal_address == "http://127.0.0.1:3001"
+    assert settings.load(portal_url="https://dsa110.example/").portal_address == "https://dsa110.example"
 
 
 def test_hosts_are_names_by_commas(monkeypatch):
@@ -219,11 +254,11 @@ def test_describe_lists_everything_with_source_limits_and_help(monkeypatch):
 
 def test_secrets_are_not_printed(monkeypatch):
     monkeypatch.setenv("DSA110_DATABASE_URL", "postgresql://me:hidden1@host/name")
-    monkeypatch.setenv("DSA110_WEBHOOK_URL", "https://hooks.example/hidden2")
+    monkeypatch.setenv("DSA110_HEARTBEAT_URL", "https://hooks.example/hidden2")
     loaded = settings.load()
     assert loaded.database_url == "postgresql://me:hidden1@host/name"
     assert "hidden" not in f"{loaded!r} {loaded} {settings.describe(loaded)}"
-    assert {r.value for r in settings.describe(loaded) if r.name in ("DSA110_DATABASE_URL", "DSA110_WEBHOOK_URL")} == {"********"}
+    assert {r.value for r in settings.describe(loaded) if r.name in ("DSA110_DATABASE_URL", "DSA110_HEARTBEAT_URL")} == {"********"}
 
 
 def test_every_option_has_help_and_a_type_the_table_can_show():

@@ -44,6 +44,7 @@ COMMAND_MODULES = (
     "archive",
     "trial",
     "requested",
+    "alerts",
     "tools.convert",
     "tools.image",
     "tools.calibrate",

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,7 @@ def examine(*, casa: bool) -> list[Finding]:
             _dagster_home(configured),
             doctor_host.locks(home, "DAGSTER_HOME", with_database=not is_given(POSTGRES_VARIABLE)),
             _database(configured),
+            *_channels(configured),
             *(_catalogue(configured, path) for path in configured.catalogues),
         ]
     findings += [doctor_host.home(), doctor_host.kernels(), doctor_host.temporary(), doctor_host.earth()]
@@ -183,6 +185,21 @@ def _database(configured: Settings) -> Finding:
             return Finding("database", True, archive.index.where)
     except DsaError as error:
         return Finding("database", False, str(error), "start the database, or correct DSA110_DATABASE_URL")
+
+
+def _channels(configured: Settings) -> Iterator[Finding]:
+    """Whether each channel for alerts is of a kind that is known; whether it works, `dsa110 alerts test` says."""
+    from dsa110_assets.orchestration.watching import sending
+
+    for name, channel in configured.alert_channels.items():
+        try:
+            sending.require_known(channel)
+        except DsaError as error:
+            yield Finding(f"channel {name}", False, str(error), "correct DSA110_ALERT_CHANNELS; until then it takes no alert")
+        else:
+            yield Finding(f"channel {name}", True, f"from {channel.severity}; `dsa110 alerts test` tries it")
+    if not configured.alert_channels:
+        yield Finding("alerts", True, "to the log only: DSA110_ALERT_CHANNELS names no channel")
 
 
 def _engine(package: str, module: str) -> Finding:

@@ -10,6 +10,8 @@ from dsa110_assets.errors import DsaError
 
 LOOK_S = 15.0
 """Between two looks into the inbox: one of a hundred thousand files takes seconds."""
+AWAY_S = 10.0
+"""A database that is away for longer is told of, and not waited for."""
 
 
 def main() -> int:
@@ -21,7 +23,10 @@ def main() -> int:
     import uvicorn
 
     from dsa110_assets import logs, settings
+    from dsa110_assets.archive.readonly import may_write
+    from dsa110_assets.archive.store import MARKER, Archive
     from dsa110_assets.orchestration.planning import plan
+    from dsa110_assets.orchestration.watching import conditions, watch
     from dsa110_assets.portal import overview
     from dsa110_assets.portal.app import create_app
 
@@ -34,14 +39,21 @@ def main() -> int:
         print(f"portal: {error}", file=sys.stderr)
         return 1
     logs.configure(configured.log_format)
-    uvicorn.run(
-        app,
-        host=host,
-        port=arguments.port or configured.portal_port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
+    watched = Archive(configured.archive, configured.database_url, patience_s=AWAY_S)
+    eye = watch.Eye(watched, configured, app.state.limits, conditions.PORTAL)
+    if may_write(configured.archive / MARKER):
+        eye.open()
+    try:
+        uvicorn.run(
+            app,
+            host=host,
+            port=arguments.port or configured.portal_port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+        )
+    finally:
+        eye.close()
     return 0
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dsa110_assets.analyst import AnalystArchive, open_archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
+from dsa110_assets.orchestration.resources import IN_FORCE
 from dsa110_assets.portal import charts, metrics, overview, pages, probes
 from dsa110_assets.portal.guard import Guard
 from dsa110_assets.portal.problems import problem
@@ -61,11 +62,11 @@ def create_app(
         Mount("/static", StaticFiles(packages=[("dsa110_assets.portal", "static")])),
     ]
     home = (settings.dagster_home if settings else None) or opened.root / "dagster"
-    thresholds = settings.thresholds_path if settings else opened.root / "thresholds.toml"
+    thresholds, kept = settings.thresholds_path if settings else opened.root / "thresholds.toml", opened.root / IN_FORCE
     backups = settings.backups_path if settings else opened.root.with_name(f"{opened.root.name}-backups")
 
     def limits() -> tuple[Thresholds, str | None]:
-        return load_thresholds(thresholds), refused_thresholds(thresholds)
+        return load_thresholds(thresholds, kept), refused_thresholds(thresholds, kept)
 
     registry = metrics.registry(metrics.Sources(opened, home, inbox, look, backups, limits))
     app = Starlette(

@@ -15,10 +15,11 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dsa110_assets.archive import alerts
 from dsa110_assets.errors import DsaError, NotFoundError
 from dsa110_assets.orchestration.running import capacity as room
 from dsa110_assets.orchestration.running import measuring
-from dsa110_assets.orchestration.watching import disks, history
+from dsa110_assets.orchestration.watching import conditions, disks, history
 from dsa110_assets.portal import overview, probes, queue, render
 from dsa110_assets.telescope import timegrid
 
@@ -127,6 +128,7 @@ def front(request: Request) -> Response:
     waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed))
     runs = told("the active runs", lambda: history.runs(state.home, history.UNFINISHED))
     made = told("success and failure", lambda: outcomes(archive.store, state.home, now))
+    active = told("the alerts", lambda: alerts.listed(archive.store, [alerts.ACTIVE, alerts.ACKNOWLEDGED]))
     shown = told("the candidates", lambda: candidates(archive))
     calibration = calibration_of(archive.store, status, limits)
     ages = tuple(ages_of(archive.store, status, beat, now))
@@ -137,7 +139,7 @@ def front(request: Request) -> Response:
         queue=[(name, [one for one in waiting if one.state == name]) for name in queue.STATES], runs=runs, outcomes=made,
         flows=flows(archive.store, now), latency=latency_of(archive.store, status.latest_night), promised_s=PROMISED_S, host=host(),
         places=places(archive.root, state.inbox), calibration=calibration, candidates=shown, now=now, failed=failed[:SHOWN],
-        newest=newest_images(archive.store), shown=SHOWN,
+        newest=newest_images(archive.store), shown=SHOWN, alerts=active, titles=conditions.told(),
     )  # fmt: skip
 
 

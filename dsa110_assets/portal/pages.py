@@ -11,7 +11,7 @@ from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import NotFoundError
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.portal import calibration, control, files, front, gallery, parameters, plots, render, sky, timeline, tree, viewer
+from dsa110_assets.portal import alerts, calibration, control, files, front, gallery, parameters, plots, render, sky, timeline, tree, viewer
 
 NIGHT_ROWS = 100
 TRIAL_PRODUCTS = 50
@@ -141,6 +141,7 @@ ROUTES = [
     *sky.ROUTES,
     *calibration.ROUTES,
     *control.ROUTES,
+    *alerts.ROUTES,
     Route("/trials", trials_and_requests),
     Route("/nights", nights),
     Route("/nights/{night}", night, name="night"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,7 +13,7 @@ from dsa110_assets.archive.alerts import CRITICAL, WARNING, Decision, Finding, S
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 
-pytestmark = pytest.mark.row(55, cases="cases in which every alert is decided and kept once")
+pytestmark = pytest.mark.row(44, cases="cases in which every alert is sent once")
 
 T0 = datetime(2026, 1, 26, 3, tzinfo=UTC)
 FULL = Finding("disk", "archive", "platform", WARNING, "80 GB free", "/#room")
@@ -62,21 +62,9 @@ def test_a_look_that_was_overtaken_changes_nothing(archive: Archive) -> None:
 
 def test_many_who_look_at_once_decide_once(archive: Archive) -> None:
     """Two daemons and a portal: one message, and one active alert."""
-    looks = [(n / 1000, [FULL, Finding("queue", "", "platform", WARNING, "60 wait")]) for n in range(12)]
-    failures: list[BaseException] = []
-
-    def work(minutes: float, found: list[Finding]) -> None:
-        try:
-            settle(archive, minutes, *found)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=look) for look in looks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    found = [FULL, Finding("queue", "", "platform", WARNING, "60 wait")]
+    with ThreadPoolExecutor(6) as pool:
+        assert any(pool.map(lambda number: settle(archive, number / 1000, *found), range(12)))
     assert sorted(titles(archive)) == ["disk archive", "queue "]
     assert len(alerts.listed(archive)) == 2
 

@@ -69,7 +69,7 @@ def test_the_password_may_stand_beside_the_url(tmp_path: Path, postgres_database
 
 
 def test_a_mistyped_name_shows_no_secret(bare: Run, small: SmallArchive) -> None:
-    for name in ("DSA110_DATABSE_URL", "DSA110_DATABASEURL", "DSA110_TOKENS", "DSA110_PG_PASSWORD", "DSA110_WEBHOOK"):
+    for name in ("DSA110_DATABSE_URL", "DSA110_DATABASEURL", "DSA110_TOKENS", "DSA110_PG_PASSWORD", "DSA110_ALERT_CHANNEL"):
         done = bare("status", on=small, **{name: "postgresql://me:alpha7@h/name"})
         assert done.status == 1
         assert "alpha7" not in done.err

@@ -183,6 +183,7 @@ def test_limits_that_were_never_right_stop_nothing_and_are_named_in_what_is_made
     told = f"thresholds {path}: max_flag_fraction = 7: Input should be less than or equal to 1; correct it, it is read again at once"
     for product in Archive(wrong.archive).products("subband_group"):
         assert product.metadata["thresholds_refused"] == told
+        assert product.metadata["thresholds"] == {}
     done = bare("archive", "retain", **environment(wrong))
     assert done.status == 1
     assert f"{told}; nothing is removed before that" in done.err.replace("\n", " ")

@@ -17,7 +17,8 @@ import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import create_run_for_test
 
-from dsa110_assets.archive import audit
+from dsa110_assets.archive import alerts, audit
+from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli.services import free_port
 from dsa110_assets.orchestration.running.instance import open_instance
 from dsa110_assets.portal.app import create_app
@@ -31,14 +32,18 @@ TOKEN = "a-token-of-some-length"
 VERBS = {
     "start runs", "cancel run", "retry run", "retire caltables", "reject caltables", "restore caltables", "import caltables",
     "release from quarantine", "pin", "unpin", "retain", "pause ingest", "resume ingest", "reload thresholds",
-    "request mosaic", "delete requested mosaic", "judge",
+    "request mosaic", "delete requested mosaic", "judge", "acknowledge alert", "mark false alarm", "resolve alert", "silence alerts",
+    "end silence",
 }  # fmt: skip
 
 
 @contextmanager
 def portal(place: Path) -> Iterator[tuple[dict[str, str], Path]]:
-    """A portal with its platform's home, in which a run is queued and another has failed: the environment of who uses it."""
+    """A portal with its platform's home, in which a run is queued, another has failed and a worker is missing: its user's environment."""
     small, port = small_archive.build(place), free_port()
+    with Archive(small.root) as archive:
+        alerts.remember(archive, "beat/worker", "2026-01-26T00:00:00+00:00")
+    (small.root / "thresholds.toml").write_text("service_silent_s = 1\n")
     tables = place / "tables" / "x.B"
     tables.mkdir(parents=True)
     (tables / "table.dat").write_bytes(b"no table")
@@ -59,6 +64,9 @@ def portal(place: Path) -> Iterator[tuple[dict[str, str], Path]]:
     try:
         while not answers(f"{told['PORTAL']}/health"):
             assert server.poll() is None, (place / "log").read_text()
+        with Archive(small.root) as archive:
+            while not alerts.listed(archive, [alerts.ACTIVE], condition="service_silent"):
+                assert server.poll() is None, (place / "log").read_text()
         yield {**kept, **told}, small.root
     finally:
         server.terminate()

@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsa110_assets.archive import quarantine
+from dsa110_assets.archive import alerts, quarantine
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.stale import stale
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration.ingest import inbox as looking
 from dsa110_assets.orchestration.running.process import process
-from dsa110_assets.orchestration.watching import alerts
+from dsa110_assets.orchestration.watching import conditions
+from dsa110_assets.orchestration.watching.facts import Facts
 from dsa110_assets.settings import Settings
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
+from dsa110_assets.thresholds import Thresholds
 from dsa110_assets.visibilities import grouping, uvh5
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.tiny import OPTIONS, SUBBANDS, tiny_settings
@@ -88,8 +90,9 @@ def test_other_bytes_quarantine_both_and_an_alert_says_so(settings: Settings, in
         records = quarantine.quarantined(archive)
         assert sorted(record.paths[0] for record in records) == sorted([first, second])
         assert all("other bytes" in record.reason for record in records)
-        told, _ = alerts.new_quarantines(archive, "")
-        assert sorted(alert.title for alert in told) == sorted(f"quarantined {path.name}" for path in (first, second))
+        alerts.remember(archive, "watched since", "2026-01-01T00:00:00+00:00")
+        told, _ = conditions.evaluate(Facts(archive, settings, Thresholds()))
+        assert sorted(one.subject for one in told if one.condition == "quarantine") == sorted(path.name for path in (first, second))
         if published:
             old, new = archive.versions("subband_group", GROUP)
             overwritten += archive.verify(old) != []

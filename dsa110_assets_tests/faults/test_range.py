@@ -15,7 +15,7 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.cli import code_server
 from dsa110_assets.definitions import defs
 from dsa110_assets.orchestration.planning.requests import PARTITION_TAG
-from dsa110_assets.orchestration.watching import alerts
+from dsa110_assets.orchestration.watching import history
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.serving import CodeServer, served, until
 from dsa110_assets_tests.tiny import OBSERVATIONS, SMALL_DISK, SUBBANDS, spoil_data
@@ -77,7 +77,7 @@ def test_a_range_makes_all_its_members_and_names_the_one_that_fails(inbox: Path,
     with served(tmp_path, inbox, **ENVIRONMENT) as server:
         one = launch_as_one(server)
         until(lambda: server.run(one).is_finished, "the single run has ended")
-        refused = alerts.of_run(server.instance, server.run(one)).text
+        refused = history.why_failed(Path(server.instance.root_directory), server.run(one).run_id)
         backfill_id = launch(server)
         until(lambda: worked_off(server, backfill_id), "the range is worked off")
         runs = {run.tags[PARTITION_TAG]: run for run in server.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))}
@@ -89,13 +89,12 @@ def test_a_range_makes_all_its_members_and_names_the_one_that_fails(inbox: Path,
                 assert {asset for asset, _ in made} == set(ASSETS)
                 assert checks_of(server, runs[key].run_id) == made
             assert [p.asset for p in archive.products() if p.partition in (SPOILED, EMPTY)] == ["subband_group"]
-        told = alerts.of_run(server.instance, runs[SPOILED])
+        told = history.why_failed(Path(server.instance.root_directory), runs[SPOILED].run_id)
         found = server.instance.get_backfill(backfill_id)
         assert found is not None
         assert found.status == BulkActionStatus.COMPLETED_FAILED
-    assert refused.startswith(f"subband_group: ConfigurationError: subband_group {GOOD[0]} to {EMPTY} in one run: every partition")
-    assert told.title == f"run failed {SPOILED}"
-    assert told.text.startswith(f"measurement_set: BadDataError: {spoilt}: data cannot be read")
+    assert refused.startswith(f"ConfigurationError: subband_group {GOOD[0]} to {EMPTY} in one run: every partition")
+    assert told.startswith(f"BadDataError: {spoilt}: data cannot be read")
     record_figure(41, "members of a range beside a spoiled and an empty one", len(GOOD))
     record_figure(41, "of them not made, or without checks", 0)
 

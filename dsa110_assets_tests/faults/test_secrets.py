@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -33,10 +34,11 @@ def test_no_secret_is_written_anywhere(inbox: Path, tmp_path: Path, postgres_dat
     assert SECRET in url
     environment = {
         **os.environ, "DSA110_INBOX": str(inbox), "DSA110_ARCHIVE": str(tmp_path / "archive"), "DAGSTER_HOME": str(tmp_path / "home"),
-        "DSA110_DATABASE_URL": url, "DSA110_WEBHOOK_URL": f"http://127.0.0.1:9/{TOKEN}", "DSA110_TOKEN": TOKEN,
+        "DSA110_DATABASE_URL": url, "DSA110_TOKEN": TOKEN, "DSA110_HEARTBEAT_URL": f"http://127.0.0.1:9/{TOKEN}",
+        "DSA110_ALERT_CHANNELS": json.dumps({"one": {"url": f"http://127.0.0.1:9/{TOKEN}"}, "other": {"url": f"json://x:{TOKEN}@127.0.0.1:9"}}),
         "DSA110_SUBBANDS": str(SUBBANDS), "DSA110_MIN_SUBBANDS": str(SUBBANDS - 1), "XDG_STATE_HOME": str(tmp_path / "state"),
     }  # fmt: skip
-    commands = (("process", "--through", "subband_group", "--json"), ("settings",), ("doctor",))
+    commands = (("process", "--through", "subband_group", "--json"), ("settings",), ("doctor",), ("alerts", "test"))
     answers = [run(environment, *command) for command in commands]
     assert answers[0].returncode == 0, answers[0].stderr
     broken = {**environment, "DSA110_DATABASE_URL": url.rpartition("/")[0] + "/nowhere"}

@@ -46,7 +46,8 @@ class LivePlatform:
         path = os.pathsep.join([str(CLOCK), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.environment = {
             **kept, "PYTHONPATH": path, "LIVE_TEST_CLOCK": str(place / "clock"), "DSA110_INBOX": str(self.inbox),
-            "DSA110_ARCHIVE": str(self.root), "DAGSTER_HOME": str(self.home), "DSA110_ALERT_CHANNELS": json.dumps({"test": {"url": self.webhook.url, "severity": "info"}}),
+            "DSA110_ARCHIVE": str(self.root), "DAGSTER_HOME": str(self.home),
+            "DSA110_ALERT_CHANNELS": json.dumps({"test": {"url": self.webhook.url, "severity": "info"}}),
             "DSA110_THRESHOLDS": str(SMALL_DISK), **settings,
         }  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None

@@ -102,7 +102,9 @@ def test_checks_are_recorded_and_failures_reach_the_webhook(platform: LivePlatfo
     assert "check tile_image:rms failed" in failed  # eight antennas are no telescope
 
     def told() -> set[str]:
-        return {alert["title"].rsplit(" ", 1)[0] for alert in platform.webhook.taken}
+        return {
+            f"check {subject} failed" for one in platform.webhook.taken if one["condition"] == "check_failed" for subject in one["subjects"]
+        }
 
     platform.until(lambda: failed <= told(), f"alerts about {failed}, so far {told()}")
 

@@ -26,7 +26,7 @@ from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.orchestration.specification import recipes
 from dsa110_assets.orchestration.specification.spec import consumers
-from dsa110_assets.orchestration.watching import alerts, history
+from dsa110_assets.orchestration.watching import history
 from dsa110_assets.settings import Settings
 from dsa110_assets.thresholds import Thresholds
 
@@ -87,10 +87,6 @@ def test_wrong_rows_of_the_quarantine_are_named_and_hide_no_other(
     archive.index.write(lambda c: c.execute(table.insert(), rows))
     assert quarantine.quarantined(archive) == [good]
     assert inbox.refused(archive) == {f"bad_sb00.hdf5:1:{(tmp_path / 'bad_sb00.hdf5').stat().st_mtime_ns}"}
-    assert alerts.new_quarantines(archive, "") == (
-        [alerts.Alert("quarantined bad_sb00.hdf5", "it is cut short", "WARN")],
-        good.at.isoformat(),
-    )
     for row in rows:
         assert f"quarantine record {row['key']} cannot be read" in caplog.text
     assert len(caplog.records) == len(rows)  # once, not at every look
@@ -246,14 +242,11 @@ def test_a_run_whose_events_are_damaged_keeps_no_other_orphan(home: Path, caplog
 def test_a_failed_run_whose_events_are_damaged_hides_no_other(
     home: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In `dsa110 status`, in the alerts, in the backup, and where the home may not be written."""
+    """In `dsa110 status` and the alerts, in the backup, and where the home may not be written."""
     with instances.open_instance(home) as instance:
-        both = [orphan(instance, **{"dagster/partition": key, alerts.SENT_TAG: "not yet"}) for key in TIMES[:2]]
+        both = [orphan(instance, **{"dagster/partition": key}) for key in TIMES[:2]]
         assert len(instances.close_orphans(instance)) == 2
         tear(home, both[0])
-        assert alerts.send_late(instance, None) == 2
-        told = alerts.of_run(instance, both[0])
-        assert "cannot be read" in told.text
     found = {one.partition: one.reason for one in history.failed(home, archive)}
     assert "see the run in Dagster" in found[TIMES[0]]
     assert "its process was killed" in found[TIMES[1]]

@@ -18,7 +18,6 @@ from dsa110_assets.orchestration.running import capacity, policy
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.orchestration.specification.recipes import Ingredients
-from dsa110_assets.orchestration.watching import alerts
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.tiny import tiny_settings
 
@@ -81,16 +80,6 @@ def test_a_full_disk_is_told_by_process_and_work_resumes(settings: Settings, mon
         assert report.made == ()
     monkeypatch.setattr(capacity, "disk_shortage", lambda platform: None)
     assert process(settings, through="calibrator_catalog").ok
-
-
-def test_a_pause_and_its_end_are_told_once() -> None:
-    told, state = alerts.disk_changes("1 GB free", None)
-    assert [alert.severity for alert in told] == ["ERROR"]
-    told, state = alerts.disk_changes("1 GB free", state)
-    assert told == []
-    told, state = alerts.disk_changes(None, state)
-    assert [alert.title for alert in told] == ["ingest resumes"]
-    assert alerts.disk_changes(None, state) == ([], "")
 
 
 def run_of(tag: str | None, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> dg.DagsterRun:

@@ -67,12 +67,14 @@ def judged_draft(
         yield draft
         draft.metadata.update(spec.outdated_inputs(archive, settings, ingredients.products))
         draft.metadata["seconds"] = round(time.perf_counter() - began, 3)
+        limits = platform.thresholds
+        draft.metadata["thresholds"] = limits.model_dump(mode="json", exclude_defaults=True)
         if refused := platform.refused_thresholds:
             draft.metadata["thresholds_refused"] = refused
         if trace := tracing.here().trace:
             draft.metadata["trace_id"] = trace
         with tracing.span("judge"):
-            verdicts = rules.judge(asset.name, draft.metadata, platform.thresholds)
+            verdicts = rules.judge(asset.name, draft.metadata, limits)
         broken = [verdict for verdict in verdicts if verdict.hard and not verdict.passed]
         if broken and asset.grain == "observation" and not archive.trial:  # a trial is published whatever its rules say
             reporting.log_failed_checks(context, verdicts)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -303,7 +303,8 @@ _ALL: Sequence[Condition] = (
     Condition("disk", "the disk is full or filling", "platform", _disk, "/#room", "disk-fills-up",
               ("disk_warn_gb", "disk_critical_gb", "disk_full_days")),
     Condition("inbox_silent", "no new observations", "data", _inbox_silent, "/", "no-new-observations", ("inbox_silent_min",)),
-    Condition("service_silent", "no sign of life", "platform", _service_silent, "/", "no-sign-of-life", ("service_silent_s",)),
+    Condition("service_silent", "no sign of life", "platform", _service_silent, "/", "no-sign-of-life",
+              ("service_silent_s", "daemon_silent_s")),
     Condition("channel_silent", "a channel takes no alerts", "platform", _channel_silent, "/alerts", "alerts", ("channel_silent_min",)),
     Condition("backup", "no recent backup", "platform", _backup, "/alerts", "no-recent-backup", ("backup_warn_h",)),
     Condition("thresholds", "thresholds are refused", "platform", _thresholds, "/alerts", "thresholds-are-refused"),
@@ -319,4 +320,9 @@ CONDITIONS = {one.name: one for one in _ALL}
 _BLIND = Condition(BLIND, "something cannot be found out", "platform", lambda _: iter(()), "/", "something-cannot-be-found-out")
 """Of what the others say that they could not find out."""
 NAMES = (*CONDITIONS, BLIND)
-TOPICS = ("platform", "data", "calibration", "science")
+TOPICS = get_args(Topic)
+
+
+def runbook(name: str) -> str:
+    """The section of the runbook of a condition; of one that this version does not have, where alerts are told of."""
+    return {**CONDITIONS, BLIND: _BLIND}[name].runbook if name in NAMES else "alerts"

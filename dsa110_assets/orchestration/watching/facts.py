@@ -26,6 +26,8 @@ DAY = timedelta(days=1)
 SAME_TRANSIT_D = 0.02
 """A table set within this of a transit [d] was solved from it."""
 VERIFIED = "verified backup"
+SOON = 1 / 6
+"""Of the time after which a service is dead: from then on its process is looked for, for one that is restarted is away a moment."""
 DAEMON_LOCK = "daemon.lock"
 """In Dagster's home: held by the daemon's process for as long as it lives (`running.daemon`)."""
 
@@ -34,12 +36,14 @@ class Facts:
     """One look. What is observed goes by the clock the inbox goes by, `moment`; what happens here by `now`."""
 
     def __init__(
-        self, archive: "Archive", settings: "Settings", limits: "Thresholds", refused: str | None = None, now: datetime | None = None
-    ) -> None:
+        self, archive: "Archive", settings: "Settings", limits: "Thresholds", refused: str | None = None, now: datetime | None = None,
+        watching_since: datetime | None = None,
+    ) -> None:  # fmt: skip
         self.archive, self.settings, self.limits, self.refused = archive, settings, limits, refused
         self.now = now or datetime.now(UTC)
         self.moment = datetime.fromtimestamp(inbox.now_s(), UTC)
         self.home = settings.home_path
+        self.watching_since = watching_since
 
     @cached_property
     def since(self) -> datetime:
@@ -172,16 +176,20 @@ class Facts:
         beat = history.heartbeat(self.home)
         if beat is None:
             return ""
-        if (why := _dead(self.home / DAEMON_LOCK)) and self.now - beat > timedelta(seconds=self.limits.service_silent_s / 6):
+        age_s, longest_s = self._silent_s(beat), self.limits.daemon_silent_s
+        if age_s > longest_s * SOON and (why := _dead(self.home / DAEMON_LOCK)):
             return why
-        age_s = (self.now - beat).total_seconds()
-        return f"it gave no sign of life for {age_s:.0f} s" if age_s > self.limits.service_silent_s else ""
+        return f"it gave no sign of life for {age_s:.0f} s" if age_s > longest_s else ""
 
     @cached_property
     def silent_services(self) -> list[tuple[str, float]]:
         """Services and workers that gave no sign of life for too long, and for how long [s]."""
-        ages = [(name, (self.now - at).total_seconds()) for name, at in sorted(alerts.beats(self.archive).items())]
+        ages = [(name, self._silent_s(at)) for name, at in sorted(alerts.beats(self.archive).items())]
         return [(name, age_s) for name, age_s in ages if age_s > self.limits.service_silent_s]
+
+    def _silent_s(self, beat: datetime) -> float:
+        """For how long [s] a sign of life has been missed by who watches."""
+        return (self.now - max(beat, self.watching_since or beat)).total_seconds()
 
 
 @lru_cache(maxsize=8)

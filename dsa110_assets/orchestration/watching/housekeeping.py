@@ -1,6 +1,6 @@
 """What keeps the archive whole by the clock: sweeping after crashes, backups, scans by digest, retention.
 
-Each is a job of its own, so that its failure is a failed run: it is told like any other (`sensors.failure_sensor`).
+Each is a job of its own, so that its failure is a failed run, which is told (`conditions`).
 """
 
 import os
@@ -15,11 +15,11 @@ from dsa110_assets.orchestration.ingest import inbox
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import policy
 from dsa110_assets.orchestration.specification import spec
-from dsa110_assets.orchestration.watching import expiry
+from dsa110_assets.orchestration.watching import expiry, facts
 from dsa110_assets.orchestration.watching.history import POSTGRES_VARIABLE
 
 if TYPE_CHECKING:
-    from dsa110_assets.archive.backup import Dagster
+    from dsa110_assets.archive.backup import Backup, Dagster
     from dsa110_assets.archive.product import Product
     from dsa110_assets.archive.retention import Decision
     from dsa110_assets.archive.store import Archive
@@ -49,17 +49,29 @@ def back_up(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]
     with policy.as_dagster_errors(context.retry_number):
         keep = platform.thresholds.keep_backups
         made = backup.backup(platform.archive, settings.backups_path, keep=keep, dagster=dagster_to_back_up(settings))
+        _verify_backup(platform.archive, made)
     context.add_output_metadata(
         {"path": dg.MetadataValue.path(str(made.path)), "size_bytes": made.size_bytes, "left_out": list(made.left_out)}
     )
 
 
-@dg.op(description="Reads a part of the products' bytes, each product once in four weeks, and compares with their digests.")
+def _verify_backup(archive: "Archive", made: "Backup") -> None:
+    """Compare a backup with its digests, and remember that it is whole. Raises SilentWrongnessError if it is not."""
+    from dsa110_assets.archive import alerts, backup
+
+    if problems := backup.verify_backup(made.path):
+        raise SilentWrongnessError(f"backup {made.path} is damaged: {problems[0]}; make another: dsa110 archive backup")
+    alerts.remember(archive, facts.VERIFIED, made.path.name)
+
+
+@dg.op(description="Compares the newest backup, and a part of the products, each once in four weeks, with their digests.")
 def verify_part(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
-    """Today's part. A damaged product fails the run, which names it and how it is made again."""
-    from dsa110_assets.archive import integrity
+    """Today's part. A damaged product or backup fails the run, which names it and how it is made again."""
+    from dsa110_assets.archive import backup, integrity
 
     with policy.as_dagster_errors(context.retry_number):
+        for newest in backup.backups(platform.settings.backups_path)[-1:]:
+            _verify_backup(platform.archive, newest)
         today = _now().toordinal() % SCAN_DAYS
         chosen = [product for product in platform.archive.products(state=None) if scan_day(product) == today]
         found = list(integrity.verify(platform.archive, chosen))

@@ -97,18 +97,18 @@ def require_known(channel: "Channel") -> None:
 
 def ask(url: str) -> None:
     """Ask for a URL, such as a watcher's outside that misses us otherwise. Raises TransientError if it does not answer well."""
-    _open(urllib.request.Request(url))
+    _open(url)
 
 
 def _post(url: str, message: Mapping[str, Any]) -> None:
     """`text` is what Slack, Mattermost and the like show; the other fields are for programs."""
     body = {**message, "text": f"{message['title']}\n{message['text']}"}
-    headers = {"Content-Type": "application/json"}
-    _open(urllib.request.Request(url, data=json.dumps(body).encode(), headers=headers, method="POST"))
+    _open(url, json.dumps(body).encode())
 
 
-def _open(request: urllib.request.Request) -> None:
+def _open(url: str, body: bytes | None = None) -> None:
     try:
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"} if body else {})
         with urllib.request.urlopen(request, timeout=TIMEOUT_S):
             return
     except urllib.error.HTTPError as error:
@@ -159,6 +159,7 @@ def _said_by_apprise() -> Iterator[list[str]]:
 
     logger, handler = logging.getLogger("apprise"), Keep()
     logger.propagate = False
+    logging.getLogger("urllib3").setLevel(logging.INFO)  # beneath, it tells every path it asks for
     logger.addHandler(handler)
     try:
         yield said

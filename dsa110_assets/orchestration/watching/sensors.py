@@ -1,10 +1,14 @@
 """Sensors that watch: the look at all that people are told of, and runs that lost their process."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.watching import conditions, watch
+
+LOADED_AT = datetime.now(UTC)
 
 
 @dg.sensor(
@@ -16,7 +20,7 @@ from dsa110_assets.orchestration.watching import conditions, watch
 def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
     """One look; the portal takes them, too, for when the daemon or this code server is dead."""
     limits, refused = platform.thresholds, platform.refused_thresholds
-    found = watch.look(platform.archive, platform.settings, limits, refused, conditions.CODE_SERVER)
+    found = watch.look(platform.archive, platform.settings, limits, refused, conditions.CODE_SERVER, watching_since=LOADED_AT)
     return dg.SkipReason("; ".join(found) or "nothing new")
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import alerts
-from dsa110_assets.errors import DsaError, TransientError
+from dsa110_assets.errors import ConfigurationError, DsaError
 from dsa110_assets.orchestration.watching import conditions, sending, telling
 from dsa110_assets.orchestration.watching.facts import Facts
 
@@ -27,19 +27,24 @@ EVERY_S = 15.0
 SETTLED_FOR_S = 8.0
 """Who finds that another looked so short a time ago only sends."""
 HEARTBEAT_S = 30.0
-_HEARTBEAT = "heartbeat"
+_HEARTBEAT, _CHANNELS = "heartbeat", "channels"
 
 
 def look(
-    archive: "Archive", settings: "Settings", limits: "Thresholds", refused: str | None, who: str, *, always: bool = False
-) -> list[str]:
-    """Give a sign of life, look, decide, send; the words of what is found now. With `always` also shortly after another look."""
+    archive: "Archive", settings: "Settings", limits: "Thresholds", refused: str | None, who: str, *,
+    watching_since: datetime | None = None, always: bool = False,
+) -> list[str]:  # fmt: skip
+    """Give a sign of life, look, decide, send; the words of what is found now. With `always` also shortly after another look.
+
+    Signs of life are missed from `watching_since` on: when all is started, those of the last time are old.
+    """
     alerts.beat(archive, who)
     alerts.watched_since(archive)
+    _require_same_channels(archive, settings, who)
     began, last = datetime.now(UTC), alerts.looked_at(archive)
     found, whole = list[alerts.Finding](), True
     if always or last is None or not timedelta(0) <= began - last < timedelta(seconds=SETTLED_FOR_S):
-        found, unknown = conditions.evaluate(Facts(archive, settings, limits, refused, began))
+        found, unknown = conditions.evaluate(Facts(archive, settings, limits, refused, began, watching_since))
         post = telling.Post(settings.alert_channels, settings.portal_address, conditions.told())
         alerts.settle(archive, found, unknown, began, lambda standing: _decide(standing, limits, post, began))
         whole = not unknown and not any(one.condition in ("service_silent", "channel_silent") for one in found)
@@ -47,6 +52,16 @@ def look(
             _tell_the_watcher(archive, settings, who)
     sending.deliver(archive, settings.alert_channels, f"{who}/{os.uname().nodename}/{os.getpid()}")
     return [f"{one.condition} {one.subject}".strip() for one in found]
+
+
+def _require_same_channels(archive: "Archive", settings: "Settings", who: str) -> None:
+    """Raise ConfigurationError in a process with other channels than the code server's: it would tell others, or nobody."""
+    own, known = ", ".join(sorted(settings.alert_channels)), alerts.remembered(archive, _CHANNELS)
+    if who == conditions.CODE_SERVER and own != known:
+        alerts.remember(archive, _CHANNELS, own)
+    elif who != conditions.CODE_SERVER and known not in (None, own):
+        told = f"the {who} has the channels ({own or 'none'}), the code server ({known or 'none'})"
+        raise ConfigurationError(f"{told}: give both the same DSA110_ALERT_CHANNELS")
 
 
 def _decide(standing: alerts.Standing, limits: "Thresholds", post: telling.Post, at: datetime) -> alerts.Decision:
@@ -66,7 +81,7 @@ def _tell_the_watcher(archive: "Archive", settings: "Settings", who: str) -> Non
     if url and alerts.take_lease(archive, _HEARTBEAT, f"{who}/{os.getpid()}/{time.monotonic()}", HEARTBEAT_S):
         try:
             sending.ask(url)
-        except (TransientError, DsaError) as error:
+        except DsaError as error:
             log.warning("DSA110_HEARTBEAT_URL: %s", error)
 
 
@@ -78,6 +93,7 @@ class Eye:
 
     def __init__(self, archive: "Archive", settings: "Settings", limits: Callable[[], tuple["Thresholds", str | None]], who: str) -> None:
         self.archive, self.settings, self.limits, self.who = archive, settings, limits, who
+        self._since = datetime.now(UTC)
         self._ended = threading.Event()
         self._told_at: float | None = None
         self._thread = threading.Thread(target=self._watch, name="alerts", daemon=True)
@@ -98,7 +114,7 @@ class Eye:
     def _watch(self) -> None:
         while not self._ended.is_set():
             try:
-                look(self.archive, self.settings, *self.limits(), self.who)
+                look(self.archive, self.settings, *self.limits(), self.who, watching_since=self._since)
                 self._told_at = None
             except DsaError as error:
                 self._tell_directly(error)

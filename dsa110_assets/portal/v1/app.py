@@ -16,7 +16,7 @@ from starlette.routing import compile_path
 from dsa110_assets import __version__
 from dsa110_assets.errors import BadDataError, ConfigurationError, DsaError, NotFoundError
 from dsa110_assets.portal.problems import MEDIA_TYPE, problem
-from dsa110_assets.portal.v1 import caltables, control, judgements, page, products, requested, runs, session, sources, state
+from dsa110_assets.portal.v1 import alerts, caltables, control, judgements, page, products, requested, runs, session, sources, state
 from dsa110_assets.portal.v1.context import Context
 from dsa110_assets.portal.v1.etags import Tagged
 
@@ -36,6 +36,7 @@ TAGS = [
     {"name": "sources", "description": "Sources, light curves, candidates."},
     {"name": "calibration", "description": "Calibration tables."},
     {"name": "runs", "description": "Dagster's runs."},
+    {"name": "alerts", "description": "What is wrong, was wrong, and who knows of it."},
     {"name": "control", "description": "What is done by hand, and who did it."},
 ]
 
@@ -64,7 +65,7 @@ def create(context: Context) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
     app.state.context = context
-    for module in (state, products, requested, sources, judgements, caltables, runs, control, session):
+    for module in (state, products, requested, sources, judgements, caltables, runs, alerts, control, session):
         app.include_router(module.router)
     app.add_api_route("/docs", page.documentation, include_in_schema=False)
     app.openapi = _described(app, app.openapi)  # type: ignore[method-assign]

@@ -1,0 +1,70 @@
+"""The page of alerts: what is wrong, what was, who knows of it; and the runbook, to whose sections alerts lead."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+import dsa110_assets
+from dsa110_assets.archive import alerts
+from dsa110_assets.errors import NotFoundError
+from dsa110_assets.orchestration.watching import conditions
+from dsa110_assets.portal import parameters, render
+
+HISTORY, FIGURES_DAYS = 50, 30
+RUNBOOKS = (
+    Path(dsa110_assets.__file__).parents[1] / "ops" / "runbook.md",
+    Path(sys.prefix) / "share" / "doc" / "dsa110-assets" / "runbook.md",
+)
+"""In a working tree, and where installing puts it."""
+
+
+def alerts_page(request: Request) -> Response:
+    """Alerts of now, silences, and so many that are over, the last begun first (of ids below `before`)."""
+    store, now = render.archive_of(request).store, datetime.now(UTC)
+    before = parameters.text(request, "before")
+    over = alerts.listed(store, [alerts.RESOLVED], limit=HISTORY + 1, before=int(before) if before and before.isdecimal() else None)
+    return render.page(
+        "alerts.html", request, now=now, active=alerts.listed(store, [alerts.ACTIVE, alerts.ACKNOWLEDGED]), over=over[:HISTORY],
+        earlier=over[HISTORY - 1].id if len(over) > HISTORY else None, silences=alerts.silences(store), days=FIGURES_DAYS,
+        figures=alerts.figures(store, now - timedelta(days=FIGURES_DAYS)), late=alerts.undelivered(store, now), told=conditions.told(),
+        runbook=conditions.runbook, choices=(*conditions.TOPICS, *conditions.NAMES, alerts.EVERYTHING), looked_at=alerts.looked_at(store),
+    )  # fmt: skip
+
+
+def runbook_page(request: Request) -> Response:
+    """The runbook as a page. Its headings are the anchors to which alerts lead."""
+    return render.page("runbook.html", request, text=runbook_html())
+
+
+def runbook_html() -> str:
+    """The runbook in HTML, made of the text alone: HTML in it is shown, not obeyed. Raises NotFoundError."""
+    from markdown_it import MarkdownIt
+
+    path = next((path for path in RUNBOOKS if path.is_file()), None)
+    if path is None:
+        raise NotFoundError("the runbook is not installed here; it is ops/runbook.md of the sources")
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = reader.parse(path.read_text(encoding="utf-8"))
+    for token, following in itertools.pairwise(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", anchor(following.content))
+        for part in token.children or ():
+            if part.type == "link_open" and not str(part.attrs["href"]).startswith(("http", "#")):
+                part.attrs = {"class": "soft"}  # a file of the sources, which is not here
+    return str(reader.renderer.render(tokens, reader.options, {}))
+
+
+def anchor(heading: str) -> str:
+    """What a heading is called in an address, as GitHub calls it."""
+    return re.sub(r"[^a-z0-9 -]", "", heading.lower()).strip().replace(" ", "-")
+
+
+ROUTES = [Route("/alerts", alerts_page), Route("/runbook", runbook_page)]

@@ -1,0 +1,203 @@
+"""Alerts: list, acknowledge, end, mark as false, silence."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal, get_args
+
+from fastapi import APIRouter, HTTPException, Path, Query
+from pydantic import AwareDatetime, BaseModel, Field
+
+from dsa110_assets.archive import alerts
+from dsa110_assets.orchestration.watching import conditions
+from dsa110_assets.portal.v1 import access, paging
+from dsa110_assets.portal.v1.context import Portal
+
+router = APIRouter(tags=["alerts"])
+State = Literal["active", "acknowledged", "resolved"]
+Severity = Literal["info", "warning", "critical"]
+AlertId = Annotated[int, Path(ge=0, le=2**31 - 1)]
+Note = Annotated[
+    str, Field(max_length=alerts.LONGEST_NOTE, pattern=r"^[^\x00-\x1f\x7f]*$", description="what is known of it, or what was done")
+]
+Name = Annotated[str | None, Query(max_length=40, pattern=r"^[a-z_]+$")]
+
+
+class AlertRow(BaseModel):
+    """A condition about a subject, from when it was found until it was found no more."""
+
+    id: int
+    condition: str
+    subject: str = Field(description="empty where there is but one")
+    topic: conditions.Topic
+    severity: Severity
+    state: State
+    words: str = Field(description="what is wrong, with figure and limit, as last found")
+    page: str = Field(description="the portal's page that shows it")
+    runbook: str = Field(description="the section of the runbook that says what to do")
+    began_at: datetime
+    told_at: datetime | None = Field(description="when the last message about it was decided; null: nobody was told yet")
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    note: str | None
+    false_alarm: bool
+    resolved_at: datetime | None
+
+
+class AlertFigures(BaseModel):
+    """Of the alerts that began in a span."""
+
+    number: int
+    false_alarms: int
+    acknowledge_s: float | None = Field(description="median time until acknowledged [s]")
+    resolve_s: float | None = Field(description="median time until over [s]")
+    undelivered: dict[str, int] = Field(description="by channel, messages that wait to be sent")
+
+
+class ConditionRow(BaseModel):
+    """Something that people are told of."""
+
+    name: str
+    title: str
+    topic: conditions.Topic
+    runbook: str
+    limits: dict[str, float] = Field(description="thresholds it is judged by, as they are in force")
+
+
+class SilenceRow(BaseModel):
+    """Of what nothing is told until when."""
+
+    id: int
+    what: str = Field(description="a condition, a topic, or everything")
+    until: datetime
+    by: str
+    why: str
+    made_at: datetime
+
+
+class Noting(BaseModel):
+    """What is known."""
+
+    note: Note = ""
+
+
+class Marking(Noting):
+    """That it was a false alarm, or after all was none."""
+
+    false_alarm: bool = True
+
+
+class Silencing(BaseModel):
+    """Tell nothing of something for a while."""
+
+    what: Annotated[str, Field(max_length=40, pattern=r"^[a-z_]+$", description="a condition, a topic, or everything")]
+    hours: Annotated[float, Field(gt=0, le=24 * 30, description="for so long [h]")] = 1.0
+    until: Annotated[AwareDatetime | None, Field(description="or until this time (UTC)")] = None
+    reason: access.Reason
+
+
+@router.get("/alerts")
+def list_alerts(
+    portal: Portal,
+    state: Annotated[list[State] | None, Query(max_length=3, description="in these states; several may be named")] = None,
+    condition: Name = None,
+    topic: Annotated[conditions.Topic | None, Query()] = None,
+    severity: Annotated[Severity | None, Query()] = None,
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = 100,
+) -> paging.Page[AlertRow]:
+    """Alerts, the last begun first: those of now and, in the state resolved, the history."""
+    after = paging.decode(cursor, int)
+    before = int(after[0]) if after else None
+    found = alerts.listed(portal.store, state or (), condition, topic, severity, limit + 1, before)
+    items = [_row(one) for one in found[:limit]]
+    return paging.Page(items=items, next=paging.encode((found[limit - 1].id,)) if len(found) > limit else None)
+
+
+@router.get("/alerts/figures")
+def show_alert_figures(portal: Portal, days: Annotated[float, Query(gt=0, le=3660)] = 30.0) -> AlertFigures:
+    """How many alerts began in the last days, how many were false, how soon they were acknowledged and over."""
+    now = datetime.now(UTC)
+    told = alerts.figures(portal.store, now - timedelta(days=days))
+    return AlertFigures(**vars(told), undelivered=alerts.undelivered(portal.store, now))
+
+
+@router.get("/alerts/conditions")
+def list_conditions(portal: Portal) -> list[ConditionRow]:
+    """All that people are told of, with the limits in force."""
+    limits = portal.thresholds()
+    return [
+        ConditionRow(
+            name=one.name,
+            title=one.title,
+            topic=one.topic,
+            runbook=one.runbook,
+            limits={name: getattr(limits, name) for name in one.limits},
+        )
+        for one in conditions.CONDITIONS.values()
+    ]
+
+
+@router.get("/alerts/{alert_id}")
+def show_alert(alert_id: AlertId, portal: Portal) -> AlertRow:
+    """One alert."""
+    return _row(alerts.get(portal.store, alert_id))
+
+
+@router.post("/alerts/{alert_id}/acknowledge")
+def acknowledge_alert(alert_id: AlertId, body: Noting, portal: Portal, actor: access.Controller) -> AlertRow:
+    """Say that somebody knows of an active alert: it is neither repeated nor escalated."""
+    with access.ordered(portal, actor, "acknowledge alert", str(alert_id), note=body.note or None) as order:
+        done = alerts.acknowledge(portal.store, alert_id, actor.name, body.note)
+        order.told = f"alert {alert_id} ({done.condition} {done.subject}) is acknowledged"
+    return _row(done)
+
+
+@router.post("/alerts/{alert_id}/resolve")
+def resolve_alert(alert_id: AlertId, body: Noting, portal: Portal, actor: access.Controller) -> AlertRow:
+    """End an active alert by hand; it begins anew if its condition holds at the next look."""
+    with access.ordered(portal, actor, "resolve alert", str(alert_id), note=body.note or None) as order:
+        done = alerts.resolve(portal.store, alert_id, actor.name, body.note)
+        order.told = f"alert {alert_id} ({done.condition} {done.subject}) is over"
+    return _row(done)
+
+
+@router.post("/alerts/{alert_id}/false-alarm")
+def mark_false_alarm(alert_id: AlertId, body: Marking, portal: Portal, actor: access.Controller) -> AlertRow:
+    """Mark an alert, also one that is over, as a false alarm, or take that back."""
+    with access.ordered(portal, actor, "mark false alarm", str(alert_id), false_alarm=body.false_alarm, note=body.note or None) as order:
+        done = alerts.mark_false(portal.store, alert_id, actor.name, body.note, false=body.false_alarm)
+        order.told = f"alert {alert_id} is {'marked as a' if done.false_alarm else 'no'} false alarm"
+    return _row(done)
+
+
+@router.get("/silences")
+def list_silences(portal: Portal) -> list[SilenceRow]:
+    """The silences that last."""
+    return [SilenceRow.model_validate(one, from_attributes=True) for one in alerts.silences(portal.store)]
+
+
+@router.post("/silences", status_code=201)
+def silence_alerts(body: Silencing, portal: Portal, actor: access.Controller) -> SilenceRow:
+    """Tell nothing of a condition, a topic or everything for a while. What is still so then is told then."""
+    known = (*conditions.NAMES, *get_args(conditions.Topic), alerts.EVERYTHING)
+    if body.what not in known:
+        raise HTTPException(422, f"what {body.what!r}: choose of {', '.join(known)}")
+    until = body.until or datetime.now(UTC) + timedelta(hours=body.hours)
+    with access.ordered(portal, actor, "silence alerts", body.what, until=until, reason=body.reason) as order:
+        done = alerts.silence(portal.store, body.what, until, actor.name, body.reason)
+        order.told = f"nothing is told of {body.what} until {done.until.isoformat(timespec='minutes')}"
+    return SilenceRow.model_validate(done, from_attributes=True)
+
+
+@router.post("/silences/{silence_id}/end")
+def end_silence(silence_id: AlertId, portal: Portal, actor: access.Controller) -> access.Outcome:
+    """Let a silence end now."""
+    with access.ordered(portal, actor, "end silence", str(silence_id)) as order:
+        alerts.end_silence(portal.store, silence_id)
+        order.told = f"silence {silence_id} has ended"
+    return access.done(order.told)
+
+
+def _row(one: alerts.Alert) -> AlertRow:
+    return AlertRow.model_validate({**vars(one), "state": one.state, "runbook": f"/runbook#{conditions.runbook(one.condition)}"})
