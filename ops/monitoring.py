@@ -57,15 +57,17 @@ def _platform(limits: Thresholds) -> Iterator[Rule]:
     silent_s = limits.service_silent_s
     yield Rule("PortalDown", 'absent(up{job="dsa110"}) or up{job="dsa110"} == 0', "1m", CRITICAL,
                "The portal does not answer; the platform may be down", "nothing-answers")  # fmt: skip
-    yield Rule("DaemonSilent", f"dsa110_daemon_heartbeat_age_seconds > {silent_s:g}", "30s", CRITICAL,
-               "Dagster's daemon gives no sign of life, or never ran: nothing is processed", "nothing-answers")  # fmt: skip
+    yield Rule("DaemonSilent", f"dsa110_daemon_heartbeat_age_seconds > {limits.daemon_silent_s:g}", "30s", CRITICAL,
+               "Dagster's daemon gives no sign of life, or never ran: nothing is processed", "no-sign-of-life")  # fmt: skip
     yield Rule("ServiceSilent", f"dsa110_service_heartbeat_age_seconds > {silent_s:g}", "30s", CRITICAL,
-               "{{ $labels.service }} gives no sign of life", "nothing-answers")  # fmt: skip
+               "{{ $labels.service }} gives no sign of life", "no-sign-of-life")  # fmt: skip
     yield Rule("IngestFailing", f'dsa110_sensor_success_age_seconds{{sensor="inbox"}} > {FAILING.total_seconds():g}', "1m", CRITICAL,
                "The look at the inbox has failed for an hour, or never succeeded", "no-new-observations")  # fmt: skip
     yield Rule("AlertsNotLookedFor", f"dsa110_alerts_look_age_seconds > {max(300.0, silent_s):g}", "1m", CRITICAL,
                "The platform's own alerts are not looked for: nobody is told of anything", "nothing-answers")  # fmt: skip
-    yield Rule("NotFoundOut", "dsa110_unknown == 1", "10m", WARNING, "{{ $labels.part }} cannot be found out", "nothing-answers")
+    yield Rule(
+        "NotFoundOut", "dsa110_unknown == 1", "10m", WARNING, "{{ $labels.part }} cannot be found out", "something-cannot-be-found-out"
+    )
     free, total = 'dsa110_disk_free_bytes{disk=~"archive.*"}', 'dsa110_disk_total_bytes{disk=~"archive.*"}'
     least, little = limits.disk_critical_gb * GIGABYTE, limits.disk_warn_gb * GIGABYTE
     yield Rule("DiskNearlyFull", f"{free} < clamp_max({SMALL_PART} * {total}, {least:g})", "1m", CRITICAL,
@@ -76,9 +78,9 @@ def _platform(limits: Thresholds) -> Iterator[Rule]:
     yield Rule("DiskFullSoon", f"dsa110_disk_full_in_days < {limits.disk_full_days:g}", "30m", WARNING,
                "At the rate of the last day the archive's disk is soon full", "disk-fills-up")  # fmt: skip
     yield Rule("BackupOld", f"dsa110_backup_age_hours > {limits.backup_warn_h:g}", "1h", WARNING,
-               "There is no recent backup", "by-the-clock")  # fmt: skip
+               "There is no recent backup", "no-recent-backup")  # fmt: skip
     yield Rule("ThresholdsRefused", "dsa110_thresholds_refused == 1", "1m", WARNING,
-               "The thresholds file is wrong; the limits last in force stay", "nothing-answers")  # fmt: skip
+               "The thresholds file is wrong; the limits last in force stay", "thresholds-are-refused")  # fmt: skip
     yield Rule("MemoryLow", "dsa110_host_memory_available_bytes / dsa110_host_memory_bytes < 0.05", "10m", WARNING,
                "Less than 5 % of the memory is left for new work", "ingest-pauses")  # fmt: skip
 

@@ -54,10 +54,10 @@ def test_the_files_are_what_the_command_writes() -> None:
 def test_limits_are_the_thresholds(tmp_path: Path) -> None:
     """Another limit in the site's file is another limit in the rules."""
     site = tmp_path / "thresholds.toml"
-    site.write_text("queue_critical = 77\nservice_silent_s = 33\n")
+    site.write_text("queue_critical = 77\ndaemon_silent_s = 133\n")
     text = monitoring.rules_text(monitoring.read(site))
     assert "dsa110_waiting_observations > 77" in text
-    assert "dsa110_daemon_heartbeat_age_seconds > 33" in text
+    assert "dsa110_daemon_heartbeat_age_seconds > 133" in text
 
 
 def test_every_series_that_is_asked_for_is_there_from_the_start(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dsa110_assets.archive import counters
 from dsa110_assets.archive.product import HELD
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration.running import instance as instances
@@ -37,6 +38,9 @@ def test_an_observation_that_breaks_a_hard_rule_is_never_visible_and_stops_alone
     assert "hard_four: FIELD: REFERENCE_DIR differs from PHASE_DIR" in failure.reason
     archive = Archive(settings.archive)
     assert [p.partition for p in archive.products("measurement_set", state=None)] == GOOD
+    told = archive.index.read(counters.read)
+    assert told[counters.REFUSALS] == {("measurement_set", "hard_four"): {"": 1.0}}
+    assert told[counters.FAILURES] == {("measurement_set", "SilentWrongnessError"): {"": 1.0}}
     with instances.open_instance(settings.dagster_home) as dagster:
         records = dagster.event_log_storage.get_asset_check_execution_history(
             dg.AssetCheckKey(dg.AssetKey("measurement_set"), "hard_four"), limit=20
