@@ -13,7 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dsa110_assets.archive import integrity, naming
+from dsa110_assets.archive import integrity, naming, stale
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running import routing
@@ -58,10 +58,18 @@ def finish(night: Fleet, tiny_run: Path, meanwhile: Callable[[], object] = lambd
 
 
 def is_over(night: Fleet) -> bool:
-    """Whether every asset is there and nothing is to be done."""
+    """Whether every asset is there, of every observation and of what replaced what was made at first, and nothing runs."""
     with Archive(night.live.root, night.live.database_url) as archive:
-        there = {product.asset for product in archive.products()}
-    return there == unasked() and night.live.made("tile_image", *OBSERVATIONS) and night.live.idle()
+        return is_complete(archive) and night.live.idle()
+
+
+def is_complete(archive: Archive) -> bool:
+    """An hour may have been made without a tile that rested: then the tile, the hour and what follows are still to come."""
+    current = archive.products()
+    tiles = {product.id for product in current if product.asset == "tile_image"}
+    mosaicked = {one for product in current if product.asset == "hour_mosaic" for one in product.inputs}
+    outdated = archive.index.read(lambda c: stale.find(c, archive.root))
+    return {product.asset for product in current} == unasked() and len(tiles) == len(OBSERVATIONS) and tiles <= mosaicked and not outdated
 
 
 def same_as_one_process(night: Fleet, reference: Reference) -> None:
