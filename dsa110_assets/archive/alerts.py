@@ -204,6 +204,11 @@ def listed(
     return archive.index.read(lambda c: _select(c, *wanted, order=alerts.c.id.desc(), limit=limit))
 
 
+def current(archive: Archive) -> list[Alert]:
+    """Alerts that are not over, the most severe first, and of these the last begun."""
+    return sorted(listed(archive, [ACTIVE, ACKNOWLEDGED]), key=lambda one: -SEVERITIES.index(one.severity))
+
+
 def _named(condition: str | None, topic: str | None, severity: str | None) -> list[tuple[sa.Column[str], str | None]]:
     return [(alerts.c.condition, condition), (alerts.c.topic, topic), (alerts.c.severity, severity)]
 

@@ -32,7 +32,7 @@ def alerts_page(request: Request) -> Response:
     before = parameters.text(request, "before")
     over = alerts.listed(store, [alerts.RESOLVED], limit=HISTORY + 1, before=int(before) if before and before.isdecimal() else None)
     return render.page(
-        "alerts.html", request, now=now, active=alerts.listed(store, [alerts.ACTIVE, alerts.ACKNOWLEDGED]), over=over[:HISTORY],
+        "alerts.html", request, now=now, active=alerts.current(store), over=over[:HISTORY],
         earlier=over[HISTORY - 1].id if len(over) > HISTORY else None, silences=alerts.silences(store), days=FIGURES_DAYS,
         figures=alerts.figures(store, now - timedelta(days=FIGURES_DAYS)), late=alerts.undelivered(store, now), told=conditions.told(),
         runbook=conditions.runbook, choices=(*conditions.TOPICS, *conditions.NAMES, alerts.EVERYTHING), looked_at=alerts.looked_at(store),

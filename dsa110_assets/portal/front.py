@@ -128,7 +128,7 @@ def front(request: Request) -> Response:
     waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed))
     runs = told("the active runs", lambda: history.runs(state.home, history.UNFINISHED))
     made = told("success and failure", lambda: outcomes(archive.store, state.home, now))
-    active = told("the alerts", lambda: alerts.listed(archive.store, [alerts.ACTIVE, alerts.ACKNOWLEDGED]))
+    active = told("the alerts", lambda: alerts.current(archive.store))
     shown = told("the candidates", lambda: candidates(archive))
     calibration = calibration_of(archive.store, status, limits)
     ages = tuple(ages_of(archive.store, status, beat, now))

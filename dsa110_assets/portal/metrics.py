@@ -287,7 +287,7 @@ def _of_alerts(store: Archive, now: datetime) -> Iterator[Sample]:
     """Alerts that are not over, and signs of life of those that the alerts miss."""
     from dsa110_assets.orchestration.watching import conditions
 
-    there, looked_at = alerts.listed(store, [alerts.ACTIVE, alerts.ACKNOWLEDGED]), alerts.looked_at(store)
+    there, looked_at = alerts.current(store), alerts.looked_at(store)
     numbers, named = _numbers(f"{one.severity} {one.state}" for one in there), _numbers(one.condition for one in there)
     for severity in alerts.SEVERITIES:
         for state in (alerts.ACTIVE, alerts.ACKNOWLEDGED):

@@ -52,6 +52,15 @@ def test_an_alert_lives_from_its_first_finding_to_the_first_look_without_it(arch
     assert titles(archive) == ["disk archive", "over disk", "disk archive"]
 
 
+def test_the_worst_stand_first_and_of_these_the_newest(archive: Archive) -> None:
+    found = [Finding(**{**vars(FULL), "subject": name, "severity": severity}) for name, severity in (("a", CRITICAL), ("b", WARNING))]
+    settle(archive, 0, *found)
+    settle(archive, 1, *found, *(Finding(**{**vars(one), "subject": one.subject * 2}) for one in found))
+    assert [one.subject for one in alerts.current(archive)] == ["aa", "a", "bb", "b"]
+    settle(archive, 2, found[1])
+    assert [one.subject for one in alerts.current(archive)] == ["b"]
+
+
 def test_a_look_that_was_overtaken_changes_nothing(archive: Archive) -> None:
     """It began before one that is settled: what it saw is older."""
     assert settle(archive, 2, FULL)

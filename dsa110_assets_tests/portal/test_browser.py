@@ -24,7 +24,7 @@ PAGES = (
     "/", "/timeline", "/timeline?since=2026-01-01&until=2026-01-26&colour=rms", "/trends", "/gallery", "/sources", f"/sources/{SOURCE}",
     f"/sources/{SOURCE}/point?epoch=2026-01-25T22:05", "/candidates", "/calibration", "/calibration/caltables-20260125-v1/3C138",
     f"/view/{MOSAIC}", "/nights", "/nights/2026-01-25", "/observations", "/observations/2026-01-25T22:05", "/products/" + MOSAIC,
-    "/trials", "/control",
+    "/trials", "/alerts", "/runbook", "/success", "/control",
 )  # fmt: skip
 LOOK = """
 return {
