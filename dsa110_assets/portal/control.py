@@ -24,6 +24,7 @@ def control(request: Request) -> Response:
         request,
         assets=by_time,
         paused=pausing.paused(archive.root),
+        drained=pausing.paused(archive.root, pausing.ALL),
         runs=history.runs(request.app.state.home, newest=RUNS),
         unfinished=history.UNFINISHED,
         ended_badly=history.ENDED_BADLY,

@@ -33,7 +33,7 @@ VERBS = {
     "start runs", "cancel run", "retry run", "retire caltables", "reject caltables", "restore caltables", "import caltables",
     "release from quarantine", "pin", "unpin", "retain", "pause ingest", "resume ingest", "reload thresholds",
     "request mosaic", "delete requested mosaic", "judge", "acknowledge alert", "mark false alarm", "resolve alert", "silence alerts",
-    "end silence",
+    "end silence", "drain", "end drain",
 }  # fmt: skip
 
 

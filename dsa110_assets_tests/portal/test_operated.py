@@ -96,6 +96,11 @@ def test_who_has_the_token_operates_the_platform(own: SmallArchive, tmp_path: Pa
         ada.go("/control")
         ada.order("ingest/resume")
         assert pausing.paused(own.root) is None
+        ada.order("drain/begin", reason="version 2")
+        assert pausing.paused(own.root, pausing.ALL) is not None
+        ada.go("/control")
+        ada.order("drain/end")
+        assert pausing.halted(own.root) == []
         assert "2026-01-25T22:05" in ada.order("runs", label="Partitions", asset="tile_image", partitions="2026-01-25T22:05")
         assert "Queued as backfill" in ada.order("requested-mosaics", name="virgo", tiles=TILE)
         assert requested.read(archive, "virgo") is not None

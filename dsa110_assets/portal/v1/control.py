@@ -1,7 +1,8 @@
-"""What is done to the archive by hand: pinning, retention, letting quarantined files go, pausing ingest, thresholds."""
+"""What is done to the archive by hand: pinning, retention, letting quarantined files go, pausing ingest, draining, thresholds."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path
@@ -9,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from dsa110_assets.archive import quarantine
 from dsa110_assets.orchestration.ingest import pausing
+from dsa110_assets.orchestration.watching import history
 from dsa110_assets.portal.v1 import access
 from dsa110_assets.portal.v1.context import Portal
 from dsa110_assets.portal.v1.products import ProductId, ProductRow, row
@@ -36,7 +38,7 @@ class Retaining(BaseModel):
 
 
 class Pausing(BaseModel):
-    """Why ingest is paused."""
+    """Why ingest is paused, or the platform drained."""
 
     reason: access.Reason
 
@@ -48,6 +50,18 @@ class Ingest(BaseModel):
     by: str | None = Field(default=None, description="who paused it")
     at: str | None = None
     reason: str | None = None
+
+
+class Draining(BaseModel):
+    """Whether nothing new is begun, and what that still waits for."""
+
+    draining: bool
+    drained: bool = Field(description="nothing new is begun, and nothing runs any more")
+    by: str | None = Field(default=None, description="who drains it")
+    at: str | None = None
+    reason: str | None = None
+    running: list[str] = Field(description="ids of the runs that are not done")
+    queued: int = Field(description="runs that have not begun")
 
 
 @router.post("/products/{product_id}/pin")
@@ -129,6 +143,34 @@ def resume_ingest(portal: Portal, actor: access.Controller) -> Ingest:
         pausing.resume(portal.archive.root)
         order.told = "ingest goes on"
     return show_ingest(portal)
+
+
+@router.get("/drain")
+def show_drain(portal: Portal) -> Draining:
+    """Whether the platform drains, and what still runs: poll this after `POST /drain/begin`."""
+    found, home = pausing.paused(portal.archive.root, pausing.ALL), portal.require_settings().home_path
+    running = [one.run_id for one in history.runs(home, history.RUNNING)]
+    told = {} if found is None else asdict(found)
+    queued = len(history.runs(home, ["QUEUED"]))
+    return Draining(draining=found is not None, drained=found is not None and not running, running=running, queued=queued, **told)
+
+
+@router.post("/drain/begin")
+def drain(body: Pausing, portal: Portal, actor: access.Controller) -> Draining:
+    """Begin nothing new, also over restarts; what runs is made to its end, and what is queued waits."""
+    with access.ordered(portal, actor, "drain", reason=body.reason) as order:
+        pausing.pause(portal.archive.root, actor.name, body.reason.strip(), pausing.ALL)
+        order.told = "nothing new is begun"
+    return show_drain(portal)
+
+
+@router.post("/drain/end")
+def end_drain(portal: Portal, actor: access.Controller) -> Draining:
+    """Let the platform go on."""
+    with access.ordered(portal, actor, "end drain") as order:
+        pausing.resume(portal.archive.root, pausing.ALL)
+        order.told = "the platform goes on"
+    return show_drain(portal)
 
 
 @router.post("/thresholds/reload")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import dagster as dg
 import pytest
 from starlette.types import ASGIApp
 
@@ -40,7 +41,7 @@ ORDERS = [
     ("runs/0/cancel", {}), ("runs/0/retry", None), ("requested-mosaics", {"name": "m", "tiles": [TILE]}),
     ("requested-mosaics/m/delete", {}), ("judgements", {"source_id": "x", "verdict": "real"}),
     ("alerts/0/acknowledge", {}), ("alerts/0/resolve", {}), ("alerts/0/false-alarm", {}), ("silences", {"what": "disk", "reason": "why"}),
-    ("silences/0/end", None),
+    ("silences/0/end", None), ("drain/begin", {"reason": "version 2"}), ("drain/end", None),
 ]  # fmt: skip
 
 
@@ -298,8 +299,6 @@ def test_quarantined_files_are_let_go_once(portal: Portal) -> None:
 
 
 def test_ingest_pauses_and_goes_on(portal: Portal, dagster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dagster as dg
-
     from dsa110_assets.orchestration.ingest import sensor as sensors
     from dsa110_assets.orchestration.resources import Platform
     from dsa110_assets.orchestration.running import capacity as room
@@ -318,6 +317,26 @@ def test_ingest_pauses_and_goes_on(portal: Portal, dagster: Any, monkeypatch: py
     assert portal.get("ingest")["reason"] == "the correlator is serviced"
     assert portal.order("ingest/resume").json["paused"] is False
     assert "paused" not in str(tick().skip_reason)
+
+
+def test_the_platform_drains_and_goes_on(portal: Portal, dagster: Any) -> None:
+    from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+    from dagster._core.test_utils import create_run_for_test
+
+    assert portal.get("drain") == {
+        "draining": False, "drained": False, "by": None, "at": None, "reason": None, "running": [], "queued": 0,
+    }  # fmt: skip
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("dsa110"), "repository"), "observations")
+    running = create_run_for_test(dagster, status=dg.DagsterRunStatus.STARTED)
+    create_run_for_test(dagster, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin)
+    told = portal.order("drain/begin", {"reason": "version 2"}).json
+    assert (told["draining"], told["drained"], told["by"], told["reason"]) == (True, False, "Ada", "version 2")
+    assert (told["running"], told["queued"]) == ([running.run_id], 1)
+    assert pausing.halted(portal.small.root)[0].startswith("nothing new is begun: drained by Ada")
+    dagster.report_run_failed(running)
+    assert portal.get("drain")["drained"] is True
+    assert portal.order("drain/end").json["draining"] is False
+    assert pausing.halted(portal.small.root) == []
 
 
 def test_thresholds_are_read_again_and_a_wrong_file_is_told(portal: Portal) -> None:
