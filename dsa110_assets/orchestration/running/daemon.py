@@ -45,11 +45,12 @@ def main() -> int:
         archive = os.environ.get("DSA110_ARCHIVE", "").strip()
         with daemon_lock(Path(home), Path(archive) if archive else None):
             from dsa110_assets import logs, settings
-            from dsa110_assets.orchestration.running import internals
+            from dsa110_assets.orchestration.running import internals, watchdog
 
             form = settings.log_form()
             logs.configure(form)
-            internals.run_daemon(str(given.workspace), form)
+            with watchdog.watched(Path(home)):
+                internals.run_daemon(str(given.workspace), form)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
