@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from dsa110_assets.archive import backup, caltable_registry, integrity, quarantine, retention
+from dsa110_assets.archive.counters import BYTES, CHECKS, PRODUCTS
 from dsa110_assets.archive.index import metadata
 from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
@@ -140,7 +141,12 @@ def test_what_the_runbook_says(processed: Settings, monkeypatch: pytest.MonkeyPa
     report = process(processed)
     assert (report.made, report.ok) == ((), True)
     with Archive(processed.archive) as archive:
-        assert every_row(archive) == wanted
+        found = every_row(archive)
+        if lost == "index without a backup":  # what products add is counted again; how steps went is in no sidecar
+            found["counters"], wanted["counters"] = (
+                [row for row in told if row[0] in (PRODUCTS, BYTES, CHECKS)] for told in (found["counters"], wanted["counters"])
+            )
+        assert found == wanted
         assert list(integrity.verify(archive)) == []
     assert events(processed) == known
 

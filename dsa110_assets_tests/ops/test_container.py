@@ -27,7 +27,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text(enc
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OWN = ("platform", "worker")
 READY_S = 600
-INTERPRETER = "/opt/interpreter"
+INTERPRETER, DEPENDENCIES = "/opt/interpreter", "/opt/dependencies"
 CLEAN_ROOT = """
 set -eu
 mount -t tmpfs -o mode=755 tmpfs "$1"
@@ -57,7 +57,9 @@ def built(context: Path) -> Iterator[str]:
     read = {parent for used in (Path(sys.executable).resolve(), Path(pytest.__file__)) for parent in used.parents}
     yield f"chmod a+rx {' '.join(map(str, sorted(read)))}"  # what other users may read in an image; here they may not always
     yield f"{sys.executable} -m venv {INTERPRETER}"
-    yield f"echo {Path(pytest.__file__).parents[1]} > $(echo {INTERPRETER}/lib/python*/site-packages)/dependencies.pth"
+    # under a name of their own: /tmp, where this checkout may be, is another one there
+    yield f"mkdir {DEPENDENCIES} && mount --bind {Path(pytest.__file__).parents[1]} {DEPENDENCIES}"
+    yield f"echo {DEPENDENCIES} > $(echo {INTERPRETER}/lib/python*/site-packages)/dependencies.pth"
     yield f"export PATH={INTERPRETER}/bin:$PATH HOME=/root"
     # Dependencies are there, of versions that pyproject.toml and the constraints must allow: only what builds the package is fetched.
     yield "export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_RETRIES=0"

@@ -177,7 +177,9 @@ def test_history_is_left_alone_until_the_platform_makes_something_there(scene: S
     by_hand = scene.run("subband_group", partition=old, status=dg.DagsterRunStatus.SUCCESS)
     scene.make("subband_group", old, run_id=by_hand.run_id)
     assert scene.tick() == {"measurement_set": {old}}
-    assert scene.requests[0].tags["dagster/priority"] == backfill.TAGS["dagster/priority"]
+    tags = scene.requests[0].tags
+    assert tags[instances.LANE_TAG] == instances.BACKFILL
+    assert int(backfill.TAGS["dagster/priority"]) < int(tags["dagster/priority"]) < 0  # before more is filled in, after what is live
     scene.launch()
     assert scene.tick() == {}
     scene.make("measurement_set", old)

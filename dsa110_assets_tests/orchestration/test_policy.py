@@ -11,7 +11,7 @@ from dsa110_assets import errors
 from dsa110_assets.orchestration.running import policy
 from dsa110_assets.orchestration.watching import history
 
-RETRIED = {errors.TransientError, errors.OverrunError, errors.ResourceError}
+RETRIED = {errors.TransientError, errors.SupersededError, errors.OverrunError, errors.ResourceError}
 
 
 def classes() -> list[type[errors.DsaError]]:

@@ -32,6 +32,7 @@ class Treatment:
 
 TREATMENTS: dict[type[errors.DsaError], Treatment] = {
     errors.TransientError: Treatment(max_retries=4, wait_s=6.0),
+    errors.SupersededError: Treatment(max_retries=4, wait_s=6.0),
     errors.OverrunError: Treatment(max_retries=1, wait_s=2.0, again_s=DAY_S),
     errors.ResourceError: Treatment(max_retries=3, wait_s=30.0),
     errors.WaitingError: Treatment(max_retries=0, wait_s=0.0),

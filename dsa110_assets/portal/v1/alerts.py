@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, get_args
 
 from fastapi import APIRouter, HTTPException, Path, Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, StrictBool
 
 from dsa110_assets.archive import alerts
 from dsa110_assets.orchestration.watching import conditions
@@ -84,7 +84,7 @@ class Noting(BaseModel):
 class Marking(Noting):
     """That it was a false alarm, or after all was none."""
 
-    false_alarm: bool = True
+    false_alarm: StrictBool = True
 
 
 class Silencing(BaseModel):

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictBool
 
 from dsa110_assets.orchestration.watching import history
 from dsa110_assets.portal.v1 import access, paging
@@ -59,7 +59,7 @@ class Start(BaseModel):
     options: dict[Annotated[str, Field(max_length=80)], Option] = Field(
         default_factory=dict, description="of a trial: settings by dotted names", examples=[{"imaging.robust": 0}]
     )
-    dry_run: bool = Field(default=False, description="say what would be queued, and change nothing")
+    dry_run: StrictBool = Field(default=False, description="say what would be queued, and change nothing")
 
 
 class Started(BaseModel):
