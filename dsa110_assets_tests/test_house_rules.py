@@ -23,7 +23,7 @@ ROOT = Path(dsa110_assets.__file__).parent
 TESTS = Path(__file__).parent
 
 STOREYS = (
-    ("errors", "plain_json", "surroundings"),
+    ("errors", "plain_json", "plain_text", "surroundings"),
     ("children", "heap"),
     ("tracing",),
     ("logs",),

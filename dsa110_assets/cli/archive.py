@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsa110_assets import plain_text
 from dsa110_assets.cli import console
 from dsa110_assets.cli.app import EXIT_UNDONE, app
 from dsa110_assets.errors import NotFoundError
@@ -89,7 +90,7 @@ def backup(
     configured, store = _open()
     kept = keep or load_thresholds(configured.thresholds_path, store.root / IN_FORCE).keep_backups
     made = backups.backup(store, destination or configured.backups_path, keep=kept, dagster=housekeeping.dagster_to_back_up(configured))
-    console.say(f"{made.path}: {console.size_text(made.size_bytes)}, {made.caltables} caltable products")
+    console.say(f"{made.path}: {plain_text.size(made.size_bytes)}, {made.caltables} caltable products")
     for reason in made.left_out:
         console.say(f"left out: {reason}")
 
@@ -147,7 +148,7 @@ def retain(
         console.say(f"{'would remove' if dry_run else 'removed'} {decision.product.id}: {decision.reason}")
     kept = Counter((d.product.asset, _kind(d.reason)) for d in decisions if not d.remove)
     console.table(("asset", "kept", "because"), [(asset, n, why) for (asset, why), n in sorted(kept.items())])
-    size = console.size_text(sum(decision.product.size_bytes for decision in gone))
+    size = plain_text.size(sum(decision.product.size_bytes for decision in gone))
     console.say(f"{len(gone)} of {len(decisions)} products, {size}, {'would go' if dry_run else 'are gone'}")
 
 

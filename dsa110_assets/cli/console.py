@@ -141,15 +141,6 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def size_text(size_bytes: float) -> str:
-    """Bytes as people read them: 1.4 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size_bytes) < 1000:
-            return f"{size_bytes:.3g} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.3g} TB"
-
-
 def age_text(hours: float) -> str:
     """A span of hours as people read it: 12 min, 3.4 h, 2.1 d."""
     if abs(hours) < 1:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dsa110_assets import plain_text
 from dsa110_assets.cli import console, doctor_host
 from dsa110_assets.cli.app import EXIT_UNDONE, app
 from dsa110_assets.cli.doctor_host import Finding, nearest
@@ -150,7 +151,7 @@ def _catalogue(configured: Settings, path: Path) -> Finding:
 def _disk(archive: Path) -> Finding:
     place = nearest(archive)
     free = shutil.disk_usage(place).free
-    found = f"{console.size_text(free)} free on {place}"
+    found = f"{plain_text.size(free)} free on {place}"
     remedy = "free some, `dsa110 archive retain --dry-run` says what may go"
     return Finding("disk", free >= MIN_FREE_BYTES, found, remedy)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dsa110_assets import plain_text
 from dsa110_assets.cli import console
 from dsa110_assets.cli.app import app
 from dsa110_assets.cli.times import parse_bound
@@ -40,7 +41,7 @@ def products(
         return
     console.table(
         ("product", "partition", "asset", "version", "size", "published (UTC)", "state"),
-        [(p.id, p.partition, p.asset, p.version, console.size_text(p.size_bytes), p.created_at, p.state) for p in found],
+        [(p.id, p.partition, p.asset, p.version, plain_text.size(p.size_bytes), p.created_at, p.state) for p in found],
     )
     console.warn(f"{len(found)} products")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dsa110_assets import plain_text
 from dsa110_assets.cli import console
 from dsa110_assets.cli.app import app
 from dsa110_assets.cli.times import parse_time
@@ -127,7 +128,7 @@ def delete(name: str = NAME) -> None:
     from dsa110_assets.orchestration.requested import requested_mosaics
 
     gone = requested_mosaics.delete(with_dagster_home(settings.load()), name)
-    console.say(f"{name}: {len(gone)} products, {console.size_text(sum(product.size_bytes for product in gone))} removed")
+    console.say(f"{name}: {len(gone)} products, {plain_text.size(sum(product.size_bytes for product in gone))} removed")
 
 
 def _row(one: Standing) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dsa110_assets import plain_text
 from dsa110_assets.cli import console
 from dsa110_assets.cli.app import app
 
@@ -63,7 +64,7 @@ def short(now: Status) -> list[tuple[str, str | None]]:
         full = now.disk.full_in_days
         filling = full is not None and full < FAR_DAYS
         eta = f"full in {full:.1f} days at the rate of the last 24 h" if filling else "not filling"
-        rows.append(("disk", f"{console.size_text(now.disk.free_bytes)} free, {eta}"))
+        rows.append(("disk", f"{plain_text.size(now.disk.free_bytes)} free, {eta}"))
     return rows
 
 

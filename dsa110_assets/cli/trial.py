@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsa110_assets import plain_text
 from dsa110_assets.cli import console
 from dsa110_assets.cli.app import app
 from dsa110_assets.cli.times import parse_time
@@ -82,4 +83,4 @@ def delete(name: str = typer.Argument(..., help="The trial's name.")) -> None:
     configured = settings.load()
     with Archive(configured.archive, configured.database_url) as archive:
         gone = trials.delete(archive, name)
-    console.say(f"{name}: {len(gone)} products, {console.size_text(sum(product.size_bytes for product in gone))} removed")
+    console.say(f"{name}: {len(gone)} products, {plain_text.size(sum(product.size_bytes for product in gone))} removed")

@@ -20,6 +20,7 @@ from dsa110_assets.errors import DsaError, NotFoundError
 from dsa110_assets.orchestration.running import capacity as room
 from dsa110_assets.orchestration.running import measuring
 from dsa110_assets.orchestration.watching import conditions, disks, history
+from dsa110_assets.plain_text import size
 from dsa110_assets.portal import overview, probes, queue, render
 from dsa110_assets.telescope import timegrid
 
@@ -198,9 +199,9 @@ def reasons_of(
         free_gb, full_d = status.disk.free_bytes / 1e9, status.disk.full_in_days
         critical_gb = disks.critical_gb(limits, status.disk.total_bytes)
         if free_gb < critical_gb:
-            yield Reason(TROUBLE, f"the archive's disk is full: {render.size(status.disk.free_bytes)} free, ingest is paused", "#room")
+            yield Reason(TROUBLE, f"the archive's disk is full: {size(status.disk.free_bytes)} free, ingest is paused", "#room")
         elif free_gb < disks.warn_gb(limits, status.disk.total_bytes):
-            yield Reason(ATTENTION, f"the archive's disk is filling: {render.size(status.disk.free_bytes)} free", "#room")
+            yield Reason(ATTENTION, f"the archive's disk is filling: {size(status.disk.free_bytes)} free", "#room")
         if full_d is not None and full_d < SOON_FULL_D:
             yield Reason(ATTENTION, f"the archive's disk is full in {full_d:.1f} days at the rate of the last 24 h", "#room")
     for told in status.halted:

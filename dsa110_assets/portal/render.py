@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dsa110_assets.analyst import AnalystArchive
+from dsa110_assets.plain_text import size
 
 POLICY = (
     "default-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; img-src 'self' data:; "
@@ -19,15 +20,6 @@ POLICY = (
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 STEPS = ((DAY_S * 730, DAY_S * 365.25, "years"), (DAY_S * 3, DAY_S, "days"), (HOUR_S * 2, HOUR_S, "h"), (MINUTE_S * 2, MINUTE_S, "min"))
 """From which age [s] on it is told in which unit [s]."""
-
-
-def size(value: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
 
 
 def figure(value: Any) -> str:

@@ -19,6 +19,7 @@ from dsa110_assets.errors import DsaError
 from dsa110_assets.orchestration.watching import disks, history
 from dsa110_assets.orchestration.watching.facts import Facts
 from dsa110_assets.orchestration.watching.telling import Told
+from dsa110_assets.plain_text import size
 
 log = logging.getLogger(__name__)
 Topic = Literal["platform", "data", "calibration", "science"]
@@ -165,13 +166,13 @@ def _queue_empty(facts: Facts) -> Iterator[Found]:
 
 def _disk(facts: Facts) -> Iterator[Found]:
     for name, disk in facts.disks:
-        free_gb, space = disk.free_bytes / 1e9, f"{disk.path}: {disk.free_bytes / 1e9:.1f} GB free"
-        critical_gb, warn_gb = (find(facts.limits, disk.total_bytes) for find in (disks.critical_gb, disks.warn_gb))
-        if free_gb < critical_gb:
+        space = f"{disk.path}: {size(disk.free_bytes)} free"
+        critical, warn = (1e9 * find(facts.limits, disk.total_bytes) for find in (disks.critical_gb, disks.warn_gb))
+        if disk.free_bytes < critical:
             consequence = "; ingest pauses until there is more" if name == "archive" else ""
-            yield Found(name, f"{space}, below {critical_gb:.1f} GB{consequence}", CRITICAL)
-        elif free_gb < warn_gb:
-            yield Found(name, f"{space}, below {warn_gb:.1f} GB")
+            yield Found(name, f"{space}, below {size(critical)}{consequence}", CRITICAL)
+        elif disk.free_bytes < warn:
+            yield Found(name, f"{space}, below {size(warn)}")
         elif disk.full_in_days is not None and disk.full_in_days < facts.limits.disk_full_days:
             yield Found(name, f"{space}; full in {disk.full_in_days:.1f} days at the rate of the last 24 h")
 
