@@ -154,13 +154,18 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
         return  # nobody left in it
 
 
+def process_stat(pid: int | str) -> list[str]:
+    """What the kernel tells of a process behind its name, proc(5): state, parent and so on. Raises OSError if there is none."""
+    return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+
+
 def descendants(root: int) -> set[int]:
     """Process ids below `root` (zombies that nobody waits for included), read from /proc."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, IndexError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parents[int(entry.name)] = int(process_stat(entry.name)[1])
     found: set[int] = set()
     layer = {root}
     while layer:

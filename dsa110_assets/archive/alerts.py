@@ -57,13 +57,13 @@ class Alert:
     words: str
     page: str
     began_at: datetime
-    told_at: datetime | None
-    escalated_at: datetime | None
-    acknowledged_at: datetime | None
-    acknowledged_by: str | None
-    note: str | None
-    false_alarm: bool
-    resolved_at: datetime | None
+    told_at: datetime | None = None
+    escalated_at: datetime | None = None
+    acknowledged_at: datetime | None = None
+    acknowledged_by: str | None = None
+    note: str | None = None
+    false_alarm: bool = False
+    resolved_at: datetime | None = None
 
     @property
     def state(self) -> str:

@@ -19,7 +19,6 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -155,7 +154,7 @@ def _doing(run: dg.DagsterRun) -> str:
     if pid is None:
         return "its process is on another host"
     with contextlib.suppress(OSError):
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = children.process_stat(pid)[0]
         return f"its process {pid} {_STATES.get(state, 'sleeps')}"
     return "its process is gone"
 
@@ -165,7 +164,7 @@ def processor_s(root: int) -> float:
     total = 0
     for pid in (root, *children.descendants(root)):
         with contextlib.suppress(OSError, IndexError):
-            total += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+            total += sum(map(int, children.process_stat(pid)[11:15]))
     return total / _TICKS_PER_S
 
 

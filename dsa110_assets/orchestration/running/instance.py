@@ -12,6 +12,7 @@ import dagster as dg
 from sqlalchemy.exc import DatabaseError, OperationalError
 from yaml import YAMLError
 
+from dsa110_assets import children
 from dsa110_assets.archive import beats
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.errors import ConfigurationError
@@ -193,7 +194,7 @@ def _started(pid: int) -> str:
     '' if there is none, or none but a zombie.
     """
     try:
-        fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+        fields = children.process_stat(pid)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
     except OSError:
         return ""

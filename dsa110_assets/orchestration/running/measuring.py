@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 MADE, UP_TO_DATE, NOTHING, RETRIED, FAILED, ENDED = "made", "up_to_date", "nothing_to_make_of", "retried", "failed", "interrupted"
 OUTCOMES = (MADE, UP_TO_DATE, NOTHING, RETRIED, FAILED, ENDED)
 BY_HAND = "by hand"
-LANES = ("live", instance.BACKFILL, instance.PROCESS, BY_HAND)
+LANES = (instance.LIVE, instance.BACKFILL, instance.PROCESS, BY_HAND)
 ARRIVAL = "observation"
 """The first span of an observation's trace: from its first subband's arrival to its last one's."""
 

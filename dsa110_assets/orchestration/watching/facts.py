@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsa110_assets import children
 from dsa110_assets.archive import alerts, backup, files, quarantine
 from dsa110_assets.errors import NotFoundError, WaitingError
 from dsa110_assets.orchestration.ingest import inbox
@@ -225,7 +226,7 @@ def _dead(lock: Path) -> str:
     if host != os.uname().nodename or not pid.isdecimal():
         return ""
     try:
-        state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
+        state = children.process_stat(pid)[0]
     except OSError:
         state = "Z"
     if state in "Tt":

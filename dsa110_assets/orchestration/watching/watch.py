@@ -128,23 +128,7 @@ class Eye:
             return
         self._told_at = time.monotonic()
         known = conditions.told()[conditions.BLIND]
-        one = alerts.Alert(
-            0,
-            conditions.BLIND,
-            "",
-            "platform",
-            alerts.CRITICAL,
-            str(error),
-            "/",
-            datetime.now(UTC),
-            None,
-            None,
-            None,
-            None,
-            None,
-            False,
-            None,
-        )
+        one = alerts.Alert(0, conditions.BLIND, "", "platform", alerts.CRITICAL, str(error), "/", datetime.now(UTC))
         post = telling.Post(self.settings.alert_channels, self.settings.portal_address, {conditions.BLIND: known})
         for name, _, message in telling.to_channels(telling.RAISED, conditions.BLIND, [one], post, datetime.now(UTC)):
             try:
