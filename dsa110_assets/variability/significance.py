@@ -1,7 +1,7 @@
 """How unlikely a metric's value is for a constant source with that many epochs; and many sources at once.
 
 A fixed threshold means another thing at every N: the chance that a constant source's largest pair reaches 4.3
-sigma is 0.06 % with 10 epochs and 33 % with 365.
+sigma is 0.07 % with 10 epochs and 32 % with 365.
 """
 
 from __future__ import annotations
