@@ -87,7 +87,10 @@ class Thresholds(BaseModel):
     max_closure_phase_deg: Annotated[float, Field(gt=0, le=180, description="largest rms closure phase after calibration [deg]")] = 30.0
     max_closure_excess: Annotated[
         Fraction,
-        Field(description="largest rms of closing amplitudes, or phases in radians, that is neither noise nor in the model"),
+        Field(
+            description="largest rms of closing amplitudes, or phases in radians, that is neither noise nor in the model; largest part "
+            "of a sky the model lacks that a transit's gains may have taken up"
+        ),
     ] = 0.02
     max_reduced_chi2: Annotated[
         Ratio, Field(description="largest chi-squared of a transit less its model, against the radiometer equation")

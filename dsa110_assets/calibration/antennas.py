@@ -19,24 +19,28 @@ from dsa110_assets.calibration import delays, field_scale
 from dsa110_assets.calibration.comparison import Comparison, compare
 from dsa110_assets.calibration.epoch import EpochGains, solve_epoch
 from dsa110_assets.calibration.epoch_options import EpochOptions
-from dsa110_assets.calibration.field import SAME_SOURCE_DEG, Search, at_times, beam_on
-from dsa110_assets.calibration.field_scale import Scale
+from dsa110_assets.calibration.field import Search, at_times, beam_on, new_sources
+from dsa110_assets.calibration.field_scale import Fitted, Scale
 from dsa110_assets.calibration.scatter import noise_factors
 from dsa110_assets.sky import model as sky_model
 from dsa110_assets.sky.model import SkyModel
-from dsa110_assets.telescope import astrometry
 from dsa110_assets.visibilities.predict import predict
 from dsa110_assets.visibilities.types import Visibilities
 
 Float = NDArray[np.float64]
 N_FITTED = 24
-_ROUNDS = 8
+_ROUNDS = 12
 _SIGNIFICANT, _LEAST_CHANGE = 5.0, 0.05
 """A source's flux in the model is replaced where it differs from what the field says by so many sigma and so large a part."""
 _SETTLED = 0.01
 _DOMINANT = 0.5
-_LEAST_PART = 0.02
-"""Sources the model lacks are looked for where they have so much of the model's root mean square."""
+_LEAST_MOVE = 2e-3
+"""Of the brightest source: by what new sources' fluxes move below this part of it, gains move by less."""
+_FAINTEST = 16.0
+"""New sources are looked for down to this part of the root mean square of what is left: that of 256 alike."""
+_LEAST_PART, _LEAST_REST = 0.02, 0.005
+"""Sources the model lacks are looked for where they have so much of the model's root mean square; once there is one, down to
+the second: what is left of a sky that is hardly known feigns gains."""
 
 
 @dataclass(frozen=True)
@@ -76,43 +80,53 @@ def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Sea
     """Compare calibrated `vis` [Jy] with `sky`; `search` finds what `sky` lacks.
 
     The model is put right in rounds: a source whose flux is not what the others say it should be, or that the model lacks,
-    would turn antennas that are well. At most eight rounds; most observations need one. If the model still lacks much of the
+    would turn antennas that are well. At most twelve rounds; most observations need one. If the model still lacks much of the
     sky then, nothing is said of antennas.
     """
     field = field_model(vis, sky, options.model_sources)
-    listed_jy = field.flux_jy.copy()  # 0 for new sources, which come first: they are fitted, but no reference
-    unknown_jy2 = 0.0
+    listed_jy = field.flux_jy  # new sources come first: they are fitted, but no reference
+    part, n_new = 0.0, 0
     for _ in range(_ROUNDS):
         sums = compare(vis, field)
         epoch = solve_epoch(sums, options)
         thin = corrected(field_scale.thinned(vis), sums, epoch, 1.0)
-        n_fitted = min(N_FITTED + int(np.sum(listed_jy == 0)), len(field))
-        factors, errors = field_scale.fitted_fluxes(thin, field, n_fitted)
-        known = listed_jy[:n_fitted] > 0
-        over_listed = field.flux_jy[:n_fitted][known] / listed_jy[:n_fitted][known]
-        scale = field_scale.field_scale(factors[known] * over_listed, errors[known] * over_listed)
-        # a source that was just found is fitted first: until it is in the gains, the catalogue's fluxes seem to be wrong
-        residual, unknown_jy2 = _residual(thin, field)
-        found = _brightest(residual, unknown_jy2, field, search) if unknown_jy2 > 0 and search is not None else None
-        if found is not None:
-            field, listed_jy = sky_model.concat(found, field), np.append(0.0, listed_jy)
-            continue
-        better = _with_fluxes(field, listed_jy, factors, errors, scale)
-        if better is field:
-            unknown_jy2 = 0.0
+        n_fitted = min(N_FITTED + n_new, len(field))
+        fitted = field_scale.fitted_fluxes(thin, field, n_fitted, n_new)
+        over_listed = field.flux_jy[n_new:n_fitted] / listed_jy[: n_fitted - n_new]
+        scale = field_scale.field_scale(fitted.factors[n_new:] * over_listed, fitted.errors[n_new:] * over_listed)
+        better, part = _improved(thin, field, listed_jy, fitted, scale, options, search)
+        if better is None:
             break
-        field = better
-    if unknown_jy2 > 0:
+        field, n_new = better, len(better) - listed_jy.size
+    if part > _LEAST_PART:
         epoch = epoch.unjudged()
     applied, reason = _applied(scale, options) if epoch.judged else (1.0, "the field says nothing: the tables' scale stands")
-    changed = int(np.sum((field.flux_jy != listed_jy) & (listed_jy > 0)))
     noise = noise_factors(sums, epoch)
     if not epoch.judged:
         noise = np.where(np.isfinite(noise), 1.0, np.nan)  # what a wrong model leaves is no noise
     return Observed(
-        epoch, noise, scale, applied, reason, field, changed, int(np.sum(listed_jy == 0)),
+        epoch, noise, scale, applied, reason, field, int(np.sum(field.flux_jy[n_new:] != listed_jy)), n_new,
         options.least_references, sums,
     )  # fmt: skip
+
+
+def _improved(
+    thin: Visibilities, field: SkyModel, listed_jy: Float, fitted: Fitted, scale: Scale, options: EpochOptions, search: Search | None
+) -> tuple[SkyModel | None, float]:
+    """The field, new sources first, put right by one round's fit; None if it stays as it is. And the part of the model's root mean
+    square that a sky beyond it has, 0 if what is left is of no sources."""
+    n_new = len(fitted.new)
+    residual, unknown_jy, part = _residual(thin, _as_fitted(field, fitted))
+    listed, new = field.select(np.arange(n_new, len(field))), _in_scale(fitted, scale, options)
+    if search is not None and part > (_LEAST_REST if n_new else _LEAST_PART):
+        found = new_sources(residual, unknown_jy / _FAINTEST, sky_model.concat(new, listed), search)
+        if len(found):
+            # it is fitted first: until it is in the gains, the catalogue's fluxes seem to be wrong
+            return sky_model.concat(found, new, listed), part
+    better = _with_fluxes(listed, listed_jy, fitted.factors[n_new:], fitted.errors[n_new:], scale)
+    if better is listed and not np.any(fitted.moved > _LEAST_MOVE):
+        return None, 0.0
+    return sky_model.concat(new, better), part
 
 
 def _with_fluxes(field: SkyModel, listed_jy: Float, factors: Float, errors: Float, scale: Scale) -> SkyModel:
@@ -122,7 +136,7 @@ def _with_fluxes(field: SkyModel, listed_jy: Float, factors: Float, errors: Floa
     feigns small changes all over the field; they are gone when it is right. What is not the catalogue's any more is
     followed until it hardly changes.
     """
-    common = scale.factor if scale.count >= 2 else 1.0
+    common = _common(scale)
     ratio = factors / common
     free = field.flux_jy[: ratio.size] != listed_jy[: ratio.size]
     least = np.where(free, _SETTLED, _LEAST_CHANGE if scale.count >= 2 else np.inf)
@@ -133,35 +147,46 @@ def _with_fluxes(field: SkyModel, listed_jy: Float, factors: Float, errors: Floa
     off &= free | (moved >= _DOMINANT * moved.max(initial=0.0))
     if not off.any():
         return field
-    flux, log = field.flux_jy.copy(), field.log_coefficients.copy()
     index = np.flatnonzero(off)
-    flux[index] *= np.maximum(ratio[index], 1e-3)
-    standard = index[np.any(log[index] != 0, axis=1)]
-    log[standard, 0] += np.log10(np.maximum(ratio[standard], 1e-3))
+    return _with_factors(field, index, ratio[index])
+
+
+def _residual(thin: Visibilities, field: SkyModel) -> tuple[Visibilities, float, float]:
+    """What is left without the model, the root mean square [Jy] of the sky in it, 0 if that is not significant, and that as part of
+    the model's."""
+    model = predict(thin, field)
+    residual = replace(thin, data=thin.data - model[..., None])
+    return residual, *field_scale.unknown_sky(residual, model)
+
+
+def _as_fitted(field: SkyModel, fitted: Fitted) -> SkyModel:
+    """The field with all that was fitted put in, be it believed or not: what is left then is of other sources."""
+    n_new, n_fitted = len(fitted.new), fitted.factors.size
+    factors = np.nan_to_num(fitted.factors[n_new:], nan=1.0)
+    listed = _with_factors(field, np.arange(n_new, n_fitted), factors)
+    return sky_model.concat(fitted.new, listed.select(np.arange(n_new, len(field))))
+
+
+def _with_factors(field: SkyModel, index: NDArray[np.intp], factors: Float) -> SkyModel:
+    """The field with fluxes of some of its sources multiplied."""
+    flux, log, factors = field.flux_jy.copy(), field.log_coefficients.copy(), np.maximum(factors, 1e-3)
+    flux[index] *= factors
+    standard = np.any(log[index] != 0, axis=1)
+    log[index[standard], 0] += np.log10(factors[standard])
     return replace(field, flux_jy=flux, log_coefficients=log)
 
 
-def _residual(thin: Visibilities, field: SkyModel) -> tuple[Visibilities, float]:
-    """What is left without the model, and the power [Jy^2] of the sky in it; 0 if that does not matter."""
-    model = predict(thin, field)
-    residual = replace(thin, data=thin.data - model[..., None])
-    power, error = field_scale.unknown_power(residual)
-    least = _LEAST_PART**2 * float(np.mean(model.real**2 + model.imag**2))
-    return residual, power if power > max(_SIGNIFICANT * error, least) else 0.0
+def _in_scale(fitted: Fitted, scale: Scale, options: EpochOptions) -> SkyModel:
+    """New sources that are more than noise, as fitted, in the scale of the known ones where that clearly is not the tables'."""
+    clear = fitted.factors[: len(fitted.new)] > _SIGNIFICANT * fitted.errors[: len(fitted.new)]
+    new = fitted.new.select(clear)
+    common = _common(scale)
+    return replace(new, flux_jy=new.flux_jy / common) if abs(common - 1) > options.scale_sigma * scale.error else new
 
 
-def _brightest(residual: Visibilities, power_jy2: float, field: SkyModel, search: Search) -> SkyModel | None:
-    """The brightest source in a residual of so much power, at its own flux; None if there is none, or if it is at a source of
-    the model, which is for the fit to put right. The others may be its sidelobes."""
-    found = search(residual, float(np.sqrt(power_jy2)) / 4)
-    if not len(found):
-        return None
-    one = found.select([0])
-    away_deg = astrometry.separation_deg(one.ra_rad[0], one.dec_rad[0], field.ra_rad, field.dec_rad)
-    if float(away_deg.min(initial=np.inf)) < SAME_SOURCE_DEG:
-        return None
-    response = beam_on(residual, np.rad2deg(one.ra_rad), np.rad2deg(one.dec_rad)).mean(axis=0)
-    return replace(one, flux_jy=one.flux_jy / response)
+def _common(scale: Scale) -> float:
+    """What fluxes differ by from the catalogue's in common; one source alone says nothing of it."""
+    return scale.factor if scale.count >= 2 else 1.0
 
 
 def _applied(scale: Scale, options: EpochOptions) -> tuple[float, str]:

@@ -109,7 +109,8 @@ def solve_epoch(sums: Comparison, options: EpochOptions) -> EpochGains:
         return nothing
     logs = _Logs.of(total, _Fit.of(r.sum(axis=0), d.sum(axis=0), sums), _Fit.of(r, d, sums), use)
     misfit = _misfit(all_r, all_d, sums, total.gains, variance, use)
-    spread = _spread(logs, _sigma(total, variance), misfit, use, options.outlier_sigma)
+    feigned = _feigned(straight, total.gains, variance, use, misfit)
+    spread = _spread(logs, _sigma(total, variance), misfit, feigned, use, options.outlier_sigma)
     sway = _sway(logs, variance, misfit, use)
     better = _unseen_improvement(r, d, sums, logs, spread, sway, common, use)
     kept = better > 0
@@ -245,6 +246,32 @@ def _misfit(r: Complex, d: Float, sums: Comparison, gains: Complex, variance: fl
     return float(np.sqrt(excess.sum() / d.sum() / 2))
 
 
+def _feigned(sums: Comparison, gains: Complex, variance: float, use: NDArray[np.bool_], misfit: float) -> float:
+    """What a model of this misfit may feign in either part of the whole band's gains.
+
+    A resolved source departs from its model alike in both halves of the band, and gains take up as much of it as they leave. Sources
+    that the model lacks turn on nearly every baseline by more than that from one half to the other: of these departures, which are
+    independent, the gain of an antenna takes up the mean over its baselines. What the halves have in common, and twice its error, is
+    counted with the former.
+    """
+    half = sums.block_hz.size // 2
+    pairs = use.T[:, sums.ant1] & use.T[:, sums.ant2]
+    if not (misfit > 0 and half > 0):
+        return misfit
+    r, d = sums.r.sum(axis=(0, 1)), sums.d.sum(axis=(0, 1))
+    z = (gains[:, sums.ant1] * np.conj(gains[:, sums.ant2]))[pairs]
+    low, high = (part.sum(axis=1)[pairs] for part in (r[:, :half], r[:, half:]))
+    d_low, d_high = (part.sum(axis=1)[pairs] for part in (d[:, :half], d[:, half:]))
+    if not np.any(d_low * d_high):  # no baseline was seen in both halves
+        return misfit
+    product = ((low - d_low * z) * np.conj(high - d_high * z)).real / np.abs(z) ** 2
+    error = variance * np.sqrt(np.sum(d_low * d_high / np.abs(z) ** 4) / 2)
+    common = (float(product.sum()) + 2 * float(error)) / (2 * float((d_low * d_high).sum()))
+    common = min(max(common, 0.0), misfit**2)
+    antennas = max(int(use.any(axis=1).sum()), 2)
+    return float(np.sqrt(common + (misfit**2 - common) / (antennas - 1)))
+
+
 @dataclass(frozen=True)
 class _Logs:
     """ln g: its real part about the receptors' median. Each (..., antenna, pol) complex, 0 where not in use.
@@ -288,9 +315,9 @@ class _Spread:
         return believed[0], believed[1]
 
 
-def _spread(logs: _Logs, sigma: Float, misfit: float, use: NDArray[np.bool_], outlier: float) -> _Spread:
-    """The mean product of both halves' departures, if it is three times its own error above 0 and twice the model's misfit:
-    gains take up as much of a wrong model as they leave. Else there is none to be seen."""
+def _spread(logs: _Logs, sigma: Float, misfit: float, feigned: float, use: NDArray[np.bool_], outlier: float) -> _Spread:
+    """The mean product of both halves' departures, if it is three times its own error above 0 and twice what the model may
+    feign. Else there is none to be seen."""
     variance = np.zeros(2)
     even, odd, both = logs.whole
     # the first idea of the spread is the median's, which a broken antenna does not move
@@ -301,7 +328,7 @@ def _spread(logs: _Logs, sigma: Float, misfit: float, use: NDArray[np.bool_], ou
         if regular.sum() < _FEWEST:
             break
         for k, part in enumerate((np.real, np.imag)):
-            variance[k] = _agreed(part(even)[regular], part(odd)[regular], 2 * sigma[regular] ** 2, misfit)
+            variance[k] = _agreed(part(even)[regular], part(odd)[regular], 2 * sigma[regular] ** 2, feigned)
         again = _outside(both, [sigma**2 + (_FARTHEST * misfit) ** 2 + v for v in variance], use, outlier)
         if np.array_equal(again, stand_out):
             break
@@ -314,10 +341,12 @@ def _outside(departures: Complex, variances: list[Float], use: NDArray[np.bool_]
     return np.asarray(use & ((np.abs(departures.real) > size) | (np.abs(departures.imag) > phase)))
 
 
-def _agreed(one: Float, other: Float, noise: Float, misfit: float) -> float:
-    """The true variance two measurements of independent noise variances `noise` share; 0 unless it is significant."""
+def _agreed(one: Float, other: Float, noise: Float, feigned: float) -> float:
+    """The true variance two measurements of independent noise variances `noise` share, without that which is `feigned`; 0 unless it
+    is significant."""
     found = float(np.mean(one * other))
-    return found if found > max(_SIGNIFICANT * float(np.mean(noise)) / np.sqrt(one.size), 4 * misfit**2) else 0.0
+    clear = found > max(_SIGNIFICANT * float(np.mean(noise)) / np.sqrt(one.size), 4 * feigned**2)
+    return found - feigned**2 if clear else 0.0
 
 
 def _sway(logs: _Logs, variance: float, misfit: float, use: NDArray[np.bool_]) -> _Spread:

@@ -2,9 +2,9 @@
 
 A catalogue's fluxes are years old. A source of the field that has flared since pulls the gains: antennas cannot
 tell it from the calibrator, and 2 Jy too much beside 8.5 Jy move amplitudes by several per cent. So the transit is
-solved in rounds: solve with the model there is, fit the field's fluxes to the corrected data by linear least
-squares, look for sources the model lacks, and solve again with the corrected model. An error shrinks to a fifth per
-round.
+solved in rounds: solve with the model there is, fit the field's fluxes, and new sources' places and spectra, to the corrected
+data by linear least squares, look for sources the model lacks, and solve again with the corrected model. An error shrinks to
+a fifth per round.
 
 The field's sources together are a second standard: where all of them are wrong by one factor, or displaced alike, the
 calibrator is, and not they. A standard's flux stays; a listed or catalogued calibrator is given the field's. What antennas
@@ -24,6 +24,7 @@ from dsa110_assets.calibration import field_fit, structure
 from dsa110_assets.calibration.apply import apply
 from dsa110_assets.calibration.field_fit import LEAST_CHANGE, SIGNIFICANT_SIGMA, Equations
 from dsa110_assets.calibration.field_model import Field, Parts, of_catalogue
+from dsa110_assets.calibration.field_scale import unknown_sky
 from dsa110_assets.calibration.group import Group
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.solve import solve
@@ -32,6 +33,7 @@ from dsa110_assets.sky import model as sky_model
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.telescope import astrometry, beam
 from dsa110_assets.visibilities import ms_columns
+from dsa110_assets.visibilities.predict import predict
 from dsa110_assets.visibilities.types import Visibilities
 
 Float = NDArray[np.float64]
@@ -40,7 +42,7 @@ Search = Callable[[Visibilities, float], SkyModel]
 
 MOST_SAMPLES = 1_500_000
 """Samples that fits are made on; more would know the fluxes no better than the gains need them."""
-LEAST_NEW = 1e-2
+LEAST_NEW = 4e-3
 """Sources the model lacks are looked for down to this part of the calibrator's apparent flux."""
 SAME_SOURCE_DEG = 60 / 3600
 LEAST_LOSS = 1e-2
@@ -55,11 +57,17 @@ _SETTLED_SHIFT_RAD = LEAST_SHIFT_RAD / 20
 class Look:
     """What a transit, corrected by the gains of a model, shows of that model: the field's sources against the calibrator,
     the calibrator's structure, and chi-squared per real part against the radiometer equation (NaN without
-    autocorrelations)."""
+    autocorrelations).
+
+    unknown_part: root mean square of the sky that the model lacks, over the model's, 0 if none is significant, NaN before the last
+    look; gain_error: what of it gains may have taken up, see `absorbed_part`.
+    """
 
     group: Group
     shape: Shape
     radiometer_chi2: float
+    unknown_part: float = math.nan
+    gain_error: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def refine(vis: Visibilities, sky: SkyModel, known: SkyModel, options: SolveOpti
         found = field_fit.equations(corrected, field, parts, options)
         look = _look(found, field, corrected)
         if number == options.field_rounds:
-            return Refined(field, number, look, settled=False)
+            return Refined(field, number, _last_look(look, corrected, parts.model(field)), settled=False)
         number += 1
         if (resized := _resized(field, look.shape)) is not None:
             field = resized  # first of all: what a point leaves of it would be taken for new sources
@@ -102,14 +110,14 @@ def refine(vis: Visibilities, sky: SkyModel, known: SkyModel, options: SolveOpti
         # a source just found is fitted first: until it is in the gains, the catalogue's fluxes seem to be wrong
         field, differs = field_fit.fit_fluxes(found, field, look.group, doubt_catalogue=not added)
         if not (differs or added):
-            return Refined(field, number, look, settled=True)
+            return Refined(field, number, _last_look(look, corrected, parts.model(field)), settled=True)
 
 
 def _searched(corrected: Visibilities, field: Field, parts: Parts, search: Search, known: SkyModel) -> Field:
-    """The field and the brightest source found in what it leaves of corrected data."""
+    """The field and the brightest sources found in what it leaves of corrected data."""
     residual = replace(corrected, data=corrected.data - parts.model(field)[..., None])
     anchor_jy = float((field.sky.flux_jy * _mean_beam(corrected, field.sky))[0])
-    return _with_brightest(corrected, field, search(residual, LEAST_NEW * anchor_jy), known)
+    return _with_new(field, new_sources(residual, LEAST_NEW * anchor_jy, field.sky, search), known)
 
 
 def _resized(field: Field, shape: Shape) -> Field | None:
@@ -126,6 +134,23 @@ def _look(found: Equations, field: Field, corrected: Visibilities) -> Look:
         left = found.energy - 2 * float(found.whole @ found.target) + float(found.whole @ found.normal @ found.whole)
         chi2 = left / found.count / 2
     return Look(field_fit.group_of(found, field), structure.shape(found.baselines), chi2)
+
+
+def _last_look(look: Look, corrected: Visibilities, model: NDArray[np.complex64]) -> Look:
+    """The look with what is left of a sky that the model lacks."""
+    part = unknown_sky(replace(corrected, data=corrected.data - model[..., None]), model)[1]
+    return replace(look, unknown_part=part, gain_error=part * absorbed_part(corrected))
+
+
+def absorbed_part(vis: Visibilities) -> float:
+    """What the gains of the antennas in `vis` may have taken up of a sky that the model they were fitted to lacks, as part of its
+    root mean square.
+
+    Those of n antennas are 2 n - 1 of the n (n - 1) numbers of a sample of all baselines, so that they take up 2 / (n - 1) of the power.
+    """
+    seen = ~vis.is_auto & ~vis.flags.all(axis=(0, 2, 3))
+    antennas = np.unique([vis.ant1[seen], vis.ant2[seen]]).size
+    return math.sqrt(2 / max(antennas - 1, 2))
 
 
 def _calibrator_changed(vis: Visibilities, field: Field, found: Equations, look: Look, parts: Parts, options: SolveOptions) -> Field | None:
@@ -155,27 +180,42 @@ def _calibrator_changed(vis: Visibilities, field: Field, found: Equations, look:
     return field.scaled(factor) if abs(factor - 1) > field_fit.departures(found, group)[1] else None
 
 
-def _with_brightest(vis: Visibilities, field: Field, found: SkyModel, known: SkyModel) -> Field:
-    """The field and the brightest source found in its residual: from the catalogue where that has it, else as new.
+def new_sources(residual: Visibilities, least_jy: float, sky: SkyModel, search: Search) -> SkyModel:
+    """Sources in a residual that `sky` lacks, brightest first, down to an apparent flux: of `search`'s indices, at their own fluxes.
 
-    Only the brightest: the others may be its sidelobes. At a source of the field it is for the fit to put right.
+    Each is taken out before the next is looked for, so that its sidelobes are not taken for sources. What cannot be taken out is
+    what the gains made of it (`absorbed_part`). By Cauchy and Schwarz no peak of that is higher than this part of the highest
+    source, where the search ends; and at a source of `sky`, which is for the fit to put right first.
     """
-    one = found.select([0]) if len(found) else found
-    if not len(one) or _nearest(one, field.sky)[1] < SAME_SOURCE_DEG:
-        return field
-    index, away_deg = _nearest(one, known)
-    listed = away_deg < SAME_SOURCE_DEG / 2
-    added = known.select([index]) if listed else one
-    response = float(_mean_beam(vis, added)[0])
-    before = float(added.flux_jy[0]) if listed else 0.0
-    added = replace(added, flux_jy=one.flux_jy / response, log_coefficients=0 * added.log_coefficients)
-    return Field(
-        sky_model.concat(field.sky, added),
-        np.append(field.fitted, True),
-        np.append(field.moves, not listed),
-        np.append(field.before_jy, before),
-        np.append(field.sigma_jy, 0.0),
-    )
+    found = sky.select(np.empty(0, np.intp))
+    while len(peaks := search(residual, least_jy)):
+        one = peaks.select([0])
+        if _nearest(one, sky_model.concat(sky, found))[1] < SAME_SOURCE_DEG:
+            break
+        least_jy = max(least_jy, float(one.flux_jy[0]) * (0 if len(found) else absorbed_part(residual)))
+        one = replace(one, flux_jy=one.flux_jy / _mean_beam(residual, one))
+        found = sky_model.concat(found, one)
+        residual = replace(residual, data=residual.data - predict(residual, one)[..., None])
+    return found
+
+
+def _with_new(field: Field, found: SkyModel, known: SkyModel) -> Field:
+    """The field and sources found in its residual: from the catalogue where that has them, else as new."""
+    for k in range(len(found)):
+        one = found.select([k])
+        index, away_deg = _nearest(one, known)
+        listed = away_deg < SAME_SOURCE_DEG / 2
+        added = known.select([index]) if listed else one
+        before = float(added.flux_jy[0]) if listed else 0.0
+        added = replace(added, flux_jy=one.flux_jy, log_coefficients=0 * added.log_coefficients)
+        field = Field(
+            sky_model.concat(field.sky, added),
+            np.append(field.fitted, True),
+            np.append(field.moves, not listed),
+            np.append(field.before_jy, before),
+            np.append(field.sigma_jy, 0.0),
+        )
+    return field
 
 
 def _nearest(one: SkyModel, others: SkyModel) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""Linear least squares of a field's fluxes and positions to calibrated visibilities of a calibrator's transit."""
+"""Linear least squares of a field's fluxes, positions and spectra to calibrated visibilities of a calibrator's transit."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dsa110_assets.calibration.field_model import Field, Parts
 from dsa110_assets.calibration.group import Group
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.structure import BaselineSums
+from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.visibilities.types import Visibilities
 
 Float = NDArray[np.float64]
@@ -28,8 +29,17 @@ LEAST_CHANGE = 1e-3
 DOMINANT = 0.5
 _STEP_RAD = float(np.deg2rad(2 / 3600))
 """Step of the derivatives by position, small against any beam."""
+STEP_INDEX, _STEEPEST = 0.1, 3.0
+LEAST_KNOWN = 0.2
+"""An index that cannot be told to this, half of sources' scatter, is left as it is."""
+_INDEX_FROM = 0.02
+"""Part of the calibrator's flux from which on a source that is not the catalogue's is fitted with an index: by 0.5 too small a one
+leaves 4 % of it at the edges of the band."""
+FLUX, EAST, NORTH, INDEX = range(4)
 _FARTHEST_STEPS = 15.0
 _RUN = 1024
+ROUNDING = float(np.finfo(np.float32).eps) * _RUN**0.5
+"""Relative error of a sum in single precision over such a run, whose roundings add in squares."""
 _FIXED = 2
 """Columns before the fitted sources': the calibrator, and all that is too faint to be fitted."""
 
@@ -38,8 +48,8 @@ _FIXED = 2
 class Equations:
     """Sums over calibrated visibilities V and the columns A of a field's model, A_0 the calibrator.
 
-    normal Re A^H W A; target Re A^H W V; energy sum w |V|^2; count of samples; `owner` (column - 2,): the source k whose
-    flux a column is, ~k for its shifts in right ascension and declination. `turned` (column, 2): Re A^H W r / (2 pi i u)
+    normal Re A^H W A; target Re A^H W V; energy sum w |V|^2; count of samples; `sources` (column - 2,): whose
+    a column is, and `what` of it: its FLUX, or its shift EAST, NORTH, or in INDEX, in steps. `turned` (column, 2): Re A^H W r / (2 pi i u)
     and by v, r being what the model leaves of V; `moments` (2, 2): sums of w (2 pi u)^2, of u v, and of v^2; `weight` sum w.
     """
 
@@ -47,7 +57,8 @@ class Equations:
     target: Float
     energy: float
     count: int
-    owner: NDArray[np.int64]
+    sources: NDArray[np.int64]
+    what: NDArray[np.int64]
     turned: Float
     moments: Float
     weight: float
@@ -56,24 +67,19 @@ class Equations:
     @property
     def whole(self) -> Float:
         """The model as it is: every source once, nothing moved."""
-        return np.concatenate([np.ones(_FIXED), (self.owner >= 0) * 1.0])
+        return np.concatenate([np.ones(_FIXED), (self.what == FLUX) * 1.0])
 
     @property
     def size(self) -> Float:
         return np.sqrt(np.diag(self.normal))
 
-    @property
-    def sources(self) -> NDArray[np.int64]:
-        """Whose each column after the first two is."""
-        return np.where(self.owner < 0, ~self.owner, self.owner)
-
     def solve(self, free: NDArray[np.intp]) -> tuple[Float, Float, float]:
         """Solution and errors with the columns `free` fitted, the others as they are; variance of a sample's real part."""
-        x, sigma, fixed = self.whole, np.zeros(self.owner.size + _FIXED), self.whole
+        x, sigma, fixed = self.whole, np.zeros(self.what.size + _FIXED), self.whole
         fixed[free] = 0
-        inverse = np.linalg.pinv(self.normal[np.ix_(free, free)], hermitian=True)
+        inverse = inverted(self.normal[np.ix_(free, free)])
         x[free] = inverse @ (self.target - self.normal @ fixed)[free]
-        chi2 = max(self.energy - 2 * float(x @ self.target) + float(x @ self.normal @ x), 0.0)
+        chi2 = max(self.energy - 2 * float(x @ self.target) + float(x @ self.normal @ x), ROUNDING * self.energy)
         # |V|^2 counts both parts of a complex sample, a real parameter feels one
         variance = chi2 / max(self.count - free.size, 1) / 2
         sigma[free] = np.sqrt(variance * np.maximum(np.diag(inverse), 0))
@@ -82,19 +88,16 @@ class Equations:
 
 def equations(vis: Visibilities, field: Field, parts: Parts, options: SolveOptions) -> Equations:
     """The sums of calibrated `vis` and `field`, whose parts are `parts`."""
-    columns, owner = [parts.calibrator(field), parts.rest], list[int]()
+    columns, owner = [parts.calibrator(field), parts.rest], list[tuple[int, int]]()
     for k in np.flatnonzero(field.fitted).tolist():
         one = field.sky.select([k])
         flux = np.float32(one.flux_jy[0])
         (here,) = parts.per_jy(one)
-        columns.append(flux * here)
-        owner.append(k)
-        if field.moves[k]:
-            east = replace(one, ra_rad=one.ra_rad + _STEP_RAD / np.cos(one.dec_rad))
-            north = replace(one, dec_rad=one.dec_rad + _STEP_RAD)
-            columns += [flux * (there - here) for moved in (east, north) for there in parts.per_jy(moved)]
-            owner += [~k, ~k]
-    whole = [number for number, k in enumerate([0, 0, *owner]) if k >= 0][1:]
+        steps = stepped(one, field.moves[k], field.sigma_jy[k] > 0 and flux > _INDEX_FROM * field.sky.flux_jy[0])
+        columns += [flux * here, *(flux * (there - here) for moved in steps.values() for there in parts.once(moved))]
+        owner += [(k, what) for what in (FLUX, *steps)]
+    sources, what = np.array(owner, dtype=np.int64).reshape(-1, 2).T
+    whole = [1, *(np.flatnonzero(what == FLUX) + _FIXED).tolist()]
     cross = np.flatnonzero(~vis.is_auto)
 
     def of_integration(t: int) -> tuple[Any, ...]:
@@ -124,7 +127,24 @@ def equations(vis: Visibilities, field: Field, parts: Parts, options: SolveOptio
     normal, targets, energy, count, uv_2, weight, top, bottom, alone, samples = sums
     middle = vis.uvw_m[vis.times_mjd.size // 2, cross, :2] * (vis.frequencies_hz.mean() / speed_of_light)
     baselines = BaselineSums(top, bottom, alone, samples, vis.ant1[cross], vis.ant2[cross], middle[:, 0], middle[:, 1])
-    return Equations(normal, targets[:, 0], energy, count, np.array(owner, dtype=np.int64), targets[:, 1:], uv_2, weight, baselines)
+    return Equations(normal, targets[:, 0], energy, count, sources, what, targets[:, 1:], uv_2, weight, baselines)
+
+
+def stepped(one: SkyModel, place: bool, index: bool) -> dict[int, SkyModel]:
+    """A source a step to each of the sides that it may differ to."""
+    steps = {}
+    if place:
+        steps[EAST] = replace(one, ra_rad=one.ra_rad + _STEP_RAD / np.cos(one.dec_rad))
+        steps[NORTH] = replace(one, dec_rad=one.dec_rad + _STEP_RAD)
+    if index:
+        steps[INDEX] = replace(one, spectral_index=one.spectral_index + STEP_INDEX)
+    return steps
+
+
+def inverted(normal: Float) -> Float:
+    """The inverse of a normal matrix whose sums are of single precision: that much is added to its diagonal, so that what it cannot
+    tell apart has large errors and no large values."""
+    return np.asarray(np.linalg.pinv(normal + ROUNDING * np.diag(np.diag(normal)), hermitian=True))
 
 
 def _summed(parts: Iterable[tuple[Any, ...]]) -> list[Any]:
@@ -142,7 +162,7 @@ def group_of(equations: Equations, field: Field) -> Group:
     A source's shift is what turns the phases of what is left: Re M^H W r / (2 pi i (u, v)) = sum w |M|^2 (2 pi)^2 (u, v)^T (u, v) shift,
     with others' shifts taken to cancel.
     """
-    flux = np.concatenate([[False, False], equations.owner >= 0])
+    flux = np.concatenate([[False, False], equations.what == FLUX])
     free = np.flatnonzero((equations.size > 0) & ~np.isin(np.arange(flux.size), [1]))
     if not free.size or free[0] != 0:
         return Group(0)
@@ -161,7 +181,7 @@ def fit_fluxes(equations: Equations, field: Field, common: Group, *, doubt_catal
     """The field's fluxes fitted to calibrated data, the calibrator's kept; and whether any changed.
 
     min sum w |V - M_0 - sum_k x_k M_k|^2 over x, M_0 being the calibrator and what is too faint to be fitted, with
-    the positions of new sources linearised. A catalogue's flux is replaced only where the fit differs by 5 sigma from what
+    positions and indices of new sources linearised. A catalogue's flux is replaced only where the fit differs by 5 sigma from what
     the field's sources have in `common`, by enough to matter, and by half of what the most changed source does: one wrong
     flux bends the gains, which feigns small changes all over the field; they are gone when it is right. Without
     `doubt_catalogue` only fluxes that are not the catalogue's any more are fitted.
@@ -173,9 +193,15 @@ def fit_fluxes(equations: Equations, field: Field, common: Group, *, doubt_catal
     chosen = np.intersect1d(np.flatnonzero(doubted | np.concatenate([[False] * _FIXED, wanted])), free)
     if not chosen.size:
         return field, False
+    _, sigma, _ = equations.solve(chosen)
+    unclear = (equations.what[chosen - _FIXED] == INDEX) & ~(sigma[chosen] * STEP_INDEX < LEAST_KNOWN)
+    chosen = chosen[~unclear]
     x, sigma, _ = equations.solve(chosen)
     changed = bool(np.any((np.abs(x - whole) * size)[chosen] > LEAST_CHANGE * size[0]))
-    return _updated(field, equations.owner, x, sigma, chosen), changed
+    fitted = _updated(field, equations, x, sigma, chosen)
+    # of a sidelobe that was found with its source the fit leaves nothing
+    nothing = fitted.moves & ~(fitted.sky.flux_jy > SIGNIFICANT_SIGMA * fitted.sigma_jy)
+    return fitted.select(~nothing), changed
 
 
 def departures(equations: Equations, common: Group) -> tuple[NDArray[np.intp], float]:
@@ -194,26 +220,28 @@ def departures(equations: Equations, common: Group) -> tuple[NDArray[np.intp], f
     return found, float(moved[found].max(initial=0.0) / size[0])
 
 
-def _updated(field: Field, owner: NDArray[np.int64], x: Float, sigma: Float, chosen: NDArray[np.intp]) -> Field:
-    """The field with the solved columns put in: fluxes first, then shifts of position."""
-    sky, errors = field.sky, field.sigma_jy.copy()
-    flux, ra, dec = sky.flux_jy.copy(), sky.ra_rad.copy(), sky.dec_rad.copy()
-    for column in chosen:
-        source = int(owner[column - _FIXED])
-        if source >= 0:
-            errors[source] = sigma[column] * flux[source]
-            flux[source] *= max(float(x[column]), 0.0)
-    for column in chosen:
-        source = int(owner[column - _FIXED])
-        if source < 0:
-            source = ~source
-            factor = flux[source] / sky.flux_jy[source]
-            steps = float(np.clip(x[column] / factor if factor > 0 else 0.0, -_FARTHEST_STEPS, _FARTHEST_STEPS))
-            if owner[column - _FIXED - 1] == source:  # the first of a source's two shifts is in right ascension
-                ra[source] += steps * _STEP_RAD / np.cos(dec[source])
-            else:
-                dec[source] += steps * _STEP_RAD
-    return replace(field, sky=replace(sky, flux_jy=flux, ra_rad=ra, dec_rad=dec), sigma_jy=errors)
+def _updated(field: Field, equations: Equations, x: Float, sigma: Float, chosen: NDArray[np.intp]) -> Field:
+    """The field with the solved columns put in."""
+    sources, what = equations.sources[chosen - _FIXED], equations.what[chosen - _FIXED]
+    errors, own = field.sigma_jy.copy(), what == FLUX
+    errors[sources[own]] = sigma[chosen[own]] * field.sky.flux_jy[sources[own]]
+    return replace(field, sky=stepped_by(field.sky, sources, what, x[chosen]), sigma_jy=errors)
+
+
+def stepped_by(sky: SkyModel, sources: NDArray[np.int64], what: NDArray[np.int64], x: Float) -> SkyModel:
+    """A sky with fitted columns put in: factors of fluxes first, then shifts of position and index, which are in steps of the old flux."""
+    flux, ra, dec, index = sky.flux_jy.copy(), sky.ra_rad.copy(), sky.dec_rad.copy(), sky.spectral_index.copy()
+    flux[sources[what == FLUX]] *= np.maximum(x[what == FLUX], 0.0)
+    for value, source, which in zip(x, sources, what, strict=True):
+        factor = flux[source] / sky.flux_jy[source]
+        steps = float(np.clip(value / factor if factor > 0 else 0.0, -_FARTHEST_STEPS, _FARTHEST_STEPS))
+        if which == EAST:
+            ra[source] += steps * _STEP_RAD / np.cos(dec[source])
+        elif which == NORTH:
+            dec[source] += steps * _STEP_RAD
+        elif which == INDEX:
+            index[source] = np.clip(index[source] + steps * STEP_INDEX, -_STEEPEST, _STEEPEST)
+    return replace(sky, flux_jy=flux, ra_rad=ra, dec_rad=dec, spectral_index=index)
 
 
 def coarse_shift(vis: Visibilities, field: Field, parts: Parts, options: SolveOptions, variance: float) -> tuple[float, float]:

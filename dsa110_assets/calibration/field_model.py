@@ -72,6 +72,11 @@ class Field:
         """The calibrator's flux over its listed one."""
         return float(self.sky.flux_jy[0] / self.before_jy[0])
 
+    def select(self, keep: NDArray[np.bool_]) -> Field:
+        """The field with only the sources that are kept, (n,)."""
+        parts = {name: getattr(self, name)[keep] for name in ("fitted", "moves", "before_jy", "sigma_jy")}
+        return replace(self, sky=self.sky.select(keep), **parts)
+
     def scaled(self, factor: float) -> Field:
         """The field with another flux of the calibrator's."""
         flux = self.sky.flux_jy.copy()
@@ -102,7 +107,7 @@ class Parts:
         lasting = ~field.fitted
         lasting[0] = False
         self.vis, self.rest = vis, predict(vis, field.sky.select(lasting))
-        self._per_jy: dict[tuple[float, float], NDArray[np.complex64]] = {}
+        self._per_jy: dict[tuple[float, float, float], NDArray[np.complex64]] = {}
         self._calibrator: tuple[Any, NDArray[np.complex64]] = ((), self.rest)
 
     def calibrator(self, field: Field) -> NDArray[np.complex64]:
@@ -119,19 +124,29 @@ class Parts:
         fitted = field.sky.select(field.fitted)
         for flux, part in zip(fitted.flux_jy, self.per_jy(fitted), strict=True):
             total += np.float32(flux) * part
+        here = set(_places(fitted))  # what has moved since is not asked for again, and would fill the memory
+        self._per_jy = {place: part for place, part in self._per_jy.items() if place in here}
         return total
 
     def per_jy(self, sky: SkyModel) -> list[NDArray[np.complex64]]:
-        """The sources' visibilities for 1 Jy each, at their positions and with their spectral indices."""
-        places = list(zip(sky.ra_rad.tolist(), sky.dec_rad.tolist(), strict=True))
-        lacking = [k for k, place in enumerate(places) if place not in self._per_jy]
-        if lacking:
-            unit = replace(sky.select(lacking), flux_jy=np.ones(len(lacking)))
-            each = np.empty((self.vis.times_mjd.size, len(lacking), *self.vis.data.shape[1:3]), np.complex64)
-            for t, seen in enumerate(predict_each(self.vis, unit)):
-                each[t] = seen
-            self._per_jy |= {places[k]: each[:, number] for number, k in enumerate(lacking)}
+        """The sources' visibilities for 1 Jy each, at their positions and with their spectral indices; kept for the next time."""
+        places = _places(sky)
+        lacking = np.flatnonzero([place not in self._per_jy for place in places])
+        self._per_jy |= {places[k]: part for k, part in zip(lacking, self.once(sky.select(lacking)), strict=True)}
         return [self._per_jy[place] for place in places]
+
+    def once(self, sky: SkyModel) -> list[NDArray[np.complex64]]:
+        """The same, and not kept."""
+        if not len(sky):
+            return []
+        each = np.empty((self.vis.times_mjd.size, len(sky), *self.vis.data.shape[1:3]), np.complex64)
+        for t, seen in enumerate(predict_each(self.vis, replace(sky, flux_jy=np.ones(len(sky))))):
+            each[t] = seen
+        return [each[:, k].copy() for k in range(len(sky))]
+
+
+def _places(sky: SkyModel) -> list[tuple[float, float, float]]:
+    return list(zip(sky.ra_rad.tolist(), sky.dec_rad.tolist(), sky.spectral_index.tolist(), strict=True))
 
 
 def resolution(uvw_m: Float, frequencies_hz: Float, size: Gaussian) -> NDArray[np.float32]:

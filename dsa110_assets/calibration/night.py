@@ -102,7 +102,8 @@ def calibrator_figures(refined: Refined) -> dict[str, float]:
     where it is modelled less where it is listed; field_offset_arcsec: what of a common shift of the field is left.
     calibrator_components: of the structure that it is known to have, 1 for a point; calibrator_major_arcsec, _minor_arcsec,
     _pa_deg: FWHM that it, or each of them, is modelled with beyond that, 0 for none. closure_amplitude_excess,
-    closure_phase_excess_deg, closure_reduced_chi2: see `structure.Shape`; radiometer_chi2: see `field.Look`.
+    closure_phase_excess_deg, closure_reduced_chi2: see `structure.Shape`; radiometer_chi2, unknown_part and
+    unknown_gain_error: see `field.Look`.
     """
     seen, group, shape = refined.field, refined.look.group, refined.look.shape
     major, minor, position_deg = seen.size.axes_arcsec
@@ -126,6 +127,8 @@ def calibrator_figures(refined: Refined) -> dict[str, float]:
         "closure_phase_excess_deg": math.degrees(shape.phase_excess_rad),
         "closure_reduced_chi2": shape.reduced_chi2,
         "radiometer_chi2": refined.look.radiometer_chi2,
+        "unknown_part": refined.look.unknown_part,
+        "unknown_gain_error": refined.look.gain_error,
     }
 
 

@@ -242,6 +242,11 @@ def calibrator_problems(name: str, figures: Mapping[str, float], thresholds: Thr
             f"the transit of {name} less its model has {figures['radiometer_chi2']:.1f} times the radiometer's variance, "
             f"limit {thresholds.max_reduced_chi2:g}"
         )
+    if figures["unknown_gain_error"] > limit:
+        found.append(
+            f"the transit of {name} holds sky of {figures['unknown_part']:.1%} of its model that no known or new source accounts for: "
+            f"gains may have taken up {figures['unknown_gain_error']:.1%}, limit {limit:.1%}"
+        )
     ratio, error = figures["field_flux_ratio"], figures["field_flux_ratio_error"]
     if abs(ratio - 1) > max(thresholds.max_field_flux_difference, SIGNIFICANT_SIGMA * error):
         found.append(

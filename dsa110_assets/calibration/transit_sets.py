@@ -111,6 +111,7 @@ _WORST: dict[str, Callable[[list[float]], float]] = {
     "gain_amplitude_min": min, "gain_amplitude_max": max, "closure_phase_deg": max, "closure_amplitude": max,
     "gain_phase_scatter_deg": max, "dead_receptors": max, "reduced_chi2": max, "field_changed": max, "field_new": max,
     "closure_amplitude_excess": max, "closure_phase_excess_deg": max, "closure_reduced_chi2": max, "radiometer_chi2": max,
+    "unknown_part": max, "unknown_gain_error": max,
     "field_group_count": min, "field_offset_arcsec": max, "calibrator_major_arcsec": max,
     "field_flux_ratio": lambda values: max(values, key=lambda ratio: abs(ratio - 1)),
     "calibrator_flux_factor": lambda values: max(values, key=lambda factor: abs(factor - 1)),

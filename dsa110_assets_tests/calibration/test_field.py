@@ -9,15 +9,21 @@ import numpy as np
 import pytest
 from astropy.time import Time
 
-from dsa110_assets.calibration import field, night, transits
+from dsa110_assets.calibration import field, field_fit, night, transits
 from dsa110_assets.calibration.apply import total_gains
+from dsa110_assets.calibration.field_fit import FLUX, INDEX
+from dsa110_assets.calibration.field_model import Field
+from dsa110_assets.calibration.field_scale import unknown_sky
+from dsa110_assets.calibration.group import Group
 from dsa110_assets.calibration.solve import SolveOptions
+from dsa110_assets.calibration.structure import BaselineSums
 from dsa110_assets.imaging.search import bright_sources
 from dsa110_assets.simulator.options import FixedSource, SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.sky import calibrators, model
 from dsa110_assets.sky.model import SkyModel
 from dsa110_assets.visibilities import grouping, reader, uvh5
+from dsa110_assets_tests.imaging import synthetic
 
 FLARE_JY = 3.0
 TRUSTING = SolveOptions(field_rounds=0)
@@ -128,3 +134,76 @@ def test_thinning_keeps_channels_and_their_width(seen):
     assert set(thin.frequencies_hz) <= set(wide.frequencies_hz)
     assert np.ptp(np.diff(thin.frequencies_hz)) < 1
     assert thin.channel_width_hz == vis.channel_width_hz
+
+
+NOTHING = SkyModel((), *(np.empty(0) for _ in range(4)))
+
+
+@pytest.mark.parametrize(("antennas", "found"), [(8, 2), (24, 3)])
+def test_sources_are_found_and_their_sidelobes_are_not(antennas: int, found: int) -> None:
+    """1, 0.7, 0.4 and 0.2 Jy: the last of 8 antennas' is below the root of 2/7 (0.53), of 24 antennas' below that of 2/23 (0.29).
+
+    The highest sidelobes are 0.93 with 8 antennas, 0.74 with 24. A peak is the flux to 2 % (a third of a pixel of a quarter of a beam),
+    and to what sidelobes of others, a fifth here, make of it before all are fitted together.
+    """
+    offsets, flux = [(0.1, 0.2), (-0.6, 0.35), (0.45, -0.5), (-0.3, -0.65)], [1.0, 0.7, 0.4, 0.2]
+    vis = synthetic.observe(
+        [(*place, jy) for place, jy in zip(offsets, flux, strict=True)],
+        n_antennas=antennas, n_subbands=4, n_channels=4, noise_jy=0.05, primary_beam=True, smeared=True,
+    )  # fmt: skip
+    seen = field.new_sources(vis, 0.05, NOTHING, bright_sources)
+    ra, dec = np.array([synthetic.position_rad(vis.phase_centres_rad[0], *place) for place in offsets[:found]]).T
+    assert len(seen) == found
+    away_deg = np.rad2deg(np.hypot((seen.ra_rad - ra) * np.cos(dec), seen.dec_rad - dec))
+    assert away_deg.max() < 10 / 3600
+    np.testing.assert_allclose(seen.flux_jy, flux[:found], rtol=0.2)
+
+
+def test_what_sums_cannot_tell_apart_is_unknown() -> None:
+    """Two columns alike: by Sherman and Morrison the inverse of 1 1^T + e I is (I - 1 1^T / (2 + e)) / e."""
+    e = field_fit.ROUNDING
+    inverse = field_fit.inverted(np.ones((2, 2)))
+    np.testing.assert_allclose(inverse * e, np.eye(2) - 1 / (2 + e), rtol=1e-6)
+    np.testing.assert_allclose(inverse @ np.ones(2), 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("power", "index"), [(2.6, -0.6), (2.4, -0.7)])
+def test_an_index_that_cannot_be_told_is_left(power: float, index: float) -> None:
+    """A new source whose index is a step of 0.1 off, the sums exact beside a variance of 10: the step's error is below 2 steps where
+    the sum over its column squared is above 10 / 2^2."""
+    normal, true = np.diag([1e5, 0.0, 1e4, power]), np.array([1.0, 1.0, 1.0, 1.0])
+    what = np.array([FLUX, INDEX])
+    energy = float(true @ normal @ true) + 2 * 10 * (1000 - what.size)
+    empty = np.empty(0)
+    sums = field_fit.Equations(
+        normal, normal @ true, energy, 1000, np.array([1, 1]), what, np.empty((4, 2)), np.eye(2), 1.0, BaselineSums(*[empty] * 8)
+    )
+    sky = SkyModel(("calibrator", "new"), np.array([0.0, 0.01]), np.zeros(2), np.array([10.0, 1.0]), np.full(2, -0.7))
+    new = np.array([False, True])
+    start = Field(sky, new, new, np.array([10.0, 0.0]), np.array([np.nan, 0.1]))
+    fitted, changed = field_fit.fit_fluxes(sums, start, Group(0))
+    assert changed == (index == -0.6)
+    np.testing.assert_allclose(fitted.sky.spectral_index, [-0.7, index])
+    assert fitted.sigma_jy[1] == pytest.approx(np.sqrt(10 / 1e4), rel=0.01)
+
+
+@pytest.mark.parametrize("antennas", [8, 24])
+def test_the_part_that_gains_take_up_is_that_of_their_numbers(antennas: int) -> None:
+    """About a model of a point, gains 1 + a + i b change a baseline's real part by a_i + a_j and its imaginary part by b_i - b_j: what
+    least squares takes up of white numbers is the rank of that over their count; 2 / (n - 1) is more by 1 / (2 n - 1) of it."""
+    vis = synthetic.observe([(0.0, 0.0, 1.0)], n_antennas=antennas, n_times=1, n_subbands=1)
+    i, j = np.triu_indices(antennas, 1)
+    amplitudes, phases = np.zeros((2, i.size, antennas))
+    row = np.arange(i.size)
+    amplitudes[row, i], amplitudes[row, j], phases[row, i], phases[row, j] = 1, 1, 1, -1
+    rank = np.linalg.matrix_rank(amplitudes) + np.linalg.matrix_rank(phases)
+    assert field.absorbed_part(vis) ** 2 == pytest.approx(rank / (2 * i.size) * (1 + 1 / (2 * antennas - 1)))
+
+
+def test_a_sky_that_the_model_lacks_is_told_from_noise() -> None:
+    """0.1 Jy beside a model of 1 Jy, point sources both: a tenth. The noise of XX times that of YY and of each times the source are
+    sqrt(2) 0.05^2 and 0.05 0.1 in 10^5 samples: the power to 0.2 %."""
+    model = synthetic.observe([(0.0, 0.0, 1.0)], autos=False).data[..., 0]
+    left = synthetic.observe([(0.3, 0.2, 0.1)], autos=False, noise_jy=0.05)
+    assert unknown_sky(left, model) == pytest.approx((0.1, 0.1), rel=0.005)
+    assert unknown_sky(synthetic.observe([], autos=False, noise_jy=0.05), model) == (0.0, 0.0)

@@ -57,7 +57,7 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
 
 
 @Asset(
-    "caltables", grain="night", kinds={"casacore", "numba"}, code_version="5",
+    "caltables", grain="night", kinds={"casacore", "numba"}, code_version="6",
     inputs=("measurement_set", "sky_model", "calibrator_catalog"), finder=_transit_sets,
     nothing_made="no calibrator transits in its measurement sets",
     shaping=("transits", "solve", "solve_engine"), before_window_ends=True,
@@ -162,7 +162,7 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
 
 
 @Asset(
-    "calibrated_ms", grain="observation", kinds={"casacore", "numba"}, code_version="6",
+    "calibrated_ms", grain="observation", kinds={"casacore", "numba"}, code_version="7",
     inputs=("measurement_set", "caltables", "sky_model"), finder=_chosen_tables,
     shaping=("solve_engine", "epoch", "average_channels", "average_times"),
     keep_days=30, uses_up=("measurement_set",), reported=False, columns={"caltable_age_h": "Table age [h]"},
