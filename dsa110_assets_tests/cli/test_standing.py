@@ -20,7 +20,8 @@ from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
-from dsa110_assets.orchestration.running.process import QUIET, process
+from dsa110_assets.orchestration.running.partition_run import QUIET
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.orchestration.watching import disks, report
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.cli.conftest import Run
