@@ -22,7 +22,7 @@ ENGINE = "dsa110_assets"
 WORKERS = (1, 2, 3, 4)
 CORES_EACH = 0.25
 """Four together are one core; the daemon, the database and the broker have the other."""
-BACKLOG = 8
+BACKLOG = 6
 """Observations of an old night for each number of workers."""
 CALIBRATING = 3
 """Observations of the present night before all else, with a transit in the second."""
@@ -224,14 +224,14 @@ class Share:
 
 @contextmanager
 def share(name: str, cores: float = CORES_EACH) -> Iterator[Share]:
-    """A control group with that part of a core, gone at the end of the block, once nobody is in it."""
+    """A control group with that part of a core, which it gets also on a busy machine; gone at the end of the block."""
     own, period_us = f"dsa110-benchmark-{os.getpid()}-{name}", 100_000
     if (CONTROL / "cgroup.controllers").exists():
         groups = (CONTROL / own,)
-        limits = {"cpu.max": f"{cores * period_us:.0f} {period_us}"}
+        limits = {"cpu.max": f"{cores * period_us:.0f} {period_us}", "cpu.weight": "1000"}
     else:
         groups = (CONTROL / "cpu" / own, CONTROL / "cpuacct" / own)
-        limits = {"cpu.cfs_period_us": str(period_us), "cpu.cfs_quota_us": f"{cores * period_us:.0f}"}
+        limits = {"cpu.cfs_period_us": str(period_us), "cpu.cfs_quota_us": f"{cores * period_us:.0f}", "cpu.shares": "10240"}
     for group in groups:
         group.mkdir()
     for file, limit in limits.items():
