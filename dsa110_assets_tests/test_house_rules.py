@@ -25,6 +25,7 @@ TESTS = Path(__file__).parent
 STOREYS = (
     ("errors", "plain_json", "plain_text", "surroundings"),
     ("children", "heap"),
+    ("forks",),
     ("tracing",),
     ("logs",),
     ("engines", "engines.casa", "engines.casa_child", "engines.aoflagger"),
@@ -194,8 +195,8 @@ def dagster_only_upstairs(root: Path) -> list[str]:
 
 
 def one_way_to_start_children(root: Path) -> list[str]:
-    """Child processes are started by children.py; services that outlive a call, by the command line."""
-    return _imported(root, ("subprocess", "multiprocessing"), lambda m: m.name == "children" or m.top == "cli")
+    """Child processes are started by children.py, forks that take tasks by forks.py; services that outlive a call, by the command line."""
+    return _imported(root, ("subprocess", "multiprocessing"), lambda m: m.name in ("children", "forks") or m.top == "cli")
 
 
 def science_is_plain(root: Path) -> list[str]:

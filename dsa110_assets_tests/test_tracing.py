@@ -120,14 +120,7 @@ def test_a_night_is_a_trace_of_each_observation_and_links_between(receiver: Rece
     for path in inbox.iterdir():
         if not path.name.startswith(observation):
             path.unlink()
-    environment = {
-        "DSA110_INBOX": str(inbox), "DSA110_ARCHIVE": str(tmp_path / "archive"), "DAGSTER_HOME": str(tmp_path / "home"),
-        "DSA110_THRESHOLDS": str(SMALL_DISK), "DSA110_SUBBANDS": str(SUBBANDS), "DSA110_MIN_SUBBANDS": str(SUBBANDS - 1),
-        "DSA110_STILL_S": "0", "DSA110_IMAGING__FIELD_DEG": "2.0", "DSA110_IMAGING__PIXELS_PER_BEAM": "2.5",
-        "DSA110_IMAGING__MAX_MAJOR_CYCLES": "2", "DSA110_IMAGING__CLEAN_ITERATIONS": "100", "DSA110_IMAGING__THREADS": "1",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
-    }  # fmt: skip
-    found = run(MAIN, "process", "--through", "tile_image", **environment)
+    found = run(MAIN, "process", "--through", "tile_image", **environment(inbox, tmp_path, receiver))
     assert found.returncode in (0, 3), found.stdout + found.stderr  # 3: a check failed
     assert receiver.services == {tracing.SERVICE}
     by_id = {span.span_id: span for span in receiver.spans}
@@ -148,8 +141,30 @@ def test_a_night_is_a_trace_of_each_observation_and_links_between(receiver: Rece
         assert all(bytes.fromhex(span_id) in by_id for span in receiver.spans for _, span_id in linked(span))
 
 
+def environment(inbox: Path, place: Path, receiver: Receiver) -> dict[str, str]:
+    """The tiny telescope's settings with an archive in `place`, whose spans go to `receiver`."""
+    return {
+        "DSA110_INBOX": str(inbox), "DSA110_ARCHIVE": str(place / "archive"), "DAGSTER_HOME": str(place / "home"),
+        "DSA110_THRESHOLDS": str(SMALL_DISK), "DSA110_SUBBANDS": str(SUBBANDS), "DSA110_MIN_SUBBANDS": str(SUBBANDS - 1),
+        "DSA110_STILL_S": "0", "DSA110_IMAGING__FIELD_DEG": "2.0", "DSA110_IMAGING__PIXELS_PER_BEAM": "2.5",
+        "DSA110_IMAGING__MAX_MAJOR_CYCLES": "2", "DSA110_IMAGING__CLEAN_ITERATIONS": "100", "DSA110_IMAGING__THREADS": "1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+    }  # fmt: skip
+
+
 def linked(span: Any) -> set[tuple[str, str]]:
     return {(link.trace_id.hex(), link.span_id.hex()) for link in span.links}
+
+
+def test_what_forks_do_is_told_before_they_end(receiver: Receiver, inbox: Path, tmp_path: Path) -> None:
+    """With observations made side by side every product has its stage, and every stage hangs from its run."""
+    found = run(MAIN, "process", "--at-once", "2", "--through", "measurement_set", **environment(inbox, tmp_path, receiver))
+    assert found.returncode == 0, found.stdout + found.stderr
+    by_id = {span.span_id: span for span in receiver.spans}
+    with Archive(tmp_path / "archive") as archive:
+        for product in [*archive.products("subband_group"), *archive.products("measurement_set")]:
+            (stage,) = [span for span in receiver.spans if attributes(span).get("product") == product.id]
+            assert by_id[stage.parent_span_id].name == f"run {product.partition}"
 
 
 def _check_observation(archive: Archive, dagster: Any, observation: str, spans: list[Any], by_id: dict[bytes, Any]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+WARM = "dsa110_assets.cli.warm"
+"""Imports what the steps import, for processes that runs are forked from; see there."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `dsa110` with these arguments (None: the process's own) and return its exit status.

@@ -97,6 +97,8 @@ def run(arguments: Sequence[str] | None) -> int:
     try:
         with _sigterm_interrupts():
             status = build()(args=arguments, prog_name="dsa110", standalone_mode=False)
+        if status == EXIT_INTERRUPTED:  # Typer's own, for an interrupt inside a command
+            raise KeyboardInterrupt
         sys.stdout.flush()
     except _USAGE_ERROR as error:
         return _usage(error)

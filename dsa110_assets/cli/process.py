@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsa110_assets.cli import console
+from dsa110_assets.cli import WARM, console
 from dsa110_assets.cli.app import EXIT_CHECKS, EXIT_UNDONE, app
 from dsa110_assets.cli.times import parse_nights, parse_time
 
@@ -24,6 +24,7 @@ def process(
     until: str | None = typer.Option(None, help="Only observation windows before this UTC time."),
     through: str | None = typer.Option(None, help="Stop after this asset, for example tile_image."),
     improve: bool = typer.Option(False, "--improve", help="Only what nearer calibration tables are there for than it was made with."),
+    at_once: int | None = typer.Option(None, min=1, help="Observations made at a time (default: one a core, as memory allows)."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be made, and change nothing."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
@@ -46,13 +47,16 @@ def process(
         from dsa110_assets.orchestration.planning.improve import improve as work_off
     else:
         from dsa110_assets.orchestration.running.process import process as work_off
+    from dsa110_assets.orchestration.running import capacity
+    from dsa110_assets.orchestration.running.process import SideBySide
 
+    side_by_side = SideBySide(at_once or capacity.fitting_runs(), WARM)
     with console.progress_bar("looking at the inbox") as bar:
 
         def progress(now: Progress) -> None:
             bar(now.done, now.total, f"{now.phase} {now.text}".strip())
 
-        report = work_off(configured, start, end, through, dry_run, progress=progress)
+        report = work_off(configured, start, end, through, dry_run, progress=progress, side_by_side=side_by_side)
     if as_json:
         console.emit_json(report)
     else:

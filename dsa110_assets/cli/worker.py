@@ -5,7 +5,6 @@ Dagster's imports and the science's are done once, here: a run is a fork of this
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 from collections.abc import Mapping
@@ -21,9 +20,6 @@ from dsa110_assets.errors import ConfigurationError
 if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
-GB_A_RUN = 3.0
-"""The largest step of the observatory's own data, an image, takes 2 GiB."""
-
 
 @app.command(epilog="Example: dsa110 worker --queue imaging --queue solving --slots 8")
 def worker(
@@ -36,7 +32,7 @@ def worker(
     from dsa110_assets.archive.index import normalise_url
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.graph import specifications
-    from dsa110_assets.orchestration.running import routing
+    from dsa110_assets.orchestration.running import capacity, routing
 
     configured = with_dagster_home(settings.load())
     pools = {asset.pool for asset in specifications().values() if asset.pool}
@@ -45,7 +41,7 @@ def worker(
         raise ConfigurationError(f"--queue {unknown[0]}: no run is ever put there; choose of {', '.join(known)}")
     if configured.database_url is None or normalise_url(configured.database_url).get_backend_name() != "postgresql":
         raise ConfigurationError("DSA110_DATABASE_URL names no PostgreSQL database: the index in the archive, SQLite's, is one machine's")
-    taken, places = queue or known, slots or fitting_slots(configured.memory_limit_gib)
+    taken, places = queue or known, slots or capacity.fitting_runs()
     application = _tasks(configured)
     root, host = Path(configured.archive), socket.gethostname()
     Archive.create(root, configured.database_url).close()
@@ -62,14 +58,6 @@ def worker(
             "--without-gossip", "--without-mingle",
         ]
     )  # fmt: skip
-
-
-def fitting_slots(memory_limit_gib: float) -> int:
-    """How many runs this host takes at a time: one for each core that this process may use, as far as memory lasts."""
-    from dsa110_assets.orchestration.running import capacity
-
-    cores = len(os.sched_getaffinity(0))
-    return max(1, min(cores, int(capacity.available_bytes(memory_limit_gib) / 1e9 / GB_A_RUN)))
 
 
 def _tasks(configured: Settings) -> Any:

@@ -35,7 +35,7 @@ def test_drain_waits_for_what_runs_and_closes_the_queue_until_it_is_off(bare: Ru
         assert isinstance(instance.run_coordinator, DrainableQueue)
         limits = instance.get_concurrency_config().run_queue_config
         assert limits is not None
-        assert limits.max_concurrent_runs == 3
+        assert limits.max_concurrent_runs == 4
         run = started(instance)
 
         done = bare("drain", "--timeout", "0", "--reason", "version 2", "--json")

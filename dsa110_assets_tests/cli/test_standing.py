@@ -20,7 +20,8 @@ from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
-from dsa110_assets.orchestration.running.process import QUIET, process
+from dsa110_assets.orchestration.running.partition_run import QUIET
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.orchestration.watching import disks, report
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.cli.conftest import Run
@@ -93,18 +94,19 @@ def test_what_waits_for_calibration_has_not_failed(settings: Settings, bare: Run
 
 @pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_failed_checks_are_named_and_are_an_exit_status(strict: Settings, bare: Run) -> None:
-    """On what is made and on what was made before; in the last line, in JSON, in the status and in its last line."""
+    """On what is made and on what was made before; in the last line, in JSON, in the status and in its last line. Made in this process,
+    in which alone the limit is that."""
     settings = strict
     ids = [f"measurement_set-{key.replace('-', '').replace(':', '')}-v1" for key in OBSERVATIONS]
     for _ in range(2):
-        done = bare("process", "--through", "measurement_set", **environment(settings))
+        done = bare("process", "--at-once", "1", "--through", "measurement_set", **environment(settings))
         assert done.status == EXIT_CHECKS
         last = done.out.splitlines()[-1]
         assert "0 failed" in last
         assert "3 checks of severity ERROR failed" in last
         assert all(f"{name} flag_fraction" in last for name in ids)
         assert f"check failed: {ids[0]}: flag_fraction: too much is flagged" in done.out
-    again = bare("process", "--through", "measurement_set", "--json", **environment(settings))
+    again = bare("process", "--at-once", "1", "--through", "measurement_set", "--json", **environment(settings))
     assert again.status == EXIT_CHECKS
     assert [one["product_id"] for one in again.json["failed_checks"]] == ids
     told = bare("status", "--json", **environment(settings)).json

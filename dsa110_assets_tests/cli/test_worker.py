@@ -58,4 +58,4 @@ def test_the_home_is_made_for_what_the_environment_names(tmp_path: Path, monkeyp
 def test_places_are_as_many_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyPatch, cores: int, free_gb: float, slots: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     monkeypatch.setattr(capacity, "available_bytes", lambda limit_gib: free_gb * 1e9)
-    assert worker.fitting_slots(100.0) == slots
+    assert capacity.fitting_runs() == slots

@@ -85,7 +85,7 @@ def test_the_command_killed_in_every_asset(finished_run: tuple[Settings, Process
     order.insert(order.index("night_mosaic"), order.pop(order.index("light_curves")))  # one run makes both, this first
     for number, asset in enumerate(order):
         name, point = SIGNALS[number % 2], files.CRASH_POINTS[3 * number % len(files.CRASH_POINTS)]
-        done = killing.dsa110(settings, "process", DSA110_CRASH_AT=f"{asset}/{point}:{name}")
+        done = killing.dsa110(settings, "process", "--at-once", "1", DSA110_CRASH_AT=f"{asset}/{point}:{name}")
         assert done.returncode != 0, f"{asset}/{point}:{name} was not reached"
         if name == "SIGKILL":
             assert done.returncode == -signal.SIGKILL, done.stderr

@@ -12,7 +12,7 @@ from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.judging import rules
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
-from dsa110_assets.orchestration.running.process import QUIET
+from dsa110_assets.orchestration.running.partition_run import QUIET
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.tiny import OBSERVATIONS, tiny_settings
 

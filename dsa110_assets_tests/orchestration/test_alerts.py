@@ -22,7 +22,7 @@ from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.judging.check_summary import check_summary
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running.instance import open_instance
-from dsa110_assets.orchestration.running.process import QUIET
+from dsa110_assets.orchestration.running.partition_run import QUIET
 from dsa110_assets.orchestration.watching import conditions, disks, sending, sensors, watch
 from dsa110_assets.settings import Channel
 from dsa110_assets_tests.tiny import SMALL_DISK, tiny_settings

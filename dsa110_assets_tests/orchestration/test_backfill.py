@@ -59,6 +59,14 @@ def test_lanes_have_places_of_their_own(name: str) -> None:
     assert sum(limits.values()) <= told["run_coordinator"]["config"]["max_concurrent_runs"]
 
 
+@pytest.mark.parametrize("name", ["dagster.yaml", "dagster.postgres.yaml", "dagster.celery.yaml"])
+def test_what_is_filled_in_never_fills_a_pool(name: str) -> None:
+    """Two of it at a time at least, so that one reads and writes while the other computes; and a live run finds a place."""
+    told = yaml.safe_load(files("dsa110_assets.orchestration").joinpath(name).read_text())
+    (most,) = (one["limit"] for one in told["concurrency"]["runs"]["tag_concurrency_limits"] if one["value"] == instances.BACKFILL)
+    assert 2 <= most < told["concurrency"]["pools"]["default_limit"]
+
+
 @pytest.mark.parametrize(("tags", "lowered"), [(sensor.LIVE, []), (backfills.TAGS, [(os.PRIO_PROCESS, 0, 10)])])
 def test_a_backfills_run_lowers_its_priority(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], lowered: list[tuple[int, ...]]

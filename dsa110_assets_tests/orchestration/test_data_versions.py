@@ -17,7 +17,8 @@ from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running import reporting
-from dsa110_assets.orchestration.running.process import QUIET, _event
+from dsa110_assets.orchestration.running.partition_run import QUIET
+from dsa110_assets.orchestration.running.process import _event
 from dsa110_assets.orchestration.specification.spec import Asset
 from dsa110_assets_tests.tiny import OBSERVATIONS
 

@@ -88,7 +88,7 @@ def test_an_hour_that_breaks_a_blocking_rule_is_held_and_nothing_is_made_from_it
 def test_only_a_run_asked_for_by_hand_makes_anew_what_is_up_to_date(processed: Settings) -> None:
     from dsa110_assets.orchestration import graph
     from dsa110_assets.orchestration.resources import Platform
-    from dsa110_assets.orchestration.running.process import QUIET
+    from dsa110_assets.orchestration.running.partition_run import QUIET
 
     archive = Archive(processed.archive)
     job = graph.over(Platform(processed)).resolve_implicit_global_asset_job_def()
@@ -111,7 +111,7 @@ def test_only_a_run_asked_for_by_hand_makes_anew_what_is_up_to_date(processed: S
 def test_windows_without_data_end_well_and_make_nothing(processed: Settings) -> None:
     from dsa110_assets.orchestration import graph
     from dsa110_assets.orchestration.resources import Platform
-    from dsa110_assets.orchestration.running.process import QUIET
+    from dsa110_assets.orchestration.running.partition_run import QUIET
 
     job = graph.over(Platform(processed)).resolve_implicit_global_asset_job_def()
     for key, assets in (

@@ -14,7 +14,8 @@ from dsa110_assets.orchestration.planning import planner, requests
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running import reporting
-from dsa110_assets.orchestration.running.process import QUIET, process
+from dsa110_assets.orchestration.running.partition_run import QUIET
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets_tests.tiny import OBSERVATIONS
 
 if TYPE_CHECKING:

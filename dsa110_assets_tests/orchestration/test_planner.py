@@ -26,7 +26,7 @@ from dsa110_assets.orchestration.planning import plan, planner, requests
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import backfill, policy
 from dsa110_assets.orchestration.running import instance as instances
-from dsa110_assets.orchestration.running.process import QUIET
+from dsa110_assets.orchestration.running.partition_run import QUIET
 from dsa110_assets.orchestration.specification import recipes
 from dsa110_assets.settings import Settings
 from dsa110_assets.telescope import timegrid

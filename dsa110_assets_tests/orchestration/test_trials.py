@@ -20,7 +20,8 @@ from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.requested import requested_mosaics, requesting
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance, trial_runs
-from dsa110_assets.orchestration.running.process import QUIET, process
+from dsa110_assets.orchestration.running.partition_run import QUIET
+from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.orchestration.specification import launchpad, spec
 from dsa110_assets.settings import Settings, changed
 from dsa110_assets.telescope import timegrid

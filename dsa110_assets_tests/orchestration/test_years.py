@@ -19,7 +19,7 @@ from dsa110_assets.orchestration.assets.sources import CARRIED, HISTORY_NIGHTS, 
 from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
-from dsa110_assets.orchestration.running.process import QUIET
+from dsa110_assets.orchestration.running.partition_run import QUIET
 from dsa110_assets.orchestration.specification import recipes, spec
 from dsa110_assets.photometry import ensemble, hourrows, nightrows
 from dsa110_assets.telescope import timegrid

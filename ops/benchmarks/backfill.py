@@ -1,4 +1,7 @@
-"""History at full scale by `dsa110 process`: groups an hour beside what the stages alone take, by their products' own account."""
+"""History at full scale: groups an hour beside what the stages alone take, by their products' own account.
+
+By `dsa110 process`, with as many groups at a time as cores and one after another, in turn; and under the daemon.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 import derived
 from common import Contender, Data, Row, compare
 
-GROUPS = 3
+GROUPS = 4
 NIGHT = "2026-01-26"
 STAGES = ("subband_group", "measurement_set", "caltables", "calibrated_ms", "tile_image", "hour_mosaic", "source_measurements")
 
@@ -16,7 +19,15 @@ STAGES = ("subband_group", "measurement_set", "caltables", "calibrated_ms", "til
 def rows(data: Data, repeats: int) -> list[Row]:
     inbox = derived.once(data.scratch / f"inbox-{GROUPS}", simulated)
     call = {"inbox": str(inbox), "place": str(data.scratch / "backfill")}
-    return compare([Contender(f"{GROUPS} groups of a night", "dsa110_assets", processed, call, "`dsa110 process`, start-up included")])
+    what, engine = f"{GROUPS} groups of a night", "dsa110_assets"
+    return compare(
+        [
+            Contender(what, engine, processed, call, "`dsa110 process`, start-up included"),
+            Contender(f"{what}, one after another", engine, processed, call | {"at_once": 1}, "`dsa110 process --at-once 1`"),
+            Contender(f"{what}, under the daemon", engine, queued, call, "its files appear in the inbox of `dsa110 up`, up and idle"),
+        ],
+        min(repeats, 2),
+    )
 
 
 def simulated(out: str) -> dict[str, Any]:
@@ -24,15 +35,46 @@ def simulated(out: str) -> dict[str, Any]:
     from dsa110_assets.simulator import simulate
     from dsa110_assets.simulator.options import SimulationOptions
 
-    simulate.simulate(Path(out), SimulationOptions(start=f"{NIGHT}T04:41:42", groups=GROUPS, antennas=96, channels=48))
+    simulate.simulate(Path(out), SimulationOptions(start=f"{NIGHT}T04:36:33", groups=GROUPS, antennas=96, channels=48))
     return {}
 
 
-def processed(inbox: str, place: str) -> dict[str, Any]:
+def processed(inbox: str, place: str, at_once: int | None = None) -> dict[str, Any]:
     import group
 
-    took = group.whole(inbox, place)["wall_s"]
+    took = group.whole(inbox, place, at_once=at_once)["wall_s"]
     return _figures(took, Path(place) / "archive")
+
+
+def queued(inbox: str, place: str) -> dict[str, Any]:
+    """From the appearance of an old night's files to its hour's measurements; the intervals of the sensors count in."""
+    import os
+    import shutil
+    import time
+
+    import orchestration
+
+    from dsa110_assets.archive.store import Archive
+
+    root = Path(place)
+    shutil.rmtree(root, ignore_errors=True)
+    (root / "inbox").mkdir(parents=True)
+    with orchestration.platform(root, root / "inbox", Path(inbox) / "catalogue.csv") as up:
+        archive = Archive(root / "archive")
+        orchestration.until(lambda: archive.products("sky_model"), 300, "the catalogues are made", up)
+        time.sleep(20)  # what is timed is not start-up
+        began = time.perf_counter()
+        for path in sorted(Path(inbox).glob("*.hdf5")):
+            os.link(path, root / "inbox" / path.name)
+        orchestration.until(lambda: _is_made(archive), 900, "the night is made", up)
+        return _figures(time.perf_counter() - began, root / "archive")
+
+
+def _is_made(archive: Any) -> bool:
+    """Whether an hour was made of all tiles, and its sources measured."""
+    measured = {one.inputs for one in archive.products("source_measurements")}
+    hours = [one for one in archive.products("hour_mosaic") if any(one.id in inputs for inputs in measured)]
+    return any(sum(name.startswith("tile_image") for name in one.inputs) == GROUPS for one in hours)
 
 
 def _figures(wall_s: float, archive: Path) -> dict[str, Any]:

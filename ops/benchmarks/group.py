@@ -35,7 +35,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
     )
 
 
-def whole(inbox: str, place: str, cold: bool = False, in_use: bool = False) -> dict[str, Any]:
+def whole(inbox: str, place: str, cold: bool = False, in_use: bool = False, at_once: int | None = None) -> dict[str, Any]:
     """Process the inbox into a fresh archive, or one that has its catalogues; seconds of each asset as the command has them."""
     import shutil
     import subprocess
@@ -52,7 +52,8 @@ def whole(inbox: str, place: str, cold: bool = False, in_use: bool = False) -> d
             os.posix_fadvise(forgotten.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def process(through: str) -> subprocess.CompletedProcess[str]:
-        command = [*derived.COMMAND, "process", inbox, "--through", through, "--json"]
+        side_by_side = ["--at-once", str(at_once)] if at_once else []
+        command = [*derived.COMMAND, "process", inbox, "--through", through, "--json", *side_by_side]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     if in_use:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,9 +43,6 @@ def live(place: str) -> dict[str, Any]:
     """Start the platform on an empty inbox, let a group arrive, and read the times off Dagster's own events."""
     import os
     import shutil
-    import signal
-    import socket
-    import subprocess
     import time
 
     from dsa110_assets.simulator import simulate
@@ -54,9 +53,25 @@ def live(place: str) -> dict[str, Any]:
     inbox, staged = root / "inbox", root / "staged"
     inbox.mkdir(parents=True)
     simulate.simulate(staged, SimulationOptions(start="2026-01-26T04:52:00", groups=1, antennas=24, channels=2))
+    with platform(root, inbox, staged / "catalogue.csv") as up:
+        time.sleep(20)  # sensors have ticked on the empty inbox: what is timed is a group's arrival, not start-up
+        for path in sorted(staged.glob("*.hdf5")):
+            os.rename(path, inbox / path.name)
+        arrived = time.time()
+        return _times(arrived, up)
+
+
+@contextmanager
+def platform(root: Path, inbox: Path, catalogue: Path) -> Iterator[Any]:
+    """`dsa110 up` over an inbox, with all that is its own below `root`; this process has its settings, too."""
+    import os
+    import signal
+    import socket
+    import subprocess
+
     os.environ.update(
         DSA110_INBOX=str(inbox), DSA110_ARCHIVE=str(root / "archive"), DAGSTER_HOME=str(root / "dagster"),
-        DSA110_CATALOGUES=f'["{staged}/catalogue.csv"]',
+        DSA110_CATALOGUES=f'["{catalogue}"]',
     )  # fmt: skip
     ports = []
     for _ in range(2):
@@ -67,12 +82,8 @@ def live(place: str) -> dict[str, Any]:
     with (root / "up.log").open("w") as log:
         up = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        _until(lambda: "Ctrl-C" in (root / "up.log").read_text(), 180, "dsa110 up is ready", up)
-        time.sleep(20)  # sensors have ticked on the empty inbox: what is timed is a group's arrival, not start-up
-        for path in sorted(staged.glob("*.hdf5")):
-            os.rename(path, inbox / path.name)
-        arrived = time.time()
-        return _times(arrived, up)
+        until(lambda: "Ctrl-C" in (root / "up.log").read_text(), 180, "dsa110 up is ready", up)
+        yield up
     finally:
         up.send_signal(signal.SIGTERM)
         try:
@@ -94,7 +105,7 @@ def _times(arrived: float, up: Any) -> dict[str, Any]:
             ended[:] = [record for record in over if record.create_timestamp.timestamp() > arrived]
             return bool(ended)
 
-        _until(first_run_over, 300, "the group's first run is over", up)
+        until(first_run_over, 300, "the group's first run is over", up)
         first, figures = float("inf"), {}
         for number, record in enumerate(reversed(ended)):
             steps = instance.get_records_for_run(record.dagster_run.run_id, limit=2000).records
@@ -111,7 +122,7 @@ def _is(record: Any, kind: str) -> bool:
     return event is not None and event.event_type_value == kind
 
 
-def _until(there: Any, seconds: float, what: str, up: Any) -> None:
+def until(there: Any, seconds: float, what: str, up: Any) -> None:
     import time
 
     ends = time.monotonic() + seconds

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dsa110_assets.archive import caltable_registry as registry
 from dsa110_assets.errors import ConfigurationError, WaitingError
 from dsa110_assets.orchestration.calibrating import calibrators
-from dsa110_assets.orchestration.running.process import ProcessReport, Progress, process
+from dsa110_assets.orchestration.running.process import ProcessReport, Progress, SideBySide, process
 from dsa110_assets.orchestration.specification import recipes
 from dsa110_assets.telescope import timegrid
 
@@ -59,13 +59,18 @@ def improve(
     through: str | None = None,
     dry_run: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    *,
+    side_by_side: SideBySide | None = None,
 ) -> ProcessReport:
     """Make the observations with `improvements` again, and what follows from them; the windows between are not looked at."""
     from dsa110_assets.archive.store import Archive
 
     with Archive(settings.archive, settings.database_url) as archive:
         found = improvements(archive, settings, since, until)
-    reports = [process(settings, start, end, through, dry_run, progress) for start, end in _spans([one.observation for one in found])]
+    reports = [
+        process(settings, start, end, through, dry_run, progress, side_by_side=side_by_side)
+        for start, end in _spans([one.observation for one in found])
+    ]
     if not reports and through is not None:
         _require_asset(through)
     return _together(reports)

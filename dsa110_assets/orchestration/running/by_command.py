@@ -9,7 +9,7 @@ import dagster as dg
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.resources import Platform
-from dsa110_assets.orchestration.running import instance, policy, process
+from dsa110_assets.orchestration.running import instance, partition_run, policy
 from dsa110_assets.orchestration.specification import partitions
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def run(
     run_id = str(uuid.uuid4())
     partitions.tell(dagster, partition)
     done = job.execute_in_process(
-        run_config={**process.QUIET, "ops": {asset: {"config": dict(config)}}},
+        run_config={**partition_run.QUIET, "ops": {asset: {"config": dict(config)}}},
         instance=dagster,
         partition_key=partition,
         asset_selection=[dg.AssetKey(asset)],

@@ -1,5 +1,7 @@
 """Room to work in: disk and memory are looked at before a stage starts, not when it has failed half-way."""
 
+import math
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES = 0.5e9
 """What any step needs in memory; the larger ones say what in addition."""
+GB_A_RUN = 3.0
+"""The largest step of the observatory's own data, an image, takes 2 GiB."""
 GROUPS, MEMBERSHIP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
 
 
@@ -49,6 +53,11 @@ def require(platform: "Platform", asset: str, ingredients: "Ingredients") -> Non
     disk, free = needs.disk_per_input * sum(sizes), shutil.disk_usage(platform.archive.root).free
     if disk > free:
         raise ResourceError(f"{asset}: needs {disk / 1e9:.1f} GB on disk, {free / 1e9:.1f} GB are free; free some, work resumes")
+
+
+def fitting_runs() -> int:
+    """How many runs this machine makes at a time: one for each core that this process may use, as far as memory lasts."""
+    return max(1, min(len(os.sched_getaffinity(0)), int(available_bytes(math.inf) / 1e9 / GB_A_RUN)))
 
 
 def input_bytes(ingredients: "Ingredients") -> list[float]:

@@ -1,36 +1,38 @@
-"""`dsa110 process`: work off the whole graph, to completion, in this process and through Dagster.
+"""`dsa110 process`: work off the whole graph, to completion, without a daemon and through Dagster.
 
 Every step is a Dagster run of one partition, so events, checks and metadata are where the web UI looks for
 them. What is up to date is not run; a partition that fails is reported and the others go on. Killed at any
 moment and started again, it ends with the same products: only the archive decides what is still to do.
+
+Neighbouring observations are made side by side where somebody asks for it (`SideBySide`): while one of them reads and writes the
+others compute. What is planned, in which order, and what is told of it is the same.
 """
 
 import logging
 import os
 import signal
-import threading
 import time
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dsa110_assets import heap
+from dsa110_assets import forks, heap
 from dsa110_assets.archive import files, rows
-from dsa110_assets.archive.product import HELD
-from dsa110_assets.errors import ConfigurationError, DsaError, WaitingError
-from dsa110_assets.orchestration import graph
+from dsa110_assets.errors import ConfigurationError, DsaError, ResourceError, TransientError, WaitingError
 from dsa110_assets.orchestration.ingest import inbox
 from dsa110_assets.orchestration.judging import checks
 from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running import policy, reporting
+from dsa110_assets.orchestration.running.partition_run import Failed, Made, Runs, Tally, Wanted, in_a_fork
 from dsa110_assets.orchestration.specification import partitions, season, spec
 
 if TYPE_CHECKING:
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
 log = logging.getLogger(__name__)
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-INTERRUPTED = "DagsterExecutionInterruptedError"
-"""What Dagster makes of SIGINT and SIGTERM while it runs a step."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +51,6 @@ class Progress:
     done: int
     total: int
     text: str
-
-
-@dataclass(frozen=True)
-class Made:
-    """A product that was made."""
-
-    product_id: str
-    asset: str
-    partition: str | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A partition that could not be made, with the class of the error and its reason."""
-
-    asset: str
-    partition: str | None
-    error_class: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -97,13 +76,12 @@ class ProcessReport:
         return not self.failed and not self.waiting
 
 
-@dataclass
-class _Tally:
-    made: list[Made] = field(default_factory=list)
-    failed: list[Failed] = field(default_factory=list)
-    waiting: list[plan.Waiting] = field(default_factory=list)
-    failed_checks: list[checks.FailedCheck] = field(default_factory=list)
-    up_to_date: int = 0
+@dataclass(frozen=True)
+class SideBySide:
+    """How many observations are made at a time, in forks of a process that has imported `preload`."""
+
+    at_once: int
+    preload: str
 
 
 def process(
@@ -114,11 +92,14 @@ def process(
     dry_run: bool = False,
     progress: Callable[[Progress], None] | None = None,
     instance: dg.DagsterInstance | None = None,
+    *,
+    side_by_side: SideBySide | None = None,
 ) -> ProcessReport:
     """Make everything that is missing or stale for observation windows in [since, until), up to asset `through`.
 
-    Returns the report; raises ConfigurationError for what makes any work impossible (no inbox, unwritable
-    archive, another `process` on the same archive). A dry run changes nothing and lists the steps.
+    Runs are made in this process, one after another, unless `side_by_side` says otherwise. Returns the report; raises ConfigurationError
+    for what makes any work impossible (no inbox, unwritable archive, another `process` on the same archive). A dry run changes nothing
+    and lists the steps.
     """
     from dsa110_assets.archive import integrity
 
@@ -126,8 +107,8 @@ def process(
     span, wanted = plan.span(since, until), plan.phases(through)
     if dry_run:
         return _dry_run(settings, span, through)
-    platform = Platform(settings)
-    with _alone(platform), heap.kept():
+    platform, tally = Platform(settings), Tally()
+    with _alone(platform), heap.kept(), _crew(settings, side_by_side) as crew:
         dagster = instance or instances.open_instance(settings.dagster_home)
         archive = platform.archive
         instances.close_orphans(dagster, archive.root)
@@ -136,20 +117,18 @@ def process(
         arrived = {c.observation: [header.path for header in c.group.files.values()] for c in seen.ready() if span.holds(c.observation)}
         if any(assets[0] == "subband_group" for _, assets in wanted):
             _read_ahead(arrived, list(arrived))
-        tally = _Tally()
+            if crew is not None and len(arrived) > 1:
+                crew.warm_up()
         tally.waiting += [
             plan.Waiting(c.observation, c.reason) for c in seen.candidates if c.state == "waiting" and span.holds(c.observation)
         ]
         tally.waiting += [plan.Waiting(path.name, reason) for path, reason in seen.waiting if not path.stem.endswith("_incomplete")]
-        runner = _Runner(platform, dagster, tally)
+        runner = _Runner(platform, dagster, tally, crew, side_by_side.at_once if side_by_side else 1)
         for grain, assets in wanted:
             fresh = arrived if assets[0] == "subband_group" else {}
             keys = plan.partitions(archive, grain, assets[0], span, list(arrived))
-            for number, (key, there) in enumerate(plan.snapshots_in_portions(archive, assets, keys, lambda: runner.runs)):
-                if progress:
-                    progress(Progress(assets[-1], number, len(keys), key or ""))
-                _read_ahead(fresh, keys[number + 1 :])
-                runner.bring_up_to_date(there, assets, key, fresh=key in fresh)
+            there = plan.snapshots_in_portions(archive, assets, keys, lambda: runner.runs)
+            runner.bring_up_to_date(grain, assets, _one_by_one(there, assets[-1], keys, fresh, progress), fresh)
             if progress:
                 progress(Progress(assets[-1], len(keys), len(keys), ""))
         runner.report_to_dagster(wanted, span)
@@ -162,6 +141,28 @@ def process(
         failed_checks=tuple(tally.failed_checks),
         seconds=time.monotonic() - began,
     )
+
+
+def _one_by_one(
+    there: "Iterator[tuple[str | None, Archive]]",
+    phase: str,
+    keys: Sequence[str | None],
+    fresh: Mapping[str, Sequence[Path]],
+    progress: Callable[[Progress], None] | None,
+) -> "Iterator[tuple[str | None, Archive]]":
+    """The same; as each is asked for somebody is told, and the disk fetches what the next will read."""
+    for number, (key, archive) in enumerate(there):
+        if progress:
+            progress(Progress(phase, number, len(keys), key or ""))
+        _read_ahead(fresh, keys[number + 1 :])
+        yield key, archive
+
+
+def _crew(settings: "Settings", wanted: SideBySide | None) -> AbstractContextManager[forks.Forks | None]:
+    """Who makes observations side by side, if that is wanted."""
+    if wanted is None or wanted.at_once < 2:
+        return nullcontext()
+    return forks.Forks(wanted.preload, partial(in_a_fork, settings))
 
 
 def _read_ahead(arrived: Mapping[str, Sequence[Path]], keys: Sequence[str | None]) -> None:
@@ -205,95 +206,90 @@ def _alone(platform: Platform) -> Iterator[None]:
 
 
 class _Runner:
-    """Runs partitions through Dagster in this process, and keeps the tally."""
+    """Plans partitions and has them run, in this process or side by side, and keeps the tally."""
 
-    def __init__(self, platform: Platform, instance: dg.DagsterInstance, tally: _Tally) -> None:
-        self.platform, self.instance, self.tally = platform, instance, tally
+    def __init__(self, platform: Platform, instance: dg.DagsterInstance, tally: Tally, crew: forks.Forks | None, at_once: int) -> None:
+        self.platform, self.instance, self.tally, self.crew, self.at_once = platform, instance, tally, crew, at_once
         self.quarantined = plan.quarantined_observations(platform.archive)
         self.runs = 0
-        self.job = graph.over(platform).resolve_implicit_global_asset_job_def()
+        self.here = Runs(platform, instance)
 
-    def bring_up_to_date(self, archive: "Archive", assets: Sequence[str], partition: str | None, *, fresh: bool) -> None:
-        """Run, in one run, from the first of these assets that is missing or stale to the last of them, by what `archive` holds.
+    def bring_up_to_date(
+        self, grain: spec.Grain, assets: Sequence[str], keys: "Iterable[tuple[str | None, Archive]]", fresh: Container[str | None]
+    ) -> None:
+        """For each of these partitions of a phase run, in one run, from the first of its assets that is missing or stale to the last.
 
-        `fresh` says that the inbox holds files for the partition that its manifest does not name.
+        Each comes with the archive to ask about it. `fresh` are those for which the inbox holds files that their manifests do not name.
         """
-        if (
-            partition is not None
-            and partition in self.quarantined
-            and graph.specifications()[assets[0]].grain == "observation"
-            and not fresh
-        ):
-            self.tally.waiting.append(plan.Waiting(partition, self.quarantined[partition]))
+        told: list[Tally] = []
+
+        def wanted() -> Iterator[Wanted]:
+            for key, there in keys:
+                told.append(Tally())
+                if todo := self._planned(told[-1], grain, there, assets, key, fresh=key in fresh):
+                    self.runs += 1
+                    yield Wanted(tuple(todo), key, len(told) - 1)
+
+        for one, outcome in self._made(wanted(), grain):
+            if outcome.interrupted:
+                raise KeyboardInterrupt  # Dagster catches the signal to end its run; the work as a whole ends too
+            told[one.number].add(outcome)
+        for tally in told:
+            self.tally.add(tally)
+
+    def _made(self, wanted: Iterator[Wanted], grain: spec.Grain) -> Iterator[tuple[Wanted, Tally]]:
+        """What came of each: of several observations side by side, of all others one after another.
+
+        Hours and nights build on those before them. A single observation is not worth a process to itself.
+        """
+        first = list(islice(wanted, 2 if grain == "observation" else 1))
+        both = chain(first, wanted)
+        if self.crew is None or not (len(first) > 1 or self.crew.are_there):
+            yield from ((one, self.here.make(one)) for one in both)
             return
-        todo = self._todo(archive, assets, partition, fresh)
-        done = [asset for asset in assets if asset not in todo]
-        for asset in done:
-            self._count(archive.current(asset, partition, removed=True))
-        if not todo:
-            return
-        if reason := season.outside(graph.specifications()[todo[0]].grain, partition, inbox.now_s()):
-            self.tally.waiting.append(plan.Waiting(f"{todo[0]} {partition}", reason))
-        else:
-            self._run(todo, partition)
+        for one, outcome in self.crew.each(both, self.at_once if grain == "observation" else 1):
+            yield one, self._lost(one, outcome) if isinstance(outcome, forks.Lost) else outcome
 
-    def _count(self, product: "Product | None") -> None:
-        """An up-to-date product; what is wrong with it is told each time: it is no better for being old."""
-        if product is not None:
-            self.tally.up_to_date += 1
-            self._judge(product)
+    def _lost(self, wanted: Wanted, lost: forks.Lost) -> Tally:
+        """What is told of a run whose process was killed under it. Dagster is told, too: nobody else would end the run."""
+        instances.close_orphans(self.instance, self.platform.archive.root)
+        step = plan.next_step(self.platform.archive, self.platform.settings, wanted.assets, wanted.partition)
+        if step is None:
+            return Tally()
+        error = ResourceError if lost.exitcode == -signal.SIGKILL else TransientError
+        why = f"its process {lost.how}{': memory is short, perhaps' if error is ResourceError else ''}; started again, the work goes on"
+        return Tally(failed=[Failed(step.asset, wanted.partition, error.__name__, why)])
 
-    def _judge(self, product: "Product") -> None:
-        """Tell what its checks said against a product."""
-        if held := product.metadata.get(HELD):
-            self.tally.failed.append(Failed(product.asset, product.partition, "Held", f"{product.id}: {held}"))
-        else:
-            self.tally.failed_checks += checks.failed([product])
+    def _planned(
+        self, tally: Tally, grain: spec.Grain, archive: "Archive", assets: Sequence[str], partition: str | None, *, fresh: bool
+    ) -> list[str]:
+        """What of a partition is to be made, by what `archive` holds; what is not is told in `tally`."""
+        if partition is not None and partition in self.quarantined and grain == "observation" and not fresh:
+            tally.waiting.append(plan.Waiting(partition, self.quarantined[partition]))
+            return []
+        todo = self._todo(tally, archive, assets, partition, fresh)
+        for asset in assets:
+            if asset not in todo and (product := archive.current(asset, partition, removed=True)) is not None:
+                tally.up_to_date += 1
+                tally.judge(product)  # what is wrong with it is told each time: it is no better for being old
+        if todo and (reason := season.outside(grain, partition, inbox.now_s())):
+            tally.waiting.append(plan.Waiting(f"{todo[0]} {partition}", reason))
+            return []
+        return todo
 
-    def _todo(self, archive: "Archive", assets: Sequence[str], partition: str | None, fresh: bool) -> list[str]:
+    def _todo(self, tally: Tally, archive: "Archive", assets: Sequence[str], partition: str | None, fresh: bool) -> list[str]:
         for number, asset in enumerate(assets):
             try:
                 reason = plan.reason_to_make(archive, self.platform.settings, asset, partition)
             except WaitingError as error:
-                self.tally.waiting.append(plan.Waiting(f"{asset} {partition or ''}".strip(), str(error)))
+                tally.waiting.append(plan.Waiting(f"{asset} {partition or ''}".strip(), str(error)))
                 return []
             except (DsaError, OSError) as error:
-                self.tally.failed.append(_failed(asset, partition, error))
+                tally.failed.append(_failed(asset, partition, error))
                 return []
             if reason or (fresh and number == 0):
                 return list(assets[number:])
         return []
-
-    def _run(self, assets: Sequence[str], partition: str | None) -> None:
-        before = {a: self.platform.archive.current(a, partition) for a in assets}
-        self.runs += 1
-        partitions.tell(self.instance, partition)
-        began, run_id = time.monotonic(), str(uuid.uuid4())
-        try:
-            with _sigterm_restored():
-                result = self.job.execute_in_process(
-                    run_config=QUIET,
-                    instance=self.instance,
-                    partition_key=partition,
-                    asset_selection=[dg.AssetKey(asset) for asset in assets],
-                    raise_on_error=False,
-                    run_id=run_id,
-                    tags={instances.LANE_TAG: instances.PROCESS, instances.LAUNCHER_TAG: instances.launcher(run_id)},
-                )
-        except dg.DagsterError as error:  # it did not take this run; the others are no worse for it
-            log.exception("%s %s", assets[0], partition or "")
-            self.tally.failed.append(Failed(assets[0], partition, type(error).__name__, " ".join(str(error).split())))
-            return
-        seconds = time.monotonic() - began
-        for asset in assets:
-            product = self.platform.archive.current(asset, partition)
-            if product is not None and product != before[asset]:
-                self.tally.made.append(Made(product.id, asset, partition, seconds / len(assets)))
-                self._judge(product)
-        failures = _failures(result, partition)
-        if any(failed.error_class == INTERRUPTED for failed in failures):
-            raise KeyboardInterrupt  # Dagster catches the signal to end its run; the work as a whole ends too
-        self.tally.failed += failures
 
     def report_to_dagster(self, wanted: Sequence[tuple[spec.Grain, Sequence[str]]], span: plan.Span) -> None:
         """Report products Dagster does not know of: a kill between index row and event, or a new DAGSTER_HOME."""
@@ -325,19 +321,6 @@ class _Runner:
             log.error("%s: Dagster does not know of it yet: %s", product.id, error)
 
 
-@contextmanager
-def _sigterm_restored() -> Iterator[None]:
-    """Dagster leaves SIGTERM as SIGINT is, and that is ignored in what a shell starts in the background."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _failed(asset: str, partition: str | None, raised: DsaError | OSError) -> Failed:
     error = policy.as_dsa_error(raised)
     return Failed(asset, partition, type(error).__name__, str(error))
@@ -347,19 +330,3 @@ def _event(product: "Product") -> dg.AssetMaterialization:
     metadata: Mapping[str, Any] = reporting.materialization_metadata(product)
     tags = {reporting.VERSION_TAG: product.digest}
     return dg.AssetMaterialization(dg.AssetKey(product.asset), partition=product.partition, metadata=metadata, tags=tags)
-
-
-def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[Failed]:
-    """What failed in a run, in our own words where the failure was decided by `policy`."""
-    found = []
-    for event in result.all_events:
-        if not event.is_step_failure:
-            continue
-        data = event.step_failure_data
-        error_class, reason = policy.failure(data)
-        if error_class == "DagsterAssetCheckFailedError":
-            continue  # its product is there, and held: told with its reasons below
-        if data.user_failure_data is None and error_class != INTERRUPTED:
-            log.error("%s %s: %s", event.step_key, partition, data.error)
-        found.append(Failed(str(event.step_key), partition, error_class, reason))
-    return found

@@ -1,0 +1,155 @@
+"""`process` with observations made side by side: the same as one after another, whatever becomes of the forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.children import descendants
+from dsa110_assets.cli import WARM
+from dsa110_assets.cli.app import EXIT_INTERRUPTED, EXIT_UNDONE
+from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.process import ProcessReport, Progress, SideBySide, process
+from dsa110_assets.settings import Settings
+from dsa110_assets_tests.faults import killing
+from dsa110_assets_tests.faults.same import greatest_difference
+from dsa110_assets_tests.test_children import gone
+from dsa110_assets_tests.tiny import OBSERVATIONS, spoil_data, tiny_settings
+
+TWO = SideBySide(2, WARM)
+COMMAND = [sys.executable, "-W", "ignore", "-c", "from dsa110_assets.cli import main; raise SystemExit(main())", "process"]
+WITHIN_S = 120.0
+
+
+def launchers(settings: Settings) -> dict[str, set[int]]:
+    """The processes that ran the runs of each partition; '' for what has none."""
+    found: dict[str, set[int]] = {}
+    with instances.open_instance(settings.dagster_home) as dagster:
+        for run in dagster.get_runs():
+            found.setdefault(run.tags.get("dagster/partition", ""), set()).add(int(run.tags[instances.LAUNCHER_TAG].split("/")[1]))
+    return found
+
+
+def unfinished(settings: Settings) -> list[dg.DagsterRun]:
+    with instances.open_instance(settings.dagster_home) as dagster:
+        return list(instances.unfinished(dagster))
+
+
+@pytest.mark.slow
+def test_the_same_products_and_the_same_report(finished_run: tuple[Settings, ProcessReport], settings: Settings) -> None:
+    """To the last bit, with an image's one thread; told in the order of the observations, however they end."""
+    told: list[Progress] = []
+    report = process(settings, progress=told.append, side_by_side=TWO)
+    with Archive(settings.archive) as ours, Archive(finished_run[0].archive) as one_by_one:
+        apart, where = greatest_difference(ours, one_by_one)
+    assert apart == 0, where
+    wanted = finished_run[1]
+    assert [(made.asset, made.partition) for made in report.made] == [(made.asset, made.partition) for made in wanted.made]
+    assert [(check.check, check.reason) for check in report.failed_checks] == [
+        (check.check, check.reason) for check in wanted.failed_checks
+    ]
+    assert (report.failed, report.waiting, report.up_to_date) == (wanted.failed, wanted.waiting, wanted.up_to_date)
+    assert [now.done for now in told if now.phase == "tile_image"] == [0, 1, 2, 3]
+    by = launchers(settings)
+    assert by[""] == {os.getpid()}  # catalogues are made while the forks get ready
+    assert len(set.union(*(by[key] for key in OBSERVATIONS)) - {os.getpid()}) == 2
+    assert unfinished(settings) == []
+    assert process(settings, side_by_side=TWO).made == ()
+
+
+def test_a_single_observation_is_made_in_this_process(settings: Settings, inbox: Path) -> None:
+    for path in [*inbox.glob("2026-01-25T22:2*")]:
+        path.unlink()
+    process(settings, through="measurement_set", side_by_side=TWO)
+    assert launchers(settings) == {"": {os.getpid()}, OBSERVATIONS[2]: {os.getpid()}}
+
+
+def test_one_that_fails_is_named_and_the_others_are_made(settings: Settings, inbox: Path) -> None:
+    for path in sorted(inbox.glob("2026-01-25T22:20*")):
+        spoil_data(path)
+    report = process(settings, through="measurement_set", side_by_side=TWO)
+    alone = process(tiny_settings(inbox, settings.archive.parent / "alone"), through="measurement_set")
+    assert [(one.asset, one.partition, one.error_class) for one in report.failed] == [
+        (one.asset, one.partition, one.error_class) for one in alone.failed
+    ]
+    assert {one.partition for one in report.failed} == {OBSERVATIONS[0]}
+    assert {one.partition for one in report.made if one.asset == "measurement_set"} == set(OBSERVATIONS[1:])
+
+
+@pytest.mark.slow
+def test_a_fork_that_is_killed_costs_its_own_run(settings: Settings) -> None:
+    """Every fork dies while it publishes a set, as by the kernel for want of memory; once more, and all is as it should be."""
+    wanted = ("process", "--at-once", "2", "--through", "measurement_set")
+    done = killing.dsa110(settings, *wanted, DSA110_CRASH_AT="measurement_set/renamed:SIGKILL")
+    assert done.returncode == EXIT_UNDONE, done.stderr
+    why = "its process was ended by SIGKILL: memory is short, perhaps; started again, the work goes on"
+    told = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
+    assert told == [f"failed: measurement_set {key}: ResourceError: {why}" for key in OBSERVATIONS]
+    assert unfinished(settings) == []
+    again = killing.dsa110(settings, *wanted)
+    assert again.returncode == 0, again.stderr
+    with Archive(settings.archive) as archive:
+        for asset in ("subband_group", "measurement_set"):
+            assert [(one.partition, one.version) for one in archive.products(asset, state=None)] == [(key, 1) for key in OBSERVATIONS]
+        assert all(archive.verify(one) == [] for one in archive.products())
+
+
+@pytest.fixture
+def at_work(tiny_run: Path, tmp_path: Path) -> Iterator[tuple[Settings, subprocess.Popen[str], set[int]]]:
+    """A command in the middle of making two observations, and its forks."""
+    settings = tiny_settings(tiny_run, tmp_path)
+    with subprocess.Popen(
+        [*COMMAND, "--at-once", "2", "--through", "measurement_set"], env=killing.environment(settings), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    ) as command:  # fmt: skip
+        try:
+            yield settings, command, forks_at_work(settings, command)
+        finally:
+            command.kill()
+
+
+def forks_at_work(settings: Settings, command: subprocess.Popen[Any]) -> set[int]:
+    """The processes that make two observations at the same time; waits for them."""
+    pause = threading.Event()
+    for _ in range(int(WITHIN_S / 0.05)):
+        if (settings.archive / "archive.json").exists() and len(list(settings.archive.glob("measurement_set/*/*/.tmp-*"))) > 1:
+            found = {pid for run in unfinished(settings) if (pid := instances.process_of(run))}
+            if len(found & descendants(command.pid)) == 2:
+                return found
+        assert command.poll() is None, command.communicate()
+        pause.wait(0.05)
+    raise AssertionError(f"no two observations at a time in {WITHIN_S} s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_ends_all_of_them_in_order(at_work: tuple[Settings, subprocess.Popen[str], set[int]], name: str) -> None:
+    settings, command, forks = at_work
+    command.send_signal(signal.Signals[name])
+    _, errors = command.communicate(timeout=WITHIN_S)
+    assert command.returncode == EXIT_INTERRUPTED, errors
+    assert errors.splitlines()[-1] == "dsa110: interrupted; what was published stays, the rest resumes when run again"
+    assert "Traceback" not in errors
+    assert all(gone(pid) for pid in forks)
+    assert unfinished(settings) == []
+    assert not list(settings.archive.glob("*/*/*/.tmp-*"))
+
+
+@pytest.mark.slow
+def test_no_fork_outlives_the_command(at_work: tuple[Settings, subprocess.Popen[str], set[int]]) -> None:
+    settings, command, forks = at_work
+    everyone = descendants(command.pid) | forks
+    command.kill()
+    command.wait()
+    assert all(gone(pid) for pid in everyone)
+    assert process(settings, through="measurement_set").ok
