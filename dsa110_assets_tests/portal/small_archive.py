@@ -22,7 +22,6 @@ from dsa110_assets.imaging.fits import write_image
 from dsa110_assets.imaging.preview import preview_png
 from dsa110_assets.telescope import timegrid
 from dsa110_assets_tests.photometry.nightly import stored
-from dsa110_assets_tests.tiny import SMALL_DISK
 
 NIGHTS = ("2026-01-25", "2026-01-26")
 OBSERVATIONS = ("T22:05", "T22:10")
@@ -45,8 +44,8 @@ class SmallArchive:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables with which the commands find it; that the machine's own disk is nearly full is no news of this archive."""
-        return {"DSA110_ARCHIVE": str(self.root), "DSA110_INBOX": str(self.inbox), "DSA110_THRESHOLDS": str(SMALL_DISK)}
+        """The variables with which the commands find it."""
+        return {"DSA110_ARCHIVE": str(self.root), "DSA110_INBOX": str(self.inbox)}
 
 
 def build(directory: Path) -> SmallArchive:

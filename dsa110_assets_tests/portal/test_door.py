@@ -18,6 +18,7 @@ from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.portal.app import create_app
 from dsa110_assets_tests.portal.conftest import Get, ask
 from dsa110_assets_tests.portal.small_archive import SmallArchive
+from dsa110_assets_tests.tiny import SMALL_DISK
 
 TILE = "tile_image-20260125T2205-v1"
 ESCAPES = (
@@ -91,7 +92,7 @@ def test_no_archive_is_one_sentence(tmp_path: Path) -> None:
 def test_the_server_starts_answers_and_ends(small: SmallArchive, tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "dsa110_assets.portal", "--port", str(port)]
-    environment = {**os.environ, **small.environment}
+    environment = {**os.environ, **small.environment, "DSA110_THRESHOLDS": str(SMALL_DISK)}  # the machine's own disk may be nearly full
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
