@@ -16,7 +16,7 @@ import dsa110_assets
 from dsa110_assets.archive import alerts
 from dsa110_assets.errors import NotFoundError
 from dsa110_assets.orchestration.watching import about, conditions
-from dsa110_assets.portal import parameters, render
+from dsa110_assets.portal import parameters, render, runs
 
 HISTORY, FIGURES_DAYS = 50, 30
 RUNBOOKS = (
@@ -34,10 +34,11 @@ def alerts_page(request: Request) -> Response:
     active = alerts.current(store)
     abouts = {one.id: about.about(store, home, one.page) for one in active}
     return render.page(
-        "alerts.html", request, now=now, active=active, about=abouts, over=over[:HISTORY],
+        "alerts.html", request, now=now, active=active, about=abouts,
+        runs=runs.kept(home, (one.run_id for one in abouts.values() if one.run_id)), over=over[:HISTORY],
         earlier=over[HISTORY - 1].id if len(over) > HISTORY else None, silences=alerts.silences(store), days=FIGURES_DAYS,
         figures=alerts.figures(store, now - timedelta(days=FIGURES_DAYS)), late=alerts.undelivered(store, now), told=conditions.told(),
-        runbook=conditions.runbook, choices=(*conditions.TOPICS, *conditions.NAMES, alerts.EVERYTHING), looked_at=alerts.looked_at(store),
+        runbook=conditions.runbook, choices=conditions.SILENCED, looked_at=alerts.looked_at(store),
     )  # fmt: skip
 
 

@@ -326,6 +326,8 @@ _BLIND = Condition(BLIND, "something cannot be found out", "platform", lambda _:
 """Of what the others say that they could not find out."""
 NAMES = (*CONDITIONS, BLIND)
 TOPICS = get_args(Topic)
+SILENCED = (*TOPICS, *NAMES, alerts.EVERYTHING)
+"""Of what nothing may be told for a while."""
 
 
 def runbook(name: str) -> str:

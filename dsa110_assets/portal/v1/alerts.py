@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Query
 from pydantic import AwareDatetime, BaseModel, Field, StrictBool
@@ -151,7 +151,7 @@ def acknowledge_alert(alert_id: AlertId, body: Noting, portal: Portal, actor: ac
     """Say that somebody knows of an active alert: it is neither repeated nor escalated."""
     with access.ordered(portal, actor, "acknowledge alert", str(alert_id), note=body.note or None) as order:
         done = alerts.acknowledge(portal.store, alert_id, actor.name, body.note)
-        order.told = f"alert {alert_id} ({done.condition} {done.subject}) is acknowledged"
+        order.told = f"{done} is acknowledged"
     return _row(portal, done)
 
 
@@ -160,7 +160,7 @@ def resolve_alert(alert_id: AlertId, body: Noting, portal: Portal, actor: access
     """End an active alert by hand; it begins anew if its condition holds at the next look."""
     with access.ordered(portal, actor, "resolve alert", str(alert_id), note=body.note or None) as order:
         done = alerts.resolve(portal.store, alert_id, actor.name, body.note)
-        order.told = f"alert {alert_id} ({done.condition} {done.subject}) is over"
+        order.told = f"{done} is over"
     return _row(portal, done)
 
 
@@ -169,7 +169,7 @@ def mark_false_alarm(alert_id: AlertId, body: Marking, portal: Portal, actor: ac
     """Mark an alert, also one that is over, as a false alarm, or take that back."""
     with access.ordered(portal, actor, "mark false alarm", str(alert_id), false_alarm=body.false_alarm, note=body.note or None) as order:
         done = alerts.mark_false(portal.store, alert_id, actor.name, body.note, false=body.false_alarm)
-        order.told = f"alert {alert_id} is {'marked as a' if done.false_alarm else 'no'} false alarm"
+        order.told = f"{done} is {'marked as a' if done.false_alarm else 'no'} false alarm"
     return _row(portal, done)
 
 
@@ -182,9 +182,8 @@ def list_silences(portal: Portal) -> list[SilenceRow]:
 @router.post("/silences", status_code=201)
 def silence_alerts(body: Silencing, portal: Portal, actor: access.Controller) -> SilenceRow:
     """Tell nothing of a condition, a topic or everything for a while. What is still so then is told then."""
-    known = (*conditions.NAMES, *get_args(conditions.Topic), alerts.EVERYTHING)
-    if body.what not in known:
-        raise HTTPException(422, f"what {body.what!r}: choose of {', '.join(known)}")
+    if body.what not in conditions.SILENCED:
+        raise HTTPException(422, f"what {body.what!r}: choose of {', '.join(conditions.SILENCED)}")
     until = body.until or datetime.now(UTC) + timedelta(hours=body.hours)
     with access.ordered(portal, actor, "silence alerts", body.what, until=until, reason=body.reason) as order:
         done = alerts.silence(portal.store, body.what, until, actor.name, body.reason)
