@@ -46,21 +46,22 @@ from dsa110_assets_tests.postgres import private_server
 
 RESTART_S = 10.0
 """RestartSec of the units in ops/systemd."""
-HUNG_AFTER_MIN = 2.0
+HUNG_AFTER_MIN = 6.0
 GROUP_WAIT_S = 700.0
 """Of the sky: an observation that lacks a subband is taken up two observations later."""
 REST_WITHIN_S = 2400.0
 """What was killed again and again rests for up to half an hour."""
-TICK_S = 0.5
+QUIET_S, WORKED_OFF_WITHIN_S = 25.0, 600.0
+TICK_S, LOOK_TICKS = 0.5, 10
 BEGIN, END = "<!-- live soak -->", "<!-- end of live soak -->"
 ARRIVALS = {"plain": 10, "a subband late": 2, "a subband missing": 1, "two subbands missing": 1, "truncated first": 2, "same twice": 1,
             "other twice": 1}  # fmt: skip
 """How the files of an observation arrive, and how often of 18."""
 FAULTS = {"run SIGKILL": 5, "run SIGTERM": 2, "run SIGSTOP": 1, "daemon SIGKILL": 2, "daemon SIGSTOP": 1, "code server SIGKILL": 2,
           "portal SIGKILL": 1, "database away": 1, "disk full": 1}  # fmt: skip
-EVERY = 2.5
+EVERY = 1.5
 """Observations from one fault to the next, on average."""
-STRAGGLERS_S = 15.0
+STRAGGLERS_S = 60.0
 """What a service that ends leaves behind, as the server that runs are forked from, notices its end by itself."""
 STOPPED_FOR_S = (20.0, 100.0)
 AWAY_FOR_S = (5.0, 40.0)
@@ -152,7 +153,9 @@ def run(soak: soaks.Soak, minutes: float, cadence_s: float, table: Path) -> None
         figures = report(live, since)
         check(live, figures)
         live.services.stop()
-        time.sleep(STRAGGLERS_S)
+        live.services.running.clear()
+        ended = soaks.settings_of(live.services.live.environment)
+        live.work_until(lambda: not list(soaks.unfinished(soak, ended)), STRAGGLERS_S)
     finally:
         live.lasting.close()
         live.services.close()
@@ -179,12 +182,30 @@ def arrive(live: Live, minutes: float) -> None:
             deliver(live, [source / name for name in group["files"]])
             live.work(live.cadence_s)
         for moment in due_times(start, over):
+            live.work_until(quiet(live), WORKED_OFF_WITHIN_S)
             live.services.live.clock(f"{moment:%Y-%m-%dT%H:%M:%S}")
             live.work(live.cadence_s)
+        live.work_until(quiet(live), WORKED_OFF_WITHIN_S)
         number += 1
         told = ", ".join(f"{count} {what}" for what, count in sorted(live.soak.counts.items()))
         print(f"night {number}: {told}; load {live.loads[-1]:.1f}", flush=True)
     live.soak.counts["nights"] = number
+
+
+def quiet(live: Live) -> Callable[[], bool]:
+    """Whether nothing was queued or running for a while: the hours that are left out would have been long enough for it."""
+    since, looks = list[float](), itertools.count()
+
+    def is_quiet() -> bool:
+        if next(looks) % LOOK_TICKS:
+            return False
+        if live.away or not live.services.live.idle():
+            since.clear()
+            return False
+        since.append(time.monotonic())
+        return since[-1] - since[0] > QUIET_S
+
+    return is_quiet
 
 
 def due_times(start: datetime, over: datetime) -> Iterator[datetime]:
@@ -288,7 +309,7 @@ def come_to_rest(live: Live) -> None:
     live.work_until(lambda: not live.due and len(live.services.running) == len(live.services.commands), 600.0)
     live.services.live.pass_s(GROUP_WAIT_S + timegrid.GROUP_S)
     looks = itertools.count()
-    if not live.work_until(lambda: next(looks) % 20 == 0 and at_rest(live), REST_WITHIN_S):
+    if not live.work_until(lambda: next(looks) % LOOK_TICKS == 0 and at_rest(live), REST_WITHIN_S):
         live.soak.violations.append(f"not at rest {REST_WITHIN_S:.0f} s after the last fault: {'; '.join(left(live)) or 'runs go on'}")
 
 
