@@ -326,7 +326,7 @@ _BLIND = Condition(BLIND, "something cannot be found out", "platform", lambda _:
 """Of what the others say that they could not find out."""
 NAMES = (*CONDITIONS, BLIND)
 TOPICS = get_args(Topic)
-SILENCED = (*TOPICS, *NAMES, alerts.EVERYTHING)
+SILENCED = (*NAMES, *TOPICS, alerts.EVERYTHING)
 """Of what nothing may be told for a while."""
 
 
