@@ -73,6 +73,11 @@ def light_curve(rows: pd.DataFrame, nights: Nights, product: Product) -> TimeSer
     return series
 
 
+def place(curve: TimeSeries) -> tuple[str, float, float]:
+    """The source id of a light curve, and its place (ICRS) [deg]."""
+    return str(curve.meta["source_id"]), float(curve.meta["ra"].to_value("deg")), float(curve.meta["dec"].to_value("deg"))
+
+
 def points(rows: pd.DataFrame, product: Product) -> Table:
     """The light curves of many sources as one table: source_id, ra, dec, mjd, and the columns of `light_curve`."""
     from astropy import units as u

@@ -37,6 +37,17 @@ class Server:
         """Stop it at once: open connections break, as when its machine loses power."""
         self.run("pg_ctl", "-D", str(self.home / "data"), "-m", "immediate", "-w", "stop")
 
+    def new_database(self, name: str) -> str:
+        """The URL of a new database."""
+        import psycopg2
+
+        connection = psycopg2.connect(self.url.replace("+psycopg2", ""))
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        connection.close()
+        return self.url.removesuffix("/postgres") + f"/{name}"
+
     def run(self, program: str, *arguments: str) -> None:
         """One of the server's programs, as a user the server accepts: PostgreSQL refuses to run as root."""
         # The locale and HOME are fixed: what this machine has set must not change how the server starts.

@@ -17,6 +17,7 @@ import pytest
 from dsa110_assets import tracing
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.watching import history
 from dsa110_assets_tests.tiny import OBSERVATIONS, SMALL_DISK, SUBBANDS
 
 REPOSITORY = Path(__file__).parents[1]
@@ -188,6 +189,7 @@ def _check_observation(archive: Archive, dagster: Any, observation: str, spans: 
         assert (above.name, above.parent_span_id) == (f"run {observation}", root.span_id)
         assert above.start_time_unix_nano <= stage.start_time_unix_nano <= stage.end_time_unix_nano <= above.end_time_unix_nano + 1e6
         record = dagster.get_run_record_by_id(product.run_id)
+        assert record.dagster_run.tags[history.TRACE_TAG] == trace
         assert abs(above.start_time_unix_nano - record.start_time * 1e9) < 1e6
         (queue,) = [span for span in own if span.name == "queue" and attributes(span)["dsa110.run"] == product.run_id]
         assert queue.parent_span_id == root.span_id

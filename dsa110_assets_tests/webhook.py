@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,6 +15,7 @@ class Webhook:
 
     def __init__(self) -> None:
         self.taken: list[dict[str, Any]] = []
+        self.taken_at: list[float] = []
         self.asked = 0
         self.answer: Callable[[dict[str, Any]], int] = lambda _: 200
         hook = self
@@ -23,6 +25,7 @@ class Webhook:
                 message = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 status = hook.answer(message)
                 if status == 200:
+                    hook.taken_at.append(time.time())
                     hook.taken.append(message)
                 self.send_response(status)
                 self.end_headers()
@@ -35,13 +38,19 @@ class Webhook:
             def log_message(self, format: str, *args: Any) -> None:
                 """Quiet."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._handler, self._port = Handler, 0
+        self.open()
+
+    def open(self) -> None:
+        """Listen, again where it listened before."""
+        self.server = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler)
+        self._port = self.server.server_port
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.server.server_port}/"
+        return f"http://127.0.0.1:{self._port}/"
 
     @property
     def titles(self) -> list[str]:
@@ -49,6 +58,6 @@ class Webhook:
         return [message["title"] for message in self.taken]
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more: connections are refused."""
         self.server.shutdown()
         self.server.server_close()

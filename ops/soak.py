@@ -14,7 +14,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -82,14 +82,19 @@ class Soak:
 
     def settings(self, name: str) -> Settings:
         """The same as the package reads them."""
-        before = dict(os.environ)
+        return settings_of(self.environment(name))
+
+
+def settings_of(environment: Mapping[str, str]) -> Settings:
+    """The settings of a process with this environment."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        return settings_module.load()
+    finally:
         os.environ.clear()
-        os.environ.update({key: value for key, value in self.environment(name).items() if key != MARK})
-        try:
-            return settings_module.load()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+        os.environ.update(before)
 
 
 def main() -> int:
@@ -167,26 +172,32 @@ def plan_arrivals(soak: Soak, files: list[Path]) -> list[Any]:
         soak.counts[f"files {kind}"] += 1
         if kind == "truncated first":
             part = rng.random()
-            deeds.insert(rng.randint(0, len(deeds)), lambda inbox, p=path, part=part: _write(inbox, p, p.name, part))
+            deeds.insert(rng.randint(0, len(deeds)), lambda inbox, p=path, part=part: write_part(inbox, p, p.name, part))
         if kind == "incomplete first":
-            deeds.insert(rng.randint(0, len(deeds)), lambda inbox, p=path: _write(inbox, p, f"{p.stem}_incomplete.hdf5", 0.5))
+            deeds.insert(rng.randint(0, len(deeds)), lambda inbox, p=path: write_part(inbox, p, f"{p.stem}_incomplete.hdf5", 0.5))
         if kind.endswith("twice"):
-            later = datetime.fromisoformat(path.name[:19]) + timedelta(seconds=4)
-            name = f"{later:%Y-%m-%dT%H:%M:%S}{path.name[19:]}"
+            name = later_name(path)
             place, other = rng.randint(0, len(deeds)), kind.startswith("other")
-            deeds.insert(place, lambda inbox, p=path, n=name, other=other: _write(inbox, p, n, 1.0, spoil=other))
-        deeds.append(lambda inbox, p=path: _deliver(inbox, p))
+            deeds.insert(place, lambda inbox, p=path, n=name, other=other: write_part(inbox, p, n, 1.0, spoil=other))
+        deeds.append(lambda inbox, p=path: deliver(inbox, p))
     return deeds
 
 
-def _write(inbox: Path, path: Path, name: str, part: float, *, spoil: bool = False) -> None:
+def later_name(path: Path) -> str:
+    """The name of the same subband of the same observation, as a node would give it whose clock is 4 s ahead."""
+    later = datetime.fromisoformat(path.name[:19]) + timedelta(seconds=4)
+    return f"{later:%Y-%m-%dT%H:%M:%S}{path.name[19:]}"
+
+
+def write_part(inbox: Path, path: Path, name: str, part: float, *, spoil: bool = False) -> None:
+    """The first part of a file, or all of it, under a name; with `spoil` its last byte is another."""
     content = bytearray(path.read_bytes())
     if spoil:
         content[-1] ^= 1
     (inbox / name).write_bytes(content[: int(len(content) * part)])
 
 
-def _deliver(inbox: Path, path: Path) -> None:
+def deliver(inbox: Path, path: Path) -> None:
     """The whole file, as the writer closes it: renamed from its unfinished name."""
     unfinished = inbox / f"{path.stem}_incomplete.hdf5"
     shutil.copyfile(path, unfinished)

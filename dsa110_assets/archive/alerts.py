@@ -70,6 +70,10 @@ class Alert:
         """One of STATES."""
         return RESOLVED if self.resolved_at else ACKNOWLEDGED if self.acknowledged_at else ACTIVE
 
+    def __str__(self) -> str:
+        """As orders name it."""
+        return f"alert {self.id} ({f'{self.condition} {self.subject}'.strip()})"
+
 
 @dataclass(frozen=True)
 class Silence:

@@ -69,7 +69,7 @@ def ack(ids: list[int] = IDS, note: str = NOTE, by: str | None = BY) -> None:
     archive = _archive()
     for one in ids:
         done = alerts.acknowledge(archive, one, by or getpass.getuser(), note)
-        console.say(f"alert {done.id} ({done.condition} {done.subject}) is acknowledged by {done.acknowledged_by}")
+        console.say(f"{done} is acknowledged by {done.acknowledged_by}")
 
 
 @commands.command(epilog="Example: dsa110 alerts resolve 12 --note 'moved to another disk'")
@@ -80,7 +80,7 @@ def resolve(ids: list[int] = IDS, note: str = NOTE, by: str | None = BY) -> None
     archive = _archive()
     for one in ids:
         done = alerts.resolve(archive, one, by or getpass.getuser(), note)
-        console.say(f"alert {done.id} ({done.condition} {done.subject}) is over")
+        console.say(f"{done} is over")
 
 
 @commands.command("false", epilog="Example: dsa110 alerts false 12 --note 'the array was stowed'")
@@ -93,7 +93,7 @@ def false_alarm(
     archive = _archive()
     for one in ids:
         done = alerts.mark_false(archive, one, by or getpass.getuser(), note, false=not undo)
-        console.say(f"alert {done.id} ({done.condition} {done.subject}) is {'no' if undo else 'marked as a'} false alarm")
+        console.say(f"{done} is {'no' if undo else 'marked as a'} false alarm")
 
 
 @commands.command(epilog="Example: dsa110 alerts silence platform --hours 2 --why 'new disks are put in'")
@@ -108,7 +108,7 @@ def silence(
     from dsa110_assets.archive import alerts
     from dsa110_assets.orchestration.watching import conditions
 
-    _one_of("WHAT", what, (*conditions.NAMES, *conditions.TOPICS, alerts.EVERYTHING))
+    _one_of("WHAT", what, conditions.SILENCED)
     end = parse_time(until) if until else datetime.now(UTC) + timedelta(hours=hours)
     done = alerts.silence(_archive(), what, end, by or getpass.getuser(), why)
     console.say(f"silence {done.id}: nothing is told of {what} until {console.cell(done.until)} UTC")

@@ -87,12 +87,11 @@ def judge(
 ) -> None:
     """Say what a candidate is; the portal shows it with the source, whatever is made again."""
     from dsa110_assets.analyst import open_archive
+    from dsa110_assets.analyst_tables import place
     from dsa110_assets.archive import judgements
 
     archive = open_archive()
-    curve = archive.light_curve(source)
-    where = (float(curve.meta[axis].to_value("deg")) for axis in ("ra", "dec"))
-    said = judgements.judge(archive.store, str(curve.meta["source_id"]), *where, verdict=verdict, name=name, note=note)
+    said = judgements.judge(archive.store, *place(archive.light_curve(source)), verdict=verdict, name=name, note=note)
     console.say(f"{said.source_id}: {said.verdict}, says {said.name}")
 
 

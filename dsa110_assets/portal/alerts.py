@@ -15,8 +15,8 @@ from starlette.routing import Route
 import dsa110_assets
 from dsa110_assets.archive import alerts
 from dsa110_assets.errors import NotFoundError
-from dsa110_assets.orchestration.watching import conditions
-from dsa110_assets.portal import parameters, render
+from dsa110_assets.orchestration.watching import about, conditions
+from dsa110_assets.portal import parameters, render, runs
 
 HISTORY, FIGURES_DAYS = 50, 30
 RUNBOOKS = (
@@ -28,14 +28,17 @@ RUNBOOKS = (
 
 def alerts_page(request: Request) -> Response:
     """Alerts of now, silences, and so many that are over, the last begun first (of ids below `before`)."""
-    store, now = render.archive_of(request).store, datetime.now(UTC)
+    store, home, now = render.archive_of(request).store, request.app.state.home, datetime.now(UTC)
     before = parameters.text(request, "before")
     over = alerts.listed(store, [alerts.RESOLVED], limit=HISTORY + 1, before=int(before) if before and before.isdecimal() else None)
+    active = alerts.current(store)
+    abouts = {one.id: about.about(store, home, one.page) for one in active}
     return render.page(
-        "alerts.html", request, now=now, active=alerts.current(store), over=over[:HISTORY],
+        "alerts.html", request, now=now, active=active, about=abouts,
+        runs=runs.kept(home, (one.run_id for one in abouts.values() if one.run_id)), over=over[:HISTORY],
         earlier=over[HISTORY - 1].id if len(over) > HISTORY else None, silences=alerts.silences(store), days=FIGURES_DAYS,
         figures=alerts.figures(store, now - timedelta(days=FIGURES_DAYS)), late=alerts.undelivered(store, now), told=conditions.told(),
-        runbook=conditions.runbook, choices=(*conditions.TOPICS, *conditions.NAMES, alerts.EVERYTHING), looked_at=alerts.looked_at(store),
+        runbook=conditions.runbook, choices=conditions.SILENCED, looked_at=alerts.looked_at(store),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from dsa110_assets.orchestration.running import capacity as room
 from dsa110_assets.orchestration.running import measuring
 from dsa110_assets.orchestration.watching import conditions, disks, history
 from dsa110_assets.plain_text import size
-from dsa110_assets.portal import overview, probes, queue, render
+from dsa110_assets.portal import overview, queue, render
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def reasons_of(
     beat, observed = by_name["Daemon's heartbeat"], by_name["Last observation"]
     if beat.age_s is None:
         yield Reason(ATTENTION, "Dagster's daemon never ran here: nothing is processed by itself; dsa110 up starts it")
-    elif beat.age_s > probes.SILENT_S:
+    elif beat.age_s > limits.daemon_silent_s:
         yield Reason(TROUBLE, f"Dagster's daemon gave no sign of life for {render.duration(beat.age_s)}; dsa110 up starts it")
     if observed.age_s is None:
         yield Reason(ATTENTION, "there are no data yet")

@@ -21,6 +21,7 @@ from dsa110_assets.portal import (
     parameters,
     plots,
     render,
+    runs,
     sky,
     success,
     timeline,
@@ -67,7 +68,7 @@ def product(request: Request) -> Response:
     found = archive.store.get(request.path_params["product_id"])
     names = [] if found.removed else files.listing(found)
     return render.page(
-        "product.html", request, product=found, files=names,
+        "product.html", request, product=found, files=names, runs=runs.kept(request.app.state.home, [found.run_id]),
         has_image=found.asset in image_assets() and bool(names),
         lineage=tree.flat(archive.lineage(found.id)), dependents=archive.store.dependents(found.id),
         served=found.state == "current" and not found.removed, images=viewer.image_files(found) if found.asset in image_assets() else [],
@@ -158,6 +159,7 @@ ROUTES = [
     *control.ROUTES,
     *alerts.ROUTES,
     *success.ROUTES,
+    *runs.ROUTES,
     Route("/trials", trials_and_requests),
     Route("/nights", nights),
     Route("/nights/{night}", night, name="night"),

@@ -19,10 +19,9 @@ from dsa110_assets import __version__
 from dsa110_assets.archive.index import Index
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import DsaError
-from dsa110_assets.orchestration.watching import history
+from dsa110_assets.orchestration.watching import history, signs
+from dsa110_assets.thresholds import Thresholds
 
-SILENT_S = 180.0
-"""Dagster's daemon gives a sign of life every 30 s."""
 INGEST = "inbox"
 FAILING = timedelta(hours=1)
 PATHS = ("/health", "/ready", "/status")
@@ -38,7 +37,7 @@ class Health(BaseModel):
     reasons: list[str] = Field(description="why it is not ready, or not working, and what to do")
 
 
-def judge(store: Archive, home: Path, now: datetime | None = None) -> Health:
+def judge(store: Archive, home: Path, limits: Thresholds, now: datetime | None = None) -> Health:
     """The judgement now; an index that is away is not waited for."""
     moment, unready, failing = now or datetime.now(UTC), list[str](), list[str]()
     index = Index(store.index.url, store.index.archive_id, patience_s=0.0)
@@ -49,26 +48,29 @@ def judge(store: Archive, home: Path, now: datetime | None = None) -> Health:
     finally:
         index.close()
     try:
-        failing += _failing(home, moment)
+        failing += _failing(store, home, limits, moment) if not unready else []
     except (DsaError, OSError, ValueError, SQLAlchemyError) as error:
         failing.append(f"Dagster's state cannot be read: {error}")
     state = "not ready" if unready else "failing" if failing else "ok"
     return Health(status=state, version=__version__, ready=not unready, working=not (unready or failing), reasons=[*unready, *failing])
 
 
-def _failing(home: Path, now: datetime) -> list[str]:
+def _failing(store: Archive, home: Path, limits: Thresholds, now: datetime) -> list[str]:
     """Why the platform does not work by itself; [] if it does."""
-    beat = history.heartbeat(home)
-    if beat is None:
+    if history.heartbeat(home) is None:
         return ["Dagster's daemon never ran here; dsa110 up starts it"]
-    silent_s = (now - beat).total_seconds()
-    if silent_s > SILENT_S:
-        return [f"Dagster's daemon gave no sign of life for {silent_s:.0f} s: it is dead or frozen; restart it (runbook: Nothing answers)"]
+    if why := signs.missed(store, home, limits, now):
+        return [f"Dagster's daemon: {why}; restart it (runbook: No sign of life)"]
     last = history.sensor_success(home, now - timedelta(days=1)).get(INGEST)
     if last is None or now - last > FAILING:
         told = "a day" if last is None else f"{(now - last) / timedelta(hours=1):.1f} h"
         return [f"the look at the inbox has not succeeded for {told}; its ticks in Dagster's web UI say why (sensor {INGEST})"]
     return []
+
+
+def _judged(request: Request) -> Health:
+    state = request.app.state
+    return judge(state.archive.store, state.home, state.limits()[0])
 
 
 def health(request: Request) -> Response:
@@ -78,11 +80,11 @@ def health(request: Request) -> Response:
 
 def ready(request: Request) -> Response:
     """This portal can be asked."""
-    found = judge(request.app.state.archive.store, request.app.state.home)
+    found = _judged(request)
     return JSONResponse(found.model_dump(), 200 if found.ready else 503)
 
 
 def status(request: Request) -> Response:
     """The platform works."""
-    found = judge(request.app.state.archive.store, request.app.state.home)
+    found = _judged(request)
     return JSONResponse(found.model_dump(), 200 if found.working else 503)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from dsa110_assets.archive import windows
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.orchestration.graph import specifications
-from dsa110_assets.portal import charts, front, parameters, queue, render
+from dsa110_assets.portal import charts, front, parameters, queue, render, runs
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -390,7 +390,10 @@ def observation(request: Request) -> Response:
     waits = next((one for one in queue.unfinished(archive.store, state.home, seen, {}) if one.observation == key), None)
     if not products and waits is None:
         raise NotFoundError(f"there is no observation {key!r}; the timeline shows those there are")
-    return render.page("observation.html", request, key=key, products=products, assets=assets, waits=waits, night=timegrid.night_of(key))
+    kept = runs.kept(state.home, (one.run_id for one in products.values()))
+    return render.page(
+        "observation.html", request, key=key, products=products, assets=assets, waits=waits, night=timegrid.night_of(key), runs=kept
+    )
 
 
 def of_night(request: Request) -> Response:

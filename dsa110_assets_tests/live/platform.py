@@ -77,8 +77,9 @@ class LivePlatform:
         self._set_ahead(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() - time.time())
 
     def pass_s(self, seconds: float) -> None:
-        """Move the schedule's clock on."""
-        self._set_ahead(float((self.place / "clock").read_text()) + seconds)
+        """Move the schedule's clock on; it begins with the machine's time."""
+        clock = self.place / "clock"
+        self._set_ahead((float(clock.read_text()) if clock.exists() else 0.0) + seconds)
 
     def _set_ahead(self, ahead_s: float) -> None:
         beside = self.place / "clock.new"
@@ -136,7 +137,7 @@ class LivePlatform:
 
     def told(self) -> str:
         """The last lines of every service's log."""
-        logs = [self.place / "up.log", *sorted((self.home / "service-logs").glob("*.log"))]
+        logs = [*sorted(self.place.glob("*.log")), *sorted((self.home / "service-logs").glob("*.log"))]
         return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-15:]) for log in logs if log.exists())
 
     def _answers(self) -> bool:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from dsa110_assets.archive import alerts
-from dsa110_assets.archive.store import Archive
-from dsa110_assets.cli.services import free_port
-from dsa110_assets.cli.up import LOCATION
-from dsa110_assets.orchestration.running.instance import open_instance
-from dsa110_assets.orchestration.watching import history
+from dsa110_assets.children import descendants
 from dsa110_assets_tests.faults.figures import record_figure
-from dsa110_assets_tests.live.platform import LivePlatform
-from dsa110_assets_tests.tiny import SMALL_DISK
+from dsa110_assets_tests.live.fleet import ISOLATED
+from dsa110_assets_tests.live.services import Services
 
 pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.row(44)]
 CRITICAL_S = 60.0
@@ -37,68 +32,11 @@ while True:
 """
 
 
-class Services:
-    """Code server, daemon and portal, each a process of its own, over one archive."""
-
-    def __init__(self, place: Path) -> None:
-        self.limits = place / "limits.toml"
-        self.limits.write_text(SMALL_DISK.read_text())
-        self.live = LivePlatform(place, DSA110_THRESHOLDS=str(self.limits))
-        self.live.clock(datetime.now(UTC).isoformat(timespec="seconds")[:19])
-        with Archive.create(self.live.root):
-            pass
-        open_instance(self.live.home).dispose()
-        port = free_port()
-        server = {"host": "127.0.0.1", "port": port, "location_name": LOCATION}
-        (place / "workspace.yaml").write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
-        self.commands = {
-            "code server": ("dsa110_assets.cli.code_server", "--port", str(port)),
-            "daemon": ("dsa110_assets.orchestration.running.daemon", "--workspace", str(place / "workspace.yaml")),
-            "portal": ("dsa110_assets.portal", "--port", str(self.live.portal_port)),
-        }
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str) -> None:
-        with (self.live.place / f"{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", *self.commands[name]]
-            self.running[name] = subprocess.Popen(command, env=self.live.environment, stdout=log, stderr=log, start_new_session=True)
-
-    def kill(self, name: str) -> None:
-        self.running[name].kill()
-        self.running[name].wait()
-
-    def close(self) -> None:
-        for process in self.running.values():
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.wait()
-        self.live.webhook.close()
-
-    def beats(self) -> dict[str, float]:
-        with Archive(self.live.root) as archive:
-            return {name: at.timestamp() for name, at in alerts.beats(archive).items()}
-
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        self.live.until(condition, what)
-
-    def delivered_s(self, what: str, since: float, kind: str = "raised") -> float:
-        """Seconds from a moment until the webhook has such a message."""
-
-        def there() -> bool:
-            return any(what in m["condition"] + " " + " ".join(m["subjects"]) and m["kind"] == kind for m in self.live.webhook.taken)
-
-        self.until(there, f"{kind}: {what}; so far {self.live.webhook.titles}")
-        return time.time() - since
-
-
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     made = Services(tmp_path_factory.mktemp("services"))
     try:
-        for name in made.commands:
-            made.start(name)
-        made.until(lambda: {"code server", "portal"} <= made.beats().keys(), "the sensor and the portal look")
-        made.until(lambda: history.heartbeat(made.live.home) is not None, "the daemon gives signs of life")
+        made.start_all()
         yield made
     finally:
         made.close()
@@ -140,7 +78,37 @@ def test_what_goes_wrong_is_delivered_in_time(services: Services) -> None:
     measured(services, "service_silent daemon", "the daemon stopped", lambda: services.running["daemon"].send_signal(signal.SIGSTOP))
     services.running["daemon"].send_signal(signal.SIGCONT)
     services.delivered_s("service_silent daemon", time.time(), "resolved")
-    live.webhook.taken.clear()
+    before = len(live.webhook.taken)
     measured(services, "service_silent daemon", "the daemon killed", lambda: services.kill("daemon"))
-    raised = [key for message in live.webhook.taken if message["kind"] == "raised" for key in message["alerts"]]
+    raised = [key for message in live.webhook.taken[before:] if message["kind"] == "raised" for key in message["alerts"]]
     assert len(raised) == len(set(raised))  # nothing was told twice
+
+
+def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path) -> None:
+    """Nobody can see its process: it has a host name and process numbers of its own."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("a host of its own needs root and unshare")
+    services = Services(tmp_path)
+    try:
+        services.start("code server")
+        services.start("portal")
+        services.start("daemon", before=(*ISOLATED, "sh", "-c", 'hostname elsewhere; exec "$@"', "host"))
+        services.until(lambda: {"code server", "portal", "daemon"} <= services.beats().keys(), "all give signs of life")
+        assert "elsewhere" in (services.live.home / "daemon.lock").read_text()
+        services.until(lambda: time.time() - services.beats()["portal"] < 5, "the portal looks")
+        frozen = descendants(services.running["daemon"].pid)
+        assert frozen
+
+        def send(number: signal.Signals) -> None:
+            for pid in frozen:
+                os.kill(pid, number)
+
+        measured(services, "service_silent daemon", "the daemon frozen on another host", lambda: send(signal.SIGSTOP))
+        send(signal.SIGCONT)
+        services.delivered_s("service_silent daemon", time.time(), "resolved")
+        told = [subject for one in services.live.webhook.taken if one["condition"] == "service_silent" for subject in one["subjects"]]
+        assert set(told) == {"daemon"}  # the code server, which the daemon asks to look, is not blamed
+    finally:
+        for pid in descendants(services.running["daemon"].pid) if "daemon" in services.running else ():
+            os.kill(pid, signal.SIGKILL)
+        services.close()

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import dagster as dg
 import pytest
-import sqlalchemy as sa
 
 from dsa110_assets.archive import counters, integrity
 from dsa110_assets.archive.product import FAILED_ERRORS, VERDICTS
@@ -112,27 +110,3 @@ def test_failures_and_retries_are_counted(processed: Settings, tmp_path: Path, m
         (counters.FAILURES, tile, "ResourceError"): 1,
     }  # fmt: skip
     assert after[counters.DURATION] == before[counters.DURATION]  # of what was made alone
-
-
-def test_series_are_raised_and_never_lowered(tmp_path: Path) -> None:
-    """A value falls into the first bucket whose limit it does not exceed; all buckets add up."""
-    with Archive.create(tmp_path / "archive") as archive:
-        for value_s in (0.05, 0.1, 5.0, 1e6):
-            archive.index.write(lambda c, v=value_s: counters.add(c, counters.seconds(counters.DURATION, ("tile_image",), v)))
-        archive.index.write(lambda c: counters.add(c, []))
-        parts = counted(archive)[counters.DURATION]["tile_image",]
-        cumulated = dict(counters.buckets(parts))
-    assert (cumulated["0.1"], cumulated["3"], cumulated["10"], cumulated["43200"], cumulated["+Inf"]) == (2, 2, 3, 3, 4)
-    assert parts["sum"] == pytest.approx(0.05 + 0.1 + 5.0 + 1e6, rel=1e-12)
-
-
-def test_what_a_transaction_takes_back_is_not_counted(tmp_path: Path) -> None:
-    with Archive.create(tmp_path / "archive") as archive:
-
-        def work(connection: sa.Connection) -> None:
-            counters.add(connection, [counters.Count(counters.RETRIES, ("tile_image",))])
-            raise dg.DagsterError("no")
-
-        with pytest.raises(dg.DagsterError):
-            archive.index.write(work)
-        assert counted(archive) == {}

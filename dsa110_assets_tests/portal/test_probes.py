@@ -18,6 +18,7 @@ from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.portal import probes
 from dsa110_assets.portal.app import create_app
 from dsa110_assets.settings import Settings
+from dsa110_assets.thresholds import Thresholds
 from dsa110_assets_tests.portal.conftest import ask
 
 
@@ -71,7 +72,7 @@ def test_a_platform_at_work_is_ok_and_one_frozen_is_not(settings: Settings, told
         beat(instance, timedelta())
         tick(instance, TickStatus.SKIPPED, MINUTE)
         assert told() == {"/health": OK, "/ready": OK, "/status": OK, "/api/v1/health": OK}
-        beat(instance, timedelta(seconds=probes.SILENT_S) + MINUTE)  # as of a process that is stopped
+        beat(instance, timedelta(seconds=Thresholds().daemon_silent_s) + MINUTE)  # as of a process that is stopped
         assert told() == never
 
 
@@ -85,7 +86,7 @@ def test_ingest_may_fail_for_an_hour(settings: Settings, told: Callable[[], dict
         assert told()["/status"] == OK
         beat(instance, -11 * MINUTE)
     with Archive(settings.archive) as archive:
-        later = probes.judge(archive, settings.home_path, datetime.now(UTC) + 11 * MINUTE)
+        later = probes.judge(archive, settings.home_path, Thresholds(), datetime.now(UTC) + 11 * MINUTE)
     assert (later.ready, later.working, later.status) == (True, False, "failing")
     assert "has not succeeded for 1.0 h" in later.reasons[0]
 

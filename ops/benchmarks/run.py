@@ -23,11 +23,10 @@ import goals
 HERE = Path(__file__).resolve().parent
 STAGES = (
     "visibilities", "flagging", "solve", "apply", "imaging", "detection", "mosaic", "photometry", "lightcurves", "group",
-    "sky_faults", "constant_sky", "healthy", "backfill", "orchestration", "years", "scaling", "many_machines",
-    "workers",
+    "sky_faults", "constant_sky", "healthy", "backfill", "orchestration", "watching", "years", "scaling", "many_machines", "workers",
 )  # fmt: skip
 """In order of the work; each is a file here with `rows`."""
-SMALL = {"flagging", "sky_faults", "constant_sky", "healthy", "detection", "years", "many_machines", "workers"}
+SMALL = {"flagging", "sky_faults", "constant_sky", "healthy", "detection", "watching", "years", "many_machines", "workers"}
 """These make their own data."""
 BEGIN, END = "<!-- figures: renewed by ops/benchmarks/all -->", "<!-- end of figures -->"
 

@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import files
 from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration.watching import signs
 
-LOCK = "daemon.lock"
+if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
 
 
 @contextmanager
@@ -25,12 +28,22 @@ def daemon_lock(home: Path, archive: Path | None = None) -> Iterator[None]:
     Raises ConfigurationError, naming the holder, if it is taken.
     """
     me = f"pid {os.getpid()} on {os.uname().nodename}"
-    places = {"DAGSTER_HOME": home / LOCK} | ({"DSA110_ARCHIVE": archive / f".{LOCK}"} if archive is not None and archive.is_dir() else {})
+    places = {"DAGSTER_HOME": home / signs.LOCK}
+    if archive is not None and archive.is_dir():
+        places["DSA110_ARCHIVE"] = archive / f".{signs.LOCK}"
     with ExitStack() as held:
         for name, lock in places.items():
             refusal = f"{name}={lock.parent}: its daemon runs already"
             held.enter_context(files.exclusive_lock(lock, me, lambda holder, why=refusal: f"{why} ({holder}); stop that first"))  # type: ignore[misc]
         yield
+
+
+def _archive() -> "Archive":
+    from dsa110_assets import settings
+    from dsa110_assets.archive.store import Archive
+
+    configured = settings.load()
+    return Archive(configured.archive, configured.database_url, patience_s=signs.EVERY_S)
 
 
 def main() -> int:
@@ -49,7 +62,7 @@ def main() -> int:
 
             form = settings.log_form()
             logs.configure(form)
-            with watchdog.watched(Path(home)):
+            with watchdog.watched(Path(home)), signs.given(_archive):
                 internals.run_daemon(str(given.workspace), form)
     except ConfigurationError as error:
         print(error, file=sys.stderr)

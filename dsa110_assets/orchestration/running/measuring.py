@@ -148,6 +148,7 @@ def _begin(context: dg.AssetExecutionContext, place: tracing.Place, name: str, p
     asked_s = min(record.create_timestamp.timestamp() if record else began_s, began_s)
     if tracing.is_on():
         end_run()
+        context.instance.add_run_tags(place.run, {history.TRACE_TAG: place.trace})
         parent = tracing.span_of(ARRIVAL, place.trace) if spec.assets()[name].grain == "observation" else ""
         waiting = tracing.Place(place.trace, tracing.span_of("queue", place.run), place.run)
         tracing.record("queue", waiting, asked_s, began_s, parent=parent or place.span)

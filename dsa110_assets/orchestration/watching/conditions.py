@@ -17,6 +17,7 @@ from dsa110_assets.archive.alerts import CRITICAL, INFO, WARNING, Finding
 from dsa110_assets.archive.product import FAILED_ERRORS, VERDICTS
 from dsa110_assets.errors import DsaError
 from dsa110_assets.orchestration.watching import disks, history
+from dsa110_assets.orchestration.watching.about import PRODUCTS, RUNS
 from dsa110_assets.orchestration.watching.facts import Facts
 from dsa110_assets.orchestration.watching.telling import Told
 from dsa110_assets.plain_text import size
@@ -74,7 +75,7 @@ def evaluate(facts: Facts) -> tuple[list[Finding], set[str]]:
 
 def told() -> dict[str, Told]:
     """How each condition is told of."""
-    return {one.name: Told(one.title, one.runbook, one.tells_end) for one in (*CONDITIONS.values(), _BLIND)}
+    return {one.name: Told(one.title, one.runbook, one.tells_end, one.page) for one in (*CONDITIONS.values(), _BLIND)}
 
 
 # -- calibration --
@@ -100,7 +101,7 @@ def _transit_unsolved(facts: Facts) -> Iterator[Found]:
 def _tables_registered(facts: Facts) -> Iterator[Found]:
     for product in facts.newest_since("caltables", NEWS_H):
         words = f"{product.metadata.get('n_sets', '?')} table sets of {product.partition} are registered"
-        yield Found(product.id, words, INFO, f"/products/{product.id}")
+        yield Found(product.id, words, INFO, f"{PRODUCTS}{product.id}")
 
 
 # -- runs --
@@ -120,7 +121,8 @@ def _failures(facts: Facts) -> Iterator[Found]:
 
 def _run_failed(facts: Facts) -> Iterator[Found]:
     for one in facts.failed:
-        yield Found(f"{', '.join(one.assets)} {one.partition or ''}".strip(), f"{one.reason} (run {one.run_id})")
+        what = f"{', '.join(one.assets)} {one.partition or ''}".strip()
+        yield Found(what, f"{one.reason} (run {one.run_id})", page=f"{RUNS}{one.run_id}")
 
 
 def _job_failed(facts: Facts) -> Iterator[Found]:
@@ -130,7 +132,7 @@ def _job_failed(facts: Facts) -> Iterator[Found]:
             last.setdefault(one.job, one)
     for job, one in last.items():
         if one.status == history.FAILED and one.ended_at is not None and one.ended_at >= began:
-            yield Found(job, f"{history.why_failed(facts.home, one.run_id)} (run {one.run_id})")
+            yield Found(job, f"{history.why_failed(facts.home, one.run_id)} (run {one.run_id})", page=f"{RUNS}{one.run_id}")
 
 
 def _retried(facts: Facts) -> Iterator[Found]:
@@ -139,13 +141,15 @@ def _retried(facts: Facts) -> Iterator[Found]:
     for (asset, partition), one in wanting.items():
         retries = bad[asset, partition] - 1
         if retries > facts.limits.max_retries:
-            yield Found(f"{asset} {partition or ''}".strip(), f"failed after {retries} retries: {one.reason}")
+            words = f"failed after {retries} retries: {one.reason}"
+            yield Found(f"{asset} {partition or ''}".strip(), words, page=f"{RUNS}{one.run_id}")
 
 
 def _run_silent(facts: Facts) -> Iterator[Found]:
     for one, age in facts.silent_runs(timedelta(minutes=facts.limits.run_silent_min)):
         what = f"{', '.join(one.assets) or one.job} {one.partition or ''}".strip()
-        yield Found(one.run_id[:8], f"{what}: no event for {age.total_seconds() / 60:.0f} min (run {one.run_id}, {one.status.lower()})")
+        words = f"{what}: no event for {age.total_seconds() / 60:.0f} min (run {one.run_id}, {one.status.lower()})"
+        yield Found(one.run_id[:8], words, page=f"{RUNS}{one.run_id}")
 
 
 def _queue(facts: Facts) -> Iterator[Found]:
@@ -190,7 +194,7 @@ def _service_silent(facts: Facts) -> Iterator[Found]:
     if daemon:
         yield Found("daemon", f"Dagster's daemon: {daemon}; nothing is processed by itself", CRITICAL)
     for name, age_s in facts.silent_services:
-        if not (daemon and name == CODE_SERVER):  # its sensors are the daemon's
+        if name != CODE_SERVER or not facts.daemon_may_be_silent:  # it looks when the daemon asks it to
             yield Found(name, f"{name} gave no sign of life for {age_s:.0f} s", CRITICAL)
 
 
@@ -224,7 +228,7 @@ def _quarantined(facts: Facts) -> Iterator[Found]:
 
 def _held(facts: Facts) -> Iterator[Found]:
     for product_id, reason in facts.archive.held().items():
-        yield Found(product_id, f"held: {reason}; nothing is made from it", page=f"/products/{product_id}")
+        yield Found(product_id, f"held: {reason}; nothing is made from it", page=f"{PRODUCTS}{product_id}")
 
 
 def _check_failed(facts: Facts) -> Iterator[Found]:
@@ -238,7 +242,7 @@ def _check_failed(facts: Facts) -> Iterator[Found]:
         partition, reason, _, product_id = those[-1]
         severity = WARNING if any(error for _, _, error, _ in those) else INFO
         words = f"{reason} ({partition}; {len(those)} in the last {facts.limits.recent_h:g} h)"
-        yield Found(subject, words, severity, f"/products/{product_id}")
+        yield Found(subject, words, severity, f"{PRODUCTS}{product_id}")
 
 
 OFF = {
@@ -322,6 +326,8 @@ _BLIND = Condition(BLIND, "something cannot be found out", "platform", lambda _:
 """Of what the others say that they could not find out."""
 NAMES = (*CONDITIONS, BLIND)
 TOPICS = get_args(Topic)
+SILENCED = (*NAMES, *TOPICS, alerts.EVERYTHING)
+"""Of what nothing may be told for a while."""
 
 
 def runbook(name: str) -> str:

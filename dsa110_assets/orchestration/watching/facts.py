@@ -1,6 +1,5 @@
 """What conditions are judged by: how archive, inbox, runs, disks and services stand now. Each is found out once, when first asked."""
 
-import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,11 +7,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsa110_assets import children
-from dsa110_assets.archive import alerts, backup, files, quarantine
+from dsa110_assets.archive import alerts, backup, quarantine
 from dsa110_assets.errors import NotFoundError, WaitingError
 from dsa110_assets.orchestration.ingest import inbox
-from dsa110_assets.orchestration.watching import disks, history
+from dsa110_assets.orchestration.watching import disks, history, signs
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -27,10 +25,6 @@ DAY = timedelta(days=1)
 SAME_TRANSIT_D = 0.02
 """A table set within this of a transit [d] was solved from it."""
 VERIFIED = "verified backup"
-SOON = 1 / 6
-"""Of the time after which a service is dead: from then on its process is looked for, for one that is restarted is away a moment."""
-DAEMON_LOCK = "daemon.lock"
-"""In Dagster's home: held by the daemon's process for as long as it lives (`running.daemon`)."""
 
 
 class Facts:
@@ -174,23 +168,19 @@ class Facts:
     @cached_property
     def daemon(self) -> str:
         """What is wrong with Dagster's daemon; '' if nothing, or if it never ran here."""
-        beat = history.heartbeat(self.home)
-        if beat is None:
-            return ""
-        age_s, longest_s = self._silent_s(beat), self.limits.daemon_silent_s
-        if age_s > longest_s * SOON and (why := _dead(self.home / DAEMON_LOCK)):
-            return why
-        return f"it gave no sign of life for {age_s:.0f} s" if age_s > longest_s else ""
+        return signs.missed(self.archive, self.home, self.limits, self.now, self.watching_since)
+
+    @property
+    def daemon_may_be_silent(self) -> bool:
+        """Whether the daemon is, or will be if it does not give the sign of life that it has left out."""
+        return bool(self.daemon) or signs.may_be_missed_soon(self.archive, self.now)
 
     @cached_property
     def silent_services(self) -> list[tuple[str, float]]:
-        """Services and workers that gave no sign of life for too long, and for how long [s]."""
-        ages = [(name, self._silent_s(at)) for name, at in sorted(alerts.beats(self.archive).items())]
-        return [(name, age_s) for name, age_s in ages if age_s > self.limits.service_silent_s]
-
-    def _silent_s(self, beat: datetime) -> float:
-        """For how long [s] a sign of life has been missed by who watches."""
-        return (self.now - max(beat, self.watching_since or beat)).total_seconds()
+        """Services and workers but the daemon that gave no sign of life for too long, and for how long [s]."""
+        beats = {name: at for name, at in sorted(alerts.beats(self.archive).items()) if name != signs.DAEMON}
+        ages = {name: (self.now - max(at, self.watching_since or at)).total_seconds() for name, at in beats.items()}
+        return [(name, age_s) for name, age_s in ages.items() if age_s > self.limits.service_silent_s]
 
 
 @lru_cache(maxsize=8)
@@ -212,26 +202,3 @@ def _transits(archive: "Archive", options: "TransitOptions", groups: tuple[str, 
 def _backups(directory: Path, _minute: int) -> Sequence[tuple[str, datetime]]:
     """Names and times of the finished backups, looked for once a minute: each is a folder of many files."""
     return [(one.path.name, one.at) for one in backup.backups(directory)]
-
-
-def _dead(lock: Path) -> str:
-    """Why the process that a daemon's lock names cannot be at work, as far as can be seen from here; '' if it can.
-
-    The lock itself is asked only where there is no such process: it may be in another container, under the same host name.
-    """
-    try:
-        _, pid, _, host = (*lock.read_text(errors="replace").split(), "", "", "", "")[:4]
-    except OSError:
-        return ""
-    if host != os.uname().nodename or not pid.isdecimal():
-        return ""
-    try:
-        state = children.process_stat(pid)[0]
-    except OSError:
-        state = "Z"
-    if state in "Tt":
-        return "its process is stopped"
-    if state not in "ZX" or (descriptor := files.take_lock(lock, create=False)) is None:
-        return ""
-    os.close(descriptor)
-    return "its process has ended"

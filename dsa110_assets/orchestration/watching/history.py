@@ -30,6 +30,8 @@ POSTGRES_VARIABLE = "DAGSTER_PG_URL"
 RUNS, EVENTS, SCHEDULES = Path("history", "runs.db"), Path("history", "runs"), Path("schedules", "schedules.db")
 """Where Dagster's SQLite storage has the runs, a database of the events of each, and what its sensors did."""
 PARTITION_TAG = "dagster/partition"
+TRACE_TAG = "dsa110/trace"
+"""On a run whose spans are sent: the trace they are in."""
 ERROR_CLASS = "error_class"
 """Metadata key of a failure that carries the class of the error, for the alerts and for `process`."""
 FAILED = "FAILURE"

@@ -172,7 +172,7 @@ def test_message(name: str, portal: str) -> dict[str, Any]:
     return {
         "title": "test: this is no alert", "text": f"Channel {name} works. Alerts are at {portal}/alerts", "severity": alerts.INFO,
         "kind": "test", "condition": "test", "topic": "platform", "subjects": [], "alerts": [], "link": f"{portal}/alerts",
-        "runbook": f"{portal}/runbook#alerts", "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "runbook": f"{portal}/runbook#alerts", "since": datetime.now(UTC).isoformat(timespec="seconds"), "run_ids": [], "trace_ids": [],
     }  # fmt: skip
 
 

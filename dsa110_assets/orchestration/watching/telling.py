@@ -1,12 +1,13 @@
 """What is to be sent of alerts, to which channel and when: decided from how they stand, by limits and channels alone."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.archive.alerts import CRITICAL, INFO, SEVERITIES, Alert, Decision, Standing
+from dsa110_assets.orchestration.watching.about import About
 
 if TYPE_CHECKING:
     from dsa110_assets.settings import Channel
@@ -19,20 +20,22 @@ MOST_NAMED = 20
 
 @dataclass(frozen=True)
 class Told:
-    """How a condition is told of: its title, its section of the runbook, and whether its end is worth a message."""
+    """How a condition is told of: its title, its section of the runbook, whether its end is worth a message, and its page."""
 
     title: str
     runbook: str
     tells_end: bool = True
+    page: str = "/alerts"
 
 
 @dataclass(frozen=True)
 class Post:
-    """Where and how to tell: the channels, the portal's address, and what each condition is called."""
+    """Where and how to tell: the channels, the portal's address, what each condition is called, and what the alert of a page is about."""
 
     channels: "Mapping[str, Channel]"
     portal: str
     told: Mapping[str, Told]
+    about: Callable[[str], About] = lambda _: About()
 
 
 def decide(standing: Standing, limits: "Thresholds", post: Post, at: datetime) -> Decision:
@@ -122,15 +125,17 @@ def contents(kind: str, condition: str, those: Sequence[Alert], severity: str, p
     what = f"{known.title}: {those[0].subject}" if len(those) == 1 and those[0].subject else known.title
     many = f" ({len(those)})" if len(those) > 1 else ""
     prefix = {RAISED: "", REPEATED: "still: ", ESCALATED: "nobody acknowledged: ", RESOLVED: "over: "}[kind]
-    page, runbook = f"{post.portal}{those[0].page}", f"{post.portal}/runbook#{known.runbook}"
+    pages, runbook = {one.page for one in those}, f"{post.portal}/runbook#{known.runbook}"
+    page = f"{post.portal}{those[0].page if len(pages) == 1 else known.page}"
     lines = [f"{one.subject}: {one.words}" if len(those) > 1 and one.subject else one.words for one in those[:MOST_NAMED]]
     lines += [f"and {len(those) - MOST_NAMED} more"] if len(those) > MOST_NAMED else []
-    ids = [one.id for one in those]
+    ids, abouts = [one.id for one in those], [post.about(one.page) for one in those]
     if kind != RESOLVED:
         lines += [f"See {page}", f"What to do: {runbook}"]
         lines += [f"Acknowledge: dsa110 alerts ack {' '.join(map(str, ids[:MOST_NAMED]))}"] if severity != INFO else []
     return {
         "title": f"{prefix}{what}{many}", "text": "\n".join(lines), "severity": severity, "kind": kind, "condition": condition,
         "topic": those[0].topic, "subjects": [one.subject for one in those], "alerts": ids, "link": page, "runbook": runbook,
+        "run_ids": [one.run_id for one in abouts], "trace_ids": [one.trace_id for one in abouts],
         "since": min(one.began_at for one in those).isoformat(timespec="seconds"),
     }  # fmt: skip

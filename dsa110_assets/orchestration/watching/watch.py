@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import alerts
 from dsa110_assets.errors import ConfigurationError, DsaError
 from dsa110_assets.orchestration.watching import conditions, sending, telling
+from dsa110_assets.orchestration.watching.about import about
 from dsa110_assets.orchestration.watching.facts import Facts
 
 if TYPE_CHECKING:
@@ -45,7 +47,9 @@ def look(
     found, whole = list[alerts.Finding](), True
     if always or last is None or not timedelta(0) <= began - last < timedelta(seconds=SETTLED_FOR_S):
         found, unknown = conditions.evaluate(Facts(archive, settings, limits, refused, began, watching_since))
-        post = telling.Post(settings.alert_channels, settings.portal_address, conditions.told())
+        post = telling.Post(
+            settings.alert_channels, settings.portal_address, conditions.told(), partial(about, archive, settings.home_path)
+        )
         alerts.settle(archive, found, unknown, began, lambda standing: _decide(standing, limits, post, began))
         whole = not unknown and not any(one.condition in ("service_silent", "channel_silent") for one in found)
         if whole:

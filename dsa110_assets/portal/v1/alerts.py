@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Query
 from pydantic import AwareDatetime, BaseModel, Field, StrictBool
 
 from dsa110_assets.archive import alerts
-from dsa110_assets.orchestration.watching import conditions
+from dsa110_assets.orchestration.watching import about, conditions
 from dsa110_assets.portal.v1 import access, paging
 from dsa110_assets.portal.v1.context import Portal
 
@@ -35,6 +35,8 @@ class AlertRow(BaseModel):
     words: str = Field(description="what is wrong, with figure and limit, as last found")
     page: str = Field(description="the portal's page that shows it")
     runbook: str = Field(description="the section of the runbook that says what to do")
+    run_id: str = Field(description="the run that failed, or made what it is about; empty if it is about none, or several")
+    trace_id: str = Field(description="that run's trace; empty if none was kept")
     began_at: datetime
     told_at: datetime | None = Field(description="when the last message about it was decided; null: nobody was told yet")
     acknowledged_at: datetime | None
@@ -110,7 +112,7 @@ def list_alerts(
     after = paging.decode(cursor, int)
     before = int(after[0]) if after else None
     found = alerts.listed(portal.store, state or (), condition, topic, severity, limit + 1, before)
-    items = [_row(one) for one in found[:limit]]
+    items = [_row(portal, one) for one in found[:limit]]
     return paging.Page(items=items, next=paging.encode((found[limit - 1].id,)) if len(found) > limit else None)
 
 
@@ -141,7 +143,7 @@ def list_conditions(portal: Portal) -> list[ConditionRow]:
 @router.get("/alerts/{alert_id}")
 def show_alert(alert_id: AlertId, portal: Portal) -> AlertRow:
     """One alert."""
-    return _row(alerts.get(portal.store, alert_id))
+    return _row(portal, alerts.get(portal.store, alert_id))
 
 
 @router.post("/alerts/{alert_id}/acknowledge")
@@ -149,8 +151,8 @@ def acknowledge_alert(alert_id: AlertId, body: Noting, portal: Portal, actor: ac
     """Say that somebody knows of an active alert: it is neither repeated nor escalated."""
     with access.ordered(portal, actor, "acknowledge alert", str(alert_id), note=body.note or None) as order:
         done = alerts.acknowledge(portal.store, alert_id, actor.name, body.note)
-        order.told = f"alert {alert_id} ({done.condition} {done.subject}) is acknowledged"
-    return _row(done)
+        order.told = f"{done} is acknowledged"
+    return _row(portal, done)
 
 
 @router.post("/alerts/{alert_id}/resolve")
@@ -158,8 +160,8 @@ def resolve_alert(alert_id: AlertId, body: Noting, portal: Portal, actor: access
     """End an active alert by hand; it begins anew if its condition holds at the next look."""
     with access.ordered(portal, actor, "resolve alert", str(alert_id), note=body.note or None) as order:
         done = alerts.resolve(portal.store, alert_id, actor.name, body.note)
-        order.told = f"alert {alert_id} ({done.condition} {done.subject}) is over"
-    return _row(done)
+        order.told = f"{done} is over"
+    return _row(portal, done)
 
 
 @router.post("/alerts/{alert_id}/false-alarm")
@@ -167,8 +169,8 @@ def mark_false_alarm(alert_id: AlertId, body: Marking, portal: Portal, actor: ac
     """Mark an alert, also one that is over, as a false alarm, or take that back."""
     with access.ordered(portal, actor, "mark false alarm", str(alert_id), false_alarm=body.false_alarm, note=body.note or None) as order:
         done = alerts.mark_false(portal.store, alert_id, actor.name, body.note, false=body.false_alarm)
-        order.told = f"alert {alert_id} is {'marked as a' if done.false_alarm else 'no'} false alarm"
-    return _row(done)
+        order.told = f"{done} is {'marked as a' if done.false_alarm else 'no'} false alarm"
+    return _row(portal, done)
 
 
 @router.get("/silences")
@@ -180,9 +182,8 @@ def list_silences(portal: Portal) -> list[SilenceRow]:
 @router.post("/silences", status_code=201)
 def silence_alerts(body: Silencing, portal: Portal, actor: access.Controller) -> SilenceRow:
     """Tell nothing of a condition, a topic or everything for a while. What is still so then is told then."""
-    known = (*conditions.NAMES, *get_args(conditions.Topic), alerts.EVERYTHING)
-    if body.what not in known:
-        raise HTTPException(422, f"what {body.what!r}: choose of {', '.join(known)}")
+    if body.what not in conditions.SILENCED:
+        raise HTTPException(422, f"what {body.what!r}: choose of {', '.join(conditions.SILENCED)}")
     until = body.until or datetime.now(UTC) + timedelta(hours=body.hours)
     with access.ordered(portal, actor, "silence alerts", body.what, until=until, reason=body.reason) as order:
         done = alerts.silence(portal.store, body.what, until, actor.name, body.reason)
@@ -199,5 +200,6 @@ def end_silence(silence_id: AlertId, portal: Portal, actor: access.Controller) -
     return access.done(order.told)
 
 
-def _row(one: alerts.Alert) -> AlertRow:
-    return AlertRow.model_validate({**vars(one), "state": one.state, "runbook": f"/runbook#{conditions.runbook(one.condition)}"})
+def _row(portal: Portal, one: alerts.Alert) -> AlertRow:
+    runbook, ids = f"/runbook#{conditions.runbook(one.condition)}", about.about(portal.store, portal.history, one.page)
+    return AlertRow.model_validate({**vars(one), **vars(ids), "state": one.state, "runbook": runbook})

@@ -47,6 +47,11 @@ class Context:
             raise HTTPException(503, "this portal was started for an archive alone: start it with the platform's settings (`dsa110 up`)")
         return self.settings
 
+    @property
+    def history(self) -> Path:
+        """Where Dagster's history is read, if there is any."""
+        return self.settings.home_path if self.settings else self.archive.root / "dagster"
+
     def home(self) -> Path:
         """Dagster's home, of a platform that was started once. Answers 503, with what to do, where it cannot be used from here."""
         from dsa110_assets.orchestration.running import instance
@@ -65,6 +70,13 @@ class Context:
         from dsa110_assets.thresholds import load_thresholds
 
         return load_thresholds(*self.threshold_files())
+
+    @property
+    def limits(self) -> Thresholds:
+        """The thresholds in force, or the defaults where no settings say where theirs are."""
+        from dsa110_assets.thresholds import Thresholds
+
+        return self.thresholds() if self.settings else Thresholds()
 
     def threshold_files(self) -> tuple[Path, Path]:
         """The thresholds file, and where the last good one is kept."""

@@ -108,7 +108,7 @@ class SettingRow(BaseModel):
 @router.get("/health")
 def show_health(portal: Portal) -> probes.Health:
     """Whether this portal can answer and the platform works, as its probes /ready and /status say. 503 while the index is away."""
-    found = probes.judge(portal.store, portal.settings.home_path if portal.settings else portal.archive.root / "dagster")
+    found = probes.judge(portal.store, portal.history, portal.limits)
     if not found.ready:
         raise HTTPException(503, "; ".join(found.reasons))
     return found

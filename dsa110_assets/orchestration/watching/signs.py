@@ -1,0 +1,98 @@
+"""The signs of life of Dagster's daemon: its process's own, in the archive's index, and those of its parts, in Dagster's database.
+
+Its own is what others go by: one that watches from another machine cannot see the process, and Dagster's come half a minute apart,
+a minute on a busy machine, too far for what is to be told within one.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsa110_assets import children
+from dsa110_assets.archive import alerts, files
+from dsa110_assets.errors import DsaError
+from dsa110_assets.orchestration.watching import history
+
+if TYPE_CHECKING:
+    from dsa110_assets.archive.store import Archive
+    from dsa110_assets.thresholds import Thresholds
+
+log = logging.getLogger(__name__)
+DAEMON = "daemon"
+EVERY_S = 10.0
+SOON = 1 / 6
+"""Of the time after which the daemon's parts are dead: from then on its process is looked for, for one that is restarted is away a
+moment."""
+LOCK = "daemon.lock"
+"""In Dagster's home: held by the daemon's process for as long as it lives (`running.daemon`)."""
+
+
+@contextmanager
+def given(open_archive: "Callable[[], Archive]") -> Iterator[None]:
+    """Around the daemon: while its process gets on, a sign of life every EVERY_S; one that ends as it should is not missed."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_give, args=(open_archive, ended), name="sign of life", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(EVERY_S)
+
+
+def _give(open_archive: "Callable[[], Archive]", ended: threading.Event) -> None:
+    archive, over = None, False
+    while True:
+        try:
+            archive = archive or open_archive()
+            (alerts.sign_off if over else alerts.beat)(archive, DAEMON)
+        except (DsaError, OSError) as error:
+            log.warning("the daemon's sign of life cannot be given: %s", error)
+        if over:
+            return
+        over = ended.wait(EVERY_S)
+
+
+def missed(archive: "Archive", home: Path, limits: "Thresholds", now: datetime, since: datetime | None = None) -> str:
+    """What is wrong with the daemon; '' if nothing, or if it never ran here. Signs of life are missed from `since` on."""
+    own, parts = alerts.beats(archive).get(DAEMON), history.heartbeat(home)
+    own_s, parts_s = (0.0 if at is None else (now - max(at, since or at)).total_seconds() for at in (own, parts))
+    if max(own_s, parts_s) > limits.daemon_silent_s * SOON and (why := _dead(home / LOCK)):
+        return why
+    if own_s > limits.service_silent_s:
+        return f"it gave no sign of life for {own_s:.0f} s"
+    return f"a part of it gave no sign of life for {parts_s:.0f} s" if parts_s > limits.daemon_silent_s else ""
+
+
+def may_be_missed_soon(archive: "Archive", now: datetime) -> bool:
+    """Whether the daemon's process has left out a sign of life: what it is to ask others for does not come for that."""
+    own = alerts.beats(archive).get(DAEMON)
+    return own is not None and (now - own).total_seconds() > 2 * EVERY_S
+
+
+def _dead(lock: Path) -> str:
+    """Why the process that a daemon's lock names cannot be at work, as far as can be seen from here; '' if it can.
+
+    The lock itself is asked only where there is no such process: it may be in another container, under the same host name.
+    """
+    try:
+        _, pid, _, host = (*lock.read_text(errors="replace").split(), "", "", "", "")[:4]
+    except OSError:
+        return ""
+    if host != os.uname().nodename or not pid.isdecimal():
+        return ""
+    try:
+        state = children.process_stat(pid)[0]
+    except OSError:
+        state = "Z"
+    if state in "Tt":
+        return "its process is stopped"
+    if state not in "ZX" or (descriptor := files.take_lock(lock, create=False)) is None:
+        return ""
+    os.close(descriptor)
+    return "its process has ended"

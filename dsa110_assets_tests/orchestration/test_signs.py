@@ -1,0 +1,84 @@
+"""The daemon's own sign of life: given while its process gets on, missed when it does not, and nobody else is blamed for that."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dsa110_assets.archive import alerts
+from dsa110_assets.archive.store import Archive
+from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration.watching import conditions, signs
+from dsa110_assets.orchestration.watching.facts import Facts
+from dsa110_assets.thresholds import Thresholds
+from dsa110_assets_tests.tiny import tiny_settings
+
+NOW, LIMITS = datetime.now(UTC), Thresholds()
+
+
+@pytest.fixture
+def archive(tmp_path: Path, engine_url: str | None) -> Iterator[Archive]:
+    with Archive.create(tmp_path / "archive", engine_url) as made:
+        yield made
+
+
+def beat(archive: Archive, name: str, age_s: float) -> None:
+    alerts.remember(archive, f"beat/{name}", (NOW - timedelta(seconds=age_s)).isoformat())
+
+
+def silent(archive: Archive, place: Path) -> dict[str, str]:
+    """Who is told of as silent, with the words."""
+    settings = tiny_settings(place / "inbox", place)
+    found, _ = conditions.evaluate(Facts(archive, settings, LIMITS, now=NOW))
+    return {one.subject: one.words for one in found if one.condition == "service_silent"}
+
+
+def test_it_is_given_while_the_daemon_runs_and_not_missed_after(archive: Archive) -> None:
+    """An archive that cannot be opened at first is tried again."""
+    asked, given = list[int](), threading.Event()
+
+    def opened() -> Archive:
+        asked.append(1)
+        given.set()
+        return archive
+
+    with signs.given(opened):
+        assert given.wait(30)
+        while signs.DAEMON not in alerts.beats(archive):
+            threading.Event().wait(0.01)
+    assert alerts.beats(archive) == {}
+
+
+def test_an_archive_that_is_away_ends_no_daemon(caplog: pytest.LogCaptureFixture) -> None:
+    tried = threading.Event()
+
+    def opened() -> Archive:
+        tried.set()
+        raise ConfigurationError("there is no archive")
+
+    with signs.given(opened):
+        assert tried.wait(30)
+    assert "there is no archive" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("daemon_s", "code_server_s", "told"),
+    [
+        (9.0, 9.0, set()),
+        (9.0, 36.0, {"code server"}),
+        (36.0, 36.0, {"daemon"}),  # it asks the code server to look
+        (25.0, 36.0, set()),  # it left out two: the next look knows
+        (None, 36.0, {"code server"}),  # Dagster's own daemon gives none
+    ],
+)
+def test_who_is_missed(archive: Archive, tmp_path: Path, daemon_s: float | None, code_server_s: float, told: set[str]) -> None:
+    if daemon_s is not None:
+        beat(archive, signs.DAEMON, daemon_s)
+    beat(archive, conditions.CODE_SERVER, code_server_s)
+    found = silent(archive, tmp_path)
+    assert set(found) == told
+    assert all("no sign of life for 36 s" in words for words in found.values())
