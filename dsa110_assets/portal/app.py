@@ -77,7 +77,7 @@ def create_app(
     )
     app.state.archive, app.state.inbox, app.state.look = opened, inbox, look
     app.state.home, app.state.limits, app.state.registry = home, limits, registry
-    app.state.carta = settings.carta_url if settings else None
+    app.state.carta, app.state.aladin = (settings.carta_url, settings.aladin) if settings else (None, None)
     return app
 
 

@@ -20,6 +20,7 @@ from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.imaging.fits import write_image
 from dsa110_assets.imaging.preview import preview_png
+from dsa110_assets.mosaics import sky_tiles
 from dsa110_assets.telescope import timegrid
 from dsa110_assets_tests.photometry.nightly import stored
 from dsa110_assets_tests.tiny import SMALL_DISK
@@ -151,6 +152,18 @@ def later_transit(small: SmallArchive) -> str:
         publisher = _Publisher(archive, small.products)
         tables = publisher.publish("caltables", "2026-01-27", (), _tables(NIGHTS[-1] + OBSERVATIONS[-1], 0.25))
     return f"{tables.id}/3C138"
+
+
+def sky_of(small: SmallArchive, night: str = NIGHTS[0]) -> str:
+    """The night's mosaic, as HiPS and coverage too: its product's id."""
+
+    def write(draft: Any) -> None:
+        _image("mosaic.fits")(draft)
+        draft.metadata.update(sky_tiles.write_sky_tiles(draft.path / "mosaic.fits", draft.path, f"continuum/{night}"))
+
+    with Archive(small.root) as archive:
+        hour = archive.current("hour_mosaic", night + HOUR)
+        return _Publisher(archive, small.products).publish("night_mosaic", night, (hour,), write, rms_jy=RMS_JY).id
 
 
 def _tables(key: str, after_d: float = -0.25) -> Any:
