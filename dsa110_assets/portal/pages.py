@@ -29,7 +29,7 @@ from dsa110_assets.portal import (
     viewer,
 )
 
-NIGHT_ROWS = 100
+NIGHT_ROWS = 60
 TRIAL_PRODUCTS = 50
 UNTRUSTED = (
     "sandbox allow-popups allow-top-navigation-by-user-activation; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -19,6 +18,7 @@ from dsa110_assets.archive import judgements
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
 from dsa110_assets.photometry import quality
 from dsa110_assets.portal import charts, oddity, parameters, plots, render
+from dsa110_assets.portal.remembered import remembered
 from dsa110_assets.portal.rows import light_curve_json, table_rows
 from dsa110_assets.portal.v1 import spectra
 from dsa110_assets.telescope import astrometry, timegrid
@@ -347,7 +347,7 @@ def spark(request: Request) -> Response:
     return Response(svg, media_type="image/svg+xml", headers={"cache-control": f"private, max-age={RENEWED_S}"})
 
 
-@lru_cache(maxsize=512)
+@remembered(8 << 20, len)
 def _spark(archive: AnalystArchive, name: str, last: str | None) -> bytes:
     """The thumbnail of a light curve as it was with the product `last`."""
     curve = archive.light_curve(name)

@@ -19,6 +19,7 @@ from dsa110_assets.errors import BadDataError, NotFoundError
 from dsa110_assets.imaging.preview import encode_png
 from dsa110_assets.plain_json import jsonable
 from dsa110_assets.portal import files, parameters, render, viewer
+from dsa110_assets.portal.remembered import remembered
 from dsa110_assets.telescope import astrometry
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def _table(store: Archive, night: str) -> pd.DataFrame:
     return _read(catalogue.path / "source_catalog.parquet")
 
 
-@lru_cache(maxsize=2)
+@remembered(64 << 20, lambda table: int(table.memory_usage(deep=True).sum()))
 def _read(file: Path) -> pd.DataFrame:
     """One row for each source of a table that never changes, the brightest first: source_id, ra_deg, dec_deg, flux_jy, detected."""
     import pandas as pd
@@ -312,7 +313,7 @@ def hips_file(request: Request) -> Response:
     return FileResponse(path, media_type=media_type, headers={"cache-control": viewer.IMMUTABLE})
 
 
-@lru_cache(maxsize=4)
+@remembered(2 << 20, len)
 def _allsky(root: Path) -> bytes:
     from dsa110_assets.mosaics import hips_view
 

@@ -50,12 +50,12 @@ class SmallArchive:
         return {"DSA110_ARCHIVE": str(self.root), "DSA110_INBOX": str(self.inbox), "DSA110_THRESHOLDS": str(SMALL_DISK)}
 
 
-def build(directory: Path) -> SmallArchive:
-    """Make the archive and its inbox below `directory`."""
+def build(directory: Path, url: str | None = None) -> SmallArchive:
+    """Make the archive and its inbox below `directory`; its index in the database of `url`, or SQLite's own."""
     inbox, root = directory / "inbox", directory / "archive"
     inbox.mkdir()
     made: dict[str, Product] = {}
-    with Archive.create(root) as archive:
+    with Archive.create(root, url) as archive:
         publisher = _Publisher(archive, made)
         catalogue = publisher.table("source_catalog", None, (), _catalogue())
         past: tuple[Product, ...] = ()
