@@ -21,7 +21,9 @@ from dsa110_assets.archive.store import Archive
 from dsa110_assets.imaging.fits import write_image
 from dsa110_assets.imaging.preview import preview_png
 from dsa110_assets.mosaics import sky_tiles
+from dsa110_assets.orchestration.judging import rules
 from dsa110_assets.telescope import timegrid
+from dsa110_assets.thresholds import Thresholds
 from dsa110_assets_tests.photometry.nightly import stored
 from dsa110_assets_tests.tiny import SMALL_DISK
 
@@ -152,6 +154,17 @@ def later_transit(small: SmallArchive) -> str:
         publisher = _Publisher(archive, small.products)
         tables = publisher.publish("caltables", "2026-01-27", (), _tables(NIGHTS[-1] + OBSERVATIONS[-1], 0.25))
     return f"{tables.id}/3C138"
+
+
+def failed_check(small: SmallArchive, key: str = NIGHTS[-1] + OBSERVATIONS[0]) -> str:
+    """A tile nine times as noisy as its radiometer, as the rules judge it: an ERROR that does not hold it. Its product's id."""
+    figures = {"rms_jy": 9 * RMS_JY, "rms_over_radiometer": 8.8, "n_bright": 0, **_span(key)}
+    judged = rules.to_metadata(rules.judge("tile_image", figures, Thresholds()))
+
+    with Archive(small.root) as archive:
+        calibrated = archive.current("calibrated_ms", key)
+        publisher = _Publisher(archive, small.products)
+        return publisher.publish("tile_image", key, (calibrated,), _image("image.fits"), **figures, **judged).id
 
 
 def sky_of(small: SmallArchive, night: str = NIGHTS[0]) -> str:
