@@ -8,13 +8,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import wraps
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from dsa110_assets import heap
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+P = ParamSpec("P")
 Value = TypeVar("Value")
 
 
@@ -49,19 +50,22 @@ class Memory:
                 self.held_bytes -= gone_bytes
 
 
-def remembered(most_bytes: int, size: Callable[[Value], int]) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
-    """Remember what a function of hashable arguments returns, up to so many bytes in all, by `size`; an error is not remembered."""
+def remembered(most_bytes: int, size: Callable[[Any], int]) -> Callable[[Callable[P, Value]], Callable[P, Value]]:
+    """Remember what a function of hashable arguments, given in their order, returns, up to so many bytes in all, by `size`; an error is
+    not remembered."""
 
-    def around(function: Callable[..., Value]) -> Callable[..., Value]:
+    def around(function: Callable[P, Value]) -> Callable[P, Value]:
         memory = Memory(most_bytes)
 
         @wraps(function)
-        def told(*arguments: Hashable) -> Value:
-            found = memory.get(arguments)
+        def told(*arguments: P.args, **named: P.kwargs) -> Value:
+            key = (*arguments, *sorted(named.items()))
+            found: tuple[Any] | None = memory.get(key)
             if found is not None:
-                return found[0]  # type: ignore[return-value]
-            value = function(*arguments)
-            memory.put(arguments, value, size(value))
+                value: Value = found[0]
+                return value
+            value = function(*arguments, **named)
+            memory.put(key, value, size(value))
             return value
 
         return told

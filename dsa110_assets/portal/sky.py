@@ -280,13 +280,13 @@ def ensemble_chart(request: Request) -> Response:
 
 def spectrum_chart(request: Request) -> Response:
     """A source's flux density in every subband, measured when this is asked for, and what the catalogue says of it."""
-    from bokeh.models import TeeHead, Whisker
+    from bokeh.models.annotations import Span, TeeHead, Whisker
 
     archive, scheme = render.archive_of(request), charts.scheme_of(request)
     try:
         told = spectra.spectrum(archive, request.path_params["source"], parameters.text(request, "epoch"))
-    except NotFoundError as error:
-        return JSONResponse({"said": str(error)})
+    except NotFoundError as refused:
+        return JSONResponse({"said": str(refused)})
     rows = told["subbands"]
     mhz, flux, error = (
         np.array([row[name] for row in rows], float) * factor
