@@ -280,7 +280,7 @@ def ensemble_chart(request: Request) -> Response:
 
 def spectrum_chart(request: Request) -> Response:
     """A source's flux density in every subband, measured when this is asked for, and what the catalogue says of it."""
-    from bokeh.models.annotations import Span, TeeHead, Whisker
+    from bokeh.models.annotations import TeeHead, Whisker
 
     archive, scheme = render.archive_of(request), charts.scheme_of(request)
     try:
