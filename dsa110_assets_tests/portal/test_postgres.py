@@ -79,7 +79,7 @@ def identities(answer: Answer) -> Any:
     """What a list's items, or a resource, are called: times and places differ between two archives."""
     told = answer.json
     items = told.get("items", [told]) if isinstance(told, dict) else told
-    names = ("product_id", "partition", "source_id", "set_id", "observation", "check", "state", "key", "n_epochs", "flux_jy", "kind")
+    names = ("product_id", "partition", "source_id", "set_id", "observation", "check", "state", "n_epochs", "flux_jy", "kind")
     return [{name: one[name] for name in names if isinstance(one, dict) and name in one} for one in items]
 
 
