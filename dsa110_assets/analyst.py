@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from astropy.coordinates import Angle
-    from astropy.table import Table
+    from astropy.table import QTable, Table
     from astropy.timeseries import TimeSeries
 
     from dsa110_assets.analyst_times import Moment
@@ -222,6 +222,18 @@ class AnalystArchive:
         if rows.empty:
             rows = nights.of_sources([look_up(name, ([(source, source) for source in nights.names()],), "source")])
         return tables.light_curve(rows, nights, last)
+
+    def spectrum(self, name: str, epoch: str | None = None) -> QTable:
+        """A source's flux density in every subband, at its last epoch whose calibrated set is kept, or at `epoch`.
+
+        Fitted to the visibilities with all that the catalogue knows around it (`photometry.subbands`): on the set's own flux scale, not
+        normalised to the ensemble; half a minute of a core at full scale. Columns: subband, frequency, low, high [Hz], flux, error [Jy],
+        n_visibilities. `meta` has epoch, product_id (the set), response (the primary beam's at the source), and the power law
+        through the points: index, index_err, level, level_err at the frequency pivot. Raises NotFoundError where no set is kept.
+        """
+        from dsa110_assets import analyst_spectra
+
+        return analyst_spectra.spectrum(self.store, self.light_curve(name), epoch)
 
     def light_curves(self, names: Sequence[str]) -> Table:
         """The light curves of these source ids as one table, by source and time: source_id, ra, dec, mjd, and the columns of

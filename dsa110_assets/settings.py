@@ -165,6 +165,9 @@ class Settings(BaseSettings):
     carta_url: Annotated[
         str | None, Field(description="where CARTA answers, for links that open an image there: http://host:3002 (unset: no links)")
     ] = None
+    aladin: Annotated[
+        Path | None, Field(description="folder into which npm installed aladin-lite, for the portal's sky view (unset: its own)")
+    ] = None
     log_format: Annotated[Literal["text", "json"], Field(description="how services and runs write their log lines")] = "text"
     log_mb: Annotated[float, Field(gt=0, le=1e5, description="`dsa110 up` sets a service's log aside when it is larger [MB]")] = 20.0
     log_files: Annotated[int, Field(ge=1, le=100, description="so many of each that were set aside are kept")] = 5
@@ -219,7 +222,7 @@ class Settings(BaseSettings):
             raise ValueError("it is an address that begins with http:// or https://, without blanks")
         return value
 
-    @field_validator("inbox", "archive", "dagster_home", "thresholds", "backups", "calibrators", mode="after")
+    @field_validator("inbox", "archive", "dagster_home", "thresholds", "backups", "calibrators", "aladin", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else surroundings.place(value)

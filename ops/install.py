@@ -15,6 +15,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 USER, STATE = "dsa110", "/var/lib/dsa110"
 CONFIGURATION, UNITS, VENV = "/etc/dsa110", "/etc/systemd/system", "/opt/dsa110/venv"
+RULE = "/etc/polkit-1/rules.d/50-dsa110.rules"
+"""Lets the platform's user restart the platform's services from the portal, and no others; without polkit it does nothing."""
 DATABASES = ("dsa110", "dagster")
 SOCKET = "/var/run/postgresql"
 MARK = "installed-from"
@@ -67,6 +69,9 @@ class Server:
         yield self._file(f"{CONFIGURATION}/workspace.yaml", (units / "workspace.yaml").read_text(encoding="utf-8"))
         for unit in sorted([*units.glob("*.service"), *units.glob("*.target")]):
             yield self._file(f"{UNITS}/{unit.name}", unit.read_text(encoding="utf-8"))
+        rule = REPOSITORY / "ops" / "polkit" / Path(RULE).name
+        yield self._directory(str(Path(RULE).parent), owned=False)
+        yield self._file(RULE, rule.read_text(encoding="utf-8"))
         if self.start:
             yield Step("units started, now and at every start of the machine", self._is_started, self._start)
 

@@ -40,6 +40,7 @@ COMMAND_MODULES = (
     "checks",
     "runs",
     "drain",
+    "units",
     "report",
     "doctor",
     "docs",

@@ -75,6 +75,28 @@ def lightcurve(
         )  # fmt: skip
 
 
+@app.command(epilog='Example: dsa110 spectrum "NVSS J123456+161622" --epoch 2026-01-25T22:00')
+def spectrum(
+    source: str = typer.Argument(..., help="Source id; case, blanks and underscores matter only between ids that differ in nothing else."),
+    epoch: Annotated[str | None, typer.Option(help="An epoch of its light curve; default: the last whose data are kept.")] = None,
+    as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
+) -> None:
+    """A source's flux density in every subband, measured in the calibrated visibilities."""
+    from dsa110_assets.analyst import open_archive
+    from dsa110_assets.portal.rows import spectrum_json
+
+    told = spectrum_json(open_archive().spectrum(source, epoch))
+    if as_json:
+        console.emit_json(told)
+        return
+    index = "" if told["spectral_index"] is None else f"  index {told['spectral_index']:.3f} ± {told['spectral_index_err']:.3f}"
+    console.table(
+        ("subband", "MHz", "flux mJy", "error"),
+        [(one["subband"], f"{one['frequency_hz'] / 1e6:.2f}", _milli(one["flux_jy"]), _milli(one["error_jy"])) for one in told["subbands"]],
+        title=f"{told['source_id']}  {told['epoch']}  in {told['product_id']}{index}",
+    )
+
+
 @app.command(epilog="Example: dsa110 lineage tile_image-20260125T2225-v1")
 def lineage(
     product: str = typer.Argument(..., help="Product id, or a path inside a product."),

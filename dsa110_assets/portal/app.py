@@ -21,6 +21,7 @@ from dsa110_assets.orchestration.resources import IN_FORCE
 from dsa110_assets.portal import charts, metrics, overview, pages, probes, render
 from dsa110_assets.portal.guard import Guard
 from dsa110_assets.portal.problems import problem
+from dsa110_assets.portal.remembered import GiveBack
 from dsa110_assets.portal.v1 import app as api
 from dsa110_assets.portal.v1.context import Context
 from dsa110_assets.portal.v1.tokens import Keys
@@ -69,6 +70,7 @@ def create_app(
     app = Starlette(
         routes=routes,
         middleware=[
+            Middleware(GiveBack),
             Middleware(metrics.CountRequests, requests=metrics.Requests(registry)),
             Middleware(Guard, hosts=hosts),
             Middleware(_Door),
@@ -77,7 +79,7 @@ def create_app(
     )
     app.state.archive, app.state.inbox, app.state.look = opened, inbox, look
     app.state.home, app.state.limits, app.state.registry = home, limits, registry
-    app.state.carta = settings.carta_url if settings else None
+    app.state.carta, app.state.aladin = (settings.carta_url, settings.aladin) if settings else (None, None)
     return app
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -17,6 +16,7 @@ from starlette.routing import Route
 from dsa110_assets.archive import caltable_registry
 from dsa110_assets.errors import BadDataError, NotFoundError, SilentWrongnessError
 from dsa110_assets.portal import charts, front, overview, parameters, render
+from dsa110_assets.portal.remembered import remembered
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def antenna_chart(request: Request) -> Response:
     return charts.answer(plot, request)
 
 
-@lru_cache(maxsize=512)
+@remembered(32 << 20, lambda found: 700 * len(found))
 def medians(paths: tuple[Path, ...]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """By antenna the amplitude, raw units per root Jy, and phase [deg] of its two receptors: the product of a set's bandpass and
     gains, each the median over channels and the mean direction over time; NaN without a solution."""
@@ -198,7 +198,7 @@ def tables(request: Request) -> Response:
     )
 
 
-@lru_cache(maxsize=8)
+@remembered(64 << 20, lambda tables: sum(table.values.nbytes + table.flags.nbytes for table in tables))
 def read(paths: tuple[Path, ...]) -> tuple[Gains, ...]:
     """The tables of a set; products never change. Raises SilentWrongnessError for those that cannot be read."""
     from dsa110_assets.calibration import caltables

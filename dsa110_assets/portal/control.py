@@ -11,6 +11,7 @@ from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.ingest import pausing
 from dsa110_assets.orchestration.watching import history
 from dsa110_assets.portal import render
+from dsa110_assets.portal.v1.services import list_services
 
 RUNS, LINES, RECORDS = 25, 40, 100
 
@@ -24,6 +25,7 @@ def control(request: Request) -> Response:
         request,
         assets=by_time,
         paused=pausing.paused(archive.root),
+        services=list_services(),
         drained=pausing.paused(archive.root, pausing.ALL),
         runs=history.runs(request.app.state.home, newest=RUNS),
         unfinished=history.UNFINISHED,

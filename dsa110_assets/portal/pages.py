@@ -23,13 +23,14 @@ from dsa110_assets.portal import (
     render,
     runs,
     sky,
+    skyview,
     success,
     timeline,
     tree,
     viewer,
 )
 
-NIGHT_ROWS = 100
+NIGHT_ROWS = 60
 TRIAL_PRODUCTS = 50
 UNTRUSTED = (
     "sandbox allow-popups allow-top-navigation-by-user-activation; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
@@ -155,6 +156,7 @@ ROUTES = [
     *timeline.ROUTES,
     *viewer.ROUTES,
     *sky.ROUTES,
+    *skyview.ROUTES,
     *calibration.ROUTES,
     *control.ROUTES,
     *alerts.ROUTES,

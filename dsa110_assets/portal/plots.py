@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from dsa110_assets.analyst_views import Image
 from dsa110_assets.archive.product import Product
+from dsa110_assets.portal.remembered import remembered
 
 if TYPE_CHECKING:
     from astropy.timeseries import TimeSeries
@@ -70,7 +70,7 @@ def image_png(product: Product) -> bytes:
     return _drawn(found.product_id, found.path, None if rms_jy is None else float(rms_jy))
 
 
-@lru_cache(maxsize=32)
+@remembered(8 << 20, len)
 def _drawn(product_id: str, path: Path, rms_jy: float | None) -> bytes:
     image = Image(product_id, path, {"rms_jy": rms_jy})
     from matplotlib.figure import Figure

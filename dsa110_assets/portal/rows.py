@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.product import VERDICTS, LineageNode, Product
 from dsa110_assets.plain_json import jsonable
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,17 @@ def light_curve_json(archive: AnalystArchive, source: str) -> dict[str, Any]:
     for point in points:
         point["mjd"] = point.pop("time")
     return {**meta, "points": points}
+
+
+def spectrum_json(table: QTable) -> dict[str, Any]:
+    """A spectrum as a JSON object: facts of it, and one object per subband."""
+    meta = table.meta
+    facts = {name: meta[name] for name in ("source_id", "epoch", "product_id", "response")}
+    law = {
+        "spectral_index": meta["index"], "spectral_index_err": meta["index_err"], "flux_jy": float(meta["level"].to_value("Jy")),
+        "flux_err_jy": float(meta["level_err"].to_value("Jy")), "frequency_hz": float(meta["pivot"].to_value("Hz")),
+    }  # fmt: skip
+    return {**facts, **jsonable(law), "subbands": table_rows(table)}
 
 
 def table_rows(table: Any, instead: dict[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from dsa110_assets.archive import judgements
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
 from dsa110_assets.photometry import quality
 from dsa110_assets.portal import charts, oddity, parameters, plots, render
+from dsa110_assets.portal.remembered import remembered
 from dsa110_assets.portal.rows import light_curve_json, table_rows
+from dsa110_assets.portal.v1 import spectra
 from dsa110_assets.telescope import astrometry, timegrid
 
 if TYPE_CHECKING:
@@ -277,6 +278,50 @@ def ensemble_chart(request: Request) -> Response:
     return charts.answer(plot, request)
 
 
+def spectrum_chart(request: Request) -> Response:
+    """A source's flux density in every subband, measured when this is asked for, and what the catalogue says of it."""
+    from bokeh.models.annotations import TeeHead, Whisker
+
+    archive, scheme = render.archive_of(request), charts.scheme_of(request)
+    try:
+        told = spectra.spectrum(archive, request.path_params["source"], parameters.text(request, "epoch"))
+    except NotFoundError as refused:
+        return JSONResponse({"said": str(refused)})
+    rows = told["subbands"]
+    mhz, flux, error = (
+        np.array([row[name] for row in rows], float) * factor
+        for name, factor in (("frequency_hz", 1e-6), ("flux_jy", 1e3), ("error_jy", 1e3))
+    )
+    plot = charts.figure(scheme, x="Frequency (MHz)", y="Flux density (mJy)", height=260, time=False)
+    points = charts.source(
+        {"mhz": mhz, "flux": flux, "error": error, "low": flux - error, "high": flux + error, "subband": [row["subband"] for row in rows]}
+    )
+    heads = [TeeHead(size=6, line_color=scheme.data) for _ in range(2)]
+    plot.add_layout(
+        Whisker(source=points, base="mhz", upper="high", lower="low", line_color=scheme.data, upper_head=heads[0], lower_head=heads[1])
+    )
+    drawn = plot.scatter("mhz", "flux", source=points, size=8, color=scheme.data, legend_label=f"{told['epoch']}, {told['product_id']}")
+    along = np.linspace(mhz.min() - 6, mhz.max() + 6, 40)
+    if told["spectral_index"] is not None:
+        law = 1e3 * told["flux_jy"] * (along * 1e6 / told["frequency_hz"]) ** told["spectral_index"]
+        label = f"index {told['spectral_index']:.2f} ± {told['spectral_index_err']:.2f}"
+        plot.line(along, law, color=scheme.data, line_dash="dashed", legend_label=label)
+    curve = archive.light_curve(request.path_params["source"])
+    near = _counterparts(archive, float(curve.meta["ra"].to_value("deg")), float(curve.meta["dec"].to_value("deg")))
+    listed = next((row for row in near if row.get("frequency_hz") and row.get("flux_jy")), None)
+    if listed is not None:
+        index = listed.get("spectral_index")
+        law = 1e3 * listed["flux_jy"] * (along * 1e6 / listed["frequency_hz"]) ** (0.0 if index is None else index)
+        slope = "unknown" if index is None else f"{index:.2f}"
+        label = f"{listed.get('catalogue') or 'catalogue'}, {listed['frequency_hz'] / 1e6:.0f} MHz, index {slope}"
+        plot.line(along, law, color=scheme.second, legend_label=label)
+    charts.hover(
+        plot, [drawn], [("subband", "@subband"), ("frequency", "@mhz{0.0} MHz"), ("flux density", "@flux{0.000} ± @error{0.000} mJy")]
+    )
+    charts.legend(plot, scheme)
+    return charts.answer(plot, request)
+
+
 def _correction(value: float, error: float, references: int) -> str:
     return f"× {value:.4f} ± {error:.4f} of {references} references" if np.isfinite(value) else "not normalised"
 
@@ -302,7 +347,7 @@ def spark(request: Request) -> Response:
     return Response(svg, media_type="image/svg+xml", headers={"cache-control": f"private, max-age={RENEWED_S}"})
 
 
-@lru_cache(maxsize=512)
+@remembered(8 << 20, len)
 def _spark(archive: AnalystArchive, name: str, last: str | None) -> bytes:
     """The thumbnail of a light curve as it was with the product `last`."""
     curve = archive.light_curve(name)
@@ -428,6 +473,7 @@ ROUTES = [
     Route("/sources/{source:path}/spark.svg", spark, name="spark"),
     Route("/sources/{source:path}/chart.json", chart, name="source_chart"),
     Route("/sources/{source:path}/ensemble.json", ensemble_chart, name="ensemble_chart"),
+    Route("/sources/{source:path}/spectrum.json", spectrum_chart, name="spectrum_chart"),
     Route("/sources/{source:path}/table.csv", source_table, name="source_table"),
     Route("/sources/{source:path}/point", point, name="point"),
     Route("/sources/{source:path}", source, name="source"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from statistics import median
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -32,6 +33,7 @@ SINGLY = timedelta(days=8)
 """Observations are told one by one up to this span; beyond it by hours and nights."""
 STRIP_DEG = 0.5
 STATE = "state"
+OF_HOUR, OF_NIGHT = len("2026-01-25T22"), len("2026-01-25")
 
 
 @dataclass(frozen=True)
@@ -243,17 +245,16 @@ def _raster(store: Archive, since: str, until: str, colour: str, scheme: charts.
     from bokeh.models.annotations import ColorBar
     from bokeh.models.mappers import LinearColorMapper
 
-    observed = _by_hour(store.figures("subband_group", (), since, until))
+    observed = store.counts("subband_group", OF_HOUR, since, until)
     if colour == STATE:
-        imaged = _by_hour(store.figures("tile_image", (), since, until))
+        imaged = store.counts("tile_image", OF_HOUR, since, until)
         label, unit = "imaged", "%"
-        values = {hour: 100.0 * min(len(imaged.get(hour, ())) / len(found), 1.0) for hour, found in observed.items()}
+        values = {hour: 100.0 * min(imaged.get(hour, 0) / number, 1.0) for hour, number in observed.items()}
     else:
         shown = COLOURS[colour]
         label, unit = shown.label, shown.unit
-        told = _by_hour(store.figures(shown.asset, (shown.figure,), since, until))
-        medians = {hour: [one.values[0] for one in found if one.values[0] is not None] for hour, found in told.items()}
-        values = {hour: shown.factor * float(np.median(found)) for hour, found in medians.items() if found}
+        told = store.gathered(shown.asset, shown.figure, OF_HOUR, since, until)
+        values = {hour: shown.factor * median(found) for hour, found in told.items()}
     cells = sorted(values)
     numbers = np.array([values[hour] for hour in cells])
     plot = charts.figure(scheme, x="Night (UTC day)", y="Hour of the day (UTC)", height=420, y_range=(24, 0))
@@ -263,7 +264,7 @@ def _raster(store: Archive, since: str, until: str, colour: str, scheme: charts.
             "hour": np.array([int(hour[11:13]) + 0.5 for hour in cells]),
             "value": numbers,
             "night": [hour[:10] for hour in cells],
-            "n": np.array([len(observed.get(hour, ())) for hour in cells]),
+            "n": np.array([observed.get(hour, 0) for hour in cells]),
             "link": [quote(f"since={hour[:10]}&until={hour[:10]}&colour={colour}", safe="=&") for hour in cells],
         }
     )
@@ -286,13 +287,6 @@ def _raster(store: Archive, since: str, until: str, colour: str, scheme: charts.
     return plot
 
 
-def _by_hour(found: Sequence[Any]) -> dict[str, list[Any]]:
-    hours: dict[str, list[Any]] = {}
-    for one in found:
-        hours.setdefault(one.partition[:13], []).append(one)
-    return hours
-
-
 def trends(request: Request) -> Response:
     """The trends of a night, a week or a season."""
     store = render.archive_of(request).store
@@ -311,23 +305,17 @@ def trend_chart(request: Request) -> Response:
     if not since:
         return charts.answer(plot, request)
     drawn = []
-    for (label, keys, values), colour in zip(_lines(store, trend, since, until), (scheme.data, scheme.second), strict=False):
-        if not keys:
+    long = _is_long(since, until)
+    for (label, told), colour in zip(
+        (_nightly if long else _singly_told)(store, trend, since, until), (scheme.data, scheme.second), strict=False
+    ):
+        if not told:
             continue
-        if _is_long(since, until):
-            told = _nightly(keys, trend.factor * values, total=trend.total)
-            points = charts.source(
-                {
-                    "at": charts.milliseconds([timegrid.parse_key(night) + DAY / 2 for night in told]),
-                    "key": list(told),
-                    **dict(zip(("low", "value", "high"), np.array(list(told.values())).T, strict=True)),
-                }
-            )
+        at = [timegrid.parse_key(key) + (DAY / 2 if long else timedelta()) for key in told]
+        low, value, high = trend.factor * np.array(list(told.values())).T
+        points = charts.source({"at": charts.milliseconds(at), "key": list(told), "low": low, "value": value, "high": high})
+        if long:
             plot.segment("at", "low", "at", "high", source=points, color=colour, alpha=0.5)
-        else:
-            points = charts.source(
-                {"at": charts.milliseconds([timegrid.parse_key(key) for key in keys]), "key": keys, "value": trend.factor * values}
-            )
         drawn.append(plot.scatter("at", "value", source=points, size=6, color=colour, legend_label=label))
     if trend.total:
         plot.y_range.start = 0
@@ -337,43 +325,47 @@ def trend_chart(request: Request) -> Response:
     return charts.answer(plot, request)
 
 
-def _lines(store: Archive, trend: Trend, since: str, until: str) -> list[tuple[str, list[str], FloatArray]]:
-    """(label, partitions, values) of each line of a trend."""
-    if not trend.lines:
-        return [_latency(store, since, until)]
+Told = dict[str, tuple[float, float, float]]
+"""By window, or night: a figure, or of a night's its 5th percentile, median and 95th percentile."""
+
+
+def _singly_told(store: Archive, trend: Trend, since: str, until: str) -> list[tuple[str, Told]]:
+    """(label, figures) of each line of a trend, window by window."""
+    if not trend.lines:  # from the last subband to the image [s]
+        return [("from the last subband", {key: (value,) * 3 for key, value in front.latencies(store, since, until).items()})]
     found = store.figures(trend.asset, [name for name, _ in trend.lines], since, until)
-    lines = []
-    for number, (_, label) in enumerate(trend.lines):
-        told = [(one.partition, one.values[number]) for one in found]
-        some = [(key, value) for key, value in told if value is not None]
-        lines.append((label, [key for key, _ in some], np.array([value for _, value in some])))
-    return lines
+    return [
+        (label, {one.partition: (value,) * 3 for one in found if (value := one.values[number]) is not None})
+        for number, (_, label) in enumerate(trend.lines)
+    ]
 
 
-def _latency(store: Archive, since: str, until: str) -> tuple[str, list[str], FloatArray]:
-    """From the last subband to the image [s]; over long spans from when it was taken up, which the index tells at once."""
-    if not _is_long(since, until):
-        found = front.latencies(store, since, until)
-        return "from the last subband", list(found), np.array(list(found.values()))
-    taken = {one.partition: datetime.fromisoformat(one.created_at) for one in store.figures("subband_group", (), since, until)}
-    made = {
-        one.partition: datetime.fromisoformat(one.created_at)
-        for one in store.figures("tile_image", (), since, until)
-        if one.id.endswith("-v1")
-    }
+def _nightly(store: Archive, trend: Trend, since: str, until: str) -> list[tuple[str, Told]]:
+    """The same night by night; of a total, each night's sum."""
+    if not trend.lines:
+        return [("from when it was taken up", {night: _spread(seconds) for night, seconds in _waits(store, since, until).items()})]
+    told = []
+    for name, label in trend.lines:
+        found = store.gathered(trend.asset, name, OF_NIGHT, since, until)
+        told.append((label, {night: (sum(own),) * 3 if trend.total else _spread(own) for night, own in found.items()}))
+    return told
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+    low, middle, high = (float(value) for value in np.percentile(values, (5, 50, 95)))
+    return low, middle, high
+
+
+def _waits(store: Archive, since: str, until: str) -> dict[str, list[float]]:
+    """By night the times from when its observations were taken up to their first images [s], which the index tells at once."""
+    taken, made = store.publication("subband_group", since, until), store.publication("tile_image", since, until, first=True)
     keys = [key for key in made if key in taken]
-    return "from when it was taken up", keys, np.array([(made[key] - taken[key]).total_seconds() for key in keys])
-
-
-def _nightly(keys: Sequence[str], values: FloatArray, *, total: bool) -> dict[str, tuple[float, float, float]]:
-    """(5th percentile, median, 95th percentile) of each night's values; of a `total`, their sum three times."""
-    nights = np.array([key[:10] for key in keys])
-    found = {}
-    for night in np.unique(nights):
-        own = values[nights == night]
-        low, middle, high = (float(own.sum()),) * 3 if total else (float(v) for v in np.percentile(own, (5, 50, 95)))
-        found[str(night)] = (low, middle, high)
-    return found
+    # times of one form, all UTC: as an array they are read a hundred times faster
+    begins_, ends = (np.array([told[key][:19] for key in keys], "M8[s]") for told in (taken, made))
+    nights: dict[str, list[float]] = {}
+    for key, wait_s in zip(keys, (ends - begins_).astype(float).tolist(), strict=True):
+        nights.setdefault(key[:OF_NIGHT], []).append(wait_s)
+    return nights
 
 
 def observation(request: Request) -> Response:

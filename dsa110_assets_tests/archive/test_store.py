@@ -487,6 +487,29 @@ def test_figures_are_the_products_own_and_foreign_ones_are_none(archive, publish
     assert [one.values for one in archive.figures("tile_image", ("rms_jy",), keys[0], keys[1])] == [(0.002,), (None,)]
 
 
+def test_groups_are_counted_and_gathered_as_their_figures_are(archive, publish):
+    """By hour and by night, what is no finite number left out, what retention took counted, other nights and assets not."""
+    told = {
+        "2026-01-25T22:05": 0.002, "2026-01-25T22:10": 0.001, "2026-01-25T23:00": "north", "2026-01-26T00:00": 3, "2026-01-27T00:00": 5.0,
+    }  # fmt: skip
+    for key, value in told.items():
+        made = publish("tile_image", key, metadata={"rms_jy": value})
+    publish("measurement_set", "2026-01-25T22:05", metadata={"rms_jy": 9.0})
+    archive.reject(archive.current("tile_image", "2026-01-27T00:00").id, "bad")
+    assert made.partition == "2026-01-27T00:00"
+    span = ("2026-01-25", "2026-01-27")
+    assert archive.counts("tile_image", 13, *span) == {"2026-01-25T22": 2, "2026-01-25T23": 1, "2026-01-26T00": 1}
+    assert archive.counts("tile_image", 10, "2026-01-26", "2026-01-26") == {"2026-01-26": 1}
+    assert archive.gathered("tile_image", "rms_jy", 13, *span) == {"2026-01-25T22": [0.002, 0.001], "2026-01-26T00": [3.0]}
+    assert archive.gathered("tile_image", "rms_jy", 10, *span) == {"2026-01-25": [0.002, 0.001], "2026-01-26": [3.0]}
+    assert archive.gathered("tile_image", "nothing", 10, *span) == {}
+    again = publish("tile_image", "2026-01-25T23:00", metadata={"rms_jy": 0.004})
+    published = archive.publication("tile_image", *span)
+    assert set(published) == {key for key in told if key < "2026-01-27"}
+    assert datetime.fromisoformat(published["2026-01-25T23:00"]) == again.created_at
+    assert set(archive.publication("tile_image", *span, first=True)) == set(published) - {"2026-01-25T23:00"}
+
+
 @pytest.mark.alone
 def test_files_are_fetched_before_they_are_read(tmp_path: Path) -> None:
     """A read that may not wait for the disk succeeds once the system has fetched the file; one that is gone is left out."""

@@ -21,7 +21,7 @@ from dsa110_assets_tests.portal.small_archive import SmallArchive
 TILE = "tile_image-20260125T2205-v1"
 COMMANDS = (
     "simulate", "process", "up", "groups", "transits", "products", "lightcurve", "lineage", "status",
-    "sources", "variables", "checks", "runs", "queue", "watch", "drain", "report",
+    "sources", "variables", "checks", "runs", "queue", "watch", "drain", "services", "report", "spectrum",
     "export sources", "export light-curves", "export images", "export moc", "export hips",
     "doctor", "settings", "thresholds", "backfill", "calibration list", "calibration show", "calibration reject",
     "calibration active",

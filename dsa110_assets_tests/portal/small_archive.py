@@ -20,7 +20,10 @@ from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.imaging.fits import write_image
 from dsa110_assets.imaging.preview import preview_png
+from dsa110_assets.mosaics import sky_tiles
+from dsa110_assets.orchestration.judging import rules
 from dsa110_assets.telescope import timegrid
+from dsa110_assets.thresholds import Thresholds
 from dsa110_assets_tests.photometry.nightly import stored
 
 NIGHTS = ("2026-01-25", "2026-01-26")
@@ -48,12 +51,12 @@ class SmallArchive:
         return {"DSA110_ARCHIVE": str(self.root), "DSA110_INBOX": str(self.inbox)}
 
 
-def build(directory: Path) -> SmallArchive:
-    """Make the archive and its inbox below `directory`."""
+def build(directory: Path, url: str | None = None) -> SmallArchive:
+    """Make the archive and its inbox below `directory`; its index in the database of `url`, or SQLite's own."""
     inbox, root = directory / "inbox", directory / "archive"
     inbox.mkdir()
     made: dict[str, Product] = {}
-    with Archive.create(root) as archive:
+    with Archive.create(root, url) as archive:
         publisher = _Publisher(archive, made)
         catalogue = publisher.table("source_catalog", None, (), _catalogue())
         past: tuple[Product, ...] = ()
@@ -150,6 +153,29 @@ def later_transit(small: SmallArchive) -> str:
         publisher = _Publisher(archive, small.products)
         tables = publisher.publish("caltables", "2026-01-27", (), _tables(NIGHTS[-1] + OBSERVATIONS[-1], 0.25))
     return f"{tables.id}/3C138"
+
+
+def failed_check(small: SmallArchive, key: str = NIGHTS[-1] + OBSERVATIONS[0]) -> str:
+    """A tile nine times as noisy as its radiometer, as the rules judge it: an ERROR that does not hold it. Its product's id."""
+    figures = {"rms_jy": 9 * RMS_JY, "rms_over_radiometer": 8.8, "n_bright": 0, **_span(key)}
+    judged = rules.to_metadata(rules.judge("tile_image", figures, Thresholds()))
+
+    with Archive(small.root) as archive:
+        calibrated = archive.current("calibrated_ms", key)
+        publisher = _Publisher(archive, small.products)
+        return publisher.publish("tile_image", key, (calibrated,), _image("image.fits"), **figures, **judged).id
+
+
+def sky_of(small: SmallArchive, night: str = NIGHTS[0]) -> str:
+    """The night's mosaic, as HiPS and coverage too: its product's id."""
+
+    def write(draft: Any) -> None:
+        _image("mosaic.fits")(draft)
+        draft.metadata.update(sky_tiles.write_sky_tiles(draft.path / "mosaic.fits", draft.path, f"continuum/{night}"))
+
+    with Archive(small.root) as archive:
+        hour = archive.current("hour_mosaic", night + HOUR)
+        return _Publisher(archive, small.products).publish("night_mosaic", night, (hour,), write, rms_jy=RMS_JY).id
 
 
 def _tables(key: str, after_d: float = -0.25) -> Any:

@@ -34,11 +34,11 @@ return {
 """
 AXE = (files("selenium_axe_python") / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 VIOLATIONS = """
-const done = arguments[arguments.length - 1], part = {include: [["body"]], exclude: [["[data-chart]"]]};
+const done = arguments[arguments.length - 1], part = {include: [["body"]], exclude: [["[data-chart]"], ["#aladin"]]};
 axe.run(part, {resultTypes: ["violations"]}).then(({violations}) => done(violations.flatMap((rule) =>
   rule.nodes.map((node) => `${rule.id}: ${node.html.slice(0, 100)}: ${node.failureSummary}`))));
 """
-"""What axe finds on a page outside the plots, which are Bokeh's."""
+"""What axe finds on a page outside what others draw: Bokeh's plots, Aladin's view."""
 SETTLED = """
 const canvas = document.getElementById("sky");
 return document.readyState === "complete" && (!canvas || canvas.dataset.lacking === "0")

@@ -14,11 +14,12 @@ async function draw(place) {
     place.replaceChildren();
     place.classList.toggle("nothing", item === null);
     if (item === null) place.textContent = "Nothing to show for this span.";
+    else if (item.said) { place.textContent = `${item.said}.`; place.classList.add("nothing"); }  // a reason in a plot's place
     if (!place.id) place.id = `chart-${Math.random().toString(36).slice(2)}`;
-    if (item !== null) await Bokeh.embed.embed_item(item, place.id);
+    if (item !== null && !item.said) await Bokeh.embed.embed_item(item, place.id);
     place.dataset.drawn = "yes";
   } catch (error) {
-    place.textContent = `The plot could not be drawn: ${error.message}`;
+    place.textContent = `Nothing is drawn: ${error.message}`;
     place.dataset.drawn = "no";
   }
 }

@@ -16,7 +16,20 @@ from starlette.routing import compile_path
 from dsa110_assets import __version__
 from dsa110_assets.errors import BadDataError, ConfigurationError, DsaError, NotFoundError
 from dsa110_assets.portal.problems import MEDIA_TYPE, problem
-from dsa110_assets.portal.v1 import alerts, caltables, control, judgements, page, products, requested, runs, session, sources, state
+from dsa110_assets.portal.v1 import (
+    alerts,
+    caltables,
+    control,
+    judgements,
+    page,
+    products,
+    requested,
+    runs,
+    services,
+    session,
+    sources,
+    state,
+)
 from dsa110_assets.portal.v1.context import Context
 from dsa110_assets.portal.v1.etags import Tagged
 
@@ -65,7 +78,7 @@ def create(context: Context) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
     app.state.context = context
-    for module in (state, products, requested, sources, judgements, caltables, runs, alerts, control, session):
+    for module in (state, products, requested, sources, judgements, caltables, runs, alerts, control, services, session):
         app.include_router(module.router)
     app.add_api_route("/docs", page.documentation, include_in_schema=False)
     app.openapi = _described(app, app.openapi)  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ from dsa110_assets.analyst import cone
 from dsa110_assets.analyst_times import moment
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.portal import rows
-from dsa110_assets.portal.v1 import paging
+from dsa110_assets.portal.v1 import paging, spectra
 from dsa110_assets.portal.v1.context import Portal
 from dsa110_assets.portal.v1.products import Since, Time, Until
 from dsa110_assets.telescope import timegrid
@@ -79,6 +79,33 @@ class LightCurve(BaseModel):
     ra_deg: float
     dec_deg: float
     points: list[Point]
+
+
+class SubbandFlux(BaseModel):
+    """One subband of a spectrum."""
+
+    subband: int
+    frequency_hz: float
+    low_hz: float
+    high_hz: float
+    flux_jy: float | None
+    error_jy: float | None = Field(description="by the residuals' scatter; how well beam and flux scale are known is not in it")
+    n_visibilities: int
+
+
+class Spectrum(BaseModel):
+    """A source's flux density in every subband of one observation, fitted to its visibilities; and the power law through them."""
+
+    source_id: str
+    epoch: str
+    product_id: str = Field(description="the calibrated set")
+    response: float = Field(description="the primary beam's at the source, in power")
+    spectral_index: float | None = Field(description="S ~ frequency^index; null where the subbands do not tell it")
+    spectral_index_err: float | None
+    flux_jy: float | None = Field(description="at frequency_hz; on the set's own flux scale, not normalised to the ensemble")
+    flux_err_jy: float | None
+    frequency_hz: float | None
+    subbands: list[SubbandFlux]
 
 
 class Candidate(BaseModel, extra="allow"):
@@ -149,6 +176,16 @@ def _page(table: Table, sort: str, after: paging.Key | None, limit: int) -> tupl
         order = order[(beyond(values, value) | ((values == value) & beyond(names, str(name))))[order]]
     last = order[limit - 1] if len(order) > limit else None
     return table[order[:limit]], None if last is None else paging.encode((float(values[last]), str(names[last])))
+
+
+@router.get("/sources/{source_id:path}/spectrum")
+def show_spectrum(
+    source_id: SourceId,
+    portal: Portal,
+    epoch: Annotated[str | None, Query(max_length=40, description="of its light curve; default: the last whose data are kept")] = None,
+) -> Spectrum:
+    """One source's spectrum by subband, measured now in the calibrated visibilities: up to some minutes, at once where it was before."""
+    return Spectrum.model_validate(spectra.spectrum(portal.archive, source_id, epoch))
 
 
 @router.get("/sources/{source_id:path}")

@@ -1,0 +1,199 @@
+"""A source's spectrum across the band: its flux density in every subband, fitted to the calibrated visibilities themselves.
+
+In each subband the source, a point at its place, and what the catalogue knows around it are fitted together by weighted least squares,
+each seen through the primary beam as it was at every integration. So nothing depends on how the band's one image was weighted or
+cleaned. What the catalogue does not know stays in the residuals, whose scatter is what errors are made from; how well the beam
+and the flux scale are known is not in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_assets.errors import BadDataError
+from dsa110_assets.sky.model import SkyModel
+from dsa110_assets.telescope import astrometry, band, beam
+from dsa110_assets.visibilities import measurement_set, predict
+from dsa110_assets.visibilities.types import Visibilities
+
+Float = NDArray[np.float64]
+REACH_DEG = 3.0
+"""How far from the pointing catalogue sources are fitted along."""
+ALONE, MOST = 12, 120
+"""The apparently brightest have a factor each, the others, up to so many, one together."""
+SAME_DEG = 30 / 3600
+"""A catalogue source so close is the source itself."""
+DIMMEST = 0.05
+"""Response of the beam below which it is not known well enough to divide by."""
+LEAST_SUBBANDS = 3
+"""Of which an index is told."""
+
+
+@dataclass(frozen=True)
+class Subband:
+    """One subband: number, edges and mean frequency [Hz], flux density with error [Jy], and the visibilities that went in."""
+
+    subband: int
+    frequency_hz: float
+    low_hz: float
+    high_hz: float
+    flux_jy: float
+    flux_err_jy: float
+    n_visibilities: int
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """All subbands with data, ascending in frequency, and the power law S ~ nu^index through them (NaN where they do not tell one).
+
+    `response` is the primary beam's mean at the source, in power.
+    """
+
+    subbands: tuple[Subband, ...]
+    response: float
+    index: float
+    index_err: float
+    flux_jy: float
+    flux_err_jy: float
+    frequency_hz: float
+
+
+def measure(ms: Path, ra_deg: float, dec_deg: float, sky: SkyModel) -> Spectrum:
+    """The spectrum of the source at an ICRS place in a calibrated set [Jy]; `sky` is the catalogue's model of all others.
+
+    Raises BadDataError for a set that is not in Jy, or in whose beam the place does not lie.
+    """
+    if measurement_set.unit(ms) != "Jy":
+        raise BadDataError(f"{ms}: its data are not in Jy, so it is not calibrated")
+    vis = measurement_set.mapped(ms)
+    place = np.deg2rad([ra_deg, dec_deg])
+    response = float(_responses(vis, place[:1], place[1:]).mean())
+    if response < DIMMEST:
+        raise BadDataError(
+            f"{ms}: the beam's response at {ra_deg:.4f}, {dec_deg:+.4f} deg is {response:.3f}; below {DIMMEST} it is not known"
+        )
+    return _spectrum(vis, _models(vis, place, sky), response)
+
+
+def _responses(vis: Visibilities, ra_rad: Float, dec_rad: Float) -> Float:
+    """(source, time) response of the primary beam in power, in the middle of the band."""
+    pointings = astrometry.meridian_icrs_rad(vis.times_mjd, vis.pointing_dec_rad)
+    angle = astrometry.separation_deg(ra_rad[:, None], dec_rad[:, None], pointings[:, 0], pointings[:, 1])
+    return np.asarray(beam.power(angle, float(np.mean(vis.frequencies_hz))))
+
+
+def _models(vis: Visibilities, place: Float, sky: SkyModel) -> SkyModel:
+    """The source as 1 Jy of a flat spectrum, then the apparently brightest of the others."""
+    middle = vis.phase_centres_rad[0]
+    near = sky.within(float(middle[0]), float(middle[1]), REACH_DEG)
+    near = near.select(astrometry.separation_deg(near.ra_rad, near.dec_rad, *place) > SAME_DEG)
+    if len(near):
+        seen = near.flux_at(np.array([float(np.mean(vis.frequencies_hz))]))[:, 0] * _responses(vis, near.ra_rad, near.dec_rad).max(axis=1)
+        near = near.select(np.argsort(-seen)[:MOST])
+    return SkyModel(
+        ("the source", *near.names), np.concatenate([place[:1], near.ra_rad]), np.concatenate([place[1:], near.dec_rad]),
+        np.concatenate([[1.0], near.flux_jy]), np.concatenate([[0.0], near.spectral_index]), near.reference_hz,
+        np.concatenate([np.zeros((1, near.log_coefficients.shape[1])), near.log_coefficients]),
+    )  # fmt: skip
+
+
+class _Sums:
+    """What least squares needs of one subband: normal matrix, right side, sum of w |V|^2, and how many visibilities."""
+
+    def __init__(self, n_models: int) -> None:
+        self.normal, self.right, self.power, self.count = np.zeros((n_models, n_models)), np.zeros(n_models), 0.0, 0
+
+    def add(self, models: NDArray[np.complex64], data: NDArray[np.complex64], weights: NDArray[np.float32]) -> None:
+        """`models` (model, sample), `data` and `weights` (sample,)."""
+        columns = np.ascontiguousarray(models).view(np.float32)
+        weighted = columns * np.repeat(weights, 2)
+        seen = np.ascontiguousarray(data).view(np.float32)
+        self.normal += weighted @ columns.T
+        self.right += weighted @ seen
+        self.power += float(np.repeat(weights, 2) @ (seen * seen))
+        self.count += int(np.count_nonzero(weights))
+
+    def solved(self) -> tuple[float, float]:
+        """The first model's factor, and its standard error by the residuals' scatter."""
+        inverse = np.linalg.pinv(self.normal, hermitian=True)
+        factors = inverse @ self.right
+        freedom = max(2 * self.count - self.right.size, 1)
+        scatter = max(self.power - float(factors @ self.right), 0.0) / freedom
+        return float(factors[0]), float(np.sqrt(inverse[0, 0] * scatter))
+
+
+def _spectrum(vis: Visibilities, models: SkyModel, response: float) -> Spectrum:
+    subband = np.array([band.subband_of(float(frequency)) for frequency in vis.frequencies_hz])
+    n_models = min(len(models), 1 + ALONE) + (len(models) > 1 + ALONE)
+    sums = {int(number): _Sums(n_models) for number in np.unique(subband)}
+    cross = np.flatnonzero(~vis.is_auto)
+    for t, each in enumerate(predict.predict_each(vis, models, 1 + ALONE)):
+        data, weights = _stokes_i(vis.data[t, cross], vis.flags[t, cross], vis.weights[t, cross])
+        for number, own in sums.items():
+            channels = subband == number
+            used = np.flatnonzero(weights[:, channels].ravel())
+            if used.size:
+                there = each[:, cross][:, :, channels].reshape(n_models, -1)[:, used]
+                own.add(there, data[:, channels].ravel()[used], weights[:, channels].ravel()[used])
+    found = []
+    for number, own in sorted(sums.items(), reverse=True):  # subbands are numbered from the top of the band
+        frequencies = vis.frequencies_hz[subband == number]
+        if own.count > n_models and own.normal[0, 0] > 0:
+            half = vis.channel_width_hz / 2
+            edges = float(frequencies.min() - half), float(frequencies.max() + half)
+            found.append(Subband(number, float(frequencies.mean()), *edges, *own.solved(), own.count))
+    if not found:
+        raise BadDataError("no subband of this set has unflagged data")
+    return Spectrum(tuple(found), response, *power_law(found))
+
+
+def _stokes_i(
+    data: NDArray[np.complex64], flags: NDArray[np.bool_], weights: NDArray[np.float32]
+) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+    """(baseline, channel) of I = (XX + YY) / 2 and its weights; where one of them is flagged, the other alone."""
+    w = np.where(flags, np.float32(0), weights)
+    x, y = w[..., 0], w[..., 1]
+    both = (x > 0) & (y > 0)
+    total = x + y
+    weight = np.where(both, 4 * x * y / np.where(both, total, 1), total).astype(np.float32)
+    share = np.where(both, np.float32(0.5), (x > 0).astype(np.float32))
+    value = share * data[..., 0] + (1 - share) * data[..., 1]
+    return np.asarray(value, np.complex64), weight
+
+
+def power_law(subbands: list[Subband]) -> tuple[float, float, float, float, float]:
+    """(index, its error, flux density [Jy], its error, the frequency [Hz] they are told at) of a power law through subbands.
+
+    By weighted least squares in Jy, linearised about the mean: ln S would be biased where the noise is a good part of S. NaN where
+    there are fewer than LEAST_SUBBANDS, or their mean is below five errors.
+    """
+    flux, error = (np.array([getattr(one, name) for one in subbands]) for name in ("flux_jy", "flux_err_jy"))
+    frequency = np.array([one.frequency_hz for one in subbands])
+    weight = np.where(error > 0, 1 / np.where(error > 0, error, 1) ** 2, 0.0)
+    if np.count_nonzero(weight) == 0:
+        return (np.nan,) * 5
+    pivot = float(np.exp(weight @ np.log(frequency) / weight.sum()))
+    level, level_err = float(weight @ flux / weight.sum()), float(weight.sum() ** -0.5)
+    if np.count_nonzero(weight) < LEAST_SUBBANDS or level < 5 * level_err:
+        return np.nan, np.nan, level, level_err, pivot
+    along, index = np.log(frequency / pivot), 0.0
+    for _ in range(20):
+        shape = np.exp(index * along)
+        columns = np.stack([shape, level * along * shape], axis=1)
+        covariance = np.linalg.pinv((columns * weight[:, None]).T @ columns)
+        step = covariance @ ((columns * weight[:, None]).T @ (flux - level * shape))
+        level, index = level + float(step[0]), float(np.clip(index + step[1], -10, 10))
+        if abs(step[1]) < 1e-6:
+            break
+    return index, float(np.sqrt(covariance[1, 1])), level, float(np.sqrt(covariance[0, 0])), pivot
+
+
+def told(spectrum: Spectrum) -> Mapping[str, float]:
+    """The power law's figures by their names."""
+    names = ("response", "index", "index_err", "flux_jy", "flux_err_jy", "frequency_hz")
+    return {name: getattr(spectrum, name) for name in names}
