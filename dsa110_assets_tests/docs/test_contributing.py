@@ -57,7 +57,10 @@ def edits_and_trial(heading: str) -> tuple[list[Edit], str]:
 @pytest.fixture
 def patch(no_settings_of_this_machine: None) -> Iterator[pytest.MonkeyPatch]:
     """Undoes all edits. Whatever would hold on to an edited module is imported before."""
-    for name in ("definitions", "settings", "engines", "imaging.tile", "sky.catalogues", "visibilities.measurement_set"):
+    for name in (
+        "definitions", "settings", "engines", "calibration.calibrated", "calibration.night", "imaging.tile", "sky.catalogues",
+        "visibilities.measurement_set",
+    ):  # fmt: skip
         importlib.import_module(f"dsa110_assets.{name}")
     before = set(sys.modules)
     with pytest.MonkeyPatch.context() as context:

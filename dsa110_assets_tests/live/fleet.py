@@ -80,11 +80,7 @@ def fleet(place: Path, names: list[str], **settings: str) -> Iterator[Fleet]:
         pytest.skip("hosts of their own need root and unshare")
     with ExitStack() as left:
         postgres, redis = left.enter_context(private_server()), left.enter_context(private_redis())
-<<<<<<< HEAD
-        where = {"DSA110_DATABASE_URL": database(postgres, "index"), "DAGSTER_PG_URL": database(postgres, "dagster")}
-=======
         where = {"DSA110_DATABASE_URL": postgres.new_database("index"), "DAGSTER_PG_URL": postgres.new_database("dagster")}
->>>>>>> lights18
         with pytest.MonkeyPatch.context() as patch:
             for name, value in {**where, "DAGSTER_REDIS_URL": redis.url}.items():
                 patch.setenv(name, value)  # LivePlatform.instance() opens DAGSTER_HOME in this process
@@ -97,18 +93,3 @@ def fleet(place: Path, names: list[str], **settings: str) -> Iterator[Fleet]:
                 for host in hosts:
                     if host.process is not None and host.process.poll() is None:
                         host.lose_power()
-<<<<<<< HEAD
-
-
-def database(postgres: Server, name: str) -> str:
-    """The URL of a new database."""
-    import psycopg2
-
-    connection = psycopg2.connect(postgres.url.replace("+psycopg2", ""))
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-    connection.close()
-    return postgres.url.removesuffix("/postgres") + f"/{name}"
-=======
->>>>>>> lights18

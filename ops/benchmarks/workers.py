@@ -261,7 +261,6 @@ def overheads(place: str) -> dict[str, Any]:
     import pytest
     import yaml
 
-    from dsa110_assets_tests.live.fleet import database
     from dsa110_assets_tests.live.platform import LivePlatform
     from dsa110_assets_tests.live.test_night import TINY
     from dsa110_assets_tests.postgres import private_server
@@ -270,7 +269,7 @@ def overheads(place: str) -> dict[str, Any]:
     shutil.rmtree(root, ignore_errors=True)
     scene = simulated(root / "scene", 0, max(AT_ONCE), max(AT_ONCE) // 2)
     with private_server() as server, pytest.MonkeyPatch.context() as patch:
-        where = {"DSA110_DATABASE_URL": database(server, "index"), "DAGSTER_PG_URL": database(server, "dagster")}
+        where = {"DSA110_DATABASE_URL": server.new_database("index"), "DAGSTER_PG_URL": server.new_database("dagster")}
         for name, value in where.items():
             patch.setenv(name, value)
         live = LivePlatform(root / "platform", **where, **TINY)
