@@ -12,11 +12,15 @@ STANDS_IN = """#!/bin/sh
 printf '%s\\n' "$*" >> "{words}"
 case "$*" in
 *show*)
-  for unit in code-server daemon webserver; do
-    printf 'Id=dsa110-%s.service\\nLoadState=loaded\\nActiveState=active\\nSubState=running\\n' "$unit"
-    printf 'ActiveEnterTimestamp=Sun 2026-11-29 20:00:00 UTC\\n\\n'
-  done
-  printf 'Id=dsa110-portal.service\\nLoadState=not-found\\nActiveState=inactive\\nSubState=dead\\nActiveEnterTimestamp=\\n' ;;
+  for unit in "$@"; do
+    case "$unit" in
+    dsa110-portal*|dsa110-worker*)
+      printf 'Id=%s\\nLoadState=not-found\\nActiveState=inactive\\nSubState=dead\\nActiveEnterTimestamp=\\n\\n' "$unit" ;;
+    dsa110-*)
+      printf 'Id=%s\\nLoadState=loaded\\nActiveState=active\\nSubState=running\\n' "$unit"
+      printf 'ActiveEnterTimestamp=Sun 2026-11-29 20:00:00 UTC\\n\\n' ;;
+    esac
+  done ;;
 *) {ending} ;;
 esac
 """
@@ -24,7 +28,7 @@ esac
 
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three services that run and one that is not installed; the file in which the words that systemctl got are written down."""
+    """Three services that run and two that are not installed; the file in which the words that systemctl got are written down."""
     return stand_in(tmp_path, monkeypatch, "exit 0")
 
 

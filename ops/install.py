@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import subprocess
@@ -12,19 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+import server as in_service
+from releases import PLACE, REPOSITORY, UNITS, Refused, Releases, name_of_sources, run
+
 USER, STATE = "dsa110", "/var/lib/dsa110"
-CONFIGURATION, UNITS, VENV = "/etc/dsa110", "/etc/systemd/system", "/opt/dsa110/venv"
+CONFIGURATION = "/etc/dsa110"
+SERVICES = ("webserver", "daemon", "portal")
+"""What the target starts beside the code server of the release in service."""
 RULE = "/etc/polkit-1/rules.d/50-dsa110.rules"
 """Lets the platform's user restart the platform's services from the portal, and no others; without polkit it does nothing."""
 DATABASES = ("dsa110", "dagster")
 SOCKET = "/var/run/postgresql"
-MARK = "installed-from"
-"""A file in the virtual environment: of which sources it was made."""
-
-
-class Refused(Exception):
-    """Something outside this program is not as it must be; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +52,17 @@ class Server:
     def steps(self) -> Iterator[Step]:
         """Everything, in order."""
         yield self._account()
-        for path in (STATE, f"{STATE}/dagster", self.archive):
+        for path in (STATE, f"{STATE}/dagster", self.archive, f"{self.archive}-backups"):  # DSA110_BACKUPS, unless told otherwise
             yield self._directory(path, owned=True)
         for path in (self.inbox, CONFIGURATION, UNITS):
             yield self._directory(path, owned=False)
         if self.package:
-            yield Step(f"package in {VENV}", self._is_packaged, self._install_package)
+            yield Step(f"a release in {PLACE}, and the link to it", self._is_packaged, self._install_package)
         if self.postgres:
             yield from self._databases()
         yield self._file(f"{STATE}/dagster/dagster.yaml", self._dagster_yaml(), kept=True)
         yield self._file(f"{CONFIGURATION}/environment", self._environment(), kept=True, mode=0o640)
-        units = REPOSITORY / "ops" / "systemd"
-        yield self._file(f"{CONFIGURATION}/workspace.yaml", (units / "workspace.yaml").read_text(encoding="utf-8"))
-        for unit in sorted([*units.glob("*.service"), *units.glob("*.target")]):
+        for unit in self._units():
             yield self._file(f"{UNITS}/{unit.name}", unit.read_text(encoding="utf-8"))
         rule = REPOSITORY / "ops" / "polkit" / Path(RULE).name
         yield self._directory(str(Path(RULE).parent), owned=False)
@@ -158,25 +153,24 @@ class Server:
 
     # -- package --
 
-    def _sources(self) -> str:
-        """What tells one state of the package's sources from another."""
-        told = hashlib.sha256()
-        named = [REPOSITORY / name for name in ("pyproject.toml", "ops/constraints.txt", "ops/runbook.md")]
-        for path in [*named, *sorted((REPOSITORY / "dsa110_assets").rglob("*"))]:
-            if path.is_file() and "__pycache__" not in path.parts:
-                told.update(str(path.relative_to(REPOSITORY)).encode() + path.read_bytes())
-        return told.hexdigest()
+    @property
+    def releases(self) -> Releases:
+        """The server's releases."""
+        return Releases(self.root)
 
     def _is_packaged(self) -> bool:
-        mark = self.at(VENV) / MARK
-        return mark.is_file() and mark.read_text(encoding="utf-8").strip() == self._sources()
+        return self.releases.linked("current") is not None
 
     def _install_package(self) -> None:
-        venv = self.at(VENV)
-        run([sys.executable, "-m", "venv", str(venv)])
-        constraints = str(REPOSITORY / "ops" / "constraints.txt")
-        run([str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--constraint", constraints, str(REPOSITORY)])
-        (venv / MARK).write_text(self._sources() + "\n", encoding="utf-8")
+        name = name_of_sources()
+        self.releases.install(name)
+        self.releases.switch(name)
+
+    def _units(self) -> list[Path]:
+        """The units of the release in service; those of these sources while there is none."""
+        current = self.releases.linked("current")
+        place = self.releases.of(current) / "units" if current else REPOSITORY / "ops" / "systemd"
+        return sorted([*place.glob("*.service"), *place.glob("*.target")])
 
     # -- database --
 
@@ -202,20 +196,12 @@ class Server:
         return all(not subprocess.run(["systemctl", word, "--quiet", "dsa110.target"]).returncode for word in ("is-enabled", "is-active"))
 
     def _start(self) -> None:
+        if (current := self.releases.linked("current")) is None:
+            raise Refused(f"{PLACE} has no release that could be started; leave --without-package out")
+        in_service.Server(self.releases).prepare(current)
         run(["systemctl", "daemon-reload"])
-        run(["systemctl", "enable", "--now", "dsa110.target", *(unit.name for unit in (REPOSITORY / "ops/systemd").glob("*.service"))])
-
-
-def run(command: Sequence[str]) -> str:
-    """The output of a command. Raises Refused with its last line of errors if it fails or is not there."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise Refused(f"there is no program {command[0]}; install it, and run this again") from None
-    if done.returncode:
-        told = (done.stderr or done.stdout).strip().splitlines()
-        raise Refused(f"{' '.join(command)} failed: {told[-1] if told else f'status {done.returncode}'}")
-    return done.stdout
+        units = [f"dsa110-code-server@{current}.service", *(f"dsa110-{name}.service" for name in SERVICES)]
+        run(["systemctl", "enable", "--now", "dsa110.target", *units])
 
 
 def wanted(arguments: Sequence[str]) -> tuple[Server, bool]:
@@ -226,7 +212,7 @@ def wanted(arguments: Sequence[str]) -> tuple[Server, bool]:
     parser.add_argument("--archive", default="/data/archive", help="where products are kept (default: %(default)s)")
     parser.add_argument("--postgres", action="store_true", help="role and databases in this machine's PostgreSQL, instead of SQLite")
     parser.add_argument("--admin", help="how psql reaches PostgreSQL as one who may make them (default: as the system's user postgres)")
-    parser.add_argument("--without-package", action="store_true", help=f"do not install the package: {VENV} is made otherwise")
+    parser.add_argument("--without-package", action="store_true", help="do not install the package: a release is made otherwise")
     parser.add_argument("--start", action="store_true", help="start the units, now and at every start of the machine")
     parser.add_argument("--root", type=Path, default=Path("/"), help="a directory that stands for /, to look at or to pack")
     given = parser.parse_args(arguments)
@@ -260,8 +246,11 @@ def main(arguments: Sequence[str]) -> int:
         print(f"ops/install: {error}; what was done stays, run it again", file=sys.stderr)
         return 1
     print(f"{changes} to do; nothing was changed" if dry_run else f"{changes} changed" if changes else "nothing to do")
+    current = server.releases.linked("current")
+    if server.package and current not in (None, name_of_sources()):
+        print(f"In service is {current}; these sources are {name_of_sources()}: put them into service with ops/deploy")
     if shutil.which("systemctl") and not server.start and not dry_run and server.root == Path("/"):
-        print("Start it with: systemctl enable --now dsa110.target, or ops/install --start")
+        print("Start it with: ops/install --start")
     return 0
 
 

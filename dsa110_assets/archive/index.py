@@ -5,6 +5,7 @@ Tables, connections, transactions with bounded patience; the meaning of the rows
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -21,10 +22,15 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from dsa110_assets import __version__
 from dsa110_assets.archive import files, readonly
 from dsa110_assets.errors import ConfigurationError, ResourceError, TransientError
 
-SCHEMA = 3
+SCHEMA, OLDEST, FIRST = 3, 3, 2
+"""The format this code makes; the oldest whose code works with that, too; the oldest that `migrations` leads to this one."""
+MIGRATIONS_KEY, OLDEST_KEY = "migrations", "oldest_schema"
+LOCK = 110110
+"""PostgreSQL's advisory lock of whoever makes or changes tables."""
 BUSY_S = 30.0
 MOST_CLASHES = 20
 PATIENCE_S = 90.0
@@ -183,6 +189,27 @@ KEPT = (meta, alerts, alert_messages, alert_silences, marks, counters)
 """What no record on disk tells: rebuilding the index leaves it as it is."""
 
 
+def format_of(connection: Connection) -> tuple[int, int]:
+    """The format of an index, and the oldest whose code works with it."""
+    told = {row.key: int(row.value) for row in connection.execute(sa.select(meta).where(meta.c.key.in_(("schema", OLDEST_KEY))))}
+    newest = told.get("schema", 0)
+    return newest, told.get(OLDEST_KEY, newest)
+
+
+def set_format(connection: Connection, newest: int, oldest: int) -> None:
+    """Note which format an index has, and the oldest whose code works with it."""
+    values = {"schema": str(newest), OLDEST_KEY: str(oldest)}
+    connection.execute(meta.delete().where(meta.c.key.in_(values)))
+    connection.execute(meta.insert(), [{"key": key, "value": value} for key, value in values.items()])
+
+
+def history(connection: Connection) -> list[dict[str, Any]]:
+    """The migrations of an index, oldest first."""
+    text = connection.scalar(sa.select(meta.c.value).where(meta.c.key == MIGRATIONS_KEY))
+    found: list[dict[str, Any]] = json.loads(text) if text else []
+    return found
+
+
 def normalise_url(text: str, variable: str = "DSA110_DATABASE_URL") -> URL:
     """A database URL with its driver: `postgresql://` is psycopg2.
 
@@ -286,19 +313,24 @@ class Index:
         return self.write(alone)
 
     def rebuild(self, work: Callable[[Connection], object]) -> None:
-        """Make every table but those of KEPT anew, in this code's format, filled by `work`: in one transaction, whatever it was before."""
+        """Make every table but those of KEPT anew, in this code's format, filled by `work`: in one transaction, whatever it was before.
+
+        It has to be there: `create` makes it, and refuses a newer one."""
 
         def anew(connection: Connection) -> None:
             metadata.drop_all(connection, [table for table in metadata.sorted_tables if table not in KEPT])
             metadata.create_all(connection)
-            connection.execute(meta.update().where(meta.c.key == "schema").values(value=str(SCHEMA)))
+            set_format(connection, SCHEMA, OLDEST)
             work(connection)
 
-        self.create()
-        self._retry_while_away(anew, writes=True, any_format=True)
+        self.in_any_format(anew, writes=True)
+
+    def in_any_format(self, work: Callable[[Connection], T], *, writes: bool = False) -> T:
+        """As `read`, or `write`, whatever format the index has: for what brings it into another."""
+        return self._retry_while_away(work, writes=writes, any_format=True)
 
     def create(self) -> None:
-        """Make the tables where they are missing, and note whose index this is."""
+        """Make the tables where they are missing, and note whose index this is. Raises ConfigurationError if it has a newer format."""
         if self.url.get_backend_name() == "sqlite":
             assert self.url.database is not None
             self._use_log(self.url.database)
@@ -306,14 +338,15 @@ class Index:
         try:
             with engine.connect().execution_options(writes=True) as connection_, connection_.begin():
                 if engine.dialect.name == "postgresql":  # two creators at once: one waits
-                    connection_.execute(sa.text("SELECT pg_advisory_xact_lock(110110)"))
+                    connection_.execute(sa.text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+                meta.create(connection_, checkfirst=True)
+                is_new = connection_.scalar(sa.select(meta.c.value).where(meta.c.key == "archive_id")) is None
+                if not is_new and format_of(connection_)[0] > SCHEMA:
+                    raise ConfigurationError(self._other_format(connection_))
                 metadata.create_all(connection_)
-                if connection_.scalar(sa.select(meta.c.value).where(meta.c.key == "archive_id")) is None:
-                    rows = [
-                        {"key": "archive_id", "value": self.archive_id},
-                        {"key": "schema", "value": str(SCHEMA)},
-                    ]
-                    connection_.execute(meta.insert(), rows)
+                if is_new:
+                    connection_.execute(meta.insert(), {"key": "archive_id", "value": self.archive_id})
+                    set_format(connection_, SCHEMA, OLDEST)
         except DBAPIError as error:
             raise self._explain(error) from error
         finally:
@@ -373,14 +406,24 @@ class Index:
 
     def _prove(self, connection: Connection, any_format: bool) -> None:
         """Make sure that this index is this archive's, and, unless it may have any format, that this code can read it."""
-        facts = {row.key: row.value for row in connection.execute(sa.select(meta))}
-        if facts.get("archive_id") != self.archive_id:
+        if connection.scalar(sa.select(meta.c.value).where(meta.c.key == "archive_id")) != self.archive_id:
             raise ConfigurationError(f"{self.where} is the index of another archive; correct DSA110_DATABASE_URL")
-        if not any_format and facts.get("schema") != str(SCHEMA):
-            raise ConfigurationError(
-                f"{self.where} has index format {facts.get('schema')}, this version reads {SCHEMA}; rebuild it with: dsa110 archive reindex"
-            )
-        self._proven = True
+        newest, oldest = format_of(connection)
+        if not any_format and not oldest <= SCHEMA <= newest:
+            raise ConfigurationError(self._other_format(connection))
+        self._proven = not any_format  # whoever brings it into another format has proven nothing for later
+
+    def _other_format(self, connection: Connection) -> str:
+        """Why this code does not work with an index of its format, and what to do."""
+        newest, mine = format_of(connection)[0], f"dsa110-assets {__version__} works with {SCHEMA}"
+        if newest < SCHEMA:
+            remedy = "bring it up to date with: dsa110 archive migrate" if newest >= FIRST else "rebuild it with: dsa110 archive reindex"
+            return f"{self.where} has the older index format {newest}, {mine}; {remedy}"
+        by = (history(connection) or [{"version": "a newer version"}])[-1]["version"]
+        return (
+            f"{self.where} has the newer index format {newest}, made by dsa110-assets {by}, {mine}; use that version, or take the index "
+            f"back with it: dsa110 archive migrate --to {SCHEMA}"
+        )
 
     @property
     def where(self) -> str:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from dsa110_assets.archive import claims, cold, counters, files, judgements, naming, quarantine, retention, rows
+from dsa110_assets.archive import claims, cold, counters, files, judgements, migrations, naming, quarantine, retention, rows
+from dsa110_assets.archive.index import FIRST, SCHEMA, format_of
 from dsa110_assets.archive.product import Json, Product, flaw
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError, SilentWrongnessError
@@ -137,6 +138,9 @@ def reindex(root: Path, database_url: str | None = None) -> Reindexed:
             quarantine.store(connection, record)
 
     _discard_damaged(archive)
+    archive.index.create()
+    if FIRST <= archive.index.in_any_format(format_of)[0] < SCHEMA:
+        migrations.migrate(archive.index)  # what no record on disk tells is in the tables that are kept
     archive.index.rebuild(work)
     archive.close()
     done.products, done.quarantined = len(found), len(records)
@@ -151,7 +155,7 @@ def _discard_damaged(archive: Archive) -> None:
     if Path(url.database).parent != archive.root:  # somebody else's, perhaps
         return
     try:
-        archive.index.read(lambda connection: connection.execute(sa.text("PRAGMA schema_version")))
+        archive.index.in_any_format(lambda connection: connection.execute(sa.text("PRAGMA schema_version")))
     except ConfigurationError as error:
         log.warning("setting the old index aside: %s", error)
         archive.close()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
 JSON_HELP = "Print JSON, and nothing else, on standard output."
-commands = typer.Typer(help="The archive: verify, reindex, backup, restore, retain, recall, pin, unpin, survey.", no_args_is_help=True)
+commands = typer.Typer(help="The archive: verify, reindex, migrate, backup, restore, retain and others.", no_args_is_help=True)
 app.add_typer(commands, name="archive")
 
 
@@ -74,6 +74,31 @@ def reindex() -> None:
         console.say(f"refused {path}: {why}")
     if done.refused:
         raise typer.Exit(EXIT_UNDONE)
+
+
+@commands.command(epilog="Example: dsa110 archive migrate --dry-run")
+def migrate(
+    to: int | None = typer.Option(None, "--to", min=1, help="The format to come to; default: this version's. An older one leads back."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be done; change nothing."),
+    as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
+) -> None:
+    """Bring the index into the format of this version, or back into an older one: all of it or nothing.
+
+    An SQLite index is copied into DSA110_BACKUPS before.
+    """
+    from dsa110_assets.archive import migrations
+
+    configured, store = _open()
+    done = migrations.plan(store.index, to) if dry_run else migrations.migrate(store.index, to, saved=configured.backups_path)
+    if as_json:
+        steps = [{"from": step.begin, "to": step.end, "oldest": step.oldest, "what": step.what} for step in done.steps]
+        console.emit_json({"dry_run": dry_run, "found": done.found, "oldest": done.oldest, "wanted": done.wanted, "steps": steps})
+        return
+    for step in done.steps:
+        whose = f"formats {step.oldest} to {step.end}" if step.oldest < step.end else f"format {step.end} alone"
+        console.say(f"{'would go' if dry_run else 'went'} from format {step.begin} to {step.end}: {step.what}; for versions of {whose}")
+    if not done.steps:
+        console.say(f"the index has format {done.wanted}; there is nothing to do")
 
 
 @commands.command(epilog="Example: dsa110 archive backup /mnt/backup --keep 14")

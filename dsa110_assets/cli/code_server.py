@@ -7,6 +7,9 @@ a fork of it, as isolated as before, and shares its memory.
 Dagster cancels a run by an event that the run's process must acknowledge, and holds the lock of all runs until it
 does: one that is stopped, or hangs where no Python runs, would keep every later run from starting. Here it gets a
 signal every SIGNAL_INTERVAL_S, and what has not ended after CANCEL_GRACE_S is killed with all it started.
+
+SIGTERM lets it begin no more runs, and ends it when those that it began have ended: until then it watches over them, and cancels
+them if it is asked to. So another can take its place meanwhile, at another socket.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
@@ -77,6 +81,11 @@ class WarmServer(internals.DagsterApiServer):
                 if time.time() - since > SIGNAL_INTERVAL_S:
                     self._last_signals[run_id] = time.time()
                     _signal(self._executions[run_id][0], signal.SIGINT)
+
+    def end_when_idle(self) -> None:
+        """Begin no more runs, and end the server when there are none."""
+        _log.info("%d runs are waited for; none begins here any more", len(self._executions))
+        self._shutdown_once_executions_finish_event.set()
 
     def CanCancelExecution(self, request: Any, _context: Any) -> Any:
         """Whether a run is here and was not asked to end yet."""
@@ -143,8 +152,8 @@ def _pid(process: multiprocessing.Process) -> int:
     return process.pid
 
 
-def serve(host: str, port: int) -> None:
-    """Serve the definitions on host:port until a signal ends it."""
+def serve(host: str, port: int | None, socket: Path | None) -> None:
+    """Serve the definitions on host:port, or on a socket in the file system, until a signal ends it."""
     internals.setup_interrupt_handlers()
     form = settings.log_form()
     logs.configure(form)
@@ -168,10 +177,12 @@ def serve(host: str, port: int) -> None:
         dagster_api_servicer=servicer,
         host=host,
         port=port,
+        socket=str(socket) if socket else None,
         logger=logger,
         threadpool_executor=pool,
     )
-    logger.info("Serving %s on %s:%d", MODULE, host, port)
+    signal.signal(signal.SIGTERM, lambda *_: servicer.end_when_idle())
+    logger.info("Serving %s on %s", MODULE, socket or f"{host}:{port}")
     try:
         server.serve()  # type: ignore[no-untyped-call]
     except KeyboardInterrupt:
@@ -181,6 +192,8 @@ def serve(host: str, port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="loopback only: whoever reaches this port runs code here")
-    parser.add_argument("--port", type=int, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", type=int)
+    where.add_argument("--socket", type=Path, help="a socket in the file system: only who may write it runs code here")
     given = parser.parse_args()
-    serve(given.host, given.port)
+    serve(given.host, given.port, given.socket)

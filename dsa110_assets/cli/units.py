@@ -13,7 +13,9 @@ from dsa110_assets.cli.app import app
 
 @app.command(epilog="Example: dsa110 services --restart daemon")
 def services(
-    restart: Annotated[str | None, typer.Option(help="Have systemd restart this one: code-server, daemon, webserver or portal.")] = None,
+    restart: Annotated[
+        str | None, typer.Option(help="Have systemd restart this one: code-server, daemon, webserver, portal or worker.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")] = False,
 ) -> int:
     """Say how the platform's services stand, by systemd; or have it restart one of them."""

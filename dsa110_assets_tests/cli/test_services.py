@@ -23,7 +23,7 @@ def test_it_lists_and_restarts(bare: Run, systemd: Path) -> None:
 def test_what_is_no_service_of_the_platform_is_refused(bare: Run, systemd: Path) -> None:
     done = bare("services", "--restart", "ssh")
     assert done.status == 1
-    assert "it has code-server, daemon, webserver, portal" in done.err
+    assert "it has code-server, daemon, webserver, portal, worker" in done.err
     assert systemd.read_text() == ""
 
 

@@ -37,8 +37,8 @@ def until(condition: Callable[[], Any], what: str) -> None:
 class CodeServer:
     """The platform's code server in a process of its own, a Dagster instance, and what the web server would ask of both."""
 
-    def __init__(self, instance: dg.DagsterInstance, workspace: WorkspaceProcessContext) -> None:
-        self.instance, self.workspace = instance, workspace
+    def __init__(self, process: subprocess.Popen[bytes], instance: dg.DagsterInstance, workspace: WorkspaceProcessContext) -> None:
+        self.process, self.instance, self.workspace = process, instance, workspace
         self.context: WorkspaceRequestContext | None = None
 
     def answers(self) -> bool:
@@ -83,7 +83,7 @@ def served(place: Path, inbox: Path, **settings: str) -> Iterator[CodeServer]:
             until(lambda: b"Serving" in (place / "server.log").read_bytes(), "the code server serves")
             target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name=code_server.LOCATION)
             with WorkspaceProcessContext(instance, target) as workspace:
-                server = CodeServer(instance, workspace)
+                server = CodeServer(process, instance, workspace)
                 until(server.answers, "the code server answers")
                 yield server
     finally:

@@ -71,11 +71,12 @@ def test_from_nothing_to_a_server_and_again(root: Path) -> None:
     assert everything(root) == made
     (user,) = [line.split(":") for line in (root / "etc" / "passwd").read_text().splitlines() if line.startswith("dsa110:")]
     assert user[6] == "/usr/sbin/nologin"
-    assert {path: made[path][1] for path in ("srv/out", "var/lib/dsa110/dagster", "etc/dsa110", "srv/in")} == {
-        "srv/out": int(user[2]), "var/lib/dsa110/dagster": int(user[2]), "etc/dsa110": 0, "srv/in": 0,
+    assert {path: made[path][1] for path in ("srv/out", "srv/out-backups", "var/lib/dsa110/dagster", "etc/dsa110", "srv/in")} == {
+        "srv/out": int(user[2]), "srv/out-backups": int(user[2]), "var/lib/dsa110/dagster": int(user[2]), "etc/dsa110": 0, "srv/in": 0,
     }  # fmt: skip
     assert stat.S_IMODE(made["etc/dsa110/environment"][0]) == 0o640  # a token may stand in it
     assert {path.name for path in (root / "etc/systemd/system").iterdir()} == {path.name for path in UNITS.glob("dsa110*")}
+    assert not (root / "opt").exists()  # without the package
 
 
 @needs_root
@@ -141,15 +142,15 @@ def test_systemd_takes_every_unit(root: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze on PATH (Debian: systemd)")
     install(root)
-    program = root / "opt/dsa110/venv/bin/python"
-    program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
+    for program in (root / "opt/dsa110/releases/any/bin/python", root / "usr/bin/env"):
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
     for name in ("network.target", "multi-user.target", "sysinit.target", "basic.target", "shutdown.target"):
         (root / "etc/systemd/system" / name).write_text(f"[Unit]\nDescription={name}\n")
 
     def verified() -> str:
-        units = [path.name for path in sorted(UNITS.glob("dsa110*"))]
+        units = [path.name.replace("@", "@any") for path in sorted(UNITS.glob("dsa110*"))]
         command = ["systemd-analyze", "verify", "--man=no", f"--root={root}", *units]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"})
         return done.stderr + ("" if done.returncode == 0 else f"status {done.returncode}")
@@ -162,15 +163,43 @@ def test_systemd_takes_every_unit(root: Path) -> None:
     assert "NoSuchThing" in wrong
 
 
-@pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda unit: unit.name)
-def test_a_service_starts_a_module_that_exists_without_privileges(unit: Path) -> None:
+def read_unit(unit: Path) -> configparser.ConfigParser:
+    """A unit's sections."""
     read = configparser.ConfigParser(strict=False, interpolation=None)
     read.optionxform = str  # type: ignore[assignment, method-assign]
     read.read(unit)
+    return read
+
+
+@pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda unit: unit.name)
+def test_a_service_starts_what_exists_of_one_release_without_privileges(unit: Path) -> None:
+    """By the release's own path: a program that was started through the link would import half of the next version later."""
+    read = read_unit(unit)
     service = read["Service"]
-    program, option, module, *_ = service["ExecStart"].split()
-    assert (program, option) == ("/opt/dsa110/venv/bin/python", "-m")
-    place = pages.ROOT / Path(*module.split("."))
+    words = service["ExecStart"].split()
+    if unit.name.endswith("@.service"):
+        assert (service["WorkingDirectory"], words[0]) == ("/opt/dsa110/releases/%i", "/opt/dsa110/releases/%i/bin/python")
+        words = words[1:]
+    else:
+        assert (service["WorkingDirectory"], words[0]) == ("/opt/dsa110/current", "/usr/bin/env")
+        words = words[2:] if words[1] == "./bin/python" else ["-m", "dsa110_assets.cli." + words[2]]
+    assert words[0] == "-m"
+    place = pages.ROOT / Path(*words[1].split("."))
     assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
     assert (service["User"], service["NoNewPrivileges"], service["ProtectSystem"]) == ("dsa110", "yes", "full")
     assert read["Unit"]["PartOf"] == read["Install"]["WantedBy"] == "dsa110.target"
+
+
+def test_how_each_service_is_stopped() -> None:
+    """What has runs gets time for them, and no stop reaches the runs themselves; the page on deployments says so."""
+    stops = {unit.name: read_unit(unit)["Service"] for unit in UNITS.glob("*.service")}
+    found = {name: (stop.get("KillMode", "control-group"), stop["TimeoutStopSec"]) for name, stop in stops.items()}
+    assert found == {
+        "dsa110-code-server@.service": ("process", "15min"), "dsa110-worker.service": ("mixed", "15min"),
+        "dsa110-daemon.service": ("control-group", "60"), "dsa110-portal.service": ("control-group", "20"),
+        "dsa110-webserver.service": ("control-group", "20"),
+    }  # fmt: skip
+    page = (pages.ROOT / "docs" / "deployments.md").read_text()
+    for name, (_, limit) in found.items():
+        told = name.removeprefix("dsa110-").removesuffix(".service").removesuffix("@")
+        assert any(told in line and limit.replace("min", " min") in line for line in page.splitlines() if line.startswith("|")), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ from dsa110_assets import children
 from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError, TransientError
 
 UNITS: Mapping[str, tuple[str, str]] = {
-    "code-server": ("dsa110-code-server.service", "runs go on; new ones begin once it is back"),
+    "code-server": ("dsa110-code-server@.service", "its runs go on to their end; new ones begin once it is back"),
     "daemon": ("dsa110-daemon.service", "runs go on; nothing is taken up or asked for meanwhile"),
     "webserver": ("dsa110-webserver.service", "Dagster's pages are away meanwhile"),
     "portal": ("dsa110-portal.service", "these pages are away meanwhile, and who is signed in stays so"),
+    "worker": ("dsa110-worker.service", "its runs go on to their end; other machines take new ones meanwhile"),
 }
-"""The services that may be restarted, by the name they go by here: unit, and what a restart means. No other unit ever is."""
+"""The services that may be restarted, by the name they go by here: unit, and what a restart means. No other unit ever is.
+
+A unit whose name ends with @ has an instance for each release; meant is that of the release this process is of."""
 RULE = "/etc/polkit-1/rules.d/50-dsa110.rules"
 DEADLINE_S = 20.0
 _ASKED = ("Id", "LoadState", "ActiveState", "SubState", "ActiveEnterTimestamp")
@@ -37,15 +41,16 @@ class Service:
 
 def services() -> list[Service]:
     """All services of the platform. Raises ConfigurationError, with what to do, where no systemd answers."""
-    said = _systemctl("show", f"--property={','.join(_ASKED)}", *(unit for unit, _ in UNITS.values()))
+    named = {name: unit.replace("@.", f"@{Path(sys.prefix).resolve().name}.") for name, (unit, _) in UNITS.items()}
+    said = _systemctl("show", f"--property={','.join(_ASKED)}", *named.values())
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in said.split("\n\n") if block.strip()]
     known = {block.get("Id", ""): block for block in blocks}
     found = []
-    for name, (unit, meaning) in UNITS.items():
+    for name, unit in named.items():
         told = known.get(unit, {})
         state = " ".join(part for part in (told.get("ActiveState", ""), f"({told['SubState']})" if told.get("SubState") else "") if part)
         there = told.get("LoadState") == "loaded"
-        found.append(Service(name, unit, there, state or "unknown", told.get("ActiveEnterTimestamp", ""), meaning))
+        found.append(Service(name, unit, there, state or "unknown", told.get("ActiveEnterTimestamp", ""), UNITS[name][1]))
     return found
 
 

@@ -115,6 +115,9 @@ def test_units_are_those_that_are_shipped_and_that_the_rule_lets_restart() -> No
     ("action", "user", "verb", "unit", "answer"),
     [
         ("org.freedesktop.systemd1.manage-units", "dsa110", "restart", "dsa110-daemon.service", "yes"),
+        ("org.freedesktop.systemd1.manage-units", "dsa110", "restart", "dsa110-code-server@0.1.0-1a2b3c4d.service", "yes"),
+        ("org.freedesktop.systemd1.manage-units", "dsa110", "restart", "dsa110-worker.service", "yes"),
+        ("org.freedesktop.systemd1.manage-units", "dsa110", "restart", "dsa110-daemon.service.d", "undefined"),
         ("org.freedesktop.systemd1.manage-units", "dsa110", "stop", "dsa110-daemon.service", "undefined"),
         ("org.freedesktop.systemd1.manage-units", "dsa110", "restart", "ssh.service", "undefined"),
         ("org.freedesktop.systemd1.manage-units", "somebody", "restart", "dsa110-daemon.service", "undefined"),

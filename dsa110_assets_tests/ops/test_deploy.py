@@ -1,0 +1,165 @@
+"""`ops/deploy` without a server: releases side by side, what it says and refuses."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import dsa110_assets
+from dsa110_assets_tests.docs import pages
+
+OPS = pages.ROOT / "ops"
+
+
+@pytest.fixture
+def releases(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module ops/releases.py, which is on no path of packages."""
+    told = importlib.util.spec_from_file_location("releases", OPS / "releases.py")
+    assert told is not None
+    assert told.loader is not None
+    module = importlib.util.module_from_spec(told)
+    monkeypatch.setitem(sys.modules, "releases", module)
+    told.loader.exec_module(module)
+    return module
+
+
+def release(root: Path, name: str, at_s: float) -> None:
+    """A whole release of this name with one unit, installed at this time."""
+    place = root / "opt/dsa110/releases" / name
+    (place / "units").mkdir(parents=True)
+    (place / "units" / "dsa110-portal.service").write_text(f"[Unit]\nDescription={name}\n")
+    (place / "installed-from").write_text("x\n")
+    os.utime(place / "installed-from", (at_s, at_s))
+
+
+def deploy(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`ops/deploy` on a root."""
+    command = [str(OPS / "deploy"), "--root", str(root), *arguments]
+    return subprocess.run(command, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, timeout=120)
+
+
+def test_the_link_names_one_release_and_the_one_before(releases: ModuleType, tmp_path: Path) -> None:
+    for number, name in enumerate(("1.0-a", "1.1-b", "1.2-c")):
+        release(tmp_path, name, 1e9 + number)
+    there = releases.Releases(tmp_path)
+    assert there.linked("current") is None
+    there.switch("1.0-a")
+    there.switch("1.1-b", "1.0-a")
+    assert (there.linked("current"), there.linked("previous")) == ("1.1-b", "1.0-a")
+    assert os.readlink(tmp_path / "opt/dsa110/current") == "releases/1.1-b"  # a root that is moved stays whole
+    there.switch("1.0-a")
+    assert (there.linked("current"), there.linked("previous")) == ("1.0-a", None)
+    (there.of("1.0-a") / "installed-from").unlink()
+    assert there.linked("current") is None, "half a release is none"
+
+
+def test_a_reader_sees_the_old_or_the_new_release_at_any_moment(releases: ModuleType, tmp_path: Path) -> None:
+    """The link is renamed over: were it removed and made anew, a service that starts between the two would find nothing."""
+    for name in ("a", "b"):
+        release(tmp_path, name, 1e9)
+    there = releases.Releases(tmp_path)
+    there.switch("a")
+    reader = subprocess.Popen(
+        [sys.executable, "-c", "import os, sys\nwhile True: assert os.readlink(sys.argv[1]) in ('releases/a', 'releases/b')",
+         str(tmp_path / "opt/dsa110/current")], stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        for number in range(2000):
+            there.switch("ab"[number % 2], "a")
+        assert reader.poll() is None
+    finally:
+        reader.kill()
+        reader.communicate()
+
+
+def test_old_releases_go_and_those_in_use_stay(releases: ModuleType, tmp_path: Path) -> None:
+    names = [f"1.{number}-x" for number in range(6)]
+    for number, name in enumerate(names):
+        release(tmp_path, name, 1e9 + number)
+    there = releases.Releases(tmp_path)
+    there.switch(names[0], names[1])
+    assert there.old(keep=2) == names[2:4]
+    there.remove(names[2])
+    assert not there.of(names[2]).exists()
+    assert there.old(keep=2) == [names[3]]
+
+
+def test_units_are_renewed_where_they_differ(releases: ModuleType, tmp_path: Path) -> None:
+    release(tmp_path, "a", 1e9)
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    there = releases.Releases(tmp_path)
+    assert there.renew_units("a") == ["dsa110-portal.service"]
+    assert there.renew_units("a") == []
+    assert (tmp_path / "etc/systemd/system/dsa110-portal.service").read_text() == "[Unit]\nDescription=a\n"
+
+
+def test_a_release_is_named_by_its_version_and_sources(releases: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = releases.name_of_sources()
+    assert name == f"{dsa110_assets.__version__}-{releases.digest_of_sources()[:8]}"
+    copied = tmp_path / "sources"
+    for part in ("pyproject.toml", "ops/constraints.txt", "ops/runbook.md", "ops/smoke.py", "ops/systemd/dsa110.target"):
+        (copied / part).parent.mkdir(parents=True, exist_ok=True)
+        (copied / part).write_bytes((pages.ROOT / part).read_bytes())
+    monkeypatch.setattr(releases, "REPOSITORY", copied)
+    before = releases.name_of_sources()
+    (copied / "pyproject.toml").write_text((copied / "pyproject.toml").read_text().replace(dsa110_assets.__version__, "1.2+local/3"))
+    after = releases.name_of_sources()
+    assert after.startswith("1.2.local.3-"), "a name that a directory and a unit can have"
+    assert before.split("-")[1] != after.split("-")[1]
+
+
+def test_a_dry_run_says_all_and_does_nothing(releases: ModuleType, tmp_path: Path) -> None:
+    release(tmp_path, "0.0.9-11111111", 1e9)
+    releases.Releases(tmp_path).switch("0.0.9-11111111")
+    before = sorted(tmp_path.rglob("*"))
+    done = deploy(tmp_path, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert f"in service is 0.0.9-11111111; {releases.name_of_sources()} would be installed" in done.stdout
+    for word in ("settings", "code-server@", "simulated observation", "index", "restart dsa110-daemon.service", "take everything back"):
+        assert word in done.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "simulated" not in deploy(tmp_path, "--dry-run", "--rollback").stdout
+
+
+def test_what_is_refused_is_said(releases: ModuleType, tmp_path: Path) -> None:
+    nothing = deploy(tmp_path, "--dry-run")
+    assert (nothing.returncode, "ops/install puts the first one there" in nothing.stderr) == (1, True)
+    release(tmp_path, "a", 1e9)
+    releases.Releases(tmp_path).switch("a")
+    alone = deploy(tmp_path, "--dry-run", "--rollback")
+    assert (alone.returncode, "there is no release before a" in alone.stderr) == (1, True)
+    assert deploy(tmp_path).returncode == 2  # a root that is not this machine's
+    assert deploy(tmp_path, "--dry-run", "--keep", "1").returncode == 2
+
+
+@pytest.mark.slow
+def test_a_release_is_installed_as_a_wheel_of_its_own(releases: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip builds and installs it, without what it depends on; a half release of an earlier try is made anew."""
+    for name, value in {"PIP_NO_DEPS": "1", "PIP_RETRIES": "0", "PIP_TIMEOUT": "20"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    there, name = releases.Releases(tmp_path), releases.name_of_sources()
+    (there.of(name) / "left-over").mkdir(parents=True)
+    try:
+        there.install(name)
+    except releases.Refused as error:
+        if any(word in str(error) for word in ("No matching distribution", "subprocess-exited-with-error", "subprocess to install build")):
+            pytest.skip(f"pip cannot have the package's build tool here: {error}")
+        raise
+    assert there.is_whole(name)
+    assert not (there.of(name) / "left-over").exists()
+    python = there.of(name) / "bin" / "python"
+    where = subprocess.run([python, "-I", "-c", "import dsa110_assets; print(dsa110_assets.__file__)"], capture_output=True, text=True)
+    assert str(there.of(name)) in where.stdout
+    assert (there.of(name) / "bin" / "dsa110").is_file()
+    assert f"/run/dsa110/{name}/code-server.sock" in (there.of(name) / "workspace.yaml").read_text()
+    assert {path.name for path in (there.of(name) / "units").iterdir()} == {path.name for path in (OPS / "systemd").glob("dsa110*")}
+    before = (there.of(name) / "installed-from").stat().st_mtime_ns
+    there.install(name)
+    assert (there.of(name) / "installed-from").stat().st_mtime_ns == before
