@@ -30,7 +30,7 @@ def test_one_service_is_restarted_after_it_was_confirmed(portal: Portal, systemd
     assert listed["refused"] is None
     assert [(one["name"], one["there"], one["state"]) for one in listed["items"]] == [
         ("code-server", True, "active (running)"), ("daemon", True, "active (running)"), ("webserver", True, "active (running)"),
-        ("portal", False, "inactive (dead)"),
+        ("portal", False, "inactive (dead)"), ("worker", False, "inactive (dead)"),
     ]  # fmt: skip
     rehearsal = portal.order("services/daemon/restart", {}).json
     assert rehearsal["affected"] == ["dsa110-daemon.service"]
