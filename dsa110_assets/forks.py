@@ -39,6 +39,10 @@ class Lost:
         return f"was ended by {signal.Signals(-self.exitcode).name}" if self.exitcode < 0 else f"ended with status {self.exitcode}"
 
 
+class _Begun:
+    """What a fork says when it begins with a task."""
+
+
 @dataclass
 class _Place:
     """A task, and its result once it is `done`."""
@@ -50,9 +54,13 @@ class _Place:
 
 @dataclass
 class _Fork:
+    """A process, the place it was given, whether it said that it began with that, and whether it has done one before."""
+
     process: Any
     pipe: connection.Connection
     at: _Place | None = field(default=None)
+    has_begun: bool = False
+    has_done_one: bool = False
 
 
 class Forks:
@@ -65,6 +73,7 @@ class Forks:
         self._preload, self._make = preload, make
         self._context = multiprocessing.get_context("forkserver")
         self._forks: list[_Fork] = []
+        self._ending = False
 
     def warm_up(self) -> None:
         """Begin to import, in the background: what is to be forked is ready sooner."""
@@ -99,13 +108,11 @@ class Forks:
     def _give(self, place: _Place) -> None:
         """Have a free fork do a task, a new one if none is there."""
         fork = next((one for one in self._forks if one.at is None), None) or self._start()
-        fork.at = place
+        fork.at, fork.has_begun = place, False
         try:
             fork.pipe.send(place.task)
-        except (BrokenPipeError, ConnectionResetError):  # it was killed while it waited
+        except (BrokenPipeError, ConnectionResetError):
             self._lose(fork)
-            place.done = False
-            self._give(place)
 
     def _start(self) -> _Fork:
         self.warm_up()
@@ -123,25 +130,33 @@ class Forks:
             fork = busy[pipe]  # type: ignore[index]
             assert fork.at is not None
             try:
-                fork.at.result = fork.pipe.recv()
+                told = fork.pipe.recv()
             except (EOFError, ConnectionResetError):
                 self._lose(fork)
+                continue
+            if isinstance(told, _Begun):
+                fork.has_begun = True
             else:
-                fork.at.done, fork.at = True, None
+                fork.at.result, fork.at.done = told, True
+                fork.at, fork.has_done_one = None, True
 
     def _lose(self, fork: _Fork) -> None:
+        """Take leave of a fork that has ended. One that was killed while it waited costs nothing: another does what it did not begin."""
         fork.process.join()
-        assert fork.at is not None
-        fork.at.result, fork.at.done = Lost(fork.process.exitcode), True
         fork.pipe.close()
         self._forks.remove(fork)
+        assert fork.at is not None
+        if fork.has_done_one and not fork.has_begun and not self._ending:
+            self._give(fork.at)
+        else:
+            fork.at.result, fork.at.done = Lost(fork.process.exitcode), True
 
     def __enter__(self) -> Forks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End all forks: those at work are interrupted, and killed with what they started if they go on for GRACE_S."""
-        until, next_s = time.monotonic() + GRACE_S, 0.0
+        until, next_s, self._ending = time.monotonic() + GRACE_S, 0.0, True
         while (busy := [one for one in self._forks if one.at is not None]) and time.monotonic() < until:
             if time.monotonic() >= next_s:
                 next_s = time.monotonic() + SIGNAL_INTERVAL_S
@@ -170,7 +185,9 @@ def _serve(pipe: connection.Connection, make: Callable[[], Callable[[Any], Any]]
         while True:
             if not pipe.poll(IDLE_S):
                 heap.give_back()
-            pipe.send(do(pipe.recv()))
+            task = pipe.recv()
+            pipe.send(_Begun())  # a pipe may take what its reader, killed meanwhile, will never read
+            pipe.send(do(task))
 
 
 def _end_with_parent() -> None:
