@@ -120,9 +120,10 @@ def night(request: Request) -> Response:
     require_night(store, key)
     report = store.current("night_report", key)
     page = next((name for name, _ in files.listing(report) if name.endswith(".html")), None) if report else None
+    mosaic = store.current(skyview.ASSET, key)
     return render.page(
         "night.html", request, night=key, products=store.products(since=key, until=key), report=report, page=page,
-        trends=timeline.TRENDS,
+        trends=timeline.TRENDS, has_sky=mosaic is not None and skyview.has_hips(mosaic),
     )  # fmt: skip
 
 

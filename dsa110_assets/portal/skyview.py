@@ -331,9 +331,14 @@ def aladin(request: Request) -> Response:
 def _product(request: Request) -> Product:
     """The night's mosaic that is asked for. Raises NotFoundError for what has no HiPS."""
     found = render.archive_of(request).store.get(request.path_params["product_id"])
-    if found.asset != ASSET or found.removed or not (found.path / ROOT / "properties").is_file():
+    if found.asset != ASSET or not has_hips(found):
         raise NotFoundError(f"{found.id} has no HiPS")
     return found
+
+
+def has_hips(product: Product) -> bool:
+    """Whether the HiPS of a night's mosaic is there to be shown."""
+    return not product.removed and (product.path / ROOT / "properties").is_file()
 
 
 ROUTES = [

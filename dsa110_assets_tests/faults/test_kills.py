@@ -91,7 +91,9 @@ def test_the_command_killed_in_every_asset(finished_run: tuple[Settings, Process
             assert done.returncode == -signal.SIGKILL, done.stderr
     last = killing.dsa110(settings, "process")
     assert last.returncode == EXIT_CHECKS, last.stderr  # all is made; of eight antennas no image is as good as the radiometer allows
-    assert "3 checks of severity ERROR failed: tile_image-20260125T2220-v" in last.stdout
+    failed = last.stdout.rpartition("checks of severity ERROR failed: ")[2].split(", ")
+    assert sorted({one.split("-v")[0] for one in failed}) == [f"tile_image-20260125T{at}" for at in ("2220", "2225", "2230")]
+    assert sum(one.split()[1] == "rms" for one in failed) == 3
     with Archive(settings.archive) as archive, Archive(finished_run[0].archive) as undisturbed:
         integrity.sweep(archive)
         assert leftovers(archive) == []

@@ -93,6 +93,9 @@ def test_every_link_of_every_page_leads_somewhere(get: Get) -> None:
         seen.add(url)
         asked[url.partition("?")[0]] += 1
         answer = get(url)
+        if url.endswith("/spectrum"):  # measured when it is asked for; what that needs is not in this archive
+            assert (answer.status, "there is no sky model" in answer.text) == (404, True), url
+            continue
         assert answer.status in (200, 303), (url, answer.status)
         if answer.headers.get("content-type", "").startswith("text/html") and not url.startswith("/files/"):
             page = Page(answer.text)
