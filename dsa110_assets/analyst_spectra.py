@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsa110_assets import analyst_tables as tables
 from dsa110_assets.errors import NotFoundError
 from dsa110_assets.telescope import timegrid
 
@@ -69,7 +70,7 @@ def spectrum(store: Archive, curve: TimeSeries, epoch: str | None = None) -> QTa
     if catalogue is None:
         raise NotFoundError("there is no sky model, which tells the other sources in the field: dsa110 process makes it")
     sky = model.read(catalogue.path / MODEL_FILE)
-    ra_deg, dec_deg = (float(curve.meta[name].to_value("deg")) for name in ("ra", "dec"))
+    source_id, ra_deg, dec_deg = tables.place(curve)
     found = subbands.measure(product.path / SET_FILE, ra_deg, dec_deg, sky)
     columns = {name: np.array([getattr(one, name) for one in found.subbands]) for name in subbands.Subband.__dataclass_fields__}
     table = QTable(
@@ -80,7 +81,7 @@ def spectrum(store: Archive, curve: TimeSeries, epoch: str | None = None) -> QTa
         }
     )  # fmt: skip
     table.meta.update(
-        source_id=curve.meta["source_id"], epoch=at, product_id=product.id, ra=curve.meta["ra"], dec=curve.meta["dec"],
+        source_id=source_id, epoch=at, product_id=product.id, ra=curve.meta["ra"], dec=curve.meta["dec"],
         response=found.response, index=found.index, index_err=found.index_err, level=found.flux_jy * u.Jy,
         level_err=found.flux_err_jy * u.Jy, pivot=found.frequency_hz * u.Hz,
     )  # fmt: skip

@@ -19,9 +19,8 @@ from dsa110_assets.imaging.components import lmn_of_pixels
 from dsa110_assets.imaging.points import NO_POINTS, Points
 from dsa110_assets.imaging.stokes import StokesI, averaged
 from dsa110_assets.sky.model import SkyModel
-from dsa110_assets.telescope import astrometry, beam
 from dsa110_assets.visibilities import ms_columns
-from dsa110_assets.visibilities.predict import predict_each
+from dsa110_assets.visibilities.predict import beam_responses, predict_each
 from dsa110_assets.visibilities.types import Visibilities
 
 RADIUS_DEG = 10.0
@@ -121,10 +120,8 @@ def _split(
     inside[inside] &= _within(row[inside], primary_beam.shape[0]) & _within(column[inside], primary_beam.shape[1])
     response = np.zeros(len(near))
     response[inside] = _nearest(primary_beam, row[inside], column[inside])
-    pointings = astrometry.meridian_icrs_rad(vis.times_mjd, vis.pointing_dec_rad)
-    angle = astrometry.separation_deg(near.ra_rad[:, None], near.dec_rad[:, None], pointings[:, 0], pointings[:, 1])
     middle_hz = float(np.mean(vis.frequencies_hz))
-    brightest = near.flux_at(np.array([middle_hz]))[:, 0] * beam.power(angle, middle_hz).max(axis=1)
+    brightest = near.flux_at(np.array([middle_hz]))[:, 0] * beam_responses(vis, near.ra_rad, near.dec_rad).max(axis=1)
     order = np.argsort(-brightest)
     order = order[brightest[order] >= faintest_jy]
     beyond = response[order] < DIM

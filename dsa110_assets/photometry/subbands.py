@@ -8,7 +8,6 @@ and the flux scale are known is not in them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError
 from dsa110_assets.sky.model import SkyModel
-from dsa110_assets.telescope import astrometry, band, beam
+from dsa110_assets.telescope import astrometry, band
 from dsa110_assets.visibilities import measurement_set, predict
 from dsa110_assets.visibilities.types import Visibilities
 
@@ -72,19 +71,12 @@ def measure(ms: Path, ra_deg: float, dec_deg: float, sky: SkyModel) -> Spectrum:
         raise BadDataError(f"{ms}: its data are not in Jy, so it is not calibrated")
     vis = measurement_set.mapped(ms)
     place = np.deg2rad([ra_deg, dec_deg])
-    response = float(_responses(vis, place[:1], place[1:]).mean())
+    response = float(predict.beam_responses(vis, place[:1], place[1:]).mean())
     if response < DIMMEST:
         raise BadDataError(
             f"{ms}: the beam's response at {ra_deg:.4f}, {dec_deg:+.4f} deg is {response:.3f}; below {DIMMEST} it is not known"
         )
     return _spectrum(vis, _models(vis, place, sky), response)
-
-
-def _responses(vis: Visibilities, ra_rad: Float, dec_rad: Float) -> Float:
-    """(source, time) response of the primary beam in power, in the middle of the band."""
-    pointings = astrometry.meridian_icrs_rad(vis.times_mjd, vis.pointing_dec_rad)
-    angle = astrometry.separation_deg(ra_rad[:, None], dec_rad[:, None], pointings[:, 0], pointings[:, 1])
-    return np.asarray(beam.power(angle, float(np.mean(vis.frequencies_hz))))
 
 
 def _models(vis: Visibilities, place: Float, sky: SkyModel) -> SkyModel:
@@ -93,7 +85,8 @@ def _models(vis: Visibilities, place: Float, sky: SkyModel) -> SkyModel:
     near = sky.within(float(middle[0]), float(middle[1]), REACH_DEG)
     near = near.select(astrometry.separation_deg(near.ra_rad, near.dec_rad, *place) > SAME_DEG)
     if len(near):
-        seen = near.flux_at(np.array([float(np.mean(vis.frequencies_hz))]))[:, 0] * _responses(vis, near.ra_rad, near.dec_rad).max(axis=1)
+        response = predict.beam_responses(vis, near.ra_rad, near.dec_rad)
+        seen = near.flux_at(np.array([float(np.mean(vis.frequencies_hz))]))[:, 0] * response.max(axis=1)
         near = near.select(np.argsort(-seen)[:MOST])
     return SkyModel(
         ("the source", *near.names), np.concatenate([place[:1], near.ra_rad]), np.concatenate([place[1:], near.dec_rad]),
@@ -191,9 +184,3 @@ def power_law(subbands: list[Subband]) -> tuple[float, float, float, float, floa
         if abs(step[1]) < 1e-6:
             break
     return index, float(np.sqrt(covariance[1, 1])), level, float(np.sqrt(covariance[0, 0])), pivot
-
-
-def told(spectrum: Spectrum) -> Mapping[str, float]:
-    """The power law's figures by their names."""
-    names = ("response", "index", "index_err", "flux_jy", "flux_err_jy", "frequency_hz")
-    return {name: getattr(spectrum, name) for name in names}

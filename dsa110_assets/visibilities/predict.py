@@ -88,6 +88,13 @@ class Prediction:
         return model
 
 
+def beam_responses(vis: Visibilities, ra_rad: NDArray[np.float64], dec_rad: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The primary beam in power, in the middle of the band, on ICRS directions [rad] (source,) during each integration: (source, time)."""
+    pointings = astrometry.meridian_icrs_rad(vis.times_mjd, vis.pointing_dec_rad)
+    angle = astrometry.separation_deg(ra_rad[:, None], dec_rad[:, None], pointings[:, 0], pointings[:, 1])
+    return beam.power(angle, float(np.mean(vis.frequencies_hz)))
+
+
 def predict_each(vis: Visibilities, sky: SkyModel, alone: int | None = None) -> Iterator[NDArray[np.complex64]]:
     """Model visibilities of every source apart, one integration after another: (source, baseline, channel) [Jy].
 
