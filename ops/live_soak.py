@@ -14,11 +14,9 @@ import heapq
 import itertools
 import json
 import os
-import random
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -28,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import reliability
 import soak as soaks
 
 from dsa110_assets.archive import alerts, integrity, quarantine, stale
@@ -42,7 +39,6 @@ from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
 from dsa110_assets.telescope import timegrid
 from dsa110_assets_tests.live.services import Services
-from dsa110_assets_tests.postgres import private_server
 
 RESTART_S = 10.0
 """RestartSec of the units in ops/systemd."""
@@ -117,17 +113,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="so long nights begin (60)")
     parser.add_argument("--observations", type=int, default=12, help="observations a night (12)")
     parser.add_argument("--cadence", type=float, default=45.0, help="seconds from one observation to the next (45)")
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--postgres", action="store_true", help="keep index and Dagster's storage in a private PostgreSQL")
-    parser.add_argument("--table", type=Path, default=reliability.TABLE, help="the page whose section is renewed")
+    soaks.add_arguments(parser)
     asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as after Ctrl-C, the small disk is unmounted
-    print(f"seed {asked.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="dsa110-soak-") as folder, ExitStack() as stack:
-        place = Path(folder)
-        disk = stack.enter_context(soaks.small_disk(place / "disturbed" / "disk"))
-        postgres = stack.enter_context(private_server()) if asked.postgres else None
-        soak = soaks.Soak(place, random.Random(asked.seed), asked.observations, postgres, disk)
+    with soaks.begun(asked, asked.observations) as soak:
         run(soak, asked.minutes, asked.cadence, asked.table)
     for violation in soak.violations:
         print(f"VIOLATION {violation}")

@@ -97,25 +97,36 @@ def settings_of(environment: Mapping[str, str]) -> Settings:
         os.environ.update(before)
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every soak may be asked for."""
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--postgres", action="store_true", help="keep the index (--live: Dagster's storage, too) in a private PostgreSQL")
+    parser.add_argument("--table", type=Path, default=reliability.TABLE, help="the page in which the figures are renewed")
+
+
+@contextlib.contextmanager
+def begun(asked: argparse.Namespace, groups: int) -> Iterator[Soak]:
+    """A soak of nights of so many groups, with its small disk and, if asked for, its PostgreSQL; all is removed at the end."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as after Ctrl-C, the small disk is unmounted
+    print(f"seed {asked.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="dsa110-soak-") as folder, contextlib.ExitStack() as stack:
+        place = Path(folder)
+        disk = stack.enter_context(small_disk(place / "disturbed" / "disk"))
+        postgres = stack.enter_context(private_server()) if asked.postgres else None
+        yield Soak(place, random.Random(asked.seed), groups, postgres, disk)
+
+
 def main() -> int:
     """Run nights until the time is up; print and record what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("hours", nargs="?", type=float, default=24.0)
     parser.add_argument("--minutes", type=float, help="instead of hours")
     parser.add_argument("--groups", type=int, default=3, help="groups a night (3)")
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--postgres", action="store_true", help="keep the index in a private PostgreSQL")
-    parser.add_argument("--table", type=Path, default=reliability.TABLE, help="the page whose row 25 is renewed")
+    add_arguments(parser)
     asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as after Ctrl-C, the small disk is unmounted
     seconds = asked.minutes * 60 if asked.minutes is not None else asked.hours * 3600
-    print(f"seed {asked.seed}", flush=True)
     began, nights = time.monotonic(), 0
-    with tempfile.TemporaryDirectory(prefix="dsa110-soak-") as folder, contextlib.ExitStack() as stack:
-        place = Path(folder)
-        disk = stack.enter_context(small_disk(place / "disturbed" / "disk"))
-        postgres = stack.enter_context(private_server()) if asked.postgres else None
-        soak = Soak(place, random.Random(asked.seed), asked.groups, postgres, disk)
+    with begun(asked, asked.groups) as soak:
         while nights == 0 or time.monotonic() - began < seconds:
             one_night(soak, nights)
             nights += 1
