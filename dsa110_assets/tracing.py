@@ -140,6 +140,16 @@ def _tracer() -> tuple[Tracer, Any]:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.id_generator import IdGenerator
+    from requests import ConnectionError, RequestException, Session
+
+    class OneTry(Session):
+        """A receiver that is away is not waited for: to the exporter, only a ConnectionError is worth another try a second later."""
+
+        def request(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().request(*args, **kwargs)
+            except ConnectionError as error:
+                raise RequestException(f"no connection to the receiver of traces: {error}") from error
 
     class Chosen(IdGenerator):
         next = (0, 0)
@@ -152,6 +162,7 @@ def _tracer() -> tuple[Tracer, Any]:
 
     ids = Chosen()
     provider = TracerProvider(resource=Resource.create({"service.name": SERVICE}), id_generator=ids, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_S), schedule_delay_millis=DELAY_MS))
+    exporter = OTLPSpanExporter(timeout=EXPORT_S, session=OneTry())
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=DELAY_MS))
     children.at_exit(provider.shutdown, 1)
     return provider.get_tracer(SERVICE), ids

@@ -102,16 +102,12 @@ def test_ids_follow_from_archive_partition_and_grain() -> None:
 
 
 def test_a_receiver_that_is_away_delays_nothing_and_fails_nothing() -> None:
-    """The process ends within seconds, with its own status; the log says that spans were lost."""
-    code = (
-        "import time; from dsa110_assets import children, tracing\n"
-        "with tracing.at(tracing.Place('1' * 32, '2' * 16, 'r')), tracing.span('x'): pass\n"
-        "began = time.monotonic(); children.at_exit(lambda: print(time.monotonic() - began), 0)"
-    )
+    """The process ends with its own status after one try and no wait for another; the log says that spans were lost."""
+    code = "from dsa110_assets import tracing\nwith tracing.at(tracing.Place('1' * 32, '2' * 16, 'r')), tracing.span('x'): pass"
     found = run(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     assert found.returncode == 0
     assert "Failed to export" in found.stderr
-    assert float(found.stdout) < 1.0
+    assert "retrying" not in found.stderr
 
 
 @pytest.mark.slow
