@@ -14,6 +14,8 @@ _COS = [(-1.0) ** k * (2 * np.pi) ** (2 * k) / float(np.prod(np.arange(1.0, 2 * 
 _S0, _S1, _S2, _S3, _S4, _S5, _S6 = (np.float32(c) for c in _SIN)
 _NOTHING = np.empty(0, np.float32), np.empty(0, np.float32)
 _CHUNKS = 64
+_BLOCK, _FEW = 1024, 16384
+"""Samples that are looked at together: within the fastest cache, and within the next."""
 _C0, _C1, _C2, _C3, _C4, _C5, _C6 = (np.float32(c) for c in _COS)
 
 
@@ -59,6 +61,20 @@ class Spectra:
     index: NDArray[np.floating]
 
 
+def beam_moments(patterns: NDArray[np.float32], log_frequency: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(3, term + 1, term + 1): sums over samples of weight times two patterns, the first being 1, times x^j, x `log_frequency`."""
+    terms = patterns.shape[0] + 1
+    sums = np.zeros((3, terms, terms))
+    for start in range(0, weights.size, _FEW):
+        few = slice(start, start + _FEW)
+        seen = np.concatenate([np.ones((1, weights[few].size), np.float32), patterns[:, few]])
+        weighted = seen * weights[few]
+        for moment in sums:
+            moment += weighted @ seen.T
+            weighted *= log_frequency[few]
+    return sums
+
+
 def steeper(
     uvw: NDArray[np.float64],
     lmn: NDArray[np.float64],
@@ -66,17 +82,20 @@ def steeper(
     patterns: NDArray[np.float32],
     ratios: NDArray[np.floating],
     log_frequency: NDArray[np.float32],
-    left: NDArray[np.complex64],
-    weights: NDArray[np.float32],
+    weighted: NDArray[np.complex64],
+    moments: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """(point,) by how much each point's spectral index must change to fit what is `left` of the samples, complex64 [Jy].
+    """(point,) by how much each point's spectral index must change to fit what is left of the samples [Jy], which is `weighted`.
 
     Weighted least squares of a change of flux and one of index, each point alone: left = A (dS + S dalpha x), A its beam, x
-    `log_frequency`. As Sault & Wieringa (1994), equation 4, have it for an image. NaN where samples do not tell.
+    `log_frequency`; `moments` are those of `beam_moments`. As Sault & Wieringa (1994), equation 4, have it for an image. NaN where
+    samples do not tell.
     """
-    sums = np.zeros((_CHUNKS, flux_jy.size, 5))
-    _moments(uvw, np.ascontiguousarray(lmn), patterns, ratios.astype(np.float32), log_frequency, left, weights, sums)
-    flat, sloped, a, b, c = sums.sum(axis=0).T
+    sums = np.zeros((_CHUNKS, flux_jy.size, 2))
+    _along(uvw, np.ascontiguousarray(lmn), patterns, ratios.astype(np.float32), log_frequency, weighted, sums)
+    flat, sloped = sums.sum(axis=0).T
+    beam = np.concatenate([np.ones((1, flux_jy.size)), ratios])
+    a, b, c = np.einsum("sp,jst,tp->jp", beam, moments, beam)
     determinant = a * c - b * b
     usable = determinant > 1e-9 * a * c
     return np.asarray((a * sloped - b * flat) / np.where(usable, determinant * flux_jy, np.nan))
@@ -86,24 +105,27 @@ def steeper(
 def _sum(uvw, lmn, flux, patterns, ratios, log_frequency, index, out):  # type: ignore[no-untyped-def]
     n_points = flux.size
     l, m, n = lmn[0], lmn[1], lmn[2]
-    for k in prange(uvw.shape[0]):
-        u, v, w = uvw[k, 0], uvw[k, 1], uvw[k, 2]
-        seen = flux.copy()
-        for term in range(patterns.shape[0]):
-            pattern, ratio = patterns[term, k], ratios[term]
+    for chunk in prange(_CHUNKS):
+        seen = np.empty_like(flux)
+        for k in range(chunk * out.size // _CHUNKS, (chunk + 1) * out.size // _CHUNKS):
+            u, v, w = uvw[k, 0], uvw[k, 1], uvw[k, 2]
             for p in range(n_points):
-                seen[p] += pattern * ratio[p]
-        if index.size:
-            x = log_frequency[k]
+                seen[p] = flux[p]
+            for term in range(patterns.shape[0]):
+                pattern, ratio = patterns[term, k], ratios[term]
+                for p in range(n_points):
+                    seen[p] += pattern * ratio[p]
+            if index.size:
+                x = log_frequency[k]
+                for p in range(n_points):
+                    y = index[p] * x
+                    seen[p] *= 1 + y * (1 + y / 2)
+            real, imag = np.float32(0), np.float32(0)
             for p in range(n_points):
-                y = index[p] * x
-                seen[p] *= 1 + y * (1 + y / 2)
-        real, imag = np.float32(0), np.float32(0)
-        for p in range(n_points):
-            cosine, sine = _fringe(u * l[p] + v * m[p] + w * n[p])
-            real += seen[p] * cosine
-            imag += seen[p] * sine
-        out[k] = complex(real, imag)
+                cosine, sine = _fringe(u * l[p] + v * m[p] + w * n[p])
+                real += seen[p] * cosine
+                imag += seen[p] * sine
+            out[k] = complex(real, imag)
 
 
 @njit(inline="always", fastmath=True)
@@ -119,25 +141,31 @@ def _fringe(turns):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True, fastmath=True)
-def _moments(uvw, lmn, patterns, ratios, log_frequency, left, weights, out):  # type: ignore[no-untyped-def]
-    """Per chunk of samples and point, sums of w A Re(left exp[-i phase]) times 1 and x, and of w A^2 times 1, x and x^2."""
-    n_points = lmn.shape[1]
+def _along(uvw, lmn, patterns, ratios, log_frequency, weighted, out):  # type: ignore[no-untyped-def]
+    """Per chunk of samples and point, sums of A Re(weighted exp[-i phase]) times 1 and x: a point at a time over some samples, so that
+    the loop over samples is one of vectors."""
     l, m, n = lmn[0], lmn[1], lmn[2]
     for chunk in prange(out.shape[0]):
-        total = np.zeros((n_points, 5))
-        for k in range(chunk * weights.size // out.shape[0], (chunk + 1) * weights.size // out.shape[0]):
-            u, v, w, x, weight = uvw[k, 0], uvw[k, 1], uvw[k, 2], log_frequency[k], weights[k]
-            real, imag = left[k].real, left[k].imag
-            for p in range(n_points):
-                seen = np.float32(1)
+        u, v, w = np.empty((3, _BLOCK))
+        seen, real, imag = np.empty((3, _BLOCK), np.float32)
+        last = (chunk + 1) * weighted.size // out.shape[0]
+        for start in range(chunk * weighted.size // out.shape[0], last, _BLOCK):
+            size = min(_BLOCK, last - start)
+            x = log_frequency[start : start + size]
+            for k in range(size):
+                u[k], v[k], w[k] = uvw[start + k, 0], uvw[start + k, 1], uvw[start + k, 2]
+                real[k], imag[k] = weighted[start + k].real, weighted[start + k].imag
+            for p in range(l.size):
+                seen[:] = np.float32(1)
                 for term in range(patterns.shape[0]):
-                    seen += patterns[term, k] * ratios[term, p]
-                cosine, sine = _fringe(u * l[p] + v * m[p] + w * n[p])
-                share = weight * seen
-                along, square = share * (real * cosine + imag * sine), share * seen
-                total[p, 0] += along
-                total[p, 1] += along * x
-                total[p, 2] += square
-                total[p, 3] += square * x
-                total[p, 4] += square * x * x
-        out[chunk] = total
+                    pattern, ratio = patterns[term, start : start + size], ratios[term, p]
+                    for k in range(size):
+                        seen[k] += pattern[k] * ratio
+                flat, sloped = np.float32(0), np.float32(0)
+                for k in range(size):
+                    cosine, sine = _fringe(u[k] * l[p] + v[k] * m[p] + w[k] * n[p])
+                    along = seen[k] * (real[k] * cosine + imag[k] * sine)
+                    flat += along
+                    sloped += along * x[k]
+                out[chunk, p, 0] += flat
+                out[chunk, p, 1] += sloped

@@ -71,9 +71,9 @@ def deconvolve(
 
     The `resolved_ones` that nearly the same data had are taken out to begin with. Sources are looked for `within` (n, n). The quick cycles
     stay in the image once the brightest points are out, as if every other source had the dirty beam of a steady one: no residual is
-    exact then. Else the returned residual is always exact for the returned model and points. Never deeper than accuracy allows: that of
-    sums in single precision, as each cycle grids only what it found and sums the brightest of that directly, so that the gridder's error
-    is a share of what was left before it.
+    exact then. Else the returned residual is exact for the returned model and points, and those before it to a tenth of the noise. Never
+    deeper than accuracy allows: that of sums in single precision, as each cycle grids only what it found and sums the brightest of that
+    directly, so that the gridder's error is a share of what was left before it.
     """
     dirty = measurement.image(ROUGH if options.clean_iterations else 0.0)
     if options.clean_iterations == 0:
@@ -94,9 +94,10 @@ def deconvolve(
         dirty = measurement.image(ROUGH)
     made, dropped = _without_ripples(resolved_ones, dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads, within)
     points, cleaned, rounds = made.points, made.cleaned, made.rounds
+    residual = measurement.image()
     cycles, iterations = rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
-    index, index_err = spectral_indices(points, measurement, robust_rms(cleaned.residual))
-    return Deconvolved(cleaned.model, points, cleaned.residual, cycles, iterations, index, index_err, dropped)
+    index, index_err = spectral_indices(points, measurement, robust_rms(residual))
+    return Deconvolved(cleaned.model, points, residual, cycles, iterations, index, index_err, dropped)
 
 
 def _in_the_image(
@@ -143,7 +144,7 @@ def _without_ripples(
     first = without(taken, residual)
     rms, rounds, form = robust_rms(first.cleaned.residual), first.rounds, flipped(beam.covariance) / pixel_deg**2
     first = now = kept(first)
-    tried = 0
+    before, tried = measurement.state(), 0
     for enough in _ENOUGH[-1:] if taken.flux_jy.size else _ENOUGH:
         model, residual = now.cleaned.model, now.cleaned.residual
         image = restore(model, residual, beam, pixel_deg, threads)
@@ -167,8 +168,7 @@ def _without_ripples(
         return first, 0
     if taken.flux_jy.size and robust_rms(now.cleaned.residual) <= _NOISIER * rms:
         return replace(kept(now), rounds=rounds), 0
-    measurement.without(now.points.negative().and_also(first.points))
-    measurement.residual_of(first.cleaned.model)
+    measurement.back_to(before)
     return first, tried
 
 
@@ -182,8 +182,9 @@ def _without_sidelobes(
     seen = restore(first.model, first.residual, beam, pixel_deg, threads)
     rms = robust_rms(first.residual)
     sources = (first.model > 0) & (seen > depth.auto_mask_sigma * rms)
+    before = measurement.state()
     kept = kept_to(sources, first, wide_psf, measurement.residual_of, depth, threads, within)
     if robust_rms(kept.residual) <= _NOISIER_KEPT * rms:
         return kept
-    measurement.residual_of(first.model)
+    measurement.back_to(before)
     return first

@@ -93,7 +93,9 @@ class Gridder:
     @cached_property
     def _middle(self) -> NDArray[np.complex64]:
         """(sample,) exp[2 pi i w times the mean n - 1]."""
-        return np.asarray(np.exp(2j * np.pi * self._mean_height * self.uvw[:, 2]), dtype=np.complex64)
+        phases = np.empty(self.uvw.shape[0], np.complex64)
+        _rotations(self.uvw, 2 * np.pi * self._mean_height, phases)
+        return phases
 
     @cached_property
     def _plan(self) -> Any:
@@ -182,6 +184,13 @@ class Gridder:
     def _with_w_to_visibilities(self, image: NDArray[Any]) -> NDArray[Any]:
         image = image.astype(np.float64 if self._double else np.float32, copy=False)
         return np.asarray(wgridder.dirty2vis(dirty=image, **self._geometry))[:, 0]
+
+
+@njit(cache=True, parallel=True)
+def _rotations(uvw, by, out):  # type: ignore[no-untyped-def]
+    """exp[i w by]"""
+    for k in prange(out.size):
+        out[k] = complex(np.cos(uvw[k, 2] * by), np.sin(uvw[k, 2] * by))
 
 
 @njit(cache=True, parallel=True)

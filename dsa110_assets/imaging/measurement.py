@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,11 @@ ROUGH = 2e-3
 """Accuracy of an image in which only points are looked for: what they leave in the visibilities is seen again."""
 _DIRECT = 6e8
 """Points x samples summed directly (1 ns each), the brightest first; the rest is gridded."""
+_AS_MANY, _MANY = 25, 10
+"""Points whose direct sum takes as long as one transform of their image, and transforms that the gridder's own treatment of w is as
+long as."""
 _UNNOTICED = 0.1
-"""Of the noise, what a faint pixel may be wrong by."""
+"""Of the noise, what a faint pixel may be wrong by, and all pixels of an image that is not the last."""
 _SIDELOBES = 0.05
 """Of the dirty beam's peak: more than the rms of its sidelobes."""
 _FAINT = 1e-3
@@ -61,8 +66,8 @@ class Measurement:
         self._dirty_peak, self._dirty_rms, self._last_rms = 0.0, 0.0, 0.0
 
     def image(self, rough: float = 0.0) -> Image:
-        """The residual [Jy/beam], (ny, nx) float32, of what was taken out so far; wrong by up to `rough` of its own rms if
-        that is more than it may be wrong for good."""
+        """The residual [Jy/beam], (ny, nx) float32, of what was taken out so far; wrong by up to `rough` of the rms of the last
+        such image if that is more than it may be wrong for good."""
         enough = self._gridder.epsilon * self._dirty_rms / self._last_rms if self._last_rms else self._gridder.epsilon
         enough = max(enough, rough)
         sums = self._gridder.to_image(self._left, self._weighted.weights, enough)
@@ -75,7 +80,7 @@ class Measurement:
     def exchange(self, before: Points, after: Points) -> Image:
         """The residual with the points `after` taken out instead of `before`, good enough to find and correct points in."""
         self.without(before.negative().and_also(after))
-        return self.image(ROUGH)
+        return self.image(max(ROUGH, self._unseen))
 
     def without(self, points: Points) -> NDArray[np.complex64]:
         """(sample,) what is left once `points` are taken out as well."""
@@ -98,29 +103,55 @@ class Measurement:
     def steeper(self, points: Points) -> NDArray[np.float64]:
         """(point,) changes of the points' spectral indices that fit what is left; NaN where nothing tells."""
         lmn, ratios = self._directions(points.rows, points.columns)
+        weighted = self._left * self._weighted.weights
         return components.steeper(
-            self._gridder.uvw, lmn, points.flux_jy, self._patterns, ratios, self._log_frequency, self._left, self._weighted.weights
+            self._gridder.uvw, lmn, points.flux_jy, self._patterns, ratios, self._log_frequency, weighted, self._beam_moments
         )
 
+    @cached_property
+    def _beam_moments(self) -> NDArray[np.float64]:
+        return components.beam_moments(self._patterns, self._log_frequency, self._weighted.weights)
+
     def residual_of(self, model: Image) -> Image:
-        """The residual of a model [Jy/pixel]; points that were taken out stay so."""
+        """The residual of a model [Jy/pixel], good enough to clean further; points that were taken out stay so."""
+        self.without_image(model)
+        return self.image(self._unseen)
+
+    def without_image(self, model: Image) -> None:
+        """Take out a model [Jy/pixel], and nothing any more of the one before."""
         fresh = model - self._known
         rows, columns = np.nonzero(fresh)
         if rows.size:
             self._take_out(rows, columns, fresh[rows, columns])
             self._known = model.copy()
-        return self.image()
+
+    def state(self) -> tuple[NDArray[np.complex64], Image, float]:
+        """What is left now, for `back_to`."""
+        return self._left.copy(), self._known, self._last_rms
+
+    def back_to(self, state: tuple[NDArray[np.complex64], Image, float]) -> None:
+        """As it was, to the last bit; a state is good for once."""
+        self._left, self._known, self._last_rms = state
+
+    @property
+    def _unseen(self) -> float:
+        """Of the last image's rms: an error that the noise hides. 0 if no noise is known."""
+        noise_jy = self._weighted.noise_jy
+        return _UNNOTICED * noise_jy / self._last_rms if self._last_rms and noise_jy > 0 else 0.0
 
     def _take_out(self, rows: NDArray[np.intp], columns: NDArray[np.intp], flux: NDArray[np.float32]) -> None:
         order = np.argsort(-np.abs(flux), kind="stable")
         bright = int(np.count_nonzero(np.abs(flux) > _FAINT * self._dirty_peak))
         near, far = np.split(order, [min(bright, int(_DIRECT) // self._left.size)])
+        rest = np.zeros_like(self._known)
+        rest[rows[far], columns[far]] = flux[far]
+        steps = list(self._steps(rest, flux[far])) if far.size else []
+        if far.size < _AS_MANY * sum(transforms for *_, transforms in steps):
+            near, steps = order, []
         if near.size:
             self._sum(rows[near], columns[near], flux[near])
-        if far.size:
-            rest = np.zeros_like(self._known)
-            rest[rows[far], columns[far]] = flux[far]
-            self._grid(rest, flux[far])
+        for pattern, seen, enough, _ in steps:
+            np.subtract(self._left, pattern * self._gridder.to_visibilities(seen, enough), out=self._left)
 
     def _sum(self, rows: NDArray[Any], columns: NDArray[Any], flux: NDArray[np.floating], index: NDArray[np.float64] | None = None) -> None:
         """Points of any place, one by one."""
@@ -133,13 +164,13 @@ class Measurement:
         lmn = components.lmn_of_pixels(rows, columns, self._gridder.n_pixels, self._gridder.pixel_rad)
         return lmn, self._beam.ratios_near(rows, columns)
 
-    def _grid(self, rest: Image, flux: NDArray[np.float32]) -> None:
-        """Many faint pixels at once."""
-        left, gridder = self._left, self._gridder
-        np.subtract(left, gridder.to_visibilities(rest, self._enough(flux)), out=left)
+    def _steps(self, rest: Image, flux: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32] | np.float32, Image, float, int]]:
+        """How many faint pixels at once are predicted: factors of samples, images, their accuracy, and transforms these take."""
+        enough = self._enough(flux)
+        yield np.float32(1), rest, enough, self._gridder.terms(enough) or _MANY
         for pattern, (_, ratio), strength in zip(self._patterns, self._beam.terms, self._strengths, strict=True):
             if np.abs(rest * ratio).max() * strength > _NEGLIGIBLE * self._weighted.noise_jy:
-                np.subtract(left, pattern * gridder.to_visibilities(rest * ratio, _TERM_EPSILON), out=left)
+                yield pattern, rest * ratio, _TERM_EPSILON, self._gridder.terms(_TERM_EPSILON) or _MANY
 
     def _enough(self, flux: NDArray[np.float32]) -> float:
         """The relative accuracy these pixels need: that which keeps the sum of all errors below the gridder's share of the

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 SIGMA_PER_MAD = 1.482602218505602
 _CLIP_SIGMA = 4.0
-_MOST_SAMPLES = 1_000_000
-"""Enough for 0.1 % of sigma; medians of larger images cost seconds and say no more."""
+_MOST_SAMPLES = 250_000
+"""Enough for 0.2 % of sigma. Spread over both axes they are one in each beam of a tile, whose other pixels say no more."""
 
 
 def robust_rms(image: NDArray[np.floating]) -> float:
     """Noise sigma: scaled median absolute deviation, iterated without what lies beyond 4 sigma (the sources).
 
-    NaN pixels are left out; NaN if no pixel is finite. Large images are sampled on a regular stride.
+    `image` has one or two axes. NaN pixels are left out; NaN if no pixel is finite. Large images are sampled on a regular grid.
     """
-    values = image.reshape(-1)[:: max(1, image.size // _MOST_SAMPLES)]
-    values = values[np.isfinite(values)].astype(np.float64)
+    step = max(1, math.isqrt(image.size // _MOST_SAMPLES))
+    values = (image[::step, ::step] if image.ndim == 2 else image[:: step**2]).reshape(-1)
+    values = values[np.isfinite(values)]  # in their own precision, in which a median is exact
     if values.size == 0:
         return float("nan")
     sigma = np.inf

@@ -151,7 +151,7 @@ def make_tile(
 
         def beyond(samples: StokesI, inside: Deconvolved, sources: Image) -> unlisted.Unlisted:
             measurement = measured(samples)
-            measurement.residual_of(sources)
+            measurement.without_image(sources)
             left = measurement.without(inside.points)
             return unlisted.take_out(samples, left, weighted.weights, means[-1], gridder, slant)
 

@@ -70,7 +70,8 @@ def test_spectra_and_their_slopes_are_the_measurement_equation() -> None:
     third = float(np.sum(flux * np.abs(index * np.abs(x).max()) ** 3)) / 6
     np.testing.assert_allclose(ours, literal, atol=2 * third + 3e-6)
     weights = np.random.default_rng(4).uniform(0.5, 2, x.size).astype(np.float32)
-    found = components.steeper(stokes.uvw, lmn, flux, patterns, ratios, x, ours - typical, weights)
+    moments = components.beam_moments(patterns, x, weights)
+    found = components.steeper(stokes.uvw, lmn, flux, patterns, ratios, x, (ours - typical) * weights, moments)
     left = ((ours - typical) * np.sqrt(weights)).astype(complex).view(np.float64)
     for p in range(2):
         column = (fringes[:, p] * np.sqrt(weights)).view(np.float64)
@@ -78,7 +79,8 @@ def test_spectra_and_their_slopes_are_the_measurement_equation() -> None:
         change, *_ = np.linalg.lstsq(np.stack([column, slope], axis=-1), left, rcond=None)
         assert found[p] == pytest.approx(change[1] / flux[p], abs=1e-4)
     assert found[0] == pytest.approx(index[0], abs=0.15)  # the other one is a quarter of it, with sidelobes of a third
-    assert np.isnan(components.steeper(stokes.uvw, lmn, flux, patterns, ratios, 0 * x, ours, weights)).all()
+    flat = components.beam_moments(patterns, 0 * x, weights)
+    assert np.isnan(components.steeper(stokes.uvw, lmn, flux, patterns, ratios, 0 * x, ours * weights, flat)).all()
 
 
 def test_both_ways_to_a_residual_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +101,7 @@ def test_both_ways_to_a_residual_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     # both are gridded alike; what differs is rounding of complex64 in sums of up to 2 Jy
     np.testing.assert_allclose(measured(_model(), _model() * (np.arange(N_PIXELS) < 64)), direct, atol=1e-5)
     monkeypatch.setattr(measurement, "_DIRECT", 2 * stokes.weights.size)
+    monkeypatch.setattr(measurement, "_AS_MANY", 0)
     mixed = measured(_model())
     # 0.5 and -0.3 Jy are gridded: 1e-4 of them, and 5e-2 of their terms, 0.3 of them with a pattern of unit rms
     np.testing.assert_allclose(mixed, direct, atol=5e-2 * 0.3 * 0.6)
