@@ -22,6 +22,8 @@ OFFSET_DEG = (0.25, 0.3)
 """East and north of the pointing at mid-group."""
 EDGES = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 1e9)
 """Of the bins of true flux over local noise."""
+FAINTEST_JY = 0.006
+"""Of the random population: 4 times the noise of these tiles where they are deepest."""
 START = "2026-01-26T04:50:00"
 
 
@@ -66,7 +68,8 @@ def observed(folder: Path, seed: int, flux_jy: float, index: float) -> Any:
 
     bright = beside_pointing(START, flux_jy, index)
     folder.mkdir(parents=True)
-    simulate(folder, perfect(start=START, groups=1, seed=seed, noise_scale=1.0, population=True, fixed_sources=(bright,)))
+    sky: dict[str, Any] = {"population": True, "flux_min_jy": FAINTEST_JY, "fixed_sources": (bright,)}
+    simulate(folder, perfect(start=START, groups=1, seed=seed, noise_scale=1.0, **sky))
     headers = [uvh5.read_header(path) for path in sorted(folder.glob("*.hdf5"))]
     (group,) = grouping.group_headers(headers)
     return phasing.to_common_centre(reader.read_group({s: h.path for s, h in group.files.items()}, 16))
@@ -97,7 +100,7 @@ def calibrated(folder: Path, seed: int, flux_jy: float, index: float, catalogue:
     from dsa110_assets.visibilities import measurement_set
     from dsa110_assets_tests.end_to_end import later_observation as later
 
-    scale = {**later.SMALL, "seed": seed, "fixed_sources": (beside_pointing(later.LATER, flux_jy, index),)}
+    scale = {**later.SMALL, "seed": seed, "flux_min_jy": FAINTEST_JY, "fixed_sources": (beside_pointing(later.LATER, flux_jy, index),)}
     place = folder / ("listed" if catalogue else "unlisted")
     (place / "transit").mkdir(parents=True)
     (place / "later").mkdir()
