@@ -22,6 +22,7 @@ from dsa110_assets.orchestration.running import measuring
 from dsa110_assets.orchestration.watching import conditions, disks, history
 from dsa110_assets.plain_text import size
 from dsa110_assets.portal import overview, queue, render
+from dsa110_assets.portal.candidates import candidate_rows
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -311,9 +312,7 @@ def host() -> Host:
 
 def candidates(archive: AnalystArchive) -> list[dict[str, Any]]:
     """The most significant candidates of the last night that was searched, for their thumbnails."""
-    from dsa110_assets.portal import sky
-
     try:
-        return sky.candidate_rows(archive, FALSE_RATE)[:CANDIDATES]
+        return candidate_rows(archive, FALSE_RATE)[:CANDIDATES]
     except NotFoundError:
         return []

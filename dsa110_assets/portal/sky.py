@@ -1,9 +1,7 @@
-"""Sources and candidates: light curves, the pixels of every epoch, what people said, and why a point is odd."""
+"""Sources: light curves, the pixels of every epoch, what people said, and why a point is odd."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -15,24 +13,22 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from dsa110_assets.archive import judgements
-from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
+from dsa110_assets.errors import DsaError, NotFoundError
 from dsa110_assets.photometry import quality
 from dsa110_assets.portal import charts, oddity, parameters, plots, render
 from dsa110_assets.portal.remembered import remembered
 from dsa110_assets.portal.rows import light_curve_json, table_rows
 from dsa110_assets.portal.v1 import spectra
-from dsa110_assets.telescope import astrometry, timegrid
+from dsa110_assets.telescope import astrometry
 
 if TYPE_CHECKING:
     from astropy.timeseries import TimeSeries
 
     from dsa110_assets.analyst import AnalystArchive
-    from dsa110_assets.archive.judgements import Judgement
 
-SOURCE_ROWS, EPOCHS, CANDIDATES, NEIGHBOURS = 500, 60, 200, 12
+SOURCE_ROWS, EPOCHS, NEIGHBOURS = 500, 60, 12
 NEAR_DEG, COUNTERPART_DEG = 0.5, 60 / 3600
 SPARK_WIDTH, SPARK_HEIGHT, SPARK_POINTS = 180, 44, 400
-KINDS = ("flare", "ese", "transient", "variable")
 RENEWED_S = 300
 """Thumbnails are drawn again after so long: a night adds points."""
 
@@ -131,7 +127,11 @@ def _in_words(archive: AnalystArchive, curve: Mapping[str, Any]) -> Iterator[tup
     if v is not None:
         yield "V", f"{100 * v:.3g} %", "its scatter over its mean flux density"
     if found.get("deviation") is not None:
-        yield "Largest deviation", f"{found['deviation']:+.1f} σ", f"from the mean of all others, on {_date(found.get('deviation_mjd'))}"
+        yield (
+            "Largest deviation",
+            f"{found['deviation']:+.1f} σ",
+            f"from the mean of all others, on {render.date(found.get('deviation_mjd'))}",
+        )
     if q is not None:
         yield "q", render.rate(q), f"share of false ones among candidates as good as this one; {found.get('kind') or 'no candidate'}"
 
@@ -144,10 +144,6 @@ def _found(archive: AnalystArchive, source_id: str) -> dict[str, Any] | None:
         return None
     rows = table_rows(table[table["source_id"] == source_id])
     return rows[0] if rows else None
-
-
-def _date(mjd: float | None) -> str:
-    return "an unknown date" if mjd is None else timegrid.mjd_to_datetime(mjd).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _neighbours(archive: AnalystArchive, curve: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -335,7 +331,7 @@ def source_plot(request: Request) -> Response:
 def source_table(request: Request) -> Response:
     """A light curve as CSV."""
     curve = light_curve_json(render.archive_of(request), request.path_params["source"])
-    return _csv([{"source_id": curve["source_id"], **point} for point in curve["points"]], "light-curve.csv")
+    return render.csv_file([{"source_id": curve["source_id"], **point} for point in curve["points"]], "light-curve.csv")
 
 
 def spark(request: Request) -> Response:
@@ -375,98 +371,6 @@ def sparkline(name: str, at: Any, flux: Any, error: Any) -> bytes:
     return f"{head}<title>{escape(name)}: {low:.3g} to {high:.3g} mJy</title><style>{style}</style>{marks}</svg>".encode()
 
 
-def candidate_rows(archive: AnalystArchive, rate: float, night: str | None = None) -> list[dict[str, Any]]:
-    """Candidates of a night (None: the last searched) with what people said of each, the most significant first.
-
-    Raises NotFoundError if no night was searched.
-    """
-    table = archive.variables(rate, night)
-    rows = [row for row in table_rows(table) if row["kind"]]
-    places = ([row[name] for row in rows] for name in ("source_id", "ra_deg", "dec_deg"))
-    for row, said in zip(rows, judgements.of_places(judgements.judgements(archive.store), *places), strict=True):
-        row["said"] = said
-        row["verdict"] = said[-1].verdict if said else ""
-        row["amplitude"] = row.get("m_max")
-        row["date"] = _date(row.get("deviation_mjd") or row.get("last_mjd"))
-        row["position"] = astrometry.sexagesimal(row["ra_deg"], row["dec_deg"])
-        row["product_id"] = table.meta["product_id"]
-    return rows
-
-
-def candidates(request: Request) -> Response:
-    """Variable and transient candidates, with thumbnails of their light curves and what people said of them."""
-    archive, wanted = render.archive_of(request), _wanted(request)
-    try:
-        rows, origin = (
-            candidate_rows(archive, wanted["rate"], wanted["night"]),
-            archive.variables(wanted["rate"], wanted["night"]).meta["product_id"],
-        )
-    except NotFoundError:
-        if wanted["night"] is not None:
-            raise
-        rows, origin = [], None
-    shown = _filtered(rows, wanted)
-    return render.page(
-        "candidates.html",
-        request,
-        rows=shown[:CANDIDATES],
-        total=len(rows),
-        found=len(shown),
-        origin=origin,
-        wanted=wanted,
-        kinds=KINDS,
-        verdicts=judgements.VERDICTS,
-        query=request.url.query,
-    )
-
-
-def candidate_table(request: Request) -> Response:
-    """The candidates of a page as CSV."""
-    wanted = _wanted(request)
-    rows = _filtered(candidate_rows(render.archive_of(request), wanted["rate"], wanted["night"]), wanted)
-    plain = [{**row, "said": "; ".join(_sentence(one) for one in row["said"])} for row in rows]
-    return _csv(plain, "candidates.csv")
-
-
-def _sentence(one: Judgement) -> str:
-    return f"{one.at:%Y-%m-%d} {one.name}: {one.verdict}{f' ({one.note})' if one.note else ''}"
-
-
-def _wanted(request: Request) -> dict[str, Any]:
-    """What a page of candidates is asked for. Raises ConfigurationError for a kind or verdict there is not."""
-    wanted = {
-        "rate": parameters.number(request, "max_false_discovery_rate", 0.01, 1e-12, 1),
-        "night": parameters.text(request, "night"),
-        "kind": parameters.text(request, "kind"),
-        "verdict": parameters.text(request, "verdict"),
-    }
-    for name, known in (("kind", KINDS), ("verdict", (*judgements.VERDICTS, "none"))):
-        if wanted[name] not in (None, *known):
-            raise ConfigurationError(f"{name}={wanted[name]!r}: choose of {', '.join(known)}")
-    return wanted
-
-
-def _filtered(rows: Sequence[dict[str, Any]], wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The candidates of the kind and verdict that are wanted."""
-    verdict = "" if wanted["verdict"] == "none" else wanted["verdict"]
-    return [row for row in rows if wanted["kind"] in (None, row["kind"]) and (verdict is None or row["verdict"] == verdict)]
-
-
-def _csv(rows: Sequence[Mapping[str, Any]], name: str) -> Response:
-    """Rows as CSV, to be saved; a text that a spreadsheet would take for a formula is marked as text."""
-    buffer = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(buffer, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(
-            {key: f"'{value}" if isinstance(value, str) and value[:1] in "=+-@" and value else value for key, value in row.items()}
-            for row in rows
-        )
-    return Response(
-        buffer.getvalue(), media_type="text/csv; charset=utf-8", headers={"content-disposition": f'attachment; filename="{name}"'}
-    )
-
-
 ROUTES = [
     Route("/sources", sources),
     Route("/sources/{source:path}/plot.svg", source_plot, name="source_plot"),
@@ -477,6 +381,4 @@ ROUTES = [
     Route("/sources/{source:path}/table.csv", source_table, name="source_table"),
     Route("/sources/{source:path}/point", point, name="point"),
     Route("/sources/{source:path}", source, name="source"),
-    Route("/candidates", candidates),
-    Route("/candidates.csv", candidate_table),
 ]

@@ -564,3 +564,24 @@ def test_a_source_is_judged_under_the_name_of_who_holds_the_token(portal: Portal
     assert portal.order("judgements", {"source_id": "nobody's", "verdict": "real"}).status == 404
     assert portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": "perhaps"}).status == 422
     assert portal.get("audit")["items"][0]["told"] == f"{small_archive.FAINT} is artefact"
+
+
+def test_candidates_are_chosen_by_what_was_last_said_of_them(portal: Portal) -> None:
+    """By the API, on the page and in the CSV alike. Of the two of this rate one is no candidate's kind: pages leave it out."""
+
+    def chosen(verdict: str) -> list[str]:
+        query = f"max_false_discovery_rate=0.5&verdict={verdict}"
+        told = [row["source_id"] for row in portal.get(f"candidates?{query}")["items"] if row["kind"]]
+        assert {row["verdict"] for row in portal.get(f"candidates?{query}")["items"]} <= {verdict}
+        page, table = (ask(portal.app, f"/candidates{form}?{query}").text for form in ("", ".csv"))
+        assert [small_archive.FAINT in text for text in (page, table)] == 2 * [bool(told)], verdict
+        return told
+
+    verdicts = ("real", "artefact", "unsure", "unclassified")
+    assert [chosen(one) for one in verdicts] == [[], [], [], [small_archive.FAINT]]
+    for said in ("artefact", "unsure"):
+        assert portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": said}).status == 201
+    assert [chosen(one) for one in verdicts] == [[], [], [small_archive.FAINT], []], "the last word holds"
+    assert len(portal.get("candidates?max_false_discovery_rate=0.5")["items"]) == 2
+    assert ask(portal.app, "/api/v1/candidates?verdict=none").status == 422
+    assert ask(portal.app, "/candidates?verdict=none").status == 400
