@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import numpy as np
 from starlette.requests import Request
@@ -13,11 +13,11 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from dsa110_assets.archive import judgements
-from dsa110_assets.errors import DsaError, NotFoundError
+from dsa110_assets.errors import NotFoundError
 from dsa110_assets.photometry import quality
-from dsa110_assets.portal import charts, oddity, parameters, plots, render
+from dsa110_assets.portal import charts, oddity, parameters, plots, render, statistics
 from dsa110_assets.portal.remembered import remembered
-from dsa110_assets.portal.rows import light_curve_json, table_rows
+from dsa110_assets.portal.rows import kept_points, leaving_out, light_curve_json, table_rows
 from dsa110_assets.portal.v1 import spectra
 from dsa110_assets.telescope import astrometry
 
@@ -53,9 +53,13 @@ def sources(request: Request) -> Response:
 
 
 def source(request: Request) -> Response:
-    """One source: its light curve, the pixels of its epochs, its statistics in words, its neighbours and what people said."""
-    archive = render.archive_of(request)
+    """One source: its light curve, the pixels of its epochs, its statistics in words, its neighbours and what people said.
+
+    Plots and statistics are without the epochs in `without`; nothing of that is stored.
+    """
+    archive, without = render.archive_of(request), parameters.texts(request, "without")
     curve = light_curve_json(archive, request.path_params["source"])
+    kept = kept_points(curve, without)
     ra, dec = curve["ra_deg"], curve["dec_deg"]
     points = sorted(curve["points"], key=lambda point: str(point["mjd"]), reverse=True)
     for point in points:
@@ -68,11 +72,25 @@ def source(request: Request) -> Response:
         epochs=_epochs(points)[:EPOCHS],
         n_epochs=len(points),
         position=astrometry.sexagesimal(ra, dec),
-        words=list(_in_words(archive, curve)),
+        words=list(statistics.in_words(archive, curve, kept)),
+        without=without,
+        query=_query(without),
+        one_less={epoch: _query([other for other in without if other != epoch]) for epoch in without},
         near=_neighbours(archive, curve),
         counterparts=_counterparts(archive, ra, dec),
         said=judgements.of_places(judgements.judgements(archive.store), [curve["source_id"]], [ra], [dec])[0],
     )
+
+
+def _query(without: Sequence[str]) -> str:
+    """The query of a page from which these epochs are left out."""
+    return f"?{urlencode([('without', epoch) for epoch in without])}" if without else ""
+
+
+def _kept_curve(request: Request) -> TimeSeries:
+    """The light curve that a request is about, without the epochs that it leaves out."""
+    curve = render.archive_of(request).light_curve(request.path_params["source"])
+    return leaving_out(curve, parameters.texts(request, "without"))
 
 
 def _epochs(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -94,56 +112,6 @@ FLAGS = {
     "DOUBTFUL_NEW": "new in an hour of doubtful detections",
 }
 """The bits of a point's quality, in words."""
-
-
-def _in_words(archive: AnalystArchive, curve: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(what, figure, meaning) of a source's statistics, by the last search for variables, and of its points."""
-    points = curve["points"]
-    detected = [point for point in points if point["detected"] and point["flux_jy"] is not None]
-    yield "Epochs", f"{len(points)}, detected in {len(detected)}", "times it was measured, limits included"
-    if detected:
-        flux = np.array([point["flux_jy"] for point in detected])
-        spread = f"{1e3 * flux.std(ddof=1):.3g} mJy" if flux.size > 1 else "–"
-        yield "Mean flux density", f"{1e3 * flux.mean():.4g} mJy", f"of its detections; they scatter by {spread}"
-    indices = [(p["spectral_index"], p["spectral_index_err"]) for p in points if p["spectral_index"] is not None]
-    if indices:
-        value, error = indices[-1]
-        yield (
-            "Spectral index",
-            f"{value:.2f} ± {error or float('nan'):.2f}",
-            "across the sixteen subbands, S ∝ ν^index, at the last epoch that has one",
-        )
-    try:
-        found = _found(archive, curve["source_id"])
-    except DsaError as error:
-        yield "Search for variables", "not known", str(error)
-        return
-    if found is None:
-        return
-    eta, v, q = (found.get(name) for name in ("eta", "v", "q_value"))
-    if eta is not None:
-        meaning = "as its errors say" if eta < 1.5 else "somewhat more than its errors say" if eta < 3 else "far more than its errors say"
-        yield "η", f"{eta:.3g}", f"reduced χ² about its mean: it scatters {meaning} (1 is expected)"
-    if v is not None:
-        yield "V", f"{100 * v:.3g} %", "its scatter over its mean flux density"
-    if found.get("deviation") is not None:
-        yield (
-            "Largest deviation",
-            f"{found['deviation']:+.1f} σ",
-            f"from the mean of all others, on {render.date(found.get('deviation_mjd'))}",
-        )
-    if q is not None:
-        yield "q", render.rate(q), f"share of false ones among candidates as good as this one; {found.get('kind') or 'no candidate'}"
-
-
-def _found(archive: AnalystArchive, source_id: str) -> dict[str, Any] | None:
-    """What the last search for variables says of a source; None if it was not searched."""
-    try:
-        table = archive.variables(1.0)
-    except NotFoundError:
-        return None
-    rows = table_rows(table[table["source_id"] == source_id])
-    return rows[0] if rows else None
 
 
 def _neighbours(archive: AnalystArchive, curve: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -174,7 +142,7 @@ def point(request: Request) -> Response:
 
 def chart(request: Request) -> Response:
     """A light curve to zoom, with all that is known of a point under the cursor."""
-    curve = render.archive_of(request).light_curve(request.path_params["source"])
+    curve = _kept_curve(request)
     return charts.answer(light_curve(curve, charts.scheme_of(request)), request)
 
 
@@ -255,7 +223,7 @@ def light_curve(curve: TimeSeries, scheme: charts.Scheme) -> Any:
 
 def ensemble_chart(request: Request) -> Response:
     """The ensemble's correction at every epoch of a source."""
-    curve, scheme = render.archive_of(request).light_curve(request.path_params["source"]), charts.scheme_of(request)
+    curve, scheme = _kept_curve(request), charts.scheme_of(request)
     value, error = (np.asarray(curve[name], np.float64) for name in ("correction", "correction_err"))
     plot = charts.figure(scheme, x="Time (UTC)", y="Correction (factor)", height=220)
     points = charts.source(
@@ -324,14 +292,15 @@ def _correction(value: float, error: float, references: int) -> str:
 
 def source_plot(request: Request) -> Response:
     """A light curve as SVG."""
-    curve = render.archive_of(request).light_curve(request.path_params["source"])
+    curve = _kept_curve(request)
     return Response(plots.light_curve_svg(curve), media_type="image/svg+xml")
 
 
 def source_table(request: Request) -> Response:
     """A light curve as CSV."""
     curve = light_curve_json(render.archive_of(request), request.path_params["source"])
-    return render.csv_file([{"source_id": curve["source_id"], **point} for point in curve["points"]], "light-curve.csv")
+    points = kept_points(curve, parameters.texts(request, "without"))
+    return render.csv_file([{"source_id": curve["source_id"], **point} for point in points], "light-curve.csv")
 
 
 def spark(request: Request) -> Response:

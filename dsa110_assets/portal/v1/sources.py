@@ -79,6 +79,7 @@ class LightCurve(BaseModel):
     left_out: list[str]
     ra_deg: float
     dec_deg: float
+    without: list[str] = Field(description="epochs that were left out because they were named so; nothing of that is stored")
     points: list[Point]
 
 
@@ -199,12 +200,21 @@ def show_source(source_id: SourceId, portal: Portal) -> SourceRow:
 
 
 @router.get("/light-curves/{source_id:path}")
-def show_light_curve(source_id: SourceId, portal: Portal, since: Since = None, until: Until = None) -> LightCurve:
+def show_light_curve(
+    source_id: SourceId,
+    portal: Portal,
+    since: Since = None,
+    until: Until = None,
+    without: Annotated[
+        list[Annotated[str, Field(max_length=40)]] | None, Query(max_length=500, description="epochs to leave out; several may be named")
+    ] = None,
+) -> LightCurve:
     """One source's light curve, by time; fluxes in Jy."""
-    curve = rows.light_curve_json(portal.archive, source_id)
+    curve, left_out = rows.light_curve_json(portal.archive, source_id), without or []
     first = timegrid.datetime_to_mjd(moment(since)) if since else float("-inf")
     last = timegrid.datetime_to_mjd(moment(until)) + (1.0 if until and len(until) == 10 else 0.0) if until else float("inf")
-    return LightCurve.model_validate({**curve, "points": [point for point in curve["points"] if first <= point["mjd"] <= last]})
+    points = [point for point in rows.kept_points(curve, left_out) if first <= point["mjd"] <= last]
+    return LightCurve.model_validate({**curve, "without": left_out, "points": points})
 
 
 @router.get("/candidates")

@@ -1,0 +1,135 @@
+"""Epochs left out of a source's page: plots and statistics are computed without them, by the address alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dsa110_assets.analyst import open_archive
+from dsa110_assets.portal import statistics
+from dsa110_assets.portal.app import create_app
+from dsa110_assets.portal.rows import light_curve_json
+from dsa110_assets.settings import Settings
+from dsa110_assets.variability.options import VARIABILITY_FILE
+from dsa110_assets_tests.browser import chromium, served
+from dsa110_assets_tests.portal import small_archive as made
+from dsa110_assets_tests.portal.conftest import Get
+from dsa110_assets_tests.portal.small_archive import SmallArchive
+from dsa110_assets_tests.portal.test_browser import NARROW, SETTLED, WIDE, shown, until, violations
+
+HERE = f"/sources/{quote(made.FAINT)}"
+LEFT_OUT, OTHER = "2026-01-25T22:10", "2026-01-26T22:10"
+QUERY = f"?without={quote(LEFT_OUT)}"
+
+
+def words(page: str) -> dict[str, str]:
+    """The figures of a source's page by what they are."""
+    return dict(re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>', page))
+
+
+def test_statistics_are_those_of_what_is_left(get: Get) -> None:
+    """Of the points 0.1, 0.001 (a limit), 0.1 and 0.001 Jy, each ± 2 mJy, one limit is left out; the formulae are spelt out here."""
+    all_, some = words(get(HERE).text), words(get(HERE + QUERY).text)
+    assert (all_["Epochs"], some["Epochs"]) == ("4, detected in 2", "3, detected in 2")
+    flux = np.array([0.1, 0.1, 0.001])
+    eta = ((flux - flux.mean()) ** 2).sum() / made.RMS_JY**2 / 2
+    assert float(some["η"]) == pytest.approx(eta, rel=5e-3), "three digits are shown"
+    assert float(some["V"].split()[0]) == pytest.approx(100 * flux.std(ddof=1) / flux.mean(), rel=5e-3)
+    off = (0.001 - 0.1) / (made.RMS_JY * 1.5**0.5)  # its own error, and that of the mean of the two others
+    assert float(some["Largest deviation"].split()[0]) == pytest.approx(off, rel=5e-3)
+    assert some["q"] == "not known without these epochs"
+    assert all_["q"] == "1e-06"
+    assert all_["η"] == "40", "as the night's search has it"
+
+
+def test_the_page_says_what_is_left_out_and_how_to_bring_it_back(get: Get) -> None:
+    page = get(f"{HERE}{QUERY}&without={quote(OTHER)}").text
+    assert "<strong>2 of 4 epochs are left out</strong>" in page
+    assert f'<a href="{HERE}">Bring all back</a>' in page
+    assert f'href="{HERE}{QUERY}" aria-label="Bring {OTHER} back"' in page
+    assert page.count(" checked>") == 2
+    assert page.count("left out</td>") == 2
+    assert "left out</strong>" not in get(HERE).text, "the next one to look sees all again"
+
+
+@pytest.mark.parametrize("part", ["", "/chart.json", "/ensemble.json", "/plot.svg", "/table.csv"])
+def test_an_epoch_that_a_source_does_not_have_is_named(get: Get, part: str) -> None:
+    answer = get(f"{HERE}{part}?without=2026-02-30T00:00")
+    assert (answer.status, "no point of epoch" in answer.text) == (404, True)
+
+
+def test_plots_table_and_api_are_without_them(get: Get, small: SmallArchive) -> None:
+    def points(answer: Any) -> int:
+        found: list[int] = []
+
+        def walk(part: Any) -> None:
+            if isinstance(part, dict):
+                data = part.get("data", {})
+                entries = dict(data.get("entries", [])) if isinstance(data, dict) and data.get("type") == "map" else {}
+                found.extend(len(entries["epoch"]["array"]) for _ in [0] if isinstance(entries.get("epoch"), dict))
+                found.extend(len(entries["epoch"]) for _ in [0] if isinstance(entries.get("epoch"), list))
+            for below in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+                walk(below)
+
+        walk(json.loads(answer.body))
+        return sum(found)
+
+    for chart in ("chart", "ensemble"):
+        assert [points(get(f"{HERE}/{chart}.json{query}")) for query in ("", QUERY)] == [4, 3], chart
+    rows = list(csv.DictReader(io.StringIO(get(f"{HERE}/table.csv{QUERY}").text)))
+    assert LEFT_OUT not in [row["epoch"] for row in rows]
+    assert len(rows) == 3
+    assert "3 epochs" in get(f"{HERE}/plot.svg{QUERY}").text
+    api = f"/api/v1/light-curves/{quote(made.FAINT)}"
+    told = get(api + QUERY).json
+    assert (told["without"], [point["epoch"] for point in told["points"]]) == ([LEFT_OUT], [row["epoch"] for row in rows])
+    assert (get(api).json["without"], len(get(api).json["points"])) == ([], 4)
+    assert get(f"{api}?without=x").status == 404
+    every = "&".join(f"without={quote(night + suffix)}" for night in made.NIGHTS for suffix in made.OBSERVATIONS)
+    assert words(get(f"{HERE}?{every}").text)["Epochs"] == "0, detected in 0"
+    assert get(f"{HERE}/chart.json?{every}").json is None
+
+
+def test_a_person_leaves_an_epoch_out_and_brings_it_back(small: SmallArchive, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+
+    app = create_app(small.root, inbox=small.inbox)
+    with served(app) as address, chromium(tmp_path / "profile", "--hide-scrollbars") as browser:
+        shown(browser, WIDE, dark=False)
+        browser.get(address + HERE)
+        browser.find_element(By.CSS_SELECTOR, f'[aria-label="Leave {LEFT_OUT} out"]').click()
+        browser.find_element(By.CSS_SELECTOR, ".points button").click()
+        until(browser, "return location.search.includes('without=2026-01-25T22%3A10')")
+        for width, dark in ((WIDE, False), (NARROW, True)):
+            shown(browser, width, dark=dark)
+            until(browser, SETTLED)
+            assert violations(browser) == []
+        assert "1 of 4 epochs is left out" in browser.find_element(By.CSS_SELECTOR, ".left-out").text
+        browser.find_element(By.CSS_SELECTOR, f'[aria-label="Bring {LEFT_OUT} back"]').click()
+        until(browser, "return location.search === '' && !document.querySelector('.left-out')")
+        assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.mark.slow
+def test_of_all_points_they_are_those_of_the_nights_search(finished_run: tuple[Settings, Any]) -> None:
+    """Every source of the tiny night, its fluxes stored in single precision (6e-8), which a difference of fluxes magnifies."""
+    with open_archive(finished_run[0].archive) as archive:
+        (product,) = archive.store.newest("variability")
+        assert product.settings["variability"]["exclude_quality"] == finished_run[0].variability.exclude_quality
+        searched = pd.read_parquet(product.path / VARIABILITY_FILE)
+        assert len(searched) > 5
+        for row in searched.itertuples():
+            curve = light_curve_json(archive, row.source_id)
+            found = statistics.recomputed(archive, curve, curve["points"])
+            for name in ("eta", "v", "deviation"):
+                value = np.nan if found[name] is None else found[name]
+                assert value == pytest.approx(getattr(row, name), rel=1e-3, abs=1e-4, nan_ok=True), (row.source_id, name)
