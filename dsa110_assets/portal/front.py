@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +16,8 @@ from starlette.responses import Response
 
 from dsa110_assets.archive import alerts
 from dsa110_assets.errors import DsaError, NotFoundError
-from dsa110_assets.orchestration.running import capacity as room
 from dsa110_assets.orchestration.running import measuring
-from dsa110_assets.orchestration.watching import conditions, disks, history
+from dsa110_assets.orchestration.watching import conditions, disks, history, hosts
 from dsa110_assets.plain_text import size
 from dsa110_assets.portal import overview, queue, render
 from dsa110_assets.portal.candidates import candidate_rows
@@ -93,17 +91,6 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Host:
-    """This machine: load of the last minute, processors, memory."""
-
-    name: str
-    load: float
-    processors: int
-    memory_free_bytes: float
-    memory_bytes: float
-
-
-@dataclass(frozen=True)
 class Calibration:
     """The calibration in force for the latest observation: its age there [h], the band that is in, and the end of its validity."""
 
@@ -139,7 +126,8 @@ def front(request: Request) -> Response:
     return render.page(
         "front.html", request, state=status, level=ordered[0].level if ordered else WELL, reasons=ordered, ages=ages,
         queue=[(name, [one for one in waiting if one.state == name]) for name in queue.STATES], runs=runs, outcomes=made,
-        flows=flows(archive.store, now), latency=latency_of(archive.store, status.latest_night), promised_s=PROMISED_S, host=host(),
+        flows=flows(archive.store, now), latency=latency_of(archive.store, status.latest_night), promised_s=PROMISED_S,
+        hosts=told("the hosts", lambda: hosts.known(archive.root)),
         places=places(archive.root, state.inbox), calibration=calibration, candidates=shown, now=now, failed=failed[:SHOWN],
         newest=newest_images(archive.store), shown=SHOWN, alerts=active, titles=conditions.told(),
     )  # fmt: skip
@@ -300,14 +288,6 @@ def places(root: Path, inbox: Path | None) -> list[Place]:
         name = f"{before.what}, {what}" if before else what
         found[device] = Place(name, before.path if before else str(path), usage.free, usage.total)
     return list(found.values())
-
-
-def host() -> Host:
-    """This machine now."""
-    told = {
-        name: float(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in room.MEMINFO.read_text().splitlines())
-    }
-    return Host(os.uname().nodename, os.getloadavg()[0], os.cpu_count() or 1, told["MemAvailable"], told["MemTotal"])
 
 
 def candidates(archive: AnalystArchive) -> list[dict[str, Any]]:
