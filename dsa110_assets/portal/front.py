@@ -114,7 +114,8 @@ def front(request: Request) -> Response:
 
     beat = overview.part(status.troubles, "the daemon's heartbeat", lambda: history.heartbeat(state.home))
     failed = told("the failed runs", lambda: history.failed(state.home, archive.store))
-    waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed))
+    taken_up = [row for row in status.waiting if row["next"] != overview.STEPS[0]]
+    waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed, taken_up))
     runs = told("the active runs", lambda: history.runs(state.home, history.UNFINISHED))
     made = told("success and failure", lambda: outcomes(archive.store, state.home, now))
     active = told("the alerts", lambda: alerts.current(archive.store))
