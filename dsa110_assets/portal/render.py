@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -67,9 +68,20 @@ def rate(value: float | None) -> str:
     return "–" if value is None else "< 1e-16" if value < 1e-16 else f"{value:.1g}"
 
 
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""What is not seen, or turns round what is: a name that holds it may look like another."""
+
+
+def plain(value: Any) -> Any:
+    """What a page shows of a value: a text with all that is hidden in it written out, as \\u202e; anything else as it is."""
+    if type(value) is not str or value.isprintable():
+        return value
+    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+
+
 _templates = Environment(
     loader=PackageLoader("dsa110_assets.portal"), autoescape=select_autoescape(), undefined=StrictUndefined,
-    trim_blocks=True, lstrip_blocks=True,
+    trim_blocks=True, lstrip_blocks=True, finalize=plain,
 )  # fmt: skip
 _templates.filters.update(size=size, figure=figure, duration=duration, moment=moment, rate=rate)
 
