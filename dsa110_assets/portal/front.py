@@ -214,7 +214,8 @@ def reasons_of(
         yield Reason(TROUBLE, "no calibration is in force: observations wait for a transit", "/calibration")
     elif calibration and calibration.band != "fresh":
         level = TROUBLE if calibration.band == "stale" else ATTENTION
-        yield Reason(level, f"the calibration was {calibration.age_h:.1f} h away from the last observation", "/calibration")
+        told = f"{calibration.age_h:.1f} h away from the last observation: {calibration.band}, stale from {calibration.stale_h:.1f} h on"
+        yield Reason(level, f"the calibration was {told}", "/calibration")
     for number, one, many, level, link in (
         (len(failed), "run failed", "runs failed", TROUBLE, "#failed"),
         (len(status.held), "product is held by a check", "products are held by a check", TROUBLE, "#held"),

@@ -381,9 +381,11 @@ def observation(request: Request) -> Response:
     if not products and waits is None:
         raise NotFoundError(f"there is no observation {key!r}; the timeline shows those there are")
     kept = runs.kept(state.home, (one.run_id for one in products.values()))
+    failing = sum(int(one.metadata.get("n_failed_checks") or 0) for one in products.values())
     return render.page(
-        "observation.html", request, key=key, products=products, assets=assets, waits=waits, night=timegrid.night_of(key), runs=kept
-    )
+        "observation.html", request, key=key, products=products, assets=assets, waits=waits, failing=failing,
+        night=timegrid.night_of(key), runs=kept,
+    )  # fmt: skip
 
 
 def of_night(request: Request) -> Response:
