@@ -46,5 +46,6 @@ def retry(settings: "Settings", run: history.Run) -> str:
 def _trial_config(instance: dg.DagsterInstance, run_id: str) -> dict[str, Any] | None:
     """The config of a run's assets by name, if it was made for a trial."""
     run = instance.get_run_by_id(run_id)
-    told = {name: op.get("config", {}) for name, op in (run.run_config.get("ops", {}) if run is not None else {}).items()}
+    given: dict[str, Any] = dict(run.run_config) if run is not None else {}
+    told = {name: op.get("config", {}) for name, op in given.get("ops", {}).items()}
     return told if any(config.get(launchpad.TRIAL) for config in told.values()) else None
