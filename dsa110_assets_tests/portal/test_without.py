@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 
 from dsa110_assets.analyst import open_archive
+from dsa110_assets.photometry.association import NEW_PREFIX
+from dsa110_assets.photometry.quality import Quality
 from dsa110_assets.portal import statistics
 from dsa110_assets.portal.app import create_app
-from dsa110_assets.portal.rows import light_curve_json
-from dsa110_assets.settings import Settings
-from dsa110_assets.variability.options import VARIABILITY_FILE
+from dsa110_assets.variability.candidates import find_variables
+from dsa110_assets.variability.options import VariabilityOptions
 from dsa110_assets_tests.browser import chromium, served
 from dsa110_assets_tests.portal import small_archive as made
 from dsa110_assets_tests.portal.conftest import Get
@@ -119,17 +120,33 @@ def test_a_person_leaves_an_epoch_out_and_brings_it_back(small: SmallArchive, tm
         assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-@pytest.mark.slow
-def test_of_all_points_they_are_those_of_the_nights_search(finished_run: tuple[Settings, Any]) -> None:
-    """Every source of the tiny night, its fluxes stored in single precision (6e-8), which a difference of fluxes magnifies."""
-    with open_archive(finished_run[0].archive) as archive:
-        (product,) = archive.store.newest("variability")
-        assert product.settings["variability"]["exclude_quality"] == finished_run[0].variability.exclude_quality
-        searched = pd.read_parquet(product.path / VARIABILITY_FILE)
-        assert len(searched) > 5
-        for row in searched.itertuples():
-            curve = light_curve_json(archive, row.source_id)
-            found = statistics.recomputed(archive, curve, curve["points"])
-            for name in ("eta", "v", "deviation"):
-                value = np.nan if found[name] is None else found[name]
-                assert value == pytest.approx(getattr(row, name), rel=1e-3, abs=1e-4, nan_ok=True), (row.source_id, name)
+def test_of_all_points_they_are_those_of_a_search(small: SmallArchive) -> None:
+    """Of known sources and of new ones, whose first point was selected for its height, with points that the search leaves out."""
+    random, rows = np.random.default_rng(17), []
+    for number in range(12):
+        name = f"{NEW_PREFIX}{number:02d}" if number % 3 == 0 else f"S{number:02d}"
+        for epoch in range(6):
+            flux, error = random.normal(0.02, 0.004), random.uniform(0.001, 0.003)
+            rows.append({
+                "source_id": name, "ra_deg": 10.0 + number, "dec_deg": 16.0, "mjd": 61041.0 + epoch,
+                "flux_jy": flux + 0.02 * (epoch == 0), "flux_err_jy": error, "rms_jy": error, "detected": True,
+                "quality": int(Quality.EDGE) if random.random() < 0.2 else int(Quality.BLENDED) if random.random() < 0.2 else 0,
+                "catalogue_flux_jy": np.nan,
+            })  # fmt: skip
+    frame, archive = pd.DataFrame(rows), open_archive(small.root)
+    searched = find_variables(frame, VariabilityOptions()).set_index("source_id")
+    assert len(searched) == 12
+    for name, own in frame.rename(columns={"flux_err_jy": "error_jy", "quality": "flags"}).groupby("source_id"):
+        points = own.to_dict("records")
+        found = statistics.recomputed(archive, {"source_id": name, "points": points}, points)
+        for figure in ("eta", "v", "deviation", "deviation_mjd"):
+            assert found[figure] == pytest.approx(searched.loc[name, figure], rel=1e-12), (name, figure)
+
+
+def test_without_its_discovery_no_point_of_a_new_source_is_taken_for_selected(small: SmallArchive) -> None:
+    archive = open_archive(small.root)
+    points = [{"mjd": 61041.0 + k, "flux_jy": flux, "error_jy": 0.001, "flags": 0} for k, flux in enumerate((0.03, 0.012, 0.010, 0.011))]
+    told = {name: {"source_id": f"{name}01", "points": points} for name in (NEW_PREFIX, "S")}
+    new, known = (statistics.recomputed(archive, curve, points[1:]) for curve in told.values())
+    assert new == known
+    assert statistics.recomputed(archive, told[NEW_PREFIX], points) != statistics.recomputed(archive, told["S"], points)
