@@ -153,13 +153,18 @@ def test_every_host_is_told_and_a_silent_one_with_its_age(tmp_path: Path, monkey
     os.utime(told, (time.time() - 600, time.time() - 600))
     (root / hosts.FOLDER / "torn").write_text('{"load"')
     (root / hosts.FOLDER / "other").write_text('{"something": 1}')
+    (root / hosts.FOLDER / "wrong").write_text(json.dumps(asdict(hosts.here()) | {"load": "high"}))
     own, alive, silent = hosts.known(root)
     assert (own.name, alive.name, silent.name) == (os.uname().nodename, "lxd110h03", "lxd110h04")
     assert [one.is_stale for one in (own, alive, silent)] == [False, False, True]
     assert silent.silent_s == pytest.approx(600, abs=60)
     assert 0 < alive.memory_free_bytes <= alive.memory_bytes
     assert 0 < alive.scratch_free_bytes < alive.scratch_bytes
-    page = ask(create_app(root, inbox=tmp_path), "/").text
+    app = create_app(root, inbox=tmp_path)
+    rows = ask(app, "/api/v1/hosts").json
+    assert [(row["name"], row["stale"]) for row in rows] == [(own.name, False), ("lxd110h03", False), ("lxd110h04", True)]
+    assert (rows[2]["load"], rows[2]["processors"]) == (7.25, 16)
+    page = ask(app, "/").text
     assert re.search(r"lxd110h04</dt><dd>load 7\.2 of 16 CPUs <span class=\"warn\">1\d min ago</span>", page)
     assert page.count("its last figures") == 1
     assert beats.living(root) == {}, "no worker is there: nothing is sent to them"

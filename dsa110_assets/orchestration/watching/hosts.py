@@ -9,7 +9,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,9 @@ from dsa110_assets.archive import beats, files
 FOLDER = f"{beats.DIRECTORY}/.hosts"
 FORGOTTEN_S = 7 * 86400.0
 """A host that has been silent for so long is none of ours any more."""
+
+
+_TOLD = ("load", "memory_free_bytes", "memory_bytes", "scratch_free_bytes", "scratch_bytes")
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,8 @@ def _ages_s(folder: Path) -> dict[Path, float]:
 
 
 def _told(name: str, contents: Any, silent_s: float) -> Host | None:
-    if not isinstance(contents, Mapping):
-        return None
     try:
-        return Host(**{**contents, "name": name, "silent_s": max(silent_s, 0.0)})
-    except TypeError:
+        told = {one: float(contents[one]) for one in _TOLD}
+        return Host(name, processors=int(contents["processors"]), silent_s=max(silent_s, 0.0), **told)
+    except (KeyError, TypeError, ValueError):
         return None
