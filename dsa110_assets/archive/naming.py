@@ -25,6 +25,7 @@ _ASSET = re.compile(r"[a-z][a-z0-9_]{0,62}(?:~[a-z0-9][a-z0-9_]{0,30})?")
 _ID = re.compile(r"([a-z][a-z0-9_]{0,62}(?:~[a-z0-9][a-z0-9_]{0,30})?)(?:-([0-9]{8}(?:T[0-9]{4})?|@[a-z0-9_]{1,31}))?-v([1-9][0-9]{0,8})")
 _VERSION = re.compile(r"v([0-9]{4,9})")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
+_NIGHT = len("2026-01-25")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class ProductName:
     @property
     def directory(self) -> PurePosixPath:
         """The product's directory, relative to the archive's root."""
-        return family(self.asset, self.partition) / f"v{self.version:04d}"
+        return PurePosixPath(*_family(self.asset, self.partition), f"v{self.version:04d}")
 
 
 def check_asset(asset: str) -> str:
@@ -125,14 +126,19 @@ def expand(compacted: str) -> str:
 
 def family(asset: str, partition: str | None) -> PurePosixPath:
     """The directory, relative to the root, that holds all versions of one asset's partition."""
+    return PurePosixPath(*_family(asset, partition))
+
+
+def _family(asset: str, partition: str | None) -> tuple[str, ...]:
+    """The parts of a family's directory. A page shows thousands of products: what is checked is checked once."""
     name, trial = of_trial(check_asset(asset))
-    place = PurePosixPath(TRIALS, trial, name) if trial else PurePosixPath(name)
+    place = (TRIALS, trial, name) if trial else (name,)
     if check_partition(partition) is None:
         return place
     assert partition is not None
     if is_named(partition):
-        return place / f"name={partition.removeprefix(NAME_MARK)}"
-    return place / f"night={timegrid.night_of(partition)}" / f"partition={compact(partition)}"
+        return (*place, f"name={partition.removeprefix(NAME_MARK)}")
+    return (*place, f"night={partition[:_NIGHT]}", f"partition={compact(partition)}")
 
 
 def parse_family(relative: PurePosixPath) -> tuple[str, str | None]:

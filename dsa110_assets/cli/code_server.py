@@ -30,10 +30,10 @@ from dagster import DagsterInstance
 
 from dsa110_assets import children, logs, settings
 from dsa110_assets.cli import WARM, sockets
+from dsa110_assets.orchestration import LOCATION
 from dsa110_assets.orchestration.running import internals
 
 MODULE = "dsa110_assets.definitions"
-LOCATION = "dsa110_assets"
 CANCEL_GRACE_S = 30.0
 """From a run's cancelling to its killing: what computes outside Python takes a signal only when it comes back."""
 SIGNAL_INTERVAL_S = 5.0

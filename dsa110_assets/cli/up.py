@@ -13,9 +13,9 @@ from dsa110_assets.cli import console, services
 from dsa110_assets.cli.app import app
 from dsa110_assets.cli.home import with_dagster_home
 from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration import LOCATION
 from dsa110_assets.portal.guard import LOOPBACK
 
-LOCATION = "dsa110_assets"
 LOGS = "service-logs"
 """Not `logs`: what lies there Dagster takes for its telemetry, uploads and deletes, even with telemetry off."""
 QUIET = {"DAGSTER_DISABLE_TELEMETRY": "1"}

@@ -33,6 +33,7 @@ def worker(
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.graph import specifications
     from dsa110_assets.orchestration.running import capacity, routing
+    from dsa110_assets.orchestration.watching import hosts
 
     configured = with_dagster_home(settings.load())
     pools = {asset.pool for asset in specifications().values() if asset.pool}
@@ -50,7 +51,9 @@ def worker(
     from dsa110_assets.cli import warm  # noqa: F401
 
     beats.keep(root, host, {"queues": taken, "slots": places})
+    hosts.tell(root)
     signals.worker_shutting_down.connect(lambda **_: beats.end(root, host), weak=False)
+    signals.worker_shutdown.connect(lambda **_: hosts.leave(root), weak=False)
     own = [routing.of_host(host, name) for name in taken]
     application.worker_main(
         [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +16,11 @@ from starlette.responses import Response
 
 from dsa110_assets.archive import alerts
 from dsa110_assets.errors import DsaError, NotFoundError
-from dsa110_assets.orchestration.running import capacity as room
 from dsa110_assets.orchestration.running import measuring
-from dsa110_assets.orchestration.watching import conditions, disks, history
+from dsa110_assets.orchestration.watching import conditions, disks, history, hosts
 from dsa110_assets.plain_text import size
 from dsa110_assets.portal import overview, queue, render
+from dsa110_assets.portal.candidates import candidate_rows
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
@@ -92,17 +91,6 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Host:
-    """This machine: load of the last minute, processors, memory."""
-
-    name: str
-    load: float
-    processors: int
-    memory_free_bytes: float
-    memory_bytes: float
-
-
-@dataclass(frozen=True)
 class Calibration:
     """The calibration in force for the latest observation: its age there [h], the band that is in, and the end of its validity."""
 
@@ -126,7 +114,8 @@ def front(request: Request) -> Response:
 
     beat = overview.part(status.troubles, "the daemon's heartbeat", lambda: history.heartbeat(state.home))
     failed = told("the failed runs", lambda: history.failed(state.home, archive.store))
-    waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed))
+    taken_up = [row for row in status.waiting if row["next"] != overview.STEPS[0]]
+    waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed, taken_up))
     runs = told("the active runs", lambda: history.runs(state.home, history.UNFINISHED))
     made = told("success and failure", lambda: outcomes(archive.store, state.home, now))
     active = told("the alerts", lambda: alerts.current(archive.store))
@@ -138,7 +127,8 @@ def front(request: Request) -> Response:
     return render.page(
         "front.html", request, state=status, level=ordered[0].level if ordered else WELL, reasons=ordered, ages=ages,
         queue=[(name, [one for one in waiting if one.state == name]) for name in queue.STATES], runs=runs, outcomes=made,
-        flows=flows(archive.store, now), latency=latency_of(archive.store, status.latest_night), promised_s=PROMISED_S, host=host(),
+        flows=flows(archive.store, now), latency=latency_of(archive.store, status.latest_night), promised_s=PROMISED_S,
+        hosts=told("the hosts", lambda: hosts.known(archive.root)),
         places=places(archive.root, state.inbox), calibration=calibration, candidates=shown, now=now, failed=failed[:SHOWN],
         newest=newest_images(archive.store), shown=SHOWN, alerts=active, titles=conditions.told(),
     )  # fmt: skip
@@ -224,7 +214,8 @@ def reasons_of(
         yield Reason(TROUBLE, "no calibration is in force: observations wait for a transit", "/calibration")
     elif calibration and calibration.band != "fresh":
         level = TROUBLE if calibration.band == "stale" else ATTENTION
-        yield Reason(level, f"the calibration was {calibration.age_h:.1f} h away from the last observation", "/calibration")
+        told = f"{calibration.age_h:.1f} h away from the last observation: {calibration.band}, stale from {calibration.stale_h:.1f} h on"
+        yield Reason(level, f"the calibration was {told}", "/calibration")
     for number, one, many, level, link in (
         (len(failed), "run failed", "runs failed", TROUBLE, "#failed"),
         (len(status.held), "product is held by a check", "products are held by a check", TROUBLE, "#held"),
@@ -301,19 +292,9 @@ def places(root: Path, inbox: Path | None) -> list[Place]:
     return list(found.values())
 
 
-def host() -> Host:
-    """This machine now."""
-    told = {
-        name: float(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in room.MEMINFO.read_text().splitlines())
-    }
-    return Host(os.uname().nodename, os.getloadavg()[0], os.cpu_count() or 1, told["MemAvailable"], told["MemTotal"])
-
-
 def candidates(archive: AnalystArchive) -> list[dict[str, Any]]:
     """The most significant candidates of the last night that was searched, for their thumbnails."""
-    from dsa110_assets.portal import sky
-
     try:
-        return sky.candidate_rows(archive, FALSE_RATE)[:CANDIDATES]
+        return candidate_rows(archive, FALSE_RATE)[:CANDIDATES]
     except NotFoundError:
         return []

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dsa110_assets import __version__, errors
 from dsa110_assets.archive import alerts, backup, counters
 from dsa110_assets.orchestration.ingest import pausing
-from dsa110_assets.orchestration.watching import history
+from dsa110_assets.orchestration.watching import history, hosts
 from dsa110_assets.portal import front, overview, queue
 from dsa110_assets.telescope import timegrid
 
@@ -250,7 +250,7 @@ def _of_disks(sources: Sources, state: overview.Status) -> Iterator[Sample]:
 
 def _of_host(sources: Sources, now: datetime) -> Iterator[Sample]:
     """This machine, the backups, and what pauses ingest or was refused."""
-    host = front.host()
+    host = hosts.here()
     yield "dsa110_host_load", "Processes that want to run, over one minute", {}, host.load
     yield "dsa110_host_processors", "Processors of this machine", {}, host.processors
     yield "dsa110_host_memory_available_bytes", "Memory that new work may have", {}, host.memory_free_bytes

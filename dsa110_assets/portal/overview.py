@@ -194,7 +194,7 @@ def failed_checks(store: Archive, night: str | None) -> list[dict[str, Any]]:
     from dsa110_assets.orchestration.judging import checks
 
     before = (timegrid.parse_key(night) - timegrid.NIGHT).strftime("%Y-%m-%d")
-    return [asdict(one) for one in checks.failed(store.products(None, before, night))]
+    return [asdict(one) for one in checks.failed(store.failing_of(before, night))]
 
 
 def quarantined(archive: AnalystArchive) -> list[dict[str, Any]]:
@@ -227,11 +227,12 @@ def calibration_state(archive: AnalystArchive, moment: datetime, observation: st
 
 
 def pointing_dec_deg(archive: AnalystArchive) -> float | None:
-    """The apparent declination of the latest observation [deg]; None while there is none."""
-    for product in archive.store.newest("subband_group", LATELY):
-        value = product.metadata.get("pointing_dec_deg")
-        if isinstance(value, int | float):
-            return float(value)
+    """The apparent declination of the latest observation that tells it [deg]; None while none of the last day does."""
+    for number in (1, LATELY):  # mostly the last tells it, and the day before it need not be read
+        for product in archive.store.newest("subband_group", number):
+            value = product.metadata.get("pointing_dec_deg")
+            if isinstance(value, int | float):
+                return float(value)
     return None
 
 

@@ -14,6 +14,7 @@ from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.portal import (
     alerts,
     calibration,
+    candidates,
     control,
     files,
     front,
@@ -157,6 +158,7 @@ ROUTES = [
     *timeline.ROUTES,
     *viewer.ROUTES,
     *sky.ROUTES,
+    *candidates.ROUTES,
     *skyview.ROUTES,
     *calibration.ROUTES,
     *control.ROUTES,

@@ -39,3 +39,8 @@ def integer(request: Request, name: str, default: int, low: int, high: int) -> i
 def cone(request: Request) -> dict[str, str | None]:
     """The cone search of a request's parameters."""
     return {name: text(request, name) for name in ("ra", "dec", "radius")}
+
+
+def texts(request: Request, name: str) -> list[str]:
+    """All values of a parameter that may stand several times, each once, in their order; blank ones are none."""
+    return list(dict.fromkeys(value for value in map(str.strip, request.query_params.getlist(name)) if value))

@@ -40,13 +40,19 @@ class Observation:
 
 
 def observations(
-    store: Archive, home: Path, seen: Inbox | None, since: str | None, failed: Sequence[history.FailedRun] | None = None
+    store: Archive,
+    home: Path,
+    seen: Inbox | None,
+    since: str | None,
+    failed: Sequence[history.FailedRun] | None = None,
+    taken_up: Sequence[Mapping[str, str]] | None = None,
 ) -> list[Observation]:
     """Every observation that is not done, and those completed from the night `since` on, newest first.
 
-    `home` is Dagster's, `seen` what lies in the inbox (None: nobody looked), `failed` the failed runs, if they are known.
+    `home` is Dagster's, `seen` what lies in the inbox (None: nobody looked); `failed` are the failed runs and `taken_up` what
+    `overview.waiting` tells, if these are known.
     """
-    return unfinished(store, home, seen, {one.observation: one for one in _completed(store, since)}, failed)
+    return unfinished(store, home, seen, {one.observation: one for one in _completed(store, since)}, failed, taken_up)
 
 
 def unfinished(
@@ -55,11 +61,12 @@ def unfinished(
     seen: Inbox | None,
     completed: Mapping[str, Observation],
     failed: Sequence[history.FailedRun] | None = None,
+    taken_up: Sequence[Mapping[str, str]] | None = None,
 ) -> list[Observation]:
     """Every observation that is not done, and those `completed` of which nothing else is under way."""
     found = dict(completed)
     found |= {one.observation: one for one in _in_the_inbox(seen)}
-    found |= {one.observation: one for one in _accepted(store)}
+    found |= {one.observation: one for one in _accepted(store, overview.waiting(store) if taken_up is None else taken_up)}
     found |= {one.observation: one for one in _put_aside(store)}
     for run in history.failed(home, store) if failed is None else failed:
         if run.partition in found and set(run.assets) & set(overview.STEPS):
@@ -93,10 +100,10 @@ def _in_the_inbox(seen: Inbox | None) -> Iterator[Observation]:
             yield Observation(candidate.observation, _OF_INBOX[candidate.state], overview.STEPS[0], arrived, candidate.reason)
 
 
-def _accepted(store: Archive) -> Iterator[Observation]:
+def _accepted(store: Archive, taken_up: Sequence[Mapping[str, str]]) -> Iterator[Observation]:
     """What was taken up and is not imaged; what a check holds has failed."""
     held = {name.partition: (name.asset, why) for name, why in ((naming.parse_id(i), why) for i, why in store.held().items())}
-    for row in overview.waiting(store):
+    for row in taken_up:
         key, step = row["observation"], row["next"]
         before = store.current(overview.STEPS[overview.STEPS.index(step) - 1], key, removed=True)
         if before is None:  # taken away meanwhile

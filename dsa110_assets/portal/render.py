@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.plain_text import size
+from dsa110_assets.telescope import timegrid
 
 POLICY = (
     "default-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; img-src 'self' data:; "
@@ -53,14 +58,30 @@ def moment(at: datetime | None) -> str:
     return "never" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def date(mjd: float | None) -> str:
+    """An MJD as a time to the minute, in UTC."""
+    return "an unknown date" if mjd is None else moment(timegrid.mjd_to_datetime(mjd))
+
+
 def rate(value: float | None) -> str:
     """A rate of false discoveries; none is nought, only smaller than can be told."""
     return "–" if value is None else "< 1e-16" if value < 1e-16 else f"{value:.1g}"
 
 
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""What is not seen, or turns round what is: a name that holds it may look like another."""
+
+
+def plain(value: Any) -> Any:
+    """What a page shows of a value: a text with all that is hidden in it written out, as \\u202e; anything else as it is."""
+    if type(value) is not str or value.isprintable():
+        return value
+    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+
+
 _templates = Environment(
     loader=PackageLoader("dsa110_assets.portal"), autoescape=select_autoescape(), undefined=StrictUndefined,
-    trim_blocks=True, lstrip_blocks=True,
+    trim_blocks=True, lstrip_blocks=True, finalize=plain,
 )  # fmt: skip
 _templates.filters.update(size=size, figure=figure, duration=duration, moment=moment, rate=rate)
 
@@ -68,6 +89,21 @@ _templates.filters.update(size=size, figure=figure, duration=duration, moment=mo
 def page(template: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:
     """A template filled for a request."""
     return HTMLResponse(_templates.get_template(template).render(path=request.url.path, **values), status)
+
+
+def csv_file(rows: Sequence[Mapping[str, Any]], name: str) -> Response:
+    """Rows as CSV, to be saved; a text that a spreadsheet would take for a formula is marked as text."""
+    buffer = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(buffer, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(
+            {key: f"'{value}" if isinstance(value, str) and value[:1] in "=+-@" and value else value for key, value in row.items()}
+            for row in rows
+        )
+    return Response(
+        buffer.getvalue(), media_type="text/csv; charset=utf-8", headers={"content-disposition": f'attachment; filename="{name}"'}
+    )
 
 
 def archive_of(request: Request) -> AnalystArchive:

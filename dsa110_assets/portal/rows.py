@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.product import VERDICTS, LineageNode, Product
+from dsa110_assets.errors import NotFoundError
 from dsa110_assets.plain_json import jsonable
 
 if TYPE_CHECKING:
     from astropy.table import QTable
+    from astropy.timeseries import TimeSeries
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,24 @@ def light_curve_json(archive: AnalystArchive, source: str) -> dict[str, Any]:
     for point in points:
         point["mjd"] = point.pop("time")
     return {**meta, "points": points}
+
+
+def kept_points(curve: Mapping[str, Any], without: Collection[str]) -> list[dict[str, Any]]:
+    """The points of a light curve as JSON has it that are of no epoch in `without`. Raises NotFoundError for an epoch it has none of."""
+    _require_epochs(curve["source_id"], {point["epoch"] for point in curve["points"]}, without)
+    return [point for point in curve["points"] if point["epoch"] not in without]
+
+
+def leaving_out(curve: TimeSeries, without: Collection[str]) -> TimeSeries:
+    """A light curve without the points of these epochs. Raises NotFoundError for an epoch of which it has none."""
+    _require_epochs(curve.meta["source_id"], set(curve["epoch"]), without)
+    return curve[~np.isin(curve["epoch"], list(without))] if without else curve
+
+
+def _require_epochs(source_id: str, known: Collection[str], wanted: Iterable[str]) -> None:
+    for epoch in wanted:
+        if epoch not in known:
+            raise NotFoundError(f"{source_id} has no point of epoch {epoch!r}; its page lists them")
 
 
 def spectrum_json(table: QTable) -> dict[str, Any]:

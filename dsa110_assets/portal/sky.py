@@ -1,13 +1,11 @@
-"""Sources and candidates: light curves, the pixels of every epoch, what people said, and why a point is odd."""
+"""Sources: light curves, the pixels of every epoch, what people said, and why a point is odd."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import numpy as np
 from starlette.requests import Request
@@ -15,24 +13,22 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from dsa110_assets.archive import judgements
-from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
+from dsa110_assets.errors import NotFoundError
 from dsa110_assets.photometry import quality
-from dsa110_assets.portal import charts, oddity, parameters, plots, render
+from dsa110_assets.portal import charts, oddity, parameters, plots, render, statistics
 from dsa110_assets.portal.remembered import remembered
-from dsa110_assets.portal.rows import light_curve_json, table_rows
+from dsa110_assets.portal.rows import kept_points, leaving_out, light_curve_json, table_rows
 from dsa110_assets.portal.v1 import spectra
-from dsa110_assets.telescope import astrometry, timegrid
+from dsa110_assets.telescope import astrometry
 
 if TYPE_CHECKING:
     from astropy.timeseries import TimeSeries
 
     from dsa110_assets.analyst import AnalystArchive
-    from dsa110_assets.archive.judgements import Judgement
 
-SOURCE_ROWS, EPOCHS, CANDIDATES, NEIGHBOURS = 500, 60, 200, 12
+SOURCE_ROWS, EPOCHS, NEIGHBOURS = 500, 60, 12
 NEAR_DEG, COUNTERPART_DEG = 0.5, 60 / 3600
 SPARK_WIDTH, SPARK_HEIGHT, SPARK_POINTS = 180, 44, 400
-KINDS = ("flare", "ese", "transient", "variable")
 RENEWED_S = 300
 """Thumbnails are drawn again after so long: a night adds points."""
 
@@ -57,9 +53,13 @@ def sources(request: Request) -> Response:
 
 
 def source(request: Request) -> Response:
-    """One source: its light curve, the pixels of its epochs, its statistics in words, its neighbours and what people said."""
-    archive = render.archive_of(request)
+    """One source: its light curve, the pixels of its epochs, its statistics in words, its neighbours and what people said.
+
+    Plots and statistics are without the epochs in `without`; nothing of that is stored.
+    """
+    archive, without = render.archive_of(request), parameters.texts(request, "without")
     curve = light_curve_json(archive, request.path_params["source"])
+    kept = kept_points(curve, without)
     ra, dec = curve["ra_deg"], curve["dec_deg"]
     points = sorted(curve["points"], key=lambda point: str(point["mjd"]), reverse=True)
     for point in points:
@@ -72,11 +72,25 @@ def source(request: Request) -> Response:
         epochs=_epochs(points)[:EPOCHS],
         n_epochs=len(points),
         position=astrometry.sexagesimal(ra, dec),
-        words=list(_in_words(archive, curve)),
+        words=list(statistics.in_words(archive, curve, kept)),
+        without=without,
+        query=_query(without),
+        one_less={epoch: _query([other for other in without if other != epoch]) for epoch in without},
         near=_neighbours(archive, curve),
         counterparts=_counterparts(archive, ra, dec),
         said=judgements.of_places(judgements.judgements(archive.store), [curve["source_id"]], [ra], [dec])[0],
     )
+
+
+def _query(without: Sequence[str]) -> str:
+    """The query of a page from which these epochs are left out."""
+    return f"?{urlencode([('without', epoch) for epoch in without])}" if without else ""
+
+
+def _kept_curve(request: Request) -> TimeSeries:
+    """The light curve that a request is about, without the epochs that it leaves out."""
+    curve = render.archive_of(request).light_curve(request.path_params["source"])
+    return leaving_out(curve, parameters.texts(request, "without"))
 
 
 def _epochs(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -98,56 +112,6 @@ FLAGS = {
     "DOUBTFUL_NEW": "new in an hour of doubtful detections",
 }
 """The bits of a point's quality, in words."""
-
-
-def _in_words(archive: AnalystArchive, curve: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(what, figure, meaning) of a source's statistics, by the last search for variables, and of its points."""
-    points = curve["points"]
-    detected = [point for point in points if point["detected"] and point["flux_jy"] is not None]
-    yield "Epochs", f"{len(points)}, detected in {len(detected)}", "times it was measured, limits included"
-    if detected:
-        flux = np.array([point["flux_jy"] for point in detected])
-        spread = f"{1e3 * flux.std(ddof=1):.3g} mJy" if flux.size > 1 else "–"
-        yield "Mean flux density", f"{1e3 * flux.mean():.4g} mJy", f"of its detections; they scatter by {spread}"
-    indices = [(p["spectral_index"], p["spectral_index_err"]) for p in points if p["spectral_index"] is not None]
-    if indices:
-        value, error = indices[-1]
-        yield (
-            "Spectral index",
-            f"{value:.2f} ± {error or float('nan'):.2f}",
-            "across the sixteen subbands, S ∝ ν^index, at the last epoch that has one",
-        )
-    try:
-        found = _found(archive, curve["source_id"])
-    except DsaError as error:
-        yield "Search for variables", "not known", str(error)
-        return
-    if found is None:
-        return
-    eta, v, q = (found.get(name) for name in ("eta", "v", "q_value"))
-    if eta is not None:
-        meaning = "as its errors say" if eta < 1.5 else "somewhat more than its errors say" if eta < 3 else "far more than its errors say"
-        yield "η", f"{eta:.3g}", f"reduced χ² about its mean: it scatters {meaning} (1 is expected)"
-    if v is not None:
-        yield "V", f"{100 * v:.3g} %", "its scatter over its mean flux density"
-    if found.get("deviation") is not None:
-        yield "Largest deviation", f"{found['deviation']:+.1f} σ", f"from the mean of all others, on {_date(found.get('deviation_mjd'))}"
-    if q is not None:
-        yield "q", render.rate(q), f"share of false ones among candidates as good as this one; {found.get('kind') or 'no candidate'}"
-
-
-def _found(archive: AnalystArchive, source_id: str) -> dict[str, Any] | None:
-    """What the last search for variables says of a source; None if it was not searched."""
-    try:
-        table = archive.variables(1.0)
-    except NotFoundError:
-        return None
-    rows = table_rows(table[table["source_id"] == source_id])
-    return rows[0] if rows else None
-
-
-def _date(mjd: float | None) -> str:
-    return "an unknown date" if mjd is None else timegrid.mjd_to_datetime(mjd).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _neighbours(archive: AnalystArchive, curve: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -178,7 +142,7 @@ def point(request: Request) -> Response:
 
 def chart(request: Request) -> Response:
     """A light curve to zoom, with all that is known of a point under the cursor."""
-    curve = render.archive_of(request).light_curve(request.path_params["source"])
+    curve = _kept_curve(request)
     return charts.answer(light_curve(curve, charts.scheme_of(request)), request)
 
 
@@ -259,7 +223,7 @@ def light_curve(curve: TimeSeries, scheme: charts.Scheme) -> Any:
 
 def ensemble_chart(request: Request) -> Response:
     """The ensemble's correction at every epoch of a source."""
-    curve, scheme = render.archive_of(request).light_curve(request.path_params["source"]), charts.scheme_of(request)
+    curve, scheme = _kept_curve(request), charts.scheme_of(request)
     value, error = (np.asarray(curve[name], np.float64) for name in ("correction", "correction_err"))
     plot = charts.figure(scheme, x="Time (UTC)", y="Correction (factor)", height=220)
     points = charts.source(
@@ -328,14 +292,15 @@ def _correction(value: float, error: float, references: int) -> str:
 
 def source_plot(request: Request) -> Response:
     """A light curve as SVG."""
-    curve = render.archive_of(request).light_curve(request.path_params["source"])
+    curve = _kept_curve(request)
     return Response(plots.light_curve_svg(curve), media_type="image/svg+xml")
 
 
 def source_table(request: Request) -> Response:
     """A light curve as CSV."""
     curve = light_curve_json(render.archive_of(request), request.path_params["source"])
-    return _csv([{"source_id": curve["source_id"], **point} for point in curve["points"]], "light-curve.csv")
+    points = kept_points(curve, parameters.texts(request, "without"))
+    return render.csv_file([{"source_id": curve["source_id"], **point} for point in points], "light-curve.csv")
 
 
 def spark(request: Request) -> Response:
@@ -375,98 +340,6 @@ def sparkline(name: str, at: Any, flux: Any, error: Any) -> bytes:
     return f"{head}<title>{escape(name)}: {low:.3g} to {high:.3g} mJy</title><style>{style}</style>{marks}</svg>".encode()
 
 
-def candidate_rows(archive: AnalystArchive, rate: float, night: str | None = None) -> list[dict[str, Any]]:
-    """Candidates of a night (None: the last searched) with what people said of each, the most significant first.
-
-    Raises NotFoundError if no night was searched.
-    """
-    table = archive.variables(rate, night)
-    rows = [row for row in table_rows(table) if row["kind"]]
-    places = ([row[name] for row in rows] for name in ("source_id", "ra_deg", "dec_deg"))
-    for row, said in zip(rows, judgements.of_places(judgements.judgements(archive.store), *places), strict=True):
-        row["said"] = said
-        row["verdict"] = said[-1].verdict if said else ""
-        row["amplitude"] = row.get("m_max")
-        row["date"] = _date(row.get("deviation_mjd") or row.get("last_mjd"))
-        row["position"] = astrometry.sexagesimal(row["ra_deg"], row["dec_deg"])
-        row["product_id"] = table.meta["product_id"]
-    return rows
-
-
-def candidates(request: Request) -> Response:
-    """Variable and transient candidates, with thumbnails of their light curves and what people said of them."""
-    archive, wanted = render.archive_of(request), _wanted(request)
-    try:
-        rows, origin = (
-            candidate_rows(archive, wanted["rate"], wanted["night"]),
-            archive.variables(wanted["rate"], wanted["night"]).meta["product_id"],
-        )
-    except NotFoundError:
-        if wanted["night"] is not None:
-            raise
-        rows, origin = [], None
-    shown = _filtered(rows, wanted)
-    return render.page(
-        "candidates.html",
-        request,
-        rows=shown[:CANDIDATES],
-        total=len(rows),
-        found=len(shown),
-        origin=origin,
-        wanted=wanted,
-        kinds=KINDS,
-        verdicts=judgements.VERDICTS,
-        query=request.url.query,
-    )
-
-
-def candidate_table(request: Request) -> Response:
-    """The candidates of a page as CSV."""
-    wanted = _wanted(request)
-    rows = _filtered(candidate_rows(render.archive_of(request), wanted["rate"], wanted["night"]), wanted)
-    plain = [{**row, "said": "; ".join(_sentence(one) for one in row["said"])} for row in rows]
-    return _csv(plain, "candidates.csv")
-
-
-def _sentence(one: Judgement) -> str:
-    return f"{one.at:%Y-%m-%d} {one.name}: {one.verdict}{f' ({one.note})' if one.note else ''}"
-
-
-def _wanted(request: Request) -> dict[str, Any]:
-    """What a page of candidates is asked for. Raises ConfigurationError for a kind or verdict there is not."""
-    wanted = {
-        "rate": parameters.number(request, "max_false_discovery_rate", 0.01, 1e-12, 1),
-        "night": parameters.text(request, "night"),
-        "kind": parameters.text(request, "kind"),
-        "verdict": parameters.text(request, "verdict"),
-    }
-    for name, known in (("kind", KINDS), ("verdict", (*judgements.VERDICTS, "none"))):
-        if wanted[name] not in (None, *known):
-            raise ConfigurationError(f"{name}={wanted[name]!r}: choose of {', '.join(known)}")
-    return wanted
-
-
-def _filtered(rows: Sequence[dict[str, Any]], wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The candidates of the kind and verdict that are wanted."""
-    verdict = "" if wanted["verdict"] == "none" else wanted["verdict"]
-    return [row for row in rows if wanted["kind"] in (None, row["kind"]) and (verdict is None or row["verdict"] == verdict)]
-
-
-def _csv(rows: Sequence[Mapping[str, Any]], name: str) -> Response:
-    """Rows as CSV, to be saved; a text that a spreadsheet would take for a formula is marked as text."""
-    buffer = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(buffer, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(
-            {key: f"'{value}" if isinstance(value, str) and value[:1] in "=+-@" and value else value for key, value in row.items()}
-            for row in rows
-        )
-    return Response(
-        buffer.getvalue(), media_type="text/csv; charset=utf-8", headers={"content-disposition": f'attachment; filename="{name}"'}
-    )
-
-
 ROUTES = [
     Route("/sources", sources),
     Route("/sources/{source:path}/plot.svg", source_plot, name="source_plot"),
@@ -477,6 +350,4 @@ ROUTES = [
     Route("/sources/{source:path}/table.csv", source_table, name="source_table"),
     Route("/sources/{source:path}/point", point, name="point"),
     Route("/sources/{source:path}", source, name="source"),
-    Route("/candidates", candidates),
-    Route("/candidates.csv", candidate_table),
 ]

@@ -172,6 +172,14 @@ def ragged_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray, starts: IntArra
     return Metrics(count, out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7], where)
 
 
+def curve_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray) -> Metrics:
+    """`ragged_metrics` of one light curve, computed in the thread that asks: a server has several."""
+    flux, error = (np.ascontiguousarray(a, np.float64) for a in (flux_jy, flux_err_jy))
+    out = np.full((8, 1), np.nan)
+    count, where = _one(flux, error, 0, flux.size, out[:, 0])
+    return Metrics(np.array([count]), out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7], np.array([where]))
+
+
 def dense_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray) -> Metrics:
     """Metrics of a matrix (n_sources, n_epochs), NaN without flux; deviation_row is then flat."""
     n_sources, n_epochs = flux_jy.shape

@@ -504,10 +504,23 @@ def test_groups_are_counted_and_gathered_as_their_figures_are(archive, publish):
     assert archive.gathered("tile_image", "rms_jy", 10, *span) == {"2026-01-25": [0.002, 0.001], "2026-01-26": [3.0]}
     assert archive.gathered("tile_image", "nothing", 10, *span) == {}
     again = publish("tile_image", "2026-01-25T23:00", metadata={"rms_jy": 0.004})
-    published = archive.publication("tile_image", *span)
-    assert set(published) == {key for key in told if key < "2026-01-27"}
-    assert datetime.fromisoformat(published["2026-01-25T23:00"]) == again.created_at
-    assert set(archive.publication("tile_image", *span, first=True)) == set(published) - {"2026-01-25T23:00"}
+    sets = {
+        key: publish("measurement_set", key) for key in ("2026-01-25T22:10", "2026-01-25T23:00", "2026-01-26T00:00", "2026-01-27T00:00")
+    }
+    waits = archive.intervals("measurement_set", "tile_image", 10, *span)
+    assert {night: len(both) for night, both in waits.items()} == {"2026-01-25": 2, "2026-01-26": 1}, "one again, one rejected, one without"
+    taken, made_at = waits["2026-01-26"][0]
+    tile = archive.current("tile_image", "2026-01-26T00:00")
+    assert (taken, made_at) == tuple(f"{one.created_at:%Y-%m-%dT%H:%M:%S}" for one in (sets["2026-01-26T00:00"], tile))
+    assert again.version == 2
+
+
+def test_what_checks_spoke_against_is_found_among_windows(archive, publish):
+    for key, failed in (("2026-01-25T22:05", 0), ("2026-01-25T22:10", 2), ("2026-01-26T00:00", 10), ("2026-01-27T00:00", 1)):
+        publish("tile_image", key, metadata={"n_failed_checks": failed})
+    publish("measurement_set", "2026-01-25T22:05")
+    found = archive.failing_of("2026-01-25", "2026-01-26")
+    assert [(one.partition, one.metadata["n_failed_checks"]) for one in found] == [("2026-01-25T22:10", 2), ("2026-01-26T00:00", 10)]
 
 
 @pytest.mark.alone

@@ -38,7 +38,8 @@ PAGE_LIMIT_S = 1.0
 PAGES = (
     "/", "/observations", "/observations?night=2026-01-25", "/nights", "/nights/2026-01-25", "/calibration", "/metrics", "/api/v1/status",
     "/api/v1/products?limit=100", "/api/v1/products?sort=-created_at", "/api/v1/images?since=2026-01-25",
-    "/api/v1/observations", "/api/v1/checks",
+    "/api/v1/observations", "/api/v1/checks", "/timeline.json?since=2025-01-26&until=2026-01-25",
+    "/trends/latency.json?since=2025-01-26&until=2026-01-25",
 )  # fmt: skip
 MEMORY_LIMIT_MB = 400.0
 """Beyond what the empty platform takes. 4096 cached headers of 16 kB at full scale are 64 MB, and 100,000 names 75 MB."""

@@ -22,6 +22,7 @@ SOURCE = quote(made.FAINT)
 MOSAIC = "hour_mosaic-20260125T2200-v1"
 PAGES = (
     "/", "/timeline", "/timeline?since=2026-01-01&until=2026-01-26&colour=rms", "/trends", "/gallery", "/sources", f"/sources/{SOURCE}",
+    f"/sources/{SOURCE}?without=2026-01-25T22:10",
     f"/sources/{SOURCE}/point?epoch=2026-01-25T22:05", "/candidates", "/calibration", "/calibration/caltables-20260125-v1/3C138",
     f"/view/{MOSAIC}", "/nights", "/nights/2026-01-25", "/observations", "/observations/2026-01-25T22:05", "/products/" + MOSAIC,
     "/trials", "/alerts", "/runbook", "/success", "/control",

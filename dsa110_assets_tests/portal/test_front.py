@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dsa110_assets.archive import beats, files
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.orchestration.watching import disks, history
+from dsa110_assets.orchestration.watching import disks, history, hosts
 from dsa110_assets.portal import front, overview
 from dsa110_assets.portal.app import create_app
 from dsa110_assets.thresholds import Thresholds
@@ -133,5 +137,51 @@ def test_disks_that_are_one_are_told_together(tmp_path: Path, monkeypatch: pytes
     (place,) = front.places(tmp_path, tmp_path)
     usage = shutil.disk_usage(tmp_path)
     assert (place.what, place.total_bytes) == ("archive, inbox, scratch", usage.total)
-    host = front.host()
-    assert 0 < host.memory_free_bytes <= host.memory_bytes
+
+
+def test_every_host_is_told_and_a_silent_one_with_its_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two others told of themselves, one of them ten minutes ago; what is no host's file hides none."""
+    with Archive.create(tmp_path / "a") as archive:
+        root = archive.root
+    for name in ("lxd110h03", "lxd110h04"):
+        with monkeypatch.context() as there:
+            there.setattr(hosts.os, "uname", lambda name=name: os.uname_result(("Linux", name, "6", "1", "x86_64")))
+            hosts.tell(root)
+    told = root / hosts.FOLDER / "lxd110h04"
+    beats.end(root, "lxd110h04", hosts.FOLDER)
+    told.write_text(json.dumps(asdict(hosts.here()) | {"load": 7.25, "processors": 16}))
+    os.utime(told, (time.time() - 600, time.time() - 600))
+    (root / hosts.FOLDER / "torn").write_text('{"load"')
+    (root / hosts.FOLDER / "other").write_text('{"something": 1}')
+    (root / hosts.FOLDER / "wrong").write_text(json.dumps(asdict(hosts.here()) | {"load": "high"}))
+    own, alive, silent = hosts.known(root)
+    assert (own.name, alive.name, silent.name) == (os.uname().nodename, "lxd110h03", "lxd110h04")
+    assert [one.is_stale for one in (own, alive, silent)] == [False, False, True]
+    assert silent.silent_s == pytest.approx(600, abs=60)
+    assert 0 < alive.memory_free_bytes <= alive.memory_bytes
+    assert 0 < alive.scratch_free_bytes < alive.scratch_bytes
+    app = create_app(root, inbox=tmp_path)
+    rows = ask(app, "/api/v1/hosts").json
+    assert [(row["name"], row["stale"]) for row in rows] == [(own.name, False), ("lxd110h03", False), ("lxd110h04", True)]
+    assert (rows[2]["load"], rows[2]["processors"]) == (7.25, 16)
+    page = ask(app, "/").text
+    assert re.search(r"lxd110h04</dt><dd>load 7\.2 of 16 CPUs <span class=\"warn\">1\d min ago</span>", page)
+    assert page.count("its last figures") == 1
+    assert beats.living(root) == {}, "no worker is there: nothing is sent to them"
+    hosts.tell(root)
+    assert [one.name for one in hosts.known(root)] == [own.name, "lxd110h03", "lxd110h04"], "itself is told as it is now, once"
+    hosts.leave(root)
+    beats.end(root, "lxd110h03", hosts.FOLDER)
+    assert [one.name for one in hosts.known(root)] == [own.name, "lxd110h04"]
+
+
+def test_a_host_that_tells_of_itself_goes_on_with_new_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beats, "BEAT_S", 0.02)
+    loads = iter(range(10**9))
+    beats.keep(tmp_path, "alpha", lambda: {"load": next(loads)}, hosts.FOLDER)
+    try:
+        deadline = time.monotonic() + 60
+        while (files.read_json(tmp_path / hosts.FOLDER / "alpha") or {"load": 0})["load"] < 2:
+            assert time.monotonic() < deadline
+    finally:
+        beats.end(tmp_path, "alpha", hosts.FOLDER)

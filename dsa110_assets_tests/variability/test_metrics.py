@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import studentized_range
 
 from dsa110_assets.variability import significance
-from dsa110_assets.variability.metrics import dense_metrics, ragged_metrics
+from dsa110_assets.variability.metrics import curve_metrics, dense_metrics, ragged_metrics
 
 
 def test_eta_is_reduced_chi_square_by_both_formulas() -> None:
@@ -63,6 +63,14 @@ def test_missing_points_are_left_out_and_short_curves_are_nan() -> None:
     assert out.mean[1] == 1.0
     assert np.isnan(out.mean[2])
     assert list(out.deviation_row[1:]) == [-1, -1]
+
+
+@pytest.mark.parametrize("flux", [[1.0, np.nan, 2.0, 5.0, 0.5], [1.0, np.nan], [np.nan], []])
+def test_of_one_curve_they_are_those_of_many(flux: list[float]) -> None:
+    error = np.linspace(0.1, 0.3, len(flux))
+    alone, among = curve_metrics(np.array(flux), error), ragged_metrics(np.array(flux), error, np.array([0, len(flux)]))
+    for one, other in zip(alone, among, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_deviation_statistic_is_not_bounded() -> None:

@@ -12,20 +12,23 @@ import dagster as dg
 
 from dsa110_assets.archive import naming
 from dsa110_assets.errors import ConfigurationError, NotFoundError
-from dsa110_assets.orchestration import graph
+from dsa110_assets.orchestration import LOCATION, graph
 from dsa110_assets.orchestration.ingest import inbox
 from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running import routing
-from dsa110_assets.orchestration.specification import launchpad, season, spec
+from dsa110_assets.orchestration.specification import jobs, launchpad, season, spec
 from dsa110_assets.plain_json import jsonable
 from dsa110_assets.telescope import timegrid
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
+    from dsa110_assets.orchestration.running import internals
     from dsa110_assets.settings import Settings
 
+REPOSITORY = "__repository__"
+"""What Dagster calls the one repository that Definitions make."""
 TAGS = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "-10", routing.PRIORITY_TAG: "9"}
 """Live observations overtake: see tag_concurrency_limits in dagster.yaml, and `instance.lower_priority_of_backfill`."""
 
@@ -33,7 +36,8 @@ TAGS = {instances.LANE_TAG: instances.BACKFILL, "dagster/priority": "-10", routi
 @dataclass(frozen=True)
 class Launch:
     """A backfill: its id, its assets and the partitions it makes. `backfill_id` is None for a rehearsal; `left_out` are
-    windows with data that have no partition, each with the reason; `config` is run config of its assets, by name."""
+    windows with data that have no partition, each with the reason; `config` is run config of its assets, by name, where they
+    are made for a trial."""
 
     backfill_id: str | None
     assets: tuple[str, ...]
@@ -153,23 +157,39 @@ def _trial_config(settings: "Settings", asset: spec.Asset, trial: str, options: 
 
 
 def hand_over(instance: dg.DagsterInstance, launch: Launch, tags: Mapping[str, str] = TAGS) -> Launch:
-    """Hand a backfill to the daemon, as the UI's button does."""
-    from dsa110_assets.orchestration.running.internals import PartitionBackfill
+    """Hand a backfill to the daemon, as the UI's button does: of assets, which ends well once all is materialised, or of a trial's runs."""
+    common = {
+        "backfill_id": uuid.uuid4().hex[:8], "partition_names": list(launch.partitions), "backfill_timestamp": time.time(),
+        "asset_selection": [dg.AssetKey(name) for name in launch.assets], "tags": {**tags, **routing.tags(launch.assets)},
+        "title": f"{', '.join(launch.assets)}: {launch.partitions[0]} to {launch.partitions[-1]}",
+    }  # fmt: skip
+    made = _of_assets(instance, common) if launch.config is None else _of_runs(launch, launch.config, common)
+    instance.add_backfill(made)
+    return replace(launch, backfill_id=made.backfill_id)
+
+
+def _of_assets(instance: dg.DagsterInstance, common: Mapping[str, Any]) -> "internals.PartitionBackfill":
+    from dsa110_assets.orchestration.running import internals
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Dagster's own, inside the call
-        made = PartitionBackfill.from_asset_partitions(
-            backfill_id=uuid.uuid4().hex[:8],
-            asset_graph=graph.over(Platform()).resolve_asset_graph(),
-            partition_names=list(launch.partitions),
-            asset_selection=[dg.AssetKey(name) for name in launch.assets],
-            backfill_timestamp=time.time(),
-            tags={**tags, **routing.tags(launch.assets)},
-            dynamic_partitions_store=instance,
-            all_partitions=False,
-            title=f"{', '.join(launch.assets)}: {launch.partitions[0]} to {launch.partitions[-1]}",
-            description=None,
-            run_config={"ops": {name: {"config": told} for name, told in launch.config.items()}} if launch.config else None,
-        )
-    instance.add_backfill(made)
-    return replace(launch, backfill_id=made.backfill_id)
+        return internals.PartitionBackfill.from_asset_partitions(
+            asset_graph=graph.over(Platform()).resolve_asset_graph(), dynamic_partitions_store=instance, all_partitions=False,
+            description=None, run_config=None, **common,
+        )  # fmt: skip
+
+
+def _of_runs(launch: Launch, config: Mapping[str, Any], common: Mapping[str, Any]) -> "internals.PartitionBackfill":
+    """A backfill of the job of these assets' grain: it ends well once its runs do. A trial materialises nothing, and one of assets
+    would wait for that in vain and end as failed."""
+    from dsa110_assets.orchestration.running import internals
+
+    job = jobs.name(graph.specifications()[launch.assets[0]].grain)
+    repository = internals.RemoteRepositoryOrigin(internals.RegisteredCodeLocationOrigin(LOCATION), REPOSITORY)
+    windows = internals.RemotePartitionSetOrigin(
+        repository_origin=repository, partition_set_name=internals.partition_set_snap_name_for_job_name(job)
+    )
+    return internals.PartitionBackfill(
+        status=internals.BulkActionStatus.REQUESTED, from_failure=False, partition_set_origin=windows,
+        run_config={"ops": {name: {"config": told} for name, told in config.items()}}, **common,
+    )  # fmt: skip

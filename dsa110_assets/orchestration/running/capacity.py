@@ -65,10 +65,15 @@ def input_bytes(ingredients: "Ingredients") -> list[float]:
     return [max(p.size_bytes, float(p.metadata.get("size_gb", 0.0)) * 1e9) for p in ingredients.products]
 
 
+def meminfo_bytes() -> dict[str, float]:
+    """What the kernel says of this machine's memory, by its own names [bytes]."""
+    lines = (line.partition(":") for line in MEMINFO.read_text().splitlines())
+    return {name: float(value.split()[0]) * 1024 for name, _, value in lines}
+
+
 def available_bytes(limit_gib: float) -> float:
     """The least of what the machine, each control group with a limit, and the setting have left, swap included."""
-    lines = (line.partition(":") for line in MEMINFO.read_text().splitlines())
-    free_bytes = {name: float(value.split()[0]) * 1024 for name, _, value in lines}
+    free_bytes = meminfo_bytes()
     swap = free_bytes.get("SwapFree", 0.0)
     return min(free_bytes["MemAvailable"] + swap, limit_gib * 2**30, *(left + swap for left in _of_groups()))
 

@@ -7,9 +7,14 @@ import logging
 from collections.abc import Callable
 
 from dagster._check import CheckError as CheckError
+from dagster._core.execution.backfill import BulkActionStatus as BulkActionStatus
 from dagster._core.execution.backfill import PartitionBackfill as PartitionBackfill
 from dagster._core.execution.plan.objects import StepFailureData as StepFailureData
 from dagster._core.origin import get_python_environment_entry_point as get_python_environment_entry_point
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin as RegisteredCodeLocationOrigin
+from dagster._core.remote_origin import RemotePartitionSetOrigin as RemotePartitionSetOrigin
+from dagster._core.remote_origin import RemoteRepositoryOrigin as RemoteRepositoryOrigin
+from dagster._core.remote_representation.external_data import partition_set_snap_name_for_job_name as partition_set_snap_name_for_job_name
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord as AssetCheckExecutionRecord
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as AssetCheckExecutionRecordStatus
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin as LoadableTargetOrigin
@@ -32,6 +37,13 @@ _SERVER = "runs are forked from a warm process and cancelled without waiting: `c
 REASONS = {
     "CheckError": "what a dagster.yaml of a wrong shape raises, for a sentence in its place",
     "PartitionBackfill": "Dagster has no public call that launches a backfill; the web page's button does this",
+    **dict.fromkeys(
+        (
+            "BulkActionStatus", "RegisteredCodeLocationOrigin", "RemotePartitionSetOrigin", "RemoteRepositoryOrigin",
+            "partition_set_snap_name_for_job_name",
+        ),
+        "a backfill of a job, whose runs need not materialise anything: a trial's do not",
+    ),
     "StepFailureData": "the type of `DagsterEvent.step_failure_data`, which is public",
     "AssetCheckExecutionRecord": "the history of a check has no public reader that both storages have",
     "AssetCheckExecutionRecordStatus": "the history of a check has no public reader that both storages have",

@@ -1,12 +1,15 @@
 """Ending a run, and asking again for what one was to make."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
 
 from dsa110_assets.errors import ConfigurationError, NotFoundError
 from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.running import backfill
 from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.specification import launchpad
 from dsa110_assets.orchestration.watching import history
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ def cancel(home: Path, run: history.Run) -> None:
 
 
 def retry(settings: "Settings", run: history.Run) -> str:
-    """Queue what a failed or cancelled run was to make, as a backfill with that id.
+    """Queue what a failed or cancelled run was to make, as a backfill with that id; for the trial that it was made for.
 
     Raises NotFoundError if it did not fail, or made nothing that the graph has.
     """
@@ -35,6 +38,14 @@ def retry(settings: "Settings", run: history.Run) -> str:
     assets = tuple(name for name in graph.specifications() if name in run.assets)
     if not assets or run.partition is None:
         raise NotFoundError(f"run {run.run_id} made no partition of an asset there is; `dsa110 process` makes what is missing")
-    launch = backfill.Launch(None, assets, (run.partition,))
     with instances.open_instance(settings.dagster_home) as instance:
+        launch = backfill.Launch(None, assets, (run.partition,), config=_trial_config(instance, run.run_id))
         return str(backfill.hand_over(instance, launch, {**backfill.TAGS, "dsa110/retry": run.run_id}).backfill_id)
+
+
+def _trial_config(instance: dg.DagsterInstance, run_id: str) -> dict[str, Any] | None:
+    """The config of a run's assets by name, if it was made for a trial."""
+    run = instance.get_run_by_id(run_id)
+    given: dict[str, Any] = dict(run.run_config) if run is not None else {}
+    told = {name: op.get("config", {}) for name, op in given.get("ops", {}).items()}
+    return told if any(config.get(launchpad.TRIAL) for config in told.values()) else None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dsa110_assets import children
 from dsa110_assets.archive import alerts, files
 from dsa110_assets.errors import DsaError
-from dsa110_assets.orchestration.watching import history
+from dsa110_assets.orchestration.watching import history, hosts
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
@@ -51,6 +51,7 @@ def _give(open_archive: "Callable[[], Archive]", ended: threading.Event) -> None
         try:
             archive = archive or open_archive()
             (alerts.sign_off if over else alerts.beat)(archive, DAEMON)
+            (hosts.leave if over else hosts.tell)(archive.root)
         except (DsaError, OSError) as error:
             log.warning("the daemon's sign of life cannot be given: %s", error)
         if over:

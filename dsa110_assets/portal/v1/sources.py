@@ -12,7 +12,7 @@ from dsa110_assets import analyst_tables
 from dsa110_assets.analyst import cone
 from dsa110_assets.analyst_times import moment
 from dsa110_assets.errors import ConfigurationError, NotFoundError
-from dsa110_assets.portal import rows
+from dsa110_assets.portal import candidates, rows
 from dsa110_assets.portal.v1 import paging, spectra
 from dsa110_assets.portal.v1.context import Portal
 from dsa110_assets.portal.v1.products import Since, Time, Until
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 router = APIRouter(tags=["sources"])
 Angle = Annotated[str | None, Query(max_length=40, examples=["12.5", "12h30m49s"])]
 Flux = Annotated[float | None, Query(ge=0, le=1e6, allow_inf_nan=False)]
+Verdict = Literal["real", "artefact", "unsure", "unclassified"]
 SourceId = Annotated[
     str, Path(max_length=200, description="a source's id; case, blanks and underscores matter only where ids differ in nothing else")
 ]
@@ -78,6 +79,7 @@ class LightCurve(BaseModel):
     left_out: list[str]
     ra_deg: float
     dec_deg: float
+    without: list[str] = Field(description="epochs that were left out because they were named so; nothing of that is stored")
     points: list[Point]
 
 
@@ -120,6 +122,7 @@ class Candidate(BaseModel, extra="allow"):
     q_value: float | None = Field(description="least false-discovery rate at which it is a candidate")
     eta: float | None = Field(description="reduced chi-squared about the weighted mean")
     v: float | None = Field(description="scatter over mean")
+    verdict: Verdict = Field(description="what was last said of it; unclassified: nobody said anything")
 
 
 class Candidates(paging.Page[Candidate]):
@@ -197,12 +200,21 @@ def show_source(source_id: SourceId, portal: Portal) -> SourceRow:
 
 
 @router.get("/light-curves/{source_id:path}")
-def show_light_curve(source_id: SourceId, portal: Portal, since: Since = None, until: Until = None) -> LightCurve:
+def show_light_curve(
+    source_id: SourceId,
+    portal: Portal,
+    since: Since = None,
+    until: Until = None,
+    without: Annotated[
+        list[Annotated[str, Field(max_length=40)]] | None, Query(max_length=500, description="epochs to leave out; several may be named")
+    ] = None,
+) -> LightCurve:
     """One source's light curve, by time; fluxes in Jy."""
-    curve = rows.light_curve_json(portal.archive, source_id)
+    curve, left_out = rows.light_curve_json(portal.archive, source_id), without or []
     first = timegrid.datetime_to_mjd(moment(since)) if since else float("-inf")
     last = timegrid.datetime_to_mjd(moment(until)) + (1.0 if until and len(until) == 10 else 0.0) if until else float("inf")
-    return LightCurve.model_validate({**curve, "points": [point for point in curve["points"] if first <= point["mjd"] <= last]})
+    points = [point for point in rows.kept_points(curve, left_out) if first <= point["mjd"] <= last]
+    return LightCurve.model_validate({**curve, "without": left_out, "points": points})
 
 
 @router.get("/candidates")
@@ -211,10 +223,11 @@ def list_candidates(
     max_false_discovery_rate: Annotated[float, Query(gt=0, le=1, description="at most this part of them false, as expected")] = 0.01,
     night: Annotated[Time | None, Query(description="judged until this night; default: the last")] = None,
     kind: Annotated[str | None, Query(max_length=40, description="of this kind alone, as flare")] = None,
+    verdict: Annotated[Verdict | None, Query(description="of which people last said this alone; unclassified: nothing")] = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 100,
 ) -> Candidates:
-    """Variable and transient candidates, most significant first."""
+    """Variable and transient candidates with what people said of them, most significant first."""
     after = paging.decode(cursor, float, float, str)
     try:
         table = portal.archive.variables(max_false_discovery_rate, night)
@@ -222,7 +235,9 @@ def list_candidates(
         if night is not None:
             raise
         return Candidates(items=[], next=None, product_id=None)
-    told = [Candidate.model_validate(one) for one in rows.table_rows(table)]
-    kept = [one for one in told if kind in (None, one.kind)]
+    found = rows.table_rows(table)
+    said = candidates.judged(portal.archive, found)
+    told = [Candidate.model_validate({**one, "verdict": candidates.verdict(words)}) for one, words in zip(found, said, strict=True)]
+    kept = [one for one in told if kind in (None, one.kind) and verdict in (None, one.verdict)]
     items, following = paging.part(kept, lambda one: (one.q_value or 0.0, -(one.eta or 0.0), one.source_id), after, limit)
     return Candidates(items=items, next=following, product_id=table.meta["product_id"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, Field
 from dsa110_assets import settings as all_settings
 from dsa110_assets.archive import quarantine
 from dsa110_assets.archive.product import HELD, Product
+from dsa110_assets.orchestration.watching import hosts
 from dsa110_assets.plain_json import jsonable
 from dsa110_assets.portal import overview, probes, queue
 from dsa110_assets.portal import rows as told_rows
@@ -34,6 +36,20 @@ class ObservationRow(BaseModel):
     pointing_dec_deg: float | None = Field(description="apparent declination of the pointing")
     products: dict[str, str] = Field(description="ids of its products by asset")
     figures: dict[str, float] = Field(description="rms_jy, flag_fraction and the like of these products; units in the names")
+
+
+class HostRow(BaseModel):
+    """A host and what it has to spare, by its last sign of life."""
+
+    name: str
+    load: float = Field(description="processes that want to run, over one minute")
+    processors: int
+    memory_free_bytes: float
+    memory_bytes: float
+    scratch_free_bytes: float
+    scratch_bytes: float
+    silent_s: float = Field(description="age of these figures by the file server's clock; 0 of the portal's own host")
+    stale: bool = Field(description="silent for so long that it counts as gone")
 
 
 class Queued(BaseModel):
@@ -119,6 +135,12 @@ def show_status(portal: Portal) -> overview.Status:
     """What was processed, what waits, what failed, and what comes next."""
     told: overview.Status = jsonable(overview.status(portal.archive, portal.inbox, look=portal.look))
     return told
+
+
+@router.get("/hosts")
+def list_hosts(portal: Portal) -> list[HostRow]:
+    """The portal's host, and every other on which a worker or the daemon runs, or ran within a week: what each has to spare."""
+    return [HostRow(**asdict(one), stale=one.is_stale) for one in hosts.known(portal.archive.root)]
 
 
 @router.get("/observations")

@@ -401,6 +401,8 @@ def test_a_trials_config_is_one_that_the_launchpad_takes(portal: Portal, dagster
     backfill = dagster.get_backfill(portal.order("runs", body).json["backfill_id"])
     job = defs.resolve_job_def("observations").get_subset(asset_selection=set(backfill.asset_selection))
     assert validate_run_config(job, backfill.run_config)
+    assert backfill.partition_set_name == "observations_partition_set"
+    assert backfill.partition_set_origin.repository_origin.repository_name == defs.get_repository_def().name
 
 
 WRONG: list[tuple[dict[str, Any], int]] = [
@@ -450,6 +452,22 @@ def test_runs_are_listed_shown_cancelled_and_retried(portal: Portal, dagster: An
     assert dagster.get_backfill(again.json["backfill_id"]).tags["dsa110/retry"] == ids[0]
     assert portal.order(f"runs/{ids[2]}/retry").status == 409
     assert portal.order("runs/nothing/retry").status == 404
+
+
+def test_a_trials_run_is_retried_for_the_trial(portal: Portal, dagster: Any) -> None:
+    """And not for science, which it was not for."""
+    from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+    from dagster._core.test_utils import create_run_for_test
+
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("dsa110"), "repository"), "observations")
+    config = {"ops": {"tile_image": {"config": {"trial": "robust_0", "imaging": {"robust": 0.0}}}}}
+    failed = create_run_for_test(
+        dagster, status=dg.DagsterRunStatus.FAILURE, asset_selection=frozenset({dg.AssetKey("tile_image")}),
+        tags={"dagster/partition": "2026-01-25T22:05"}, remote_job_origin=origin, run_config=config,
+    )  # fmt: skip
+    queued = dagster.get_backfill(portal.order(f"runs/{failed.run_id}/retry").json["backfill_id"])
+    assert queued.run_config == config
+    assert (queued.is_asset_backfill, list(queued.partition_names)) == (False, ["2026-01-25T22:05"])
 
 
 @pytest.mark.parametrize(("resource", "body"), [("runs", {"first_night": "2026-01-25"}), ("runs/0/cancel", {}), ("runs/0/retry", None)])
@@ -564,3 +582,24 @@ def test_a_source_is_judged_under_the_name_of_who_holds_the_token(portal: Portal
     assert portal.order("judgements", {"source_id": "nobody's", "verdict": "real"}).status == 404
     assert portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": "perhaps"}).status == 422
     assert portal.get("audit")["items"][0]["told"] == f"{small_archive.FAINT} is artefact"
+
+
+def test_candidates_are_chosen_by_what_was_last_said_of_them(portal: Portal) -> None:
+    """By the API, on the page and in the CSV alike. Of the two of this rate one is no candidate's kind: pages leave it out."""
+
+    def chosen(verdict: str) -> list[str]:
+        query = f"max_false_discovery_rate=0.5&verdict={verdict}"
+        told = [row["source_id"] for row in portal.get(f"candidates?{query}")["items"] if row["kind"]]
+        assert {row["verdict"] for row in portal.get(f"candidates?{query}")["items"]} <= {verdict}
+        page, table = (ask(portal.app, f"/candidates{form}?{query}").text for form in ("", ".csv"))
+        assert [small_archive.FAINT in text for text in (page, table)] == 2 * [bool(told)], verdict
+        return told
+
+    verdicts = ("real", "artefact", "unsure", "unclassified")
+    assert [chosen(one) for one in verdicts] == [[], [], [], [small_archive.FAINT]]
+    for said in ("artefact", "unsure"):
+        assert portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": said}).status == 201
+    assert [chosen(one) for one in verdicts] == [[], [], [small_archive.FAINT], []], "the last word holds"
+    assert len(portal.get("candidates?max_false_discovery_rate=0.5")["items"]) == 2
+    assert ask(portal.app, "/api/v1/candidates?verdict=none").status == 422
+    assert ask(portal.app, "/candidates?verdict=none").status == 400
