@@ -33,6 +33,21 @@ while True:
     time.sleep(1)
 """
 
+HANGING = """
+import sys, time
+from pathlib import Path
+from dagster._daemon import sensor
+from dsa110_assets.orchestration.running import daemon
+hang, now = Path(sys.argv.pop(1)), sensor.get_current_timestamp
+def now_or_never():
+    while hang.exists():
+        time.sleep(0.1)
+    return now()
+sensor.get_current_timestamp = now_or_never
+sys.exit(daemon.main())
+"""
+"""The daemon, of which the part of the sensors stands still while a file is there."""
+
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
@@ -119,4 +134,19 @@ def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path
     finally:
         for pid in descendants(services.running["daemon"].pid) if "daemon" in services.running else ():
             os.kill(pid, signal.SIGKILL)
+        services.close()
+
+
+def test_a_part_that_hangs_in_a_daemon_that_lives_is_told_of_in_time(tmp_path: Path) -> None:
+    """The process gives signs of life as before; observations wait, though."""
+    services, hang = Services(tmp_path), tmp_path / "hang"
+    services.commands["daemon"] = (sys.executable, "-c", HANGING, str(hang), *services.commands["daemon"][3:])
+    try:
+        services.start_all()
+        services.until(lambda: time.time() - services.beats()["portal"] < 5, "the portal looks")
+        measured(services, "service_silent daemon", "the daemon's sensors hang, its process lives", hang.touch)
+        assert "a part of it gave no sign of life" in str(services.live.webhook.taken)
+        hang.unlink()
+        services.delivered_s("service_silent daemon", time.time(), "resolved")
+    finally:
         services.close()

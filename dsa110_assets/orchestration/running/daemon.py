@@ -65,7 +65,7 @@ def main() -> int:
             form = settings.log_form()
             logs.configure(form)
             with watchdog.watched(Path(home)), signs.given(_archive):
-                internals.run_daemon(str(given.workspace), form)
+                internals.run_daemon(str(given.workspace), form, int(signs.EVERY_S))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
