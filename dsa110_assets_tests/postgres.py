@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from dsa110_assets import children
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,13 @@ class Server:
     def stop(self) -> None:
         """Stop it at once: open connections break, as when its machine loses power."""
         self.run("pg_ctl", "-D", str(self.home / "data"), "-m", "immediate", "-w", "stop")
+
+    def signal(self, number: signal.Signals) -> None:
+        """SIGSTOP to all its processes: connections stay, and nothing is answered; SIGCONT ends that."""
+        server = int((self.home / "data" / "postmaster.pid").read_text().split()[0])
+        for pid in (server, *children.descendants(server)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def new_database(self, name: str) -> str:
         """The URL of a new database."""

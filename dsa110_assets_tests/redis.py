@@ -56,6 +56,11 @@ class RedisServer:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def signal(self, number: signal.Signals) -> None:
+        """SIGSTOP: connections stay, and nothing is answered, as when the network swallows everything; SIGCONT ends that."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
 
 @contextmanager
 def private_redis() -> Iterator[RedisServer]:

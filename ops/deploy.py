@@ -170,8 +170,12 @@ class Deployment:
                 systemctl("restart", unit(service))
 
     def _back(self, running: Sequence[str]) -> None:
-        """The old release behind the link. What rests while the index changes does so again, until that has its old format."""
+        """The old release behind the link, with its own units, for the new one's may start it with what it does not know.
+
+        What rests while the index changes does so again, until that has its old format.
+        """
         self._each("stop")
+        self._renew_units(self.old)
         self.releases.switch(self.old, self.before_old)
         self._be(self.old, [service for service in running if unit(service) not in self.resting])
 

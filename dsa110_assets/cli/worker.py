@@ -5,6 +5,7 @@ Dagster's imports and the science's are done once, here: a run is a fork of this
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Mapping
@@ -50,6 +51,7 @@ def worker(
 
     from dsa110_assets.cli import warm  # noqa: F401
 
+    _start_watch(configured.home_path)  # before this process has a second thread: it is a fork
     beats.keep(root, host, {"queues": taken, "slots": places})
     hosts.tell(root)
     signals.worker_shutting_down.connect(lambda **_: beats.end(root, host), weak=False)
@@ -61,6 +63,19 @@ def worker(
             "--without-gossip", "--without-mingle",
         ]
     )  # fmt: skip
+
+
+def _start_watch(home: Path) -> None:
+    """Fork what ends this worker's runs that are cancelled. It lives as long as the worker, and takes no Ctrl-C for itself."""
+    from dsa110_assets.orchestration.running import workers
+
+    worker = os.getpid()
+    if os.fork() == 0:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            workers.watch(home, worker)
+        finally:
+            os._exit(0)
 
 
 def _tasks(configured: Settings) -> Any:

@@ -51,7 +51,7 @@ def test_the_home_is_made_for_what_the_environment_names(tmp_path: Path, monkeyp
         instances.prepare_home(tmp_path / "home")
     monkeypatch.setenv("DAGSTER_PG_URL", POSTGRES)
     made = instances.prepare_home(tmp_path / "home") / "dagster.yaml"
-    assert "CeleryRunLauncher" in made.read_text()
+    assert "WorkersLauncher" in made.read_text()
 
 
 @pytest.mark.parametrize(("cores", "free_gb", "slots"), [(8, 64.0, 8), (8, 10.0, 3), (2, 1.0, 1)])

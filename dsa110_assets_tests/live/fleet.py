@@ -14,12 +14,34 @@ from pathlib import Path
 import pytest
 
 from dsa110_assets.cli.services import descendants
-from dsa110_assets_tests.live.platform import MAIN, LivePlatform
+from dsa110_assets_tests.live.platform import MAIN, REPOSITORY, LivePlatform
 from dsa110_assets_tests.postgres import Server, private_server
 from dsa110_assets_tests.redis import RedisServer, private_redis
 
 ISOLATED = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
 """What makes a host of a group of processes: nobody outside it has its processes' numbers, nor it anybody else's."""
+ROOT = """
+set -eu
+name=$1 scratch=$2 shared=$3
+shift 3
+hostname "$name"
+again() { number=0; IFS=:; for place in $shared; do "$1" "$place" "/mnt/$number"; number=$((number + 1)); done; unset IFS; }
+away() { mkdir "$2"; mount --bind "$1" "$2"; }
+back() { mkdir -p "$1"; mount --bind "$2" "$1"; }
+mount -t tmpfs none /mnt
+again away
+mount -t tmpfs -o mode=1777 none /tmp
+again back
+mount -t tmpfs none "$scratch"
+exec "$@"
+"""
+"""The first process of a host: it has a /tmp of its own, with only the shared places of this machine in it, and a scratch."""
+
+
+def isolated(name: str, scratch: Path, *shared: Path) -> list[str]:
+    """What to put before a command for it to run on a host of its own, which shares these places, the platform and Python with this one."""
+    places = os.pathsep.join(map(str, (*shared, REPOSITORY, sys.prefix)))
+    return [*ISOLATED, "sh", "-c", ROOT, "host", name, str(scratch), places]
 
 
 class Host:
@@ -33,11 +55,10 @@ class Host:
 
     def start(self, slots: int = 1) -> None:
         """Start its worker."""
-        inside = 'hostname "$1"; mount -t tmpfs none "$2"; shift 2; exec "$@"'
         worker = [sys.executable, "-c", MAIN, "worker", "--slots", str(slots)]
         with (self.place / "worker.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*ISOLATED, "sh", "-c", inside, "host", self.name, str(self.place / "scratch"), *worker],
+                [*isolated(self.name, self.place / "scratch", self.place.parent), *worker],
                 env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 

@@ -35,17 +35,18 @@ class Services:
         port = free_port()
         server = {"host": "127.0.0.1", "port": port, "location_name": LOCATION}
         (place / "workspace.yaml").write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
-        self.commands = {
-            "code server": ("dsa110_assets.cli.code_server", "--port", str(port)),
-            "daemon": ("dsa110_assets.orchestration.running.daemon", "--workspace", str(place / "workspace.yaml")),
-            "portal": ("dsa110_assets.portal", "--port", str(self.live.portal_port)),
+        module = (sys.executable, "-m")
+        self.commands: dict[str, tuple[str, ...]] = {
+            "code server": (*module, "dsa110_assets.cli.code_server", "--port", str(port)),
+            "daemon": (*module, "dsa110_assets.orchestration.running.daemon", "--workspace", str(place / "workspace.yaml")),
+            "portal": (*module, "dsa110_assets.portal", "--port", str(self.live.portal_port)),
         }
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, before: Sequence[str] = ()) -> None:
         """Start one of `commands`, by way of a command `before` it if there is one."""
         with (self.live.place / f"{name}.log").open("ab") as log:
-            command = [*before, sys.executable, "-m", *self.commands[name]]
+            command = [*before, *self.commands[name]]
             self.running[name] = subprocess.Popen(command, env=self.live.environment, stdout=log, stderr=log, start_new_session=True)
 
     def start_all(self) -> None:

@@ -15,11 +15,13 @@ import pytest
 
 from dsa110_assets.children import descendants
 from dsa110_assets_tests.faults.figures import record_figure
-from dsa110_assets_tests.live.fleet import ISOLATED
+from dsa110_assets_tests.live.fleet import isolated
+from dsa110_assets_tests.live.platform import REPOSITORY
 from dsa110_assets_tests.live.services import Services
 
 pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.row(44)]
 CRITICAL_S = 60.0
+DOCKER = REPOSITORY / "ops" / "docker"
 BEATING = """
 import sys, time
 from pathlib import Path
@@ -30,6 +32,21 @@ while True:
     alerts.beat(archive, "worker a")
     time.sleep(1)
 """
+
+HANGING = """
+import sys, time
+from pathlib import Path
+from dagster._daemon import sensor
+from dsa110_assets.orchestration.running import daemon
+hang, now = Path(sys.argv.pop(1)), sensor.get_current_timestamp
+def now_or_never():
+    while hang.exists():
+        time.sleep(0.1)
+    return now()
+sensor.get_current_timestamp = now_or_never
+sys.exit(daemon.main())
+"""
+"""The daemon, of which the part of the sensors stands still while a file is there."""
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +101,20 @@ def test_what_goes_wrong_is_delivered_in_time(services: Services) -> None:
     assert len(raised) == len(set(raised))  # nothing was told twice
 
 
-def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path) -> None:
-    """Nobody can see its process: it has a host name and process numbers of its own."""
+@pytest.mark.parametrize("whose", ["own", "chart"])
+def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path, whose: str) -> None:
+    """Nobody can see its process: it has a host name and process numbers of its own. The chart starts it by Dagster's name for it."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("a host of its own needs root and unshare")
     services = Services(tmp_path)
+    if whose == "chart":
+        services.live.environment["PATH"] = os.pathsep.join([str(DOCKER), str(Path(sys.executable).parent), os.environ["PATH"]])
+        services.commands["daemon"] = ("/bin/bash", "-c", f"dagster-daemon run -w {tmp_path / 'workspace.yaml'}")
+    (tmp_path / "scratch").mkdir()
     try:
         services.start("code server")
         services.start("portal")
-        services.start("daemon", before=(*ISOLATED, "sh", "-c", 'hostname elsewhere; exec "$@"', "host"))
+        services.start("daemon", before=isolated("elsewhere", tmp_path / "scratch", tmp_path))
         services.until(lambda: {"code server", "portal", "daemon"} <= services.beats().keys(), "all give signs of life")
         assert "elsewhere" in (services.live.home / "daemon.lock").read_text()
         services.until(lambda: time.time() - services.beats()["portal"] < 5, "the portal looks")
@@ -103,7 +125,8 @@ def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path
             for pid in frozen:
                 os.kill(pid, number)
 
-        measured(services, "service_silent daemon", "the daemon frozen on another host", lambda: send(signal.SIGSTOP))
+        name = {"own": "the daemon frozen on another host", "chart": "the chart's daemon frozen on another host"}[whose]
+        measured(services, "service_silent daemon", name, lambda: send(signal.SIGSTOP))
         send(signal.SIGCONT)
         services.delivered_s("service_silent daemon", time.time(), "resolved")
         told = [subject for one in services.live.webhook.taken if one["condition"] == "service_silent" for subject in one["subjects"]]
@@ -111,4 +134,19 @@ def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path
     finally:
         for pid in descendants(services.running["daemon"].pid) if "daemon" in services.running else ():
             os.kill(pid, signal.SIGKILL)
+        services.close()
+
+
+def test_a_part_that_hangs_in_a_daemon_that_lives_is_told_of_in_time(tmp_path: Path) -> None:
+    """The process gives signs of life as before; observations wait, though."""
+    services, hang = Services(tmp_path), tmp_path / "hang"
+    services.commands["daemon"] = (sys.executable, "-c", HANGING, str(hang), *services.commands["daemon"][3:])
+    try:
+        services.start_all()
+        services.until(lambda: time.time() - services.beats()["portal"] < 5, "the portal looks")
+        measured(services, "service_silent daemon", "the daemon's sensors hang, its process lives", hang.touch)
+        assert "a part of it gave no sign of life" in str(services.live.webhook.taken)
+        hang.unlink()
+        services.delivered_s("service_silent daemon", time.time(), "resolved")
+    finally:
         services.close()

@@ -21,6 +21,7 @@ from dsa110_assets.archive import audit, index
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.simulator.simulate import simulate
+from dsa110_assets_tests.docs import pages
 from dsa110_assets_tests.live.server import SERVICES, Arrivals, Server, tree
 from dsa110_assets_tests.tiny import OPTIONS
 
@@ -47,7 +48,10 @@ def plan(""",
 WRITES = "    rows.to_parquet(step.directory / hourrows.FILE)"
 WRONG_FLUX = ("dsa110_assets/orchestration/assets/sources.py", WRITES, '    rows = rows.assign(flux_jy=1.5 * rows["flux_jy"])\n' + WRITES)
 PARSES = "    parser = argparse.ArgumentParser(description=__doc__)"
-BROKEN_DAEMON = ("dsa110_assets/orchestration/running/daemon.py", PARSES, "    sys.exit('this version is broken')\n" + PARSES)
+BROKEN_DAEMON = (
+    ("dsa110_assets/orchestration/running/daemon.py", PARSES, "    sys.exit('this version is broken')\n" + PARSES),
+    ("ops/systemd/dsa110-daemon.service", "--workspace workspace.yaml", "--workspace workspace.yaml --unknown-to-the-old-version"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +149,11 @@ def test_a_version_with_another_format_of_the_index_comes_and_goes(server: Serve
 
 @pytest.mark.parametrize(
     ("changes", "why"),
-    [([WRONG_FLUX], r"did not come out as it was put in: .*flux_ratio is 1\.4"), ([*EXPANDED, BROKEN_DAEMON], r"dsa110-daemon\.service")],
+    [([WRONG_FLUX], r"did not come out as it was put in: .*flux_ratio is 1\.4"), ([*EXPANDED, *BROKEN_DAEMON], r"dsa110-daemon\.service")],
     ids=["wrong", "broken"],
 )
 def test_a_bad_version_is_taken_back(server: Server, scene: Path, tmp_path: Path, changes: list[tuple[str, str, str]], why: str) -> None:
-    """One that computes wrongly never comes into service; one whose daemon does not start is taken back, and the index with it."""
+    """One that computes wrongly never comes into service; one whose daemon does not start is taken back, index and units with it."""
     sources = tree(tmp_path / "bad", "0.3.0", *changes)
     server.install(sources)
     with in_service(server, scene, tmp_path / "old") as (old, _):
@@ -159,4 +163,6 @@ def test_a_bad_version_is_taken_back(server: Server, scene: Path, tmp_path: Path
         assert re.search(why, done.stderr), done.stderr
         is_in_service(server, old, (3, 3))
         assert not (server.root / "opt/dsa110/previous").exists()
+        unit = "dsa110-daemon.service"
+        assert (server.root / "etc/systemd/system" / unit).read_bytes() == (pages.ROOT / "ops/systemd" / unit).read_bytes()
     assert audited(server) == [("operator", "deploy", audit.FAILED)]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -22,11 +23,14 @@ from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.same import greatest_difference
 from dsa110_assets_tests.live.fleet import Fleet, fleet
 from dsa110_assets_tests.live.test_night import TINY
+from dsa110_assets_tests.postgres import Server
+from dsa110_assets_tests.redis import RedisServer
 from dsa110_assets_tests.tiny import OBSERVATIONS, unasked
 
 pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.postgres, pytest.mark.timeout(3600)]
 AFTER = "2026-01-26T00:20:05"
 """By then all of the night is due."""
+STOP_AND_GO = (signal.SIGSTOP, signal.SIGCONT)
 OUTAGE_S = float(os.environ.get("RELIABILITY_OUTAGE_S", "60"))
 Reference = tuple[Settings, ProcessReport]
 
@@ -144,15 +148,20 @@ def drafts(night: Fleet, host: str) -> set[Path]:
     return {path for path in night.live.root.glob("*/night=*/partition=*/.tmp-*") if any(name in path.name for name in runs)}
 
 
+@pytest.mark.parametrize("how", ["killed", "stopped"])
 @pytest.mark.parametrize("what", ["broker", "database"])
-def test_broker_or_database_away_for_a_minute(night: Fleet, tiny_run: Path, finished_run: Reference, what: str) -> None:
-    server = night.redis if what == "broker" else night.postgres
+def test_broker_or_database_away_for_a_minute(night: Fleet, tiny_run: Path, finished_run: Reference, what: str, how: str) -> None:
+    """Killed, its connections break; stopped, they stay and nobody answers."""
+    server: RedisServer | Server = night.redis if what == "broker" else night.postgres
+    goes, comes = (server.stop, server.start) if how == "killed" else (partial(server.signal, number) for number in STOP_AND_GO)
 
     def outage() -> None:
         night.live.until(lambda: any(drafts(night, host.name) for host in night.hosts), "a step is being made")
-        server.stop()
+        goes()
         threading.Event().wait(OUTAGE_S)  # the length of the outage is what is tested
-        server.start()
+        comes()
 
     finish(night, tiny_run, outage)
     same_as_one_process(night, finished_run)
+    with night.live.instance() as instance:
+        assert [run.run_id for run in instances.unfinished(instance)] == []

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +24,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 
 import dsa110_assets
+from dsa110_assets.orchestration.running import daemon
 
 VALUES = Path(dsa110_assets.__file__).parents[1] / "ops" / "kubernetes" / "values.yaml"
 JOBS = "/apis/batch/v1/namespaces/dsa110/jobs"
@@ -92,12 +96,12 @@ def from_chart(values: dict[str, Any], kubeconfig: Path) -> dict[str, Any]:
         "job_namespace": "dsa110", "service_account_name": "dagster", "instance_config_map": "dsa110-dagster-instance",
         "postgres_password_secret": values["global"]["postgresqlSecretName"], "dagster_home": values["global"]["dagsterHome"],
     }  # fmt: skip
-    daemon = values["dagsterDaemon"]
+    of_daemon = values["dagsterDaemon"]
     return {
         "run_launcher": {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config},
-        "run_coordinator": daemon["runCoordinator"]["config"]["customRunCoordinator"],
-        "run_monitoring": {snake(name): value for name, value in daemon["runMonitoring"].items()},
-        "run_retries": {snake(name): value for name, value in daemon["runRetries"].items()},
+        "run_coordinator": of_daemon["runCoordinator"]["config"]["customRunCoordinator"],
+        "run_monitoring": {snake(name): value for name, value in of_daemon["runMonitoring"].items()},
+        "run_retries": {snake(name): value for name, value in of_daemon["runRetries"].items()},
         "telemetry": values["telemetry"],
     }
 
@@ -167,6 +171,40 @@ def test_ending_a_run_deletes_its_job(cluster: FakeCluster, instance: dg.Dagster
     run = launched(instance)
     assert instance.run_launcher.terminate(run.run_id)
     assert cluster.jobs == {}
+
+
+def test_daemon_and_portal_have_the_settings_and_the_archive_of_the_code_server() -> None:
+    """Else the daemon could give no sign of life, hold no lock and know nothing of `dsa110 drain`, and nobody would miss it."""
+    values = yaml.safe_load(VALUES.read_text())
+    (deployment,), of_daemon = values["dagster-user-deployments"]["deployments"], values["dagsterDaemon"]
+    portal, _ = yaml.safe_load_all(VALUES.with_name("portal.yaml").read_text())
+    pod = portal["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    home = values["global"]["dagsterHome"]
+    assert of_daemon["env"] == deployment["env"]
+    assert of_daemon["envSecrets"] == deployment["envSecrets"] == [one["secretRef"] for one in container["envFrom"]]
+    assert container["env"][: len(deployment["env"])] == deployment["env"]
+    assert container["image"] == f"{deployment['image']['repository']}:{deployment['image']['tag']}"
+    assert pod["volumes"] == deployment["volumes"]
+    assert container["volumeMounts"] == deployment["volumeMounts"]
+    assert of_daemon["volumeMounts"] == [*deployment["volumeMounts"], {"name": "home", "mountPath": home}]
+    assert of_daemon["volumes"] == [*deployment["volumes"], {"name": "home", "emptyDir": {}}]
+
+
+def test_the_images_daemon_is_the_platforms_and_its_other_commands_are_dagsters(tmp_path: Path) -> None:
+    """As the chart starts it, and as its probe asks."""
+    path = os.pathsep.join([str(VALUES.parents[1] / "docker"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
+
+    def told(command: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env={**kept, "PATH": path, **settings}, capture_output=True, text=True, timeout=120)
+
+    run = told(["/bin/bash", "-c", "dagster-daemon run -w /dagster-workspace/workspace.yaml"])
+    assert (run.returncode, run.stderr.splitlines()) == (1, [daemon.NO_HOME])
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    probe = yaml.safe_load(VALUES.read_text())["dagsterDaemon"]["livenessProbe"]["exec"]["command"]
+    asked = told(probe, DAGSTER_HOME=str(tmp_path))
+    assert (asked.returncode, asked.stdout) == (1, "Daemon(s) not running\n"), asked.stderr
 
 
 def test_what_the_chart_needs_is_named_in_needed_yaml() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import dsa110_assets
@@ -32,8 +33,8 @@ def test_no_other_module_imports_what_is_private() -> None:
 def test_each_is_where_it_was_and_is_used_for_the_reason_told() -> None:
     here = private(MODULE)
     for module, name in here:
-        assert hasattr(import_module(module), name), f"Dagster has moved {name} out of {module}"
-    inside = {"run_command", "instigation_logger"}
+        assert hasattr(import_module(module), name) or find_spec(f"{module}.{name}"), f"Dagster has moved {name} out of {module}"
+    inside = {"cli", "daemon_controller_from_instance", "instigation_logger"}
     assert {name for _, name in here} - inside | {"run_daemon", "write_run_lines"} == set(internals.REASONS)
     elsewhere = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path != MODULE)
     assert [name for name in internals.REASONS if name not in elsewhere] == []

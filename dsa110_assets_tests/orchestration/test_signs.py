@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from dagster._daemon.types import DaemonHeartbeat
 
 from dsa110_assets.archive import alerts
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.watching import conditions, signs
 from dsa110_assets.orchestration.watching.facts import Facts
 from dsa110_assets.thresholds import Thresholds
@@ -82,3 +84,25 @@ def test_who_is_missed(archive: Archive, tmp_path: Path, daemon_s: float | None,
     found = silent(archive, tmp_path)
     assert set(found) == told
     assert all("no sign of life for 36 s" in words for words in found.values())
+
+
+@pytest.mark.parametrize(
+    ("part", "age_s", "missed"),
+    [
+        ("SENSOR", 34.0, False),
+        ("SENSOR", 36.0, True),
+        ("QUEUED_RUN_COORDINATOR", 36.0, True),
+        ("SCHEDULER", 41.0, False),  # it sleeps to the next full minute
+        ("SCHEDULER", 121.0, True),
+    ],
+)
+def test_a_part_that_is_silent_is_missed_though_the_process_lives(
+    archive: Archive, tmp_path: Path, part: str, age_s: float, missed: bool
+) -> None:
+    home, others = tmp_path / "home", {"SENSOR", "SCHEDULER", "BACKFILL"} - {part}
+    beat(archive, signs.DAEMON, 5.0)
+    with instances.open_instance(home) as instance:
+        for name, at in {part: NOW.timestamp() - age_s, **dict.fromkeys(others, NOW.timestamp())}.items():
+            instance.add_daemon_heartbeat(DaemonHeartbeat(at, name, None, None))
+    told = signs.missed(archive, home, LIMITS, NOW)
+    assert told == (f"a part of it gave no sign of life for {age_s:.0f} s ({part})" if missed else "")

@@ -20,6 +20,8 @@ from dsa110_assets.orchestration.watching import signs
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
+NO_HOME = "DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state"
+
 
 @contextmanager
 def daemon_lock(home: Path, archive: Path | None = None) -> Iterator[None]:
@@ -49,12 +51,12 @@ def _archive() -> "Archive":
 def main() -> int:
     """Run the daemon until a signal ends it; 1, with one sentence on stderr, if there is one already."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workspace", type=Path, required=True, help="workspace.yaml that names the code server")
+    parser.add_argument("-w", "--workspace", type=Path, required=True, help="workspace.yaml that names the code server")
     given = parser.parse_args()
     try:
         home = os.environ.get("DAGSTER_HOME", "").strip()
         if not home:
-            raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
+            raise ConfigurationError(NO_HOME)
         archive = os.environ.get("DSA110_ARCHIVE", "").strip()
         with daemon_lock(Path(home), Path(archive) if archive else None):
             from dsa110_assets import logs, settings
@@ -63,7 +65,7 @@ def main() -> int:
             form = settings.log_form()
             logs.configure(form)
             with watchdog.watched(Path(home)), signs.given(_archive):
-                internals.run_daemon(str(given.workspace), form)
+                internals.run_daemon(str(given.workspace), form, int(signs.EVERY_S))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1

@@ -10,7 +10,7 @@ Here a run is looked at every few seconds. It is hung if for `hung_after_min`
 
 It is asked to end through the launcher, whichever this is, so that runs of other hosts are, too; a process of this host that goes on
 after `GRACE_S` is killed with all it has started, and with it go its locks. A run that somebody cancelled is ended likewise. No
-process of another host is ever touched.
+process of another host is ever touched: who launched it ends it there (`workers`), within `ELSEWHERE_S`.
 """
 
 import contextlib
@@ -41,6 +41,8 @@ LAUNCHED = (instances.LIVE, instances.BACKFILL, None)
 """Lanes of runs that have processes of their own; None: from the web page."""
 GRACE_S = 30.0
 """From asking to killing: what computes outside Python takes a signal only when it comes back."""
+ELSEWHERE_S = 2 * GRACE_S
+"""From asking to reporting a run of another host, whose process cannot be seen from here."""
 SLOWER = 10.0
 """Beside a live run a backfill's gets a tenth of a processor."""
 UNKNOWN_PATIENCE = 8.0
@@ -182,11 +184,14 @@ def _ask_to_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
 
 def _has_ended(platform: "Platform", instance: dg.DagsterInstance, run_id: str, ending: Ending, now_s: float) -> bool:
     """Whether a run that was asked to end has: after the grace its process of this host is killed. Then it is reported, once."""
-    run = instance.get_run_by_id(run_id)
+    run, waited_s = instance.get_run_by_id(run_id), now_s - ending.asked_s
     if run is None:
         return True
-    if pid := instances.process_of(run):
-        if now_s - ending.asked_s < GRACE_S:
+    pid = instances.process_of(run)
+    if pid is None and instances.host_of(run) and not run.is_finished and waited_s < ELSEWHERE_S:
+        return False
+    if pid:
+        if waited_s < GRACE_S:
             return False
         if not _works_for_another(instance, run):
             children.kill_tree(pid)

@@ -140,6 +140,8 @@ def unfinished(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
 def close_orphans(instance: dg.DagsterInstance, root: Path | None = None, but: Collection[str] = ()) -> list[str]:
     """Fail the runs whose process is gone, `but` these: nobody else would ever end them. Returns their ids.
 
+    One that somebody cancelled ends as such.
+
     Of this host's processes the kernel tells; another host's is gone once it gives no sign of life in the archive at `root`, whatever
     became of the host. Dagster's retries start such a run again, where the platform is up; `dsa110 process` makes what is missing.
     One that cannot be ended, for its database is damaged, is named in the log, and the others are ended.
@@ -150,12 +152,19 @@ def close_orphans(instance: dg.DagsterInstance, root: Path | None = None, but: C
             try:
                 if queue := run.tags.get(routing.QUEUE_TAG):  # its retry must not wait for the host that is gone
                     instance.add_run_tags(run.run_id, {routing.QUEUE_TAG: routing.anywhere(queue)})
-                instance.report_run_failed(run, reason)
+                _close(instance, run, reason)
             except DatabaseError as error:
                 _log_damaged(run.run_id, error)
             else:
                 closed.append(run.run_id)
     return closed
+
+
+def _close(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
+    if run.status == dg.DagsterRunStatus.CANCELING:  # as a failure it would be tried again
+        instance.report_run_canceled(run, f"The run was cancelled, and {reason}.")
+    else:
+        instance.report_run_failed(run, reason)
 
 
 def process_of(run: dg.DagsterRun) -> int | None:
@@ -164,6 +173,11 @@ def process_of(run: dg.DagsterRun) -> int | None:
     if host != socket.gethostname():
         return None
     return int(pid) if _started(int(pid)) == started else 0
+
+
+def host_of(run: dg.DagsterRun) -> str:
+    """The host whose process claimed a run; '' if none has."""
+    return _claimed_by(run)[0]
 
 
 def _claimed_by(run: dg.DagsterRun) -> tuple[str, str, str]:

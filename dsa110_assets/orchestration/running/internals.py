@@ -5,6 +5,7 @@ A release of Dagster that moves one of them fails here, at import, and in a test
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from dagster._check import CheckError as CheckError
 from dagster._core.execution.backfill import BulkActionStatus as BulkActionStatus
@@ -58,19 +59,22 @@ REASONS = {
         _SERVER,
     ),
     "write_run_lines": "the console of sensors, and of runs that name no logger, which are all, is not configurable",
-    "run_daemon": "its lock has to be held by the process that is the daemon",
+    "run_daemon": "its lock has to be held by the process that is the daemon, and its parts' signs of life have to come in time",
 }  # fmt: skip
 
 
-def run_daemon(workspace: str, form: str) -> None:
-    """Run Dagster's daemon until a signal ends it; `form` is that of its log lines, text or json.
+def run_daemon(workspace: str, form: str, beat_s: int) -> None:
+    """Run Dagster's daemon until a signal ends it; `form` is that of its log lines, text or json. Its parts give signs of life every
+    `beat_s`, where Dagster has 30 s and no setting.
 
     Imported when it is run: it takes seconds, and only the daemon needs it.
     """
-    from dagster._daemon.cli import run_command
+    from dagster._daemon import cli
+    from dagster._daemon.controller import daemon_controller_from_instance
 
+    cli.daemon_controller_from_instance = partial(daemon_controller_from_instance, heartbeat_interval_seconds=beat_s)  # type: ignore[attr-defined]
     lines = ["--log-format", "json"] if form == "json" else []
-    run_command.main(["--workspace", workspace, *lines], standalone_mode=False)
+    cli.run_command.main(["--workspace", workspace, *lines], standalone_mode=False)
 
 
 def write_run_lines(create: Callable[[str, int | str], logging.Logger]) -> None:

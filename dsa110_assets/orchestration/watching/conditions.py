@@ -309,7 +309,7 @@ _ALL: Sequence[Condition] = (
               ("disk_warn_gb", "disk_critical_gb", "disk_full_days")),
     Condition("inbox_silent", "no new observations", "data", _inbox_silent, "/", "no-new-observations", ("inbox_silent_min",)),
     Condition("service_silent", "no sign of life", "platform", _service_silent, "/", "no-sign-of-life",
-              ("service_silent_s", "daemon_silent_s")),
+              ("service_silent_s", "part_silent_s", "daemon_silent_s")),
     Condition("channel_silent", "a channel takes no alerts", "platform", _channel_silent, "/alerts", "alerts", ("channel_silent_min",)),
     Condition("backup", "no recent backup", "platform", _backup, "/alerts", "no-recent-backup", ("backup_warn_h",)),
     Condition("thresholds", "thresholds are refused", "platform", _thresholds, "/alerts", "thresholds-are-refused"),

@@ -1,7 +1,7 @@
 """The signs of life of Dagster's daemon: its process's own, in the archive's index, and those of its parts, in Dagster's database.
 
-Its own is what others go by: one that watches from another machine cannot see the process, and Dagster's come half a minute apart,
-a minute on a busy machine, too far for what is to be told within one.
+Its own is what others go by: one that watches from another machine cannot see the process. Of its parts those that observations wait for
+are missed within a minute, too; others sleep for up to a minute without a sign.
 """
 
 import logging
@@ -28,6 +28,9 @@ EVERY_S = 10.0
 SOON = 1 / 6
 """Of the time after which the daemon's parts are dead: from then on its process is looked for, for one that is restarted is away a
 moment."""
+WAITED_FOR = ("SENSOR", "QUEUED_RUN_COORDINATOR")
+"""The parts, by Dagster's names, without which no observation is taken up. They sleep for seconds; BACKFILL for half a minute, SCHEDULER to
+the next full one."""
 LOCK = "daemon.lock"
 """In Dagster's home: held by the daemon's process for as long as it lives (`running.daemon`)."""
 
@@ -61,13 +64,16 @@ def _give(open_archive: "Callable[[], Archive]", ended: threading.Event) -> None
 
 def missed(archive: "Archive", home: Path, limits: "Thresholds", now: datetime, since: datetime | None = None) -> str:
     """What is wrong with the daemon; '' if nothing, or if it never ran here. Signs of life are missed from `since` on."""
-    own, parts = alerts.beats(archive).get(DAEMON), history.heartbeat(home)
-    own_s, parts_s = (0.0 if at is None else (now - max(at, since or at)).total_seconds() for at in (own, parts))
-    if max(own_s, parts_s) > limits.daemon_silent_s * SOON and (why := _dead(home / LOCK)):
+    own, parts = alerts.beats(archive).get(DAEMON), history.heartbeats(home)
+    own_s, *ages_s = (0.0 if at is None else (now - max(at, since or at)).total_seconds() for at in (own, *parts.values()))
+    if max((own_s, *ages_s)) > limits.daemon_silent_s * SOON and (why := _dead(home / LOCK)):
         return why
     if own_s > limits.service_silent_s:
         return f"it gave no sign of life for {own_s:.0f} s"
-    return f"a part of it gave no sign of life for {parts_s:.0f} s" if parts_s > limits.daemon_silent_s else ""
+    for age_s, name in sorted(zip(ages_s, parts, strict=True), reverse=True):
+        if age_s > (limits.part_silent_s if name in WAITED_FOR else limits.daemon_silent_s):
+            return f"a part of it gave no sign of life for {age_s:.0f} s ({name})"
+    return ""
 
 
 def may_be_missed_soon(archive: "Archive", now: datetime) -> bool:

@@ -1,0 +1,87 @@
+"""How runs that Celery's workers make are ended: said in Dagster's database, and done on the worker's own host.
+
+Dagster's launcher has Celery send SIGTERM to the process and tells nobody: the run counts as lost and is begun again, what it started
+lives on, one that is stopped stays for ever, and what a broker that is away was to pass on is forgotten. Here whoever cancels writes it
+down, and a process beside each worker (`watch`) ends those of its host that are cancelled, given up or ended as far as the database knows.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+from dagster_celery.launcher import CeleryRunLauncher
+
+from dsa110_assets import children
+from dsa110_assets.orchestration.running import instance as instances
+
+log = logging.getLogger(__name__)
+LOOK_S = 5.0
+"""Between two looks at a host's runs, and so between two interrupts: Python drops one that comes while it collects garbage."""
+GRACE_S = 30.0
+"""From the first interrupt to killing: what computes outside Python takes a signal only when it comes back."""
+BEGUN = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
+
+
+class WorkersLauncher(CeleryRunLauncher):
+    """The launcher that dagster.yaml names: Dagster's own, but for how a run is ended."""
+
+    def terminate(self, run_id: str) -> bool:
+        """Say that a run is to end; False if it has. One that no worker has begun is over at once, and none begins it."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        if not instances.host_of(run):
+            self._instance.report_run_canceled(run, "It was cancelled before a worker began it.")
+        return True
+
+
+def watch(home: Path, worker: int) -> None:
+    """Look at this host's runs every LOOK_S for as long as the worker, which is this process's parent, lives."""
+    pause = threading.Event()
+    with instances.open_instance(home) as dagster:
+        to_end: Mapping[str, float | None] = {}
+        while os.getppid() == worker:
+            try:
+                to_end = look(dagster, worker, to_end, time.monotonic())
+            except Exception:
+                # nobody else on this host ends a run; a database that is away must not end that
+                log.exception("this host's runs cannot be looked at; it is tried again in %.0f s", LOOK_S)
+            pause.wait(LOOK_S)
+
+
+def look(dagster: dg.DagsterInstance, worker: int, before: Mapping[str, float | None], now_s: float) -> dict[str, float | None]:
+    """End what is to end of a worker's runs; those whose processes live, each with since when [s] it is to end, if it is."""
+    begun, own = {run.run_id: run for run in dagster.get_runs(dg.RunsFilter(statuses=BEGUN))}, children.descendants(worker)
+    living: dict[str, float | None] = {}
+    for run_id in begun.keys() | before.keys():
+        run = begun.get(run_id) or dagster.get_run_by_id(run_id)
+        pid = instances.process_of(run) if run is not None else None
+        if run is None or pid is None or (pid and pid not in own):
+            continue
+        cancelled = run.status == dg.DagsterRunStatus.CANCELING
+        if pid and not (cancelled or run.is_finished):
+            living[run_id] = None
+        elif pid:
+            since_s = before.get(run_id)
+            living[run_id] = now_s if since_s is None else since_s
+            # one that has ended gets until the next look, to come to its own end
+            _end(pid, None if since_s is None else now_s - since_s, at_once=cancelled)
+        elif cancelled:
+            dagster.report_run_canceled(run, "The process of the cancelled run has ended.")
+    return living
+
+
+def _end(pid: int, waited_s: float | None, *, at_once: bool) -> None:
+    """Interrupt a process, again with every look, and kill it with all it has started once it was waited for."""
+    if waited_s is not None and waited_s >= GRACE_S:
+        children.kill_tree(pid)
+    elif at_once or waited_s is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
