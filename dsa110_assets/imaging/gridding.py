@@ -127,10 +127,11 @@ class Gridder:
         terms = self.terms(epsilon)
         if not terms:
             return self._with_w_to_image(data, weights)
-        left = data.astype(np.complex64, copy=False) * weights.astype(np.float32, copy=False)
+        data, weights = data.astype(np.complex64, copy=False), weights.astype(np.float32, copy=False)
         if self.flat:
-            return self._to_plane(left)
-        _turn_back(left, self._middle)
+            return self._to_plane(data * weights)
+        left = np.empty_like(data)
+        _turn_back(data, weights, self._middle, left)
         image = self._to_plane(left)
         for order in range(1, terms):
             _multiply(left, self._turns, np.complex64(-1j / order))
@@ -194,9 +195,9 @@ def _rotations(uvw, by, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _turn_back(values, phases):  # type: ignore[no-untyped-def]
+def _turn_back(values, weights, phases, out):  # type: ignore[no-untyped-def]
     for k in prange(values.size):
-        values[k] *= np.conj(phases[k])
+        out[k] = values[k] * weights[k] * np.conj(phases[k])
 
 
 @njit(cache=True, parallel=True)

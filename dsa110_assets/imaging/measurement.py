@@ -72,7 +72,7 @@ class Measurement:
         enough = max(enough, rough)
         sums = self._gridder.to_image(self._left, self._weighted.weights, enough)
         image: Image = np.asarray(sums / np.float32(self._total), dtype=np.float32)
-        self._last_rms = float(image.std(dtype=np.float64))
+        self._last_rms = float(np.linalg.norm(image)) / image.size**0.5
         if not self._dirty_rms:
             self._dirty_peak, self._dirty_rms = float(np.abs(image).max()), self._last_rms
         return image
@@ -143,9 +143,7 @@ class Measurement:
         order = np.argsort(-np.abs(flux), kind="stable")
         bright = int(np.count_nonzero(np.abs(flux) > _FAINT * self._dirty_peak))
         near, far = np.split(order, [min(bright, int(_DIRECT) // self._left.size)])
-        rest = np.zeros_like(self._known)
-        rest[rows[far], columns[far]] = flux[far]
-        steps = list(self._steps(rest, flux[far])) if far.size else []
+        steps = list(self._steps(rows[far], columns[far], flux[far])) if far.size else []
         if far.size < _AS_MANY * sum(transforms for *_, transforms in steps):
             near, steps = order, []
         if near.size:
@@ -164,12 +162,16 @@ class Measurement:
         lmn = components.lmn_of_pixels(rows, columns, self._gridder.n_pixels, self._gridder.pixel_rad)
         return lmn, self._beam.ratios_near(rows, columns)
 
-    def _steps(self, rest: Image, flux: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32] | np.float32, Image, float, int]]:
+    def _steps(
+        self, rows: NDArray[np.intp], columns: NDArray[np.intp], flux: NDArray[np.float32]
+    ) -> Iterator[tuple[NDArray[np.float32] | np.float32, Image, float, int]]:
         """How many faint pixels at once are predicted: factors of samples, images, their accuracy, and transforms these take."""
+        rest = np.zeros_like(self._known)
+        rest[rows, columns] = flux
         enough = self._enough(flux)
         yield np.float32(1), rest, enough, self._gridder.terms(enough) or _MANY
         for pattern, (_, ratio), strength in zip(self._patterns, self._beam.terms, self._strengths, strict=True):
-            if np.abs(rest * ratio).max() * strength > _NEGLIGIBLE * self._weighted.noise_jy:
+            if np.abs(flux * ratio[rows, columns]).max() * strength > _NEGLIGIBLE * self._weighted.noise_jy:
                 yield pattern, rest * ratio, _TERM_EPSILON, self._gridder.terms(_TERM_EPSILON) or _MANY
 
     def _enough(self, flux: NDArray[np.float32]) -> float:

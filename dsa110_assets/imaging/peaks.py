@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,30 @@ def find_peaks(image: NDArray[np.floating], threshold: float, distance: int = 3)
     A paraboloid through the log of the 3 x 3 pixels about the peak, exact for a sampled Gaussian. Peaks
     that touch the edge or a NaN are left out.
     """
-    filled = np.where(np.isfinite(image), image, -np.inf)
-    candidate = filled > threshold
-    if not candidate.any():
-        return Peaks(*(np.empty(0) for _ in range(3)))
-    highest = maximum_filter(filled, size=2 * distance + 1, mode="constant", cval=-np.inf)
-    rows, columns = np.nonzero(candidate & (filled == highest))
+    rows, columns = np.nonzero(_highest(image, threshold, distance))
     inside = (rows > 0) & (columns > 0) & (rows < image.shape[0] - 1) & (columns < image.shape[1] - 1)
     refined = [refine_peak(image, int(r), int(c)) for r, c in zip(rows[inside], columns[inside], strict=True)]
     found = sorted((peak for peak in refined if peak is not None), key=lambda peak: -peak[2])
     return Peaks(*(np.array([peak[i] for peak in found], dtype=np.float64) for i in range(3)))
+
+
+@njit(cache=True)
+def _highest(image, threshold, distance):  # type: ignore[no-untyped-def]
+    """Which pixels are above `threshold`, finite, and below no finite one within `distance`: few are, and only these look about."""
+    n_rows, n_columns = image.shape
+    out = np.zeros(image.shape, np.bool_)
+    for row in range(n_rows):
+        for column in range(n_columns):
+            value = image[row, column]
+            if not (value > threshold and value < np.inf):
+                continue
+            is_peak = True
+            for r in range(max(row - distance, 0), min(row + distance + 1, n_rows)):
+                for c in range(max(column - distance, 0), min(column + distance + 1, n_columns)):
+                    if image[r, c] > value and image[r, c] < np.inf:
+                        is_peak = False
+            out[row, column] = is_peak
+    return out
 
 
 def refine_peak(image: NDArray[np.floating], row: int, column: int) -> tuple[float, float, float] | None:
