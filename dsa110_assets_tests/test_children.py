@@ -26,7 +26,7 @@ def gone(pid, within_s=10.0):
             with open(f"/proc/{pid}/stat") as handle:
                 if handle.read().rpartition(")")[2].split()[0] == "Z":
                     return True
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # the latter if it goes between opening and reading
             return True
     return False
 

@@ -17,7 +17,7 @@ from dsa110_assets.cli.services import free_port
 from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.portal.app import create_app
 from dsa110_assets_tests.portal.conftest import Get, ask
-from dsa110_assets_tests.portal.small_archive import SmallArchive
+from dsa110_assets_tests.portal.small_archive import SmallArchive, build
 from dsa110_assets_tests.tiny import SMALL_DISK
 
 TILE = "tile_image-20260125T2205-v1"
@@ -89,8 +89,8 @@ def test_no_archive_is_one_sentence(tmp_path: Path) -> None:
         create_app(tmp_path)
 
 
-def test_the_server_starts_answers_and_ends(small: SmallArchive, tmp_path: Path) -> None:
-    port = free_port()
+def test_the_server_starts_answers_and_ends(tmp_path: Path) -> None:
+    small, port = build(tmp_path), free_port()  # an archive of its own: others leave alerts, whose end it would log
     command = [sys.executable, "-m", "dsa110_assets.portal", "--port", str(port)]
     environment = {**os.environ, **small.environment, "DSA110_THRESHOLDS": str(SMALL_DISK)}  # the machine's own disk may be nearly full
     with (tmp_path / "log").open("wb") as log:
