@@ -140,6 +140,7 @@ def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path
 def test_a_part_that_hangs_in_a_daemon_that_lives_is_told_of_in_time(tmp_path: Path) -> None:
     """The process gives signs of life as before; observations wait, though."""
     services, hang = Services(tmp_path), tmp_path / "hang"
+    services.limits.write_text(f"{services.limits.read_text()}part_silent_s = 35\n")
     services.commands["daemon"] = (sys.executable, "-c", HANGING, str(hang), *services.commands["daemon"][3:])
     try:
         services.start_all()
