@@ -24,7 +24,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 
 import dsa110_assets
-from dsa110_assets.orchestration.running import daemon
+from dsa110_assets.orchestration import NO_HOME
 
 VALUES = Path(dsa110_assets.__file__).parents[1] / "ops" / "kubernetes" / "values.yaml"
 JOBS = "/apis/batch/v1/namespaces/dsa110/jobs"
@@ -200,7 +200,7 @@ def test_the_images_daemon_is_the_platforms_and_its_other_commands_are_dagsters(
         return subprocess.run(command, env={**kept, "PATH": path, **settings}, capture_output=True, text=True, timeout=120)
 
     run = told(["/bin/bash", "-c", "dagster-daemon run -w /dagster-workspace/workspace.yaml"])
-    assert (run.returncode, run.stderr.splitlines()) == (1, [daemon.NO_HOME])
+    assert (run.returncode, run.stderr.splitlines()) == (1, [NO_HOME])
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     probe = yaml.safe_load(VALUES.read_text())["dagsterDaemon"]["livenessProbe"]["exec"]["command"]
     asked = told(probe, DAGSTER_HOME=str(tmp_path))

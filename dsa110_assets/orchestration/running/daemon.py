@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 from dsa110_assets.archive import files
 from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration import NO_HOME
 from dsa110_assets.orchestration.watching import signs
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
-
-NO_HOME = "DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state"
 
 
 @contextmanager

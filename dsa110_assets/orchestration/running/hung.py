@@ -29,6 +29,7 @@ from dsa110_assets.errors import DsaError, OverrunError
 from dsa110_assets.orchestration.planning import requests
 from dsa110_assets.orchestration.running import execute
 from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.instance import GRACE_S
 from dsa110_assets.orchestration.specification import launchpad, spec
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ HUNG_TAG = "dsa110/hung"
 """On a run that was ended, and on the one that tries it again: why."""
 LAUNCHED = (instances.LIVE, instances.BACKFILL, None)
 """Lanes of runs that have processes of their own; None: from the web page."""
-GRACE_S = 30.0
-"""From asking to killing: what computes outside Python takes a signal only when it comes back."""
 ELSEWHERE_S = 2 * GRACE_S
 """From asking to reporting a run of another host, whose process cannot be seen from here."""
 SLOWER = 10.0

@@ -16,6 +16,7 @@ from dsa110_assets import children
 from dsa110_assets.archive import beats
 from dsa110_assets.archive.index import normalise_url
 from dsa110_assets.errors import ConfigurationError
+from dsa110_assets.orchestration import NO_HOME
 from dsa110_assets.orchestration.running import routing
 from dsa110_assets.orchestration.watching.history import EVENTS, POSTGRES_VARIABLE, RUNS
 
@@ -28,6 +29,8 @@ LANE_TAG = "dsa110/lane"
 """On a run: `live`, `backfill` or `process`, which share the machine as dagster.yaml says."""
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 LIVE, BACKFILL, PROCESS = "live", "backfill", "process"
+GRACE_S = 30.0
+"""From asking a run's process to end to killing it: what computes outside Python takes a signal only when it comes back."""
 BACKFILL_NICE = 10
 """Beside a live run, a backfill's gets a tenth of a processor; alone, all of it. Reading and writing follow."""
 DATABASES = (RUNS, EVENTS / "index.db", Path("schedules", "schedules.db"))
@@ -40,7 +43,7 @@ def prepare_home(home: Path | None) -> Path:
     Raises ConfigurationError when it is not set or cannot be written, or DAGSTER_PG_URL cannot be read.
     """
     if home is None:
-        raise ConfigurationError("DAGSTER_HOME is not set: it names the directory of Dagster's configuration and state")
+        raise ConfigurationError(NO_HOME)
     url = os.environ.get(POSTGRES_VARIABLE, "").strip()
     if url:
         normalise_url(url, POSTGRES_VARIABLE)  # Dagster's own word on a wrong one is a traceback

@@ -19,12 +19,11 @@ from dagster_celery.launcher import CeleryRunLauncher
 
 from dsa110_assets import children
 from dsa110_assets.orchestration.running import instance as instances
+from dsa110_assets.orchestration.running.instance import GRACE_S
 
 log = logging.getLogger(__name__)
 LOOK_S = 5.0
 """Between two looks at a host's runs, and so between two interrupts: Python drops one that comes while it collects garbage."""
-GRACE_S = 30.0
-"""From the first interrupt to killing: what computes outside Python takes a signal only when it comes back."""
 BEGUN = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
 
