@@ -15,7 +15,7 @@ _S0, _S1, _S2, _S3, _S4, _S5, _S6 = (np.float32(c) for c in _SIN)
 _NOTHING = np.empty(0, np.float32), np.empty(0, np.float32)
 _CHUNKS = 64
 _BLOCK, _FEW = 1024, 16384
-"""Samples that are looked at together: within the fastest cache, and within the next."""
+"""Samples that are summed in single precision, and those that are looked at together: within a cache."""
 _C0, _C1, _C2, _C3, _C4, _C5, _C6 = (np.float32(c) for c in _COS)
 
 
@@ -142,30 +142,27 @@ def _fringe(turns):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, parallel=True, fastmath=True)
 def _along(uvw, lmn, patterns, ratios, log_frequency, weighted, out):  # type: ignore[no-untyped-def]
-    """Per chunk of samples and point, sums of A Re(weighted exp[-i phase]) times 1 and x: a point at a time over some samples, so that
-    the loop over samples is one of vectors."""
+    """Per chunk of samples and point, sums of A Re(weighted exp[-i phase]) times 1 and x: some samples at a time in single precision."""
+    n_points = lmn.shape[1]
     l, m, n = lmn[0], lmn[1], lmn[2]
     for chunk in prange(out.shape[0]):
-        u, v, w = np.empty((3, _BLOCK))
-        seen, real, imag = np.empty((3, _BLOCK), np.float32)
+        seen, flat, sloped = np.empty(n_points, np.float32), np.empty(n_points, np.float32), np.empty(n_points, np.float32)
         last = (chunk + 1) * weighted.size // out.shape[0]
         for start in range(chunk * weighted.size // out.shape[0], last, _BLOCK):
-            size = min(_BLOCK, last - start)
-            x = log_frequency[start : start + size]
-            for k in range(size):
-                u[k], v[k], w[k] = uvw[start + k, 0], uvw[start + k, 1], uvw[start + k, 2]
-                real[k], imag[k] = weighted[start + k].real, weighted[start + k].imag
-            for p in range(l.size):
+            flat[:], sloped[:] = np.float32(0), np.float32(0)
+            for k in range(start, min(start + _BLOCK, last)):
+                u, v, w = uvw[k, 0], uvw[k, 1], uvw[k, 2]
+                real, imag, x = weighted[k].real, weighted[k].imag, log_frequency[k]
                 seen[:] = np.float32(1)
                 for term in range(patterns.shape[0]):
-                    pattern, ratio = patterns[term, start : start + size], ratios[term, p]
-                    for k in range(size):
-                        seen[k] += pattern[k] * ratio
-                flat, sloped = np.float32(0), np.float32(0)
-                for k in range(size):
-                    cosine, sine = _fringe(u[k] * l[p] + v[k] * m[p] + w[k] * n[p])
-                    along = seen[k] * (real[k] * cosine + imag[k] * sine)
-                    flat += along
-                    sloped += along * x[k]
-                out[chunk, p, 0] += flat
-                out[chunk, p, 1] += sloped
+                    pattern, ratio = patterns[term, k], ratios[term]
+                    for p in range(n_points):
+                        seen[p] += pattern * ratio[p]
+                for p in range(n_points):
+                    cosine, sine = _fringe(u * l[p] + v * m[p] + w * n[p])
+                    along = seen[p] * (real * cosine + imag * sine)
+                    flat[p] += along
+                    sloped[p] += along * x
+            for p in range(n_points):
+                out[chunk, p, 0] += flat[p]
+                out[chunk, p, 1] += sloped[p]
