@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dsa110_assets.children import descendants
+from dsa110_assets.orchestration.watching import signs
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.live.fleet import isolated
 from dsa110_assets_tests.live.platform import REPOSITORY
@@ -140,10 +141,11 @@ def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path
 def test_a_part_that_hangs_in_a_daemon_that_lives_is_told_of_in_time(tmp_path: Path) -> None:
     """The process gives signs of life as before; observations wait, though."""
     services, hang = Services(tmp_path), tmp_path / "hang"
-    services.limits.write_text(f"{services.limits.read_text()}part_silent_s = 35\n")
     services.commands["daemon"] = (sys.executable, "-c", HANGING, str(hang), *services.commands["daemon"][3:])
     try:
         services.start_all()
+        lock, loading_s = services.live.home / signs.LOCK, signs.LOADING.total_seconds()
+        services.until(lambda: time.time() - lock.stat().st_mtime > loading_s, "the daemon's first minute is over", 2 * loading_s)
         services.until(lambda: time.time() - services.beats()["portal"] < 5, "the portal looks")
         measured(services, "service_silent daemon", "the daemon's sensors hang, its process lives", hang.touch)
         assert "a part of it gave no sign of life" in str(services.live.webhook.taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -89,9 +90,9 @@ def test_who_is_missed(archive: Archive, tmp_path: Path, daemon_s: float | None,
 @pytest.mark.parametrize(
     ("part", "age_s", "missed"),
     [
-        ("SENSOR", 89.0, False),
-        ("SENSOR", 91.0, True),
-        ("QUEUED_RUN_COORDINATOR", 91.0, True),
+        ("SENSOR", 34.0, False),
+        ("SENSOR", 36.0, True),
+        ("QUEUED_RUN_COORDINATOR", 36.0, True),
         ("SCHEDULER", 91.0, False),  # it sleeps to the next full minute
         ("SCHEDULER", 121.0, True),
     ],
@@ -99,10 +100,27 @@ def test_who_is_missed(archive: Archive, tmp_path: Path, daemon_s: float | None,
 def test_a_part_that_is_silent_is_missed_though_the_process_lives(
     archive: Archive, tmp_path: Path, part: str, age_s: float, missed: bool
 ) -> None:
-    home, others = tmp_path / "home", {"SENSOR", "SCHEDULER", "BACKFILL"} - {part}
-    beat(archive, signs.DAEMON, 5.0)
-    with instances.open_instance(home) as instance:
-        for name, at in {part: NOW.timestamp() - age_s, **dict.fromkeys(others, NOW.timestamp())}.items():
-            instance.add_daemon_heartbeat(DaemonHeartbeat(at, name, None, None))
+    others = {"SENSOR", "SCHEDULER", "BACKFILL"} - {part}
+    home = with_parts(archive, tmp_path, {part: age_s, **dict.fromkeys(others, 0.0)})
     told = signs.missed(archive, home, LIMITS, NOW)
     assert told == (f"a part of it gave no sign of life for {age_s:.0f} s ({part})" if missed else "")
+
+
+@pytest.mark.parametrize("where", ["home", "archive"])
+@pytest.mark.parametrize(("started_s", "told"), [(94.0, ""), (96.0, "a part of it gave no sign of life for 600 s (SENSOR)")])
+def test_the_first_minute_of_a_daemon_does_not_count(archive: Archive, tmp_path: Path, where: str, started_s: float, told: str) -> None:
+    """Its sensors' last sign is of the daemon before it, or of before it loaded the code."""
+    home = with_parts(archive, tmp_path, {"SENSOR": 600.0})
+    lock = {"home": home / signs.LOCK, "archive": archive.root / f".{signs.LOCK}"}[where]
+    lock.write_text("pid 1 on another-host")
+    os.utime(lock, (NOW.timestamp() - started_s,) * 2)
+    assert signs.missed(archive, home, LIMITS, NOW) == told
+
+
+def with_parts(archive: Archive, place: Path, ages_s: dict[str, float]) -> Path:
+    """A Dagster home whose daemon lives and has parts with signs of life so old."""
+    beat(archive, signs.DAEMON, 5.0)
+    with instances.open_instance(place / "home") as instance:
+        for name, age_s in ages_s.items():
+            instance.add_daemon_heartbeat(DaemonHeartbeat(NOW.timestamp() - age_s, name, None, None))
+    return place / "home"

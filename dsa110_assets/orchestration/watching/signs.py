@@ -1,15 +1,16 @@
 """The signs of life of Dagster's daemon: its process's own, in the archive's index, and those of its parts, in Dagster's database.
 
 Its own is what others go by: one that watches from another machine cannot see the process. Of its parts those that observations wait for
-are missed within a minute, too; others sleep for up to a minute without a sign.
+are missed within a minute, too, once it has loaded the code; others sleep for up to a minute without a sign.
 """
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,10 @@ WAITED_FOR = ("SENSOR", "QUEUED_RUN_COORDINATOR")
 """The parts, by Dagster's names, without which no observation is taken up. They sleep for seconds; BACKFILL for half a minute, SCHEDULER to
 the next full one."""
 LOCK = "daemon.lock"
-"""In Dagster's home: held by the daemon's process for as long as it lives (`running.daemon`)."""
+"""In Dagster's home, and with a dot before it in the archive: written when the daemon starts, and held for as long as it lives
+(`running.daemon`)."""
+LOADING = timedelta(minutes=1)
+"""After the daemon's start, in which the lack of its parts' signs means nothing: 45 s were seen, while it loads the code."""
 
 
 @contextmanager
@@ -63,15 +67,18 @@ def _give(open_archive: "Callable[[], Archive]", ended: threading.Event) -> None
 
 
 def missed(archive: "Archive", home: Path, limits: "Thresholds", now: datetime, since: datetime | None = None) -> str:
-    """What is wrong with the daemon; '' if nothing, or if it never ran here. Signs of life are missed from `since` on."""
+    """What is wrong with the daemon; '' if nothing, or if it never ran here. Signs of life are missed from `since` on, those of
+    its parts from LOADING after its start on."""
     own, parts = alerts.beats(archive).get(DAEMON), history.heartbeats(home)
     own_s, *ages_s = (0.0 if at is None else (now - max(at, since or at)).total_seconds() for at in (own, *parts.values()))
     if max((own_s, *ages_s)) > limits.daemon_silent_s * SOON and (why := _dead(home / LOCK)):
         return why
     if own_s > limits.service_silent_s:
         return f"it gave no sign of life for {own_s:.0f} s"
+    started = max(_starts(home / LOCK, archive.root / f".{LOCK}"), default=None)
+    loaded_s = (now - started - LOADING).total_seconds() if started else math.inf
     for age_s, name in sorted(zip(ages_s, parts, strict=True), reverse=True):
-        if age_s > (limits.part_silent_s if name in WAITED_FOR else limits.daemon_silent_s):
+        if min(age_s, loaded_s) > (limits.part_silent_s if name in WAITED_FOR else limits.daemon_silent_s):
             return f"a part of it gave no sign of life for {age_s:.0f} s ({name})"
     return ""
 
@@ -80,6 +87,13 @@ def may_be_missed_soon(archive: "Archive", now: datetime) -> bool:
     """Whether the daemon's process has left out a sign of life: what it is to ask others for does not come for that."""
     own = alerts.beats(archive).get(DAEMON)
     return own is not None and (now - own).total_seconds() > 2 * EVERY_S
+
+
+def _starts(*locks: Path) -> Iterator[datetime]:
+    """When a daemon took each of these locks that is there."""
+    for lock in locks:
+        with suppress(FileNotFoundError):
+            yield datetime.fromtimestamp(lock.stat().st_mtime, UTC)
 
 
 def _dead(lock: Path) -> str:
