@@ -146,6 +146,7 @@ def _along(uvw, lmn, patterns, ratios, log_frequency, weighted, out):  # type: i
     n_points = lmn.shape[1]
     l, m, n = lmn[0], lmn[1], lmn[2]
     for chunk in prange(out.shape[0]):
+        # three arrays: rows of one may overlap for all the compiler knows, which then makes no vectors of the loops (4 times as slow)
         seen, flat, sloped = np.empty(n_points, np.float32), np.empty(n_points, np.float32), np.empty(n_points, np.float32)
         last = (chunk + 1) * weighted.size // out.shape[0]
         for start in range(chunk * weighted.size // out.shape[0], last, _BLOCK):
