@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import dagster as dg
 import pytest
 
 from dsa110_assets.archive.store import Archive
-from dsa110_assets.children import descendants
+from dsa110_assets.children import descendants, process_stat
 from dsa110_assets.cli import WARM
 from dsa110_assets.cli.app import EXIT_INTERRUPTED, EXIT_UNDONE
 from dsa110_assets.orchestration.running import instance as instances
@@ -106,29 +107,39 @@ def test_a_fork_that_is_killed_costs_its_own_run(settings: Settings) -> None:
 
 @pytest.fixture
 def at_work(tiny_run: Path, tmp_path: Path) -> Iterator[tuple[Settings, subprocess.Popen[str], set[int]]]:
-    """A command in the middle of making two observations, and its forks."""
+    """A command whose two forks have each written a set and are stopped before they publish it, and these forks."""
     settings = tiny_settings(tiny_run, tmp_path)
     with subprocess.Popen(
-        [*COMMAND, "--at-once", "2", "--through", "measurement_set"], env=killing.environment(settings), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        [*COMMAND, "--at-once", "2", "--through", "measurement_set"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=killing.environment(settings, DSA110_CRASH_AT="measurement_set/written:SIGSTOP"), start_new_session=True,
     ) as command:  # fmt: skip
         try:
-            yield settings, command, forks_at_work(settings, command)
+            yield settings, command, two_stopped(command)
         finally:
             command.kill()
 
 
-def forks_at_work(settings: Settings, command: subprocess.Popen[Any]) -> set[int]:
-    """The processes that make two observations at the same time; waits for them."""
+def two_stopped(command: subprocess.Popen[Any]) -> set[int]:
+    """The two processes below a command that are stopped; waits for them."""
     pause = threading.Event()
     for _ in range(int(WITHIN_S / 0.05)):
-        if (settings.archive / "archive.json").exists() and len(list(settings.archive.glob("measurement_set/*/*/.tmp-*"))) > 1:
-            found = {pid for run in unfinished(settings) if (pid := instances.process_of(run))}
-            if len(found & descendants(command.pid)) == 2:
-                return found
+        found = {pid for pid in descendants(command.pid) if is_stopped(pid)}
+        if len(found) == 2:
+            return found
         assert command.poll() is None, command.communicate()
         pause.wait(0.05)
     raise AssertionError(f"no two observations at a time in {WITHIN_S} s")
+
+
+def is_stopped(pid: int) -> bool:
+    with contextlib.suppress(OSError):  # it has ended since
+        return process_stat(pid)[0] == "T"
+    return False
+
+
+def go_on(stopped: set[int]) -> None:
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.slow
@@ -136,6 +147,7 @@ def forks_at_work(settings: Settings, command: subprocess.Popen[Any]) -> set[int
 def test_an_interrupt_ends_all_of_them_in_order(at_work: tuple[Settings, subprocess.Popen[str], set[int]], name: str) -> None:
     settings, command, forks = at_work
     command.send_signal(signal.Signals[name])
+    go_on(forks)
     _, errors = command.communicate(timeout=WITHIN_S)
     assert command.returncode == EXIT_INTERRUPTED, errors
     assert errors.splitlines()[-1] == "dsa110: interrupted; what was published stays, the rest resumes when run again"
@@ -151,5 +163,6 @@ def test_no_fork_outlives_the_command(at_work: tuple[Settings, subprocess.Popen[
     everyone = descendants(command.pid) | forks
     command.kill()
     command.wait()
+    go_on(forks)
     assert all(gone(pid) for pid in everyone)
     assert process(settings, through="measurement_set").ok
