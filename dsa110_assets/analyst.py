@@ -218,9 +218,9 @@ class AnalystArchive:
         from dsa110_assets import analyst_tables as tables
 
         nights, last = self._nights()
-        rows = nights.of_sources([name])
+        rows = nights.of_sources([name], tables.READ)
         if rows.empty:
-            rows = nights.of_sources([look_up(name, ([(source, source) for source in nights.names()],), "source")])
+            rows = nights.of_sources([look_up(name, ([(source, source) for source in nights.names()],), "source")], tables.READ)
         return tables.light_curve(rows, nights, last)
 
     def spectrum(self, name: str, epoch: str | None = None) -> QTable:
@@ -241,7 +241,7 @@ class AnalystArchive:
         from dsa110_assets import analyst_tables as tables
 
         nights, last = self._nights()
-        rows = nights.of_sources(list(names))
+        rows = nights.of_sources(list(names), tables.READ)
         if absent := sorted(set(names) - set(rows["source_id"])):
             look_up(absent[0], ([(source, source) for source in nights.names()],), "source")
             raise NotFoundError(f"{absent[0]} is no source id as it is written; `dsa110 sources` lists them")

@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 ARCSEC_PER_DEG = 3600.0
 UNITS = {"ra": "deg", "dec": "deg"}
 JANSKY = ("flux", "error", "limit", "rms", "raw_flux", "raw_error", "absolute_error", "flux_rms", "mean_flux")
+_FLUXES = {
+    "flux": "flux_jy", "error": "flux_err_jy", "limit": "limit_jy", "rms": "rms_jy",
+    "raw_flux": "raw_flux_jy", "raw_error": "raw_flux_err_jy", "absolute_error": "absolute_err_jy",
+}  # fmt: skip
+_NUMBERS = ("correction", "correction_err", "spectral_index", "spectral_index_err")
+_TEXTS = {"epoch": "epoch", "product_id": "mosaic_id"}
+READ = (
+    "source_id", "ra_deg", "dec_deg", "mjd", *_FLUXES.values(), "noise_scale", "detected", "quality", *_NUMBERS, "n_references",
+    *_TEXTS.values(),
+)  # fmt: skip
+"""The columns of the nights' files that `light_curve` and `points` are made of."""
 
 
 def sources(nights: Nights, product: Product) -> Table:
@@ -92,17 +103,13 @@ def _columns(rows: pd.DataFrame) -> dict[str, Any]:
     """What the rows of light curves have beside source, place and time, under the names analysts know."""
     from astropy import units as u
 
-    jansky = {
-        "flux": "flux_jy", "error": "flux_err_jy", "limit": "limit_jy", "rms": "rms_jy",
-        "raw_flux": "raw_flux_jy", "raw_error": "raw_flux_err_jy", "absolute_error": "absolute_err_jy",
-    }  # fmt: skip
-    columns: dict[str, Any] = {name: rows[column].to_numpy(dtype=np.float64) * u.Jy for name, column in jansky.items()}
+    columns: dict[str, Any] = {name: rows[column].to_numpy(dtype=np.float64) * u.Jy for name, column in _FLUXES.items()}
     columns["detected"] = rows["detected"].to_numpy(dtype=bool)
     columns["flags"] = rows["quality"].to_numpy(dtype=np.int64)
-    for name in ("correction", "correction_err", "spectral_index", "spectral_index_err"):
+    for name in _NUMBERS:
         columns[name] = rows[name].to_numpy(dtype=np.float64)
     columns["n_references"] = rows["n_references"].to_numpy(dtype=np.int64)
-    for name, column in {"epoch": "epoch", "product_id": "mosaic_id"}.items():
+    for name, column in _TEXTS.items():
         columns[name] = rows[column].astype(str).to_numpy(dtype=np.str_)
     return columns
 

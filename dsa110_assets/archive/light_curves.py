@@ -52,8 +52,9 @@ class Nights:
         If the last product has no model of errors, its file is read as a table of all its nights and sources. Raises
         SilentWrongnessError if no file is whole.
         """
-        whole = [folder for folder in folders if _is_whole(folder / FILE)]
-        left_out = tuple(folder for folder in folders if folder not in whole)
+        are_whole = [_is_whole(folder / FILE) for folder in folders]
+        whole = [folder for folder, is_whole in zip(folders, are_whole, strict=True) if is_whole]
+        left_out = tuple(folder for folder, is_whole in zip(folders, are_whole, strict=True) if not is_whole)
         if not whole:
             raise SilentWrongnessError(f"{left_out[-1] / FILE} is cut short or not there: run: dsa110 archive verify")
         if not has_model(whole[-1]):
@@ -78,15 +79,18 @@ class Nights:
         """All rows of these sources by source_id and mjd, of all columns or of these; errors by the last night's model."""
         wanted = sorted(sources)
         keys = [int(key) for key in source_keys(wanted)]
-        where, values = "source_key IN (SELECT unnest(?)) AND source_id IN (SELECT unnest(?))", [keys, wanted]
+        where, values = "source_key IN (SELECT unnest(?))", list[Any]([keys])
         if len(wanted) == 1:  # said so, only the row groups that may have it are read
-            where, values = "source_key = ? AND source_id = ?", [*keys, *wanted]
+            where, values = "source_key = ?", keys
         if self.errors is None:
             where, values = "source_id IN (SELECT unnest(?))", [wanted]
-        read = "*" if columns is None else ", ".join(dict.fromkeys(["source_id", "epoch", "mjd", *MADE_OF, *columns]))
+        told = () if self.errors is None else _TOLD
+        needed = ["source_id", "epoch", "mjd", *MADE_OF, *(name for name in columns or () if name not in told)]
+        read = "*" if columns is None else ", ".join(dict.fromkeys(needed))
         with self._opened() as connection:
             found = connection.execute(f"SELECT {read} FROM rows WHERE {where} ORDER BY source_id, mjd", values).df()
         found = found.astype({"source_id": str})
+        found = found[found["source_id"].isin(wanted)].reset_index(drop=True)  # two names may have one key
         found = found if self.errors is None else self.errors.told_to(found)
         return found.drop(columns="source_key", errors="ignore") if columns is None else found[list(columns)]
 

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from dsa110_assets.archive import windows
 from dsa110_assets.errors import ConfigurationError
-from dsa110_assets.portal import files, parameters, render, viewer
+from dsa110_assets.portal import curves, files, parameters, render, viewer
 from dsa110_assets.telescope import astrometry
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _wanted(request: Request) -> dict[str, Any]:
     since = None if given["since"] is None else windows.first(given["since"])
     place = None if given["ra"] is None and given["dec"] is None else position(given["ra"], given["dec"])
     if given["source"] is not None:
-        found = render.archive_of(request).light_curve(given["source"]).meta
+        found = curves.light_curve(render.archive_of(request), given["source"]).meta
         place = float(found["ra"].to_value("deg")), float(found["dec"].to_value("deg"))
     rms = parameters.text(request, "max_rms")
     strip = parameters.text(request, "strip")

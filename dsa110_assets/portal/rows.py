@@ -12,6 +12,7 @@ from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive.product import VERDICTS, LineageNode, Product
 from dsa110_assets.errors import NotFoundError
 from dsa110_assets.plain_json import jsonable
+from dsa110_assets.portal import curves
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -41,7 +42,7 @@ def product_row(product: Product) -> dict[str, Any]:
 
 def light_curve_json(archive: AnalystArchive, source: str) -> dict[str, Any]:
     """A light curve as a JSON object: facts of the source, and one object per point."""
-    curve = archive.light_curve(source)
+    curve = curves.light_curve(archive, source)
     meta = {
         "source_id": curve.meta["source_id"],
         "product_id": curve.meta["product_id"],

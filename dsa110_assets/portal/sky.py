@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -12,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from dsa110_assets import analyst, analyst_tables
 from dsa110_assets.archive import judgements
 from dsa110_assets.errors import NotFoundError
 from dsa110_assets.photometry import quality
-from dsa110_assets.portal import charts, oddity, parameters, plots, render, statistics
-from dsa110_assets.portal.remembered import remembered
+from dsa110_assets.portal import charts, curves, oddity, parameters, plots, render, statistics
 from dsa110_assets.portal.rows import kept_points, leaving_out, light_curve_json, table_rows
 from dsa110_assets.portal.v1 import spectra
 from dsa110_assets.telescope import astrometry
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
 SOURCE_ROWS, EPOCHS, NEIGHBOURS = 500, 60, 12
 NEAR_DEG, COUNTERPART_DEG = 0.5, 60 / 3600
-SPARK_WIDTH, SPARK_HEIGHT, SPARK_POINTS = 180, 44, 400
-RENEWED_S = 300
-"""Thumbnails are drawn again after so long: a night adds points."""
 
 
 def sources(request: Request) -> Response:
@@ -38,11 +34,13 @@ def sources(request: Request) -> Response:
     archive = render.archive_of(request)
     name, cone = parameters.text(request, "name"), parameters.cone(request)
     if name is not None:
-        curve = archive.light_curve(name)
+        curve = curves.light_curve(archive, name)
         # a name may hold what ends a path: '#', '?', '%'
         return RedirectResponse(request.url_for("source", source=quote(curve.meta["source_id"])).path, 303)
     try:
-        table = archive.sources(**cone)
+        table = curves.sources(archive)
+        if (wanted := analyst.cone(**cone)) is not None:
+            table = analyst_tables.within(table, *wanted)
         rows, total = table_rows(table[:SOURCE_ROWS]), len(table)
         origin, left_out = table.meta["product_id"], table.meta["left_out"]
     except NotFoundError:
@@ -89,7 +87,7 @@ def _query(without: Sequence[str]) -> str:
 
 def _kept_curve(request: Request) -> TimeSeries:
     """The light curve that a request is about, without the epochs that it leaves out."""
-    curve = render.archive_of(request).light_curve(request.path_params["source"])
+    curve = curves.light_curve(render.archive_of(request), request.path_params["source"])
     return leaving_out(curve, parameters.texts(request, "without"))
 
 
@@ -270,7 +268,7 @@ def spectrum_chart(request: Request) -> Response:
         law = 1e3 * told["flux_jy"] * (along * 1e6 / told["frequency_hz"]) ** told["spectral_index"]
         label = f"index {told['spectral_index']:.2f} ± {told['spectral_index_err']:.2f}"
         plot.line(along, law, color=scheme.data, line_dash="dashed", legend_label=label)
-    curve = archive.light_curve(request.path_params["source"])
+    curve = curves.light_curve(archive, request.path_params["source"])
     near = _counterparts(archive, float(curve.meta["ra"].to_value("deg")), float(curve.meta["dec"].to_value("deg")))
     listed = next((row for row in near if row.get("frequency_hz") and row.get("flux_jy")), None)
     if listed is not None:
@@ -303,47 +301,9 @@ def source_table(request: Request) -> Response:
     return render.csv_file([{"source_id": curve["source_id"], **point} for point in points], "light-curve.csv")
 
 
-def spark(request: Request) -> Response:
-    """A light curve as a thumbnail."""
-    archive, last = render.archive_of(request), None
-    for product in archive.store.newest("light_curves"):
-        last = product.id
-    svg = _spark(archive, request.path_params["source"], last)
-    return Response(svg, media_type="image/svg+xml", headers={"cache-control": f"private, max-age={RENEWED_S}"})
-
-
-@remembered(8 << 20, len)
-def _spark(archive: AnalystArchive, name: str, last: str | None) -> bytes:
-    """The thumbnail of a light curve as it was with the product `last`."""
-    curve = archive.light_curve(name)
-    at, flux, error = curve.time.mjd, curve["flux"].to_value("mJy"), curve["error"].to_value("mJy")
-    good = np.asarray(curve["detected"]) & np.isfinite(flux) & np.isfinite(error)
-    return sparkline(name, at[good][-SPARK_POINTS:], flux[good][-SPARK_POINTS:], error[good][-SPARK_POINTS:])
-
-
-def sparkline(name: str, at: Any, flux: Any, error: Any) -> bytes:
-    """Points with error bars, time to the right, flux [mJy] upwards, from the least to the largest."""
-    style = "circle{fill:#0b5fa5}line{stroke:#0b5fa5;opacity:.5}@media(prefers-color-scheme:dark){circle{fill:#7ab8f0}line{stroke:#7ab8f0}}"
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}" width="{SPARK_WIDTH}" height="{SPARK_HEIGHT}">'
-    )
-    if not len(at):
-        return f"{head}<title>{escape(name)}: never detected</title></svg>".encode()
-    low, high = float((flux - error).min()), float((flux + error).max())
-    wide, tall = max(float(np.ptp(at)), 1e-9), max(high - low, 1e-9)
-    x = 4 + (SPARK_WIDTH - 8) * ((at - at.min()) / wide if len(at) > 1 else np.full(len(at), 0.5))
-    y, y0, y1 = (4 + (SPARK_HEIGHT - 8) * (high - value) / tall for value in (flux, flux - error, flux + error))
-    marks = "".join(
-        f'<line x1="{a:.1f}" x2="{a:.1f}" y1="{c:.1f}" y2="{d:.1f}"/><circle cx="{a:.1f}" cy="{b:.1f}" r="2"/>'
-        for a, b, c, d in zip(x, y, y0, y1, strict=True)
-    )
-    return f"{head}<title>{escape(name)}: {low:.3g} to {high:.3g} mJy</title><style>{style}</style>{marks}</svg>".encode()
-
-
 ROUTES = [
     Route("/sources", sources),
     Route("/sources/{source:path}/plot.svg", source_plot, name="source_plot"),
-    Route("/sources/{source:path}/spark.svg", spark, name="spark"),
     Route("/sources/{source:path}/chart.json", chart, name="source_chart"),
     Route("/sources/{source:path}/ensemble.json", ensemble_chart, name="ensemble_chart"),
     Route("/sources/{source:path}/spectrum.json", spectrum_chart, name="spectrum_chart"),

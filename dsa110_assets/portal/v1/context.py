@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, HTTPException, Request
 
 from dsa110_assets.portal.v1.limits import Limiter
-from dsa110_assets.portal.v1.source_table import SourceTable
 from dsa110_assets.portal.v1.tokens import Keys
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ class Context:
     keys: Keys | None = None
     starts: Limiter = field(default_factory=lambda: Limiter(STARTS, 60.0))
     tries: Limiter = field(default_factory=lambda: Limiter(TRIES, 60.0))
-    sources: SourceTable = field(default_factory=SourceTable)
 
     @property
     def store(self) -> Archive:

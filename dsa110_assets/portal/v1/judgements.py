@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from dsa110_assets.analyst_tables import place
 from dsa110_assets.archive import judgements
+from dsa110_assets.portal import curves
 from dsa110_assets.portal.v1 import access
 from dsa110_assets.portal.v1.context import Portal
 
@@ -44,7 +45,7 @@ def list_judgements(
     """What was said, oldest first."""
     said = judgements.judgements(portal.store)
     if source_id is not None:
-        name, ra_deg, dec_deg = place(portal.archive.light_curve(source_id))
+        name, ra_deg, dec_deg = place(curves.light_curve(portal.archive, source_id))
         said = judgements.of_places(said, [name], [ra_deg], [dec_deg])[0]
     return [JudgementRow.model_validate(one, from_attributes=True) for one in said]
 
@@ -52,7 +53,7 @@ def list_judgements(
 @router.post("/judgements", status_code=201)
 def judge(body: Judging, portal: Portal, actor: access.Controller) -> JudgementRow:
     """Say what a source is; what was said before stays."""
-    name, ra_deg, dec_deg = place(portal.archive.light_curve(body.source_id))
+    name, ra_deg, dec_deg = place(curves.light_curve(portal.archive, body.source_id))
     with access.ordered(portal, actor, "judge", name, verdict=body.verdict, note=body.note or None) as order:
         said = judgements.judge(portal.store, name, ra_deg, dec_deg, verdict=body.verdict, name=actor.name, note=body.note)
         order.told = f"{name} is {said.verdict}"

@@ -12,7 +12,7 @@ from dsa110_assets import analyst_tables
 from dsa110_assets.analyst import cone
 from dsa110_assets.analyst_times import moment
 from dsa110_assets.errors import ConfigurationError, NotFoundError
-from dsa110_assets.portal import candidates, rows
+from dsa110_assets.portal import candidates, curves, rows
 from dsa110_assets.portal.v1 import paging, spectra
 from dsa110_assets.portal.v1.context import Portal
 from dsa110_assets.portal.v1.products import Since, Time, Until
@@ -153,7 +153,7 @@ def list_sources(
     if sort == "separation_arcsec" and wanted is None:
         raise ConfigurationError("sort=separation_arcsec is for a cone: give ra, dec and radius")
     try:
-        table = portal.sources.of(portal.archive)
+        table = curves.sources(portal.archive)
     except NotFoundError:
         return Sources(items=[], next=None, total=0, product_id=None, left_out=[])
     if wanted is not None:
@@ -194,8 +194,8 @@ def show_spectrum(
 @router.get("/sources/{source_id:path}")
 def show_source(source_id: SourceId, portal: Portal) -> SourceRow:
     """One source."""
-    exact = portal.archive.light_curve(source_id).meta["source_id"]
-    table = portal.sources.of(portal.archive)
+    exact = curves.light_curve(portal.archive, source_id).meta["source_id"]
+    table = curves.sources(portal.archive)
     return SourceRow.model_validate(rows.table_rows(table[table["source_id"] == exact])[0])
 
 

@@ -19,6 +19,7 @@ from fastapi import HTTPException
 from dsa110_assets import analyst_spectra, children
 from dsa110_assets.archive import files
 from dsa110_assets.errors import DsaError, NotFoundError
+from dsa110_assets.portal import curves
 
 if TYPE_CHECKING:
     from dsa110_assets.analyst import AnalystArchive
@@ -39,7 +40,7 @@ def spectrum(archive: AnalystArchive, source: str, epoch: str | None) -> dict[st
     Raises NotFoundError where no set is kept or it cannot tell; answers 503 while others are measured for too long, or where the
     process failed.
     """
-    curve = archive.light_curve(source)
+    curve = curves.light_curve(archive, source)
     at, product = analyst_spectra.set_of(archive.store, curve, epoch)
     key = (str(archive.root), str(curve.meta["source_id"]), product.id)
     if key in _known:

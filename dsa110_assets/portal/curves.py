@@ -1,0 +1,54 @@
+"""Light curves as pages and the API ask for them, kept between requests: to read a thousand nights takes about a second."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import xxhash
+
+from dsa110_assets.portal.remembered import Memory
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+    from astropy.timeseries import TimeSeries
+
+    from dsa110_assets.analyst import AnalystArchive
+
+MOST_BYTES = 64 << 20
+"""A curve of a thousand nights takes half a megabyte, the table of 100,000 sources twelve."""
+_known, _reading = Memory(MOST_BYTES), threading.Lock()
+Read = TypeVar("Read", bound="Table")
+
+
+def version(archive: AnalystArchive) -> str:
+    """Changes whenever the light curves of any night do."""
+    return xxhash.xxh3_128_hexdigest(repr(sorted(archive.store.digests("light_curves").items())).encode())
+
+
+def sources(archive: AnalystArchive) -> Table:
+    """As `AnalystArchive.sources`, of all of them. Raises NotFoundError while there is none."""
+    return _once(archive, "", archive.sources)
+
+
+def light_curve(archive: AnalystArchive, name: str) -> TimeSeries:
+    """As `AnalystArchive.light_curve`."""
+    return _once(archive, name, lambda: archive.light_curve(name))
+
+
+def _once(archive: AnalystArchive, name: str, read: Callable[[], Read]) -> Read:
+    """What was read under this name while the light curves were the same, else what is read now; one reads, the others wait."""
+    key = (archive, name, version(archive))
+    found = _known.get(key)
+    if found is None:
+        with _reading:
+            found = _known.get(key) or (_read(key, read),)
+    return cast("Read", found[0])
+
+
+def _read(key: tuple[AnalystArchive, str, str], read: Callable[[], Read]) -> Read:
+    table = read()
+    if not table.meta["left_out"]:  # what was left out may be whole again
+        _known.put(key, table, sum(getattr(column, "nbytes", 16 * len(table)) for column in table.itercols()))
+    return table
