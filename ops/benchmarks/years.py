@@ -1,7 +1,7 @@
 """What an archive of years costs where it is looked at every few seconds, minutes or days: seconds of CPU by number of nights.
 
 The last three nights are whole (an observation every 5 minutes, every product as the planner would have it, with files); those before
-are rows of an index with twelve observations each, their data gone as retention takes them, and a small file of light curves.
+are rows of an index with twelve observations each, their data gone as retention takes them, and a file of light curves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
 NIGHTS = (10, 100, 300, 1000)
-WHOLE, OBSERVATIONS_BEFORE, SOURCES = 3, 12, 200
+WHOLE, OBSERVATIONS_BEFORE, SOURCES = 3, 12, 10_000
+NAMES = ("NVSS J000100+161612", "NVSS J000200+161612")
 LAST = datetime(2026, 3, 10, tzinfo=UTC)
 NOW = LAST + timedelta(days=1, hours=3)
 """Everything of the last night is made; none of the next was observed."""
@@ -38,6 +39,11 @@ CURVES = {
     "`status`": ("status", 0.0),
     "portal's front page": ("front_page", 0.0),
     "a scrape of the portal's metrics": ("scrape", 0.0),
+    "portal's candidates": ("candidates_page", 0.0),
+    "portal's sources": ("sources_page", 0.0),
+    "portal's page of a source, not asked for before": ("source_page", 1.0),
+    "thumbnail of a source, not asked for before": ("thumbnail", 1.0),
+    "the API's queue": ("queue", 0.0),
     "a light curve": ("light_curve", 1.0),
     "`archive retain --dry-run`": ("retain", 1.0),
 }
@@ -164,14 +170,41 @@ def scrape(settings: Settings) -> Callable[[], object]:
     return page(settings, "/metrics")
 
 
-def page(settings: Settings, path: str) -> Callable[[], object]:
+def candidates_page(settings: Settings) -> Callable[[], object]:
+    return page(settings, "/candidates")
+
+
+def sources_page(settings: Settings) -> Callable[[], object]:
+    return page(settings, "/sources")
+
+
+def source_page(settings: Settings) -> Callable[[], object]:
+    return page(settings, *(f"/sources/{name}" for name in NAMES))
+
+
+def thumbnail(settings: Settings) -> Callable[[], object]:
+    return page(settings, *(f"/sources/{name}/spark.svg" for name in NAMES))
+
+
+def queue(settings: Settings) -> Callable[[], object]:
+    return page(settings, "/api/v1/queue")
+
+
+def page(settings: Settings, *paths: str) -> Callable[[], object]:
+    """Asks for these, each time for the next of them."""
+    from functools import partial
+    from itertools import cycle
+
+    from dsa110_assets.orchestration.planning import plan
     from dsa110_assets.portal.app import create_app
     from dsa110_assets_tests.portal.conftest import ask
 
-    app = create_app(settings.archive, inbox=settings.inbox)
+    look = partial(plan.scan_for_display, settings=settings)
+    app, asked = create_app(settings.archive, inbox=settings.inbox, look=look, settings=settings), cycle(paths)
 
     def work() -> None:
-        assert ask(app, path).status == 200
+        answer = ask(app, next(asked))
+        assert answer.status == 200, answer.text
 
     return work
 
@@ -183,7 +216,7 @@ def light_curve(settings: Settings) -> Callable[[], object]:
     archive = AnalystArchive(Archive(settings.archive))
 
     def work() -> None:
-        assert len(archive.light_curve("NVSS J000100+161612")) == len(archive.store.products("light_curves"))
+        assert len(archive.light_curve(NAMES[0])) == len(archive.store.products("light_curves"))
 
     return work
 
@@ -214,7 +247,20 @@ def make(nights: int, out: str) -> dict[str, Any]:
             place.parent.mkdir(parents=True)
             folder.rename(place)
         whole(archive, settings, keys[-WHOLE:])
+        search(archive, settings)
     return {}
+
+
+def search(archive: Archive, settings: Settings) -> None:
+    """Put the candidates of all nights into the last night's product."""
+    from dsa110_assets.archive.light_curves import Nights
+    from dsa110_assets.variability import candidates, curves
+    from dsa110_assets.variability.options import VARIABILITY_FILE
+
+    nights = Nights.of([product.path for product in archive.products("light_curves")])
+    found = candidates.search(curves.OnDisk(nights), settings.variability)
+    (last,) = archive.newest("variability")
+    found.to_parquet(last.path / VARIABILITY_FILE)
 
 
 def directory(asset: str, key: str) -> Path:
