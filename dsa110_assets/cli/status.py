@@ -62,8 +62,8 @@ def short(now: Status) -> list[tuple[str, str | None]]:
         rows.append(("next transit", f"{now.next_transit['calibrator']} at {now.next_transit['utc'][:19]} UTC"))
     if now.disk:
         full = now.disk.full_in_days
-        filling = full is not None and full < FAR_DAYS
-        eta = f"full in {full:.1f} days at the rate of the last 24 h" if filling else "not filling"
+        until_full = "" if full is None or full >= FAR_DAYS else plain_text.duration(plain_text.DAY_S * full)
+        eta = f"full in {until_full} at the rate of the last 24 h" if until_full else "not filling"
         rows.append(("disk", f"{plain_text.size(now.disk.free_bytes)} free, {eta}"))
     return rows
 

@@ -18,7 +18,7 @@ from dsa110_assets.archive import alerts
 from dsa110_assets.errors import DsaError, NotFoundError
 from dsa110_assets.orchestration.running import measuring
 from dsa110_assets.orchestration.watching import conditions, disks, history, hosts
-from dsa110_assets.plain_text import size
+from dsa110_assets.plain_text import DAY_S, duration, size
 from dsa110_assets.portal import overview, queue, render
 from dsa110_assets.portal.candidates import candidate_rows
 from dsa110_assets.telescope import timegrid
@@ -193,7 +193,7 @@ def reasons_of(
         elif free_gb < disks.warn_gb(limits, status.disk.total_bytes):
             yield Reason(ATTENTION, f"the archive's disk is filling: {size(status.disk.free_bytes)} free", "#room")
         if full_d is not None and full_d < SOON_FULL_D:
-            yield Reason(ATTENTION, f"the archive's disk is full in {full_d:.1f} days at the rate of the last 24 h", "#room")
+            yield Reason(ATTENTION, f"the archive's disk is full in {duration(DAY_S * full_d)} at the rate of the last 24 h", "#room")
     for told in status.halted:
         yield Reason(ATTENTION, told, "/control")
     for told in status.troubles:
@@ -205,11 +205,11 @@ def reasons_of(
     if beat.age_s is None:
         yield Reason(ATTENTION, "Dagster's daemon never ran here: nothing is processed by itself; dsa110 up starts it")
     elif beat.age_s > limits.daemon_silent_s:
-        yield Reason(TROUBLE, f"Dagster's daemon gave no sign of life for {render.duration(beat.age_s)}; dsa110 up starts it")
+        yield Reason(TROUBLE, f"Dagster's daemon gave no sign of life for {duration(beat.age_s)}; dsa110 up starts it")
     if observed.age_s is None:
         yield Reason(ATTENTION, "there are no data yet")
     elif observed.age_s > IDLE_S:
-        yield Reason(ATTENTION, f"the last data are {render.duration(observed.age_s)} old", "/timeline")
+        yield Reason(ATTENTION, f"the last data are {duration(observed.age_s)} old", "/timeline")
     if status.latest_observation and calibration is None:
         yield Reason(TROUBLE, "no calibration is in force: observations wait for a transit", "/calibration")
     elif calibration and calibration.band != "fresh":

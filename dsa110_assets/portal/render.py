@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from dsa110_assets.analyst import AnalystArchive
-from dsa110_assets.plain_text import size
+from dsa110_assets.plain_text import duration, size
 from dsa110_assets.telescope import timegrid
 
 POLICY = (
@@ -22,9 +22,6 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
 )
 """What the browser lets a page do, whatever is in it."""
-MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
-STEPS = ((DAY_S * 730, DAY_S * 365.25, "years"), (DAY_S * 3, DAY_S, "days"), (HOUR_S * 2, HOUR_S, "h"), (MINUTE_S * 2, MINUTE_S, "min"))
-"""From which age [s] on it is told in which unit [s]."""
 
 
 def figure(value: Any) -> str:
@@ -40,17 +37,6 @@ def figure(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(figure(entry) for entry in value) or "none"
     return str(value)
-
-
-def duration(seconds: float | None) -> str:
-    """A span of time in the largest unit that fits: 40 s, 12 min, 5.2 h, 306 days."""
-    if seconds is None:
-        return "–"
-    for least, unit_s, unit in STEPS:
-        if abs(seconds) >= least:
-            number = seconds / unit_s
-            return f"{number:.0f} {unit}" if abs(number) >= 10 else f"{number:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def moment(at: datetime | None) -> str:

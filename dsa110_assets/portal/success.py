@@ -19,6 +19,7 @@ from dsa110_assets.archive.lineage import raw_files
 from dsa110_assets.orchestration.ingest import inbox
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.watching import history, uptime
+from dsa110_assets.plain_text import duration
 from dsa110_assets.portal import front, overview, render
 from dsa110_assets.telescope import timegrid
 
@@ -213,7 +214,7 @@ def text_of(one: Figure) -> str:
         return "–"
     if one.unit == "share":
         return f"{100 * one.value:.2f} %"
-    return render.duration(one.value) if one.unit == "s" else f"{one.value:g}"
+    return duration(one.value) if one.unit == "s" else f"{one.value:g}"
 
 
 def success(request: Request) -> Response:

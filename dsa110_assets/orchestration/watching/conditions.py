@@ -20,7 +20,7 @@ from dsa110_assets.orchestration.watching import disks, history
 from dsa110_assets.orchestration.watching.about import PRODUCTS, RUNS
 from dsa110_assets.orchestration.watching.facts import Facts
 from dsa110_assets.orchestration.watching.telling import Told
-from dsa110_assets.plain_text import size
+from dsa110_assets.plain_text import DAY_S, duration, size
 
 log = logging.getLogger(__name__)
 Topic = Literal["platform", "data", "calibration", "science"]
@@ -178,7 +178,7 @@ def _disk(facts: Facts) -> Iterator[Found]:
         elif disk.free_bytes < warn:
             yield Found(name, f"{space}, below {size(warn)}")
         elif disk.full_in_days is not None and disk.full_in_days < facts.limits.disk_full_days:
-            yield Found(name, f"{space}; full in {disk.full_in_days:.1f} days at the rate of the last 24 h")
+            yield Found(name, f"{space}; full in {duration(DAY_S * disk.full_in_days)} at the rate of the last 24 h")
 
 
 def _inbox_silent(facts: Facts) -> Iterator[Found]:
@@ -195,7 +195,7 @@ def _service_silent(facts: Facts) -> Iterator[Found]:
         yield Found("daemon", f"Dagster's daemon: {daemon}; nothing is processed by itself", CRITICAL)
     for name, age_s in facts.silent_services:
         if name != CODE_SERVER or not facts.daemon_may_be_silent:  # it looks when the daemon asks it to
-            yield Found(name, f"{name} gave no sign of life for {age_s:.0f} s", CRITICAL)
+            yield Found(name, f"{name} gave no sign of life for {duration(age_s)}", CRITICAL)
 
 
 def _channel_silent(facts: Facts) -> Iterator[Found]:

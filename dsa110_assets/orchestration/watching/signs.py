@@ -18,6 +18,7 @@ from dsa110_assets import children
 from dsa110_assets.archive import alerts, files
 from dsa110_assets.errors import DsaError
 from dsa110_assets.orchestration.watching import history, hosts
+from dsa110_assets.plain_text import duration
 
 if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
@@ -74,12 +75,12 @@ def missed(archive: "Archive", home: Path, limits: "Thresholds", now: datetime, 
     if max((own_s, *ages_s)) > limits.daemon_silent_s * SOON and (why := _dead(home / LOCK)):
         return why
     if own_s > limits.service_silent_s:
-        return f"it gave no sign of life for {own_s:.0f} s"
+        return f"it gave no sign of life for {duration(own_s)}"
     started = max(_starts(home / LOCK, archive.root / f".{LOCK}"), default=None)
     loaded_s = (now - started - LOADING).total_seconds() if started else math.inf
     for age_s, name in sorted(zip(ages_s, parts, strict=True), reverse=True):
         if min(age_s, loaded_s) > (limits.part_silent_s if name in WAITED_FOR else limits.daemon_silent_s):
-            return f"a part of it gave no sign of life for {age_s:.0f} s ({name})"
+            return f"a part of it gave no sign of life for {duration(age_s)} ({name})"
     return ""
 
 
