@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from dsa110_assets.analyst import AnalystArchive
 from dsa110_assets.archive import index
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.orchestration.ingest import inbox as looking
+from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.portal.app import create_app
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
@@ -39,7 +41,8 @@ PAGES = (
     "/", "/observations", "/observations?night=2026-01-25", "/nights", "/nights/2026-01-25", "/calibration", "/metrics", "/api/v1/status",
     "/api/v1/products?limit=100", "/api/v1/products?sort=-created_at", "/api/v1/images?since=2026-01-25",
     "/api/v1/observations", "/api/v1/checks", "/timeline.json?since=2025-01-26&until=2026-01-25",
-    "/trends/latency.json?since=2025-01-26&until=2026-01-25",
+    "/trends/latency.json?since=2025-01-26&until=2026-01-25", "/gallery", "/timeline", "/trends", "/success", "/alerts",
+    "/control", "/trials", "/api/v1/queue", "/api/v1/runs", "/api/v1/caltables", "/api/v1/hosts",
 )  # fmt: skip
 MEMORY_LIMIT_MB = 400.0
 """Beyond what the empty platform takes. 4096 cached headers of 16 kB at full scale are 64 MB, and 100,000 names 75 MB."""
@@ -180,7 +183,9 @@ def test_an_archive_of_years(settings: Settings, engine_url: str | None, tmp_pat
     took = told["took"]
     assert isinstance(took, list)
     assert told["asked"] == KEYS
-    app, pages = create_app(AnalystArchive(Archive(settings.archive, engine_url)), inbox=settings.inbox), []
+    look = partial(plan.scan_for_display, settings=settings)
+    app = create_app(AnalystArchive(Archive(settings.archive, engine_url)), inbox=settings.inbox, look=look, settings=settings)
+    pages = []
     for url in (*PAGES, *PAGES, *PAGES):
         began, cpu = time.monotonic(), time.process_time()
         answer = ask(app, url)
