@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -104,6 +106,11 @@ def test_two_hosts_make_the_night_of_one_process(night: Fleet, tiny_run: Path, f
         maker = runs[of[partition]][instances.LAUNCHER_TAG].partition("/")[0]
         assert wanted in (None, maker)
         assert wanted is None or runs[run_id][instances.LAUNCHER_TAG].startswith(f"{wanted}/")
+    with urllib.request.urlopen(f"http://127.0.0.1:{night.live.portal_port}/api/v1/hosts", timeout=60) as answer:
+        told = {row["name"]: row for row in json.loads(answer.read())}
+    assert told.keys() == {os.uname().nodename, "alpha", "beta"}
+    assert not any(row["stale"] for row in told.values())
+    assert all(row["scratch_bytes"] > row["scratch_free_bytes"] > 0 for row in told.values())
 
 
 def test_a_host_that_loses_power_again_and_again(night: Fleet, tiny_run: Path, finished_run: Reference) -> None:
