@@ -97,7 +97,7 @@ class Flagger:
         counts = kernels.screen(data, flags, self._delivered, cross, options.clip_amplitude or np.inf)
         for cause, number in zip(("file", "zeros", "clip"), counts[cross].sum(axis=0), strict=True):
             self._causes[cause] += int(number)
-        before = self._count(flags, cross)
+        before = int(counts[cross].sum())
         if self._stack is not None and self._coherence is not None:
             ends = self._place[self._frame.ant1[baselines]], self._place[self._frame.ant2[baselines]]
             excess = np.empty((baselines.size, data.shape[0], data.shape[2]), np.int8)
@@ -127,33 +127,46 @@ class Flagger:
     def finish(self, flags: NDArray[np.bool_]) -> FlagReport:
         """What takes all baselines: dead receptors, interference seen by antennas, wide, extension; `flags` in place."""
         vis, options, delivered, cross = self._frame, self._options, self._delivered, self._cross
-        before = self._count(flags, cross)
-        dead = _flag_dead(vis, flags, delivered, options.dead_fraction)
-        before = self._note("dead", flags, cross, before)
+        dead, counts = self._without_dead("dead", flags, kernels.baseline_counts(flags, delivered))
         wide: NDArray[np.bool_] | None = None
         if self._stack is not None and self._coherence is not None:
             ends = self._place[vis.ant1], self._place[vis.ant2]
             known = self._stack.hits(options.threshold_sigma, self._windows, ETA)
             hits = self._coherence.hits(known, self._stack.excess(), options.threshold_sigma)
             stacking.flag(flags, *ends, known & hits)
-            before = self._note("antennas", flags, cross, before)
+            counts = self._recounted("antennas", flags, counts)
             stacking.flag(flags, *ends, hits)
-            before, wide = self._note("coherent", flags, cross, before), np.asarray(hits.all(axis=0))
+            counts = self._recounted("coherent", flags, counts)
+            wide = np.asarray(hits.all(axis=0))
         kernels.extend(flags, cross, delivered, options.extend_fraction, wide)
-        before = self._note("extend", flags, cross, before)
-        dead = sorted(set(dead) | set(_flag_dead(vis, flags, delivered, options.dead_fraction)))
-        self._note("dead_after", flags, cross, before)
-        live = _live(vis, dead)
+        dead_after, counts = self._without_dead("dead_after", flags, self._recounted("extend", flags, counts))
+        dead = sorted({*dead, *dead_after})
+        live, n_times = _live(vis, dead), flags.shape[0]
+        everywhere = counts if delivered.all() else kernels.baseline_counts(flags, np.ones_like(delivered))
         return FlagReport(
             causes={cause: number / self._samples for cause, number in self._causes.items()},
             dead_receptors=dead,
-            fraction=_fraction(flags, delivered, live & cross[:, None]),
-            fraction_raw=_fraction(flags, np.ones_like(delivered), np.broadcast_to(cross[:, None], live.shape)),
+            fraction=_fraction(counts, n_times * int(delivered.sum()), live & cross[:, None]),
+            fraction_raw=_fraction(everywhere, n_times * delivered.size, np.broadcast_to(cross[:, None], live.shape)),
             judged_wide=self._coherence.judged if self._coherence is not None else 0.0,
         )
 
     def _count(self, flags: NDArray[np.bool_], cross: NDArray[np.bool_]) -> int:
         return int(kernels.baseline_counts(flags, self._delivered)[cross].sum())
+
+    def _without_dead(
+        self, cause: str, flags: NDArray[np.bool_], counts: NDArray[np.int64]
+    ) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
+        """The dead receptors, which are flagged, and the samples flagged then."""
+        dead = _flag_dead(self._frame, flags, counts / max(flags.shape[0] * int(self._delivered.sum()), 1), self._options.dead_fraction)
+        self._causes[cause] = 0
+        return dead, self._recounted(cause, flags, counts) if dead else counts
+
+    def _recounted(self, cause: str, flags: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Flagged samples (baseline, pol) in delivered channels, now that `cause` was flagged as well."""
+        counts = kernels.baseline_counts(flags, self._delivered)
+        self._causes[cause] = int((counts - before)[self._cross].sum())
+        return counts
 
     def _note(self, cause: str, flags: NDArray[np.bool_], cross: NDArray[np.bool_], before: int) -> int:
         after = self._count(flags, cross)
@@ -161,15 +174,13 @@ class Flagger:
         return after
 
 
-def _flag_dead(vis: Visibilities, flags: NDArray[np.bool_], delivered: NDArray[np.bool_], limit: float) -> list[tuple[int, int]]:
-    """Flag receptors of which more than `limit` is flagged, worst first.
+def _flag_dead(vis: Visibilities, flags: NDArray[np.bool_], flagged: NDArray[np.float64], limit: float) -> list[tuple[int, int]]:
+    """Flag receptors of which more than `limit` is flagged, worst first; `flagged` (baseline, pol) is the part that is.
 
     Baselines to a dead partner are not held against a receptor, so a few live ones among many dead stay
     alive.
     """
     cross = ~vis.is_auto
-    samples = max(flags.shape[0] * int(delivered.sum()), 1)
-    flagged = kernels.baseline_counts(flags, delivered) / samples
     dead: list[tuple[int, int]] = []
     for pol in range(N_POLS):
         alive = np.isin(np.arange(len(vis.antennas.names)), vis.active_antennas)
@@ -202,7 +213,7 @@ def _live(vis: Visibilities, dead: list[tuple[int, int]]) -> NDArray[np.bool_]:
     return alive[vis.ant1] & alive[vis.ant2]
 
 
-def _fraction(flags: NDArray[np.bool_], channels: NDArray[np.bool_], pairs: NDArray[np.bool_]) -> float:
-    """Flagged part over some channels and (baseline, pol) pairs; 1 when there are none."""
-    samples = flags.shape[0] * int(channels.sum()) * int(pairs.sum())
-    return float(kernels.baseline_counts(flags, channels)[pairs].sum() / samples) if samples else 1.0
+def _fraction(counts: NDArray[np.int64], samples: int, pairs: NDArray[np.bool_]) -> float:
+    """Flagged part of so many samples of each of some (baseline, pol) pairs; 1 when there are none."""
+    samples *= int(pairs.sum())
+    return float(counts[pairs].sum() / samples) if samples else 1.0
