@@ -136,12 +136,13 @@ def kept_to(
     """What `first` found beside `sources` (n, n) put back, and what that gives these cleaned as well.
 
     What CLEAN took out of sidelobes it took from sources, of faint ones the larger share, and the more the fewer baselines there
-    are.
+    are. What is put back is faint: as the dirty beam has it, until the visibilities are asked for all that changed.
     """
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
     mask = binary_dilation(sources, iterations=_KEPT_PIXELS, mask=within)
     model = np.where(mask, first.model, np.float32(0))
-    now = Cleaned(model, residual_of(model), first.major_cycles, first.minor_iterations, settled=True)
+    residual = first.residual + convolved(first.model - model, spectrum, threads)
+    now = replace(first, model=model, residual=residual, settled=True)
     for _ in range(_KEPT_CYCLES):
         stop = max(_KEPT_DEPTH * depth.auto_threshold_sigma * robust_rms(now.residual), depth.floor_jy)
         if _peak(now.residual, mask) <= stop:
@@ -150,7 +151,7 @@ def kept_to(
         fresh, iterations = _minor_cycle(now.residual, mask, wide_psf, spectrum, depth, stop, left, threads)
         model = now.model + fresh
         now = Cleaned(model, residual_of(model), now.major_cycles + 1, now.minor_iterations + iterations, settled=True)
-    return now
+    return now if now.major_cycles > first.major_cycles else replace(now, residual=residual_of(model))
 
 
 def _peak(image: Image, mask: NDArray[np.bool_]) -> float:
