@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,7 +19,8 @@ from dsa110_assets.portal.remembered import remembered
 if TYPE_CHECKING:
     from dsa110_assets.analyst import AnalystArchive
 
-WIDTH, HEIGHT, POINTS = 180, 44, 400
+WIDTH, HEIGHT, POINTS = 180, 44, 120
+_STYLE = "path{stroke:#0b5fa5}.bars{opacity:.5}.points{stroke-width:4;stroke-linecap:round}@media(prefers-color-scheme:dark){path{stroke:#7ab8f0}}"
 RENEWED_S = 300
 """Thumbnails are asked for again after so long: a night adds points."""
 TOGETHER = 200
@@ -59,12 +61,13 @@ def _of_source(archive: AnalystArchive, name: str, version: str) -> bytes:
 def _drawn(name: str, at: Any, points: Any) -> bytes:
     flux, error = (points[column].to_value("mJy") for column in ("flux", "error"))
     good = np.asarray(points["detected"]) & np.isfinite(flux) & np.isfinite(error)
-    return sparkline(name, at[good][-POINTS:], flux[good][-POINTS:], error[good][-POINTS:])
+    return sparkline(name, at[good], flux[good], error[good])
 
 
 def sparkline(name: str, at: Any, flux: Any, error: Any) -> bytes:
-    """Points with error bars, time to the right, flux [mJy] upwards, from the least to the largest."""
-    style = "circle{fill:#0b5fa5}line{stroke:#0b5fa5;opacity:.5}@media(prefers-color-scheme:dark){circle{fill:#7ab8f0}line{stroke:#7ab8f0}}"
+    """Points with error bars, time to the right, flux [mJy] upwards, from the least to the largest; of more than POINTS the extremes."""
+    shown = _extremes(flux)
+    at, flux, error = at[shown], flux[shown], error[shown]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">'
     if not len(at):
         return f"{head}<title>{escape(name)}: never detected</title></svg>".encode()
@@ -72,11 +75,18 @@ def sparkline(name: str, at: Any, flux: Any, error: Any) -> bytes:
     wide, tall = max(float(np.ptp(at)), 1e-9), max(high - low, 1e-9)
     x = 4 + (WIDTH - 8) * ((at - at.min()) / wide if len(at) > 1 else np.full(len(at), 0.5))
     y, y0, y1 = (4 + (HEIGHT - 8) * (high - value) / tall for value in (flux, flux - error, flux + error))
-    marks = "".join(
-        f'<line x1="{a:.1f}" x2="{a:.1f}" y1="{c:.1f}" y2="{d:.1f}"/><circle cx="{a:.1f}" cy="{b:.1f}" r="2"/>'
-        for a, b, c, d in zip(x, y, y0, y1, strict=True)
-    )
-    return f"{head}<title>{escape(name)}: {low:.3g} to {high:.3g} mJy</title><style>{style}</style>{marks}</svg>".encode()
+    bars = "".join(f"M{a:.1f} {c:.1f}V{d:.1f}" for a, c, d in zip(x, y0, y1, strict=True))
+    points = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(x, y, strict=True))
+    marks = f'<path class="bars" d="{bars}"/><path class="points" d="{points}"/>'
+    return f"{head}<title>{escape(name)}: {low:.3g} to {high:.3g} mJy</title><style>{_STYLE}</style>{marks}</svg>".encode()
+
+
+def _extremes(values: Any) -> NDArray[np.intp]:
+    """All of them, or the lowest and the highest of each of so many parts that they are no more than POINTS: what stands out stays."""
+    if len(values) <= POINTS:
+        return np.arange(len(values))
+    parts = np.array_split(np.arange(len(values)), POINTS // 2)
+    return np.unique([part[pick(values[part])] for part in parts for pick in (np.argmin, np.argmax)])
 
 
 ROUTES = [Route("/sources/{source:path}/spark.svg", spark, name="spark")]

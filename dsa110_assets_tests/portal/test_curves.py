@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,14 @@ def test_thumbnails_of_candidates_are_drawn_together_and_as_alone(archive: Count
         seen = curve[np.asarray(curve["detected"])]
         alone = thumbnails.sparkline(name, seen.time.mjd, seen["flux"].to_value("mJy"), seen["error"].to_value("mJy"))
         assert answer.body == alone
+
+
+def test_a_thumbnail_of_many_nights_shows_what_stands_out() -> None:
+    """Of 3000 epochs: the flare at the first, the dip at the last, and no more points than fit."""
+    flux = np.full(3000, 50.0)
+    flux[[0, -1]] = 90.0, 10.0
+    drawn = thumbnails.sparkline("a", np.arange(3000.0), flux, np.ones(3000)).decode()
+    heights = [float(place) for place in re.findall(r"M[0-9.]+ ([0-9.]+)h0", drawn)]
+    assert thumbnails.POINTS / 2 <= len(heights) <= thumbnails.POINTS
+    assert len(drawn) < 5000  # a page has two hundred of them
+    assert heights[0] == min(heights) < heights[1] == heights[-2] < heights[-1] == max(heights)
