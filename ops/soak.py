@@ -51,7 +51,8 @@ SETTINGS = {
     "DSA110_IMAGING__CLEAN_ITERATIONS": "100", "DSA110_IMAGING__THREADS": "1",
     "DSA110_THRESHOLDS": str(Path(__file__).with_name("small_disk.toml")),
 }  # fmt: skip
-DISK = "1g"
+DISK = "4g"
+"""Sixteen nights of a dozen observations, of which each leaves 20 MB."""
 MARK = "RELIABILITY_SOAK"
 FAULTS = ("SIGKILL", "SIGTERM", "crash point", "database away", "disk full")
 LONGEST_WORKER_S = 1800.0
