@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from dsa110_assets.analyst import AnalystArchive
 
 WIDTH, HEIGHT, POINTS = 180, 44, 120
-_STYLE = "path{stroke:#0b5fa5}.bars{opacity:.5}.points{stroke-width:4;stroke-linecap:round}@media(prefers-color-scheme:dark){path{stroke:#7ab8f0}}"
+_STYLE = (
+    "path{stroke:#0b5fa5}.bars{opacity:.5}.points{stroke-width:4;stroke-linecap:round}"
+    "@media(prefers-color-scheme:dark){path{stroke:#7ab8f0}}"
+)
 RENEWED_S = 300
 """Thumbnails are asked for again after so long: a night adds points."""
 TOGETHER = 200

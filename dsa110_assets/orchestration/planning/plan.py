@@ -39,7 +39,7 @@ LENGTHS: dict[spec.Grain, timedelta] = {
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedStep:
     """One asset's partition that is to be made, and why; `follow` are those of its phase after it, made in the same run; `request`
     names what is to be made and of what; `of` is the time of its inputs, where a name in place of a window does not tell it."""
 
@@ -211,7 +211,7 @@ def _made_from(archive: "Archive", product: "Product") -> set[tuple[str, str | N
     return own | {(p.asset, p.partition) for p in used if p.asset in readers}
 
 
-def next_step(archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None) -> Step | None:
+def next_step(archive: "Archive", settings: "Settings", assets: Sequence[str], partition: str | None) -> PlannedStep | None:
     """The first of a phase's assets that is to be made, with those after it; None if all are up to date or have no inputs.
 
     Raises as `reason_to_make`.
@@ -220,7 +220,7 @@ def next_step(archive: "Archive", settings: "Settings", assets: Sequence[str], p
         product, ingredients, reason = _assess(archive, settings, asset, partition)
         if reason and ingredients is not None and _can_be_made(archive, asset, partition, product, ingredients):
             follow, request = tuple(assets[number + 1 :]), spec.assets()[asset].request(settings, partition, ingredients)
-            return Step(asset, partition, reason, follow, request, _time_of(archive, partition))
+            return PlannedStep(asset, partition, reason, follow, request, _time_of(archive, partition))
     return None
 
 
@@ -232,13 +232,13 @@ def _time_of(archive: "Archive", partition: str | None) -> Span | None:
     return Span(request.since, request.until)
 
 
-def missing(archive: "Archive", settings: "Settings", span: Span, trusted_s: float = 0.0) -> tuple[list[Step], list[Waiting]]:
+def missing(archive: "Archive", settings: "Settings", span: Span, trusted_s: float = 0.0) -> tuple[list[PlannedStep], list[Waiting]]:
     """Every step that a span needs by what the archive holds now, in the graph's order; and what waits for something else.
 
     What cannot be looked at is named in the log and hides no other. The span is read at once: a look costs what it costs. Whose files
     were in place less than `trusted_s` ago is trusted to be.
     """
-    aside, now_s, found, waiting = quarantined_observations(archive), inbox.now_s(), list[Step](), list[Waiting]()
+    aside, now_s, found, waiting = quarantined_observations(archive), inbox.now_s(), list[PlannedStep](), list[Waiting]()
     archive = snapshot_of_span(archive, span, trusted_s=trusted_s)
     for grain, assets in phases():
         for key in partitions(archive, grain, assets[0], span):
@@ -394,7 +394,7 @@ def partitions(archive: "Archive", grain: spec.Grain, asset: str, span: Span, re
     return list(inside)
 
 
-def forecast(archive: "Archive", settings: "Settings", seen: inbox.Inbox, span: Span, through: str | None) -> Iterator[Step]:
+def forecast(archive: "Archive", settings: "Settings", seen: inbox.Inbox, span: Span, through: str | None) -> Iterator[PlannedStep]:
     """What `process` would do, without doing it: what is missing or stale now, and what follows from making it."""
     archive = snapshot_of_span(archive, span)
     ready = [c.observation for c in seen.ready() if span.holds(c.observation)]
@@ -406,14 +406,14 @@ def forecast(archive: "Archive", settings: "Settings", seen: inbox.Inbox, span: 
                 reason = _forecast_reason(archive, settings, asset, partition, coming, ready)
                 if reason is not None:
                     coming.add((asset, partition))
-                    yield Step(asset, partition, reason)
+                    yield PlannedStep(asset, partition, reason)
 
 
-def forecast_without_archive(observations: Sequence[str], through: str | None) -> Iterator[Step]:
+def forecast_without_archive(observations: Sequence[str], through: str | None) -> Iterator[PlannedStep]:
     """The forecast for an archive that is not there yet: everything, for these observations."""
     for grain, assets in phases(through):
         for partition in _of_grain(grain, observations):
-            yield from (Step(asset, partition, MISSING) for asset in assets)
+            yield from (PlannedStep(asset, partition, MISSING) for asset in assets)
 
 
 def _of_grain(grain: spec.Grain, observations: Sequence[str]) -> list[str | None]:

@@ -62,8 +62,8 @@ class Cursor:
 class Examined:
     """A look at some nights: every step they need, which may be asked for now, and what waits for something else."""
 
-    steps: tuple[plan.Step, ...] = ()
-    ready: tuple[plan.Step, ...] = ()
+    steps: tuple[plan.PlannedStep, ...] = ()
+    ready: tuple[plan.PlannedStep, ...] = ()
     waiting: tuple[plan.Waiting, ...] = ()
     past: Mapping[str, Past] = field(default_factory=dict)
 
@@ -148,7 +148,7 @@ def examine(platform: Platform, instance: dg.DagsterInstance, span: plan.Span, b
     return Examined(tuple(steps), tuple(ready(steps, past, busy, now)), tuple(waiting), past)
 
 
-def ready(steps: Iterable[plan.Step], past: Mapping[str, Past], busy: Set[Key], now: datetime) -> list[plan.Step]:
+def ready(steps: Iterable[plan.PlannedStep], past: Mapping[str, Past], busy: Set[Key], now: datetime) -> list[plan.PlannedStep]:
     """The steps that are due, neither in hand nor resting, and made from nothing that is still to be made.
 
     What rests holds up nothing, and what is there and is to be made anew no hour that was never made: the present does not wait for a
@@ -163,7 +163,7 @@ def ready(steps: Iterable[plan.Step], past: Mapping[str, Past], busy: Set[Key], 
     return [step for step in idle if not _waits_for_inputs(step, every, coming_first if _is_new_hour(step) else coming)]
 
 
-def _is_new_hour(step: plan.Step) -> bool:
+def _is_new_hour(step: plan.PlannedStep) -> bool:
     return step.reason == plan.MISSING and spec.assets()[step.asset].grain == "hour"
 
 
@@ -174,7 +174,7 @@ def _by_asset(keys: Iterable[Key]) -> dict[str, set[str]]:
     return found
 
 
-def _rests(step: plan.Step, past: Mapping[str, Past]) -> bool:
+def _rests(step: plan.PlannedStep, past: Mapping[str, Past]) -> bool:
     return past.get(step.request, Past()).rests_s > 0
 
 
@@ -207,7 +207,7 @@ def _windows(asset: spec.Asset, key: str) -> set[str]:
     return {key}
 
 
-def _waits_for_inputs(step: plan.Step, direct: Mapping[str, Set[str]], coming: Mapping[str, Set[str]]) -> bool:
+def _waits_for_inputs(step: plan.PlannedStep, direct: Mapping[str, Set[str]], coming: Mapping[str, Set[str]]) -> bool:
     """Whether anything it is made from is still to be made."""
     known, partition = spec.assets(), step.partition or ""
     inputs = ((known[source], known[name]) for name in step.assets for source in known[name].inputs if source not in step.assets)
@@ -227,21 +227,21 @@ def _feeds(source: spec.Asset, asset: spec.Asset, partition: str, direct: Mappin
     return any(partition in _windows(asset, key) for key in coming[source.name])
 
 
-def _due(step: plan.Step, now: datetime) -> bool:
+def _due(step: plan.PlannedStep, now: datetime) -> bool:
     """Whether an hour, a night or the time of a request is over, and what comes late to it is in."""
     asset = spec.assets()[step.asset]
     whole = asset.grain in ("hour", "night", "request") and not asset.before_window_ends
     return not whole or now >= _end(step) + LATE
 
 
-def _end(step: plan.Step) -> datetime:
+def _end(step: plan.PlannedStep) -> datetime:
     assert step.partition is not None
     if step.of is not None and step.of.until is not None:
         return step.of.until
     return timegrid.parse_key(step.partition) + plan.LENGTHS[spec.assets()[step.asset].grain]
 
 
-def _tags(step: plan.Step, now: datetime) -> Mapping[str, str]:
+def _tags(step: plan.PlannedStep, now: datetime) -> Mapping[str, str]:
     """The lane and priority of a step: live is what is made for the first time just after it could be, and tonight's calibration."""
     first = step.reason == plan.MISSING or spec.assets()[step.asset].before_window_ends
     if step.partition is None or (first and now <= _end(step) + RECENT):
@@ -249,11 +249,11 @@ def _tags(step: plan.Step, now: datetime) -> Mapping[str, str]:
     return LATER if _end(step) > now - LIVE else OLD
 
 
-def _order(step: plan.Step, now: datetime) -> tuple[int, str]:
+def _order(step: plan.PlannedStep, now: datetime) -> tuple[int, str]:
     return -int(_tags(step, now)["dagster/priority"]), step.partition or ""
 
 
-def _run_request(step: plan.Step, now: datetime, queue: Mapping[str, str]) -> dg.RunRequest:
+def _run_request(step: plan.PlannedStep, now: datetime, queue: Mapping[str, str]) -> dg.RunRequest:
     return dg.RunRequest(
         job_name=jobs.name(spec.assets()[step.asset].grain),
         partition_key=step.partition,

@@ -67,7 +67,7 @@ class ProcessReport:
     quarantined: tuple[str, ...] = ()
     up_to_date: int = 0
     failed_checks: tuple[checks.FailedCheck, ...] = ()
-    planned: tuple[plan.Step, ...] = ()
+    planned: tuple[plan.PlannedStep, ...] = ()
     seconds: float = 0.0
 
     @property
