@@ -138,15 +138,25 @@ def _of_runs(store: Archive, night: Night, since: datetime, until: datetime) -> 
     failed = [run for run in night.runs if run.status == history.FAILED and since <= (run.ended_at or run.asked_at) < until]
     first: dict[tuple[str, str | None], datetime] = {}
     for run in reversed(failed):  # oldest first: what failed again had not recovered
+        ended_at = run.ended_at or run.asked_at
         for asset in run.assets:
-            first.setdefault((asset, run.partition), run.ended_at or run.asked_at)
+            made_at = _made_after(store, asset, run.partition, run.began_at or run.asked_at)
+            if made_at is None or made_at > ended_at:  # else the run made it before it failed
+                first.setdefault((asset, run.partition), ended_at)
     recovered = {key: moment - at for key, at in first.items() if (moment := _made_after(store, *key, at)) is not None}
     seconds = np.array([span.total_seconds() for span in recovered.values()])
-    what = "from the first failure of a partition's run to its product"
+    what = "from the first failure of a run that was to make a partition to its product"
     yield _seconds("recovery, median", seconds, 50, what)
     yield _seconds("recovery, longest", seconds, 100, what)
     left = tuple(f"{asset} {partition or ''}".strip() for asset, partition in first if (asset, partition) not in recovered)
-    yield Figure("not recovered", float(len(left)), "", len(first), "partitions whose run failed and that were not made since", cases=left)
+    yield Figure(
+        "not recovered",
+        float(len(left)),
+        "",
+        len(first),
+        "partitions whose run failed before it made them, and that were not made since",
+        cases=left,
+    )
     begun = [(run, run.began_at) for run in night.runs if run.began_at is not None and since <= run.began_at < until]
     live = [(at - run.asked_at).total_seconds() for run, at in begun if run.tags.get(instances.LANE_TAG) == instances.LIVE]
     yield _seconds("queue, 95th percentile", np.array(live), 95, "from a live run being asked for to its beginning")

@@ -70,14 +70,16 @@ class Scene:
             (draft.path / MANIFEST).write_text(json.dumps({"files": [{"path": str(raw)}]}))
         return raw
 
-    def run(self, key: str, asset: str, lane: str | None, *, fails: bool = False) -> datetime:
-        """A run that has ended; when it did."""
+    def run(self, key: str, asset: str, lane: str | None, *, fails: bool = False, makes: str | None = None) -> datetime:
+        """A run that has ended, and of two assets made the first if it `makes` one; when it ended."""
         tags = {"dagster/partition": key, **({instances.LANE_TAG: lane} if lane else {})}
         run = self.instance.create_run_for_job(dg.JobDefinition(graph_def=dg.GraphDefinition("observations")), tags=tags)
         self.instance.delete_run(run.run_id)
-        chosen = frozenset({dg.AssetKey(asset)})
+        chosen = frozenset({dg.AssetKey(asset), dg.AssetKey(makes or asset)})
         self.instance.add_run(run._replace(asset_selection=chosen, status=dg.DagsterRunStatus.STARTING))
         for kind in ("PIPELINE_START", "PIPELINE_FAILURE" if fails else "PIPELINE_SUCCESS"):
+            if kind != "PIPELINE_START" and makes:
+                self.publish(makes, key)
             if kind == "PIPELINE_FAILURE":
                 self.instance.report_run_failed(run, "as chosen")
             else:
@@ -146,6 +148,21 @@ def test_times_are_those_of_the_truth(truth: Truth) -> None:
     assert told["not recovered"].value == 1
     assert told["not recovered"].cases == (f"tile_image {FAR}",)
     assert told["queue, 95th percentile"].number == 4
+
+
+def test_what_a_run_made_before_it_failed_has_nothing_to_recover_from(tmp_path: Path) -> None:
+    """Of two assets, the first was made when the run was ended; the second is made by another run."""
+    (tmp_path / "inbox").mkdir()
+    home = tmp_path / "archive" / "dagster"
+    with Archive.create(tmp_path / "archive") as archive, instances.open_instance(home) as instance:
+        scene = Scene(archive, tmp_path / "inbox", instance)
+        scene.take_up(GOOD, 100.0)
+        scene.run(GOOD, "tile_image", instances.LIVE, fails=True, makes="calibrated_ms")
+        truth = Truth(archive, scene.inbox, home, 0.0, ())
+        assert truth.figures()["not recovered"].cases == (f"tile_image {GOOD}",)
+        scene.publish("tile_image", GOOD)
+        told = truth.figures()
+    assert (told["not recovered"].value, told["not recovered"].number, told["recovery, median"].number) == (0, 1, 1)
 
 
 def test_files_that_are_nowhere_are_lost_and_those_with_a_reason_are_not(truth: Truth) -> None:
