@@ -247,20 +247,7 @@ def make(nights: int, out: str) -> dict[str, Any]:
             place.parent.mkdir(parents=True)
             folder.rename(place)
         whole(archive, settings, keys[-WHOLE:])
-        search(archive, settings)
     return {}
-
-
-def search(archive: Archive, settings: Settings) -> None:
-    """Put the candidates of all nights into the last night's product."""
-    from dsa110_assets.archive.light_curves import Nights
-    from dsa110_assets.variability import candidates, curves
-    from dsa110_assets.variability.options import VARIABILITY_FILE
-
-    nights = Nights.of([product.path for product in archive.products("light_curves")])
-    found = candidates.search(curves.OnDisk(nights), settings.variability)
-    (last,) = archive.newest("variability")
-    found.to_parquet(last.path / VARIABILITY_FILE)
 
 
 def directory(asset: str, key: str) -> Path:
@@ -337,11 +324,23 @@ def of_now(archive: Archive, settings: Settings, asset: str, key: str, found: In
 
     place, known = archive.root / directory(asset, key), graph.specifications()[asset]
     place.mkdir(parents=True, exist_ok=True)
-    if asset != "light_curves":
+    if asset == "variability":
+        search(archive, settings, place)
+    elif asset != "light_curves":
         (place / "data").write_text("x")
     (place / "product.json").write_text("{}")
     told = {"settings": json.dumps(known.settings(settings, found)), "code_version": known.code_version}
     return {**row(asset, key), **told, "size_bytes": files.size(place)}
+
+
+def search(archive: Archive, settings: Settings, place: Path) -> None:
+    """Put the candidates of all nights into a product."""
+    from dsa110_assets.archive.light_curves import Nights
+    from dsa110_assets.variability import candidates, curves
+    from dsa110_assets.variability.options import VARIABILITY_FILE
+
+    nights = Nights.of([product.path for product in archive.products("light_curves")])
+    candidates.search(curves.OnDisk(nights), settings.variability).to_parquet(place / VARIABILITY_FILE)
 
 
 def middle(key: str) -> float:
