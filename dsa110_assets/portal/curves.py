@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import xxhash
 
+from dsa110_assets import analyst_tables
 from dsa110_assets.portal.remembered import Memory
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ def version(archive: AnalystArchive) -> str:
     return xxhash.xxh3_128_hexdigest(repr(sorted(archive.store.digests("light_curves").items())).encode())
 
 
-def sources(archive: AnalystArchive) -> Table:
-    """As `AnalystArchive.sources`, of all of them. Raises NotFoundError while there is none."""
-    return _once(archive, "", archive.sources)
+def sources(archive: AnalystArchive, cone: tuple[float, float, float] | None = None) -> Table:
+    """As `AnalystArchive.sources`, of all of them or within a `cone` (ra, dec, radius) [deg]. Raises NotFoundError while there is none."""
+    table = _once(archive, "", archive.sources)
+    return table if cone is None else analyst_tables.within(table, *cone)
 
 
 def light_curve(archive: AnalystArchive, name: str) -> TimeSeries:

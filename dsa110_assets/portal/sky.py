@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from dsa110_assets import analyst, analyst_tables
+from dsa110_assets import analyst
 from dsa110_assets.archive import judgements
 from dsa110_assets.errors import NotFoundError
 from dsa110_assets.photometry import quality
@@ -38,9 +38,7 @@ def sources(request: Request) -> Response:
         # a name may hold what ends a path: '#', '?', '%'
         return RedirectResponse(request.url_for("source", source=quote(curve.meta["source_id"])).path, 303)
     try:
-        table = curves.sources(archive)
-        if (wanted := analyst.cone(**cone)) is not None:
-            table = analyst_tables.within(table, *wanted)
+        table = curves.sources(archive, analyst.cone(**cone))
         rows, total = table_rows(table[:SOURCE_ROWS]), len(table)
         origin, left_out = table.meta["product_id"], table.meta["left_out"]
     except NotFoundError:

@@ -151,9 +151,6 @@ class Flagger:
             judged_wide=self._coherence.judged if self._coherence is not None else 0.0,
         )
 
-    def _count(self, flags: NDArray[np.bool_], cross: NDArray[np.bool_]) -> int:
-        return int(kernels.baseline_counts(flags, self._delivered)[cross].sum())
-
     def _without_dead(
         self, cause: str, flags: NDArray[np.bool_], counts: NDArray[np.int64]
     ) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
@@ -169,7 +166,7 @@ class Flagger:
         return counts
 
     def _note(self, cause: str, flags: NDArray[np.bool_], cross: NDArray[np.bool_], before: int) -> int:
-        after = self._count(flags, cross)
+        after = int(kernels.baseline_counts(flags, self._delivered)[cross].sum())
         self._causes[cause] = self._causes.get(cause, 0) + after - before
         return after
 

@@ -8,7 +8,6 @@ import numpy as np
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
-from dsa110_assets import analyst_tables
 from dsa110_assets.analyst import cone
 from dsa110_assets.analyst_times import moment
 from dsa110_assets.errors import ConfigurationError, NotFoundError
@@ -153,11 +152,9 @@ def list_sources(
     if sort == "separation_arcsec" and wanted is None:
         raise ConfigurationError("sort=separation_arcsec is for a cone: give ra, dec and radius")
     try:
-        table = curves.sources(portal.archive)
+        table = curves.sources(portal.archive, wanted)
     except NotFoundError:
         return Sources(items=[], next=None, total=0, product_id=None, left_out=[])
-    if wanted is not None:
-        table = analyst_tables.within(table, *wanted)
     flux_jy = np.nan_to_num(table["flux"].to_value("Jy"))
     low, high = (-np.inf if min_flux_jy is None else min_flux_jy), (np.inf if max_flux_jy is None else max_flux_jy)
     table = table[(low <= flux_jy) & (flux_jy <= high) & (table["n_epochs"] >= min_epochs)]
