@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-# minimax is not needed: Taylor series of sin and cos of 2 pi x, |x| <= 1/4, cut off below 1e-7
-_SIN = [(-1.0) ** k * (2 * np.pi) ** (2 * k + 1) / float(np.prod(np.arange(1.0, 2 * k + 2))) for k in range(7)]
-_COS = [(-1.0) ** k * (2 * np.pi) ** (2 * k) / float(np.prod(np.arange(1.0, 2 * k + 1))) for k in range(7)]
-_S0, _S1, _S2, _S3, _S4, _S5, _S6 = (np.float32(c) for c in _SIN)
+
+def _series(function: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> tuple[np.float32, ...]:
+    """The polynomial in q = x^2, |x| <= 1/4, that interpolates `function` of x at Chebyshev's nodes."""
+    fitted = np.polynomial.Chebyshev.interpolate(lambda q: function(np.sqrt(q)), 4, domain=[0, 1 / 16])
+    return tuple(np.float32(c) for c in fitted.convert(kind=np.polynomial.Polynomial).coef)
+
+
+# of sin(2 pi x) / x and cos(2 pi x): wrong by 4e-8 at most, and by 3e-7 with the sums' rounding in single precision
+_S0, _S1, _S2, _S3, _S4 = _series(lambda x: np.sin(2 * np.pi * x) / x)
+_C0, _C1, _C2, _C3, _C4 = _series(lambda x: np.cos(2 * np.pi * x))
+
 _NOTHING = np.empty(0, np.float32), np.empty(0, np.float32)
 _CHUNKS = 64
 _BLOCK, _FEW = 1024, 16384
 """Samples that are summed in single precision, and those that are looked at together: within a cache."""
-_C0, _C1, _C2, _C3, _C4, _C5, _C6 = (np.float32(c) for c in _COS)
 
 
 def lmn_of_pixels(
@@ -135,8 +142,8 @@ def _fringe(turns):  # type: ignore[no-untyped-def]
     folded = np.float32(0.25) - abs(x)
     q = folded * folded
     # cos(2 pi x) = sin(2 pi folded), |sin(2 pi x)| = cos(2 pi folded)
-    cosine = folded * (_S0 + q * (_S1 + q * (_S2 + q * (_S3 + q * (_S4 + q * (_S5 + q * _S6))))))
-    sine = _C0 + q * (_C1 + q * (_C2 + q * (_C3 + q * (_C4 + q * (_C5 + q * _C6)))))
+    cosine = folded * (_S0 + q * (_S1 + q * (_S2 + q * (_S3 + q * _S4))))
+    sine = _C0 + q * (_C1 + q * (_C2 + q * (_C3 + q * _C4)))
     return cosine, (sine if x >= 0 else -sine)
 
 

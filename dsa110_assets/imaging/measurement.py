@@ -77,6 +77,16 @@ class Measurement:
             self._dirty_peak, self._dirty_rms = float(np.abs(image).max()), self._last_rms
         return image
 
+    def samples(self) -> NDArray[np.complex64]:
+        """(sample,) what is left of them now, for `anew`."""
+        return self._left.copy()
+
+    def anew(self, samples: NDArray[np.complex64], points: Points) -> Image:
+        """The residual with `points` taken out of those `samples`, as good as that of `exchange`."""
+        np.copyto(self._left, samples)
+        self.without(points)
+        return self.image(max(ROUGH, self._unseen))
+
     def exchange(self, before: Points, after: Points) -> Image:
         """The residual with the points `after` taken out instead of `before`, good enough to find and correct points in."""
         self.without(before.negative().and_also(after))

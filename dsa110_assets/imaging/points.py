@@ -116,6 +116,12 @@ class Data(Protocol):
     slope_rms: float
     """Root of the weighted mean square of ln(nu / nu_0)."""
 
+    def samples(self) -> NDArray[np.complex64]:
+        """(sample,) what is left of them now, for `anew`."""
+
+    def anew(self, samples: NDArray[np.complex64], points: Points) -> Image:
+        """Go back to those `samples` and take `points` out of them; the residual."""
+
     def exchange(self, before: Points, after: Points) -> Image:
         """Take `after` out instead of `before`; the residual."""
 
@@ -137,7 +143,7 @@ def take_out(
     outside `within` (n, n), if given.
     """
     known, corrections = NO_POINTS, np.empty(0, dtype=np.intp)
-    rounds = 0
+    rounds, untouched = 0, data.samples()
     while rounds < most_rounds:
         rms = robust_rms(residual)
         free = corrections < _MOST_CORRECTIONS
@@ -152,7 +158,10 @@ def take_out(
             break
         rows, columns, flux = np.array(fresh).reshape(-1, 3).T
         added = Points.unresolved(rows, columns, flux)
-        residual = data.exchange(known.select(changed), moved.select(changed).and_also(added))
+        if np.count_nonzero(changed) > np.count_nonzero(~changed):  # then fewer are predicted if all are
+            residual = data.anew(untouched, moved.and_also(added))
+        else:
+            residual = data.exchange(known.select(changed), moved.select(changed).and_also(added))
         known = moved.and_also(added)
         corrections = np.concatenate([corrections + changed, np.zeros(len(fresh), dtype=np.intp)])
         rounds += 1
