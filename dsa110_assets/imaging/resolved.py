@@ -15,7 +15,6 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
-from scipy.signal import fftconvolve
 
 from dsa110_assets.imaging.peaks import find_peaks
 from dsa110_assets.imaging.points import NO_POINTS, Points
@@ -106,6 +105,12 @@ def _needed(sources: Points, row: int, column: int, beam: Float) -> float:
     return float(np.max(_REACH * widths + np.hypot(sources.rows - row, sources.columns - column)))
 
 
+def _valid_convolution(wide: Float, narrow: Float) -> Float:
+    """Where `narrow` lies wholly in `wide`; scipy.signal's is the same, and its import takes a third of a second."""
+    product = scipy.fft.rfft2(wide) * scipy.fft.rfft2(narrow, wide.shape)
+    return np.asarray(scipy.fft.irfft2(product, wide.shape)[narrow.shape[0] - 1 :, narrow.shape[1] - 1 :])
+
+
 @dataclass(frozen=True)
 class _Window:
     """The dirty image of what is about a pixel, all else taken out: `seen` (side, side), of which the `disk` counts; `part` of the
@@ -135,7 +140,7 @@ class _Window:
         taper = np.sin(np.pi / 2 * np.clip((2 * radius + 0.5 - np.abs(wide_offset)) / (0.5 * radius), 0, 1)) ** 2
         lobe = scipy.fft.rfft2(np.fft.ifftshift(psf * taper[:, None] * taper))
         window = _Window(part, disk, residual[part].astype(np.float64), lobe)
-        window.seen[...] += fftconvolve(psf, np.where(disk, model[part], 0), mode="valid")
+        window.seen[...] += _valid_convolution(psf, np.where(disk, model[part], 0))
         window.seen[...] += window.image(points.select(window.holds(points)))
         return window
 
