@@ -33,6 +33,7 @@ BEGIN, END = "<!-- figures: renewed by ops/benchmarks/all -->", "<!-- end of fig
 
 def main() -> int:
     wanted = _arguments()
+    wanted.scratch.mkdir(parents=True, exist_ok=True)
     data = common.Data(wanted.data or wanted.scratch / "inbox", wanted.scratch)
     results = HERE / "results.json"
     kept = json.loads(results.read_text()) if results.exists() else {}
