@@ -91,8 +91,9 @@ class Deployment:
             self.releases.install(self.new)
         with self.step("the new version takes the server's settings"):
             self.server.as_service(self.new, "dsa110", "settings")
-        with self.step("units of the new version", ("units of the old version", lambda: self._renew_units(self.old))):
-            self._renew_units(self.new)
+        with self.step("units of the new version", ("units of the old version", self._old_units)):
+            if self.releases.renew_units(self.new):
+                systemctl("daemon-reload")
         if is_active(code_server(self.old)) or is_active(code_server(self.new)):
             with self.step("code server of the new version, beside the old one", ("end the new code server", self._end_new_server)):
                 systemctl("start", code_server(self.new))
@@ -102,8 +103,9 @@ class Deployment:
                 told = self.server.as_service(self.new, "python", str(self.releases.of(self.new) / "smoke.py"))
                 tell(self.releases, told.strip())
 
-    def _renew_units(self, release: str) -> None:
-        if self.releases.renew_units(release):
+    def _old_units(self) -> None:
+        """Those of the old version, and none that only the new one has."""
+        if self.releases.renew_units(self.old, instead_of=self.new):
             systemctl("daemon-reload")
 
     def _end_new_server(self) -> None:
@@ -175,7 +177,7 @@ class Deployment:
         What rests while the index changes does so again, until that has its old format.
         """
         self._each("stop")
-        self._renew_units(self.old)
+        self._old_units()
         self.releases.switch(self.old, self.before_old)
         self._be(self.old, [service for service in running if unit(service) not in self.resting])
 

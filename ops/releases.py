@@ -109,9 +109,13 @@ class Releases:
                 draft.symlink_to(Path("releases", target))
                 draft.replace(self.place / link)
 
-    def renew_units(self, name: str) -> list[str]:
-        """Put a release's units into systemd's directory; the names of those that changed."""
+    def renew_units(self, name: str, instead_of: str | None = None) -> list[str]:
+        """Put a release's units into systemd's directory, where those go that only `instead_of` has; the names of all that changed."""
         target, changed = self.root / UNITS.lstrip("/"), []
+        for unit in sorted((self.of(instead_of) / "units").iterdir()) if instead_of else ():
+            if (target / unit.name).is_file() and not (self.of(name) / "units" / unit.name).exists():
+                (target / unit.name).unlink()
+                changed.append(unit.name)
         for unit in sorted((self.of(name) / "units").iterdir()):
             there = target / unit.name
             if not there.is_file() or there.read_bytes() != unit.read_bytes():

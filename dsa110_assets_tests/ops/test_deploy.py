@@ -99,6 +99,19 @@ def test_units_are_renewed_where_they_differ(releases: ModuleType, tmp_path: Pat
     assert (tmp_path / "etc/systemd/system/dsa110-portal.service").read_text() == "[Unit]\nDescription=a\n"
 
 
+def test_units_that_only_the_version_taken_back_has_go(releases: ModuleType, tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        release(tmp_path, name, 1e9 + number)
+    there, units = releases.Releases(tmp_path), tmp_path / "etc/systemd/system"
+    units.mkdir(parents=True)
+    (units / "postgresql.service").write_text("[Unit]\n")  # not ours
+    (there.of("b") / "units/dsa110-archiver.service").write_text("[Unit]\nDescription=b\n")
+    assert there.renew_units("b") == ["dsa110-archiver.service", "dsa110-portal.service"]
+    assert there.renew_units("a", instead_of="b") == ["dsa110-archiver.service", "dsa110-portal.service"]
+    assert sorted(unit.name for unit in units.iterdir()) == ["dsa110-portal.service", "postgresql.service"]
+    assert there.renew_units("a", instead_of="b") == []
+
+
 def test_a_release_is_named_by_its_version_and_sources(releases: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = releases.name_of_sources()
     assert name == f"{dsa110_assets.__version__}-{releases.digest_of_sources()[:8]}"
