@@ -70,10 +70,11 @@ def judged(scratch: str, nights: int) -> dict[str, Any]:
         done = sky_faults.run(Path(place), faults, groups=GROUPS, nights=nights)
         variability = [done.table(product) for product in done.archive.products("variability")]
         points = done.points
-        constant = points[points["hour"] == points["hour"].max()]
-        usable = np.isfinite(constant["flux_jy"]) & (constant["quality"] == 0)
-        pull = ((constant["flux_jy"] - constant["true_jy"]) / constant["absolute_err_jy"])[usable]
-        ratio = done.tiles.groupby("observation")["ratio"].median().to_numpy()
+        usable = np.isfinite(points["flux_jy"]) & (points["quality"] == 0)
+        pull = ((points["flux_jy"] - points["true_jy"]) / points["absolute_err_jy"])[usable]
+        ratio = done.tiles.groupby("observation")["ratio"].median()
+        worst = str((ratio - 1).abs().idxmax())
+        told = done.failed_checks.loc[done.failed_checks["partition"] == worst, "check"]
         p = variability[-1]["p_eta"].dropna().to_numpy(float)
         names = sorted({str(name) for table in variability for name in table.loc[table["kind"] != "", "source_id"]})
         ever = pd.concat([table[table["kind"] != ""].assign(night=k) for k, table in enumerate(variability)])
@@ -83,9 +84,10 @@ def judged(scratch: str, nights: int) -> dict[str, Any]:
             "share of p below 0.05": float((p < 0.05).mean()), "below 0.5": float((p < 0.5).mean()),
             "uniform (KS p)": float(stats.kstest(p, "uniform").pvalue),
             "mean of pulls": float(pull.mean()), "sd of pulls": float(pull.std()), "points": float(pull.size),
-            "tiles": float(ratio.size), "tiles' worst median ratio": float(ratio[np.argmax(np.abs(ratio - 1))]),
+            "tiles": float(ratio.size), "tiles' worst median ratio": float(ratio[worst]),
             "silent": float(len(done.silent())),
-            "remark": f"failed: {len(done.report.failed)}; held: {len(done.held)}; candidates: {', '.join(names) or 'none'}",
+            "remark": f"failed: {len(done.report.failed)}; held: {len(done.held)}; candidates: {', '.join(names) or 'none'}; "
+            f"worst tile: {worst}, failed checks: {', '.join(sorted(set(told))) or 'none'}",
         }  # fmt: skip
 
 
