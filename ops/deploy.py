@@ -92,8 +92,7 @@ class Deployment:
         with self.step("the new version takes the server's settings"):
             self.server.as_service(self.new, "dsa110", "settings")
         with self.step("units of the new version", ("units of the old version", self._old_units)):
-            if self.releases.renew_units(self.new):
-                systemctl("daemon-reload")
+            self._renew_units(self.new)
         if is_active(code_server(self.old)) or is_active(code_server(self.new)):
             with self.step("code server of the new version, beside the old one", ("end the new code server", self._end_new_server)):
                 systemctl("start", code_server(self.new))
@@ -103,10 +102,13 @@ class Deployment:
                 told = self.server.as_service(self.new, "python", str(self.releases.of(self.new) / "smoke.py"))
                 tell(self.releases, told.strip())
 
+    def _renew_units(self, release: str, instead_of: str | None = None) -> None:
+        if self.releases.renew_units(release, instead_of):
+            systemctl("daemon-reload")
+
     def _old_units(self) -> None:
         """Those of the old version, and none that only the new one has."""
-        if self.releases.renew_units(self.old, instead_of=self.new):
-            systemctl("daemon-reload")
+        self._renew_units(self.old, instead_of=self.new)
 
     def _end_new_server(self) -> None:
         """End it with the last of its runs. It is not enabled any more, either."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dsa110_assets.imaging import components
 from dsa110_assets.imaging.attenuation import Attenuation
 from dsa110_assets.imaging.gridding import Gridder
-from dsa110_assets.imaging.points import Points
+from dsa110_assets.imaging.points import NO_POINTS, Points
 from dsa110_assets.imaging.stokes import StokesI
 from dsa110_assets.imaging.weighting import ImagingWeights
 
@@ -84,8 +84,7 @@ class Measurement:
     def anew(self, samples: NDArray[np.complex64], points: Points) -> Image:
         """The residual with `points` taken out of those `samples`, as good as that of `exchange`."""
         np.copyto(self._left, samples)
-        self.without(points)
-        return self.image(max(ROUGH, self._unseen))
+        return self.exchange(NO_POINTS, points)
 
     def exchange(self, before: Points, after: Points) -> Image:
         """The residual with the points `after` taken out instead of `before`, good enough to find and correct points in."""
