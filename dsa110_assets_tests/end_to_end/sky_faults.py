@@ -169,6 +169,12 @@ class Outcome:
             columns=["asset", "partition", "check", "hard", "held", "reason"],
         )
 
+    @property
+    def failed_of_observations(self) -> pd.DataFrame:
+        """Those of `failed_checks` on an observation's own products: the key of an hour may be that of an observation too."""
+        own = [specifications()[asset].grain == "observation" for asset in self.failed_checks["asset"]]
+        return self.failed_checks[np.array(own, dtype=bool)]
+
     @cached_property
     def candidates(self) -> pd.DataFrame:
         """The rows of variability that the platform calls candidates, of all nights."""
@@ -178,9 +184,7 @@ class Outcome:
     def silent(self, limit: float = 0.02) -> pd.DataFrame:
         """Sources per observation whose median ratio in the tile is off by more than `limit` though no check on any
         product of the observation failed: what must not be."""
-        # the key of an hour may be that of an observation too
-        own = [specifications()[asset].grain == "observation" for asset in self.failed_checks["asset"]]
-        told = set(self.failed_checks["partition"][np.array(own, dtype=bool)])
+        told = set(self.failed_of_observations["partition"])
         median = self.tiles.groupby("observation")["ratio"].agg(["median", "std", "count"]).reset_index()
         return median[((median["median"] - 1).abs() > limit) & ~median["observation"].isin(told)]
 

@@ -74,7 +74,7 @@ def judged(scratch: str, nights: int) -> dict[str, Any]:
         pull = ((points["flux_jy"] - points["true_jy"]) / points["absolute_err_jy"])[usable]
         ratio = done.tiles.groupby("observation")["ratio"].median()
         worst = str((ratio - 1).abs().idxmax())
-        told = done.failed_checks.loc[done.failed_checks["partition"] == worst, "check"]
+        told = done.failed_of_observations.loc[done.failed_of_observations["partition"] == worst, "check"]
         p = variability[-1]["p_eta"].dropna().to_numpy(float)
         names = sorted({str(name) for table in variability for name in table.loc[table["kind"] != "", "source_id"]})
         ever = pd.concat([table[table["kind"] != ""].assign(night=k) for k, table in enumerate(variability)])
