@@ -43,6 +43,8 @@ _SHARE = 0.3
 """Integrations and cells of a window count in which the mean excess is at least this part of the window's."""
 _EDGE = 3.0
 """Beside what was found this many sigma are enough: interference has weaker edges."""
+_CERTAIN = 0.5
+"""Excess, in parts of the noise's power, from which cells full of narrow interference hold wide as well: its flanks have less."""
 _PASSES = 2
 _TRUSTED = 0.25, 4.0
 """Power usual over the radiometer equation's. What lies outside has other autocorrelations than the noise's, no noise, or
@@ -107,7 +109,8 @@ class Coherence:
         """(antenna, time, channel) 1 where an antenna, or the array as a whole, sees interference at `first` sigma, or `known`.
 
         known: what was found otherwise. Baselines whose antennas both have it take no part, nor cells that hold narrow
-        interference, and their neighbours. What is wide and in many antennas is in all of them. Of all that many see, known
+        interference, and their neighbours: these are told by the array's differences that hold nothing known, or, where there
+        are none, by the cells beside them. What is wide and in many antennas is in all of them. Of all that many see, known
         or not, clean channels at either edge and between edges are 0, and what nearly all antennas found somewhere is 1 if the
         rest has it too. amplitudes: see edges.
         """
@@ -119,40 +122,51 @@ class Coherence:
         hits, present = search(sums, numbers, first, least), ~np.isnan(noise).all(axis=(1, 2))
         self.judged = float(np.isfinite(_usual(sums, numbers))[present].mean()) if present.any() else 0.0
         live = known.any(axis=(1, 2)) | (numbers > 0).any(axis=(1, 2))
-        hits[:, _everywhere(hits[live], wide[live], taken[live] > 0)] = True
+        shape = self._shape()
+        out = (taken[live] > 0).sum(axis=0) > edges.MANY * live.sum()
+        high, blind, strong = self._taken_out(known > 0, shape, out, first, float(least.mean()))
+        hits[:, _through(_everywhere(hits[live], wide[live], strong), high, blind)] = True
         sums, numbers = _gather(self._powers, self._counts, noise, self._ant1, self._ant2, hits.view(np.uint8) | taken)
         hits |= search(sums.sum(axis=0, keepdims=True), numbers.sum(axis=0, keepdims=True) / 2, first, least.mean(keepdims=True))
-        at_times = hits.any(axis=1) & ~hits.all(axis=1) | (taken > 0).any(axis=1)
-        hits |= self._still(noise, np.asarray(at_times), first)
+        hits[:, _through(np.asarray(hits.all(axis=0)), high, blind)] = True
+        at_times = np.asarray(hits.any(axis=1) & ~hits.all(axis=1))
+        hits |= self._still(noise, at_times, known > 0, first)
         hits = np.repeat(hits, self._width, axis=2)[:, :, : self._autos.shape[2]]
         hits |= known > 0
         part = hits[live].sum(axis=0) / max(int(live.sum()), 1)
-        clean, rest = self._edges.judge(part, known > 0, self._shapes(), amplitudes)
+        clean, rest = self._edges.judge(part, known > 0, shape, amplitudes)
         return np.asarray((hits & ~clean | rest).view(np.uint8))
 
-    def _still(self, noise: Float32, found: NDArray[np.bool_], first: float) -> NDArray[np.bool_]:
-        """(cell,) True where the array sees what stands still; `found` (antenna, cell), and next to it, is left out."""
-        powers, counts = self._standing.powers(self._width, self._powers.shape[1], SKY)
+    def _taken_out(
+        self, known: NDArray[np.bool_], shape: NDArray[np.float64], cells: NDArray[np.bool_], first: float, least: float
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:  # fmt: skip
+        """Of the `cells` (time, cell) that narrow interference took out, by the differences that hold nothing `known`: those
+        _EDGE sigma and `least` above usual, those without such differences, and those that certainly hold wide interference."""
+        sums, numbers = self._edges.cells(known, shape, self._width)
+        limit = 1 + np.maximum(_EDGE * np.sqrt(edges.CORRELATED / np.maximum(numbers[0], 1)), least)
+        high, told = sums[0] / _usual(sums, numbers) > limit * numbers[0], numbers[0] >= _FEWEST
+        return cells & told & high, cells & ~told, cells & search(sums, numbers, first, max(least, _CERTAIN))[0]
+
+    def _still(
+        self, noise: Float32, found: NDArray[np.bool_], known: NDArray[np.bool_], first: float
+    ) -> NDArray[np.bool_]:  # fmt: skip
+        """(cell,) True where the array sees what stands still; `found` (antenna, cell), and next to it, is left out, and
+        differences that hold what both antennas have `known` (antenna, time, channel), or many of all most of the time."""
+        ever, mostly = np.asarray(known.any(axis=1)), known.mean(axis=1) > 1 / 2
+        both = ever[self._ant1] & ever[self._ant2] | (mostly.mean(axis=0) > edges.MANY)
+        powers, counts = self._standing.powers(self._width, self._powers.shape[1], SKY, both)
         sums, numbers = _gather(powers, counts, noise, self._ant1, self._ant2, _widened(found[:, None]).view(np.uint8))
         hits = search(sums.sum(axis=0, keepdims=True), numbers.sum(axis=0, keepdims=True) / 2, first, LEAST_STANDING)
         return np.asarray(hits[0, 0])
 
-    def _shapes(self) -> NDArray[np.float64]:
-        """(side, channel) noise power of all one-sided differences over its mean, from the antennas' autocorrelations."""
+    def _shape(self) -> NDArray[np.float64]:
+        """(channel,) the noise's power over its mean, from the antennas' autocorrelations."""
         found = np.where(self._autos > 0, self._autos, np.nan).swapaxes(2, 3)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of nothing but NaN: 1
             lowest = np.nanmin(found, axis=1)
             shape = np.nanmedian(lowest / np.nanmedian(lowest, axis=2, keepdims=True), axis=(0, 1)) ** 2
-        shape = np.where(np.isfinite(shape), shape, 1)
-        sums, totals = np.zeros((2, shape.size)), np.zeros((2, shape.size))
-        for lag, number in zip(*np.unique(self._lags[self._lags > 0], return_counts=True), strict=True):
-            power = (shape[: -2 * lag] + 4 * shape[lag:-lag] + shape[2 * lag :]) / 6 * number
-            sums[0, 2 * lag :] += power
-            sums[1, : -2 * lag] += power
-            totals[0, 2 * lag :] += number
-            totals[1, : -2 * lag] += number
-        return np.asarray(np.where(totals > 0, sums / np.maximum(totals, 1), 1))
+        return np.asarray(np.where(np.isfinite(shape), shape, 1))
 
     def _noise(self) -> Float32:
         """(antenna, cell, pol) whose products are the noise's second differences: autocorrelations, medians of cells in the
@@ -222,7 +236,7 @@ def _powers(  # type: ignore[no-untyped-def]
                 count[i // 2 // width, i % 2] -= np.uint16(1)
             for p in range(2):
                 weights[p] = _weight(power[:, p], count[:, p], means)
-            edges.add(squares, bad[:n_bad], lag, weights, sums[:, t], missing[:, t], rows[t])
+            edges.add(squares, bad[:n_bad], lag, weights, sums[lag, t], missing[lag, t], rows[t, lag])
             for antenna in (ant1[place], ant2[place]):
                 seen[antenna, t] += np.uint16(1)
                 for i in places_flagged:
@@ -307,19 +321,21 @@ def _gather(powers, counts, noise, ant1, ant2, hits):  # type: ignore[no-untyped
     return sums, numbers
 
 
-def _everywhere(hits: NDArray[np.bool_], wide: NDArray[np.bool_], taken: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(time, cell) True where many antennas (antenna, time, cell) have hits, and on from there where many have one or `wide`.
-
-    Single integrations and cells between two such are True as well, and what was taken out of many antennas beside them: it
-    had no samples left to tell.
-    """
+def _everywhere(hits: NDArray[np.bool_], wide: NDArray[np.bool_], strong: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(time, cell) True where many antennas (antenna, time, cell) have hits, or `strong`, and on from there where many have one
+    or `wide`; and single integrations and cells between two such."""
     many = edges.MANY * max(len(hits), 1)
-    found = hits.sum(axis=0) > many
+    found = (hits.sum(axis=0) > many) | strong
     found = ndimage.binary_propagation(found, np.ones((3, 3)), found | ((hits | wide).sum(axis=0) > many))
-    found |= ndimage.binary_dilation(found) & (taken.sum(axis=0) > many)
     filled = np.pad(found, 1)
     filled[1:-1, 1:-1] |= (filled[:-2, 1:-1] & filled[2:, 1:-1]) | (filled[1:-1, :-2] & filled[1:-1, 2:])
     return filled[1:-1, 1:-1]
+
+
+def _through(found: NDArray[np.bool_], high: NDArray[np.bool_], blind: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(time, cell) `found`, on from there through what is `high`, and along frequency through what is `blind` too."""
+    found = ndimage.binary_propagation(found, mask=found | high)
+    return np.asarray(ndimage.binary_propagation(found, edges.ALONG, found | high | blind))
 
 
 def _widened(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -379,7 +395,8 @@ def _usual(sums: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[n
         mean = sums[a][there] / numbers[a][there]
         middle = np.median(mean)
         near = np.abs(mean - middle) <= 3 * middle * np.sqrt(edges.CORRELATED / np.minimum(numbers[a][there], np.median(numbers[a][there])))
-        usual[a] = sums[a][there][near].sum() / numbers[a][there][near].sum()
+        if near.any():
+            usual[a] = sums[a][there][near].sum() / numbers[a][there][near].sum()
     return np.where((usual > _TRUSTED[0]) & (usual < _TRUSTED[1]), usual, np.inf)
 
 

@@ -2,8 +2,9 @@
 
 A second difference reaches a lag to either side, so cells beside interference seem to hold it. One that reaches to one side
 only, V(k) - 2 V(k - lag) + V(k - 2 lag), tells of a channel k next to clean ones: it is noise up to the first channel
-with interference. Their powers are summed over all baselines, each in units of its own median, once by the channel at
-their upper and once by that at their lower end. Sums are over baselines in ascending order, so blocks do not change them.
+with interference. Their powers are summed over all baselines, each in units of its own median, lag by lag, so that narrow
+interference that is known can be left out: at whose channel a difference ends is then still told, and cells that are full of
+it are told by the differences between. Sums are over baselines in ascending order, so blocks do not change them.
 
 Between two transmissions in one integration there are no clean ones to go on from. What lies there is told by the mean
 excess of the channel's own amplitudes over their background, which reaches no further, if the background is one of clean
@@ -11,6 +12,8 @@ samples.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numba
 import numpy as np
@@ -39,14 +42,14 @@ usual, and below which its background has interference."""
 _OFTEN = 0.5
 """A background is a median: no more than this part of its samples may have interference."""
 _MAD_TO_SIGMA = 1.4826
-_ALONG = [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
+ALONG = [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
 """Neighbours along frequency."""
 Float = NDArray[np.float64]
 
 
 class Edges:
-    """Sums (side, time, channel x pol x 2) of powers of one-sided differences in units of the noise, of as many baselines as
-    `lags` (time, lag, pol) says, but for those `missing` (side, time, channel x pol).
+    """Sums (lag, time, channel x pol x 2) of powers of second differences about a channel, in units of the noise, of as many
+    baselines as `lags` (time, lag, pol) says, but for those `missing` (lag, time, channel x pol).
 
     flagged (antenna, time, channel x pol): baselines of an antenna that are flagged there, of those of which not all is, `rows`
     (antenna, time).
@@ -55,36 +58,61 @@ class Edges:
     def __init__(self, n_antennas: int, n_times: int, n_channels: int, longest: int) -> None:
         self.flagged = np.zeros((n_antennas, n_times, 2 * n_channels), np.uint16)
         self.rows = np.zeros((n_antennas, n_times), np.uint16)
-        self.sums = np.zeros((2, n_times, 4 * n_channels), np.float32)
-        self.missing = np.zeros((2, n_times, 2 * n_channels), np.int32)
+        self.sums = np.zeros((longest + 1, n_times, 4 * n_channels), np.float32)
+        self.missing = np.zeros((longest + 1, n_times, 2 * n_channels), np.int32)
         self.lags = np.zeros((n_times, longest + 1, 2), np.int32)
 
-    def judge(self, part: Float, known: NDArray[np.bool_], shapes: Float, amplitudes: Float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def cells(self, known: NDArray[np.bool_], shape: Float, width: int) -> tuple[Float, Float]:
+        """(1, time, cell) powers in cells of `width` channels and numbers of differences, of those that hold no channel that
+        two antennas have `known` (antenna, time, channel). shape: see judge."""
+        n_times, n_channels = known.shape[1:]
+        sums, numbers, of_two = np.zeros((n_times, n_channels)), np.zeros((n_times, n_channels)), _of_two(known)
+        for lag, power, number in self._by_lag(shape):
+            use = ~(of_two[:, : -2 * lag] | of_two[:, lag:-lag] | of_two[:, 2 * lag :])
+            sums[:, lag:-lag] += np.where(use, power, 0)
+            numbers[:, lag:-lag] += np.where(use, number, 0)
+        starts = np.arange(0, n_channels, width)
+        return np.add.reduceat(sums, starts, axis=1)[None], np.add.reduceat(numbers, starts, axis=1)[None]
+
+    def _by_lag(self, shape: Float) -> Iterator[tuple[int, Float, Float]]:
+        """Each lag that a baseline has, powers (time, channel - 2 lag) about the channels from `lag` on, and their numbers."""
+        n_times, n_channels = self.sums.shape[1], shape.size
+        for lag in np.flatnonzero(self.lags.any(axis=(0, 2))):
+            power = self.sums[lag].reshape(n_times, n_channels, 4)[:, lag:-lag].sum(axis=2, dtype=np.float64)
+            missing = self.missing[lag].reshape(n_times, n_channels, 2)[:, lag:-lag].sum(axis=2)
+            noise = (shape[: -2 * lag] + 4 * shape[lag:-lag] + shape[2 * lag :]) / 6
+            yield int(lag), power / noise, self.lags[:, lag].sum(axis=1)[:, None] - missing.astype(np.float64)
+
+    def judge(self, part: Float, known: NDArray[np.bool_], shape: Float, amplitudes: Float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """(time, channel) clean channels at an end of a range that many antennas see, or between two; what else all baselines have.
 
         The latter are samples that nearly every antenna had `known` (antenna, time, channel) or flagged on some baselines, and
         of which the others have more power than is usual to both sides; and the flanks, seen by no antenna alone, of what nearly
-        every antenna sees. part (time, channel): of the antennas, those that see interference. shapes (side, channel): noise
-        power of the differences over its mean over channels. amplitudes (time, channel): their mean excess over background
+        every antenna sees. part (time, channel): of the antennas, those that see interference. shape (channel,): the
+        noise's power over its mean over channels. amplitudes (time, channel): their mean excess over background
         [sigma], NaN without any.
         """
         wide, many = part > MANY, self._found_by_all(known)
-        excess, weights = self._excess(wide | many, shapes)
+        excess, weights = self._excess(wide | many, shape, np.zeros(wide.shape, np.bool_))
         limit = _SIGMAS * np.sqrt(CORRELATED / np.maximum(weights, 1))
         rest = many & ((weights > 0) & (excess > limit)).all(axis=0)
         strength = np.where(many, np.inf, excess.mean(axis=0))
         clean = np.zeros(wide.shape, np.bool_)
+        of_two, longest = _of_two(known), self.lags.shape[1] - 1
+        narrow = of_two & ~ndimage.binary_opening(of_two, np.ones((1, longest // 2 + 1)))
+        beside, of_beside = self._excess(wide | many, shape, of_two)
+        beside, of_beside = np.where(of_beside > 0, beside, excess), np.where(of_beside > 0, of_beside, weights)
         areas, n_areas = ndimage.label(wide)
         for area in range(1, n_areas + 1):
             inside = areas == area
             most = float(np.quantile(strength[inside], _STRONGEST, method="lower")) / _TELLS
             for side in range(2):
                 one = slice(None, None, 1 if side == 0 else -1)
-                clean[:, one] |= _outer(inside[:, one], excess[side][:, one], weights[side][:, one], most)
+                clean[:, one] |= _outer(inside[:, one], narrow[:, one], beside[side][:, one], of_beside[side][:, one], most, 2 * longest)
         score = _score(amplitudes, ~(wide | many))
         clean |= self._between(wide & ~clean, score, excess, weights)
         whole, flank = (part > EVERYWHERE) & ~clean | rest, (score > _FLANK) & (part == 0)
-        rest |= flank & ndimage.binary_propagation(whole, _ALONG, whole | flank)
+        rest |= flank & ndimage.binary_propagation(whole, ALONG, whole | flank)
         return clean & ~rest, np.asarray(rest)
 
     def _between(self, marks: NDArray[np.bool_], score: Float, excess: Float, weights: Float) -> NDArray[np.bool_]:
@@ -100,7 +128,7 @@ class Edges:
             one = slice(None, None, 1 if side == 0 else -1)
             reached[side] = _after((score > _SURE)[:, one], 2 * longest)[:, one]
             free &= reached[side] | _clean(excess[side], weights[side], np.inf)
-        free &= reached.all(axis=0) | reached.any(axis=0) & ~ndimage.binary_dilation(marks & ~free, _ALONG)
+        free &= reached.all(axis=0) | reached.any(axis=0) & ~ndimage.binary_dilation(marks & ~free, ALONG)
         others = np.where(marks, np.nan, score)
         free &= _mean(others, (SPAN, 2 * longest)) > _LOWEST
         return np.asarray(free & (_mean((marks & ~free).astype(np.float64), (SPAN, longest)) < _OFTEN))
@@ -114,15 +142,16 @@ class Edges:
         least = max(int(there.sum()), 1)
         return np.asarray((found.sum(axis=0) > EVERYWHERE * least) | (always.sum(axis=0) > MANY * least))
 
-    def _excess(self, marks: NDArray[np.bool_], shapes: Float) -> tuple[Float, Float]:
+    def _excess(self, marks: NDArray[np.bool_], shape: Float, known: NDArray[np.bool_]) -> tuple[Float, Float]:
         """(side, time, channel) excess over what is usual without `marks`, in parts of it, and its weight: the number of
-        samples, less where the scatter is more than theirs; 0 where there are none or nothing is usual."""
-        sums = self.sums.reshape(2, *marks.shape, 4).sum(axis=3, dtype=np.float64) / shapes[:, None]
-        number = -self.missing.reshape(2, *marks.shape, 2).sum(axis=3, dtype=np.float64)
-        for lag in np.flatnonzero(self.lags.any(axis=(0, 2))):
-            rows = self.lags[:, lag].sum(axis=1)[:, None]
-            number[0, :, 2 * lag :] += rows
-            number[1, :, : -2 * lag] += rows
+        samples, less where the scatter is more than theirs; 0 where there are none or nothing is usual. Of the differences
+        that end in a channel those are left out of which another is `known` (time, channel)."""
+        sums, number = np.zeros((2, *marks.shape)), np.zeros((2, *marks.shape))
+        for lag, power, samples in self._by_lag(shape):
+            low, middle, high = known[:, : -2 * lag], known[:, lag:-lag], known[:, 2 * lag :]
+            for side, others, at in ((0, low | middle, np.s_[:, 2 * lag :]), (1, high | middle, np.s_[:, : -2 * lag])):
+                sums[side][at] += np.where(others, 0, power)
+                number[side][at] += np.where(others, 0, samples)
         number[number < _FEWEST] = 0
         mean, excess = sums / np.maximum(number, 1), np.zeros(sums.shape)
         for side in range(2):
@@ -139,24 +168,36 @@ class Edges:
         return excess, number
 
 
-def _outer(inside: NDArray[np.bool_], excess: Float, weights: Float, most: float) -> NDArray[np.bool_]:
-    """(time, channel) True from the first channel of every range `inside` up to before the first that is not clean.
+def _outer(
+    inside: NDArray[np.bool_], narrow: NDArray[np.bool_], excess: Float, weights: Float, most: float, reach: int
+) -> NDArray[np.bool_]:
+    """(time, channel) clean channels from the first of every range `inside` up to before the first that is neither clean nor in
+    `narrow` interference.
 
     Integrations that begin at the same channel one after another are looked at together, if less than `most` is then told;
-    or if that can be told of one by itself, one by one first, and then those together of which a channel was clean. Next to the
+    or if that can be told of one by itself, one by one first, and then those together of which a channel was clean: those
+    apart of which the next `reach` channels were as well, for what the others have there they do not. Next to the
     first that is not clean, those stay that are a sigma above usual: interference has weaker flanks.
     """
     alone = inside & _clean(excess, weights, most)
-    found = _from_start(inside, alone)
-    if not found.any():
+    passed = narrow & ~alone
+    found = _from_start(inside, alone | inside & passed)
+    goes_on = found & ~_after(~found[:, ::-1], reach)[:, ::-1]
+    if not (found & ~passed).any():
         start = inside & ~np.pad(inside, ((0, 0), (1, 0)))[:, :-1]
         start &= ndimage.binary_dilation(start, [[1], [0], [1]]) | (len(start) == 1)
-        found = inside & np.logical_or.accumulate(start, axis=1)
-    found = _from_start(inside, found & _clean(*_together(found, excess, weights), most))
-    mean, weight = _together(found, excess, weights)
+        found, goes_on = inside & np.logical_or.accumulate(start, axis=1), np.zeros(inside.shape, np.bool_)
+    told = _clean(*_together(found & ~passed, goes_on, excess, weights), most)
+    found = _from_start(inside, found & (passed | told))
+    mean, weight = _together(found & ~passed, goes_on, excess, weights)
     flank = found & (mean > np.sqrt(CORRELATED / np.maximum(weight, 1)))
     dirty = inside & ~found
-    return np.asarray(found & ~ndimage.binary_propagation(dirty, _ALONG, dirty | flank))
+    return np.asarray(found & told & ~ndimage.binary_propagation(dirty, ALONG, dirty | flank))
+
+
+def _of_two(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(time, channel) what two antennas have `known` (antenna, time, channel), so that a baseline may have it."""
+    return np.asarray(np.count_nonzero(known, axis=0) > 1)
 
 
 def _clean(excess: Float, weights: Float, most: float) -> NDArray[np.bool_]:
@@ -190,12 +231,16 @@ def _mean(values: Float, box: tuple[int, int]) -> Float:
     return np.asarray(np.where(number > 0.5 / np.prod(box), total / np.maximum(number, 1e-9), np.nan))
 
 
-def _together(marks: NDArray[np.bool_], excess: Float, weights: Float) -> tuple[Float, Float]:
-    """Mean excess and sum of weights over every stretch of consecutive integrations with `marks`, channel by channel."""
-    stretches, n = ndimage.label(marks, [[0, 1, 0], [0, 1, 0], [0, 1, 0]])
-    total = np.bincount(stretches.ravel(), weights.ravel(), n + 1)
-    mean = np.bincount(stretches.ravel(), (excess * weights).ravel(), n + 1) / np.maximum(total, 1e-9)
-    return mean[stretches], total[stretches]
+def _together(marks: NDArray[np.bool_], apart: NDArray[np.bool_], excess: Float, weights: Float) -> tuple[Float, Float]:
+    """Mean excess and sum of weights over every stretch of consecutive integrations with `marks`, channel by channel; of those
+    that are `apart` and of the others."""
+    mean, total = np.zeros(marks.shape), np.zeros(marks.shape)
+    for part in (marks & apart, marks & ~apart):
+        stretches, n = ndimage.label(part, [[0, 1, 0], [0, 1, 0], [0, 1, 0]])
+        weight = np.bincount(stretches.ravel(), weights.ravel(), n + 1)
+        of_all = np.bincount(stretches.ravel(), (excess * weights).ravel(), n + 1) / np.maximum(weight, 1e-9)
+        mean[part], total[part] = of_all[stretches[part]], weight[stretches[part]]
+    return mean, total
 
 
 def _from_start(inside: NDArray[np.bool_], marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -211,26 +256,20 @@ def _from_start(inside: NDArray[np.bool_], marks: NDArray[np.bool_]) -> NDArray[
 
 @numba.njit(cache=True)
 def add(squares, bad, lag, weights, sums, missing, rows):  # type: ignore[no-untyped-def]
-    """Add one baseline and integration to sums (side, channel x pol x 2), missing (side, channel x pol) and rows (lag, pol).
+    """Add one baseline and integration to sums (channel x pol x 2), missing (channel x pol) and rows (pol) of its lag.
 
-    squares (channel x pol x 2) of its second differences about each channel, of which those at `bad` (channel x pol) are 0, in
-    place times the weights (2,) of its pols, 0: none. The difference about k ends at k + lag (side 0, that reaches down) and at
-    k - lag (side 1).
+    squares (channel x pol x 2) of its second differences about each channel, of which those at `bad` (channel x pol) are 0,
+    times the weights (2,) of its pols, 0: none.
     """
-    reach, one, two = 4 * lag, weights[0], weights[1]
-    n = squares.size - 2 * reach
-    x, down, up = squares[reach : reach + n], sums[0, 2 * reach :], sums[1, :n]
-    for i in range(0, n, 4):
-        x[i] *= one
-        x[i + 1] *= one
-        x[i + 2] *= two
-        x[i + 3] *= two
-    for i in range(n):
-        down[i] += x[i]
-        up[i] += x[i]
+    first, last, one, two = 4 * lag, squares.size - 4 * lag, weights[0], weights[1]
+    x, out = squares[first:last], sums[first:last]
+    for i in range(0, x.size, 4):
+        out[i] += one * x[i]
+        out[i + 1] += one * x[i + 1]
+        out[i + 2] += two * x[i + 2]
+        out[i + 3] += two * x[i + 3]
     for p in range(2):
-        rows[lag, p] += weights[p] > 0
+        rows[p] += weights[p] > 0
     for i in bad:
         if weights[i % 2] > 0:
-            missing[0, i + 2 * lag] += 1
-            missing[1, i - 2 * lag] += 1
+            missing[i] += 1

@@ -34,16 +34,18 @@ class Standing:
         """Take parts (time, baseline, channel x pol x 2) of data and flags (time, baseline, channel x pol)."""
         _add_up(parts, flags, places, self._lags[places], self._sums, self._missing)
 
-    def powers(self, width: int, n_times: int, sky: float) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    def powers(
+        self, width: int, n_times: int, sky: float, known: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:  # fmt: skip
         """Powers of second differences, in units of one integration's, in cells (baseline, 1, cell, pol) and their numbers.
 
-        Of a sample half of its `n_times` integrations must be there. Baselines take no part of which the part `sky` of the
-        mean's own power is more than LEAST of its noise.
+        Of a sample half of its `n_times` integrations must be there, and it may not be `known` (baseline, channel). Baselines
+        take no part of which the part `sky` of the mean's own power is more than LEAST of its noise.
         """
         n_channels = self._missing.shape[1] // 2
         powers = np.zeros((self._lags.size, 1, -(-n_channels // width), 2), np.float32)
         counts = np.zeros(powers.shape, np.uint16)
-        _differences(self._sums, self._missing, self._lags, width, n_times, sky / LEAST, powers[:, 0], counts[:, 0])
+        _differences(self._sums, self._missing, self._lags, known, width, n_times, sky / LEAST, powers[:, 0], counts[:, 0])
         return powers, counts
 
 
@@ -80,7 +82,7 @@ def flagged(flag, places):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, parallel=True)
-def _differences(sums, missing, lags, width, n_times, most, powers, counts):  # type: ignore[no-untyped-def]
+def _differences(sums, missing, lags, known, width, n_times, most, powers, counts):  # type: ignore[no-untyped-def]
     """Cells of every baseline, unless `most` times its means' power is more than that of their differences."""
     n_channels = missing.shape[1] // 2
     for b in numba.prange(lags.size):
@@ -89,6 +91,7 @@ def _differences(sums, missing, lags, width, n_times, most, powers, counts):  # 
             continue
         square, noise = np.float64(0), np.float64(0)
         for k in range(lag, n_channels - lag):
+            told = not (known[b, k - lag] | known[b, k] | known[b, k + lag])
             for p in range(2):
                 before, i, after = 2 * (k - lag) + p, 2 * k + p, 2 * (k + lag) + p
                 if 2 * min(number[before], number[i], number[after]) < n_times:
@@ -98,8 +101,8 @@ def _differences(sums, missing, lags, width, n_times, most, powers, counts):  # 
                 real = sums[b, 2 * before] * u - 2 * x + sums[b, 2 * after] * w
                 imaginary = sums[b, 2 * before + 1] * u - 2 * y + sums[b, 2 * after + 1] * w
                 power = (real * real + imaginary * imaginary) * 6 / (u + 4 * v + w)
-                powers[b, k // width, p] += power
-                counts[b, k // width, p] += np.uint16(1)
+                powers[b, k // width, p] += power if told else np.float32(0)
+                counts[b, k // width, p] += np.uint16(told)
                 square += (x * x + y * y) / v
                 noise += power
         if square * most > noise:
