@@ -31,6 +31,9 @@ KINDS = {
     "hopping": "hopping:*",
     "comb": "comb:*",
     "tones and bursts": "tones",
+    "satellite, 100 Jy, and a comb": "satellite:* comb:*",
+    "satellite, 100 Jy, tones and bursts": "satellite:* tones",
+    "wide, 200 s, 100 Jy, tones and bursts": "wide_rfi:* tones",
 }
 
 
@@ -80,10 +83,10 @@ def judge(text: str, folder: str, engine: str) -> dict[str, Any]:
     if text == "20 Jy":
         ra, dec = np.rad2deg(astrometry.meridian_icrs_rad([group.mjd_mid], np.deg2rad(plain.dec_deg))[0])
         options = replace(plain, fixed_sources=(FixedSource("bright", float(ra) + 0.3, float(dec) + 0.2, 20.0),))
-    elif text == "tones":
-        options = replace(plain, rfi_tones=2, rfi_bursts=3.0)
     elif text:
-        options = replace(plain, faults=(parse_fault(text),))
+        *kinds, last = text.split()
+        narrow = {"rfi_tones": 2, "rfi_bursts": 3.0} if last == "tones" else {}
+        options = replace(plain, faults=tuple(parse_fault(kind) for kind in [*kinds, *([] if narrow else [last])]), **narrow)
 
     def observed(what: SimulationOptions) -> Any:
         with tempfile.TemporaryDirectory(dir=folder) as place:
