@@ -101,7 +101,8 @@ class Edges:
         of_two, longest = _of_two(known), self.lags.shape[1] - 1
         narrow = of_two & ~ndimage.binary_opening(of_two, np.ones((1, longest // 2 + 1)))
         beside, of_beside = self._excess(wide | many, shape, of_two)
-        beside, of_beside = np.where(of_beside > 0, beside, excess), np.where(of_beside > 0, of_beside, weights)
+        apart = of_beside > 0
+        beside, of_beside = np.where(apart, beside, excess), np.where(apart, of_beside, weights)
         areas, n_areas = ndimage.label(wide)
         for area in range(1, n_areas + 1):
             inside = areas == area
@@ -110,24 +111,28 @@ class Edges:
                 one = slice(None, None, 1 if side == 0 else -1)
                 clean[:, one] |= _outer(inside[:, one], narrow[:, one], beside[side][:, one], of_beside[side][:, one], most, 2 * longest)
         score = _score(amplitudes, ~(wide | many))
-        clean |= self._between(wide & ~clean, score, excess, weights)
+        clean |= self._between(wide & ~clean, score, beside, of_beside, apart, of_two)
         whole, flank = (part > EVERYWHERE) & ~clean | rest, (score > _FLANK) & (part == 0)
         rest |= flank & ndimage.binary_propagation(whole, ALONG, whole | flank)
         return clean & ~rest, np.asarray(rest)
 
-    def _between(self, marks: NDArray[np.bool_], score: Float, excess: Float, weights: Float) -> NDArray[np.bool_]:
+    def _between(
+        self, marks: NDArray[np.bool_], score: Float, excess: Float, weights: Float, apart: NDArray[np.bool_], known: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:  # fmt: skip
         """(time, channel) of `marks` what differences with certain interference, to one side or both, made look like it.
 
         Its amplitudes are as usual, and so is every side whose differences do not reach such a channel; if one does not, it is
-        left to `_outer` what lies next to interference. Nothing is clean where a background may hold what it should tell of: it
-        is above the samples about it that are not marked, or most of those that it is taken of are marked.
+        left to `_outer` what lies next to interference. Where there are differences `apart` (side, time, channel) from what is
+        `known` (time, channel), these reach what is not known. Nothing is clean where a background may hold what it should
+        tell of: it is above the samples about it that are not marked, or most of those that it is taken of are marked.
         """
         longest = self.lags.shape[1] - 1
         free, reached = marks & (score > _LOWEST) & (score < _USUAL), np.zeros((2, *marks.shape), np.bool_)
         for side in range(2):
             one = slice(None, None, 1 if side == 0 else -1)
             reached[side] = _after((score > _SURE)[:, one], 2 * longest)[:, one]
-            free &= reached[side] | _clean(excess[side], weights[side], np.inf)
+            unknown = _after(((score > _SURE) & ~known)[:, one], 2 * longest)[:, one]
+            free &= np.where(apart[side], unknown, reached[side]) | _clean(excess[side], weights[side], np.inf)
         free &= reached.all(axis=0) | reached.any(axis=0) & ~ndimage.binary_dilation(marks & ~free, ALONG)
         others = np.where(marks, np.nan, score)
         free &= _mean(others, (SPAN, 2 * longest)) > _LOWEST
