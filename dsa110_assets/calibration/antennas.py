@@ -81,20 +81,23 @@ def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Sea
 
     The model is put right in rounds: a source whose flux is not what the others say it should be, or that the model lacks,
     would turn antennas that are well. At most twelve rounds; most observations need one. If the model still lacks much of the
-    sky then, nothing is said of antennas.
+    sky then, nothing is said of antennas; and without references, as for the flux scale, nothing of where the sky is.
     """
     field = field_model(vis, sky, options.model_sources)
     listed_jy = field.flux_jy  # new sources come first: they are fitted, but no reference
-    part, n_new = 0.0, 0
+    part, n_new, references = 0.0, 0, len(field)
     for _ in range(_ROUNDS):
         sums = compare(vis, field)
         epoch = solve_epoch(sums, options)
+        if references < options.least_references:
+            epoch = epoch.without_shift(vis.antennas.relative_m)
         thin = corrected(field_scale.thinned(vis), sums, epoch, 1.0)
         n_fitted = min(N_FITTED + n_new, len(field))
         fitted = field_scale.fitted_fluxes(thin, field, n_fitted, n_new)
         over_listed = field.flux_jy[n_new:n_fitted] / listed_jy[: n_fitted - n_new]
         scale = field_scale.field_scale(fitted.factors[n_new:] * over_listed, fitted.errors[n_new:] * over_listed)
         better, part = _improved(thin, field, listed_jy, fitted, scale, options, search)
+        references = scale.count
         if better is None:
             break
         field, n_new = better, len(better) - listed_jy.size

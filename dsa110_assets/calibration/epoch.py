@@ -86,6 +86,22 @@ class EpochGains:
             drift_amplitude=0.0, drift_phase_rad=0.0, gain_chi2=0.0, misfit=0.0, judged=False,
         )  # fmt: skip
 
+    def without_shift(self, positions_m: Float) -> EpochGains:
+        """The same but for what a shift of the whole sky would be: phases linear in positions_m (antenna, 3), in every interval.
+
+        Where all places of the model were found in the data themselves, with the tables' phases, the data cannot tell of one,
+        and each round of fits to the other's result walks on. Fitted to receptors that do not stand out.
+        """
+        seen = np.isfinite(self.measured) & ~self.lost
+        antenna, pol = np.nonzero(seen & ~self.stand_out)
+        if not antenna.size:
+            return self
+        design = np.concatenate([np.eye(2)[pol], positions_m[antenna]], axis=1)
+        phases = np.angle(self.gains.mean(axis=2))[:, antenna, pol]
+        slopes = np.linalg.lstsq(design, phases.T, rcond=None)[0][2:]
+        turn = np.exp(-1j * (positions_m @ slopes)).T[:, :, None, None]
+        return replace(self, gains=np.where(seen[:, None], self.gains * turn, self.gains))
+
 
 def solve_epoch(sums: Comparison, options: EpochOptions) -> EpochGains:
     """The gains of an observation; antennas without data are neither lost nor changed."""

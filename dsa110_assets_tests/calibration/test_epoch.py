@@ -153,6 +153,26 @@ def test_gains_that_turn_within_the_observation_are_followed() -> None:
     assert error(np.ones_like(turning), turning) > 0.1
 
 
+def test_a_shift_of_the_sky_is_taken_out_of_the_phases() -> None:
+    """Gains with a slope of 10 degrees along a kilometre, which the sky's places would be if they were 6 arcsec off: without it
+    they are what they are without the slope, to the two fits' errors, and have none. An antenna that jumped by itself stays so."""
+    rng = np.random.default_rng(21)
+    positions_m = np.concatenate([rng.normal(size=(N_ANT, 2)) * 500, np.zeros((N_ANT, 1))], axis=1)
+    turn = np.exp(1j * np.deg2rad(10) * positions_m[:, 0] / 1000)[None, :, None, None]
+    true = truth(0.02, 5)
+    true[:, 3] *= np.exp(2j)
+    plain, shifted = (solve_epoch(sums(gains), EpochOptions()).without_shift(positions_m) for gains in (true, true * turn))
+    left = np.angle(shifted.gains / plain.gains)
+    assert np.std(left - left.mean(axis=1, keepdims=True)) < 3 * SIGMA
+    assert np.abs(np.abs(shifted.gains) - np.abs(plain.gains)).max() < 3 * SIGMA
+    others = np.setdiff1d(np.arange(N_ANT), np.unique(np.nonzero(shifted.stand_out)[0]))
+    phases = np.angle(shifted.gains[0, others, 0, 0])
+    slopes = np.linalg.lstsq(np.concatenate([positions_m[others, :2], np.ones((others.size, 1))], axis=1), phases, rcond=None)[0][:2]
+    assert np.abs(slopes * 1000).max() < np.deg2rad(1)
+    assert abs(np.angle(shifted.gains[0, 3, 0, 0] / np.median(shifted.gains[0, others, 0, 0]))) > 1.8
+    assert plain.unjudged().without_shift(positions_m).applied == "none"
+
+
 def test_a_faint_field_says_nothing() -> None:
     gains = np.ones((1, N_ANT, 1, 2), complex)
     gains[0, 5] = 0
