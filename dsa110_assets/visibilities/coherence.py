@@ -115,6 +115,7 @@ class Coherence:
         rest has it too. amplitudes: see edges.
         """
         noise, number = self._noise(), np.add.reduceat(known, np.arange(0, known.shape[2], self._width), axis=2)
+        marked = known > 0
         wide = 2 * number > self._width
         taken = (_widened((number > 0) & ~wide) | wide).view(np.uint8)
         sums, numbers = _gather(self._powers, self._counts, noise, self._ant1, self._ant2, taken)
@@ -124,17 +125,17 @@ class Coherence:
         live = known.any(axis=(1, 2)) | (numbers > 0).any(axis=(1, 2))
         shape = self._shape()
         out = (taken[live] > 0).sum(axis=0) > edges.MANY * live.sum()
-        high, blind, strong = self._taken_out(known > 0, shape, out, first, float(least.mean()))
+        high, blind, strong = self._taken_out(marked, shape, out, first, float(least.mean()))
         hits[:, _through(_everywhere(hits[live], wide[live], strong), high, blind)] = True
         sums, numbers = _gather(self._powers, self._counts, noise, self._ant1, self._ant2, hits.view(np.uint8) | taken)
         hits |= search(sums.sum(axis=0, keepdims=True), numbers.sum(axis=0, keepdims=True) / 2, first, least.mean(keepdims=True))
         hits[:, _through(np.asarray(hits.all(axis=0)), high, blind)] = True
         at_times = np.asarray(hits.any(axis=1) & ~hits.all(axis=1))
-        hits |= self._still(noise, at_times, known > 0, first)
+        hits |= self._still(noise, at_times, marked, first)
         hits = np.repeat(hits, self._width, axis=2)[:, :, : self._autos.shape[2]]
-        hits |= known > 0
+        hits |= marked
         part = hits[live].sum(axis=0) / max(int(live.sum()), 1)
-        clean, rest = self._edges.judge(part, known > 0, shape, amplitudes)
+        clean, rest = self._edges.judge(part, marked, shape, amplitudes)
         return np.asarray((hits & ~clean | rest).view(np.uint8))
 
     def _taken_out(

@@ -2,9 +2,9 @@
 
 A second difference reaches a lag to either side, so cells beside interference seem to hold it. One that reaches to one side
 only, V(k) - 2 V(k - lag) + V(k - 2 lag), tells of a channel k next to clean ones: it is noise up to the first channel
-with interference. Their powers are summed over all baselines, each in units of its own median, lag by lag, so that narrow
-interference that is known can be left out: at whose channel a difference ends is then still told, and cells that are full of
-it are told by the differences between. Sums are over baselines in ascending order, so blocks do not change them.
+with interference. Their powers are summed over all baselines, each in units of its own median, lag by lag. So differences that
+hold known narrow interference can be left out afterwards, and the others still tell of the channels between. Sums are over
+baselines in ascending order, so blocks do not change them.
 
 Between two transmissions in one integration there are no clean ones to go on from. What lies there is told by the mean
 excess of the channel's own amplitudes over their background, which reaches no further, if the background is one of clean
@@ -65,13 +65,13 @@ class Edges:
     def cells(self, known: NDArray[np.bool_], shape: Float, width: int) -> tuple[Float, Float]:
         """(1, time, cell) powers in cells of `width` channels and numbers of differences, of those that hold no channel that
         two antennas have `known` (antenna, time, channel). shape: see judge."""
-        n_times, n_channels = known.shape[1:]
-        sums, numbers, of_two = np.zeros((n_times, n_channels)), np.zeros((n_times, n_channels)), _of_two(known)
+        of_two = _of_two(known)
+        sums, numbers = np.zeros(of_two.shape), np.zeros(of_two.shape)
         for lag, power, number in self._by_lag(shape):
             use = ~(of_two[:, : -2 * lag] | of_two[:, lag:-lag] | of_two[:, 2 * lag :])
             sums[:, lag:-lag] += np.where(use, power, 0)
             numbers[:, lag:-lag] += np.where(use, number, 0)
-        starts = np.arange(0, n_channels, width)
+        starts = np.arange(0, of_two.shape[1], width)
         return np.add.reduceat(sums, starts, axis=1)[None], np.add.reduceat(numbers, starts, axis=1)[None]
 
     def _by_lag(self, shape: Float) -> Iterator[tuple[int, Float, Float]]:
@@ -180,9 +180,9 @@ def _outer(
     `narrow` interference.
 
     Integrations that begin at the same channel one after another are looked at together, if less than `most` is then told;
-    or if that can be told of one by itself, one by one first, and then those together of which a channel was clean: those
-    apart of which the next `reach` channels were as well, for what the others have there they do not. Next to the
-    first that is not clean, those stay that are a sigma above usual: interference has weaker flanks.
+    or if that can be told of one by itself, one by one first, and then those together of which a channel was clean. Integrations
+    whose next `reach` channels are clean too are looked at apart from those that soon have interference, whose flank they
+    do not share. Next to the first channel that is not clean, those stay that are a sigma above usual: interference has weaker flanks.
     """
     alone = inside & _clean(excess, weights, most)
     passed = narrow & ~alone

@@ -154,9 +154,8 @@ def test_a_carrier_hides_no_wide_interference(judge: Callable[..., Case], clean:
 @pytest.mark.parametrize("wide", ["wide_rfi:*:power_jy=100", "satellite:*:power_jy=100"])
 @pytest.mark.parametrize("tones", [2, 6, 12])
 def test_carriers_anywhere_hide_no_wide_interference(judge: Callable[..., Case], wide: str, tones: int) -> None:
-    """Two carriers are a simulation's default; twelve, leave no cell of 32 without one of its
-    own or next to it. At most 2 % of both are left, and an image is no noisier than 5 %: in cells that are full of carriers edges
-    are told by fewer differences, of which what is lost, 2 % of the clean data, comes too."""
+    """Two carriers are a simulation's default; twelve take most cells out of the search by antennas. At most 2 % of both kinds are
+    left, and an image is no noisier than 5 %. Edges in such cells are told by fewer differences, so up to 2 % of clean data go."""
     found = judge(wide, rfi_tones=tones)
     assert found.caught > 0.98
     assert found.lost < 0.02

@@ -84,9 +84,10 @@ def judge(text: str, folder: str, engine: str) -> dict[str, Any]:
         ra, dec = np.rad2deg(astrometry.meridian_icrs_rad([group.mjd_mid], np.deg2rad(plain.dec_deg))[0])
         options = replace(plain, fixed_sources=(FixedSource("bright", float(ra) + 0.3, float(dec) + 0.2, 20.0),))
     elif text:
-        *kinds, last = text.split()
-        narrow = {"rfi_tones": 2, "rfi_bursts": 3.0} if last == "tones" else {}
-        options = replace(plain, faults=tuple(parse_fault(kind) for kind in [*kinds, *([] if narrow else [last])]), **narrow)
+        kinds = text.split()
+        options = replace(plain, faults=tuple(parse_fault(kind) for kind in kinds if kind != "tones"))
+        if "tones" in kinds:
+            options = replace(options, rfi_tones=2, rfi_bursts=3.0)
 
     def observed(what: SimulationOptions) -> Any:
         with tempfile.TemporaryDirectory(dir=folder) as place:
